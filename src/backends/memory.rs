@@ -1,0 +1,354 @@
+//! `memory`: an ordered store in the process's memory.
+//!
+//! # Guarantees
+//! Batches are atomic. Reads take no lock. A snapshot, and every scan, sees one moment and copies
+//! no data: the tree is persistent, and a write makes new nodes along one path only. Entries with an
+//! expiry are gone at that moment.
+//!
+//! # Gives up
+//! Everything when the process ends.
+//!
+//! # Cancellation
+//! Every operation completes in its first poll.
+//!
+//! # Errors
+//! `InvalidInput` for a key outside 1 to 65,536 bytes; `Unsupported` for a batch that asks to survive
+//! anything; `Closed`.
+//!
+//! # Configuration
+//! `memory: {}`
+//!
+//! # Example
+//! ```
+//! # tokio_test::block_on(async {
+//! use tierstack::backends::Memory;
+//! use tierstack::{Read, Store, StoreExt};
+//!
+//! let store = Memory::new();
+//! store.put("k", "old").await?;
+//! let before = store.snapshot().await?;
+//! store.put("k", "new").await?;
+//! assert_eq!(before.get(b"k").await?, Some("old".into()));
+//! # Ok::<(), tierstack::Error>(()) }).unwrap();
+//! ```
+
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use imbl::{OrdMap, OrdSet};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::error::{Error, Result};
+use crate::layer::{BackendConfig, Context};
+use crate::reply::Reply;
+use crate::store::{Pages, Read, Store};
+use crate::types::{
+    Batch, Commit, Durability, Entry, Freshness, Guarantees, Limits, Op, Order, Page, Place,
+    Profile, Scan, Usage, Value, check_key,
+};
+
+/// Settings of the memory backend: none yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct MemoryConfig {}
+
+#[async_trait]
+impl BackendConfig for MemoryConfig {
+    const NAME: &'static str = "memory";
+
+    fn profile(&self) -> Result<Profile> {
+        Ok(Profile::backend(Self::NAME, Memory::guarantees()))
+    }
+
+    async fn open(&self, context: &Context) -> Result<Arc<dyn Store>> {
+        Ok(Arc::new(Memory::with_clock(Arc::clone(&context.clock))))
+    }
+}
+
+/// An ordered store in memory. See the [module docs](self).
+#[derive(Debug)]
+pub struct Memory {
+    root: ArcSwap<Root>,
+    /// Writers, one at a time. Readers never take it.
+    writing: Mutex<()>,
+    closed: AtomicBool,
+    clock: Arc<dyn Clock>,
+}
+
+/// One moment of the store. Cloning copies two pointers.
+#[derive(Clone, Debug, Default)]
+struct Root {
+    entries: OrdMap<Bytes, Value>,
+    /// The entries that expire, soonest first, so that a write can sweep without a search.
+    expiring: OrdSet<(Timestamp, Bytes)>,
+    bytes: u64,
+    sequence: u64,
+}
+
+/// Expired entries that one write removes at most: more than it can add, so none accumulate.
+const SWEEP: usize = 16;
+
+impl Memory {
+    /// An empty store on the system's clock.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_clock(SystemClock::shared())
+    }
+
+    /// An empty store whose entries expire by that clock.
+    #[must_use]
+    pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            root: ArcSwap::default(),
+            writing: Mutex::new(()),
+            closed: AtomicBool::new(false),
+            clock,
+        }
+    }
+
+    fn open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) { Err(Error::closed()) } else { Ok(()) }
+    }
+
+    fn guarantees() -> Guarantees {
+        Guarantees {
+            durability: Durability::Nothing,
+            durability_after_flush: Durability::Nothing,
+            atomic_batches: true,
+            freshness: Freshness::Exclusive,
+            ordered_scans: true,
+            snapshots: true,
+            expiry: true,
+            writable: true,
+            places: Vec::<Place>::new(),
+            recovery: None,
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl Read for Memory {
+    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
+        Reply::Now(self.open().and_then(|()| self.root.load().get(key, || self.clock.now())))
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
+        let root = self.root.load();
+        let get_all = || keys.iter().map(|key| root.get(key, || self.clock.now())).collect();
+        Reply::Now(self.open().and_then(|()| get_all()))
+    }
+
+    fn scan(&self, scan: Scan) -> Pages<'_> {
+        pages(
+            scan,
+            || self.clock.now(),
+            || {
+                self.open()?;
+                Ok(self.root.load_full())
+            },
+        )
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Store for Memory {
+    async fn write(&self, batch: Batch) -> Result<Commit> {
+        Self::guarantees().check_durability(batch.requested_durability())?;
+        for op in batch.ops() {
+            check_key(op.key())?;
+        }
+        let _writing = self.writing.lock();
+        self.open()?;
+        let mut root = Root::clone(&self.root.load());
+        root.sweep(self.clock.now());
+        for op in batch.into_ops() {
+            root.apply(op);
+        }
+        root.sequence += 1;
+        let commit = Commit::at(root.sequence);
+        self.root.store(Arc::new(root));
+        Ok(commit)
+    }
+
+    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
+        self.open()?;
+        Ok(Arc::new(Frozen { root: self.root.load_full(), now: self.clock.now() }))
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.open()
+    }
+
+    async fn compact(&self) -> Result<()> {
+        self.open()
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        self.open()?;
+        let root = self.root.load();
+        Ok(Usage {
+            entries: Some(root.entries.len() as u64),
+            memory_bytes: Some(root.bytes),
+            stored_bytes: None,
+        })
+    }
+
+    async fn close(&self) -> Result<()> {
+        let _writing = self.writing.lock();
+        self.closed.store(true, Ordering::Release);
+        self.root.store(Arc::default());
+        Ok(())
+    }
+
+    fn profile(&self) -> Profile {
+        Profile::backend(MemoryConfig::NAME, Self::guarantees())
+    }
+}
+
+impl Root {
+    fn get(&self, key: &[u8], now: impl FnOnce() -> Timestamp) -> Result<Option<Value>> {
+        check_key(key)?;
+        let value = self.entries.get(key);
+        // The clock is read only for an entry that can expire.
+        Ok(value.filter(|value| value.expires_at.is_none() || !value.is_expired(now())).cloned())
+    }
+
+    fn apply(&mut self, op: Op) {
+        let (key, old) = match op {
+            Op::Put(key, value) => {
+                if let Some(at) = value.expires_at {
+                    self.expiring.insert((at, key.clone()));
+                }
+                self.bytes += (key.len() + value.bytes.len()) as u64;
+                let expires_at = value.expires_at;
+                let old = self.entries.insert(key.clone(), value);
+                // The same deadline again stays in the index.
+                (
+                    key,
+                    old.map(|mut old| {
+                        if old.expires_at == expires_at {
+                            old.expires_at = None;
+                        }
+                        old
+                    }),
+                )
+            }
+            Op::Delete(key) => {
+                let old = self.entries.remove(&key);
+                (key, old)
+            }
+        };
+        if let Some(old) = old {
+            self.bytes -= (key.len() + old.bytes.len()) as u64;
+            if let Some(at) = old.expires_at {
+                self.expiring.remove(&(at, key));
+            }
+        }
+    }
+
+    fn sweep(&mut self, now: Timestamp) {
+        for _ in 0..SWEEP {
+            match self.expiring.get_min() {
+                Some((at, key)) if *at <= now => {
+                    let key = key.clone();
+                    self.apply(Op::Delete(key));
+                }
+                _ => break,
+            }
+        }
+    }
+
+    /// The next page, and whether there may be more behind it.
+    fn page(&self, scan: &Scan, now: Timestamp) -> (Page, bool) {
+        let mut page = Page::default();
+        let mut bytes = 0;
+        let full = scan.next_page_entries();
+        let range = (scan.from.as_ref(), scan.to.as_ref());
+        let mut take = |(key, value): (&Bytes, &Value)| {
+            if !value.is_expired(now) {
+                bytes += key.len() + value.bytes.len();
+                page.entries.push(Entry { key: key.clone(), value: value.clone() });
+            }
+            page.entries.len() >= full || bytes >= scan.page_bytes
+        };
+        let range = self.entries.range::<(Bound<&Bytes>, Bound<&Bytes>), Bytes>(range);
+        let more = match scan.order {
+            Order::Forward => range.into_iter().any(&mut take),
+            Order::Reverse => range.rev().any(&mut take),
+        };
+        (page, more)
+    }
+}
+
+/// The pages of one moment, which `open` picks at the first poll.
+fn pages<'a>(
+    scan: Scan,
+    now: impl Fn() -> Timestamp + Send + 'a,
+    open: impl FnOnce() -> Result<Arc<Root>> + Send + 'a,
+) -> Pages<'a> {
+    enum State<F> {
+        Start(F),
+        Scanning(Arc<Root>),
+        Done,
+    }
+    let state = (State::Start(open), scan, now);
+    futures_util::stream::unfold(state, |(state, mut scan, now)| async move {
+        let root = match state {
+            State::Done => return None,
+            State::Scanning(root) => root,
+            State::Start(open) => match open() {
+                Ok(root) => root,
+                Err(error) => return Some((Err(error), (State::Done, scan, now))),
+            },
+        };
+        if scan.is_empty() {
+            return None;
+        }
+        let (page, more) = root.page(&scan, now());
+        let last = page.entries.last()?.key.clone();
+        scan.resume_after(last);
+        scan.consume(page.len());
+        let state = if more { State::Scanning(root) } else { State::Done };
+        Some((Ok(page), (state, scan, now)))
+    })
+    .boxed()
+}
+
+/// A frozen view: the tree of one moment, and that moment, after which nothing expires.
+#[derive(Debug)]
+struct Frozen {
+    root: Arc<Root>,
+    now: Timestamp,
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl Read for Frozen {
+    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
+        Reply::Now(self.root.get(key, || self.now))
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
+        Reply::Now(keys.iter().map(|key| self.root.get(key, || self.now)).collect())
+    }
+
+    fn scan(&self, scan: Scan) -> Pages<'_> {
+        pages(scan, || self.now, || Ok(Arc::clone(&self.root)))
+    }
+}

@@ -1,0 +1,7 @@
+//! Backends: stores that hold data themselves. One module each, none imports another.
+
+pub mod memory;
+#[cfg(feature = "rocksdb")]
+pub mod rocksdb;
+
+pub use self::memory::{Memory, MemoryConfig};

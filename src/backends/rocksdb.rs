@@ -1,0 +1,1 @@
+//! `rocksdb`: a RocksDB database, or one column family of it.

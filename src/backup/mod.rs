@@ -1,0 +1,1 @@
+//! Backups: consistent bases in object storage, verified and restored without any layer.

@@ -1,0 +1,289 @@
+//! Time, read in one place.
+//!
+//! Everything that waits, expires or measures asks a [`Clock`], so that a test can move time by hand
+//! ([`ManualClock`]) and nothing else of the crate reads the machine's clocks.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+/// A moment of wall-clock time, in milliseconds since the Unix epoch (UTC).
+///
+/// Prints as RFC 3339.
+///
+/// ```
+/// use std::time::Duration;
+/// use tierstack::Timestamp;
+///
+/// let at = Timestamp::from_millis(1_700_000_000_000);
+/// assert_eq!(at.to_string(), "2023-11-14T22:13:20Z");
+/// assert_eq!("2023-11-14T22:13:20Z".parse(), Ok(at));
+/// assert_eq!((at + Duration::from_secs(1)).since(at), Duration::from_secs(1));
+/// ```
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// The moment that many milliseconds after the Unix epoch.
+    #[must_use]
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since the Unix epoch.
+    #[must_use]
+    pub const fn as_millis(self) -> u64 {
+        self.0
+    }
+
+    /// How much later this moment is than another; zero if it is earlier.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl std::ops::Add<Duration> for Timestamp {
+    type Output = Self;
+
+    /// Saturates at the end of time.
+    fn add(self, span: Duration) -> Self {
+        let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(millis))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time =
+            i64::try_from(self.0).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+        match time {
+            Some(time) => time.fmt(f),
+            None => write!(f, "{} ms after 1970", self.0),
+        }
+    }
+}
+
+impl std::str::FromStr for Timestamp {
+    type Err = String;
+
+    /// Reads RFC 3339, such as `2026-01-31T12:00:00Z`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let time: jiff::Timestamp = text.parse().map_err(|_| {
+            format!("'{text}' is not a time; write RFC 3339, such as 2026-01-31T12:00:00Z")
+        })?;
+        u64::try_from(time.as_millisecond())
+            .map(Self)
+            .map_err(|_| format!("'{text}' lies before 1970, which no entry of a store does"))
+    }
+}
+
+/// Where time comes from.
+#[async_trait]
+pub trait Clock: fmt::Debug + Send + Sync + 'static {
+    /// The wall-clock time. May jump when the machine's clock is set.
+    fn now(&self) -> Timestamp;
+
+    /// Time since an arbitrary fixed origin. Never goes back.
+    fn monotonic(&self) -> Duration;
+
+    /// As [`monotonic`](Self::monotonic), of the same origin, cheaper to read, and behind it by up to
+    /// 10 milliseconds. For expiry checks on hot paths.
+    fn coarse(&self) -> Duration;
+
+    /// Returns once that much time has passed. Dropping the future cancels the wait.
+    async fn sleep(&self, span: Duration);
+}
+
+/// The machine's clocks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl SystemClock {
+    /// The system's clock, ready to be handed to a store.
+    #[must_use]
+    pub fn shared() -> Arc<dyn Clock> {
+        Arc::new(Self)
+    }
+}
+
+#[async_trait]
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn monotonic(&self) -> Duration {
+        monotonic(false)
+    }
+
+    fn coarse(&self) -> Duration {
+        monotonic(true)
+    }
+
+    async fn sleep(&self, span: Duration) {
+        tokio::time::sleep(span).await;
+    }
+}
+
+/// Linux keeps a clock that the timer tick advances: a fifth of the price of the exact one.
+#[cfg(target_os = "linux")]
+fn monotonic(coarse: bool) -> Duration {
+    use rustix::time::{ClockId, clock_gettime};
+    let id = if coarse { ClockId::MonotonicCoarse } else { ClockId::Monotonic };
+    let time = clock_gettime(id);
+    // Both parts are never negative: the clock starts at zero when the machine does.
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn monotonic(_coarse: bool) -> Duration {
+    static ORIGIN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    ORIGIN.get_or_init(Instant::now).elapsed()
+}
+
+/// Measures how long something took, for progress and throughput; never for decisions.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// Starts now.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "a default that reads the clock surprises")]
+    pub fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Time since the start.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// A clock that stands still until a test moves it.
+///
+/// ```
+/// use std::time::Duration;
+/// use tierstack::{Clock, ManualClock};
+///
+/// let clock = ManualClock::new();
+/// let before = clock.now();
+/// clock.advance(Duration::from_secs(60));
+/// assert_eq!(clock.now().since(before), Duration::from_secs(60));
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct ManualClock(Arc<Mutex<ManualState>>);
+
+#[derive(Debug, Default)]
+struct ManualState {
+    elapsed: Duration,
+    /// How far the wall clock was set forward by hand, beside the time that passed.
+    jumped: Duration,
+    sleepers: Vec<(Duration, oneshot::Sender<()>)>,
+}
+
+/// 2024-01-01T00:00:00Z: tests start at a moment that looks like one.
+const MANUAL_START: Timestamp = Timestamp::from_millis(1_704_067_200_000);
+
+impl ManualClock {
+    /// A clock at 2024-01-01T00:00:00Z.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Lets time pass, and wakes whoever slept until then.
+    pub fn advance(&self, span: Duration) {
+        let mut state = self.0.lock();
+        state.elapsed += span;
+        let elapsed = state.elapsed;
+        let (due, waiting) = std::mem::take(&mut state.sleepers)
+            .into_iter()
+            .partition(|(until, _)| *until <= elapsed);
+        state.sleepers = waiting;
+        drop(state);
+        let due: Vec<(Duration, oneshot::Sender<()>)> = due;
+        for (_, wake) in due {
+            // The sleeper may be gone; then nobody waits.
+            let _ = wake.send(());
+        }
+    }
+
+    /// Sets the wall clock forward without letting time pass.
+    pub fn jump(&self, span: Duration) {
+        self.0.lock().jumped += span;
+    }
+
+    /// How many tasks sleep.
+    #[must_use]
+    pub fn sleepers(&self) -> usize {
+        self.0.lock().sleepers.len()
+    }
+}
+
+#[async_trait]
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        let state = self.0.lock();
+        MANUAL_START + state.elapsed + state.jumped
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.lock().elapsed
+    }
+
+    fn coarse(&self) -> Duration {
+        self.0.lock().elapsed
+    }
+
+    async fn sleep(&self, span: Duration) {
+        if span.is_zero() {
+            return;
+        }
+        let wake = {
+            let mut state = self.0.lock();
+            let (wake, woken) = oneshot::channel();
+            let until = state.elapsed + span;
+            state.sleepers.retain(|(_, sleeper)| !sleeper.is_closed());
+            state.sleepers.push((until, wake));
+            woken
+        };
+        // An error means that the clock is gone; then time passes no more, and nobody waits for it.
+        let _ = wake.await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_sleeper_wakes_when_its_time_has_come() {
+        let clock = ManualClock::new();
+        let mut sleep = tokio_test::task::spawn(clock.sleep(Duration::from_secs(2)));
+        tokio_test::assert_pending!(sleep.poll());
+        clock.advance(Duration::from_secs(1));
+        tokio_test::assert_pending!(sleep.poll());
+        clock.advance(Duration::from_secs(1));
+        tokio_test::assert_ready!(sleep.poll());
+    }
+
+    #[test]
+    fn the_coarse_clock_is_close_behind_the_exact_one() {
+        let clock = SystemClock;
+        let coarse = clock.coarse();
+        let exact = clock.monotonic();
+        assert!(coarse <= exact);
+        assert!(exact - coarse < Duration::from_secs(5), "of the same origin");
+    }
+}

@@ -1,0 +1,416 @@
+//! The one error type of the crate.
+//!
+//! An [`Error`] says what to do about it (its [kind](ErrorKind)), whether trying again can help
+//! ([`Retry`]), and where it arose (operation, layer, fingerprint of the key). It never holds a key
+//! or a value. A key that does not exist is not an error: reads answer `None`.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, OnceLock};
+
+/// What the operations of this crate return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, in terms of what the caller should do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Credentials, permissions or a read-only store refuse the operation.
+    /// The caller should correct the access rights; trying again does not help.
+    Access,
+    /// Stored bytes are not what was written: damaged, truncated, swapped or of another format.
+    /// The caller should restore the entry from a backup; the rest of the store stays readable.
+    Corruption,
+    /// The store cannot be reached or answered that it is busy.
+    /// The caller should try again later.
+    Unavailable,
+    /// The deadline passed. A write may or may not have taken effect.
+    /// The caller should try again (writes are idempotent) or give up.
+    Timeout,
+    /// Somebody else holds or changed what the operation needs: a lock, a lease, a version.
+    /// The caller should find out who, then repeat the operation from the start.
+    Conflict,
+    /// A limit is reached: disk full, entry too large, too many operations at once.
+    /// The caller should free space, shrink the entry or slow down.
+    Capacity,
+    /// The store was closed, or a failure made it refuse further work.
+    /// The caller should open it again.
+    Closed,
+    /// This stack cannot do what was asked, and says so in its profile.
+    /// The caller should add the layer that the message names, or do without.
+    Unsupported,
+    /// An argument is wrong: an empty key, a range that ends before it starts, a malformed line.
+    /// The caller should correct the input.
+    InvalidInput,
+    /// The configuration is wrong.
+    /// The caller should correct the place that the message names.
+    Config,
+    /// A defect of this program: a task panicked, an invariant does not hold.
+    /// The caller should report it.
+    Internal,
+}
+
+impl ErrorKind {
+    /// The kind as one lower-case word or two, as in messages and metric labels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Access => "access",
+            Self::Corruption => "corruption",
+            Self::Unavailable => "unavailable",
+            Self::Timeout => "timeout",
+            Self::Conflict => "conflict",
+            Self::Capacity => "capacity",
+            Self::Closed => "closed",
+            Self::Unsupported => "unsupported",
+            Self::InvalidInput => "invalid_input",
+            Self::Config => "config",
+            Self::Internal => "internal",
+        }
+    }
+
+    const fn default_retry(self) -> Retry {
+        match self {
+            Self::Unavailable | Self::Timeout => Retry::Later,
+            _ => Retry::Never,
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.as_str().replace('_', " "))
+    }
+}
+
+/// Whether trying the same operation again can help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Retry {
+    /// The same call will fail in the same way.
+    Never,
+    /// The same call may succeed after a while.
+    Later,
+    /// It was tried again as often as the stack allows. A retry further out must not multiply it.
+    GaveUp,
+}
+
+/// The operation of the contract during which an error arose; also a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Operation {
+    /// [`Read::get`](crate::Read::get)
+    Get,
+    /// [`Read::get_many`](crate::Read::get_many)
+    GetMany,
+    /// [`Read::scan`](crate::Read::scan)
+    Scan,
+    /// [`Store::write`](crate::Store::write)
+    Write,
+    /// [`Store::snapshot`](crate::Store::snapshot)
+    Snapshot,
+    /// [`Store::flush`](crate::Store::flush)
+    Flush,
+    /// [`Store::compact`](crate::Store::compact)
+    Compact,
+    /// [`Store::usage`](crate::Store::usage)
+    Usage,
+    /// [`Store::close`](crate::Store::close)
+    Close,
+    /// Opening a backend or what a layer needs.
+    Open,
+    /// Taking, reading or restoring a backup.
+    Backup,
+}
+
+impl Operation {
+    /// The operation as one word, as in messages and metric labels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::GetMany => "get_many",
+            Self::Scan => "scan",
+            Self::Write => "write",
+            Self::Snapshot => "snapshot",
+            Self::Flush => "flush",
+            Self::Compact => "compact",
+            Self::Usage => "usage",
+            Self::Close => "close",
+            Self::Open => "open",
+            Self::Backup => "backup",
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+type Source = Arc<dyn std::error::Error + Send + Sync + 'static>;
+
+#[derive(Clone)]
+struct Inner {
+    kind: ErrorKind,
+    retry: Retry,
+    operation: Option<Operation>,
+    layer: Option<Cow<'static, str>>,
+    key: Option<u64>,
+    message: Cow<'static, str>,
+    source: Option<Source>,
+}
+
+/// What an operation failed with. Cheap to clone, one pointer wide.
+///
+/// ```
+/// use tierstack::{Error, ErrorKind, Operation, Retry};
+///
+/// let error = Error::new(ErrorKind::Unavailable, "the server closed the connection")
+///     .with_operation(Operation::Get)
+///     .with_layer("redis")
+///     .with_key(b"user:1");
+/// assert_eq!(error.retry(), Retry::Later);
+/// assert!(error.to_string().starts_with("redis: get: unavailable: the server closed"));
+/// assert!(!format!("{error:?}").contains("user:1"));
+/// ```
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+impl Error {
+    /// An error of a kind, with a message that says what was wrong and what to do.
+    ///
+    /// The message must hold neither a key nor a value.
+    #[must_use]
+    pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self(Arc::new(Inner {
+            kind,
+            retry: kind.default_retry(),
+            operation: None,
+            layer: None,
+            key: None,
+            message: message.into(),
+            source: None,
+        }))
+    }
+
+    /// An operation that the store's profile says it cannot do.
+    #[must_use]
+    pub fn unsupported(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorKind::Unsupported, message)
+    }
+
+    /// Bytes that are not what was written.
+    #[must_use]
+    pub fn corruption(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorKind::Corruption, message)
+    }
+
+    /// An argument that cannot be accepted.
+    #[must_use]
+    pub fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorKind::InvalidInput, message)
+    }
+
+    /// A setting that cannot be accepted.
+    #[must_use]
+    pub fn config(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorKind::Config, message)
+    }
+
+    /// An operation on a store that was closed.
+    #[must_use]
+    pub fn closed() -> Self {
+        Self::new(ErrorKind::Closed, "the store was closed; open it again")
+    }
+
+    /// A defect of this program.
+    #[must_use]
+    pub fn internal(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorKind::Internal, message)
+    }
+
+    /// A failure of the file system, with the kind that fits it.
+    #[must_use]
+    pub fn io(message: impl Into<Cow<'static, str>>, source: std::io::Error) -> Self {
+        use std::io::ErrorKind as Io;
+        let kind = match source.kind() {
+            Io::PermissionDenied | Io::ReadOnlyFilesystem => ErrorKind::Access,
+            Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => ErrorKind::Capacity,
+            Io::NotFound | Io::NotADirectory | Io::IsADirectory | Io::InvalidInput => {
+                ErrorKind::InvalidInput
+            }
+            Io::AlreadyExists => ErrorKind::Conflict,
+            Io::InvalidData | Io::UnexpectedEof => ErrorKind::Corruption,
+            Io::TimedOut => ErrorKind::Timeout,
+            _ => ErrorKind::Unavailable,
+        };
+        Self::new(kind, message).with_source(source)
+    }
+
+    /// Sets the operation, unless one is set already.
+    #[must_use]
+    pub fn with_operation(mut self, operation: Operation) -> Self {
+        if self.0.operation.is_none() {
+            Arc::make_mut(&mut self.0).operation = Some(operation);
+        }
+        self
+    }
+
+    /// Sets the layer or backend where the error arose, unless one is set already.
+    #[must_use]
+    pub fn with_layer(mut self, layer: impl Into<Cow<'static, str>>) -> Self {
+        if self.0.layer.is_none() {
+            Arc::make_mut(&mut self.0).layer = Some(layer.into());
+        }
+        self
+    }
+
+    /// Sets the fingerprint of the key, unless one is set already. The key itself is not kept.
+    #[must_use]
+    pub fn with_key(mut self, key: &[u8]) -> Self {
+        if self.0.key.is_none() {
+            Arc::make_mut(&mut self.0).key = Some(fingerprint(key));
+        }
+        self
+    }
+
+    /// Sets whether trying again can help. The default follows from the kind.
+    #[must_use]
+    pub fn with_retry(mut self, retry: Retry) -> Self {
+        Arc::make_mut(&mut self.0).retry = retry;
+        self
+    }
+
+    /// Puts words before the message: what was being done when it happened.
+    #[must_use]
+    pub fn with_context(mut self, what: impl fmt::Display) -> Self {
+        let inner = Arc::make_mut(&mut self.0);
+        inner.message = Cow::Owned(format!("{what}: {}", inner.message));
+        self
+    }
+
+    /// Wraps the error that caused this one.
+    #[must_use]
+    pub fn with_source(
+        mut self,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync + 'static>>,
+    ) -> Self {
+        Arc::make_mut(&mut self.0).source = Some(Arc::from(source.into()));
+        self
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Whether trying again can help.
+    #[must_use]
+    pub fn retry(&self) -> Retry {
+        self.0.retry
+    }
+
+    /// The operation during which it arose, where known.
+    #[must_use]
+    pub fn operation(&self) -> Option<Operation> {
+        self.0.operation
+    }
+
+    /// The name of the layer or backend where it arose, where known.
+    #[must_use]
+    pub fn layer(&self) -> Option<&str> {
+        self.0.layer.as_deref()
+    }
+
+    /// The fingerprint of the key, equal for equal keys within one process.
+    #[must_use]
+    pub fn key_fingerprint(&self) -> Option<u64> {
+        self.0.key
+    }
+
+    /// What was wrong, in words, without operation, layer and source.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+}
+
+/// A hash of a key under a seed drawn once per process, so that logs can be correlated and keys
+/// cannot be guessed from them.
+fn fingerprint(key: &[u8]) -> u64 {
+    static SEED: OnceLock<RandomState> = OnceLock::new();
+    SEED.get_or_init(RandomState::new).hash_one(key)
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &*self.0;
+        if let Some(layer) = &inner.layer {
+            write!(f, "{layer}: ")?;
+        }
+        if let Some(operation) = inner.operation {
+            write!(f, "{operation}: ")?;
+        }
+        write!(f, "{}: {}", inner.kind, inner.message)?;
+        if let Some(key) = inner.key {
+            write!(f, " (key #{key:016x})")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self} [retry: {:?}]", self.0.retry)?;
+        let mut next = std::error::Error::source(self);
+        while let Some(cause) = next {
+            write!(f, "\n  caused by: {cause}")?;
+            next = cause.source();
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_innermost_context_stays() {
+        let error = Error::corruption("checksum differs")
+            .with_layer("compress")
+            .with_layer("cache")
+            .with_operation(Operation::Get)
+            .with_operation(Operation::Scan);
+        assert_eq!(error.layer(), Some("compress"));
+        assert_eq!(error.operation(), Some(Operation::Get));
+    }
+
+    #[test]
+    fn the_source_is_kept_as_a_value() {
+        let io = std::io::Error::new(std::io::ErrorKind::StorageFull, "no space");
+        let error = Error::io("writing a page", io);
+        assert_eq!(error.kind(), ErrorKind::Capacity);
+        let source =
+            std::error::Error::source(&error).and_then(|s| s.downcast_ref::<std::io::Error>());
+        assert_eq!(source.map(std::io::Error::kind), Some(std::io::ErrorKind::StorageFull));
+        assert!(!error.to_string().contains("no space"), "Display leaves the source to the caller");
+    }
+
+    #[test]
+    fn equal_keys_have_equal_fingerprints_and_no_key_prints() {
+        let a = Error::closed().with_key(b"secret-key");
+        let b = Error::closed().with_key(b"secret-key");
+        assert_eq!(a.key_fingerprint(), b.key_fingerprint());
+        assert!(!format!("{a} {a:?}").contains("secret"));
+    }
+}

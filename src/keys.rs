@@ -1,0 +1,1 @@
+//! Tuple keys that sort as their parts do.

@@ -1,0 +1,237 @@
+//! Layers: what wraps a store, and where in a stack it may stand.
+//!
+//! A layer is a [`tower_layer::Layer`], so `tower::ServiceBuilder` stacks ours too. What a layer needs
+//! (a key ring, a bucket) is opened when the layer value is made; wrapping is then pure.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+pub use tower_layer::Layer;
+
+use crate::clock::{Clock, SystemClock};
+use crate::error::{Error, Result};
+use crate::store::Store;
+use crate::telemetry::Labels;
+use crate::types::Profile;
+
+/// Where a layer may stand. Zones are declared from the outside in; within a stack they may not go
+/// back, except that [`Zone::Guard`] stands anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Zone {
+    /// Keeps answers in memory: outside compress and encrypt, which it then spares.
+    Cache,
+    /// Makes values smaller: outside encrypt, as ciphertext does not compress.
+    Compress,
+    /// Seals values.
+    Encrypt,
+    /// Gives entries an expiry.
+    Expire,
+    /// Acknowledges writes before the store below has them.
+    WriteBack,
+    /// Records what the backend holds: next to the backend.
+    Backup,
+    /// Watches, limits or narrows operations: anywhere.
+    Guard,
+}
+
+/// A layer that a stack can be built from at run time. Every [`Layer`] over `Arc<dyn Store>` is one.
+pub trait StackLayer: Send + Sync + 'static {
+    /// Wraps a store.
+    fn wrap(&self, below: Arc<dyn Store>) -> Arc<dyn Store>;
+}
+
+impl<L> StackLayer for L
+where
+    L: Layer<Arc<dyn Store>> + Send + Sync + 'static,
+    L::Service: Store,
+{
+    fn wrap(&self, below: Arc<dyn Store>) -> Arc<dyn Store> {
+        Arc::new(self.layer(below))
+    }
+}
+
+/// What layers and backends are opened with, beside their settings.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// Where time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// The stack and the layer, for metrics.
+    pub labels: Labels,
+    /// Where jitter comes from.
+    pub seed: u64,
+    /// The folder against which relative paths are resolved: that of the config file.
+    pub folder: PathBuf,
+}
+
+impl Context {
+    /// The path as the settings mean it.
+    #[must_use]
+    pub fn resolve(&self, path: &Path) -> PathBuf {
+        self.folder.join(path)
+    }
+}
+
+/// The system's clock, no labels, a fixed seed, the current folder.
+impl Default for Context {
+    fn default() -> Self {
+        Self {
+            clock: SystemClock::shared(),
+            labels: Labels::default(),
+            seed: 0,
+            folder: PathBuf::new(),
+        }
+    }
+}
+
+/// The settings of a layer: what it promises, and how it is opened.
+#[async_trait]
+pub trait LayerConfig: Send + Sync + 'static {
+    /// The name, as in a config file.
+    const NAME: &'static str;
+    /// Where it may stand.
+    const ZONE: Zone;
+
+    /// What the stack promises at this level, over what it promises below. Opens nothing, so that a
+    /// stack can be checked while another process runs it.
+    ///
+    /// # Errors
+    /// `Config` if the settings are out of range, or need what is not promised below.
+    fn profile(&self, below: Profile) -> Result<Profile>;
+
+    /// Opens what the layer needs.
+    ///
+    /// # Errors
+    /// `Config` as [`profile`](Self::profile), and what opening can fail with.
+    async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>>;
+}
+
+/// The settings of a backend: what it promises, and how it is opened.
+#[async_trait]
+pub trait BackendConfig: Send + Sync + 'static {
+    /// The name, as in a config file.
+    const NAME: &'static str;
+
+    /// What the backend promises with these settings. Opens nothing.
+    ///
+    /// # Errors
+    /// `Config` if the settings are out of range.
+    fn profile(&self) -> Result<Profile>;
+
+    /// Opens the backend.
+    ///
+    /// # Errors
+    /// `Config` as [`profile`](Self::profile), and what opening can fail with.
+    async fn open(&self, context: &Context) -> Result<Arc<dyn Store>>;
+}
+
+/// Checks the order of layers, outermost first. `price` is told what a free but costly order costs.
+///
+/// # Errors
+/// `Config` that names both layers and says why.
+pub(crate) fn check_order(layers: &[(&str, Zone)], mut price: impl FnMut(String)) -> Result<()> {
+    for (at, (inner, zone)) in layers.iter().enumerate() {
+        for (outer, above) in layers.iter().take(at) {
+            let why = if (*outer, *inner) == ("timeout", "retry") {
+                Some("its deadline would cut off the attempts of the retry")
+            } else {
+                conflict(*above, *zone)
+            };
+            if let Some(why) = why {
+                return Err(Error::config(format!(
+                    "'{outer}' stands outside '{inner}', but {why}; put '{inner}' before '{outer}'"
+                )));
+            }
+            if let Some(cost) = cost(outer, *above, inner, *zone) {
+                price(cost);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Why `outer` may not stand outside `inner`.
+fn conflict(outer: Zone, inner: Zone) -> Option<&'static str> {
+    use Zone::{Backup, Cache, Compress, Encrypt, Expire, Guard, WriteBack};
+    match (outer, inner) {
+        (Guard, _) | (_, Guard) => None,
+        (Encrypt, Compress) => Some("sealed bytes do not compress"),
+        (Backup, WriteBack) => Some(
+            "a backup records what the backend holds, so writes still on their way to it would be missing",
+        ),
+        (Backup, Cache) => {
+            Some("a backup stands next to the backend and must not read through a cache")
+        }
+        (Backup, Compress | Encrypt | Expire) => Some(
+            "a backup records what the backend holds, so that it restores without any layer and is sealed like the backend",
+        ),
+        (Expire, Compress | Encrypt) => Some(
+            "the expiry of an entry stands in a header that the store must read without decoding the value",
+        ),
+        (Expire | WriteBack, Cache) => {
+            Some("a cache answers before the layers below it are asked, so it stands outside them")
+        }
+        (WriteBack, Expire) => Some("what is written back must carry its expiry"),
+        _ => None,
+    }
+}
+
+/// What an order costs that is allowed.
+fn cost(outer_name: &str, outer: Zone, inner_name: &str, inner: Zone) -> Option<String> {
+    match (outer, inner) {
+        (Zone::Compress, Zone::Cache) => Some(format!(
+            "'{inner_name}' stands inside '{outer_name}': it holds more, as compressed bytes, and each hit pays for decoding."
+        )),
+        (Zone::Encrypt, Zone::Cache) => Some(format!(
+            "'{inner_name}' stands inside '{outer_name}': only sealed bytes are in its memory, and each hit pays for opening them."
+        )),
+        (Zone::WriteBack, Zone::Compress | Zone::Encrypt) => Some(format!(
+            "'{outer_name}' stands outside '{inner_name}': it acknowledges sooner, and its journal holds what '{inner_name}' has not yet encoded."
+        )),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_of_the_design_is_accepted() {
+        let layers = [
+            ("cache", Zone::Cache),
+            ("retry", Zone::Guard),
+            ("compress", Zone::Compress),
+            ("encrypt", Zone::Encrypt),
+            ("expire", Zone::Expire),
+            ("write_back", Zone::WriteBack),
+            ("backup", Zone::Backup),
+        ];
+        let mut prices = Vec::new();
+        check_order(&layers, |price| prices.push(price)).unwrap();
+        assert!(prices.is_empty(), "{prices:?}");
+    }
+
+    #[test]
+    fn a_wrong_order_names_both_layers_and_the_reason() {
+        let error =
+            check_order(&[("encrypt", Zone::Encrypt), ("compress", Zone::Compress)], |_| ())
+                .unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("'encrypt'")
+                && text.contains("'compress'")
+                && text.contains("do not compress"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_cache_inside_compress_is_allowed_and_its_price_is_told() {
+        let mut prices = Vec::new();
+        let layers = [("compress", Zone::Compress), ("cache", Zone::Cache)];
+        check_order(&layers, |price| prices.push(price)).unwrap();
+        assert_eq!(prices.len(), 1);
+    }
+}

@@ -1,0 +1,1 @@
+//! `backup`: bases of what the backend holds.

@@ -1,0 +1,1 @@
+//! `cache`: a fast answer that is never an old one.

@@ -1,0 +1,1 @@
+//! `compress`: values made smaller.

@@ -1,0 +1,1 @@
+//! `encrypt`: values sealed at rest.

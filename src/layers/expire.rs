@@ -1,0 +1,1 @@
+//! `expire`: entries with a deadline.

@@ -1,0 +1,1 @@
+//! `limit`: a bound on concurrent operations.

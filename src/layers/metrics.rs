@@ -1,0 +1,1 @@
+//! `metrics`: every operation counted and timed.

@@ -1,0 +1,1 @@
+//! `prefix`: one keyspace inside another.

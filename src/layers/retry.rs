@@ -1,0 +1,1 @@
+//! `retry`: another attempt where it can help.

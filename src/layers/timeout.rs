@@ -1,0 +1,1 @@
+//! `timeout`: a deadline for every operation.

@@ -1,0 +1,47 @@
+//! Layered caching and tiering in front of any key-value store, with backups that restore.
+//!
+//! ```
+//! # tokio_test::block_on(async {
+//! use tierstack::backends::Memory;
+//! use tierstack::{Batch, Read, Store};
+//!
+//! let store = Memory::new();
+//! store.write(Batch::new().put("a", "1").put("b", "2")).await?;
+//! assert_eq!(store.get(b"a").await?, Some("1".into()));
+//! # Ok::<(), tierstack::Error>(()) }).unwrap();
+//! ```
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
+pub mod backends;
+#[cfg(feature = "backup")]
+pub mod backup;
+mod clock;
+pub mod codec;
+#[cfg(feature = "config")]
+pub mod config;
+mod error;
+mod ext;
+pub mod keys;
+mod layer;
+pub mod layers;
+mod reply;
+#[cfg(feature = "config")]
+mod stack;
+mod store;
+pub mod telemetry;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+mod types;
+
+pub use crate::clock::{Clock, ManualClock, Stopwatch, SystemClock, Timestamp};
+pub use crate::error::{Error, ErrorKind, Operation, Result, Retry};
+pub use crate::ext::{ReadExt, StoreExt};
+pub use crate::layer::{BackendConfig, Context, Layer, LayerConfig, StackLayer, Zone};
+pub use crate::reply::Reply;
+pub use crate::store::{Pages, Read, Store};
+pub use crate::types::{
+    Batch, Commit, Durability, Entry, Freshness, Guarantees, Limits, Op, Order, Page, Place,
+    Profile, ProfileKind, Recovery, Scan, Usage, Value, units,
+};

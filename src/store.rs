@@ -1,0 +1,188 @@
+//! The contract: [`Read`] and [`Store`].
+//!
+//! Both traits are object-safe and have no provided methods: every wrapper decides about every
+//! operation. Conveniences are in [`StoreExt`](crate::StoreExt).
+//!
+//! Each method answers six questions: what a missing key gives; atomicity; ordering and visibility;
+//! durability on return; what a dropped future leaves behind; which kinds of error. Every method may
+//! also fail with `Closed` after [`Store::close`], with `Timeout` under a `timeout` layer, and with
+//! `Internal`, which is a defect to report; these are not repeated.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+
+use crate::error::Result;
+use crate::reply::Reply;
+use crate::types::{Batch, Commit, Page, Profile, Scan, Usage, Value};
+
+/// A stream of the pages of a scan. Nothing is read before it is polled, and no lock or permit is
+/// held between pages. After an error the stream ends.
+pub type Pages<'a> = BoxStream<'a, Result<Page>>;
+
+/// Reading: what stores and snapshots have in common.
+///
+/// Keys are 1 to 65,536 bytes, ordered bytewise. Values are bytes, possibly none.
+pub trait Read: Send + Sync + 'static {
+    /// The value of a key.
+    ///
+    /// - **Missing key**: `None`; so is one that has expired.
+    /// - **Atomicity**: a value is whole, as one write left it.
+    /// - **Ordering, visibility**: sees every write through this stack that was acknowledged before
+    ///   the call, and no older value. A snapshot sees the moment at which it was taken.
+    /// - **Durability**: of a write that was not yet acknowledged: unspecified.
+    /// - **Dropped future**: nothing is left behind. A load into a cache may go on.
+    /// - **Errors**: `InvalidInput` (key), `Corruption` (of this entry), `Unavailable`, `Access`.
+    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>>;
+
+    /// The values of several keys, in the order of the keys, one for each.
+    ///
+    /// - **Missing key**: `None` in its place. A key may occur more than once.
+    /// - **Atomicity**: each value is whole; together they need not be of one moment. Take a
+    ///   snapshot for that.
+    /// - **Ordering, visibility**: as [`get`](Self::get) for each key.
+    /// - **Durability**: as [`get`](Self::get).
+    /// - **Dropped future**: nothing is left behind.
+    /// - **Errors**: as [`get`](Self::get); one failing key fails the call.
+    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>>;
+
+    /// The entries of a range, in key order, a page at a time.
+    ///
+    /// - **Missing key**: an empty range gives a stream without pages; pages are never empty.
+    /// - **Atomicity**: each entry is whole. Over a store, pages need not be of one moment: an entry
+    ///   that exists throughout the scan is seen exactly once, one that is written or deleted
+    ///   meanwhile may be seen or not. Over a snapshot, the scan is of one moment.
+    /// - **Ordering, visibility**: bytewise by key, forward or reverse; sees at least every write
+    ///   acknowledged before the stream was first polled. Expired entries do not appear.
+    /// - **Durability**: as [`get`](Self::get).
+    /// - **Dropped stream**: nothing is left behind.
+    /// - **Errors**: `Unsupported` without ordered scans; `Corruption` of one entry ends the scan;
+    ///   `Unavailable`, `Access`.
+    fn scan(&self, scan: Scan) -> Pages<'_>;
+}
+
+/// A key-value store: a backend, a layer over one, or a whole stack.
+#[async_trait]
+pub trait Store: Read {
+    /// Applies a batch.
+    ///
+    /// - **Missing key**: deleting one succeeds.
+    /// - **Atomicity**: all operations or none, for readers and across a crash, where the profile
+    ///   says `atomic_batches`; otherwise a batch of more than one operation is `Unsupported`.
+    /// - **Ordering, visibility**: the last operation of a key wins. Once acknowledged, every read
+    ///   through the stack sees it. Concurrent batches take effect in some order, the same for all.
+    /// - **Durability**: at least `durability` of the profile; [`Commit::durable`] waits for what
+    ///   the whole stack promises. A batch that asks for more than the profile has is `Unsupported`.
+    /// - **Dropped future**: the batch takes effect wholly or not at all; which is unknown.
+    /// - **Errors**: `InvalidInput` (key, limits), `Unsupported`, `Capacity`, `Conflict`,
+    ///   `Unavailable`, `Access`. After `Unavailable` and `Timeout` the outcome is unknown, and
+    ///   writing the same batch again is safe.
+    async fn write(&self, batch: Batch) -> Result<Commit>;
+
+    /// A frozen view of this moment. It outlives flushes, compactions and later writes, and may be
+    /// used from many tasks; dropping it releases it. It may hold back space meanwhile.
+    ///
+    /// - **Missing key**: a key that did not exist at this moment stays missing. Time stands still
+    ///   in the view: an entry that expires later stays in it.
+    /// - **Atomicity**: of one moment; a batch is in it wholly or not at all.
+    /// - **Ordering, visibility**: contains every write acknowledged before the call, none begun
+    ///   after it returned.
+    /// - **Durability**: gone with the process.
+    /// - **Dropped future**: no view is left behind.
+    /// - **Errors**: `Unsupported` without snapshots; `Unavailable`.
+    async fn snapshot(&self) -> Result<Arc<dyn Read>>;
+
+    /// Makes every acknowledged write as durable as the store can make it.
+    ///
+    /// - **Missing key**: does not apply.
+    /// - **Atomicity**: covers every write acknowledged before the call.
+    /// - **Ordering, visibility**: changes nothing that a reader can see.
+    /// - **Durability**: `durability_after_flush` of the profile on return.
+    /// - **Dropped future**: some, all or none of the work is done; call it again.
+    /// - **Errors**: `Capacity`, `Unavailable`, and a failure of earlier background work, which is
+    ///   returned here at the latest.
+    async fn flush(&self) -> Result<()>;
+
+    /// Reclaims space. May take long and cost bandwidth; reads and writes go on meanwhile.
+    ///
+    /// - **Missing key**: does not apply.
+    /// - **Atomicity**: changes nothing that a reader can see.
+    /// - **Ordering, visibility**: unchanged.
+    /// - **Durability**: unchanged.
+    /// - **Dropped future**: the work may go on in the background.
+    /// - **Errors**: `Capacity`, `Unavailable`. A store with nothing to reclaim succeeds.
+    async fn compact(&self) -> Result<()>;
+
+    /// How much the store holds. Cheap; numbers may be estimates, and `None` where unknown.
+    ///
+    /// - **Missing key**: does not apply.
+    /// - **Atomicity**, **ordering**: numbers of roughly this moment.
+    /// - **Durability**: does not apply.
+    /// - **Dropped future**: nothing is left behind.
+    /// - **Errors**: `Unavailable`.
+    async fn usage(&self) -> Result<Usage>;
+
+    /// Flushes, ends background work and releases what the store holds. Whoever opened the store
+    /// closes it. A second call succeeds and does nothing; other operations then fail with `Closed`.
+    /// Snapshots taken before stay usable until they are dropped, or fail with `Closed`.
+    ///
+    /// - **Missing key**: does not apply.
+    /// - **Atomicity**: operations that run meanwhile finish or fail with `Closed`.
+    /// - **Ordering, visibility**: every acknowledged write is covered.
+    /// - **Durability**: as after [`flush`](Self::flush).
+    /// - **Dropped future**: the store may be partly closed; call it again.
+    /// - **Errors**: as [`flush`](Self::flush); the store is closed nevertheless.
+    async fn close(&self) -> Result<()>;
+
+    /// What this store is, promises, and has below it. Does not change while the store is open.
+    fn profile(&self) -> Profile;
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl<R: Read + ?Sized> Read for Arc<R> {
+    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
+        (**self).get(key)
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
+        (**self).get_many(keys)
+    }
+
+    fn scan(&self, scan: Scan) -> Pages<'_> {
+        (**self).scan(scan)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: Store + ?Sized> Store for Arc<S> {
+    async fn write(&self, batch: Batch) -> Result<Commit> {
+        (**self).write(batch).await
+    }
+
+    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
+        (**self).snapshot().await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        (**self).flush().await
+    }
+
+    async fn compact(&self) -> Result<()> {
+        (**self).compact().await
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        (**self).usage().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        (**self).close().await
+    }
+
+    fn profile(&self) -> Profile {
+        (**self).profile()
+    }
+}

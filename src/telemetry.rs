@@ -1,0 +1,103 @@
+//! Names of metrics and labels, and the handles that layers count with.
+//!
+//! One family per idea; a label never holds a key or a path. Handles are made once, when a layer is
+//! built, from the recorder that is installed at that moment; without one they cost a branch.
+
+use metrics::{Counter, Gauge, Histogram};
+
+use crate::error::{Error, Operation};
+
+/// Every metric of the crate.
+pub mod names {
+    /// Histogram, seconds: how long an operation took at a boundary. Hits in memory are sampled.
+    pub const OP_DURATION: &str = "tierstack_op_duration_seconds";
+    /// Counter: operations at a boundary, by outcome.
+    pub const OPS: &str = "tierstack_ops_total";
+    /// Counter: bytes of keys and values through a boundary.
+    pub const OP_BYTES: &str = "tierstack_op_bytes_total";
+    /// Gauge: operations under way at a boundary that wait for the disk or the network.
+    pub const INFLIGHT: &str = "tierstack_inflight";
+    /// Counter: errors at a boundary, by kind of error.
+    pub const ERRORS: &str = "tierstack_errors_total";
+    /// Counter: reads that reached a cache, by result.
+    pub const CACHE_REQUESTS: &str = "tierstack_cache_requests_total";
+    /// Gauge: bytes in a cache.
+    pub const CACHE_BYTES: &str = "tierstack_cache_bytes";
+    /// Gauge: entries in a cache.
+    pub const CACHE_ENTRIES: &str = "tierstack_cache_entries";
+    /// Counter: entries that left a cache, by cause.
+    pub const CACHE_EVICTIONS: &str = "tierstack_cache_evictions_total";
+    /// Counter: bytes of values before and after a codec.
+    pub const CODEC_BYTES: &str = "tierstack_codec_bytes_total";
+    /// Counter: attempts beyond the first.
+    pub const RETRIES: &str = "tierstack_retries_total";
+    /// Histogram, seconds: how long an operation waited for a permit.
+    pub const LIMIT_WAIT: &str = "tierstack_limit_wait_seconds";
+    /// Gauge, seconds since the epoch: when a backup last succeeded.
+    pub const BACKUP_LAST_SUCCESS: &str = "tierstack_backup_last_success_timestamp_seconds";
+    /// Counter: bytes of a backup, by stage.
+    pub const BACKUP_BYTES: &str = "tierstack_backup_bytes_total";
+    /// Counter: backups that failed.
+    pub const BACKUP_FAILURES: &str = "tierstack_backup_failures_total";
+}
+
+/// Which stack and layer a series belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Labels {
+    /// The name of the store in the config file.
+    pub stack: String,
+    /// The name of the layer or backend, with its place where it occurs more than once.
+    pub layer: String,
+}
+
+impl Labels {
+    /// Labels of one layer of a stack.
+    pub fn new(stack: impl Into<String>, layer: impl Into<String>) -> Self {
+        Self { stack: stack.into(), layer: layer.into() }
+    }
+
+    fn with(&self, more: &[(&'static str, &'static str)]) -> Vec<metrics::Label> {
+        let mut labels = vec![
+            metrics::Label::new("stack", self.stack.clone()),
+            metrics::Label::new("layer", self.layer.clone()),
+        ];
+        labels.extend(
+            more.iter().map(|(name, value)| metrics::Label::from_static_parts(name, value)),
+        );
+        labels
+    }
+
+    /// A counter of this layer.
+    #[must_use]
+    pub fn counter(&self, name: &'static str, more: &[(&'static str, &'static str)]) -> Counter {
+        metrics::counter!(name, self.with(more))
+    }
+
+    /// A gauge of this layer.
+    #[must_use]
+    pub fn gauge(&self, name: &'static str, more: &[(&'static str, &'static str)]) -> Gauge {
+        metrics::gauge!(name, self.with(more))
+    }
+
+    /// A histogram of this layer.
+    #[must_use]
+    pub fn histogram(
+        &self,
+        name: &'static str,
+        more: &[(&'static str, &'static str)],
+    ) -> Histogram {
+        metrics::histogram!(name, self.with(more))
+    }
+
+    /// Counts an error. Errors are rare enough to look their series up each time.
+    pub fn count_error(&self, operation: Operation, error: &Error) {
+        self.counter(names::ERRORS, &[("op", operation.as_str()), ("kind", error.kind().as_str())])
+            .increment(1);
+    }
+}
+
+impl Default for Labels {
+    fn default() -> Self {
+        Self::new("", "")
+    }
+}

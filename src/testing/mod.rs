@@ -1,0 +1,1 @@
+//! The conformance suite, the model test and the fault store.

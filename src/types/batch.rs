@@ -1,0 +1,270 @@
+//! Writes: a batch, and what it is acknowledged with.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::Value;
+use crate::error::Result;
+
+/// What an acknowledged write survives. Each includes the ones before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// Nothing: it is lost when the process ends.
+    Nothing,
+    /// The end of the process, however it comes: the operating system has the data.
+    ProcessCrash,
+    /// A power cut or a crash of the operating system: the data is on the disk.
+    PowerCut,
+    /// The loss of the machine: the data is somewhere else.
+    MachineLoss,
+}
+
+/// One operation of a [`Batch`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Sets the value of a key, whatever it was before.
+    Put(Bytes, Value),
+    /// Removes a key. Removing a key that does not exist succeeds.
+    Delete(Bytes),
+}
+
+impl Op {
+    /// The key.
+    #[must_use]
+    pub fn key(&self) -> &Bytes {
+        match self {
+            Self::Put(key, _) | Self::Delete(key) => key,
+        }
+    }
+
+    /// The value, where there is one.
+    #[must_use]
+    pub fn value(&self) -> Option<&Value> {
+        match self {
+            Self::Put(_, value) => Some(value),
+            Self::Delete(_) => None,
+        }
+    }
+}
+
+/// Puts and deletes that happen together: ordered, the last operation of a key wins.
+///
+/// Applied atomically, or refused with [`Unsupported`](crate::ErrorKind::Unsupported) by a store whose
+/// profile says that it cannot.
+///
+/// ```
+/// use tierstack::Batch;
+///
+/// let batch = Batch::new().put("a", "1").put("b", "2").delete("a");
+/// assert_eq!(batch.len(), 3);
+/// assert_eq!(batch.bytes(), 5);
+/// ```
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Batch {
+    ops: Vec<Op>,
+    durability: Option<Durability>,
+}
+
+impl Batch {
+    /// An empty batch.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a put.
+    #[must_use]
+    pub fn put(mut self, key: impl Into<Bytes>, value: impl Into<Value>) -> Self {
+        self.push(Op::Put(key.into(), value.into()));
+        self
+    }
+
+    /// Adds a delete.
+    #[must_use]
+    pub fn delete(mut self, key: impl Into<Bytes>) -> Self {
+        self.push(Op::Delete(key.into()));
+        self
+    }
+
+    /// Asks that the acknowledgement means at least this. A store that cannot promise it refuses the
+    /// batch with [`Unsupported`](crate::ErrorKind::Unsupported). Unset: what the profile says.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = Some(durability);
+        self
+    }
+
+    /// Adds an operation at the end.
+    pub fn push(&mut self, op: Op) {
+        self.ops.push(op);
+    }
+
+    /// The operations, in order.
+    #[must_use]
+    pub fn ops(&self) -> &[Op] {
+        &self.ops
+    }
+
+    /// The operations, in order.
+    #[must_use]
+    pub fn into_ops(self) -> Vec<Op> {
+        self.ops
+    }
+
+    /// The durability that was asked for.
+    #[must_use]
+    pub fn requested_durability(&self) -> Option<Durability> {
+        self.durability
+    }
+
+    /// The same request with other operations: how a layer rewrites keys and values.
+    ///
+    /// # Errors
+    /// What `rewrite` returns for the first operation that it refuses.
+    pub fn try_map(self, rewrite: impl FnMut(Op) -> Result<Op>) -> Result<Self> {
+        let ops = self.ops.into_iter().map(rewrite).collect::<Result<_>>()?;
+        Ok(Self { ops, durability: self.durability })
+    }
+
+    /// How many operations.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ops.len()
+    }
+
+    /// Whether there is none. An empty batch is accepted and changes nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
+    /// Bytes of all keys and values.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.ops
+            .iter()
+            .map(|op| op.key().len() + op.value().map_or(0, |value| value.bytes.len()))
+            .sum()
+    }
+
+    /// The last operation of each key, in the order of those last operations.
+    #[must_use]
+    pub fn last_ops(&self) -> Vec<&Op> {
+        let last: HashMap<&Bytes, usize> =
+            self.ops.iter().enumerate().map(|(at, op)| (op.key(), at)).collect();
+        self.ops
+            .iter()
+            .enumerate()
+            .filter(|(at, op)| last.get(op.key()) == Some(at))
+            .map(|(_, op)| op)
+            .collect()
+    }
+}
+
+/// Prints counts, never keys or values.
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Batch({} operations, {} bytes)", self.len(), self.bytes())
+    }
+}
+
+impl FromIterator<Op> for Batch {
+    fn from_iter<I: IntoIterator<Item = Op>>(ops: I) -> Self {
+        Self { ops: ops.into_iter().collect(), durability: None }
+    }
+}
+
+impl Extend<Op> for Batch {
+    fn extend<I: IntoIterator<Item = Op>>(&mut self, ops: I) {
+        self.ops.extend(ops);
+    }
+}
+
+type Wait = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+
+/// What an acknowledged write returns.
+///
+/// ```
+/// # tokio_test::block_on(async {
+/// use tierstack::Commit;
+///
+/// let commit = Commit::at(7);
+/// assert_eq!(commit.sequence, Some(7));
+/// commit.durable().await?;
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
+#[derive(Default)]
+#[must_use = "a write-back store acknowledges before the write is durable; `durable().await` waits for it"]
+pub struct Commit {
+    /// The place of the write in the store's order of writes, where the store has one.
+    pub sequence: Option<u64>,
+    wait: Option<Wait>,
+}
+
+impl Commit {
+    /// A commit that is as durable as the stack promises, without a sequence.
+    pub fn done() -> Self {
+        Self::default()
+    }
+
+    /// A commit that is as durable as the stack promises.
+    pub fn at(sequence: u64) -> Self {
+        Self { sequence: Some(sequence), wait: None }
+    }
+
+    /// The same commit, durable once `wait` resolves.
+    pub fn durable_after(
+        mut self,
+        wait: impl Future<Output = Result<()>> + Send + 'static,
+    ) -> Self {
+        self.wait = Some(Box::pin(wait));
+        self
+    }
+
+    /// Resolves once the write is as durable as the whole stack promises: at once, unless a
+    /// write-back holds it. Dropping the future changes nothing about the write.
+    ///
+    /// # Errors
+    /// What kept the write from getting there.
+    pub async fn durable(self) -> Result<()> {
+        match self.wait {
+            Some(wait) => wait.await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Commit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Commit")
+            .field("sequence", &self.sequence)
+            .field("durable", &self.wait.is_none())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_ops_keeps_the_last_operation_of_each_key() {
+        let batch =
+            Batch::new().put("a", "1").put("b", "2").delete("a").put("c", "3").put("b", "4");
+        let keys: Vec<&[u8]> = batch.last_ops().iter().map(|op| op.key().as_ref()).collect();
+        assert_eq!(keys, [b"a", b"c", b"b"]);
+    }
+
+    #[test]
+    fn debug_prints_neither_keys_nor_values() {
+        let batch = Batch::new().put("secret-key", "secret-value");
+        assert!(!format!("{batch:?} {:?}", batch.ops()[0].value()).contains("secret-v"));
+        assert!(!format!("{batch:?}").contains("secret"));
+    }
+}

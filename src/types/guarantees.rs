@@ -1,0 +1,268 @@
+//! What a store promises, as data.
+//!
+//! Each backend states its own [`Profile`]; each layer takes the profile of what is below it and says
+//! how it changes it. The outermost profile is what the whole stack promises.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::Durability;
+use crate::error::{Error, Result};
+
+/// How old an answer may be compared with a write that bypassed this stack. Writes through the
+/// stack are always seen by the reads through it that follow their acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Freshness {
+    /// A foreign write is seen at once.
+    Immediate,
+    /// A foreign write is seen after at most this long.
+    Within(Duration),
+    /// A foreign write may never be seen.
+    Unbounded,
+    /// Nobody else can write: the store is locked or private to this process.
+    Exclusive,
+}
+
+impl Freshness {
+    /// The weaker of the two promises, where this layer adds a delay of its own.
+    #[must_use]
+    pub fn delayed(self, own: Option<Duration>) -> Self {
+        match (self, own) {
+            (Self::Exclusive, _) => Self::Exclusive,
+            (Self::Unbounded, _) | (_, None) => Self::Unbounded,
+            (Self::Immediate, Some(own)) => Self::Within(own),
+            (Self::Within(below), Some(own)) => Self::Within(below + own),
+        }
+    }
+}
+
+/// A place where bytes come to rest, and whether what rests there is sealed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// The layer or backend that puts them there, such as `rocksdb` or `backup`.
+    pub name: Cow<'static, str>,
+    /// What rests there, such as `database` or `bucket`.
+    pub what: Cow<'static, str>,
+    /// Whether the values are sealed there. Keys are always plain: they must sort.
+    pub sealed: bool,
+}
+
+/// How far back, and how closely, lost data can be brought back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Recovery {
+    /// The longest time of writes that the loss of the store can cost. `None`: backups are taken by
+    /// hand, so it is the age of the last one.
+    pub lag: Option<Duration>,
+    /// How far back any moment can be restored. `None`: only the moments at which a base was taken.
+    pub window: Option<Duration>,
+}
+
+/// The largest things a store takes. Exceeding one is an error that says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    /// Bytes of a key.
+    pub key_bytes: usize,
+    /// Bytes of a value. `None`: bounded by memory.
+    pub value_bytes: Option<u64>,
+    /// Operations of a batch. `None`: bounded by memory.
+    pub batch_ops: Option<usize>,
+}
+
+impl Limits {
+    /// The contract's limit on a key: 64 KiB.
+    pub const MAX_KEY_BYTES: usize = 64 * 1024;
+
+    /// Checks an operation on an entry against the limits.
+    ///
+    /// # Errors
+    /// `InvalidInput` that says the limit.
+    pub fn check(&self, key: usize, value: usize) -> Result<()> {
+        if key > self.key_bytes {
+            return Err(Error::invalid(format!(
+                "a key of {key} bytes is over this store's limit of {} bytes",
+                self.key_bytes
+            )));
+        }
+        match self.value_bytes {
+            Some(limit) if value as u64 > limit => Err(Error::invalid(format!(
+                "a value of {value} bytes is over this store's limit of {limit} bytes"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { key_bytes: Self::MAX_KEY_BYTES, value_bytes: None, batch_ops: None }
+    }
+}
+
+/// What a store promises.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Guarantees {
+    /// What an acknowledged write survives.
+    pub durability: Durability,
+    /// What every acknowledged write survives once `flush` has returned.
+    pub durability_after_flush: Durability,
+    /// Whether a batch is applied wholly or not at all, also across a crash.
+    pub atomic_batches: bool,
+    /// How old an answer may be compared with writes that bypass this stack.
+    pub freshness: Freshness,
+    /// Whether scans are offered, in key order.
+    pub ordered_scans: bool,
+    /// Whether frozen views are offered.
+    pub snapshots: bool,
+    /// Whether an entry can carry an expiry.
+    pub expiry: bool,
+    /// Whether writes are accepted.
+    pub writable: bool,
+    /// Every place where bytes come to rest.
+    pub places: Vec<Place>,
+    /// Whether lost data can be brought back.
+    pub recovery: Option<Recovery>,
+    /// The largest things the store takes.
+    pub limits: Limits,
+}
+
+impl Guarantees {
+    /// Whether the values are sealed in every place where they rest.
+    #[must_use]
+    pub fn sealed_everywhere(&self) -> bool {
+        self.places.iter().all(|place| place.sealed)
+    }
+
+    /// Checks that a batch asks for no more than is promised.
+    ///
+    /// # Errors
+    /// `Unsupported` that says what is promised.
+    pub fn check_durability(&self, asked: Option<Durability>) -> Result<()> {
+        match asked {
+            Some(asked) if asked > self.durability => Err(Error::unsupported(format!(
+                "the batch asks to survive {asked}, but a write here survives {}",
+                self.durability
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nothing => "nothing (the process's memory only)",
+            Self::ProcessCrash => "a process crash",
+            Self::PowerCut => "a power cut",
+            Self::MachineLoss => "the loss of the machine",
+        })
+    }
+}
+
+/// Whether a store holds data or wraps one that does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProfileKind {
+    /// Holds data itself.
+    Backend,
+    /// Wraps a store.
+    Layer,
+}
+
+/// What a store is, what it promises, and what is below it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Profile {
+    /// The name of the layer or backend, as in a config file.
+    pub name: Cow<'static, str>,
+    /// Layer or backend.
+    pub kind: ProfileKind,
+    /// What the stack promises at this level.
+    pub guarantees: Guarantees,
+    /// What a person should know about this level: a price, a limit, a choice. Whole sentences.
+    pub notes: Vec<String>,
+    /// The profile of the store below.
+    pub below: Option<Box<Self>>,
+}
+
+impl Profile {
+    /// The profile of a backend.
+    #[must_use]
+    pub fn backend(name: impl Into<Cow<'static, str>>, guarantees: Guarantees) -> Self {
+        Self {
+            name: name.into(),
+            kind: ProfileKind::Backend,
+            guarantees,
+            notes: Vec::new(),
+            below: None,
+        }
+    }
+
+    /// The profile of a layer that changes nothing about what is below it.
+    #[must_use]
+    pub fn layer(name: impl Into<Cow<'static, str>>, below: Self) -> Self {
+        Self {
+            name: name.into(),
+            kind: ProfileKind::Layer,
+            guarantees: below.guarantees.clone(),
+            notes: Vec::new(),
+            below: Some(Box::new(below)),
+        }
+    }
+
+    /// The same profile with changed guarantees.
+    #[must_use]
+    pub fn changed(mut self, change: impl FnOnce(&mut Guarantees)) -> Self {
+        change(&mut self.guarantees);
+        self
+    }
+
+    /// The same profile with a note.
+    #[must_use]
+    pub fn note(mut self, note: impl Into<String>) -> Self {
+        self.notes.push(note.into());
+        self
+    }
+
+    /// The levels from the outermost to the backend.
+    pub fn levels(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |profile| profile.below.as_deref())
+    }
+}
+
+/// The stack from the outside in: `cache(compress(rocksdb))`.
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.below {
+            Some(below) => write!(f, "{}({below})", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
+}
+
+/// How much a store holds. What a store cannot tell cheaply is `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// Entries, possibly estimated.
+    pub entries: Option<u64>,
+    /// Bytes in memory.
+    pub memory_bytes: Option<u64>,
+    /// Bytes on the disk, or wherever the backend keeps them.
+    pub stored_bytes: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_add_up_and_the_weakest_promise_wins() {
+        let second = Duration::from_secs(1);
+        assert_eq!(Freshness::Immediate.delayed(Some(second)), Freshness::Within(second));
+        assert_eq!(Freshness::Within(second).delayed(Some(second)), Freshness::Within(2 * second));
+        assert_eq!(Freshness::Within(second).delayed(None), Freshness::Unbounded);
+        assert_eq!(Freshness::Exclusive.delayed(None), Freshness::Exclusive);
+    }
+}

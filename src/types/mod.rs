@@ -1,0 +1,13 @@
+//! Plain data of the contract: no I/O, no locks.
+
+mod batch;
+mod guarantees;
+mod scan;
+pub mod units;
+mod value;
+
+pub use batch::{Batch, Commit, Durability, Op};
+pub use guarantees::{Freshness, Guarantees, Limits, Place, Profile, ProfileKind, Recovery, Usage};
+pub(crate) use scan::check_key;
+pub use scan::{Order, Page, Scan};
+pub use value::{Entry, Value};

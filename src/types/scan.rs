@@ -1,0 +1,264 @@
+//! Ranges of keys, and pages of entries.
+
+use std::ops::{Bound, RangeBounds};
+
+use bytes::Bytes;
+
+use super::Entry;
+use crate::error::{Error, Result};
+
+/// The direction of a scan.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// From the smallest key to the largest, bytewise.
+    #[default]
+    Forward,
+    /// From the largest key to the smallest, bytewise.
+    Reverse,
+}
+
+/// Which entries to read, in which order, and how many at a time.
+///
+/// ```
+/// use tierstack::Scan;
+///
+/// let scan = Scan::prefix("user:").reverse().limit(10);
+/// assert!(scan.contains(b"user:1"));
+/// assert!(!scan.contains(b"user;"));
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Scan {
+    /// The smallest key.
+    pub from: Bound<Bytes>,
+    /// The largest key.
+    pub to: Bound<Bytes>,
+    /// The direction.
+    pub order: Order,
+    /// At most this many entries. `None`: all of them.
+    pub limit: Option<u64>,
+    /// At most this many entries in a page. A page may be shorter.
+    pub page_entries: usize,
+    /// A page ends after the entry with which its keys and values reach this many bytes.
+    pub page_bytes: usize,
+}
+
+/// 1,024 entries: enough to spread the cost of a page over its entries.
+const PAGE_ENTRIES: usize = 1024;
+/// 1 MiB: bounds the memory that a scan holds.
+const PAGE_BYTES: usize = 1 << 20;
+
+impl Scan {
+    /// Every entry.
+    #[must_use]
+    pub fn all() -> Self {
+        Self {
+            from: Bound::Unbounded,
+            to: Bound::Unbounded,
+            order: Order::Forward,
+            limit: None,
+            page_entries: PAGE_ENTRIES,
+            page_bytes: PAGE_BYTES,
+        }
+    }
+
+    /// The entries whose keys lie in the range.
+    #[must_use]
+    pub fn range<K: AsRef<[u8]>>(range: impl RangeBounds<K>) -> Self {
+        let own = |bound: Bound<&K>| bound.map(|key| Bytes::copy_from_slice(key.as_ref()));
+        Self { from: own(range.start_bound()), to: own(range.end_bound()), ..Self::all() }
+    }
+
+    /// The entries whose keys begin with the prefix. An empty prefix is every entry.
+    #[must_use]
+    pub fn prefix(prefix: impl AsRef<[u8]>) -> Self {
+        let prefix = prefix.as_ref();
+        Self {
+            from: Bound::Included(Bytes::copy_from_slice(prefix)),
+            to: prefix_end(prefix).map_or(Bound::Unbounded, Bound::Excluded),
+            ..Self::all()
+        }
+    }
+
+    /// From the largest key to the smallest.
+    #[must_use]
+    pub fn reverse(mut self) -> Self {
+        self.order = Order::Reverse;
+        self
+    }
+
+    /// At most that many entries.
+    #[must_use]
+    pub fn limit(mut self, entries: u64) -> Self {
+        self.limit = Some(entries);
+        self
+    }
+
+    /// At most that many entries in a page; at least 1.
+    #[must_use]
+    pub fn page_entries(mut self, entries: usize) -> Self {
+        self.page_entries = entries.max(1);
+        self
+    }
+
+    /// A page ends once its keys and values reach that many bytes.
+    #[must_use]
+    pub fn page_bytes(mut self, bytes: usize) -> Self {
+        self.page_bytes = bytes;
+        self
+    }
+
+    /// Whether the key lies in the range.
+    #[must_use]
+    pub fn contains(&self, key: &[u8]) -> bool {
+        let above = match &self.from {
+            Bound::Included(from) => key >= from.as_ref(),
+            Bound::Excluded(from) => key > from.as_ref(),
+            Bound::Unbounded => true,
+        };
+        above
+            && match &self.to {
+                Bound::Included(to) => key <= to.as_ref(),
+                Bound::Excluded(to) => key < to.as_ref(),
+                Bound::Unbounded => true,
+            }
+    }
+
+    /// Whether no key can lie in the range, or the limit is zero.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        if self.limit == Some(0) {
+            return true;
+        }
+        match (&self.from, &self.to) {
+            (Bound::Included(from), Bound::Included(to)) => from > to,
+            (
+                Bound::Included(from) | Bound::Excluded(from),
+                Bound::Included(to) | Bound::Excluded(to),
+            ) => from >= to,
+            _ => false,
+        }
+    }
+
+    /// Moves the start behind a key that was already read, in the direction of the scan: how a scan
+    /// resumes after a page, or after a failure.
+    pub fn resume_after(&mut self, key: Bytes) {
+        match self.order {
+            Order::Forward => self.from = Bound::Excluded(key),
+            Order::Reverse => self.to = Bound::Excluded(key),
+        }
+    }
+
+    /// Takes that many entries off the limit.
+    pub fn consume(&mut self, entries: usize) {
+        if let Some(limit) = &mut self.limit {
+            *limit = limit.saturating_sub(entries as u64);
+        }
+    }
+
+    /// How many entries the next page may hold.
+    #[must_use]
+    pub fn next_page_entries(&self) -> usize {
+        let limit = self.limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+        self.page_entries.max(1).min(limit)
+    }
+}
+
+impl std::fmt::Debug for Scan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scan")
+            .field("order", &self.order)
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The smallest key that is larger than every key with this prefix. `None`: there is no such key,
+/// as the prefix is empty or all 0xff.
+#[must_use]
+pub(crate) fn prefix_end(prefix: &[u8]) -> Option<Bytes> {
+    let last = prefix.iter().rposition(|byte| *byte != 0xff)?;
+    let mut end = prefix.get(..=last)?.to_vec();
+    if let Some(byte) = end.last_mut() {
+        *byte += 1;
+    }
+    Some(end.into())
+}
+
+/// A run of entries of a scan, in the order of the scan. Never empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The entries.
+    pub entries: Vec<Entry>,
+}
+
+impl Page {
+    /// How many entries.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Bytes of all keys and values.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.entries.iter().map(|entry| entry.key.len() + entry.value.bytes.len()).sum()
+    }
+}
+
+/// Checks a key against the contract: 1 to 64 KiB.
+///
+/// # Errors
+/// `InvalidInput` for an empty key or one over 65,536 bytes.
+pub(crate) fn check_key(key: &[u8]) -> Result<()> {
+    if key.is_empty() {
+        return Err(Error::invalid("a key must have at least 1 byte"));
+    }
+    if key.len() > super::Limits::MAX_KEY_BYTES {
+        return Err(Error::invalid(format!(
+            "a key of {} bytes is over the limit of {} bytes",
+            key.len(),
+            super::Limits::MAX_KEY_BYTES
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_prefix_skips_trailing_0xff() {
+        assert_eq!(prefix_end(b"a"), Some(Bytes::from("b")));
+        assert_eq!(prefix_end(b"a\xff\xff"), Some(Bytes::from("b")));
+        assert_eq!(prefix_end(b"\xff\xff"), None);
+        assert_eq!(prefix_end(b""), None);
+    }
+
+    #[test]
+    fn an_empty_range_is_known_as_one() {
+        assert!(Scan::range("b".."a").is_empty());
+        assert!(Scan::range("a".."a").is_empty());
+        assert!(!Scan::range("a"..="a").is_empty());
+        assert!(Scan::all().limit(0).is_empty());
+        assert!(!Scan::all().is_empty());
+        let open = (Bound::Excluded("a"), Bound::Included("a"));
+        assert!(Scan::range(open).is_empty());
+    }
+
+    #[test]
+    fn a_scan_resumes_in_its_own_direction() {
+        let mut forward = Scan::all();
+        forward.resume_after(Bytes::from("m"));
+        assert!(!forward.contains(b"m") && forward.contains(b"n") && !forward.contains(b"a"));
+        let mut reverse = Scan::all().reverse();
+        reverse.resume_after(Bytes::from("m"));
+        assert!(!reverse.contains(b"m") && !reverse.contains(b"n") && reverse.contains(b"a"));
+    }
+}

@@ -1,0 +1,311 @@
+//! Sizes, durations and secrets as people write them in a config file.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::de::{Error as _, Unexpected};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A number of bytes, written as `256MiB`, `10MB`, `512B` or a plain number of bytes.
+///
+/// ```
+/// use tierstack::units::ByteSize;
+///
+/// assert_eq!("256MiB".parse(), Ok(ByteSize(256 << 20)));
+/// assert_eq!("1.5 kB".parse(), Ok(ByteSize(1500)));
+/// assert!("256 megs".parse::<ByteSize>().is_err());
+/// assert_eq!(ByteSize(256 << 20).to_string(), "256MiB");
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteSize(pub u64);
+
+/// Binary units first, so that printing finds the exact one.
+const UNITS: [(&str, u64); 9] = [
+    ("TiB", 1 << 40),
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("TB", 1_000_000_000_000),
+    ("GB", 1_000_000_000),
+    ("MB", 1_000_000),
+    ("KB", 1_000),
+    ("B", 1),
+];
+
+impl ByteSize {
+    /// The number, as the machine counts memory.
+    #[must_use]
+    pub fn as_usize(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+impl FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "'{text}' is not a size; write a number with B, KB, MB, GB, TB, KiB, MiB, GiB or TiB, such as 256MiB"
+            )
+        };
+        let text = text.trim();
+        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let unit = match unit.trim() {
+            "" => 1,
+            name => {
+                UNITS.iter().find(|(unit, _)| unit.eq_ignore_ascii_case(name)).ok_or_else(wrong)?.1
+            }
+        };
+        if let Ok(whole) = number.parse::<u64>() {
+            return whole.checked_mul(unit).map(Self).ok_or_else(wrong);
+        }
+        let number: f64 = number.parse().map_err(|_| wrong())?;
+        let bytes = number * unit as f64;
+        if bytes.is_finite() && bytes < u64::MAX as f64 {
+            Ok(Self(bytes as u64))
+        } else {
+            Err(wrong())
+        }
+    }
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let exact = UNITS.iter().find(|(_, size)| self.0 >= *size && self.0.is_multiple_of(*size));
+        match exact {
+            Some((unit, size)) => write!(f, "{}{unit}", self.0 / size),
+            None => write!(f, "{}B", self.0),
+        }
+    }
+}
+
+/// A duration, written as `500ms`, `30s`, `10m`, `1h 30m` or `7d`.
+///
+/// ```
+/// use std::time::Duration;
+/// use tierstack::units::Span;
+///
+/// assert_eq!("10m".parse(), Ok(Span(Duration::from_secs(600))));
+/// assert!("10".parse::<Span>().is_err(), "a unit is required");
+/// assert_eq!(Span(Duration::from_secs(90)).to_string(), "1m 30s");
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        humantime::parse_duration(text).map(Self).map_err(|_| {
+            format!("'{text}' is not a duration; write a number with ms, s, m, h or d, such as 10m")
+        })
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+/// What a config file may hold in place of a size or a duration, to be told apart in messages.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Scalar {
+    Integer(u64),
+    Text(String),
+    Other(serde::de::IgnoredAny),
+}
+
+impl<'de> Deserialize<'de> for ByteSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Scalar::deserialize(deserializer)? {
+            Scalar::Integer(bytes) => Ok(Self(bytes)),
+            Scalar::Text(text) => text.parse().map_err(D::Error::custom),
+            Scalar::Other(_) => Err(D::Error::invalid_type(
+                Unexpected::Other("something else"),
+                &"a size such as 256MiB",
+            )),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Scalar::deserialize(deserializer)? {
+            Scalar::Text(text) => text.parse().map_err(D::Error::custom),
+            Scalar::Integer(number) => Err(D::Error::custom(format!(
+                "'{number}' has no unit; write a number with ms, s, m, h or d, such as {number}s"
+            ))),
+            Scalar::Other(_) => Err(D::Error::invalid_type(
+                Unexpected::Other("something else"),
+                &"a duration such as 10m",
+            )),
+        }
+    }
+}
+
+impl Serialize for ByteSize {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Where a secret comes from: `{ env: NAME }` or `{ file: PATH }`. Never the secret itself.
+///
+/// ```
+/// use tierstack::units::Secret;
+///
+/// let secret = Secret::File("keys.txt".into());
+/// assert!(matches!(secret, Secret::File(_)));
+/// assert_eq!(format!("{:?}", tierstack::units::SecretText::from("hunter2".to_owned())), "<redacted>");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Secret {
+    /// The value of an environment variable.
+    Env(String),
+    /// The content of a file, without white space at its ends.
+    File(std::path::PathBuf),
+}
+
+impl Secret {
+    /// Reads the secret.
+    ///
+    /// # Errors
+    /// `Config` that names the variable or the file, and never its content.
+    pub fn read(&self) -> crate::Result<SecretText> {
+        let missing = |what: String| crate::Error::config(what);
+        let text = match self {
+            Self::Env(name) => std::env::var(name).map_err(|error| match error {
+                std::env::VarError::NotPresent => missing(format!(
+                    "the secret is expected in the environment variable {name}, which is not set"
+                )),
+                std::env::VarError::NotUnicode(_) => {
+                    missing(format!("the environment variable {name} is not text"))
+                }
+            })?,
+            Self::File(path) => std::fs::read_to_string(path).map_err(|error| {
+                missing(format!(
+                    "the secret is expected in the file {}, which cannot be read",
+                    path.display()
+                ))
+                .with_source(error)
+            })?,
+        };
+        if text.trim().is_empty() {
+            return Err(missing(match self {
+                Self::Env(name) => {
+                    format!("the environment variable {name} is empty; it must hold the secret")
+                }
+                Self::File(path) => {
+                    format!("the file {} is empty; it must hold the secret", path.display())
+                }
+            }));
+        }
+        Ok(SecretText(text.trim().to_owned()))
+    }
+}
+
+/// A secret that was read. Prints as `<redacted>`.
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "encrypt", derive(zeroize::Zeroize, zeroize::ZeroizeOnDrop))]
+pub struct SecretText(String);
+
+impl SecretText {
+    /// The secret itself, for the one place that needs it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for SecretText {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<redacted>")
+    }
+}
+
+#[cfg(feature = "config")]
+mod schema {
+    use std::borrow::Cow;
+
+    use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+    use super::{ByteSize, Span};
+
+    impl JsonSchema for ByteSize {
+        fn inline_schema() -> bool {
+            true
+        }
+
+        fn schema_name() -> Cow<'static, str> {
+            "ByteSize".into()
+        }
+
+        fn json_schema(_: &mut SchemaGenerator) -> Schema {
+            json_schema!({
+                "type": ["string", "integer"],
+                "minimum": 0,
+                "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*([kKmMgGtT]?[iI]?[bB])?\s*$",
+                "examples": ["256MiB", "10MB", 4096],
+            })
+        }
+    }
+
+    impl JsonSchema for Span {
+        fn inline_schema() -> bool {
+            true
+        }
+
+        fn schema_name() -> Cow<'static, str> {
+            "Span".into()
+        }
+
+        fn json_schema(_: &mut SchemaGenerator) -> Schema {
+            json_schema!({
+                "type": "string",
+                "pattern": r"^\s*([0-9]+\s*[a-zA-Z]+\s*)+$",
+                "examples": ["500ms", "30s", "10m", "7d"],
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_without_a_known_unit_is_refused_with_the_allowed_ones() {
+        let error = "12 parsecs".parse::<ByteSize>().unwrap_err();
+        assert!(error.contains("12 parsecs") && error.contains("MiB"), "{error}");
+        assert!("99999999TiB".parse::<ByteSize>().is_err(), "too large to count");
+        assert!("-1".parse::<ByteSize>().is_err());
+        assert!("".parse::<ByteSize>().is_err());
+    }
+
+    #[test]
+    fn a_missing_secret_names_its_place() {
+        let error = Secret::Env("TIERSTACK_NO_SUCH_VARIABLE".to_owned()).read().unwrap_err();
+        assert!(error.to_string().contains("TIERSTACK_NO_SUCH_VARIABLE"), "{error}");
+        let error = Secret::File("no/such/file".into()).read().unwrap_err();
+        assert!(error.to_string().contains("no/such/file"), "{error}");
+    }
+}
