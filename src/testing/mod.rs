@@ -7,6 +7,7 @@
 //! All of it runs in a tokio runtime, and draws its randomness from a seed ([`Random`]).
 
 pub mod conformance;
+mod oracle;
 mod random;
 
 pub use self::random::Random;

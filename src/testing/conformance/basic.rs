@@ -1,13 +1,12 @@
 //! Single entries: put, get, overwrite, delete; keys and values of any bytes and size; bulk reads.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 
-use super::bench::{Bench, Verdict, ensure, numbered, numbered_key, refused, seen, show};
+use super::bench::{Bench, Verdict, ensure, known, numbered, numbered_key, refused, seen};
 use crate::error::ErrorKind;
 use crate::store::{Read, Store};
 use crate::testing::Random;
+use crate::testing::oracle::{Known, show};
 use crate::types::{Batch, Limits, Value};
 
 super::topic! { "basic":
@@ -62,7 +61,7 @@ async fn an_overwrite_replaces_the_value(bench: Bench) -> Verdict {
 
 async fn a_delete_removes_the_entry(bench: Bench) -> Verdict {
     bench.needs_writes()?;
-    bench.fill(&BTreeMap::from([("a", "1"), ("b", "2"), ("c", "3")])).await?;
+    bench.fill(&known(&[("a", "1"), ("b", "2"), ("c", "3")])).await?;
     bench.delete("b").await?;
     bench.gives("a", Some("1")).await?;
     bench.gives("b", None).await?;
@@ -108,16 +107,14 @@ async fn every_byte_is_a_key(bench: Bench) -> Verdict {
     bench.needs_writes()?;
     let mut keys: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
     keys.extend((0..=255).map(|byte| vec![b'x', byte, byte]));
-    let entries: BTreeMap<Vec<u8>, Vec<u8>> =
-        keys.into_iter().map(|key| (key.clone(), [b"value of ", &*key].concat())).collect();
+    let entries: Known = keys
+        .into_iter()
+        .map(|key| (Bytes::from(key.clone()), Value::new([b"value of ", &*key].concat())))
+        .collect();
     bench.fill(&entries).await?;
     for (key, value) in &entries {
         let got = bench.store.get(key).await?;
-        ensure!(
-            got.is_some_and(|got| got.bytes == value),
-            "the value of {} is not what was put",
-            show(key)
-        );
+        ensure!(got.as_ref() == Some(value), "the value of {} is not what was put", show(key));
     }
     Ok(())
 }
@@ -156,7 +153,7 @@ async fn large_values_are_read_back(bench: Bench) -> Verdict {
 
 async fn bulk_reads_keep_the_order_of_the_keys(bench: Bench) -> Verdict {
     bench.needs_writes()?;
-    bench.fill(&BTreeMap::from([("a", "1"), ("b", "2"), ("c", "3"), ("d", "")])).await?;
+    bench.fill(&known(&[("a", "1"), ("b", "2"), ("c", "3"), ("d", "")])).await?;
     bench.delete("b").await?;
     let names = ["c", "missing", "a", "c", "b", "d", "a", "missing", "a\0"];
     let keys = names.map(Bytes::from);
@@ -185,11 +182,7 @@ async fn a_bulk_read_takes_a_thousand_keys(bench: Bench) -> Verdict {
     ensure!(values.len() == 1000, "get_many of 1000 keys gives {} values", values.len());
     for (key, value) in keys.iter().zip(values) {
         let want = entries.get(key).filter(|_| !key.ends_with(b"7"));
-        ensure!(
-            value.map(|value| value.bytes).as_ref() == want,
-            "get_many gives the wrong value for {}",
-            show(key)
-        );
+        ensure!(value.as_ref() == want, "get_many gives the wrong value for {}", show(key));
     }
     Ok(())
 }

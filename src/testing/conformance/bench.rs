@@ -1,7 +1,6 @@
 //! What the checks work with: the store on the bench, and ways to look at it.
 
 use std::any::Any;
-use std::collections::BTreeMap;
 use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +15,8 @@ use crate::clock::{Clock, ManualClock, SystemClock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ext::{ReadExt, StoreExt};
 use crate::store::{Read, Store};
-use crate::types::{Entry, Guarantees, Op, Page, Scan, Value};
+use crate::testing::oracle::{Known, compare, scanned, show, show_bytes, show_scan};
+use crate::types::{Guarantees, Op, Scan, Value};
 
 /// What a check comes to, unless it passes.
 #[derive(Debug)]
@@ -125,18 +125,12 @@ impl Bench {
     }
 
     /// Puts entries in as few batches as the store takes. Boxed, so that it forgets the iterator.
-    pub(super) fn fill<'a, K, V>(
+    pub(super) fn fill<'a>(
         &self,
-        entries: impl IntoIterator<Item = (&'a K, &'a V)>,
-    ) -> BoxFuture<'static, Result<()>>
-    where
-        K: Clone + Into<Bytes> + 'a,
-        V: Clone + Into<Bytes> + 'a,
-    {
-        let ops: Vec<Op> = entries
-            .into_iter()
-            .map(|(key, value)| Op::Put(key.clone().into(), Value::new(value.clone())))
-            .collect();
+        entries: impl IntoIterator<Item = (&'a Bytes, &'a Value)>,
+    ) -> BoxFuture<'static, Result<()>> {
+        let ops: Vec<Op> =
+            entries.into_iter().map(|(key, value)| Op::Put(key.clone(), value.clone())).collect();
         let (store, most) = (Arc::clone(&self.store), self.batch_ops(500));
         async move {
             for ops in ops.chunks(most) {
@@ -172,8 +166,8 @@ impl Bench {
                 Ok(got) => Err(Stop::Failed(format!(
                     "{} must be {}, and is {} ({caller})",
                     show(&key),
-                    show_value(want.as_ref()),
-                    show_value(got.as_ref())
+                    show_bytes(want.as_ref()),
+                    show_bytes(got.as_ref())
                 ))),
             }
         }
@@ -188,7 +182,7 @@ pub(super) async fn seen(
 ) -> Result<Option<Bytes>, String> {
     let fails = |how: &str, error: Error| format!("{how} of {} failed: {error:?}", show(key));
     let differs = |how: &str, other: Option<&Bytes>, got: Option<&Bytes>| {
-        let (other, got) = (show_value(other), show_value(got));
+        let (other, got) = (show_bytes(other), show_bytes(got));
         format!("get of {} gives {got}, but {how} gives {other}", show(key))
     };
     let got = store.get(key).await.map_err(|error| fails("get", error))?.map(|value| value.bytes);
@@ -208,10 +202,7 @@ pub(super) async fn seen(
         return Err(format!("contains of {} gives {exists}, unlike get", show(key)));
     }
     if scans {
-        let found = store
-            .collect(Scan::range::<Bytes>(key..=key))
-            .await
-            .map_err(|error| fails("scan", error))?;
+        let found = store.collect(only(key)).await.map_err(|error| fails("scan", error))?;
         let value = found.first().map(|entry| entry.value.bytes.clone());
         if value != got || found.len() > 1 || found.first().is_some_and(|entry| entry.key != *key) {
             return Err(differs("a scan", value.as_ref(), got.as_ref()));
@@ -220,18 +211,28 @@ pub(super) async fn seen(
     Ok(got)
 }
 
-/// The pages of a scan.
-pub(super) async fn pages(store: &(impl Read + ?Sized), scan: Scan) -> Result<Vec<Page>> {
-    store.scan(scan).try_collect().await
+/// The scan of one key.
+pub(super) fn only(key: &Bytes) -> Scan {
+    Scan::range::<Bytes>(key..=key)
 }
 
-/// The entries of a scan as keys and bytes.
-pub(super) async fn entries(
-    store: &(impl Read + ?Sized),
+/// Checks what a scan gives, and the bounds of its pages.
+#[track_caller]
+pub(super) fn scan_gives<'a, R: Read + ?Sized>(
+    store: &'a R,
     scan: Scan,
-) -> Result<Vec<(Bytes, Bytes)>> {
-    let entries = store.collect(scan).await?;
-    Ok(entries.into_iter().map(|Entry { key, value }| (key, value.bytes)).collect())
+    known: &Known,
+) -> impl Future<Output = Verdict> + Send + use<'a, R> {
+    let caller = Location::caller();
+    let want = scanned(known, &scan);
+    async move {
+        let shown = show_scan(&scan);
+        let pages = store.scan(scan.clone()).try_collect().await;
+        pages
+            .map_err(|error| format!("fails: {error:?}"))
+            .and_then(|pages| compare(&scan, pages, &want))
+            .map_err(|why| Stop::Failed(format!("a scan {shown}: {why} ({caller})")))
+    }
 }
 
 /// Checks that an operation fails, and with which kind.
@@ -261,24 +262,18 @@ pub(super) async fn join(mut tasks: JoinSet<Verdict>) -> Verdict {
     Ok(())
 }
 
+/// Entries from text.
+pub(super) fn known(entries: &[(&'static str, &'static str)]) -> Known {
+    entries.iter().map(|(key, value)| (Bytes::from(*key), Value::from(*value))).collect()
+}
+
 /// `key-00000` and so on, with values that name their key.
-pub(super) fn numbered(count: usize) -> BTreeMap<Bytes, Bytes> {
-    (0..count).map(|n| (numbered_key(n), Bytes::from(format!("value of {n}")))).collect()
+pub(super) fn numbered(count: usize) -> Known {
+    (0..count).map(|n| (numbered_key(n), Value::new(format!("value of {n}")))).collect()
 }
 
 pub(super) fn numbered_key(n: usize) -> Bytes {
     Bytes::from(format!("key-{n:05}"))
-}
-
-/// A key of a test, as text.
-pub(super) fn show(key: &[u8]) -> String {
-    let start: Vec<u8> = key.iter().copied().take(40).collect();
-    let more = if key.len() > 40 { format!("... of {} bytes", key.len()) } else { String::new() };
-    format!("'{}'{more}", start.escape_ascii())
-}
-
-pub(super) fn show_value(value: Option<&Bytes>) -> String {
-    value.map_or_else(|| "missing".to_owned(), |bytes| show(bytes))
 }
 
 fn need(offered: bool, why: &'static str) -> Verdict {

@@ -23,6 +23,16 @@ mod bench;
 mod report;
 
 mod basic;
+mod batch;
+mod cancel;
+mod close;
+mod concurrency;
+mod expiry;
+mod limits;
+mod refuse;
+mod scan;
+mod snapshot;
+mod upkeep;
 
 use std::any::Any;
 use std::fmt;
@@ -160,7 +170,21 @@ impl fmt::Debug for Check {
 
 /// Every check, in the order in which [`run`] runs them.
 pub fn checks() -> impl Iterator<Item = &'static Check> {
-    [basic::CHECKS].into_iter().flatten()
+    [
+        basic::CHECKS,
+        batch::CHECKS,
+        scan::CHECKS,
+        snapshot::CHECKS,
+        expiry::CHECKS,
+        limits::CHECKS,
+        refuse::CHECKS,
+        upkeep::CHECKS,
+        cancel::CHECKS,
+        close::CHECKS,
+        concurrency::CHECKS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// Runs every check, each on a store of its own from the factory.
