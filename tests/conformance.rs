@@ -3,7 +3,7 @@
 //! To add one: a line in the table, named after its module. The last test fails when a module of
 //! `src/backends/` or `src/layers/` is not in the table.
 
-#![cfg(feature = "testing")]
+#![cfg(all(feature = "testing", feature = "compress", feature = "encrypt"))]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::fs;
@@ -11,16 +11,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tierstack::backends::Memory;
+use tierstack::codec::{Codec, KeyRing};
+use tierstack::layers::compress::{CompressConfig, CompressLayer};
+use tierstack::layers::encrypt::EncryptLayer;
+use tierstack::telemetry::Labels;
 use tierstack::testing::conformance::{self, Fixture};
 use tierstack::testing::{FaultStore, Faults};
-use tierstack::{ManualClock, Store};
+use tierstack::units::ByteSize;
+use tierstack::{Layer, ManualClock, Store};
 
 /// Modules that have no line in the table yet.
 const PENDING: &[&str] = &[
     "backup",
     "cache",
-    "compress",
-    "encrypt",
     "expire",
     "limit",
     "metrics",
@@ -47,6 +50,11 @@ table! {
     memory_on_a_manual_clock: ["memory"] => memory();
     memory_on_the_systems_clock: ["memory"] => Fixture::new(Memory::new());
     a_fault_plan_without_rules: [] => over_memory(|below, _| FaultStore::new(below, &Faults::new()));
+    compress_by_zstd: ["compress"] => over_memory(|below, _| compress(Codec::Zstd).layer(below));
+    compress_by_lz4: ["compress"] => over_memory(|below, _| compress(Codec::Lz4).layer(below));
+    encrypt: ["encrypt"] => over_memory(|below, _| encrypt().layer(below));
+    compress_over_encrypt: ["compress", "encrypt"] =>
+        over_memory(|below, _| compress(Codec::Zstd).layer(encrypt().layer(below)));
 }
 
 /// A memory store on a clock of its own.
@@ -59,6 +67,17 @@ fn over_memory<S: Store>(layer: impl Fn(Arc<dyn Store>, &ManualClock) -> S) -> F
     let clock = ManualClock::new();
     let below = Arc::new(Memory::with_clock(Arc::new(clock.clone())));
     Fixture::new(layer(below, &clock)).with_clock(&clock)
+}
+
+fn compress(codec: Codec) -> CompressLayer {
+    // Everything is compressed that can be, also the short values of the checks.
+    let config = CompressConfig { codec, min_size: ByteSize(0), ..CompressConfig::default() };
+    CompressLayer::new(&config, &Labels::default()).unwrap()
+}
+
+fn encrypt() -> EncryptLayer {
+    let ring = KeyRing::parse(KeyRing::generate().unwrap().expose()).unwrap();
+    EncryptLayer::new(ring, false, &Labels::default())
 }
 
 #[test]
