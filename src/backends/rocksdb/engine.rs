@@ -110,17 +110,13 @@ pub(super) trait View: Send + Sync + 'static {
         Ok(found.map(|pinned| owned(&pinned)))
     }
 
-    /// One answer for each key, in their order.
-    fn get_many(
-        &self,
-        keys: &[Bytes],
-        tier: Tier,
-    ) -> Vec<Result<Option<Value>, ::rocksdb::Error>> {
+    /// One answer for each key, in their order. Blocks: RocksDB ignores the memory tier here.
+    fn get_many(&self, keys: &[Bytes]) -> Vec<Result<Option<Value>, ::rocksdb::Error>> {
         let found = self.engine().db().batched_multi_get_cf_opt(
             self.engine().family(),
             keys,
             false,
-            self.tiers().of(tier),
+            self.tiers().of(Tier::Disk),
         );
         found
             .into_iter()
