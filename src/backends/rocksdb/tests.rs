@@ -235,7 +235,7 @@ fn a_short_scan_of_what_is_in_memory_needs_no_thread() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let store = runtime.block_on(open(folder.path()));
     for number in 0..20 {
-        runtime.block_on(store.put(key(number), "v")).unwrap();
+        drop(runtime.block_on(store.put(key(number), "v")).unwrap());
     }
     // Without a runtime, a thread would be an error.
     let mut pages = tokio_test::task::spawn(store.scan(Scan::all().limit(10)));
@@ -394,11 +394,11 @@ async fn a_batch_is_one_write_and_its_last_operation_wins() {
             RocksDb::open(RocksDbConfig { sync, ..RocksDbConfig::new(folder.path()) }).await.unwrap();
         let large = vec![1; INLINE_WRITE_BYTES];
         let batch = Batch::new().put("a", "1").put("b", "1").put("a", "2").delete("b").put("c", large);
-        store.write(batch).await.unwrap().durable().await.unwrap().durable().await.unwrap();
+        store.write(batch).await.unwrap().durable().await.unwrap();
         assert_eq!(store.get(b"a").await.unwrap(), Some("2".into()));
         assert_eq!(store.get(b"b").await.unwrap(), None);
         assert_eq!(store.get(b"c").await.unwrap().unwrap().bytes.len(), INLINE_WRITE_BYTES);
-        store.write(Batch::new()).await.unwrap().durable().await.unwrap().durable().await.unwrap();
+        store.write(Batch::new()).await.unwrap().durable().await.unwrap();
         let durable = Batch::new().put("d", "4").durability(Durability::PowerCut);
         assert_eq!(store.write(durable).await.is_ok(), sync);
         store.flush().await.unwrap();
