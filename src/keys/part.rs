@@ -131,14 +131,14 @@ impl TuplePack for Part {
         depth: TupleDepth,
     ) -> io::Result<VersionstampOffset> {
         let depth = within_tuple(depth);
+        if depth.depth() > MAX_NESTING && matches!(self, Self::Tuple(_) | Self::Time(_)) {
+            return Err(refuse(format!("a tuple key nests at most {MAX_NESTING} tuples")));
+        }
         match self {
             Self::Null => None::<bool>.pack(to, depth),
             Self::Bytes(bytes) => bytes.as_ref().pack(to, depth),
             Self::Text(text) => text.pack(to, depth),
             Self::Tuple(parts) => {
-                if depth.depth() > MAX_NESTING {
-                    return Err(refuse(format!("a tuple key nests at most {MAX_NESTING} tuples")));
-                }
                 if matches!(parts.first(), Some(Self::Text(tag)) if tag == TAG) {
                     return Err(refuse(format!(
                         "a nested tuple must not begin with the text {TAG:?}, which marks a time; use `Part::Time`"

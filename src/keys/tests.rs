@@ -101,7 +101,7 @@ fn limits_are_told() {
     assert_eq!(MAX_BYTES, Limits::MAX_KEY_BYTES);
     let error = pack(&()).unwrap_err();
     assert!(error.to_string().contains("empty tuple"), "{error}");
-    let largest = (BigInt::from(1) << (8 * 255)) - BigInt::from(1);
+    let largest: BigInt = (BigInt::from(1) << (8 * 255)) - BigInt::from(1);
     assert_eq!(unpack::<BigInt>(&key(largest.clone())).unwrap(), largest);
     let error = pack(&(largest + BigInt::from(1))).unwrap_err();
     assert!(error.to_string().contains("255 bytes"), "{error}");
