@@ -1,0 +1,154 @@
+//! Loads: one per key at a time, each a task of its own.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinError;
+
+use super::stripes::{Lookup, Ticket};
+use super::{Cache, Shared};
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::reply::Reply;
+use crate::store::Read;
+use crate::types::Value;
+
+type Outcome = Result<Option<Value>>;
+
+/// A load that is under way: whoever waits for it holds a copy.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Flight(Arc<FlightState>);
+
+#[derive(Debug, Default)]
+struct FlightState {
+    outcome: watch::Sender<Option<Outcome>>,
+    /// The load that begins when this one ends. Touched under the lock of the stripe only.
+    next: Mutex<Option<Flight>>,
+}
+
+impl Flight {
+    pub(super) fn next(&self) -> Self {
+        self.0.next.lock().get_or_insert_with(Self::default).clone()
+    }
+
+    pub(super) fn take_next(&self) -> Option<Self> {
+        self.0.next.lock().take()
+    }
+
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    fn land(&self, outcome: Outcome) {
+        self.0.outcome.send_replace(Some(outcome));
+    }
+
+    async fn wait(self) -> Outcome {
+        let mut landing = self.0.outcome.subscribe();
+        // The sender lives in `self`, so the channel stays open until there is an outcome.
+        match landing.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone().unwrap_or(Ok(None)),
+            Err(_) => Err(Error::internal("a load ended without an outcome")),
+        }
+    }
+}
+
+/// What became of a task that did not return.
+pub(super) fn lost(error: &JoinError, what: &str) -> Error {
+    if error.is_panic() {
+        Error::internal(format!("the task of a {what} panicked"))
+    } else {
+        Error::new(ErrorKind::Closed, format!("the runtime was shut down during a {what}"))
+    }
+}
+
+impl<S: Read> Cache<S> {
+    /// Joins the load of the key that is under way, or starts one.
+    pub(super) fn load(&self, key: &[u8]) -> Reply<'static, Option<Value>> {
+        let Ok(runtime) = Handle::try_current() else {
+            let error = "a load is a task of its own, and there is no tokio runtime here to run it";
+            return Reply::Now(Err(Error::unsupported(error)));
+        };
+        let flight = match self.0.stripes.join_or_lead(key) {
+            Lookup::Join(flight) => {
+                self.0.coalesced.increment(1);
+                flight
+            }
+            Lookup::Lead(flight, ticket) => {
+                self.0.miss.increment(1);
+                let landing = Landing {
+                    shared: Arc::clone(&self.0),
+                    key: Bytes::copy_from_slice(key),
+                    flight: Some(flight.clone()),
+                };
+                runtime.spawn(landing.fly(ticket));
+                flight
+            }
+        };
+        Reply::later(flight.wait())
+    }
+}
+
+/// The task of a load. However it ends, those who wait are told: by `Drop`, as a panic and the end
+/// of the runtime come without a word.
+struct Landing<S> {
+    shared: Arc<Shared<S>>,
+    key: Bytes,
+    flight: Option<Flight>,
+}
+
+impl<S: Read> Landing<S> {
+    async fn fly(mut self, mut ticket: Ticket) {
+        loop {
+            let outcome = self.ask().await;
+            // What comes after the deadline is thrown away with its future.
+            if let Ok(value) = &outcome {
+                self.shared.install(&self.key, value.as_ref(), ticket);
+            }
+            match self.land(outcome) {
+                Some(next) => ticket = next,
+                None => return,
+            }
+        }
+    }
+
+    /// Asks the store below, within the deadline and the cap.
+    async fn ask(&self) -> Outcome {
+        let load = async {
+            // The semaphore is never closed.
+            let _permit = self.shared.loads.acquire().await;
+            self.shared.inner.get(&self.key).await
+        };
+        let limit = self.shared.load_timeout;
+        tokio::select! {
+            outcome = load => outcome,
+            () = self.shared.clock.sleep(limit) => {
+                let message = format!("the store below took longer than load_timeout ({limit:?})");
+                Err(Error::new(ErrorKind::Timeout, message).with_operation(Operation::Get))
+            }
+        }
+    }
+}
+
+impl<S> Landing<S> {
+    /// Tells those who wait, and goes on to the load that waited for this one.
+    fn land(&mut self, outcome: Outcome) -> Option<Ticket> {
+        let flight = self.flight.take()?;
+        let next = self.shared.stripes.land(&self.key, &flight);
+        flight.land(outcome);
+        let (flight, ticket) = next?;
+        self.flight = Some(flight);
+        Some(ticket)
+    }
+}
+
+impl<S> Drop for Landing<S> {
+    fn drop(&mut self) {
+        let lost = "the task of a load panicked, or the runtime was shut down";
+        while self.flight.is_some() {
+            self.land(Err(Error::internal(lost)));
+        }
+    }
+}
