@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use ::rocksdb::{
-    BoundColumnFamily, BottommostLevelCompaction, CompactOptions, DB, DBPinnableSlice, ReadOptions,
+    BottommostLevelCompaction, BoundColumnFamily, CompactOptions, DB, DBPinnableSlice, ReadOptions,
     ReadTier, Snapshot, WriteBatch, WriteOptions, properties,
 };
 use bytes::Bytes;
@@ -283,7 +283,9 @@ pub(super) fn spawn<T: Send + 'static>(
         Error::unsupported("what needs the disk runs in a thread of a tokio runtime, and there is none; call it from within one").with_source(error)
     })?;
     let handle = runtime.spawn_blocking(work);
-    Ok(futures_util::FutureExt::map(handle, |joined| joined.unwrap_or_else(|error| Err(ended(error)))))
+    Ok(futures_util::FutureExt::map(handle, |joined| {
+        joined.unwrap_or_else(|error| Err(ended(error)))
+    }))
 }
 
 fn ended(error: JoinError) -> Error {
