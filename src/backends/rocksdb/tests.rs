@@ -7,7 +7,7 @@ use std::ops::Bound;
 use std::path::Path;
 
 use ::rocksdb::{ColumnFamilyDescriptor, DB, DBCompressionType, Options, SliceTransform};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use tempfile::TempDir;
 
 use super::*;
@@ -257,12 +257,17 @@ fn a_short_scan_of_what_is_in_memory_needs_no_thread() {
 }
 
 #[tokio::test]
-async fn a_scan_does_not_fill_the_block_cache() {
+async fn a_long_scan_leaves_the_block_cache_alone_and_a_short_one_is_kept() {
     let folder = folder();
     foreign(folder.path(), &creating(), 2000);
     let store = open(folder.path()).await;
     assert_eq!(all(&store, Scan::all()).await.len(), 2000);
     assert!(matches!(store.get(b"key-001234"), Reply::Later(_)));
+    let short = || Scan::range(key(1500)..).limit(10);
+    assert_eq!(all(&store, short()).await.len(), 10);
+    let mut again = store.scan(short());
+    let page = again.next().now_or_never().expect("from memory").unwrap().unwrap();
+    assert_eq!(page.len(), 10);
 }
 
 #[tokio::test]
