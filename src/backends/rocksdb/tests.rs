@@ -427,6 +427,37 @@ async fn a_batch_is_one_write_and_its_last_operation_wins() {
     }
 }
 
+/// `kill -9` does not tell a write that the disk has from one that only the system has; RocksDB counts.
+#[tokio::test]
+async fn a_write_is_synced_before_it_is_acknowledged_or_when_it_is_flushed() {
+    use ::rocksdb::statistics::Ticker;
+
+    for sync in [true, false] {
+        let folder = folder();
+        let mut options = creating();
+        options.enable_statistics();
+        let (sender, gone) = watch::channel(());
+        let db = DB::open_cf(&options, folder.path(), ["default"]).unwrap();
+        let store = RocksDb {
+            reader: Reader::new(Engine::over(db, "default", sender).unwrap()),
+            snapshots: Mutex::default(),
+            profile: RocksDbConfig { sync, ..RocksDbConfig::new("x") }.profile().unwrap(),
+            sync,
+            gone,
+        };
+        let synced = || options.get_ticker_count(Ticker::WalFileSynced);
+        let before = synced();
+        store.put("k", "v").await.unwrap().durable().await.unwrap();
+        assert_eq!(synced() - before, u64::from(sync));
+        store.flush().await.unwrap();
+        assert!(synced() > before + u64::from(sync));
+        let before = synced();
+        store.put("k", "w").await.unwrap().durable().await.unwrap();
+        store.close().await.unwrap();
+        assert!(synced() > before + u64::from(sync));
+    }
+}
+
 #[tokio::test]
 async fn what_cannot_be_kept_is_refused_and_nothing_of_the_batch_happens() {
     let folder = folder();
