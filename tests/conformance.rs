@@ -50,7 +50,7 @@ table! {
     memory_on_the_systems_clock: ["memory"] => Fixture::new(Memory::new());
     compress_by_zstd: ["compress"] => over_memory(|below, _| compress(Codec::Zstd).layer(below));
     compress_by_lz4: ["compress"] => over_memory(|below, _| compress(Codec::Lz4).layer(below));
-    encrypt: ["encrypt"] => over_memory(|below, _| encrypt().layer(below));
+    encrypt_with_a_fresh_ring: ["encrypt"] => over_memory(|below, _| encrypt().layer(below));
     compress_over_encrypt: ["compress", "encrypt"] =>
         over_memory(|below, _| compress(Codec::Zstd).layer(encrypt().layer(below)));
 }
