@@ -304,7 +304,7 @@ mod tests {
     async fn filled(prefix: &'static [u8]) -> (Arc<Memory>, Prefix<Arc<Memory>>) {
         let below = Arc::new(Memory::new());
         let store = PrefixLayer::new(prefix).unwrap().layer(Arc::clone(&below));
-        for outside in [&b"\x00"[..], b"o", b"p0", b"\xff", b"\xff\xff\xff\xff", prefix] {
+        for outside in [&b"\x00"[..], b"o", b"p0", b"q", b"\xff", b"\xff\xff", prefix] {
             let _ = below.put(outside, "foreign").await.unwrap();
         }
         for key in ["a", "b", "b1", "c"] {
@@ -343,10 +343,10 @@ mod tests {
             let (_, store) = filled(prefix).await;
             assert_eq!(keys(&store, Scan::range("b".."c")).await, ["b", "b1"]);
             assert_eq!(keys(&store, Scan::range("b"..="c").limit(2)).await, ["b", "b1"]);
-            assert_eq!(keys(&store, Scan::range("b"..).reverse().limit(2)).await, [
-                &b"\xff\xff"[..],
-                b"c"
-            ]);
+            assert_eq!(
+                keys(&store, Scan::range("b"..).reverse().limit(2)).await,
+                [&b"\xff\xff"[..], b"c"]
+            );
             assert_eq!(keys(&store, Scan::range(.."b")).await, ["a"]);
             assert_eq!(keys(&store, Scan::range(""..="a")).await, ["a"]);
             assert_eq!(keys(&store, Scan::range(..="")).await, [""; 0]);
