@@ -102,13 +102,11 @@ async fn bases_in_s3_are_verified_and_restored() {
 async fn of_writers_that_race_in_s3_each_base_is_kept_or_refused() {
     let Some(server) = server() else { return };
     let objects = place(&server, "race");
-    let first =
-        Repository::create_or_open(Arc::clone(&objects), SystemClock::shared()).await.unwrap();
     let store = Arc::new(filled(100).await);
     let racers = (0..8).map(|_| {
         let (objects, store) = (Arc::clone(&objects), Arc::clone(&store));
         tokio::spawn(async move {
-            let repository = Repository::open(objects, SystemClock::shared()).await?;
+            let repository = Repository::create_or_open(objects, SystemClock::shared()).await?;
             backup::run(&store, &repository, &|_| ()).await
         })
     });
@@ -120,6 +118,7 @@ async fn of_writers_that_race_in_s3_each_base_is_kept_or_refused() {
             Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}"),
         }
     }
+    let first = Repository::open(Arc::clone(&objects), SystemClock::shared()).await.unwrap();
     let mut bases: Vec<_> = first.bases().await.unwrap().into_iter().map(|base| base.id).collect();
     kept.sort();
     bases.sort();

@@ -124,8 +124,10 @@ impl Repository {
 
     /// Heads are found by number, so one that is missing hides those behind it.
     async fn check_heads(&self, report: &mut Report) -> Result<()> {
+        // Listed first: a head that is committed meanwhile is not missed.
+        let listed = self.objects.list("head").await?;
         let last = head_path(self.last_head().await?);
-        for object in self.objects.list("head").await? {
+        for object in listed {
             if object.location > last {
                 let error = Error::corruption("a head before it is missing, so it is not found");
                 report.add(&object.location, None, &error);
