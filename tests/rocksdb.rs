@@ -77,7 +77,13 @@ async fn what_was_acknowledged_is_there_after_kill_9() {
             tokio::spawn(async move {
                 for number in 0.. {
                     let (a, b) = (format!("a-{task}-{number}"), format!("b-{task}-{number}"));
-                    store.write(Batch::new().put(a, vec![7; 500]).put(b, "b")).await.unwrap().durable().await.unwrap();
+                    store
+                        .write(Batch::new().put(a, vec![7; 500]).put(b, "b"))
+                        .await
+                        .unwrap()
+                        .durable()
+                        .await
+                        .unwrap();
                     println!("@@ {task}-{number}");
                 }
             })
@@ -164,10 +170,8 @@ impl Drop for Mount {
 async fn a_full_disk_fails_writes_and_not_reads() {
     let Some(disk) = Mount::small(4 << 20) else { return };
     let path = disk.path().join("db");
-    let config = RocksDbConfig {
-        write_buffer_size: Some(ByteSize(256 << 10)),
-        ..RocksDbConfig::new(&path)
-    };
+    let config =
+        RocksDbConfig { write_buffer_size: Some(ByteSize(256 << 10)), ..RocksDbConfig::new(&path) };
     let store = RocksDb::open(config.clone()).await.unwrap();
     let value = |number: usize| -> Vec<u8> {
         (0..10_000).map(|at| (at * 7919 + number * 104_729 >> 5) as u8).collect()

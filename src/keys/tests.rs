@@ -31,6 +31,24 @@ fn the_published_vectors_are_met() {
     );
 }
 
+/// The examples of `docs/keys.md`.
+#[test]
+fn the_guide_shows_the_bytes_as_they_are() {
+    let guide = include_str!("../../docs/keys.md");
+    let micro = Time(jiff::Timestamp::from_nanosecond(1000).unwrap());
+    for (tuple, key) in [
+        ("(\"user\", 42)", key(("user", 42))),
+        ("(-1,)", key((-1,))),
+        ("(1.5f64,)", key((1.5f64,))),
+        ("(\"a\", None)", key(("a", None::<bool>))),
+        ("((\"a\", None),)", key((("a", None::<bool>),))),
+        ("(1970-01-01T00:00:00.000001Z,)", key((micro,))),
+    ] {
+        let hex = key.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
+        assert!(guide.contains(&format!("| `{tuple}` | `{hex}` |")), "{tuple} is {hex}");
+    }
+}
+
 /// Each type code of integers at both of its ends, by the rules of `design/tuple.md`.
 #[test]
 fn integers_use_the_shortest_code() {
@@ -142,7 +160,14 @@ fn the_range_of_a_tuple_leaves_out_what_only_looks_like_an_extension() {
 fn part_of_a_key() -> impl Strategy<Value = Part> {
     let float = prop_oneof![
         any::<u64>().prop_map(f64::from_bits),
-        prop::sample::select(vec![0.0, -0.0, f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY]),
+        prop::sample::select(vec![
+            0.0,
+            -0.0,
+            f64::NAN,
+            -f64::NAN,
+            f64::INFINITY,
+            f64::NEG_INFINITY
+        ]),
     ];
     let integer = prop_oneof![
         (-300i128..300).prop_map(BigInt::from),
@@ -173,9 +198,8 @@ fn tuple() -> impl Strategy<Value = Vec<Part>> {
 
 /// Two tuples that often begin alike.
 fn pair() -> impl Strategy<Value = (Vec<Part>, Vec<Part>)> {
-    (vec(part_of_a_key(), 0..3), tuple(), tuple()).prop_map(|(head, a, b)| {
-        ([head.clone(), a].concat(), [head, b].concat())
-    })
+    (vec(part_of_a_key(), 0..3), tuple(), tuple())
+        .prop_map(|(head, a, b)| ([head.clone(), a].concat(), [head, b].concat()))
 }
 
 proptest! {

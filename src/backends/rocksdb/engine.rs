@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use ::rocksdb::{
-    BoundColumnFamily, BottommostLevelCompaction, CompactOptions, DB, DBPinnableSlice, ReadOptions,
+    BottommostLevelCompaction, BoundColumnFamily, CompactOptions, DB, DBPinnableSlice, ReadOptions,
     ReadTier, Snapshot, WriteBatch, WriteOptions, properties,
 };
 use bytes::Bytes;
@@ -124,10 +124,9 @@ pub(super) trait View: Send + Sync + 'static {
             .collect()
     }
 
-    /// Options of a scan, which leaves the block cache as it is.
+    /// Options of a scan.
     fn scan_options(&self, tier: Tier) -> ReadOptions {
         let mut options = read_options(tier, self.snapshot());
-        options.fill_cache(false);
         // The order of all keys, whatever prefix extractor the database has.
         options.set_total_order_seek(true);
         options.set_background_purge_on_iterator_cleanup(true);
@@ -283,7 +282,9 @@ pub(super) fn spawn<T: Send + 'static>(
         Error::unsupported("what needs the disk runs in a thread of a tokio runtime, and there is none; call it from within one").with_source(error)
     })?;
     let handle = runtime.spawn_blocking(work);
-    Ok(futures_util::FutureExt::map(handle, |joined| joined.unwrap_or_else(|error| Err(ended(error)))))
+    Ok(futures_util::FutureExt::map(handle, |joined| {
+        joined.unwrap_or_else(|error| Err(ended(error)))
+    }))
 }
 
 fn ended(error: JoinError) -> Error {

@@ -73,9 +73,7 @@ use crate::error::{Error, Operation, Result};
 use crate::layer::BackendConfig;
 use crate::reply::Reply;
 use crate::store::{Pages, Read, Store};
-use crate::types::{
-    Batch, Commit, Op, Profile, Scan, Usage, Value, check_key,
-};
+use crate::types::{Batch, Commit, Op, Profile, Scan, Usage, Value, check_key};
 
 /// A RocksDB database, or one column family of it. See the [module docs](self).
 pub struct RocksDb {

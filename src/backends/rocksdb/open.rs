@@ -18,10 +18,7 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 pub(super) fn open(config: &RocksDbConfig) -> Result<DB> {
     let path = config.path.as_path();
     let at = |error: Error| {
-        error
-            .with_context(path.display())
-            .with_operation(Operation::Open)
-            .with_layer("rocksdb")
+        error.with_context(path.display()).with_operation(Operation::Open).with_layer("rocksdb")
     };
     let opened = match survey(path).map_err(at)? {
         Contents::Database => open_existing(config),
@@ -75,9 +72,7 @@ fn survey(path: &Path) -> Result<Contents> {
 }
 
 fn names(path: &Path) -> io::Result<BTreeSet<String>> {
-    fs::read_dir(path)?
-        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-        .collect()
+    fs::read_dir(path)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
 fn is_table(name: &str) -> bool {

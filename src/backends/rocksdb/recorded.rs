@@ -162,7 +162,9 @@ impl Recorded {
         let value = settings.get(key)?.trim();
         let value = value
             .strip_prefix('{')
-            .and_then(|fields| fields.split([';', '}']).find_map(|field| field.trim().strip_prefix("id=")))
+            .and_then(|fields| {
+                fields.split([';', '}']).find_map(|field| field.trim().strip_prefix("id="))
+            })
             .unwrap_or(value);
         (!matches!(value, "nullptr" | "")).then_some(value)
     }
@@ -172,7 +174,10 @@ impl Recorded {
     /// The others are opened along with the one that is `used`, so all are to be checked.
     pub(super) fn objection(&self, family: &str, used: bool) -> Option<String> {
         let Some(settings) = self.sections.get(&Section::Family(family.to_owned())) else {
-            return Some("is not in the OPTIONS file, so it cannot be told how its values are to be read".into());
+            return Some(
+                "is not in the OPTIONS file, so it cannot be told how its values are to be read"
+                    .into(),
+            );
         };
         let named = |key| Self::named(settings, key);
         if let Some(operator) = named("merge_operator") {
@@ -195,14 +200,20 @@ impl Recorded {
             }
         }
         if named("compaction_filter_factory") == Some("TtlCompactionFilterFactory") {
-            return Some("was written with a time to live, so each value ends in a timestamp".into());
+            return Some(
+                "was written with a time to live, so each value ends in a timestamp".into(),
+            );
         }
         if !used {
             return None;
         }
         match named("table_factory").unwrap_or("BlockBasedTable") {
             "BlockBasedTable" => {}
-            other => return Some(format!("has the table format '{other}', which offers no ordered scans")),
+            other => {
+                return Some(format!(
+                    "has the table format '{other}', which offers no ordered scans"
+                ));
+            }
         }
         (named("inplace_update_support") == Some("true"))
             .then(|| "updates values in place, which breaks snapshots".into())
@@ -279,7 +290,11 @@ mod tests {
             ("comparator=rocksdb.ReverseBytewiseComparator", false, None),
             ("comparator=leveldb.BytewiseComparator.u64ts", true, Some("timestamps")),
             ("merge_operator=append", false, Some("'append'")),
-            ("merge_operator={delimiter=,;id=StringAppendOperator;}", false, Some("'StringAppendOperator'")),
+            (
+                "merge_operator={delimiter=,;id=StringAppendOperator;}",
+                false,
+                Some("'StringAppendOperator'"),
+            ),
             ("compaction_filter_factory=TtlCompactionFilterFactory", true, Some("time to live")),
             ("table_factory=PlainTable", true, Some("'PlainTable'")),
             ("table_factory=PlainTable", false, None),
@@ -307,13 +322,17 @@ mod tests {
         let mut expected = recorded.sections;
         expected.get_mut(&default()).unwrap().insert("comparator".into(), "new".into());
         expected.get_mut(&default()).unwrap().insert("added".into(), "1".into());
-        expected.get_mut(&Section::Database).unwrap().insert("max_background_jobs".into(), "3".into());
+        expected
+            .get_mut(&Section::Database)
+            .unwrap()
+            .insert("max_background_jobs".into(), "3".into());
         assert_eq!(after.sections, expected);
     }
 
     #[test]
     fn garbage_gives_no_panic() {
-        for text in ["", "[", "[CFOptions", "[CFOptions \"", "=\n\\", "[CFOptions \"a\\", "[] =\""] {
+        for text in ["", "[", "[CFOptions", "[CFOptions \"", "=\n\\", "[CFOptions \"a\\", "[] =\""]
+        {
             assert!(Recorded::parse(text.into()).objection("a", true).is_some(), "{text}");
         }
     }

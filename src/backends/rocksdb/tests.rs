@@ -7,7 +7,7 @@ use std::ops::Bound;
 use std::path::Path;
 
 use ::rocksdb::{ColumnFamilyDescriptor, DB, DBCompressionType, Options, SliceTransform};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use tempfile::TempDir;
 
 use super::*;
@@ -67,7 +67,8 @@ fn image(path: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 fn latest_options(path: &Path) -> String {
-    let (_, text) = image(path).into_iter().rfind(|(name, _)| name.starts_with("OPTIONS-")).unwrap();
+    let (_, text) =
+        image(path).into_iter().rfind(|(name, _)| name.starts_with("OPTIONS-")).unwrap();
     String::from_utf8(text).unwrap()
 }
 
@@ -111,8 +112,13 @@ async fn many_keys_are_read_in_memory_or_in_one_hop() {
     let store = open(folder.path()).await;
     store.put("in-memory", "m").await.unwrap().durable().await.unwrap();
     let keys = [key(2), "missing".into(), "in-memory".into(), key(0), key(2)];
-    let expected =
-        vec![Some("value-2".into()), None, Some("m".into()), Some("value-0".into()), Some("value-2".into())];
+    let expected = vec![
+        Some("value-2".into()),
+        None,
+        Some("m".into()),
+        Some("value-0".into()),
+        Some("value-2".into()),
+    ];
     let cold = store.get_many(&keys);
     assert!(matches!(cold, Reply::Later(_)), "{:?}", cold);
     assert_eq!(cold.await.unwrap(), expected);
@@ -168,7 +174,10 @@ async fn a_scan_is_what_a_map_would_give() {
     for number in 0..700_usize {
         // Some in tables, some in memory, some overwritten, some deleted; values on both sides of the
         // size from which they have bytes of their own.
-        let value = Bytes::from(vec![number as u8; (number * 37) % 400 + 20_000 * usize::from(number % 97 == 0)]);
+        let value = Bytes::from(vec![
+            number as u8;
+            (number * 37) % 400 + 20_000 * usize::from(number % 97 == 0)
+        ]);
         store.put(key(number), value.clone()).await.unwrap().durable().await.unwrap();
         map.insert(key(number), value);
         if number % 5 == 0 {
@@ -193,9 +202,12 @@ async fn a_scan_is_what_a_map_would_give() {
     for from in &bounds {
         for to in &bounds {
             for reverse in [false, true] {
-                for (limit, page_entries, page_bytes) in
-                    [(None, 1024, 1 << 20), (Some(300), 7, 1 << 20), (Some(3), 1024, 1), (None, 50, 900)]
-                {
+                for (limit, page_entries, page_bytes) in [
+                    (None, 1024, 1 << 20),
+                    (Some(300), 7, 1 << 20),
+                    (Some(3), 1024, 1),
+                    (None, 50, 900),
+                ] {
                     let mut scan = Scan::all().page_entries(page_entries).page_bytes(page_bytes);
                     (scan.from, scan.to, scan.limit) = (from.clone(), to.clone(), limit);
                     if reverse {
@@ -245,12 +257,17 @@ fn a_short_scan_of_what_is_in_memory_needs_no_thread() {
 }
 
 #[tokio::test]
-async fn a_scan_does_not_fill_the_block_cache() {
+async fn a_long_scan_leaves_the_block_cache_alone_and_a_short_one_is_kept() {
     let folder = folder();
     foreign(folder.path(), &creating(), 2000);
     let store = open(folder.path()).await;
     assert_eq!(all(&store, Scan::all()).await.len(), 2000);
     assert!(matches!(store.get(b"key-001234"), Reply::Later(_)));
+    let short = || Scan::range(key(1500)..).limit(10);
+    assert_eq!(all(&store, short()).await.len(), 10);
+    let mut again = store.scan(short());
+    let page = again.next().now_or_never().expect("from memory").unwrap().unwrap();
+    assert_eq!(page.len(), 10);
 }
 
 #[tokio::test]
@@ -358,7 +375,9 @@ async fn closing_amid_operations_loses_no_acknowledged_write() {
                 for number in 0.. {
                     let key = format!("{writer}-{number}");
                     match store.put(key.clone(), "v").await {
-                        Ok(_) => assert!(store.snapshot().await.is_ok() || store.get(b"x").await.is_err()),
+                        Ok(_) => assert!(
+                            store.snapshot().await.is_ok() || store.get(b"x").await.is_err()
+                        ),
                         Err(error) => {
                             assert_eq!(error.kind(), ErrorKind::Closed);
                             return number;
@@ -390,10 +409,12 @@ async fn closing_amid_operations_loses_no_acknowledged_write() {
 async fn a_batch_is_one_write_and_its_last_operation_wins() {
     let folder = folder();
     for sync in [true, false] {
-        let store =
-            RocksDb::open(RocksDbConfig { sync, ..RocksDbConfig::new(folder.path()) }).await.unwrap();
+        let store = RocksDb::open(RocksDbConfig { sync, ..RocksDbConfig::new(folder.path()) })
+            .await
+            .unwrap();
         let large = vec![1; INLINE_WRITE_BYTES];
-        let batch = Batch::new().put("a", "1").put("b", "1").put("a", "2").delete("b").put("c", large);
+        let batch =
+            Batch::new().put("a", "1").put("b", "1").put("a", "2").delete("b").put("c", large);
         store.write(batch).await.unwrap().durable().await.unwrap();
         assert_eq!(store.get(b"a").await.unwrap(), Some("2".into()));
         assert_eq!(store.get(b"b").await.unwrap(), None);
@@ -403,6 +424,37 @@ async fn a_batch_is_one_write_and_its_last_operation_wins() {
         assert_eq!(store.write(durable).await.is_ok(), sync);
         store.flush().await.unwrap();
         store.close().await.unwrap();
+    }
+}
+
+/// `kill -9` does not tell a write that the disk has from one that only the system has; RocksDB counts.
+#[tokio::test]
+async fn a_write_is_synced_before_it_is_acknowledged_or_when_it_is_flushed() {
+    use ::rocksdb::statistics::Ticker;
+
+    for sync in [true, false] {
+        let folder = folder();
+        let mut options = creating();
+        options.enable_statistics();
+        let (sender, gone) = watch::channel(());
+        let db = DB::open_cf(&options, folder.path(), ["default"]).unwrap();
+        let store = RocksDb {
+            reader: Reader::new(Engine::over(db, "default", sender).unwrap()),
+            snapshots: Mutex::default(),
+            profile: RocksDbConfig { sync, ..RocksDbConfig::new("x") }.profile().unwrap(),
+            sync,
+            gone,
+        };
+        let synced = || options.get_ticker_count(Ticker::WalFileSynced);
+        let before = synced();
+        store.put("k", "v").await.unwrap().durable().await.unwrap();
+        assert_eq!(synced() - before, u64::from(sync));
+        store.flush().await.unwrap();
+        assert!(synced() > before + u64::from(sync));
+        let before = synced();
+        store.put("k", "w").await.unwrap().durable().await.unwrap();
+        store.close().await.unwrap();
+        assert!(synced() > before + u64::from(sync));
     }
 }
 
@@ -417,7 +469,8 @@ async fn what_cannot_be_kept_is_refused_and_nothing_of_the_batch_happens() {
     let far = Batch::new().put("a", "1").durability(Durability::MachineLoss);
     assert_eq!(store.write(far).await.unwrap_err().kind(), ErrorKind::Unsupported);
     for wrong in [Bytes::new(), vec![0; 65_537].into()] {
-        let error = store.write(Batch::new().put("a", "1").delete(wrong.clone())).await.unwrap_err();
+        let error =
+            store.write(Batch::new().put("a", "1").delete(wrong.clone())).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert_eq!(store.get(&wrong).await.unwrap_err().kind(), ErrorKind::InvalidInput);
     }
@@ -454,12 +507,21 @@ async fn usage_counts_what_was_written() {
 fn settings_out_of_range_name_the_setting_and_the_range() {
     let good = || RocksDbConfig::new("x");
     for (config, words) in [
-        (RocksDbConfig { block_cache_size: ByteSize(1), ..good() }, ["block_cache_size", "1MiB to 1TiB"]),
-        (RocksDbConfig { write_buffer_size: Some(ByteSize(1)), ..good() }, ["write_buffer_size", "64KiB to 64GiB"]),
+        (
+            RocksDbConfig { block_cache_size: ByteSize(1), ..good() },
+            ["block_cache_size", "1MiB to 1TiB"],
+        ),
+        (
+            RocksDbConfig { write_buffer_size: Some(ByteSize(1)), ..good() },
+            ["write_buffer_size", "64KiB to 64GiB"],
+        ),
         (RocksDbConfig { write_buffers: Some(1), ..good() }, ["write_buffers", "2 to 64"]),
         (RocksDbConfig { bloom_bits: Some(33), ..good() }, ["bloom_bits", "0 to 32"]),
         (RocksDbConfig { background_jobs: Some(0), ..good() }, ["background_jobs", "1 to 256"]),
-        (RocksDbConfig { column_family: String::new(), ..good() }, ["column_family", "at least one"]),
+        (
+            RocksDbConfig { column_family: String::new(), ..good() },
+            ["column_family", "at least one"],
+        ),
         (RocksDbConfig::new(""), ["path", "empty"]),
     ] {
         let error = config.profile().unwrap_err();
@@ -474,7 +536,8 @@ fn the_profile_follows_the_settings() {
     assert_eq!(profile.guarantees.durability, Durability::PowerCut);
     assert_eq!(profile.guarantees.freshness, Freshness::Exclusive);
     assert!(profile.notes.is_empty());
-    let fast = RocksDbConfig { sync: false, compaction: Some(Compaction::Off), ..RocksDbConfig::new("x") };
+    let fast =
+        RocksDbConfig { sync: false, compaction: Some(Compaction::Off), ..RocksDbConfig::new("x") };
     let profile = fast.profile().unwrap();
     assert_eq!(profile.guarantees.durability, Durability::ProcessCrash);
     assert_eq!(profile.guarantees.durability_after_flush, Durability::PowerCut);
@@ -484,7 +547,8 @@ fn the_profile_follows_the_settings() {
 #[cfg(feature = "config")]
 #[test]
 fn settings_are_read_from_a_file() {
-    let text = r#"{"path": "d", "block_cache_size": "8MiB", "compression": "zstd", "compaction": "off"}"#;
+    let text =
+        r#"{"path": "d", "block_cache_size": "8MiB", "compression": "zstd", "compaction": "off"}"#;
     let config: RocksDbConfig = serde_json::from_str(text).unwrap();
     assert_eq!(config.compression, Some(Compression::Zstd));
     assert_eq!(config.compaction, Some(Compaction::Off));
@@ -498,7 +562,11 @@ async fn a_new_database_gets_the_settings_or_the_defaults() {
     let folder = folder();
     open(&folder.path().join("a/b")).await.close().await.unwrap();
     let options = latest_options(&folder.path().join("a/b"));
-    for line in ["filter_policy=bloomfilter", "compression=kLZ4Compression", "disable_auto_compactions=false"] {
+    for line in [
+        "filter_policy=bloomfilter",
+        "compression=kLZ4Compression",
+        "disable_auto_compactions=false",
+    ] {
         assert!(options.contains(line), "{line} in {options}");
     }
     let config = RocksDbConfig {
@@ -565,8 +633,11 @@ async fn another_programs_database_is_read_as_it_is_and_keeps_its_options() {
     others(folder.path());
     let before = latest_options(folder.path());
     for name in ["default", "orders", "odd \"name\" #1"] {
-        let config =
-            RocksDbConfig { column_family: name.into(), create: false, ..RocksDbConfig::new(folder.path()) };
+        let config = RocksDbConfig {
+            column_family: name.into(),
+            create: false,
+            ..RocksDbConfig::new(folder.path())
+        };
         let store = RocksDb::open(config).await.unwrap();
         assert_eq!(store.get(&key(42)).await.unwrap(), Some(format!("{name}-42").into()));
         assert_eq!(all(&store, Scan::all()).await.len(), 100);
@@ -577,7 +648,12 @@ async fn another_programs_database_is_read_as_it_is_and_keeps_its_options() {
     assert_eq!(family_lines(&before), family_lines(&after));
     assert!(after.contains("max_background_jobs=5"));
     assert!(after.contains("allow_data_in_errors=false"));
-    let db = DB::open_cf(&Options::default(), folder.path(), DB::list_cf(&Options::default(), folder.path()).unwrap()).unwrap();
+    let db = DB::open_cf(
+        &Options::default(),
+        folder.path(),
+        DB::list_cf(&Options::default(), folder.path()).unwrap(),
+    )
+    .unwrap();
     let orders = db.cf_handle("orders").unwrap();
     assert_eq!(db.get_cf(&orders, "ours").unwrap(), Some(b"1".to_vec()));
     assert_eq!(db.get_cf(&orders, key(7)).unwrap(), Some(b"orders-7".to_vec()));
@@ -618,13 +694,17 @@ async fn what_only_another_program_can_read_is_refused_and_left_alone() {
         options.set_merge_operator_associative("append", |_, _, _| Some(Vec::new()));
         options
     };
-    let built_in = || creating().get_options_from_string("create_if_missing=true;create_missing_column_families=true;merge_operator=uint64add").unwrap();
+    let built_in = || {
+        creating().get_options_from_string("create_if_missing=true;create_missing_column_families=true;merge_operator=uint64add").unwrap()
+    };
     let reversed = || {
         let mut options = creating();
         options.set_comparator("backwards", Box::new(|a, b| b.cmp(a)));
         options
     };
-    for (options, word) in [(merging(), "append"), (built_in(), "UInt64AddOperator"), (reversed(), "backwards")] {
+    for (options, word) in
+        [(merging(), "append"), (built_in(), "UInt64AddOperator"), (reversed(), "backwards")]
+    {
         for (name, used) in [("default", "default"), ("other", "other"), ("other", "default")] {
             let folder = folder();
             let families = [ColumnFamilyDescriptor::new(name, options.clone())];
@@ -632,7 +712,8 @@ async fn what_only_another_program_can_read_is_refused_and_left_alone() {
             db.put_cf(&db.cf_handle(name).unwrap(), "k", "v").unwrap();
             drop(db);
             let before = image(folder.path());
-            let config = RocksDbConfig { column_family: used.into(), ..RocksDbConfig::new(folder.path()) };
+            let config =
+                RocksDbConfig { column_family: used.into(), ..RocksDbConfig::new(folder.path()) };
             let error = refusal(config).await;
             assert_eq!(error.kind(), ErrorKind::Unsupported);
             let text = error.to_string();
@@ -645,7 +726,8 @@ async fn what_only_another_program_can_read_is_refused_and_left_alone() {
 #[tokio::test]
 async fn a_database_with_a_time_to_live_is_refused() {
     let folder = folder();
-    let db = DB::open_with_ttl(&creating(), folder.path(), std::time::Duration::from_secs(60)).unwrap();
+    let db =
+        DB::open_with_ttl(&creating(), folder.path(), std::time::Duration::from_secs(60)).unwrap();
     db.put("k", "v").unwrap();
     drop(db);
     let error = refusal(RocksDbConfig::new(folder.path())).await;
@@ -663,7 +745,10 @@ async fn a_missing_column_family_is_made_only_if_that_is_allowed() {
     };
     let error = refusal(config(false)).await;
     assert_eq!(error.kind(), ErrorKind::Config);
-    assert!(error.message().contains("'new'") && error.message().contains("default, orders"), "{error}");
+    assert!(
+        error.message().contains("'new'") && error.message().contains("default, orders"),
+        "{error}"
+    );
     let store = RocksDb::open(config(true)).await.unwrap();
     store.put("k", "v").await.unwrap().durable().await.unwrap();
     store.close().await.unwrap();
@@ -728,7 +813,11 @@ async fn a_second_opener_is_told_and_the_first_is_not_disturbed() {
 // --- damage --------------------------------------------------------------------------------------
 
 /// A copy of a sound database with one file changed.
-fn damaged(files: &BTreeMap<String, Vec<u8>>, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> TempDir {
+fn damaged(
+    files: &BTreeMap<String, Vec<u8>>,
+    name: &str,
+    change: impl FnOnce(&mut Vec<u8>),
+) -> TempDir {
     let copy = folder();
     for (file, bytes) in files {
         fs::write(copy.path().join(file), bytes).unwrap();
@@ -817,7 +906,10 @@ async fn a_flipped_bit_gives_the_value_or_an_error_and_the_rest_stays_readable()
         let store = match RocksDb::open(RocksDbConfig::new(folder.path())).await {
             Ok(store) => store,
             Err(error) => {
-                assert!(matches!(error.kind(), ErrorKind::Corruption | ErrorKind::Unsupported), "{error:?}");
+                assert!(
+                    matches!(error.kind(), ErrorKind::Corruption | ErrorKind::Unsupported),
+                    "{error:?}"
+                );
                 noticed += 1;
                 continue;
             }
