@@ -58,7 +58,7 @@ fn place(server: &str, name: &str) -> Arc<dyn ObjectStore> {
 async fn filled(entries: u32) -> Memory {
     let store = Memory::new();
     for number in 0..entries {
-        let value: Vec<u8> = (0..200u32).map(|at| (at * number >> 3) as u8).collect();
+        let value: Vec<u8> = (0..200u32).map(|at| ((at * number) >> 3) as u8).collect();
         let _ = store.put(format!("key-{number:06}"), value).await.unwrap();
     }
     store

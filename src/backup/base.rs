@@ -235,9 +235,16 @@ impl Earlier {
 
 /// A chunk on its way through hashing and compression.
 struct Sealing {
-    /// `None` in the place of the frame: the base before has the chunk.
-    sealed: JoinHandle<Result<(Hash, u32, Option<Vec<u8>>)>>,
+    sealed: JoinHandle<Result<Sealed>>,
     run: Option<Run>,
+}
+
+/// A chunk with its name.
+struct Sealed {
+    hash: Hash,
+    plain_bytes: u32,
+    /// `None`: the base before has the chunk.
+    frame: Option<Vec<u8>>,
 }
 
 /// Turns entries into chunks, chunks into packs, and uploads packs.
@@ -324,7 +331,7 @@ impl<'a> Writer<'a> {
             let known = earlier.chunks.contains_key(&hash);
             let frame = if known { None } else { Some(encode_frame(&hash, &plain)?) };
             // Below 64 MiB: `Chunking::check`.
-            Ok((hash, plain.len() as u32, frame))
+            Ok(Sealed { hash, plain_bytes: plain.len() as u32, frame })
         });
         self.sealing.push_back(Sealing { sealed, run });
         Ok(())
@@ -333,7 +340,7 @@ impl<'a> Writer<'a> {
     /// Gives the chunk that came first its place.
     async fn settle(&mut self) -> Result<()> {
         let Some(Sealing { sealed, run }) = self.sealing.pop_front() else { return Ok(()) };
-        let (hash, plain_bytes, frame) = sealed.await.map_err(panicked)??;
+        let Sealed { hash, plain_bytes, frame } = sealed.await.map_err(panicked)??;
         let mut chunk = match (self.written.get(&hash), self.earlier.chunks.get(&hash), frame) {
             (Some(chunk), _, _) => {
                 self.progress.reused_bytes += u64::from(plain_bytes);
