@@ -58,7 +58,7 @@ fn place(server: &str, name: &str) -> Arc<dyn ObjectStore> {
 async fn filled(entries: u32) -> Memory {
     let store = Memory::new();
     for number in 0..entries {
-        let value: Vec<u8> = (0..200u32).map(|at| (at * number >> 3) as u8).collect();
+        let value: Vec<u8> = (0..200u32).map(|at| ((at * number) >> 3) as u8).collect();
         let _ = store.put(format!("key-{number:06}"), value).await.unwrap();
     }
     store
@@ -102,13 +102,11 @@ async fn bases_in_s3_are_verified_and_restored() {
 async fn of_writers_that_race_in_s3_each_base_is_kept_or_refused() {
     let Some(server) = server() else { return };
     let objects = place(&server, "race");
-    let first =
-        Repository::create_or_open(Arc::clone(&objects), SystemClock::shared()).await.unwrap();
     let store = Arc::new(filled(100).await);
     let racers = (0..8).map(|_| {
         let (objects, store) = (Arc::clone(&objects), Arc::clone(&store));
         tokio::spawn(async move {
-            let repository = Repository::open(objects, SystemClock::shared()).await?;
+            let repository = Repository::create_or_open(objects, SystemClock::shared()).await?;
             backup::run(&store, &repository, &|_| ()).await
         })
     });
@@ -120,6 +118,7 @@ async fn of_writers_that_race_in_s3_each_base_is_kept_or_refused() {
             Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}"),
         }
     }
+    let first = Repository::open(Arc::clone(&objects), SystemClock::shared()).await.unwrap();
     let mut bases: Vec<_> = first.bases().await.unwrap().into_iter().map(|base| base.id).collect();
     kept.sort();
     bases.sort();

@@ -122,7 +122,9 @@ fn read_chunks(cursor: &mut Cursor, packs: &[Pack], chunking: &Chunking) -> Resu
                 Some(Run { entries, first_key: cursor.take(length)? })
             }
             _ => {
-                return Err(Error::corruption("a chunk has a kind that this version does not know"));
+                return Err(Error::corruption(
+                    "a chunk has a kind that this version does not know",
+                ));
             }
         };
         let pack = packs

@@ -184,11 +184,15 @@ impl BackupLayer {
     /// test can take its steps.
     pub fn pair<S: Store>(&self, inner: S) -> (Backup<S>, Option<Worker>) {
         let inner = Arc::new(inner);
+        let below = inner.profile();
+        // Refused when the stack was built; by hand, each base fails and says why.
+        let profile = (self.config.profile(below.clone()))
+            .unwrap_or_else(|_| Profile::layer(BackupConfig::NAME, below));
         let below: Arc<dyn Store> = Arc::clone(&inner) as _;
         let schedule = self.config.base.clone();
         let worker =
             schedule.map(|schedule| Worker::new(below, &self.config, schedule, &self.context));
-        (Backup { inner, config: self.config.clone(), worker: Mutex::default() }, worker)
+        (Backup { inner, profile, worker: Mutex::default() }, worker)
     }
 }
 
@@ -208,7 +212,7 @@ impl<S: Store> Layer<S> for BackupLayer {
 #[derive(Debug)]
 pub struct Backup<S> {
     inner: Arc<S>,
-    config: BackupConfig,
+    profile: Profile,
     worker: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -278,11 +282,7 @@ impl<S: Store> Store for Backup<S> {
     }
 
     fn profile(&self) -> Profile {
-        let below = self.inner.profile();
-        // The settings were checked when the layer was made, and the stack when it was built.
-        self.config
-            .profile(below.clone())
-            .unwrap_or_else(|_| Profile::layer(BackupConfig::NAME, below))
+        self.profile.clone()
     }
 }
 
