@@ -271,8 +271,8 @@ mod tests {
     fn a_size_that_is_short_by_a_frame_is_almost_round() {
         assert_eq!(size(3 << 30), "3GiB");
         assert_eq!(size((3 << 30) - 67), "almost 3GiB");
-        assert_eq!(size(1000), "1KB");
-        assert_eq!(size((1 << 20) - 2), "1048574B");
+        assert_eq!(size(1500), "1500B");
+        assert_eq!(size((1 << 20) - 2), "almost 1MiB");
     }
 
     #[test]
