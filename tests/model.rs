@@ -47,6 +47,20 @@ async fn each_layer_agrees_with_a_map() {
     }
 }
 
+/// The store below fails now and then, before or after a call took effect.
+#[tokio::test(flavor = "multi_thread")]
+async fn failed_writes_happen_wholly_or_not_at_all() {
+    for seed in seeds() {
+        let (clock, faults) = (ManualClock::new(), Faults::new());
+        let memory = Memory::with_clock(Arc::new(clock.clone()));
+        let store = FaultStore::new(memory, &faults);
+        let run = model::run_with_faults(&store, &faults, Some(&clock), seed, 250);
+        if let Err(why) = run.await {
+            panic!("TIERSTACK_SEED={seed}: {why}");
+        }
+    }
+}
+
 fn seeds() -> std::ops::Range<u64> {
     let number = |name: &str| env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     match number("TIERSTACK_SEED") {
