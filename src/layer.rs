@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::store::Store;
 use crate::telemetry::Labels;
 use crate::types::Profile;
+use crate::types::units::{Secret, SecretText};
 
 /// Where a layer may stand. Zones are declared from the outside in; within a stack they may not go
 /// back, except that [`Zone::Guard`] stands anywhere.
@@ -70,6 +71,17 @@ impl Context {
     #[must_use]
     pub fn resolve(&self, path: &Path) -> PathBuf {
         self.folder.join(path)
+    }
+
+    /// Reads a secret; a relative path is resolved.
+    ///
+    /// # Errors
+    /// `Config` that names the variable or the file, and never its content.
+    pub fn secret(&self, secret: &Secret) -> Result<SecretText> {
+        match secret {
+            Secret::Env(_) => secret.read(),
+            Secret::File(path) => Secret::File(self.resolve(path)).read(),
+        }
     }
 }
 

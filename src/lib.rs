@@ -40,6 +40,8 @@ pub use crate::error::{Error, ErrorKind, Operation, Result, Retry};
 pub use crate::ext::{ReadExt, StoreExt};
 pub use crate::layer::{BackendConfig, Context, Layer, LayerConfig, StackLayer, Zone};
 pub use crate::reply::Reply;
+#[cfg(feature = "config")]
+pub use crate::stack::{Checked, OpenOptions, Stack};
 pub use crate::store::{Pages, Read, Store};
 pub use crate::types::{
     Batch, Commit, Durability, Entry, Freshness, Guarantees, Limits, Op, Order, Page, Place,

@@ -1,1 +1,301 @@
 //! The config file as types.
+//!
+//! A [`Config`] is read from YAML, TOML or JSON; what its layers and backends are called, and which
+//! settings they take, is in a [`Registry`]. [`Stack::check`](crate::Stack::check) puts both together.
+//!
+//! An error names the file, the path in it, what is allowed, and the nearest name for a misspelt one.
+//! It never quotes a value, which may be a secret that stands where it should not.
+//!
+//! # Limits
+//! A file has at most 1 MiB, and 64 levels of nesting in YAML.
+//!
+//! # Example
+//! ```
+//! use tierstack::config::{Config, Format, Registry};
+//! use tierstack::Stack;
+//!
+//! let text = "
+//! stores:
+//!   orders:
+//!     backend: memory
+//! ";
+//! let config = Config::parse(text, Format::Yaml, "tierstack.yaml")?;
+//! let checked = Stack::check(&config, None, &Registry::standard())?;
+//! assert_eq!(checked.store(), "orders");
+//! # Ok::<(), tierstack::Error>(())
+//! ```
+
+mod explain;
+mod registry;
+mod schema;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Read as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+pub use self::registry::Registry;
+pub(crate) use self::registry::{AnyBackend, AnyLayer};
+pub use self::schema::schema;
+pub use self::tree::Format;
+use crate::error::{Error, Result};
+
+/// A config file: stores by name, which of them is meant when none is named, and telemetry.
+///
+/// Printing it with `{:?}` prints names only, no settings.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where the JSON Schema is, for editors. Not used otherwise.
+    #[serde(rename = "$schema", default, deserialize_with = "present")]
+    _schema: Option<String>,
+    /// The stores by name: letters, digits, `_` and `-`, at most 64, the first a letter or a digit.
+    pub stores: BTreeMap<String, StoreConfig>,
+    /// The store that is meant when none is named. With a single store, it is that one.
+    #[serde(default, deserialize_with = "present")]
+    pub default: Option<String>,
+    /// Where metrics are served. Not at all if unset.
+    #[serde(default, deserialize_with = "present")]
+    pub telemetry: Option<TelemetryConfig>,
+    /// The file, or what stands for it in messages.
+    #[serde(skip)]
+    origin: PathBuf,
+}
+
+/// A store: layers, outermost first, over a backend.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreConfig {
+    /// The layers, outermost first: a read enters at the top.
+    #[serde(default)]
+    pub layers: Vec<Part>,
+    /// What holds the data.
+    pub backend: Part,
+    /// `required`: the stack is refused if values rest unsealed anywhere. Unset: they may.
+    #[serde(default, deserialize_with = "present")]
+    pub sealed: Option<Sealed>,
+}
+
+/// Whether values must be sealed wherever they rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sealed {
+    /// A stack in which a value rests plain in any place is refused.
+    Required,
+}
+
+/// Telemetry of the process.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TelemetryConfig {
+    /// The address and port on which Prometheus text is served, such as `127.0.0.1:9187`.
+    #[serde(deserialize_with = "address")]
+    pub listen: SocketAddr,
+}
+
+/// A layer or a backend: its name, and its settings as they stand in the file.
+///
+/// In the file: `name`, `name:`, or `name: { settings }`.
+#[derive(Clone, PartialEq)]
+pub struct Part {
+    /// The name, as registered.
+    pub name: String,
+    /// The settings, not yet typed. Not printed: a secret may stand among them by mistake.
+    pub settings: Value,
+}
+
+impl Config {
+    /// The most that a config file may have.
+    pub const MAX_BYTES: u64 = 1 << 20;
+
+    /// Reads a file; its extension says the format. Relative paths in it are resolved against its
+    /// folder.
+    ///
+    /// # Errors
+    /// `Config` that says what is wrong where, or how to make the file that is missing.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let format = Format::of(path)?;
+        Self::parse(&read(path)?, format, path)
+    }
+
+    /// Reads a text. `origin` is the file that it comes from, or what stands for it in messages.
+    ///
+    /// # Errors
+    /// `Config` that says what is wrong where.
+    pub fn parse(text: &str, format: Format, origin: impl Into<PathBuf>) -> Result<Self> {
+        let origin = origin.into();
+        let refuse =
+            |what: &dyn fmt::Display| Error::config(format!("{}: {what}", origin.display()));
+        let tree = tree::parse(text, format).map_err(|error| refuse(&error))?;
+        if tree.is_null() {
+            return Err(refuse(
+                &"the file is empty; it names at least one store under `stores`, such as `stores: { main: { backend: memory } }`",
+            ));
+        }
+        let config: Self = serde_path_to_error::deserialize(&tree).map_err(|error| {
+            let at = explain::join("", error.path());
+            let what = explain::explain(&error.inner().to_string());
+            if at.is_empty() { refuse(&what) } else { refuse(&format_args!("{at}: {what}")) }
+        })?;
+        config.check_names().map_err(|what| refuse(&what))?;
+        Ok(Self { origin, ..config })
+    }
+
+    /// The file, or what stands for it in messages.
+    #[must_use]
+    pub fn origin(&self) -> &Path {
+        &self.origin
+    }
+
+    /// The folder against which relative paths are resolved.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.origin.parent().unwrap_or(Path::new(""))
+    }
+
+    /// The store of that name, or the default.
+    ///
+    /// # Errors
+    /// `Config` that names the nearest store and all of them.
+    pub fn store(&self, name: Option<&str>) -> Result<(&str, &StoreConfig)> {
+        let found = match name.or(self.default.as_deref()) {
+            Some(name) => self.stores.get_key_value(name).ok_or_else(|| {
+                explain::unknown("store", name, self.stores.keys().map(String::as_str))
+            }),
+            None => self.stores.first_key_value().ok_or_else(|| "there is no store".to_owned()),
+        };
+        match found {
+            Ok((name, store)) => Ok((name, store)),
+            Err(what) => Err(Error::config(format!("{}: {what}", self.origin.display()))),
+        }
+    }
+
+    fn check_names(&self) -> std::result::Result<(), String> {
+        let names = || self.stores.keys().map(String::as_str);
+        if self.stores.is_empty() {
+            return Err(
+                "stores: there is none; write at least one, such as `main: { backend: memory }`"
+                    .to_owned(),
+            );
+        }
+        if let Some(name) = names().find(|name| !is_store_name(name)) {
+            return Err(format!(
+                "stores: '{}' is not a name for a store; use 1 to 64 letters, digits, '_' and '-', the first a letter or a digit",
+                name.chars().take(80).collect::<String>()
+            ));
+        }
+        match &self.default {
+            Some(default) if !self.stores.contains_key(default) => {
+                Err(format!("default: {}", explain::unknown("store", default, names())))
+            }
+            None if self.stores.len() > 1 => Err(format!(
+                "default: there are several stores, so say which one is meant when none is named. Allowed: {}",
+                explain::list(names())
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// As in the schema.
+fn is_store_name(name: &str) -> bool {
+    name.len() <= 64
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+}
+
+fn read(path: &Path) -> Result<String> {
+    let mut text = String::new();
+    let refuse = |what: &str| Error::config(format!("{}: {what}", path.display()));
+    let file = std::fs::File::open(path).map_err(|error| {
+        refuse(match error.kind() {
+            std::io::ErrorKind::NotFound => "there is no such file. Name another with `--config FILE`, or write one: `examples/quickstart.yaml` is a start, and `tierstack schema` describes every setting",
+            _ => "the file cannot be opened",
+        })
+        .with_source(error)
+    })?;
+    let read = file.take(Config::MAX_BYTES + 1).read_to_string(&mut text);
+    match read {
+        Ok(bytes) if bytes as u64 > Config::MAX_BYTES => {
+            Err(refuse("a config file has at most 1 MiB; is this the right one?"))
+        }
+        Ok(_) => Ok(text),
+        Err(error) => {
+            let what = match error.kind() {
+                std::io::ErrorKind::InvalidData => "the file is not text in UTF-8",
+                _ => "the file cannot be read",
+            };
+            Err(refuse(what).with_source(error))
+        }
+    }
+}
+
+/// A setting that may be left out but, if it is there, holds something: a blank `sealed:` must not
+/// read as "not required".
+fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+fn address<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<SocketAddr, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(|_| {
+        D::Error::custom(
+            "this is not an address; write IP:PORT, such as 127.0.0.1:9187 or [::]:9187",
+        )
+    })
+}
+
+/// Prints the name, not the settings.
+impl fmt::Debug for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.name)
+    }
+}
+
+impl<'de> Deserialize<'de> for Part {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(PartVisitor)
+    }
+}
+
+struct PartVisitor;
+
+impl<'de> Visitor<'de> for PartVisitor {
+    type Value = Part;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name, or a name with its settings such as `compress: { level: 3 }`")
+    }
+
+    fn visit_str<E>(self, name: &str) -> std::result::Result<Part, E> {
+        Ok(Part { name: name.to_owned(), settings: Value::Object(Map::new()) })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Part, A::Error> {
+        let Some((name, settings)) = map.next_entry::<String, Value>()? else {
+            return Err(A::Error::custom(
+                "the map is empty; write a name with its settings, such as `compress: { level: 3 }`",
+            ));
+        };
+        if let Some((second, _)) = map.next_entry::<String, Value>()? {
+            return Err(A::Error::custom(format!(
+                "here are two names, '{name}' and '{second}', where one belongs; a layer is an item of the list on its own, its settings are indented below its name"
+            )));
+        }
+        let settings = match settings {
+            Value::Null => Value::Object(Map::new()),
+            settings => settings,
+        };
+        Ok(Part { name, settings })
+    }
+}

@@ -1,5 +1,6 @@
 //! Sizes, durations and secrets as people write them in a config file.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -111,7 +112,7 @@ impl fmt::Display for Span {
     }
 }
 
-/// What a config file may hold in place of a size or a duration, to be told apart in messages.
+/// What a config file may hold in place of text, to be told apart in messages.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Scalar {
@@ -169,7 +170,7 @@ impl Serialize for Span {
 /// assert!(matches!(secret, Secret::File(_)));
 /// assert_eq!(format!("{:?}", tierstack::units::SecretText::from("hunter2".to_owned())), "<redacted>");
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Secret {
@@ -215,6 +216,35 @@ impl Secret {
         }
         Ok(SecretText(text.trim().to_owned()))
     }
+}
+
+/// By hand: the derived one quotes what it does not understand, and that is where a secret stands that
+/// somebody wrote into the config. Nothing within is typed either, as the path of an error would quote
+/// a name.
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let found = match Form::deserialize(deserializer)? {
+            Form::Map(map) => map,
+            Form::Other(_) => BTreeMap::new(),
+        };
+        let mut entries = found.into_iter();
+        match (entries.next(), entries.next()) {
+            (Some((place, Scalar::Text(name))), None) if place == "env" => Ok(Self::Env(name)),
+            (Some((place, Scalar::Text(path))), None) if place == "file" => {
+                Ok(Self::File(path.into()))
+            }
+            _ => Err(D::Error::custom(
+                "a secret does not stand in the config; say where it is: { env: NAME } or { file: PATH }",
+            )),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Form {
+    Map(BTreeMap<String, Scalar>),
+    Other(serde::de::IgnoredAny),
 }
 
 /// A secret that was read. Prints as `<redacted>`.
@@ -299,6 +329,25 @@ mod tests {
         assert!("99999999TiB".parse::<ByteSize>().is_err(), "too large to count");
         assert!("-1".parse::<ByteSize>().is_err());
         assert!("".parse::<ByteSize>().is_err());
+    }
+
+    #[cfg(feature = "config")]
+    #[test]
+    fn a_secret_in_the_config_is_refused_and_not_printed() {
+        for text in [
+            r#""hunter2""#,
+            r#"{"hunter2": "hunter2"}"#,
+            r#"{"env": "A", "file": "hunter2"}"#,
+            r#"{"env": null}"#,
+            r#"["hunter2"]"#,
+            "{}",
+        ] {
+            let error = serde_json::from_str::<Secret>(text).unwrap_err().to_string();
+            assert!(error.contains("{ env: NAME }") && !error.contains("hunter2"), "{error}");
+        }
+        let secret: Secret = serde_json::from_str(r#"{"env": "KEYS"}"#).unwrap();
+        assert_eq!(secret, Secret::Env("KEYS".to_owned()));
+        assert_eq!(serde_json::to_string(&secret).unwrap(), r#"{"env":"KEYS"}"#);
     }
 
     #[test]

@@ -1,0 +1,146 @@
+//! The JSON Schema of a config file.
+
+use schemars::SchemaGenerator;
+use schemars::generate::SchemaSettings;
+use serde_json::{Value, json};
+
+use super::registry::{Registry, Schemas};
+
+/// The JSON Schema (draft 2020-12) of a config file whose layers and backends are those of the
+/// registry. `tierstack schema` prints it; editors check and complete a config with it.
+///
+/// It decides what can be decided from one place of the file. The order of layers, ranges that depend
+/// on another setting, and whether a secret is there is for [`Stack::check`](crate::Stack::check) and
+/// [`Stack::open`](crate::Stack::open).
+///
+/// ```
+/// use tierstack::config::{Registry, schema};
+///
+/// let schema = schema(&Registry::standard());
+/// assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+/// ```
+#[must_use]
+pub fn schema(registry: &Registry) -> Value {
+    let mut generator = SchemaSettings::draft2020_12().into_generator();
+    let layers =
+        choices(&mut generator, registry.layers().map(|(name, entry)| (name, entry.schema)));
+    let backends =
+        choices(&mut generator, registry.backends().map(|(name, entry)| (name, entry.schema)));
+    let mut definitions = generator.take_definitions(true);
+    definitions.insert("layer".to_owned(), layers);
+    definitions.insert("backend".to_owned(), backends);
+    definitions.insert("store".to_owned(), store());
+    let name = json!({ "type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$" });
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "tierstack",
+        "description": "Stores, the layers in front of each, and telemetry.",
+        "type": "object",
+        "required": ["stores"],
+        "additionalProperties": false,
+        "properties": {
+            "$schema": {
+                "type": "string",
+                "description": "Where this schema is, for editors.",
+            },
+            "stores": {
+                "type": "object",
+                "description": "The stores by name.",
+                "minProperties": 1,
+                "propertyNames": name,
+                "additionalProperties": { "$ref": "#/$defs/store" },
+            },
+            "default": {
+                "type": "string",
+                "description": "The store that is meant when none is named. Needed with several stores.",
+            },
+            "telemetry": {
+                "type": "object",
+                "description": "Where metrics are served.",
+                "required": ["listen"],
+                "additionalProperties": false,
+                "properties": {
+                    "listen": {
+                        "type": "string",
+                        "description": "The address and port on which Prometheus text is served.",
+                        "pattern": r"^(\[[0-9A-Fa-f:.]+\]|[0-9.]+):[0-9]{1,5}$",
+                        "examples": ["127.0.0.1:9187"],
+                    },
+                },
+            },
+        },
+        "if": { "properties": { "stores": { "minProperties": 2 } } },
+        "then": { "required": ["default"] },
+        "$defs": definitions,
+    })
+}
+
+fn store() -> Value {
+    json!({
+        "type": "object",
+        "description": "Layers, outermost first, over a backend.",
+        "required": ["backend"],
+        "additionalProperties": false,
+        "properties": {
+            "layers": {
+                "type": "array",
+                "description": "The layers, outermost first: a read enters at the top. \
+                    From the outside in: cache, compress, encrypt, expire, backup.",
+                "items": { "$ref": "#/$defs/layer" },
+            },
+            "backend": { "$ref": "#/$defs/backend" },
+            "sealed": {
+                "description": "`required`: the stack is refused if values rest unsealed anywhere.",
+                "const": "required",
+            },
+        },
+    })
+}
+
+/// One of the names: bare, where no setting is needed, or with its settings.
+fn choices(
+    generator: &mut SchemaGenerator,
+    parts: impl Iterator<Item = (&'static str, Schemas)>,
+) -> Value {
+    let mut bare = Vec::new();
+    let mut forms = Vec::new();
+    for (name, schemas) in parts {
+        let mut settings = (schemas.of)(generator).to_value();
+        let described = describe(generator, &mut settings, (schemas.open)());
+        if (schemas.bare)() {
+            bare.push(name);
+            settings = json!({ "anyOf": [settings, { "type": "null" }] });
+        }
+        forms.push(json!({
+            "type": "object",
+            "title": name,
+            "description": described,
+            "required": [name],
+            "additionalProperties": false,
+            "properties": { name: settings },
+        }));
+    }
+    if !bare.is_empty() {
+        forms.insert(0, json!({ "type": "string", "enum": bare }));
+    }
+    json!({ "oneOf": forms })
+}
+
+/// The description of settings; and says in the schema of those that are open for any name what the
+/// registry does about it: it refuses the unknown ones.
+fn describe(generator: &mut SchemaGenerator, settings: &mut Value, open: bool) -> String {
+    let definition = settings
+        .get("$ref")
+        .and_then(Value::as_str)
+        .and_then(|target| target.strip_prefix("#/$defs/"))
+        .map(str::to_owned);
+    let target = match &definition {
+        Some(name) => generator.definitions_mut().get_mut(name),
+        None => Some(settings),
+    };
+    let Some(target) = target.and_then(Value::as_object_mut) else { return String::new() };
+    if open {
+        target.insert("additionalProperties".to_owned(), json!(false));
+    }
+    target.get("description").and_then(Value::as_str).unwrap_or_default().to_owned()
+}

@@ -1,0 +1,274 @@
+//! Checking a store of a config, and opening what was checked.
+
+use std::any::Any;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{OpenOptions, Stack, instrument};
+use crate::config::{AnyBackend, AnyLayer, Config, Registry, Sealed, StoreConfig};
+use crate::error::{Error, Operation, Result};
+use crate::layer::{BackendConfig, Context, LayerConfig, Zone, check_order};
+use crate::store::Store;
+use crate::telemetry::Labels;
+use crate::types::Profile;
+
+/// A store of a config whose names, settings, order and promises hold together.
+///
+/// Its [`Display`](std::fmt::Display) draws the stack and says what it promises at every level; it
+/// serialises as the same facts.
+///
+/// ```
+/// use tierstack::Stack;
+/// use tierstack::config::{Config, Format, Registry};
+///
+/// let text = "stores: { main: { backend: memory } }";
+/// let config = Config::parse(text, Format::Yaml, "tierstack.yaml")?;
+/// let checked = Stack::check(&config, None, &Registry::standard())?;
+/// assert!(checked.profile().guarantees.atomic_batches);
+/// assert!(checked.to_string().contains("A batch is applied wholly or not at all."));
+/// # Ok::<(), tierstack::Error>(())
+/// ```
+pub struct Checked {
+    pub(super) store: String,
+    pub(super) origin: PathBuf,
+    pub(super) default: bool,
+    pub(super) sealed_required: bool,
+    pub(super) profile: Profile,
+    pub(super) prices: Vec<String>,
+    folder: PathBuf,
+    /// Outermost first.
+    layers: Vec<Part<dyn AnyLayer>>,
+    backend: Part<dyn AnyBackend>,
+}
+
+/// A layer or backend of a checked stack.
+struct Part<C: ?Sized> {
+    name: &'static str,
+    zone: Zone,
+    /// The name, with its place in the list where it occurs more than once.
+    label: String,
+    /// The path in the file.
+    path: String,
+    config: Arc<C>,
+}
+
+impl Checked {
+    pub(super) fn new(config: &Config, store: Option<&str>, registry: &Registry) -> Result<Self> {
+        let (name, store) = config.store(store)?;
+        let checked = Self::compose(config, name, store, registry);
+        checked.map_err(|error| error.with_context(config.origin().display()))
+    }
+
+    fn compose(
+        config: &Config,
+        name: &str,
+        store: &StoreConfig,
+        registry: &Registry,
+    ) -> Result<Self> {
+        let at = format!("stores.{name}");
+        let backend = backend(&at, store, registry)?;
+        let layers = layers(&at, store, registry)?;
+        let mut prices = Vec::new();
+        check_order(
+            &layers.iter().map(|layer| (layer.name, layer.zone)).collect::<Vec<_>>(),
+            |price| prices.push(price),
+        )
+        .map_err(|error| error.with_context(format_args!("{at}.layers")))?;
+        let mut profile = backend.config.profile().map_err(|e| e.with_context(&backend.path))?;
+        for layer in layers.iter().rev() {
+            profile = layer.config.profile(profile).map_err(|e| e.with_context(&layer.path))?;
+        }
+        let sealed_required = store.sealed == Some(Sealed::Required);
+        if sealed_required {
+            check_sealed(&profile)
+                .map_err(|error| error.with_context(format_args!("{at}.sealed")))?;
+        }
+        Ok(Self {
+            store: name.to_owned(),
+            origin: config.origin().to_owned(),
+            default: config.store(None).is_ok_and(|(default, _)| default == name),
+            sealed_required,
+            profile,
+            prices,
+            folder: config.folder().to_owned(),
+            layers,
+            backend,
+        })
+    }
+
+    /// The name of the store in the config.
+    #[must_use]
+    pub fn store(&self) -> &str {
+        &self.store
+    }
+
+    /// What the whole stack promises, and each level below.
+    #[must_use]
+    pub fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// What the chosen order of the layers costs. Whole sentences.
+    #[must_use]
+    pub fn prices(&self) -> &[String] {
+        &self.prices
+    }
+
+    /// The settings of the outermost layer of that type.
+    ///
+    /// ```
+    /// # use tierstack::{LayerConfig, Stack, config::{Config, Format, Registry}};
+    /// # use tierstack::{Context, Profile, Result, StackLayer, Zone};
+    /// # use std::sync::Arc;
+    /// # #[derive(serde::Deserialize, schemars::JsonSchema)]
+    /// # #[serde(deny_unknown_fields)]
+    /// # struct LoudConfig { level: u8 }
+    /// # #[async_trait::async_trait]
+    /// # impl LayerConfig for LoudConfig {
+    /// #     const NAME: &'static str = "loud";
+    /// #     const ZONE: Zone = Zone::Guard;
+    /// #     fn profile(&self, below: Profile) -> Result<Profile> { Ok(Profile::layer("loud", below)) }
+    /// #     async fn open(&self, _: &Context) -> Result<Arc<dyn StackLayer>> { unimplemented!() }
+    /// # }
+    /// let mut registry = Registry::standard();
+    /// registry.layer::<LoudConfig>()?;
+    /// let text = "stores: { main: { layers: [ { loud: { level: 11 } } ], backend: memory } }";
+    /// let config = Config::parse(text, Format::Yaml, "tierstack.yaml")?;
+    /// let checked = Stack::check(&config, None, &registry)?;
+    /// assert_eq!(checked.layer_config::<LoudConfig>().map(|loud| loud.level), Some(11));
+    /// # Ok::<(), tierstack::Error>(())
+    /// ```
+    #[must_use]
+    pub fn layer_config<C: LayerConfig>(&self) -> Option<&C> {
+        self.layers.iter().find_map(|layer| (&*layer.config as &dyn Any).downcast_ref())
+    }
+
+    /// The settings of the backend, if it is of that type.
+    #[must_use]
+    pub fn backend_config<C: BackendConfig>(&self) -> Option<&C> {
+        (&*self.backend.config as &dyn Any).downcast_ref()
+    }
+
+    /// What the outermost layer of that name is opened with, for work beside the stack that needs what
+    /// the layer needs, such as restoring a backup. `None` if the store has no such layer.
+    #[must_use]
+    pub fn layer_context(&self, layer: &str, options: &OpenOptions) -> Option<Context> {
+        let layer = self.layers.iter().find(|part| part.name == layer)?;
+        Some(self.context(&layer.label, options))
+    }
+
+    /// Opens the stack: the backend first, then the layers from the inside out. If one fails, what was
+    /// opened before it is closed.
+    ///
+    /// # Errors
+    /// What a backend or layer can fail with, with its path in the file.
+    pub async fn open(self, options: &OpenOptions) -> Result<Stack> {
+        self.open_from(0, options).await
+    }
+
+    /// Opens what is below the outermost layer of that name.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); `Config` if the store has no such layer.
+    pub async fn open_below(self, layer: &str, options: &OpenOptions) -> Result<Stack> {
+        match self.layers.iter().position(|part| part.name == layer) {
+            Some(at) => self.open_from(at + 1, options).await,
+            None => Err(Error::config(format!(
+                "{}: stores.{}.layers: there is no layer '{layer}' here; add it to the list",
+                self.origin.display(),
+                self.store
+            ))),
+        }
+    }
+
+    /// Opens the backend and the layers from that place in the list inwards.
+    async fn open_from(self, outermost: usize, options: &OpenOptions) -> Result<Stack> {
+        let backend = &self.backend;
+        let opened = backend.config.open(&self.context(&backend.label, options)).await;
+        let opened = opened.map_err(|error| self.failed(backend, error))?;
+        let mut store = instrument(opened, self.labels(&backend.label));
+        for layer in self.layers.iter().skip(outermost).rev() {
+            match layer.config.open(&self.context(&layer.label, options)).await {
+                Ok(opened) => store = instrument(opened.wrap(store), self.labels(&layer.label)),
+                Err(error) => {
+                    if let Err(error) = store.close().await {
+                        tracing::warn!(store = self.store, %error, "closing after a failed opening");
+                    }
+                    return Err(self.failed(layer, error));
+                }
+            }
+        }
+        Ok(Stack::new(store, self))
+    }
+
+    fn failed<C: ?Sized>(&self, part: &Part<C>, error: Error) -> Error {
+        error.with_operation(Operation::Open).with_layer(part.name).with_context(format_args!(
+            "{}: {}",
+            self.origin.display(),
+            part.path
+        ))
+    }
+
+    fn labels(&self, label: &str) -> Labels {
+        Labels::new(&self.store, label)
+    }
+
+    fn context(&self, label: &str, options: &OpenOptions) -> Context {
+        Context {
+            clock: Arc::clone(&options.clock),
+            labels: self.labels(label),
+            seed: options.seed,
+            folder: self.folder.clone(),
+        }
+    }
+}
+
+/// Names only: settings may hold what is not to be printed.
+impl fmt::Debug for Checked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Checked({}: {})", self.store, self.profile)
+    }
+}
+
+fn backend(at: &str, store: &StoreConfig, registry: &Registry) -> Result<Part<dyn AnyBackend>> {
+    let part = &store.backend;
+    let at = format!("{at}.backend");
+    let (name, entry) = registry.find_backend(&part.name).map_err(|e| e.with_context(&at))?;
+    let path = format!("{at}.{name}");
+    let config = (entry.parse)(&path, &part.settings)?;
+    Ok(Part { name, zone: Zone::Backup, label: name.to_owned(), path, config })
+}
+
+fn layers(at: &str, store: &StoreConfig, registry: &Registry) -> Result<Vec<Part<dyn AnyLayer>>> {
+    let mut layers: Vec<Part<dyn AnyLayer>> = Vec::with_capacity(store.layers.len());
+    for (index, part) in store.layers.iter().enumerate() {
+        let at = format!("{at}.layers[{index}]");
+        let (name, entry) = registry.find_layer(&part.name).map_err(|e| e.with_context(&at))?;
+        if entry.zone != Zone::Guard && layers.iter().any(|outer| outer.name == name) {
+            return Err(Error::config(format!(
+                "{at}: '{name}' stands here for the second time; a stack takes one, so remove the other"
+            )));
+        }
+        let path = format!("{at}.{name}");
+        let config = (entry.parse)(&path, &part.settings)?;
+        let alone = store.layers.iter().filter(|other| other.name == part.name).count() == 1;
+        let label = if alone { name.to_owned() } else { format!("{name}[{index}]") };
+        layers.push(Part { name, zone: entry.zone, label, path, config });
+    }
+    Ok(layers)
+}
+
+/// Refuses a stack in which a value rests plain, whatever layer or backend puts it there.
+fn check_sealed(profile: &Profile) -> Result<()> {
+    let plain: Vec<_> = profile.guarantees.places.iter().filter(|place| !place.sealed).collect();
+    if plain.is_empty() {
+        return Ok(());
+    }
+    let places: Vec<_> =
+        plain.iter().map(|place| format!("{} ({})", place.name, place.what)).collect();
+    Err(Error::config(format!(
+        "values would rest plain in {}; put the layer 'encrypt' above, or take out 'sealed: required'",
+        places.join(" and ")
+    )))
+}

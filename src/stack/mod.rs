@@ -1,0 +1,157 @@
+//! From a config to a checked, running stack.
+//!
+//! The only module that knows every layer and backend.
+
+mod check;
+mod render;
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+pub use self::check::Checked;
+use crate::backends::MemoryConfig;
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, Registry};
+use crate::error::Result;
+use crate::store::Store;
+use crate::telemetry::Labels;
+
+impl Registry {
+    /// The layers and backends of this crate that are compiled in.
+    #[must_use]
+    pub fn standard() -> Self {
+        let mut registry = Self::new();
+        registry.put_backend::<MemoryConfig>();
+        registry
+    }
+}
+
+/// What a stack is opened with, beside its config. The default is the system's clock and a seed from
+/// the operating system.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// Where time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Where jitter comes from.
+    pub seed: u64,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        // Without randomness from the system, jitter is the same in each process, and still jitter.
+        Self { clock: SystemClock::shared(), seed: getrandom::u64().unwrap_or_default() }
+    }
+}
+
+/// A running stack: layers over a backend. It derefs to the outermost [`Store`]; whoever opened it
+/// [closes](Store::close) it.
+///
+/// ```
+/// # tokio_test::block_on(async {
+/// use tierstack::config::{Config, Format, Registry};
+/// use tierstack::{OpenOptions, Read, Stack, Store, StoreExt};
+///
+/// let text = "stores: { main: { backend: memory } }";
+/// let config = Config::parse(text, Format::Yaml, "tierstack.yaml")?;
+/// let stack =
+///     Stack::open(&config, Some("main"), &Registry::standard(), &OpenOptions::default()).await?;
+/// stack.put("k", "v").await?;
+/// assert_eq!(stack.get(b"k").await?, Some("v".into()));
+/// stack.close().await?;
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
+pub struct Stack {
+    store: Arc<dyn Store>,
+    checked: Checked,
+}
+
+impl Stack {
+    /// Checks a store of a config, the default one if none is named: names, settings, order, and what
+    /// the stack promises. Opens nothing, so another process may be running it.
+    ///
+    /// # Errors
+    /// `Config` that names the file, the path in it, what is wrong and what is allowed.
+    pub fn check(config: &Config, store: Option<&str>, registry: &Registry) -> Result<Checked> {
+        Checked::new(config, store, registry)
+    }
+
+    /// Checks every store of a config.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check), for the first store that is wrong.
+    pub fn check_all(config: &Config, registry: &Registry) -> Result<Vec<Checked>> {
+        config.stores.keys().map(|name| Self::check(config, Some(name), registry)).collect()
+    }
+
+    /// Checks and opens a store: the backend first, then the layers from the inside out. If one fails,
+    /// what was opened before it is closed.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check), and what a backend or layer can fail with, with its path in the file.
+    pub async fn open(
+        config: &Config,
+        store: Option<&str>,
+        registry: &Registry,
+        options: &OpenOptions,
+    ) -> Result<Self> {
+        Self::check(config, store, registry)?.open(options).await
+    }
+
+    /// Checks a store and opens what is below one of its layers: the store whose bytes a `backup`
+    /// records, without the layers that encode what a user reads.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); `Config` if the store has no such layer.
+    pub async fn open_below(
+        config: &Config,
+        store: Option<&str>,
+        layer: &str,
+        registry: &Registry,
+        options: &OpenOptions,
+    ) -> Result<Self> {
+        Self::check(config, store, registry)?.open_below(layer, options).await
+    }
+
+    fn new(store: Arc<dyn Store>, checked: Checked) -> Self {
+        Self { store, checked }
+    }
+
+    /// The outermost store, to share.
+    #[must_use]
+    pub fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.store)
+    }
+
+    /// The name of the store in the config.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.checked.store()
+    }
+
+    /// What was checked before it was opened: settings, promises, prices.
+    #[must_use]
+    pub fn checked(&self) -> &Checked {
+        &self.checked
+    }
+}
+
+impl Deref for Stack {
+    type Target = dyn Store;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.store
+    }
+}
+
+impl fmt::Debug for Stack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Stack({}: {})", self.name(), self.store.profile())
+    }
+}
+
+/// Puts instrumentation on a boundary. Every store of a stack passes through here: the backend, and
+/// each layer over it.
+fn instrument(store: Arc<dyn Store>, _labels: Labels) -> Arc<dyn Store> {
+    store
+}
