@@ -9,7 +9,7 @@ use tierstack::Error;
 use crate::failure::Outcome;
 
 /// What a request asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Request {
     /// An id, which stands for some key.
     Id(u32),

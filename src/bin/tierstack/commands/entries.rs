@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD_PAD_INDIFFERENT;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 
-use tierstack::{Batch, Clock, Error, Op, Read, ReadExt, Scan, Store, StoreExt, SystemClock, Value};
+use tierstack::{Batch, Clock, Error, Op, Read, Scan, Store, StoreExt, SystemClock, Value};
 
 use crate::args::{Delete, Get, Put, ScanArgs};
 use crate::failure::{Failure, Outcome};
@@ -112,6 +112,9 @@ pub(crate) async fn delete(args: Delete, stop: &Stop) -> Outcome {
 /// `tierstack scan`
 pub(crate) async fn scan(args: ScanArgs, stop: &Stop) -> Outcome {
     let range = range(&args);
+    if range.limit != Some(0) && range.is_empty() {
+        return Err(Failure::usage("--from stands behind --to; no key lies between them"));
+    }
     session::with(&args.store, stop, async |store: &Arc<dyn Store>| {
         stop.or(async {
             let mut pages = store.scan(range);

@@ -5,7 +5,7 @@
 
 mod lines;
 
-pub(crate) use self::lines::{Line, Lines};
+pub(crate) use self::lines::Lines;
 
 use std::io::{self, Write};
 
@@ -183,7 +183,7 @@ mod tests {
             (r#"{"key": "a" "value": "b"}"#, "13: not JSON: expected `,` or `}`"),
             (r#"{"key": "a", "value": "b"} x"#, "28: not JSON: trailing characters"),
             (r#"{"key": "a", "val": "b"}"#, "18: unknown field `val`, expected one of `key`, `key64`"),
-            (r#"{"key": "a", "key": "b", "value": ""}"#, "19: duplicate field `key`"),
+            (r#"{"key": "a", "key": "b", "value": ""}"#, "18: duplicate field `key`"),
             (r#"{"key": 1, "value": "b"}"#, "9: invalid type: integer `1`, expected a string"),
             (r#"{"key": "a", "key64": "YQ==", "value": "b"}"#, "0: both key and key64 are given"),
             (r#"{"key": "a", "value": "", "value64": ""}"#, "0: both value and value64 are given"),

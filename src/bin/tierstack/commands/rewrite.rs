@@ -1,0 +1,3 @@
+//! x
+use crate::failure::{Failure, Outcome};
+pub(crate) async fn run(_: crate::args::Rewrite, _: &crate::stop::Stop) -> Outcome { Err(Failure::failed("x")) }
