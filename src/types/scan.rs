@@ -249,7 +249,7 @@ mod tests {
         assert!(Scan::all().limit(0).is_empty());
         assert!(!Scan::all().is_empty());
         let open = (Bound::Excluded("a"), Bound::Included("a"));
-        assert!(Scan::range(open).is_empty());
+        assert!(Scan::range::<&str>(open).is_empty());
     }
 
     #[test]

@@ -1,1 +1,0 @@
-//! `cache`: a fast answer that is never an old one.

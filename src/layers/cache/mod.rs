@@ -1,0 +1,401 @@
+//! `cache`: answers kept in memory, so that a key that is read again costs nothing below.
+//!
+//! # Guarantees
+//! 1. After a write through this stack is acknowledged, no read through it returns an older value,
+//!    under any interleaving with loads, expiry and eviction.
+//! 2. One load per key at a time: however many ask for a key that is not there, the store below is
+//!    asked once. The load is a task of its own with a deadline; whoever asked may leave. An error
+//!    reaches all who wait and is not kept. What the store below answers at once needs no task.
+//! 3. An entry is served for at most `ttl` after it was read, and never past its own expiry.
+//! 4. What is larger than an eighth of `capacity` passes by.
+//!
+//! # Gives up
+//! Freshness against writes that bypass this stack: such a write is seen after `ttl` at the latest,
+//! without a `ttl` when the entry is evicted. The bound on memory is an estimate: the engine evicts a
+//! moment after it is exceeded.
+//!
+//! # Position
+//! Outside `compress` and `encrypt`, so that a hit is decoded already. Inside them it holds more, or
+//! only sealed bytes, and pays for decoding on each hit.
+//!
+//! # Cancellation
+//! A dropped read leaves its load running for others, until its deadline. A dropped write is
+//! completed by a task of its own, as its effect on the cache must follow it.
+//!
+//! # Errors
+//! `Timeout` when a load takes longer than `load_timeout`; `Internal` when it panics; `Unsupported`
+//! for a load outside a tokio runtime.
+//!
+//! # Metrics
+//! | name | type | labels | a rise means |
+//! |---|---|---|---|
+//! | `tierstack_cache_requests_total` | counter | result: hit, miss, negative, coalesced | more reads |
+//! | `tierstack_cache_bytes` | gauge | | more memory in use |
+//! | `tierstack_cache_entries` | gauge | | more entries kept |
+//!
+//! # Configuration
+//! `cache: { capacity: 256MiB, ttl: 10m, negative_ttl: 10s }`
+//!
+//! # Example
+//! ```
+//! # tokio_test::block_on(async {
+//! use tierstack::backends::Memory;
+//! use tierstack::layers::cache::{CacheConfig, CacheLayer};
+//! use tierstack::{Context, Layer, Read, StoreExt};
+//!
+//! let layer = CacheLayer::new(&CacheConfig::default(), &Context::default())?;
+//! let store = layer.layer(Memory::new());
+//! store.put("k", "old").await?;
+//! assert_eq!(store.get(b"k").await?, Some("old".into()));
+//! store.put("k", "new").await?;
+//! assert_eq!(store.get(b"k").await?, Some("new".into()));
+//! # Ok::<(), tierstack::Error>(()) }).unwrap();
+//! ```
+
+mod engine;
+mod load;
+mod stripes;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use metrics::{Counter, Gauge};
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use self::engine::Engine;
+use self::stripes::{Stripes, Ticket};
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
+use crate::reply::Reply;
+use crate::store::{Pages, Read, Store};
+use crate::telemetry::names;
+use crate::types::units::{ByteSize, Span};
+use crate::types::{Batch, Commit, Profile, Scan, Usage, Value};
+
+/// Settings of the cache.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheConfig {
+    /// Memory for keys, values and what keeping them costs. Default 256MiB; at least 64KiB. More
+    /// memory, more hits.
+    pub capacity: ByteSize,
+    /// How long an entry is served after it was read from below. Default: until it is evicted. A
+    /// short one sees foreign writes sooner and loads more often.
+    pub ttl: Option<Span>,
+    /// How long it is remembered that a key does not exist. Default: not at all. Spares the store
+    /// below from repeated questions for keys that are not there.
+    pub negative_ttl: Option<Span>,
+    /// How long a load may take before those who wait get an error. Default 30s.
+    pub load_timeout: Span,
+    /// How many loads may run at once; more wait for their turn, within their deadline. Default
+    /// 1024.
+    pub max_loads: usize,
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self {
+            capacity: ByteSize(256 << 20),
+            ttl: None,
+            negative_ttl: None,
+            load_timeout: Span(Duration::from_secs(30)),
+            max_loads: 1024,
+        }
+    }
+}
+
+/// Less holds too little to be a cache.
+const MIN_CAPACITY: u64 = 64 << 10;
+
+impl CacheConfig {
+    fn check(&self) -> Result<()> {
+        if self.capacity.0 < MIN_CAPACITY {
+            return Err(Error::config(format!(
+                "capacity is {}; it must be at least 64KiB",
+                self.capacity
+            )));
+        }
+        for (name, span) in [
+            ("ttl", self.ttl),
+            ("negative_ttl", self.negative_ttl),
+            ("load_timeout", Some(self.load_timeout)),
+        ] {
+            if span.is_some_and(|span| span.0.is_zero()) {
+                return Err(Error::config(format!(
+                    "{name} is 0; it must be longer, or be left out"
+                )));
+            }
+        }
+        if self.max_loads == 0 || self.max_loads > Semaphore::MAX_PERMITS {
+            return Err(Error::config(format!(
+                "max_loads is {}; it must be at least 1",
+                self.max_loads
+            )));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl LayerConfig for CacheConfig {
+    const NAME: &'static str = "cache";
+    const ZONE: Zone = Zone::Cache;
+
+    fn profile(&self, below: Profile) -> Result<Profile> {
+        self.check()?;
+        Ok(profile(self.ttl, self.negative_ttl, below))
+    }
+
+    async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>> {
+        Ok(Arc::new(CacheLayer::new(self, context)?))
+    }
+}
+
+fn profile(ttl: Option<Span>, negative_ttl: Option<Span>, below: Profile) -> Profile {
+    let longest = ttl.map(|ttl| ttl.max(negative_ttl.unwrap_or_default()).0);
+    Profile::layer(CacheConfig::NAME, below).changed(|g| g.freshness = g.freshness.delayed(longest))
+}
+
+/// Keeps what is read from the stores it wraps, each in a cache of its own.
+#[derive(Clone, Debug)]
+pub struct CacheLayer {
+    config: CacheConfig,
+    context: Context,
+}
+
+impl CacheLayer {
+    /// A layer with these settings.
+    ///
+    /// # Errors
+    /// `Config` if a setting is out of range.
+    pub fn new(config: &CacheConfig, context: &Context) -> Result<Self> {
+        config.check()?;
+        Ok(Self { config: config.clone(), context: context.clone() })
+    }
+}
+
+impl<S> Layer<S> for CacheLayer {
+    type Service = Cache<S>;
+
+    fn layer(&self, inner: S) -> Cache<S> {
+        let (config, labels) = (&self.config, &self.context.labels);
+        let request = |result| labels.counter(names::CACHE_REQUESTS, &[("result", result)]);
+        Cache(Arc::new(Shared {
+            inner,
+            engine: Engine::new(config.capacity.0),
+            stripes: Stripes::default(),
+            loads: Arc::new(Semaphore::new(config.max_loads)),
+            load_timeout: config.load_timeout.0,
+            ttl: config.ttl,
+            negative_ttl: config.negative_ttl,
+            closed: AtomicBool::new(false),
+            clock: Arc::clone(&self.context.clock),
+            hit: request("hit"),
+            miss: request("miss"),
+            negative: request("negative"),
+            coalesced: request("coalesced"),
+            bytes: labels.gauge(names::CACHE_BYTES, &[]),
+            entries: labels.gauge(names::CACHE_ENTRIES, &[]),
+        }))
+    }
+}
+
+/// See the [module docs](self).
+#[derive(Debug)]
+pub struct Cache<S>(Arc<Shared<S>>);
+
+impl<S> Clone for Cache<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl<S: Read> Read for Cache<S> {
+    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
+        let shared = &self.0;
+        if let Some(value) = shared.lookup(key) {
+            return Reply::Now(Ok(value));
+        }
+        let ticket = shared.stripes.ticket(key);
+        match shared.inner.get(key) {
+            Reply::Now(result) => {
+                shared.miss.increment(1);
+                if let Ok(value) = &result {
+                    shared.install(key, value.as_ref(), ticket);
+                }
+                Reply::Now(result)
+            }
+            // A task cannot borrow the key, so it asks again; this future was never polled.
+            Reply::Later(_) => self.load(key),
+        }
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
+        let shared = &*self.0;
+        let mut values: Vec<Option<Option<Value>>> =
+            keys.iter().map(|key| shared.lookup(key)).collect();
+        let missing: Vec<Bytes> = keys
+            .iter()
+            .zip(&values)
+            .filter(|(_, value)| value.is_none())
+            .map(|(key, _)| key.clone())
+            .collect();
+        if missing.is_empty() && !keys.is_empty() {
+            return Reply::ready(values.into_iter().flatten().collect());
+        }
+        shared.miss.increment(missing.len() as u64);
+        let tickets: Vec<Ticket> = missing.iter().map(|key| shared.stripes.ticket(key)).collect();
+        let merge = move |missing: &[Bytes], loaded: Vec<Option<Value>>| {
+            for ((key, value), ticket) in missing.iter().zip(&loaded).zip(tickets) {
+                shared.install(key, value.as_ref(), ticket);
+            }
+            let mut loaded = loaded.into_iter();
+            values
+                .iter_mut()
+                .map(|value| value.take().unwrap_or_else(|| loaded.next().flatten()))
+                .collect()
+        };
+        // The list of the missing lives in the reply, so the store below is asked there once more
+        // if it has to wait.
+        match shared.inner.get_many(&missing) {
+            Reply::Now(loaded) => return Reply::Now(loaded.map(|loaded| merge(&missing, loaded))),
+            Reply::Later(_) => {}
+        }
+        Reply::later(async move {
+            let loaded = shared.inner.get_many(&missing).await?;
+            Ok(merge(&missing, loaded))
+        })
+    }
+
+    /// Passes by: a scan neither asks the cache nor fills it.
+    fn scan(&self, scan: Scan) -> Pages<'_> {
+        self.0.inner.scan(scan)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: Store> Store for Cache<S> {
+    async fn write(&self, batch: Batch) -> Result<Commit> {
+        let shared = Arc::clone(&self.0);
+        let write = async move {
+            let writing =
+                shared.stripes.begin_write(batch.ops().iter().map(|op| op.key().as_ref()));
+            for op in batch.ops() {
+                shared.engine.remove(op.key());
+            }
+            let commit = shared.inner.write(batch).await;
+            drop(writing);
+            commit
+        };
+        // The store below may go on with a write whose future was dropped, and what it does must
+        // not be missed. Outside a runtime nothing goes on by itself.
+        match Handle::try_current() {
+            Ok(runtime) => {
+                runtime.spawn(write).await.unwrap_or_else(|error| Err(load::lost(&error, "write")))
+            }
+            Err(_) => write.await,
+        }
+    }
+
+    /// A snapshot passes by: it is older than what is kept.
+    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
+        self.0.inner.snapshot().await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.0.inner.flush().await
+    }
+
+    async fn compact(&self) -> Result<()> {
+        self.0.inner.compact().await
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        let below = self.0.inner.usage().await?;
+        let memory_bytes = Some(below.memory_bytes.unwrap_or(0) + self.0.engine.bytes());
+        Ok(Usage { memory_bytes, ..below })
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.0.closed.store(true, Ordering::Release);
+        self.0.engine.clear();
+        self.0.inner.close().await
+    }
+
+    fn profile(&self) -> Profile {
+        profile(self.0.ttl, self.0.negative_ttl, self.0.inner.profile())
+    }
+}
+
+#[derive(Debug)]
+struct Shared<S> {
+    inner: S,
+    engine: Engine,
+    stripes: Stripes,
+    loads: Arc<Semaphore>,
+    load_timeout: Duration,
+    ttl: Option<Span>,
+    negative_ttl: Option<Span>,
+    closed: AtomicBool,
+    clock: Arc<dyn Clock>,
+    hit: Counter,
+    miss: Counter,
+    negative: Counter,
+    coalesced: Counter,
+    bytes: Gauge,
+    entries: Gauge,
+}
+
+impl<S> Shared<S> {
+    /// The value that is kept, `Some(None)` if it is kept that there is none.
+    fn lookup(&self, key: &[u8]) -> Option<Option<Value>> {
+        if self.closed.load(Ordering::Relaxed) {
+            return None;
+        }
+        let cached = self.engine.get(key)?;
+        // Only what can expire costs a look at the clock.
+        if cached.deadline != Duration::MAX && cached.deadline <= self.clock.coarse() {
+            return None;
+        }
+        if cached.value.is_some() {
+            self.hit.increment(1)
+        } else {
+            self.negative.increment(1)
+        }
+        Some(cached.value)
+    }
+
+    /// Keeps what a load found, unless a write came between.
+    fn install(&self, key: &[u8], value: Option<&Value>, ticket: Ticket) {
+        let Some(deadline) = self.deadline(value) else { return };
+        let Some(entry) = self.engine.admit(key, value, deadline) else { return };
+        self.stripes.if_unchanged(key, ticket, || self.engine.insert(key, entry));
+        self.bytes.set(self.engine.bytes() as f64);
+        self.entries.set(self.engine.entries() as f64);
+    }
+
+    /// Until when an answer may be served. `None`: not at all.
+    fn deadline(&self, value: Option<&Value>) -> Option<Duration> {
+        let Some(value) = value else {
+            return self.negative_ttl.map(|ttl| self.clock.coarse() + ttl.0);
+        };
+        let own = value.expires_at.map(|at| at.since(self.clock.now()));
+        let span = match (self.ttl.map(|ttl| ttl.0), own) {
+            (Some(ttl), Some(own)) => ttl.min(own),
+            (Some(span), None) | (None, Some(span)) => span,
+            (None, None) => return Some(Duration::MAX),
+        };
+        (!span.is_zero()).then(|| self.clock.coarse().saturating_add(span))
+    }
+}

@@ -1,0 +1,142 @@
+//! What makes an answer never an old one: generations of keys, counted in stripes.
+//!
+//! A write announces itself to the stripes of its keys before it touches the store below, and takes
+//! its leave when it is done; both begin a new generation. A load takes a [`Ticket`] before its first
+//! read below, and what it found is kept only if the generation is still the same and no write is
+//! under way. Keys that share a stripe cost each other a load that is not kept, never an old answer.
+
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+
+use bytes::Bytes;
+use foldhash::quality::RandomState;
+use parking_lot::Mutex;
+
+use super::load::Flight;
+
+/// Enough that writes to a few keys seldom disturb loads of others.
+const STRIPES: usize = 1024;
+
+/// The generation of a key at the moment when its load began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ticket {
+    generation: u64,
+    /// A load that begins during a write may find what was there before it.
+    during_write: bool,
+}
+
+#[derive(Debug, Default)]
+struct Stripe {
+    generation: u64,
+    writing: u32,
+    flights: HashMap<Bytes, (u64, Flight)>,
+}
+
+#[derive(Debug)]
+pub(super) struct Stripes {
+    stripes: Box<[Mutex<Stripe>]>,
+    hasher: RandomState,
+}
+
+impl Default for Stripes {
+    fn default() -> Self {
+        Self {
+            stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::default(),
+        }
+    }
+}
+
+/// What a reader does about a key that is not kept.
+pub(super) enum Lookup {
+    /// Waits for the load that is under way.
+    Join(Flight),
+    /// Runs the load that was just registered.
+    Lead(Flight, Ticket),
+}
+
+impl Stripes {
+    fn index(&self, key: &[u8]) -> usize {
+        // The remainder is below the number of stripes.
+        (self.hasher.hash_one(key) % STRIPES as u64) as usize
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "`index` stays below the number of stripes")]
+    fn at(&self, index: usize) -> &Mutex<Stripe> {
+        &self.stripes[index]
+    }
+
+    /// To be taken before the first read below.
+    pub(super) fn ticket(&self, key: &[u8]) -> Ticket {
+        self.at(self.index(key)).lock().ticket()
+    }
+
+    /// Keeps what a load found, under the lock of its stripe, so that no write can come between the
+    /// look at the generation and the keeping.
+    pub(super) fn if_unchanged(&self, key: &[u8], ticket: Ticket, keep: impl FnOnce()) {
+        let stripe = self.at(self.index(key)).lock();
+        if !ticket.during_write && stripe.ticket() == ticket {
+            keep();
+        }
+    }
+
+    /// Announces a write of these keys. It ends when the guard is dropped.
+    pub(super) fn begin_write<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) -> Writing<'_> {
+        let mut indexes: Vec<usize> = keys.map(|key| self.index(key)).collect();
+        indexes.sort_unstable();
+        indexes.dedup();
+        for index in &indexes {
+            let mut stripe = self.at(*index).lock();
+            stripe.generation += 1;
+            stripe.writing += 1;
+        }
+        Writing { stripes: self, indexes }
+    }
+
+    /// Finds the load of a key that a reader may wait for, or registers a new one. A load that
+    /// began before a write may bring what was there before it, so whoever comes after the write
+    /// does not join it.
+    pub(super) fn join_or_lead(&self, key: &[u8]) -> Lookup {
+        let mut stripe = self.at(self.index(key)).lock();
+        let ticket = stripe.ticket();
+        if let Some((generation, flight)) = stripe.flights.get(key) {
+            if *generation == ticket.generation {
+                return Lookup::Join(flight.clone());
+            }
+        }
+        let flight = Flight::new();
+        stripe.flights.insert(Bytes::copy_from_slice(key), (ticket.generation, flight.clone()));
+        Lookup::Lead(flight, ticket)
+    }
+
+    /// Takes a load that has ended off the list, unless a newer one has taken its place.
+    pub(super) fn land(&self, key: &[u8], ticket: Ticket) {
+        let mut stripe = self.at(self.index(key)).lock();
+        if stripe.flights.get(key).is_some_and(|(generation, _)| *generation == ticket.generation) {
+            stripe.flights.remove(key);
+        }
+    }
+}
+
+impl Stripe {
+    fn ticket(&self) -> Ticket {
+        Ticket { generation: self.generation, during_write: self.writing > 0 }
+    }
+}
+
+/// A write under way.
+#[must_use]
+pub(super) struct Writing<'a> {
+    stripes: &'a Stripes,
+    indexes: Vec<usize>,
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        for index in &self.indexes {
+            let mut stripe = self.stripes.at(*index).lock();
+            stripe.generation += 1;
+            stripe.writing -= 1;
+        }
+    }
+}

@@ -1,0 +1,547 @@
+use std::sync::atomic::AtomicU64;
+
+use futures_util::future::join_all;
+
+use super::*;
+use crate::backends::Memory;
+use crate::clock::{ManualClock, SystemClock};
+use crate::error::ErrorKind;
+use crate::ext::StoreExt;
+
+/// A door that lets everybody pass until it is shut.
+#[derive(Debug)]
+struct Gate(Semaphore);
+
+impl Gate {
+    fn open_now() -> Self {
+        Self(Semaphore::new(Semaphore::MAX_PERMITS))
+    }
+
+    fn shut(&self) {
+        self.0.forget_permits(Semaphore::MAX_PERMITS);
+    }
+
+    fn open(&self) {
+        self.0.add_permits(Semaphore::MAX_PERMITS);
+    }
+
+    async fn pass(&self) {
+        let _permit = self.0.acquire().await.unwrap();
+    }
+}
+
+/// A store whose reads have their value before the gate, and whose writes take effect behind it.
+#[derive(Debug)]
+struct Gated {
+    memory: Memory,
+    reads: Gate,
+    writes: Gate,
+    asked: AtomicU64,
+    fail: AtomicBool,
+    panic: AtomicBool,
+}
+
+impl Gated {
+    fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            memory: Memory::with_clock(clock),
+            reads: Gate::open_now(),
+            writes: Gate::open_now(),
+            asked: AtomicU64::new(0),
+            fail: AtomicBool::new(false),
+            panic: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Read for Gated {
+    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
+        Reply::later(async move {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            assert!(!self.panic.load(Ordering::SeqCst), "a defect below");
+            let value = self.memory.get(key).await;
+            self.reads.pass().await;
+            if self.fail.load(Ordering::SeqCst) {
+                return Err(Error::new(ErrorKind::Unavailable, "out of order"));
+            }
+            value
+        })
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
+        Reply::later(async move {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            let values = self.memory.get_many(keys).await;
+            self.reads.pass().await;
+            values
+        })
+    }
+
+    fn scan(&self, scan: Scan) -> Pages<'_> {
+        self.memory.scan(scan)
+    }
+}
+
+#[async_trait]
+impl Store for Gated {
+    async fn write(&self, batch: Batch) -> Result<Commit> {
+        self.writes.pass().await;
+        self.memory.write(batch).await
+    }
+
+    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
+        self.memory.snapshot().await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.memory.flush().await
+    }
+
+    async fn compact(&self) -> Result<()> {
+        self.memory.compact().await
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        self.memory.usage().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.memory.close().await
+    }
+
+    fn profile(&self) -> Profile {
+        self.memory.profile()
+    }
+}
+
+fn cached(config: CacheConfig) -> (Cache<Gated>, ManualClock) {
+    let clock = ManualClock::new();
+    let context = Context { clock: Arc::new(clock.clone()), ..Context::default() };
+    let below = Gated::new(Arc::clone(&context.clock));
+    (CacheLayer::new(&config, &context).unwrap().layer(below), clock)
+}
+
+/// Lets every task go as far as it can.
+async fn settle() {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+}
+
+fn asked(cache: &Cache<Gated>) -> u64 {
+    cache.0.inner.asked.load(Ordering::SeqCst)
+}
+
+async fn get(cache: &Cache<Gated>, key: &'static [u8]) -> Result<Option<Value>> {
+    cache.get(key).await
+}
+
+#[tokio::test]
+async fn a_second_read_is_answered_from_memory() {
+    let (cache, _) = cached(CacheConfig::default());
+    let _ = cache.0.inner.memory.put("k", "v").await.unwrap();
+    assert_eq!(get(&cache, b"k").await.unwrap(), Some("v".into()));
+    assert!(matches!(cache.get(b"k"), Reply::Now(Ok(Some(_)))));
+    assert_eq!(asked(&cache), 1);
+}
+
+#[tokio::test]
+async fn a_load_that_a_write_overtook_is_not_kept() {
+    let (cache, _) = cached(CacheConfig::default());
+    let _ = cache.put("k", "old").await.unwrap();
+    cache.0.inner.reads.shut();
+    let slow = tokio::spawn({
+        let cache = cache.clone();
+        async move { get(&cache, b"k").await }
+    });
+    settle().await;
+    let _ = cache.put("k", "new").await.unwrap();
+    cache.0.inner.reads.open();
+    assert_eq!(slow.await.unwrap().unwrap(), Some("old".into()), "it began before the write");
+    assert_eq!(get(&cache, b"k").await.unwrap(), Some("new".into()));
+}
+
+#[tokio::test]
+async fn who_comes_after_a_write_does_not_join_a_load_from_before_it() {
+    let (cache, _) = cached(CacheConfig::default());
+    let _ = cache.put("k", "old").await.unwrap();
+    cache.0.inner.reads.shut();
+    let early = tokio::spawn({
+        let cache = cache.clone();
+        async move { get(&cache, b"k").await }
+    });
+    settle().await;
+    let _ = cache.put("k", "new").await.unwrap();
+    let late = tokio::spawn({
+        let cache = cache.clone();
+        async move { get(&cache, b"k").await }
+    });
+    settle().await;
+    cache.0.inner.reads.open();
+    assert_eq!(late.await.unwrap().unwrap(), Some("new".into()));
+    early.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_load_that_began_during_a_write_is_not_kept() {
+    let (cache, _) = cached(CacheConfig::default());
+    let _ = cache.put("k", "old").await.unwrap();
+    cache.0.inner.writes.shut();
+    let write = tokio::spawn({
+        let cache = cache.clone();
+        async move { cache.put("k", "new").await }
+    });
+    settle().await;
+    assert_eq!(
+        get(&cache, b"k").await.unwrap(),
+        Some("old".into()),
+        "the write is not acknowledged"
+    );
+    cache.0.inner.writes.open();
+    let _ = write.await.unwrap().unwrap();
+    assert_eq!(get(&cache, b"k").await.unwrap(), Some("new".into()));
+}
+
+#[tokio::test]
+async fn a_bulk_load_that_a_write_overtook_is_not_kept() {
+    let (cache, _) = cached(CacheConfig::default());
+    let _ = cache.put("k", "old").await.unwrap();
+    cache.0.inner.reads.shut();
+    let slow = tokio::spawn({
+        let cache = cache.clone();
+        async move { cache.get_many(&[Bytes::from("k"), Bytes::from("other")]).await }
+    });
+    settle().await;
+    let _ = cache.put("k", "new").await.unwrap();
+    cache.0.inner.reads.open();
+    assert_eq!(slow.await.unwrap().unwrap(), [Some("old".into()), None]);
+    assert_eq!(get(&cache, b"k").await.unwrap(), Some("new".into()));
+}
+
+#[tokio::test]
+async fn a_dropped_write_is_completed_and_seen() {
+    let (cache, _) = cached(CacheConfig::default());
+    let _ = cache.put("k", "old").await.unwrap();
+    get(&cache, b"k").await.unwrap();
+    cache.0.inner.writes.shut();
+    let mut write = tokio_test::task::spawn(cache.put("k", "new"));
+    tokio_test::assert_pending!(write.poll());
+    drop(write);
+    settle().await;
+    assert_eq!(get(&cache, b"k").await.unwrap(), Some("old".into()));
+    cache.0.inner.writes.open();
+    settle().await;
+    assert_eq!(get(&cache, b"k").await.unwrap(), Some("new".into()));
+}
+
+#[tokio::test]
+async fn many_readers_of_one_key_cause_one_load() {
+    let (cache, _) = cached(CacheConfig::default());
+    let _ = cache.0.inner.memory.put("k", "v").await.unwrap();
+    cache.0.inner.reads.shut();
+    let readers: Vec<_> = (0..1000)
+        .map(|_| {
+            let cache = cache.clone();
+            tokio::spawn(async move { get(&cache, b"k").await })
+        })
+        .collect();
+    settle().await;
+    cache.0.inner.reads.open();
+    for value in join_all(readers).await {
+        assert_eq!(value.unwrap().unwrap(), Some("v".into()));
+    }
+    assert_eq!(asked(&cache), 1);
+}
+
+#[tokio::test]
+async fn whoever_asked_first_may_leave() {
+    let (cache, _) = cached(CacheConfig::default());
+    let _ = cache.0.inner.memory.put("k", "v").await.unwrap();
+    cache.0.inner.reads.shut();
+    let mut first = tokio_test::task::spawn(cache.get(b"k"));
+    tokio_test::assert_pending!(first.poll());
+    let mut second = tokio_test::task::spawn(cache.get(b"k"));
+    tokio_test::assert_pending!(second.poll());
+    settle().await;
+    drop(first);
+    cache.0.inner.reads.open();
+    assert_eq!(second.into_inner().await.unwrap(), Some("v".into()));
+    assert_eq!(asked(&cache), 1);
+}
+
+#[tokio::test]
+async fn a_load_that_hangs_is_given_up_and_the_next_begins_anew() {
+    let (cache, clock) = cached(CacheConfig::default());
+    let _ = cache.0.inner.memory.put("k", "v").await.unwrap();
+    cache.0.inner.reads.shut();
+    let hung = tokio::spawn({
+        let cache = cache.clone();
+        async move { get(&cache, b"k").await }
+    });
+    settle().await;
+    clock.advance(Duration::from_secs(30));
+    assert_eq!(hung.await.unwrap().unwrap_err().kind(), ErrorKind::Timeout);
+    cache.0.inner.reads.open();
+    assert_eq!(get(&cache, b"k").await.unwrap(), Some("v".into()));
+    assert_eq!(asked(&cache), 2);
+}
+
+#[tokio::test]
+async fn an_error_reaches_all_and_is_not_kept() {
+    let (cache, _) = cached(CacheConfig::default());
+    let _ = cache.0.inner.memory.put("k", "v").await.unwrap();
+    cache.0.inner.reads.shut();
+    cache.0.inner.fail.store(true, Ordering::SeqCst);
+    let readers: Vec<_> = (0..3)
+        .map(|_| {
+            let cache = cache.clone();
+            tokio::spawn(async move { get(&cache, b"k").await })
+        })
+        .collect();
+    settle().await;
+    cache.0.inner.reads.open();
+    for outcome in join_all(readers).await {
+        assert_eq!(outcome.unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
+    }
+    cache.0.inner.fail.store(false, Ordering::SeqCst);
+    assert_eq!(get(&cache, b"k").await.unwrap(), Some("v".into()));
+}
+
+#[tokio::test]
+async fn a_panic_below_is_an_error_and_wedges_nobody() {
+    let (cache, _) = cached(CacheConfig::default());
+    let _ = cache.0.inner.memory.put("k", "v").await.unwrap();
+    cache.0.inner.panic.store(true, Ordering::SeqCst);
+    assert_eq!(get(&cache, b"k").await.unwrap_err().kind(), ErrorKind::Internal);
+    cache.0.inner.panic.store(false, Ordering::SeqCst);
+    assert_eq!(get(&cache, b"k").await.unwrap(), Some("v".into()));
+}
+
+#[tokio::test]
+async fn no_more_loads_run_at_once_than_allowed() {
+    let (cache, _) = cached(CacheConfig { max_loads: 2, ..CacheConfig::default() });
+    cache.0.inner.reads.shut();
+    let keys: [&'static [u8]; 5] = [b"a", b"b", b"c", b"d", b"e"];
+    let readers = keys.map(|key| {
+        let cache = cache.clone();
+        tokio::spawn(async move { get(&cache, key).await })
+    });
+    settle().await;
+    assert_eq!(asked(&cache), 2);
+    cache.0.inner.reads.open();
+    join_all(readers)
+        .await
+        .into_iter()
+        .for_each(|outcome| assert_eq!(outcome.unwrap().unwrap(), None));
+    assert_eq!(asked(&cache), 5);
+}
+
+#[tokio::test]
+async fn an_entry_is_served_for_its_ttl_and_no_longer() {
+    let ttl = Some(Span(Duration::from_secs(60)));
+    let (cache, clock) = cached(CacheConfig { ttl, ..CacheConfig::default() });
+    let _ = cache.0.inner.memory.put("k", "old").await.unwrap();
+    get(&cache, b"k").await.unwrap();
+    let _ = cache.0.inner.memory.put("k", "new").await.unwrap();
+    clock.advance(Duration::from_secs(59));
+    assert_eq!(
+        get(&cache, b"k").await.unwrap(),
+        Some("old".into()),
+        "a foreign write is not seen yet"
+    );
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(get(&cache, b"k").await.unwrap(), Some("new".into()));
+}
+
+#[tokio::test]
+async fn an_entry_is_never_served_past_its_own_expiry() {
+    let ttl = Some(Span(Duration::from_secs(600)));
+    let (cache, clock) = cached(CacheConfig { ttl, ..CacheConfig::default() });
+    let at = clock.now() + Duration::from_secs(10);
+    let _ = cache.put("k", Value::from("v").expiring_at(at)).await.unwrap();
+    clock.advance(Duration::from_secs(5));
+    assert_eq!(get(&cache, b"k").await.unwrap().unwrap().expires_at, Some(at));
+    clock.advance(Duration::from_secs(5));
+    assert_eq!(get(&cache, b"k").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_missing_key_is_remembered_for_the_negative_ttl_only_when_asked() {
+    let (cache, _) = cached(CacheConfig::default());
+    for _ in 0..2 {
+        assert_eq!(get(&cache, b"k").await.unwrap(), None);
+    }
+    assert_eq!(asked(&cache), 2);
+
+    let negative_ttl = Some(Span(Duration::from_secs(5)));
+    let (cache, clock) = cached(CacheConfig { negative_ttl, ..CacheConfig::default() });
+    for _ in 0..2 {
+        assert_eq!(get(&cache, b"k").await.unwrap(), None);
+    }
+    assert_eq!(asked(&cache), 1);
+    clock.advance(Duration::from_secs(5));
+    assert_eq!(get(&cache, b"k").await.unwrap(), None);
+    assert_eq!(asked(&cache), 2);
+    let _ = cache.put("k", "v").await.unwrap();
+    assert_eq!(get(&cache, b"k").await.unwrap(), Some("v".into()), "a write ends it at once");
+}
+
+#[tokio::test]
+async fn what_is_too_large_passes_by() {
+    let (cache, _) = cached(CacheConfig { capacity: ByteSize(64 << 10), ..CacheConfig::default() });
+    let _ = cache.put("large", vec![0; 8 << 10]).await.unwrap();
+    let _ = cache.put("small", vec![0; 1 << 10]).await.unwrap();
+    for _ in 0..2 {
+        get(&cache, b"large").await.unwrap();
+        get(&cache, b"small").await.unwrap();
+    }
+    assert_eq!(asked(&cache), 3);
+}
+
+#[tokio::test]
+async fn a_bulk_read_asks_below_once_for_what_is_missing() {
+    let (cache, _) = cached(CacheConfig::default());
+    let _ = cache.write(Batch::new().put("a", "1").put("b", "2").put("c", "3")).await.unwrap();
+    get(&cache, b"b").await.unwrap();
+    let keys = ["a", "b", "c", "missing", "a"].map(Bytes::from);
+    let values = cache.get_many(&keys).await.unwrap();
+    assert_eq!(
+        values,
+        [Some("1".into()), Some("2".into()), Some("3".into()), None, Some("1".into())]
+    );
+    assert_eq!(asked(&cache), 2, "one get, one bulk read");
+    assert!(matches!(cache.get_many(&keys[..3]), Reply::Now(Ok(_))), "all of them are kept now");
+}
+
+#[tokio::test]
+async fn nothing_is_served_after_close() {
+    let (cache, _) = cached(CacheConfig::default());
+    let _ = cache.put("k", "v").await.unwrap();
+    get(&cache, b"k").await.unwrap();
+    cache.close().await.unwrap();
+    assert_eq!(get(&cache, b"k").await.unwrap_err().kind(), ErrorKind::Closed);
+}
+
+#[test]
+fn a_setting_out_of_range_is_refused_by_name() {
+    let wrong = [
+        (CacheConfig { capacity: ByteSize(1), ..CacheConfig::default() }, "capacity"),
+        (CacheConfig { ttl: Some(Span::default()), ..CacheConfig::default() }, "ttl"),
+        (CacheConfig { max_loads: 0, ..CacheConfig::default() }, "max_loads"),
+    ];
+    for (config, name) in wrong {
+        let error = CacheLayer::new(&config, &Context::default()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.message().starts_with(name), "{error}");
+    }
+}
+
+/// Readers and writers of a few keys on real threads: each write carries a higher number than the
+/// one before, and no reader may see less than what was acknowledged before it began.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_reader_sees_less_than_what_was_acknowledged() {
+    const KEYS: usize = 4;
+    const WRITES: u64 = 3000;
+
+    /// Answers at once or later, so that both paths race.
+    #[derive(Debug)]
+    struct Mixed(Gated, AtomicU64);
+
+    impl Read for Mixed {
+        fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
+            if self.1.fetch_add(1, Ordering::Relaxed).is_multiple_of(3) {
+                self.0.memory.get(key)
+            } else {
+                Reply::later(async move {
+                    let value = self.0.memory.get(key).await;
+                    tokio::task::yield_now().await;
+                    value
+                })
+            }
+        }
+
+        fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
+            self.0.memory.get_many(keys)
+        }
+
+        fn scan(&self, scan: Scan) -> Pages<'_> {
+            self.0.scan(scan)
+        }
+    }
+
+    #[async_trait]
+    impl Store for Mixed {
+        async fn write(&self, batch: Batch) -> Result<Commit> {
+            tokio::task::yield_now().await;
+            let commit = self.0.write(batch).await;
+            tokio::task::yield_now().await;
+            commit
+        }
+
+        async fn snapshot(&self) -> Result<Arc<dyn Read>> {
+            self.0.snapshot().await
+        }
+
+        async fn flush(&self) -> Result<()> {
+            Ok(())
+        }
+
+        async fn compact(&self) -> Result<()> {
+            Ok(())
+        }
+
+        async fn usage(&self) -> Result<Usage> {
+            self.0.usage().await
+        }
+
+        async fn close(&self) -> Result<()> {
+            Ok(())
+        }
+
+        fn profile(&self) -> Profile {
+            self.0.profile()
+        }
+    }
+
+    let layer = CacheLayer::new(&CacheConfig::default(), &Context::default()).unwrap();
+    let cache = layer.layer(Mixed(Gated::new(SystemClock::shared()), AtomicU64::new(0)));
+    let acknowledged: Arc<[AtomicU64; KEYS]> = Arc::default();
+    let key = |at: usize| Bytes::from(format!("key {at}"));
+    let number = |value: Option<Value>| {
+        value.map_or(0, |v| u64::from_be_bytes(v.bytes[..].try_into().unwrap()))
+    };
+
+    let writers = (0..KEYS).map(|at| {
+        let (cache, acknowledged) = (cache.clone(), Arc::clone(&acknowledged));
+        tokio::spawn(async move {
+            for number in 1..=WRITES {
+                let _ = cache.put(key(at), number.to_be_bytes().to_vec()).await.unwrap();
+                acknowledged[at].store(number, Ordering::SeqCst);
+            }
+        })
+    });
+    let readers = (0..8usize).map(|reader| {
+        let (cache, acknowledged) = (cache.clone(), Arc::clone(&acknowledged));
+        tokio::spawn(async move {
+            let mut at = reader;
+            let mut seen = [0; KEYS];
+            while acknowledged.iter().any(|a| a.load(Ordering::SeqCst) < WRITES) {
+                at = (at * 7 + 3) % KEYS;
+                let before = acknowledged[at].load(Ordering::SeqCst);
+                let key = key(at);
+                let read = if reader % 4 == 0 {
+                    number(cache.get_many(std::slice::from_ref(&key)).await.unwrap().remove(0))
+                } else {
+                    number(cache.get(&key).await.unwrap())
+                };
+                assert!(read >= before, "read {read} after {before} was acknowledged");
+                assert!(read >= seen[at], "read {read} after {} was read", seen[at]);
+                seen[at] = read;
+                tokio::task::yield_now().await;
+            }
+        })
+    });
+    for task in join_all(writers.chain(readers).collect::<Vec<_>>()).await {
+        task.unwrap();
+    }
+}
