@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinError;
@@ -17,20 +18,35 @@ use crate::types::Value;
 type Outcome = Result<Option<Value>>;
 
 /// A load that is under way: whoever waits for it holds a copy.
-#[derive(Clone, Debug)]
-pub(super) struct Flight(Arc<watch::Sender<Option<Outcome>>>);
+#[derive(Clone, Debug, Default)]
+pub(super) struct Flight(Arc<FlightState>);
+
+#[derive(Debug, Default)]
+struct FlightState {
+    outcome: watch::Sender<Option<Outcome>>,
+    /// The load that begins when this one ends. Touched under the lock of the stripe only.
+    next: Mutex<Option<Flight>>,
+}
 
 impl Flight {
-    pub(super) fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(None)))
+    pub(super) fn next(&self) -> Self {
+        self.0.next.lock().get_or_insert_with(Self::default).clone()
+    }
+
+    pub(super) fn take_next(&self) -> Option<Self> {
+        self.0.next.lock().take()
+    }
+
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     fn land(&self, outcome: Outcome) {
-        self.0.send_replace(Some(outcome));
+        self.0.outcome.send_replace(Some(outcome));
     }
 
     async fn wait(self) -> Outcome {
-        let mut landing = self.0.subscribe();
+        let mut landing = self.0.outcome.subscribe();
         // The sender lives in `self`, so the channel stays open until there is an outcome.
         match landing.wait_for(Option::is_some).await {
             Ok(outcome) => outcome.clone().unwrap_or(Ok(None)),
@@ -65,11 +81,9 @@ impl<S: Read> Cache<S> {
                 let landing = Landing {
                     shared: Arc::clone(&self.0),
                     key: Bytes::copy_from_slice(key),
-                    ticket,
-                    flight: flight.clone(),
-                    outcome: None,
+                    flight: Some(flight.clone()),
                 };
-                runtime.spawn(landing.fly());
+                runtime.spawn(landing.fly(ticket));
                 flight
             }
         };
@@ -82,40 +96,59 @@ impl<S: Read> Cache<S> {
 struct Landing<S> {
     shared: Arc<Shared<S>>,
     key: Bytes,
-    ticket: Ticket,
-    flight: Flight,
-    outcome: Option<Outcome>,
+    flight: Option<Flight>,
 }
 
 impl<S: Read> Landing<S> {
-    async fn fly(mut self) {
+    async fn fly(mut self, mut ticket: Ticket) {
+        loop {
+            let outcome = self.ask().await;
+            // What comes after the deadline is thrown away with its future.
+            if let Ok(value) = &outcome {
+                self.shared.install(&self.key, value.as_ref(), ticket);
+            }
+            match self.land(outcome) {
+                Some(next) => ticket = next,
+                None => return,
+            }
+        }
+    }
+
+    /// Asks the store below, within the deadline and the cap.
+    async fn ask(&self) -> Outcome {
         let load = async {
             // The semaphore is never closed.
             let _permit = self.shared.loads.acquire().await;
             self.shared.inner.get(&self.key).await
         };
-        let outcome = tokio::select! {
+        let limit = self.shared.load_timeout;
+        tokio::select! {
             outcome = load => outcome,
-            () = self.shared.clock.sleep(self.shared.load_timeout) => Err(Error::new(
-                ErrorKind::Timeout,
-                format!("the store below took longer than load_timeout ({:?})", self.shared.load_timeout),
-            )
-            .with_operation(Operation::Get)),
-        };
-        // What comes after the deadline is thrown away with its future.
-        if let Ok(value) = &outcome {
-            self.shared.install(&self.key, value.as_ref(), self.ticket);
+            () = self.shared.clock.sleep(limit) => {
+                let message = format!("the store below took longer than load_timeout ({limit:?})");
+                Err(Error::new(ErrorKind::Timeout, message).with_operation(Operation::Get))
+            }
         }
-        self.outcome = Some(outcome);
+    }
+}
+
+impl<S> Landing<S> {
+    /// Tells those who wait, and goes on to the load that waited for this one.
+    fn land(&mut self, outcome: Outcome) -> Option<Ticket> {
+        let flight = self.flight.take()?;
+        let next = self.shared.stripes.land(&self.key, &flight);
+        flight.land(outcome);
+        let (flight, ticket) = next?;
+        self.flight = Some(flight);
+        Some(ticket)
     }
 }
 
 impl<S> Drop for Landing<S> {
     fn drop(&mut self) {
-        self.shared.stripes.land(&self.key, self.ticket);
-        let outcome = self.outcome.take().unwrap_or_else(|| {
-            Err(Error::internal("the task of a load panicked, or the runtime was shut down"))
-        });
-        self.flight.land(outcome);
+        let lost = "the task of a load panicked, or the runtime was shut down";
+        while self.flight.is_some() {
+            self.land(Err(Error::internal(lost)));
+        }
     }
 }

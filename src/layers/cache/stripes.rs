@@ -93,28 +93,47 @@ impl Stripes {
         Writing { stripes: self, indexes }
     }
 
-    /// Finds the load of a key that a reader may wait for, or registers a new one. A load that
-    /// began before a write may bring what was there before it, so whoever comes after the write
-    /// does not join it.
+    /// Finds the load of a key that a reader may wait for, or registers a new one.
+    ///
+    /// A load that began before a write may bring what was there before it, so whoever comes after
+    /// the write does not join it. While a write is under way its moment is unknown: a reader may
+    /// have seen the new value already, so it waits for the load that begins when this one ends.
     pub(super) fn join_or_lead(&self, key: &[u8]) -> Lookup {
         let mut stripe = self.at(self.index(key)).lock();
         let ticket = stripe.ticket();
-        if let Some((generation, flight)) = stripe.flights.get(key) {
-            if *generation == ticket.generation {
-                return Lookup::Join(flight.clone());
+        match stripe.flights.get(key) {
+            Some((generation, flight)) if *generation == ticket.generation => {
+                Lookup::Join(if ticket.during_write { flight.next() } else { flight.clone() })
+            }
+            _ => {
+                let flight = Flight::default();
+                stripe
+                    .flights
+                    .insert(Bytes::copy_from_slice(key), (ticket.generation, flight.clone()));
+                Lookup::Lead(flight, ticket)
             }
         }
-        let flight = Flight::new();
-        stripe.flights.insert(Bytes::copy_from_slice(key), (ticket.generation, flight.clone()));
-        Lookup::Lead(flight, ticket)
     }
 
-    /// Takes a load that has ended off the list, unless a newer one has taken its place.
-    pub(super) fn land(&self, key: &[u8], ticket: Ticket) {
+    /// Takes a load that has ended off the list, and gives the one that waits for its end.
+    pub(super) fn land(&self, key: &[u8], flight: &Flight) -> Option<(Flight, Ticket)> {
         let mut stripe = self.at(self.index(key)).lock();
-        if stripe.flights.get(key).is_some_and(|(generation, _)| *generation == ticket.generation) {
-            stripe.flights.remove(key);
+        let ticket = stripe.ticket();
+        let next = flight.take_next();
+        let replaced = stripe.flights.get(key).is_some_and(|(_, current)| !current.is(flight));
+        if !replaced {
+            match &next {
+                Some(next) => {
+                    stripe
+                        .flights
+                        .insert(Bytes::copy_from_slice(key), (ticket.generation, next.clone()));
+                }
+                None => {
+                    stripe.flights.remove(key);
+                }
+            }
         }
+        next.map(|next| (next, ticket))
     }
 }
 

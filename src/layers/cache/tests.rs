@@ -203,6 +203,32 @@ async fn a_load_that_began_during_a_write_is_not_kept() {
 }
 
 #[tokio::test]
+async fn during_a_write_a_reader_waits_for_a_load_that_begins_after_it_asked() {
+    let (cache, _) = cached(CacheConfig::default());
+    let _ = cache.put("k", "old").await.unwrap();
+    cache.0.inner.writes.shut();
+    let mut write = tokio_test::task::spawn(cache.put("k", "new"));
+    tokio_test::assert_pending!(write.poll());
+    settle().await;
+    cache.0.inner.reads.shut();
+    let mut early = tokio_test::task::spawn(cache.get(b"k"));
+    tokio_test::assert_pending!(early.poll());
+    settle().await;
+    // The write has taken effect below, and is not acknowledged yet.
+    let _ = cache.0.inner.memory.put("k", "new").await.unwrap();
+    let mut late = [0; 3].map(|_| tokio_test::task::spawn(cache.get(b"k")));
+    late.iter_mut().for_each(|late| tokio_test::assert_pending!(late.poll()));
+    settle().await;
+    assert_eq!(asked(&cache), 1, "one load at a time");
+    cache.0.inner.reads.open();
+    assert_eq!(early.into_inner().await.unwrap(), Some("old".into()));
+    for late in late {
+        assert_eq!(late.into_inner().await.unwrap(), Some("new".into()));
+    }
+    assert_eq!(asked(&cache), 2);
+}
+
+#[tokio::test]
 async fn a_bulk_load_that_a_write_overtook_is_not_kept() {
     let (cache, _) = cached(CacheConfig::default());
     let _ = cache.put("k", "old").await.unwrap();
