@@ -1,6 +1,6 @@
 //! `copy`.
 
-use crate::folder::{Folder, PLAIN};
+use crate::folder::Folder;
 
 const TWO: &str = "stores:\n  one: { backend: { rocksdb: { path: one } } }\n  \
                    two: { backend: { rocksdb: { path: two } } }\ndefault: one\n";

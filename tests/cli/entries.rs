@@ -22,6 +22,17 @@ fn what_is_put_is_got_as_it_is() {
 }
 
 #[test]
+fn a_pipe_may_come_from_the_same_store() {
+    let folder = Folder::new(PLAIN);
+    folder.run(&["put", "a", "one"]).ok();
+    let mut get = folder.command(&["get", "a"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let output = folder.command(&["put", "b"]).stdin(get.stdout.take().unwrap()).output().unwrap();
+    assert!(get.wait().unwrap().success());
+    Ran::new(&["put", "b"], output).ok();
+    assert_eq!(folder.entries(), ["a=one", "b=one"]);
+}
+
+#[test]
 fn a_missing_key_says_so_and_fails() {
     let folder = Folder::new(PLAIN);
     let ran = folder.run(&["get", "nobody"]).fails();

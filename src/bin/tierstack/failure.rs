@@ -54,7 +54,7 @@ impl Failure {
         self
     }
 
-    /// Adds what failed afterwards.
+    /// Adds what failed afterwards; one line of it is printed.
     pub(crate) fn also(mut self, other: Self) -> Self {
         self.also.push(other);
         self
@@ -86,17 +86,22 @@ impl fmt::Display for Failure {
         if !place.is_empty() {
             writeln!(f, "  where: {}", place.join(", "))?;
         }
-        let mut cause = self.error.source();
-        while let Some(error) = cause {
-            writeln!(f, "  caused by: {error}")?;
-            cause = error.source();
-        }
+        causes(&self.error).try_for_each(|cause| writeln!(f, "  caused by: {cause}"))?;
         let general = advice(&self.error).into_iter();
         for next in general.chain(self.next.iter().map(String::as_str)) {
             writeln!(f, "  next: {next}")?;
         }
-        self.also.iter().try_for_each(|also| write!(f, "{also}"))
+        for also in &self.also {
+            write!(f, "  also: {}", also.error.message())?;
+            causes(&also.error).try_for_each(|cause| write!(f, ": {cause}"))?;
+            writeln!(f)?;
+        }
+        Ok(())
     }
+}
+
+fn causes(error: &Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(error.source(), |cause| (*cause).source())
 }
 
 /// What to do about an error, as its kind asks. A message about wrong input or a wrong setting says
@@ -134,8 +139,8 @@ mod tests {
         assert_eq!(
             text,
             "error: the batch was not written\n  where: rocksdb, write\n  caused by: No space left \
-             on device\n  next: free space or raise the limit\nerror: a worker \
-             panicked\n  next: this is a defect of tierstack: please report it\n"
+             on device\n  next: free space or raise the limit\n  also: a worker \
+             panicked\n"
         );
     }
 

@@ -63,12 +63,14 @@ pub(crate) async fn put(args: Put, stop: &Stop) -> Outcome {
         Some(base64) => (key(None, Some(base64))?, args.first),
         None => (key(args.first, None)?, args.second),
     };
+    // Asked for before the store is opened, so that a pipe may come from the same store.
+    session::check(&args.store)?;
+    let bytes = match value {
+        Some(text) if text != "-" => Bytes::from(text),
+        _ => stop.or(standard_input()).await?,
+    };
     let expires_at = args.expires_in.map(|span| SystemClock.now() + span.0);
     session::with(&args.store, stop, async |store: &Arc<dyn Store>| {
-        let bytes = match value {
-            Some(text) if text != "-" => Bytes::from(text),
-            _ => stop.or(standard_input()).await?,
-        };
         let value = Value { bytes, expires_at };
         stop.or(async { Ok(store.put(key, value).await?.durable().await?) }).await
     })

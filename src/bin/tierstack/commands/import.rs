@@ -221,11 +221,16 @@ async fn write_all(
         }
     };
     let flushed = store.flush().await;
+    let promised = store.profile().guarantees;
+    let needs_flush = promised.durability < promised.durability_after_flush;
+    let kept = |failure: Failure| failure.next(is_in(imported)).next(source.resume(imported));
     match (end, flushed) {
         (None, Ok(())) => Ok(imported),
-        (Some(failure), Ok(())) => Err(failure.next(is_in(imported)).next(source.resume(imported))),
+        (Some(failure), Ok(())) => Err(kept(failure)),
+        // What was acknowledged is as durable as it gets, with or without the flush.
+        (Some(failure), Err(_)) if !needs_flush => Err(kept(failure)),
         (None, Err(error)) => Err(not_flushed(error, source)),
-        (Some(failure), Err(error)) => Err(failure.also(not_flushed(error, source))),
+        (Some(failure), Err(error)) => Err(not_flushed(error, source).also(failure)),
     }
 }
 
