@@ -214,13 +214,22 @@ pub(crate) struct Rewrite {
 #[derive(Subcommand)]
 pub(crate) enum Backup {
     /// Take a backup now
-    Run(BackupArgs),
+    Run(BackupRun),
     /// List what can be restored
     List(BackupArgs),
     /// Read every byte of the backups and check it
     Verify(BackupArgs),
     /// Restore into an empty store
     Restore(Restore),
+}
+
+#[derive(Group)]
+pub(crate) struct BackupRun {
+    #[command(flatten)]
+    pub(crate) args: BackupArgs,
+    /// Upload everything, sharing nothing with earlier backups: after `verify` found damage
+    #[arg(long)]
+    pub(crate) whole: bool,
 }
 
 #[derive(Group)]
@@ -244,14 +253,20 @@ pub(crate) struct Restore {
     #[arg(long, value_name = "NAME")]
     pub(crate) into_store: Option<String>,
     /// The moment to restore, as RFC 3339 [default: the latest]
-    #[arg(long, value_name = "TIME", conflicts_with = "seq")]
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["seq", "base"])]
     pub(crate) at: Option<Timestamp>,
     /// The sequence number to restore
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with = "base")]
     pub(crate) seq: Option<u64>,
+    /// The backup to restore, by its name in `backup list`
+    #[arg(long, value_name = "ID")]
+    pub(crate) base: Option<String>,
     /// Only keys that begin with this
     #[arg(long)]
     pub(crate) prefix: Option<String>,
+    /// Go on with a restore that was cut off
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) resume: bool,
     /// Print the plan and write nothing
     #[arg(long)]
     pub(crate) dry_run: bool,

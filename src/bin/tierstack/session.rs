@@ -56,3 +56,19 @@ pub(crate) async fn moment(store: &Arc<dyn Store>) -> Outcome<Arc<dyn Read>> {
         Ok(Arc::clone(store) as Arc<dyn Read>)
     }
 }
+
+/// Layers that stand between what a user reads and what the backend holds. A backup holds the latter, so
+/// it is restored below all of them.
+const ABOVE: [&str; 6] = ["cache", "compress", "encrypt", "expire", "write_back", "backup"];
+
+/// Opens the part of a stack that stores what it is given as it is.
+pub(crate) async fn open_stored(args: &StoreArgs) -> Outcome<Stack> {
+    let checked = check(args)?;
+    let options = OpenOptions::default();
+    let levels = checked.profile().levels().map(|level| level.name.to_string());
+    let innermost = levels.filter(|name| ABOVE.contains(&name.as_str())).last();
+    Ok(match innermost {
+        Some(layer) => checked.open_below(&layer, &options).await?,
+        None => checked.open(&options).await?,
+    })
+}
