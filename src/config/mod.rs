@@ -28,6 +28,7 @@
 mod explain;
 mod registry;
 mod schema;
+mod strict;
 mod tree;
 
 use std::collections::BTreeMap;
@@ -139,10 +140,8 @@ impl Config {
                 &"the file is empty; it names at least one store under `stores`, such as `stores: { main: { backend: memory } }`",
             ));
         }
-        let config: Self = serde_path_to_error::deserialize(&tree).map_err(|error| {
-            let at = explain::join("", error.path());
-            let what = explain::explain(&error.inner().to_string());
-            if at.is_empty() { refuse(&what) } else { refuse(&format_args!("{at}: {what}")) }
+        let config: Self = strict::typed("", &tree).map_err(|(path, what)| {
+            if path.is_empty() { refuse(&what) } else { refuse(&format_args!("{path}: {what}")) }
         })?;
         config.check_names().map_err(|what| refuse(&what))?;
         Ok(Self { origin, ..config })

@@ -10,7 +10,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::explain;
+use super::{explain, strict};
 use crate::error::{Error, Result};
 use crate::layer::{BackendConfig, Context, LayerConfig, StackLayer, Zone};
 use crate::store::Store;
@@ -266,10 +266,8 @@ impl fmt::Debug for Registry {
 
 /// The settings as their type. The message of an error begins with the path.
 fn typed<C: DeserializeOwned + JsonSchema>(path: &str, settings: &Value) -> Result<C> {
-    let config: C = serde_path_to_error::deserialize(settings).map_err(|error| {
-        let at = explain::join(path, error.path());
-        Error::config(format!("{at}: {}", explain::explain(&error.inner().to_string())))
-    })?;
+    let config: C = strict::typed(path, settings)
+        .map_err(|(path, what)| Error::config(format!("{path}: {what}")))?;
     if let (Some(known), Some(given)) = (strict_properties::<C>(), settings.as_object()) {
         let known = || known.iter().map(String::as_str);
         if let Some(name) = given.keys().find(|name| known().all(|known| known != *name)) {

@@ -123,7 +123,8 @@ fn choices(
     if !bare.is_empty() {
         forms.insert(0, json!({ "type": "string", "enum": bare }));
     }
-    json!({ "oneOf": forms })
+    // An empty `oneOf` is not a schema; nothing is taken.
+    if forms.is_empty() { json!(false) } else { json!({ "oneOf": forms }) }
 }
 
 /// The description of settings; and says in the schema of those that are open for any name what the

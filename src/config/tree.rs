@@ -95,7 +95,9 @@ fn yaml(text: &str) -> Result<Value, SyntaxError> {
     })
     .map_err(|error| {
         let at = error.location().map(|at| (at.line() as usize, at.column() as usize));
-        SyntaxError { at, message: one_line(&error.without_snippet().to_string()) }
+        let message = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
+        let message = message.split(" at line ").next().unwrap_or_default();
+        SyntaxError { at, message: unquote(message, text) }
     })
 }
 
@@ -124,6 +126,20 @@ fn position(text: &str, byte: usize) -> (usize, usize) {
     let line = before.matches('\n').count() + 1;
     let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
     (line, column)
+}
+
+/// The message without what it quotes of the text: a secret that begins with `!`, `*` or `&` is a tag, an
+/// alias or an anchor to the parser, which names it.
+fn unquote(message: &str, text: &str) -> String {
+    let words = message.split_whitespace().map(|word| {
+        let bare = word.trim_matches(|c: char| !c.is_alphanumeric());
+        if bare.len() > 2 && text.contains(bare) {
+            word.replace(bare, "…")
+        } else {
+            word.to_owned()
+        }
+    });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 fn one_line(message: &str) -> String {

@@ -3,6 +3,7 @@
 //! The only module that knows every layer and backend.
 
 mod check;
+mod promises;
 mod render;
 
 use std::fmt;

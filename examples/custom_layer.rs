@@ -1,0 +1,151 @@
+//! A layer of one's own, used from a config file.
+//!
+//! `protect: { prefix: "system/" }` refuses writes to keys that begin with the prefix. It is one
+//! settings type, one `tower` layer, and one store that decides about every operation; registered
+//! under its name it is drawn, checked, and described in the JSON Schema like the built-in ones.
+//!
+//! Run with `cargo run --example custom_layer`.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use tierstack::config::{Config, Format, Registry};
+use tierstack::{
+    Batch, Commit, Context, Error, ErrorKind, Layer, LayerConfig, OpenOptions, Pages, Profile,
+    Read, Reply, Result, Scan, Stack, StackLayer, Store, StoreExt, Usage, Value, Zone,
+};
+
+/// Refuses writes to keys that begin with a prefix.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ProtectConfig {
+    /// The prefix of the keys that stay as they are.
+    prefix: String,
+}
+
+#[async_trait]
+impl LayerConfig for ProtectConfig {
+    const NAME: &'static str = "protect";
+    /// It only watches what passes, so it may stand anywhere.
+    const ZONE: Zone = Zone::Guard;
+
+    fn profile(&self, below: Profile) -> Result<Profile> {
+        if self.prefix.is_empty() {
+            return Err(Error::config(
+                "prefix: it is empty; use `read_only` to refuse every write",
+            ));
+        }
+        Ok(Profile::layer(Self::NAME, below)
+            .note(format!("Writes to keys that begin with '{}' are refused.", self.prefix)))
+    }
+
+    async fn open(&self, _context: &Context) -> Result<Arc<dyn StackLayer>> {
+        Ok(Arc::new(ProtectLayer { config: self.clone() }))
+    }
+}
+
+/// What wraps a store. It would own a connection or a counter, if the layer had one.
+#[derive(Clone, Debug)]
+struct ProtectLayer {
+    config: ProtectConfig,
+}
+
+impl<S> Layer<S> for ProtectLayer {
+    type Service = Protect<S>;
+
+    fn layer(&self, inner: S) -> Protect<S> {
+        Protect { inner, config: self.config.clone() }
+    }
+}
+
+/// A store whose keys under a prefix cannot be written.
+#[derive(Clone, Debug)]
+struct Protect<S> {
+    inner: S,
+    config: ProtectConfig,
+}
+
+impl<S: Read> Read for Protect<S> {
+    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
+        self.inner.get(key)
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
+        self.inner.get_many(keys)
+    }
+
+    fn scan(&self, scan: Scan) -> Pages<'_> {
+        self.inner.scan(scan)
+    }
+}
+
+#[async_trait]
+impl<S: Store> Store for Protect<S> {
+    async fn write(&self, batch: Batch) -> Result<Commit> {
+        // The whole batch or nothing of it: the check comes before the store below sees any.
+        let refused =
+            batch.ops().iter().find(|op| op.key().starts_with(self.config.prefix.as_bytes()));
+        match refused {
+            Some(op) => Err(Error::new(ErrorKind::Access, "keys under this prefix are protected")
+                .with_layer(ProtectConfig::NAME)
+                .with_key(op.key())),
+            None => self.inner.write(batch).await,
+        }
+    }
+
+    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
+        self.inner.snapshot().await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.inner.flush().await
+    }
+
+    async fn compact(&self) -> Result<()> {
+        self.inner.compact().await
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        self.inner.usage().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
+
+    fn profile(&self) -> Profile {
+        let below = self.inner.profile();
+        // The settings were accepted when the layer was opened, over the same store.
+        self.config.profile(below.clone()).unwrap_or(below)
+    }
+}
+
+/// A config file that names the layer.
+const CONFIG: &str = r#"
+stores:
+  settings:
+    layers:
+      - protect: { prefix: "system/" }
+    backend: memory
+"#;
+
+/// Public so that the tests run it.
+#[tokio::main]
+pub async fn main() -> Result<()> {
+    let mut registry = Registry::standard();
+    registry.layer::<ProtectConfig>()?;
+
+    let config = Config::parse(CONFIG, Format::Yaml, "tierstack.yaml")?;
+    println!("{}", Stack::check(&config, None, &registry)?);
+
+    let stack = Stack::open(&config, None, &registry, &OpenOptions::default()).await?;
+    stack.put("theme", "dark").await?.durable().await?;
+    let refused = stack.put("system/version", "2").await.unwrap_err();
+    println!("{refused}");
+    assert_eq!(refused.kind(), ErrorKind::Access);
+    assert_eq!(stack.get(b"system/version").await?, None);
+    stack.close().await
+}

@@ -1,0 +1,266 @@
+//! Guarantees as sentences. One sentence per aspect, so that what a layer changes is what differs from
+//! the sentence of the level below.
+
+use std::time::Duration;
+
+use crate::types::units::ByteSize;
+use crate::types::{Durability, Freshness, Place, Profile};
+
+/// One thing that a stack promises.
+#[derive(Clone, Copy)]
+pub(super) struct Aspect {
+    /// One or two words, as in the table and, with `_`, in JSON.
+    pub(super) name: &'static str,
+    /// The promise as whole sentences.
+    pub(super) say: fn(&Profile) -> String,
+}
+
+/// The aspect that `sealed: required` is about.
+pub(super) const AT_REST: &str = "at rest";
+
+/// Every aspect, in the order in which a person asks.
+pub(super) const ASPECTS: [Aspect; 8] = [
+    Aspect { name: "writes", say: writes },
+    Aspect { name: "batches", say: batches },
+    Aspect { name: "reads", say: reads },
+    Aspect { name: "scans", say: scans },
+    Aspect { name: "expiry", say: expiry },
+    Aspect { name: AT_REST, say: at_rest },
+    Aspect { name: "recovery", say: recovery },
+    Aspect { name: "limits", say: limits },
+];
+
+impl Aspect {
+    /// What a level says of this aspect, unless the level below says the same.
+    pub(super) fn change(self, level: &Profile) -> Option<String> {
+        let said = (self.say)(level);
+        let below = level.below.as_deref().map(self.say);
+        (below.as_ref() != Some(&said)).then_some(said)
+    }
+}
+
+fn writes(profile: &Profile) -> String {
+    let promised = &profile.guarantees;
+    if !promised.writable {
+        return "Writes are refused: the stack only reads.".to_owned();
+    }
+    let after_flush = promised.durability_after_flush;
+    match (promised.durability, after_flush > promised.durability) {
+        (Durability::Nothing, false) => {
+            "An acknowledged write is in memory only: it is gone when the process ends.".to_owned()
+        }
+        (Durability::Nothing, true) => format!(
+            "An acknowledged write is in memory, and gone when the process ends, until `flush` returns; then it survives {after_flush}."
+        ),
+        (now, false) => format!("An acknowledged write survives {now}."),
+        (now, true) => format!(
+            "An acknowledged write survives {now}; once `flush` has returned, {after_flush} too."
+        ),
+    }
+}
+
+fn batches(profile: &Profile) -> String {
+    match profile.guarantees {
+        ref promised if !promised.writable => "None: writes are refused.".to_owned(),
+        ref promised if promised.atomic_batches => {
+            "A batch is applied wholly or not at all.".to_owned()
+        }
+        _ => "A batch of more than one operation is refused, as it could be applied in part."
+            .to_owned(),
+    }
+}
+
+fn reads(profile: &Profile) -> String {
+    let others = match profile.guarantees.freshness {
+        Freshness::Exclusive => "Nobody else can write while it is open.".to_owned(),
+        Freshness::Immediate => "What others write is seen at once.".to_owned(),
+        Freshness::Within(delay) => {
+            format!("What others write is seen after at most {}.", words(delay))
+        }
+        Freshness::Unbounded => "What others write may never be seen.".to_owned(),
+    };
+    format!("Never older than the last write acknowledged through this stack. {others}")
+}
+
+fn scans(profile: &Profile) -> String {
+    match (profile.guarantees.ordered_scans, profile.guarantees.snapshots) {
+        (true, true) => "In key order, forward and reverse. A snapshot shows one moment.",
+        (true, false) => "In key order, forward and reverse. No snapshots.",
+        (false, true) => "None. A snapshot shows one moment.",
+        (false, false) => "None, and no snapshots.",
+    }
+    .to_owned()
+}
+
+fn expiry(profile: &Profile) -> String {
+    if profile.guarantees.expiry {
+        "An entry can carry an expiry.".to_owned()
+    } else {
+        "None: an entry with an expiry is refused. The layer `expire` adds it.".to_owned()
+    }
+}
+
+fn at_rest(profile: &Profile) -> String {
+    let places = &profile.guarantees.places;
+    let (sealed, plain): (Vec<&Place>, Vec<&Place>) = places.iter().partition(|place| place.sealed);
+    match (sealed.is_empty(), plain.is_empty()) {
+        (true, true) => "Nothing comes to rest on a disk or elsewhere.".to_owned(),
+        (true, false) => format!("Values are plain in {}.", list(&plain)),
+        (false, true) => format!(
+            "Values are sealed{} wherever they rest: {}. Keys are plain.",
+            sealers(profile),
+            list(&sealed)
+        ),
+        (false, false) => format!(
+            "Values are sealed{} in {}, but plain in {}. Keys are plain.",
+            sealers(profile),
+            list(&sealed),
+            list(&plain)
+        ),
+    }
+}
+
+/// The levels at which a place becomes sealed that is plain for the level below.
+fn sealers(profile: &Profile) -> String {
+    let seals = |level: &&Profile| {
+        level.below.as_deref().is_some_and(|below| {
+            let plain = below.guarantees.places.iter().filter(|place| !place.sealed);
+            let sealed = &level.guarantees.places;
+            plain.into_iter().any(|was| {
+                sealed.iter().any(|is| is.sealed && is.name == was.name && is.what == was.what)
+            })
+        })
+    };
+    let names: Vec<_> =
+        profile.levels().filter(seals).map(|level| format!("`{}`", level.name)).collect();
+    if names.is_empty() { String::new() } else { format!(" by {}", names.join(" and ")) }
+}
+
+fn list(places: &[&Place]) -> String {
+    let names: Vec<_> =
+        places.iter().map(|place| format!("{} ({})", place.name, place.what)).collect();
+    names.join(", ")
+}
+
+fn recovery(profile: &Profile) -> String {
+    let Some(recovery) = profile.guarantees.recovery else {
+        return "None: without a backup, what is lost stays lost.".to_owned();
+    };
+    let lost = match recovery.lag {
+        Some(lag) => format!("If the store is lost, so are at most its last {} of writes.", words(lag)),
+        None => "If the store is lost, so is what was written since the last backup; backups are taken by hand.".to_owned(),
+    };
+    let window = match recovery.window {
+        Some(window) => format!("Any moment of the last {} can be restored.", words(window)),
+        None => "Each backup that is kept can be restored.".to_owned(),
+    };
+    format!("{lost} {window}")
+}
+
+fn limits(profile: &Profile) -> String {
+    let limits = &profile.guarantees.limits;
+    let mut bounded = vec![format!("Keys up to {}", ByteSize(limits.key_bytes as u64))];
+    let mut free = Vec::new();
+    match limits.value_bytes {
+        Some(bytes) => bounded.push(format!("values up to {}", ByteSize(bytes))),
+        None => free.push("values"),
+    }
+    match limits.batch_ops {
+        Some(ops) => bounded.push(format!("batches up to {ops} operations")),
+        None => free.push("batches"),
+    }
+    let bounded = bounded.join(", ");
+    match free.as_slice() {
+        [] => format!("{bounded}."),
+        free => format!("{bounded}; {} as large as memory allows.", free.join(" and ")),
+    }
+}
+
+/// A duration as a person says it: in the largest unit that is exact.
+fn words(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    if duration.subsec_nanos() != 0 || seconds == 0 {
+        return humantime::format_duration(duration).to_string();
+    }
+    let units = [("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1)];
+    let exact = units.into_iter().find(|(_, size)| seconds.is_multiple_of(*size));
+    // Every whole number of seconds is a multiple of one.
+    let (unit, size) = exact.unwrap_or(("second", 1));
+    match seconds / size {
+        1 => unit.to_owned(),
+        count => format!("{count} {unit}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backends::MemoryConfig;
+    use crate::layer::BackendConfig;
+    use crate::types::Recovery;
+
+    fn memory() -> Profile {
+        MemoryConfig::default().profile().unwrap()
+    }
+
+    #[test]
+    fn a_level_that_changes_nothing_says_nothing() {
+        let level = Profile::layer("quiet", memory());
+        assert!(ASPECTS.iter().all(|aspect| aspect.change(&level).is_none()));
+        assert!(ASPECTS.iter().all(|aspect| aspect.change(&memory()).is_some()));
+    }
+
+    #[test]
+    fn the_level_that_seals_is_named() {
+        let place =
+            |name: &'static str, sealed| Place { name: name.into(), what: "folder".into(), sealed };
+        let plain = memory().changed(|promised| promised.places = vec![place("disk", false)]);
+        assert_eq!(at_rest(&plain), "Values are plain in disk (folder).");
+        let sealed = Profile::layer("encrypt", plain)
+            .changed(|promised| promised.places = vec![place("disk", true)]);
+        assert_eq!(
+            at_rest(&sealed),
+            "Values are sealed by `encrypt` wherever they rest: disk (folder). Keys are plain."
+        );
+        let mixed = Profile::layer("tier", sealed)
+            .changed(|promised| promised.places.push(place("tier", false)));
+        assert_eq!(
+            at_rest(&mixed),
+            "Values are sealed by `encrypt` in disk (folder), but plain in tier (folder). Keys are plain."
+        );
+    }
+
+    #[test]
+    fn every_durability_and_recovery_has_its_words() {
+        let write = |now, after| {
+            writes(&memory().changed(|promised| {
+                promised.durability = now;
+                promised.durability_after_flush = after;
+            }))
+        };
+        assert_eq!(
+            write(Durability::PowerCut, Durability::PowerCut),
+            "An acknowledged write survives a power cut."
+        );
+        assert_eq!(
+            write(Durability::ProcessCrash, Durability::PowerCut),
+            "An acknowledged write survives a process crash; once `flush` has returned, a power cut too."
+        );
+        let recover = |lag, window| {
+            recovery(&memory().changed(|p| p.recovery = Some(Recovery { lag, window })))
+        };
+        let day = Duration::from_secs(86_400);
+        assert!(recover(Some(day), Some(7 * day)).contains("its last day of writes"));
+        assert!(recover(Some(day), Some(7 * day)).contains("last 7 days"));
+        assert!(recover(None, None).contains("by hand"));
+    }
+
+    #[test]
+    fn durations_are_said_in_the_largest_exact_unit() {
+        let say = |ms| words(Duration::from_millis(ms));
+        assert_eq!(
+            [say(600_000), say(90_000), say(1_500), say(3_600_000), say(0)],
+            ["10 minutes", "90 seconds", "1s 500ms", "hour", "0s"]
+        );
+    }
+}

@@ -1,0 +1,349 @@
+//! What a config may say, what is refused, and with which words.
+
+#![cfg(feature = "config")]
+
+#[allow(unreachable_pub, reason = "it is a program of its own")]
+#[path = "../examples/custom_layer.rs"]
+mod custom_layer;
+mod toys;
+
+use std::path::Path;
+
+use tierstack::backends::MemoryConfig;
+use tierstack::config::{Config, Format, Registry};
+use tierstack::{Error, ErrorKind, OpenOptions, Read, Stack, StoreExt};
+use toys::{DISKS, RecordConfig, ShrinkConfig, registry};
+
+fn yaml(text: &str) -> Result<Config, Error> {
+    Config::parse(text, Format::Yaml, "conf/tierstack.yaml")
+}
+
+/// The error of parsing or of checking every store.
+fn refused(text: &str) -> String {
+    let checked = yaml(text).and_then(|config| Stack::check_all(&config, &registry()));
+    let error = checked.expect_err(text);
+    assert_eq!(error.kind(), ErrorKind::Config);
+    error.to_string()
+}
+
+const FULL: &str = "
+stores:
+  orders:
+    sealed: required
+    layers:
+      - hold: { capacity: 256MiB, ttl: 10m }
+      - watch
+      - shrink:
+      - seal: { keys: { env: PATH } }
+      - watch: { loud: true }
+      - record: { to: ./backups, keep: { daily: 30 } }
+    backend:
+      disk: { path: ./data }
+";
+
+#[test]
+fn the_three_formats_say_the_same() {
+    let toml = r#"
+        [stores.orders]
+        sealed = "required"
+        layers = [
+            { hold = { capacity = "256MiB", ttl = "10m" } },
+            "watch",
+            { shrink = {} },
+            { seal = { keys = { env = "PATH" } } },
+            { watch = { loud = true } },
+            { record = { to = "./backups", keep = { daily = 30 } } },
+        ]
+        backend.disk.path = "./data"
+    "#;
+    let json = r#"{ "stores": { "orders": {
+        "sealed": "required",
+        "layers": [
+            { "hold": { "capacity": "256MiB", "ttl": "10m" } },
+            "watch",
+            { "shrink": null },
+            { "seal": { "keys": { "env": "PATH" } } },
+            { "watch": { "loud": true } },
+            { "record": { "to": "./backups", "keep": { "daily": 30 } } }
+        ],
+        "backend": { "disk": { "path": "./data" } }
+    } } }"#;
+    let facts = |text, format| {
+        let config = Config::parse(text, format, "a").unwrap();
+        let store = &config.stores["orders"];
+        assert_eq!(store.layers.len(), 6);
+        let checked = Stack::check(&config, None, &registry()).unwrap();
+        (store.layers.clone(), store.backend.clone(), checked.to_string())
+    };
+    let from_yaml = facts(FULL, Format::Yaml);
+    assert_eq!(from_yaml, facts(toml, Format::Toml));
+    assert_eq!(from_yaml, facts(json, Format::Json));
+}
+
+#[tokio::test]
+async fn a_running_stack_promises_what_was_checked() {
+    let config = yaml(FULL).unwrap();
+    let stack = Stack::open(&config, None, &registry(), &OpenOptions::default()).await.unwrap();
+    assert_eq!(stack.profile(), *stack.checked().profile());
+    assert_eq!(stack.name(), "orders");
+    stack.put("k", "v").await.unwrap().durable().await.unwrap();
+    assert_eq!(stack.store().get(b"k").await.unwrap(), Some("v".into()));
+    stack.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_below_a_layer_can_be_opened_alone_with_its_settings() {
+    let config = yaml(FULL).unwrap();
+    let options = OpenOptions::default();
+    let stack = Stack::open_below(&config, None, "record", &registry(), &options).await.unwrap();
+    assert_eq!(stack.profile().to_string(), "disk");
+    assert_eq!(stack.checked().layer_config::<RecordConfig>().unwrap().keep.daily, 30);
+    let context = stack.checked().layer_context("record", &options).unwrap();
+    assert_eq!(context.folder, Path::new("conf"));
+    stack.close().await.unwrap();
+
+    let stack = Stack::open_below(&config, None, "shrink", &registry(), &options).await.unwrap();
+    assert_eq!(stack.profile().to_string(), "seal(watch(record(disk)))");
+    stack.close().await.unwrap();
+
+    let error = Stack::open_below(&config, None, "loose", &registry(), &options).await.unwrap_err();
+    assert!(error.to_string().contains("no layer 'loose'"), "{error}");
+}
+
+#[tokio::test]
+async fn what_was_opened_is_closed_when_a_layer_fails() {
+    let text = "
+stores:
+  orders:
+    layers: [ watch, broken, shrink ]
+    backend: { disk: { path: broken } }
+";
+    let config = yaml(text).unwrap();
+    let opened = Stack::open(&config, None, &registry(), &OpenOptions::default()).await;
+    let error = opened.unwrap_err();
+    assert_eq!(DISKS.lock().unwrap()[Path::new("conf/broken")], ["opened", "closed"]);
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    let text = error.to_string();
+    assert!(
+        text.contains("conf/tierstack.yaml: stores.orders.layers[1].broken: it never opens"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_missing_secret_names_the_variable_and_the_place() {
+    let text = FULL.replace("env: PATH", "env: TIERSTACK_NOT_SET");
+    let config = yaml(&text).unwrap();
+    Stack::check(&config, None, &registry()).expect("checking needs no secret");
+    let error = Stack::open(&config, None, &registry(), &OpenOptions::default()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    let text = error.to_string();
+    assert!(text.contains("stores.orders.layers[3].seal"), "{text}");
+    assert!(text.contains("TIERSTACK_NOT_SET"), "{text}");
+}
+
+#[test]
+fn a_secret_that_stands_in_the_config_is_never_printed() {
+    for text in [
+        FULL.replace("keys: { env: PATH }", "keys: hunter2"),
+        FULL.replace("keys: { env: PATH }", "keys: [ hunter2 ]"),
+        FULL.replace("keys: { env: PATH }", "keys: { hunter2: hunter2 }"),
+        FULL.replace("keys: { env: PATH }", "keys: { hunter2 }"),
+        FULL.replace("keys: { env: PATH }", "keys: { env: PATH, file: hunter2 }"),
+        FULL.replace("{ keys: { env: PATH } }", "hunter2"),
+        FULL.replace("{ keys: { env: PATH } }", "[ hunter2 ]"),
+        FULL.replace("{ loud: true }", "hunter2"),
+        FULL.replace("loud: true", "loud: hunter2"),
+        FULL.replace("daily: 30", "daily: hunter2"),
+        FULL.replace("{ daily: 30 }", "hunter2"),
+        FULL.replace("sealed: required", "sealed: hunter2"),
+        FULL.replace("- shrink:", "- shrink: { codec: hunter2 }"),
+        // Damaged around the secret: what the parsers themselves say.
+        FULL.replace("keys: { env: PATH }", "keys: hunter2 }"),
+        FULL.replace("keys: { env: PATH }", "keys: \"hunter2"),
+        FULL.replace("keys: { env: PATH }", "keys: !hunter2 x"),
+        FULL.replace("keys: { env: PATH }", "keys: *hunter2"),
+        FULL.replace("keys: { env: PATH }", "keys: \"hunter2\\q\""),
+        FULL.replace("keys: { env: PATH }", "keys: !!int hunter2"),
+        FULL.replace("keys: { env: PATH }", "<<: hunter2"),
+    ] {
+        let error = yaml(&text).and_then(|config| {
+            let printed = format!("{config:?}");
+            assert!(!printed.contains("hunter2"), "{printed}");
+            Stack::check(&config, None, &registry())
+        });
+        let error = error.expect_err(&text);
+        let printed = format!("{error} {error:?}");
+        println!("{error}");
+        assert!(!printed.contains("hunter2"), "{printed}");
+    }
+    for (format, text) in [
+        (Format::Toml, "stores = 1\nkeys = \"hunter2\nx"),
+        (Format::Toml, "keys = hunter2"),
+        (Format::Json, "{ \"keys\": hunter2 }"),
+        (Format::Json, "{ \"keys\": \"hunter2 }"),
+        (Format::Json, "{ \"stores\": \"hunter2\" }"),
+        (Format::Toml, "stores = \"hunter2\""),
+    ] {
+        let error = Config::parse(text, format, "a").unwrap_err();
+        let printed = format!("{error} {error:?}");
+        println!("{error}");
+        assert!(!printed.contains("hunter2"), "{printed}");
+    }
+}
+
+#[test]
+fn an_example_of_each_format_is_what_this_build_can_run_or_says_what_it_lacks() {
+    let mut formats = Vec::new();
+    for entry in std::fs::read_dir("examples").unwrap() {
+        let path = entry.unwrap().path();
+        if Format::of(&path).is_err() {
+            continue;
+        }
+        formats.push(Format::of(&path).unwrap());
+        let config = Config::load(&path).unwrap();
+        match Stack::check_all(&config, &Registry::standard()) {
+            Ok(checked) => assert!(!checked.is_empty()),
+            // Of the light build: the example needs a layer or backend that is not in it.
+            Err(error) => assert!(error.to_string().contains("cargo feature"), "{error}"),
+        }
+    }
+    for format in [Format::Yaml, Format::Toml, Format::Json] {
+        assert!(formats.contains(&format), "no example in {format:?}");
+    }
+}
+
+#[test]
+fn the_example_of_a_layer_of_ones_own_runs() {
+    custom_layer::main().unwrap();
+}
+
+#[test]
+fn a_name_is_registered_once() {
+    let mut registry = registry();
+    let error = registry.layer::<ShrinkConfig>().unwrap_err();
+    assert!(error.to_string().contains("'shrink'"), "{error}");
+    let error = registry.backend::<MemoryConfig>().unwrap_err();
+    assert!(error.to_string().contains("'memory'"), "{error}");
+}
+
+#[test]
+fn a_missing_file_says_how_to_write_one() {
+    let error = Config::load("no/such/tierstack.yaml").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    let text = error.to_string();
+    for part in ["no/such/tierstack.yaml", "quickstart.yaml", "tierstack schema", "--config"] {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[test]
+fn a_file_is_read_by_its_extension_and_only_if_it_is_a_config() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.ini");
+    let error = Config::load(&path).unwrap_err().to_string();
+    assert!(error.contains("a.ini") && error.contains(".yaml, .yml, .toml or .json"), "{error}");
+
+    let path = folder.path().join("a.yml");
+    std::fs::write(&path, b"stores: { \xff }").unwrap();
+    assert!(Config::load(&path).unwrap_err().to_string().contains("not text in UTF-8"));
+
+    std::fs::write(&path, vec![b'#'; Config::MAX_BYTES as usize + 1]).unwrap();
+    assert!(Config::load(&path).unwrap_err().to_string().contains("at most 1 MiB"));
+
+    std::fs::write(&path, "\u{feff}stores: { a: { backend: memory } }").unwrap();
+    assert_eq!(Config::load(&path).unwrap().folder(), folder.path());
+}
+
+#[test]
+fn stores_are_found_by_name_and_by_default() {
+    let text = "
+stores:
+  orders: { backend: memory }
+  users: { backend: memory }
+default: users
+";
+    let config = yaml(text).unwrap();
+    assert_eq!(config.store(None).unwrap().0, "users");
+    assert_eq!(config.store(Some("orders")).unwrap().0, "orders");
+    let error = config.store(Some("order")).unwrap_err().to_string();
+    assert!(error.contains("did you mean 'orders'? Allowed: orders, users"), "{error}");
+    assert!(error.contains("conf/tierstack.yaml"), "{error}");
+}
+
+#[test]
+fn the_order_is_checked_and_a_costly_one_is_priced() {
+    let text = "
+stores:
+  a:
+    layers: [ shrink, hold: { capacity: 1MiB } ]
+    backend: memory
+";
+    let checked = Stack::check(&yaml(text).unwrap(), None, &registry()).unwrap();
+    assert_eq!(checked.prices().len(), 1);
+    assert!(checked.to_string().contains("What the order of the layers costs"));
+}
+
+#[test]
+fn the_traps_of_yaml_are_closed() {
+    let with =
+        |settings: &str| format!("stores: {{ a: {{ layers: [ {settings} ], backend: memory }} }}");
+    // The country problem: `no` is text in YAML 1.2, so it is no answer to a question of yes and no.
+    for word in ["no", "on", "y", "Off"] {
+        let error = refused(&with(&format!("watch: {{ loud: {word} }}")));
+        assert!(
+            error.contains("layers[0].watch.loud: expected true or false, found text"),
+            "{error}"
+        );
+    }
+    // A billion laughs.
+    let mut bomb = String::from("a0: &a0 [x]\n");
+    for level in 1..12 {
+        let below = format!("*a{}", level - 1);
+        bomb.push_str(&format!("a{level}: &a{level} [{}]\n", [below.as_str(); 9].join(",")));
+    }
+    let error = refused(&bomb);
+    assert!(error.len() < 400 && error.contains("conf/tierstack.yaml"), "{error}");
+    // Nesting that would overflow the stack.
+    for (open, format) in
+        [("[", Format::Yaml), ("[", Format::Json), ("{a: ", Format::Yaml), ("a = [[", Format::Toml)]
+    {
+        assert!(Config::parse(&open.repeat(50_000), format, "a").is_err());
+    }
+    // Tabs, two documents, an unknown tag, an unknown anchor.
+    for text in [
+        "stores:\n\ta: { backend: memory }\n",
+        "stores: { a: { backend: memory } }\n---\nstores: {}\n",
+        "stores: !ours { a: { backend: memory } }\n",
+        "stores: *nowhere\n",
+        "stores: { a: { backend: memory }",
+    ] {
+        let error = refused(text);
+        assert!(error.contains("tierstack.yaml: line "), "{error}");
+    }
+    // Merge keys and anchors serve their purpose.
+    let text = "
+stores:
+  a: &a { layers: [ watch ], backend: memory }
+  b: { <<: *a, layers: [] }
+default: a
+";
+    let config = yaml(text).unwrap();
+    assert_eq!((config.stores["a"].layers.len(), config.stores["b"].layers.len()), (1, 0));
+}
+
+#[test]
+fn a_date_of_toml_is_text() {
+    let text =
+        "stores.a.backend = 'memory'\nstores.a.layers = [ { hold = { capacity = 2026-01-01 } } ]";
+    let config = Config::parse(text, Format::Toml, "a.toml").unwrap();
+    let error = Stack::check(&config, None, &registry()).unwrap_err().to_string();
+    assert!(error.contains("layers[0].hold.capacity: '2026-01-01' is not a size"), "{error}");
+}
+
+#[test]
+fn zz() {
+    println!("{}", Stack::check(&yaml(FULL).unwrap(), None, &registry()).unwrap());
+    let c = Stack::check(&yaml(FULL).unwrap(), None, &registry()).unwrap();
+    println!("{}", serde_json::to_string_pretty(&c).unwrap());
+}
