@@ -16,4 +16,4 @@ pub mod read_only;
 pub mod retry;
 pub mod timeout;
 #[cfg(any(feature = "compress", feature = "encrypt"))]
-mod transform;
+pub mod transform;
