@@ -1,5 +1,10 @@
-//! x
+//! `tierstack demo`: the main job on real input, with real figures.
+
+mod counters;
 mod files;
 mod replay;
-use crate::failure::{Failure, Outcome};
-pub(crate) async fn run(_: crate::args::Demo, _: &crate::stop::Stop) -> Outcome { Err(Failure::failed("x")) }
+mod setup;
+mod steps;
+mod story;
+
+pub(crate) use self::story::run;
