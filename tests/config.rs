@@ -1,6 +1,7 @@
 //! What a config may say, what is refused, and with which words.
 
 #![cfg(feature = "config")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 #[allow(unreachable_pub, reason = "it is a program of its own")]
 #[path = "../examples/custom_layer.rs"]
@@ -174,7 +175,6 @@ fn a_secret_that_stands_in_the_config_is_never_printed() {
         });
         let error = error.expect_err(&text);
         let printed = format!("{error} {error:?}");
-        println!("{error}");
         assert!(!printed.contains("hunter2"), "{printed}");
     }
     for (format, text) in [
@@ -187,7 +187,6 @@ fn a_secret_that_stands_in_the_config_is_never_printed() {
     ] {
         let error = Config::parse(text, format, "a").unwrap_err();
         let printed = format!("{error} {error:?}");
-        println!("{error}");
         assert!(!printed.contains("hunter2"), "{printed}");
     }
 }
@@ -342,8 +341,73 @@ fn a_date_of_toml_is_text() {
 }
 
 #[test]
-fn zz() {
-    println!("{}", Stack::check(&yaml(FULL).unwrap(), None, &registry()).unwrap());
-    let c = Stack::check(&yaml(FULL).unwrap(), None, &registry()).unwrap();
-    println!("{}", serde_json::to_string_pretty(&c).unwrap());
+fn a_checked_stack_is_drawn_with_what_each_level_changes() {
+    let checked = Stack::check(&yaml(FULL).unwrap(), None, &registry()).unwrap();
+    assert_eq!(checked.to_string(), DRAWN.trim_start());
+    assert!(DRAWN.lines().all(|line| line.chars().count() <= 92));
+}
+
+const DRAWN: &str = "
+orders, the default store of conf/tierstack.yaml
+
+     read   write
+     │  ▲     │
+  ┌──▼──┴─────▼──────┐
+  │ hold             │  as below
+  ├──────────────────┤
+  │ watch            │  as below
+  ├──────────────────┤
+  │ shrink           │  Values are smaller.
+  ├──────────────────┤
+  │ seal             │  at rest   Values are sealed by `seal` wherever they rest: disk
+  │                  │            (database), record (folder). Keys are plain.
+  ├──────────────────┤
+  │ watch            │  as below
+  ├──────────────────┤
+  │ record           │  at rest   Values are plain in disk (database), record (folder).
+  │                  │  recovery  If the store is lost, so is what was written since the
+  │                  │            last backup; backups are taken by hand. Each backup that
+  │                  │            is kept can be restored.
+  ╞══════════════════╡
+  │ disk             │  writes    An acknowledged write survives a power cut.
+  │                  │  batches   A batch is applied wholly or not at all.
+  │                  │  reads     Never older than the last write acknowledged through this
+  │                  │            stack. Nobody else can write while it is open.
+  │                  │  scans     In key order, forward and reverse. A snapshot shows one
+  │                  │            moment.
+  │                  │  expiry    None: an entry with an expiry is refused. The layer
+  │                  │            `expire` adds it.
+  │                  │  at rest   Values are plain in disk (database).
+  │                  │  recovery  None: without a backup, what is lost stays lost.
+  │                  │  limits    Keys up to 64KiB; values and batches as large as memory
+  │                  │            allows.
+  └──────────────────┘
+
+What the stack promises
+
+  writes    An acknowledged write survives a power cut.
+  batches   A batch is applied wholly or not at all.
+  reads     Never older than the last write acknowledged through this stack. Nobody else can
+            write while it is open.
+  scans     In key order, forward and reverse. A snapshot shows one moment.
+  expiry    None: an entry with an expiry is refused. The layer `expire` adds it.
+  at rest   Values are sealed by `seal` wherever they rest: disk (database), record
+            (folder). Keys are plain. The config requires that values are sealed.
+  recovery  If the store is lost, so is what was written since the last backup; backups are
+            taken by hand. Each backup that is kept can be restored.
+  limits    Keys up to 64KiB; values and batches as large as memory allows.
+";
+
+#[test]
+fn the_same_facts_are_there_as_data() {
+    let checked = Stack::check(&yaml(FULL).unwrap(), None, &registry()).unwrap();
+    let facts = serde_json::to_value(&checked).unwrap();
+    assert_eq!(facts["store"], "orders");
+    assert_eq!(facts["promises"]["writes"], "An acknowledged write survives a power cut.");
+    assert_eq!(facts["guarantees"]["durability"], "power_cut");
+    let names: Vec<_> =
+        facts["levels"].as_array().unwrap().iter().map(|level| &level["name"]).collect();
+    assert_eq!(names, ["hold", "watch", "shrink", "seal", "watch", "record", "disk"]);
+    let changes = facts["levels"][3]["changes"].as_object().unwrap();
+    assert_eq!(changes.keys().collect::<Vec<_>>(), ["at_rest"]);
 }

@@ -75,9 +75,9 @@ impl Checked {
             |price| prices.push(price),
         )
         .map_err(|error| error.with_context(format_args!("{at}.layers")))?;
-        let mut profile = backend.config.profile().map_err(|e| e.with_context(&backend.path))?;
+        let mut profile = backend.config.profile().map_err(|e| setting(&backend.path, e))?;
         for layer in layers.iter().rev() {
-            profile = layer.config.profile(profile).map_err(|e| e.with_context(&layer.path))?;
+            profile = layer.config.profile(profile).map_err(|e| setting(&layer.path, e))?;
         }
         let sealed_required = store.sealed == Some(Sealed::Required);
         if sealed_required {
@@ -185,12 +185,13 @@ impl Checked {
     /// Opens the backend and the layers from that place in the list inwards.
     async fn open_from(self, outermost: usize, options: &OpenOptions) -> Result<Stack> {
         let backend = &self.backend;
-        let opened = backend.config.open(&self.context(&backend.label, options)).await;
-        let opened = opened.map_err(|error| self.failed(backend, error))?;
-        let mut store = instrument(opened, self.labels(&backend.label));
+        let context = self.context(&backend.label, options);
+        let opened = backend.config.open(&context).await;
+        let mut store = instrument(opened.map_err(|e| self.failed(backend, e))?, &context);
         for layer in self.layers.iter().skip(outermost).rev() {
-            match layer.config.open(&self.context(&layer.label, options)).await {
-                Ok(opened) => store = instrument(opened.wrap(store), self.labels(&layer.label)),
+            let context = self.context(&layer.label, options);
+            match layer.config.open(&context).await {
+                Ok(opened) => store = instrument(opened.wrap(store), &context),
                 Err(error) => {
                     if let Err(error) = store.close().await {
                         tracing::warn!(store = self.store, %error, "closing after a failed opening");
@@ -210,14 +211,10 @@ impl Checked {
         ))
     }
 
-    fn labels(&self, label: &str) -> Labels {
-        Labels::new(&self.store, label)
-    }
-
     fn context(&self, label: &str, options: &OpenOptions) -> Context {
         Context {
             clock: Arc::clone(&options.clock),
-            labels: self.labels(label),
+            labels: Labels::new(&self.store, label),
             seed: options.seed,
             folder: self.folder.clone(),
         }
@@ -228,6 +225,20 @@ impl Checked {
 impl fmt::Debug for Checked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Checked({}: {})", self.store, self.profile)
+    }
+}
+
+/// The path of what settings were refused for. A message about one setting begins with its name and a
+/// colon (`level: ...`), which then continues the path.
+fn setting(path: &str, error: Error) -> Error {
+    let name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_.[]".contains(c);
+    match error.message().split_once(": ") {
+        Some((setting, what))
+            if setting.chars().all(name) && std::error::Error::source(&error).is_none() =>
+        {
+            Error::new(error.kind(), format!("{path}.{setting}: {what}"))
+        }
+        _ => error.with_context(path),
     }
 }
 

@@ -15,8 +15,11 @@ use crate::backends::MemoryConfig;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Registry};
 use crate::error::Result;
+use crate::layer::{Context, Layer};
+#[cfg(feature = "cache")]
+use crate::layers::cache::CacheConfig;
+use crate::layers::metrics::{MetricsConfig, MetricsLayer};
 use crate::store::Store;
-use crate::telemetry::Labels;
 
 impl Registry {
     /// The layers and backends of this crate that are compiled in.
@@ -24,6 +27,9 @@ impl Registry {
     pub fn standard() -> Self {
         let mut registry = Self::new();
         registry.put_backend::<MemoryConfig>();
+        #[cfg(feature = "cache")]
+        registry.put_layer::<CacheConfig>();
+        registry.put_layer::<MetricsConfig>();
         registry
     }
 }
@@ -153,6 +159,7 @@ impl fmt::Debug for Stack {
 
 /// Puts instrumentation on a boundary. Every store of a stack passes through here: the backend, and
 /// each layer over it.
-fn instrument(store: Arc<dyn Store>, _labels: Labels) -> Arc<dyn Store> {
-    store
+fn instrument(store: Arc<dyn Store>, context: &Context) -> Arc<dyn Store> {
+    let layer = MetricsLayer::new(context.labels.clone()).with_clock(Arc::clone(&context.clock));
+    Arc::new(layer.layer(store))
 }
