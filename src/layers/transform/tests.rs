@@ -407,6 +407,8 @@ async fn no_write_is_lost_under_a_rewrite_that_never_ends() {
                 }
                 let put = |key| Op::Put(format!("{writer}{key}").into(), n.to_string().into());
                 store.write((0..5).map(put).collect()).await.unwrap();
+                // Time for a rewrite that saw the value before to put it back.
+                settle().await;
                 for key in 0..5 {
                     let seen = store.get(format!("{writer}{key}").as_bytes()).await.unwrap();
                     assert_eq!(
