@@ -24,7 +24,7 @@ pub(crate) async fn run(command: Backup, stop: &Stop) -> Outcome {
 }
 
 /// The place that the store's `backup` layer names. The store stays closed.
-async fn repository(args: &StoreArgs, create: bool) -> Outcome<Repository> {
+pub(crate) async fn repository(args: &StoreArgs, create: bool) -> Outcome<Repository> {
     let checked = session::check(args)?;
     let options = OpenOptions::default();
     let layer = checked.layer_config::<BackupConfig>().zip(checked.layer_context("backup", &options));
@@ -37,7 +37,7 @@ async fn repository(args: &StoreArgs, create: bool) -> Outcome<Repository> {
         );
         return Err(Failure::usage(what));
     };
-    let place = config.to.clone().within(&context.folder);
+    let place = config.location(&context)?;
     let opened = if create {
         Repository::create_or_open_at(&place, SystemClock::shared()).await
     } else {
