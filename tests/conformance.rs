@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use tierstack::backends::Memory;
 use tierstack::testing::conformance::{self, Fixture};
+use tierstack::testing::{FaultStore, Faults};
 use tierstack::{ManualClock, Store};
 
 /// Modules that have no line in the table yet.
@@ -45,6 +46,7 @@ macro_rules! table {
 table! {
     memory_on_a_manual_clock: ["memory"] => memory();
     memory_on_the_systems_clock: ["memory"] => Fixture::new(Memory::new());
+    a_fault_plan_without_rules: [] => over_memory(|below, _| FaultStore::new(below, &Faults::new()));
 }
 
 /// A memory store on a clock of its own.

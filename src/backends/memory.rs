@@ -367,7 +367,7 @@ mod tests {
         for round in 0..10u8 {
             let soon = clock.now() + Duration::from_secs(1);
             let put = |n: u8| Op::Put(vec![round, n].into(), Value::new("v").expiring_at(soon));
-            store.write((0..100).map(put).collect()).await.unwrap();
+            let _ = store.write((0..100).map(put).collect()).await.unwrap();
             clock.advance(Duration::from_secs(2));
         }
         assert_eq!(store.usage().await.unwrap().entries, Some(100), "only the last round is left");

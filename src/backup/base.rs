@@ -81,6 +81,12 @@ async fn take(
     check_source(store).await?;
     repository.check_create().await?;
     let state = repository.state().await?;
+    if state.number == 0 && !repository.objects.list("head").await?.is_empty() {
+        return Err(Error::corruption(
+            "the first head of this repository is missing, so those behind it are not found; bring \
+             it back, or choose an empty place",
+        ));
+    }
     let earlier = if reuse { Earlier::of(repository, &state).await? } else { Earlier::default() };
 
     let clock_before = repository.clock.now();

@@ -249,3 +249,101 @@ pub(super) fn decode_frame(
     }
     Ok(plain)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::types::Value;
+
+    const KEY: Hash = Hash([7; 32]);
+
+    /// The keys with which runs end.
+    fn ends(chunking: Chunking, keys: &BTreeSet<Vec<u8>>) -> BTreeSet<Vec<u8>> {
+        let mut cutter = Cutter::new(chunking, KEY);
+        keys.iter().filter(|key| cutter.ends_with(key)).cloned().collect()
+    }
+
+    fn keys(count: u32) -> BTreeSet<Vec<u8>> {
+        (0..count).map(|number| format!("user:{number:08}").into_bytes()).collect()
+    }
+
+    #[test]
+    fn runs_have_the_size_that_is_asked_for() {
+        let chunking = Chunking::default();
+        let keys = keys(100_000);
+        let runs = ends(chunking, &keys).len();
+        // The distance to the next chosen key, after the least.
+        let expected = 100_000 / (chunking.min_entries + chunking.average_entries) as usize;
+        assert!(runs > expected * 9 / 10 && runs < expected * 12 / 10, "{runs}");
+        let mut cutter = Cutter::new(Chunking { key_bytes: 1000, ..chunking }, KEY);
+        assert!((0..3).all(|_| !cutter.ends_with(&[0; 300])) && cutter.ends_with(&[0; 300]));
+    }
+
+    proptest! {
+        #[test]
+        fn a_key_more_or_less_moves_only_the_boundaries_beside_it(at in 0u32..5000, more in any::<bool>()) {
+            let before = keys(5000);
+            let mut after = before.clone();
+            let mut key = format!("user:{at:08}").into_bytes();
+            if more {
+                key.push(b'+');
+                after.insert(key);
+            } else {
+                after.remove(&key);
+            }
+            let (before, after) = (ends(Chunking::default(), &before), ends(Chunking::default(), &after));
+            let moved: Vec<_> = before.symmetric_difference(&after).collect();
+            prop_assert!(moved.len() <= 16, "{} of {} moved", moved.len(), before.len());
+            let behind: Vec<_> = moved.iter().filter(|key| key.as_slice() < format!("user:{at:08}").as_bytes()).collect();
+            prop_assert!(behind.is_empty(), "what is before the key stays");
+        }
+
+        #[test]
+        fn a_run_comes_back_and_garbage_never_panics(
+            entries in prop::collection::vec(
+                (prop::collection::vec(any::<u8>(), 1..9), prop::collection::vec(any::<u8>(), 0..40), any::<Option<u64>>()), 1..9),
+            garbage in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let mut run = RunWriter::default();
+            for (key, value, expiry) in &entries {
+                let mut value = Value::new(value.clone());
+                value.expires_at = expiry.map(Timestamp::from_millis);
+                run.add(&Entry { key: key.clone().into(), value }, 20);
+            }
+            let plain = run.finish();
+            let back = read_run(plain.clone()).unwrap();
+            prop_assert_eq!(back.len(), entries.len());
+            for (found, (key, value, expiry)) in back.iter().zip(&entries) {
+                prop_assert_eq!((&found.key[..], found.expires_at), (&key[..], expiry.map(Timestamp::from_millis)));
+                match &found.value {
+                    RunValue::Inline(bytes) => prop_assert_eq!(bytes, value),
+                    RunValue::Pieces(length) => prop_assert!(*length == value.len() as u64 && *length > 20),
+                }
+            }
+            let _ = read_run(garbage.clone().into());
+            let hash = Hash::keyed(&KEY, &plain);
+            let frame = encode_frame(&hash, &plain).unwrap();
+            prop_assert_eq!(decode_frame(frame.into(), &hash, plain.len() as u32, &KEY).unwrap(), plain);
+            prop_assert!(decode_frame(garbage.into(), &hash, 10, &KEY).is_err());
+        }
+    }
+
+    #[test]
+    fn chunking_out_of_range_is_refused() {
+        Chunking::default().check().unwrap();
+        for wrong in [
+            Chunking { min_entries: 0, ..Chunking::default() },
+            Chunking { min_entries: 65, ..Chunking::default() },
+            Chunking { average_entries: 257, ..Chunking::default() },
+            Chunking { piece_bytes: 0, ..Chunking::default() },
+            Chunking { piece_bytes: u32::MAX, ..Chunking::default() },
+            Chunking { inline_bytes: u32::MAX, max_entries: u32::MAX, ..Chunking::default() },
+        ] {
+            assert!(wrong.check().is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -254,9 +254,9 @@ pub(super) fn decode<T: DeserializeOwned>(kind: Kind, bytes: &Bytes) -> Result<(
     }
     let (json, tail) =
         split_line(&rest).ok_or_else(|| Error::corruption("the document has no content"))?;
+    // Its hash is right, so it was written so: by a version that knows more.
     let content = serde_json::from_slice(&json).map_err(|error| {
-        // Its hash is right, so it was written so: by a version that knows more.
-        Error::corruption("the document holds something that this version does not know")
+        Error::unsupported("it holds something that this version does not know: use a newer tierstack")
             .with_source(error)
     })?;
     Ok((content, tail))

@@ -95,6 +95,7 @@ impl Repository {
     pub async fn verify(&self, level: Level, on_progress: OnProgress<'_>) -> Result<Report> {
         let mut report = Report::default();
         let state = self.newest_readable(&mut report).await?;
+        self.check_heads(&mut report).await?;
         let manifests = self.manifests(&state, &mut report).await?;
         self.check_packs(level, &manifests, &mut report).await?;
         if level == Level::All {
@@ -119,6 +120,18 @@ impl Repository {
             }
             number -= 1;
         }
+    }
+
+    /// Heads are found by number, so one that is missing hides those behind it.
+    async fn check_heads(&self, report: &mut Report) -> Result<()> {
+        let last = head_path(self.last_head().await?);
+        for object in self.objects.list("head").await? {
+            if object.location > last {
+                let error = Error::corruption("a head before it is missing, so it is not found");
+                report.add(&object.location, None, &error);
+            }
+        }
+        Ok(())
     }
 
     async fn manifests(&self, state: &State, report: &mut Report) -> Result<Vec<Arc<Manifest>>> {

@@ -7,7 +7,10 @@
 //! All of it runs in a tokio runtime, and draws its randomness from a seed ([`Random`]).
 
 pub mod conformance;
+mod fault;
+pub mod model;
 mod oracle;
 mod random;
 
+pub use self::fault::{Call, FaultLayer, FaultStore, Faults, Gate, Rule};
 pub use self::random::Random;

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use tokio::task::{JoinSet, yield_now};
 
-use super::bench::{Bench, Stop, Verdict, ensure, join, known, numbered, refused, scan_gives};
+use super::bench::{Bench, Stop, Verdict, ensure, known, numbered, race, refused, scan_gives};
 use crate::error::ErrorKind;
 use crate::ext::ReadExt;
 use crate::store::{Read, Store};
@@ -97,8 +96,8 @@ async fn a_large_batch_is_applied(bench: Bench) -> Verdict {
     bench.gives("key-00000", None).await
 }
 
-/// How many batches a writer writes while readers look. Each is one sync of the disk.
-const GENERATIONS: u32 = 150;
+/// How many batches a writer writes at least while readers look.
+const GENERATIONS: u32 = 100;
 /// How many keys a batch of the writer puts; it deletes as many.
 const WIDTH: usize = 8;
 
@@ -126,7 +125,7 @@ fn of_one_generation(entries: &[Entry], all: bool) -> Verdict {
     Ok(())
 }
 
-/// Runs the writer, and beside it `look` again and again, until the writer is done.
+/// Runs a writer of generations, and beside it `look` again and again.
 async fn while_generations_change<F>(
     bench: &Bench,
     look: impl Fn(Arc<dyn Store>) -> F + Send + Copy + 'static,
@@ -135,29 +134,20 @@ where
     F: Future<Output = Verdict> + Send,
 {
     bench.store.write(generation(0)).await?.durable().await?;
-    let mut tasks = JoinSet::new();
-    let store = Arc::clone(&bench.store);
-    // Readers end when the writer, and with it its half of the channel, is gone.
-    let (writing, done) = tokio::sync::watch::channel(());
-    tasks.spawn(async move {
-        for n in 1..=GENERATIONS {
-            let _ = store.write(generation(n)).await?;
-            yield_now().await;
+    let store = &bench.store;
+    let writer = {
+        let store = Arc::clone(store);
+        move |n| {
+            let store = Arc::clone(&store);
+            async move { Ok(drop(store.write(generation(n)).await?)) }
         }
-        drop(writing);
-        Ok(())
+    };
+    let readers = (0..3).map(|_| {
+        let store = Arc::clone(store);
+        move || look(Arc::clone(&store))
     });
-    for _ in 0..3 {
-        let (store, done) = (Arc::clone(&bench.store), done.clone());
-        tasks.spawn(async move {
-            while done.has_changed().is_ok() {
-                look(Arc::clone(&store)).await?;
-                yield_now().await;
-            }
-            look(store).await
-        });
-    }
-    join(tasks).await
+    race(GENERATIONS, writer, readers).await?;
+    look(Arc::clone(store)).await
 }
 
 async fn a_snapshot_holds_a_batch_wholly_or_not_at_all(bench: Bench) -> Verdict {

@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, TryStreamExt};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
+use tokio::task::{JoinSet, yield_now};
 
 use super::{Fixture, Reopen};
 use crate::clock::{Clock, ManualClock, SystemClock, Timestamp};
@@ -260,6 +261,54 @@ pub(super) async fn join(mut tasks: JoinSet<Verdict>) -> Verdict {
         }
     }
     Ok(())
+}
+
+/// Runs a writer beside readers, until it has written that often and each of them has read as often:
+/// so they meet, however the runtime schedules them. Gives the number of the last write.
+pub(super) async fn race<W, F, R, G>(
+    rounds: u32,
+    mut write: W,
+    readers: impl IntoIterator<Item = R>,
+) -> Verdict<u32>
+where
+    W: FnMut(u32) -> F + Send + 'static,
+    F: Future<Output = Verdict> + Send,
+    R: FnMut() -> G + Send + 'static,
+    G: Future<Output = Verdict> + Send,
+{
+    let mut tasks = JoinSet::new();
+    let (reading, all_read) = watch::channel(());
+    let (writing, written) = watch::channel(0);
+    for mut read in readers {
+        let (mut reading, written) = (Some(reading.clone()), written.clone());
+        tasks.spawn(async move {
+            let mut times = 0;
+            while reading.is_some() || written.has_changed().is_ok() {
+                read().await?;
+                times += 1;
+                if times >= rounds {
+                    reading = None;
+                }
+                yield_now().await;
+            }
+            Ok(())
+        });
+    }
+    drop(reading);
+    tasks.spawn(async move {
+        let mut n = 0;
+        // The channel of readers is closed when the last of them has read enough.
+        while n < rounds || all_read.has_changed().is_ok() {
+            n += 1;
+            write(n).await?;
+            writing.send_replace(n);
+            yield_now().await;
+        }
+        Ok(())
+    });
+    join(tasks).await?;
+    let last = *written.borrow();
+    Ok(last)
 }
 
 /// Entries from text.

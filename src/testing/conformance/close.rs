@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
+use tokio::sync::Barrier;
 use tokio::task::{JoinSet, yield_now};
 
 use super::bench::{
@@ -98,11 +99,13 @@ async fn operations_during_close_finish_or_fail_as_closed(bench: Bench) -> Verdi
     bench.needs_writes()?;
     let entries = numbered(10);
     bench.fill(&entries).await?;
-    let mut tasks = JoinSet::new();
+    let (begun, mut tasks) = (Arc::new(Barrier::new(6)), JoinSet::new());
     for task in 0..4usize {
         let (store, entries) = (Arc::clone(&bench.store), entries.clone());
+        let begun = Arc::clone(&begun);
         let scans = bench.promises.ordered_scans;
         tasks.spawn(async move {
+            begun.wait().await;
             for n in 0.. {
                 let key = numbered_key((n + task) % 10);
                 let read = match task {
@@ -131,8 +134,9 @@ async fn operations_during_close_finish_or_fail_as_closed(bench: Bench) -> Verdi
             Ok(())
         });
     }
-    let store = Arc::clone(&bench.store);
+    let (store, beginning) = (Arc::clone(&bench.store), Arc::clone(&begun));
     tasks.spawn(async move {
+        beginning.wait().await;
         for n in 0.. {
             if let Err(error) = store.put(format!("other-{n}"), "v").await {
                 refused::<()>(Err(error), CLOSED, "a write while the store closes")?;
@@ -142,7 +146,9 @@ async fn operations_during_close_finish_or_fail_as_closed(bench: Bench) -> Verdi
         }
         Ok(())
     });
-    for _ in 0..50 {
+    // Every task has begun, and most are in the middle of something.
+    begun.wait().await;
+    for _ in 0..20 {
         yield_now().await;
     }
     bench.store.close().await?;

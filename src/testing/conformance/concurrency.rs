@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
-use tokio::sync::watch;
 use tokio::task::{JoinSet, yield_now};
 
-use super::bench::{Bench, Stop, Verdict, ensure, join, only, scan_gives};
+use super::bench::{Bench, Stop, Verdict, ensure, join, only, race, scan_gives};
 use crate::error::Result;
 use crate::ext::{ReadExt, StoreExt};
 use crate::store::{Read, Store};
@@ -105,34 +105,38 @@ async fn a_key_never_goes_back(bench: Bench) -> Verdict {
     bench.needs_writes()?;
     bench.put("count", "0").await?;
     let (scans, snapshots) = (bench.promises.ordered_scans, bench.promises.snapshots);
-    let (acknowledged, watching) = watch::channel(0u32);
-    let mut tasks = JoinSet::new();
-    let store = Arc::clone(&bench.store);
-    tasks.spawn(async move {
-        for n in 1..=300u32 {
-            let _ = store.put("count", n.to_string()).await?;
-            acknowledged.send_replace(n);
-            yield_now().await;
-        }
-        Ok(())
-    });
-    for way in 0..4 {
-        let (store, watching) = (Arc::clone(&bench.store), watching.clone());
-        tasks.spawn(async move {
-            let mut last = 0;
-            while watching.has_changed().is_ok() {
-                // What was acknowledged before the read began must be seen.
-                let least = last.max(*watching.borrow());
-                let key = Bytes::from_static(b"count");
-                last = count(read(&*store, &key, way, scans, snapshots).await?)?;
-                ensure!(last >= least, "a reader sees {last} after {least}");
-                yield_now().await;
+    let acknowledged = Arc::new(AtomicU32::new(0));
+    let writer = {
+        let (store, acknowledged) = (Arc::clone(&bench.store), Arc::clone(&acknowledged));
+        move |n: u32| {
+            let (store, acknowledged) = (Arc::clone(&store), Arc::clone(&acknowledged));
+            async move {
+                let _ = store.put("count", n.to_string()).await?;
+                acknowledged.store(n, Ordering::SeqCst);
+                Ok(())
             }
-            Ok(())
-        });
-    }
-    join(tasks).await?;
-    bench.gives("count", Some("300")).await
+        }
+    };
+    let readers = (0..4).map(|way| {
+        let (store, acknowledged) = (Arc::clone(&bench.store), Arc::clone(&acknowledged));
+        let last = Arc::new(AtomicU32::new(0));
+        move || {
+            let (store, last) = (Arc::clone(&store), Arc::clone(&last));
+            // What was acknowledged before the read begins must be seen.
+            let least = last.load(Ordering::SeqCst).max(acknowledged.load(Ordering::SeqCst));
+            async move {
+                let key = Bytes::from_static(b"count");
+                let seen = count(read(&*store, &key, way, scans, snapshots).await?)?;
+                ensure!(seen >= least, "a reader sees {seen} after {least}");
+                last.store(seen, Ordering::SeqCst);
+                Ok(())
+            }
+        }
+    });
+    let last = race(200, writer, readers).await?;
+    let got = count(bench.store.get(b"count").await?)?;
+    ensure!(got == last, "the count ends at {got} instead of {last}");
+    Ok(())
 }
 
 fn count(value: Option<Value>) -> Verdict<u32> {

@@ -32,6 +32,8 @@ mod limits;
 mod refuse;
 mod scan;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 
 use std::any::Any;

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use tierstack::backup::{self, BaseInfo, Level, Plan, Repository, Restored, Taken, Target};
 use tierstack::layers::backup::BackupConfig;
-use tierstack::{ErrorKind, OpenOptions, Store, SystemClock};
+use tierstack::{ErrorKind, OpenOptions, Store};
 
 use crate::args::{Backup, BackupArgs, BackupRun, Restore, StoreArgs};
 use crate::failure::{Failure, Outcome};
@@ -37,11 +37,10 @@ pub(crate) async fn repository(args: &StoreArgs, create: bool) -> Outcome<Reposi
         );
         return Err(Failure::usage(what));
     };
-    let place = config.location(&context)?;
     let opened = if create {
-        Repository::create_or_open_at(&place, SystemClock::shared()).await
+        config.create_repository(&context).await
     } else {
-        Repository::open_at(&place, SystemClock::shared()).await
+        config.repository(&context).await
     };
     Ok(opened?)
 }
