@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::ObjectStoreExt;
 use tierstack::backup::{Level, Target};
 use tierstack::{Entry, ErrorKind, ManualClock};
 
@@ -73,7 +73,11 @@ async fn every_cut_is_noticed() {
             assert_eq!(noticed, !superseded(&path), "{path} cut at {length}");
         }
         objects.put(&path, [&bytes[..], b"x"].concat().into()).await.unwrap();
-        assert_eq!(noticed(&objects, &expected).await, !superseded(&path), "{path} with a byte more");
+        assert_eq!(
+            noticed(&objects, &expected).await,
+            !superseded(&path),
+            "{path} with a byte more"
+        );
         objects.put(&path, bytes.into()).await.unwrap();
     }
 }

@@ -42,8 +42,7 @@ async fn a_crash_at_every_step_leaves_the_former_state() {
                 number if number == step => fault,
                 _ => Fault::Before,
             });
-            let result =
-                backup::run(&store, &open_faulty(crashing).await, &|_| ()).await;
+            let result = backup::run(&store, &open_faulty(crashing).await, &|_| ()).await;
             // Only the head makes a base visible, and its outcome is read back.
             let committed = step == steps - 1 && fault == Fault::After;
             assert_eq!(result.is_ok(), committed, "step {step}, {fault:?}");
@@ -64,7 +63,8 @@ async fn a_crash_at_every_step_leaves_the_former_state() {
 #[tokio::test]
 async fn an_answer_that_got_lost_is_read_back() {
     for name in ["base/", "head/"] {
-        for fault in [Fault::After, Fault::AfterAsExisting, Fault::BeforeAsExisting, Fault::Before] {
+        for fault in [Fault::After, Fault::AfterAsExisting, Fault::BeforeAsExisting, Fault::Before]
+        {
             let inner = Arc::new(InMemory::new());
             drop(repository(&inner, &ManualClock::new()).await);
             let once = std::sync::atomic::AtomicBool::new(true);
@@ -126,10 +126,8 @@ async fn of_two_writers_one_wins_and_nothing_is_lost() {
     let (a, b) = (writer().await, writer().await);
     let (store_a, store_b) = (filled(20).await, filled(30).await);
     let nothing = |_: backup::Progress| ();
-    let (a, b) = tokio::join!(
-        backup::run(&store_a, &a, &nothing),
-        backup::run(&store_b, &b, &nothing)
-    );
+    let (a, b) =
+        tokio::join!(backup::run(&store_a, &a, &nothing), backup::run(&store_b, &b, &nothing));
     let (won, lost) = if a.is_ok() { (a, b) } else { (b, a) };
     assert_eq!(lost.unwrap_err().kind(), ErrorKind::Conflict);
     let after = open(&inner).await.unwrap();
@@ -180,7 +178,11 @@ async fn a_pack_that_is_gone_is_uploaded_again() {
     let store = filled(100).await;
     let repository = repository(&objects, &ManualClock::new()).await;
     take(&store, &repository).await;
-    let (pack, _) = objects_of(&*objects).await.into_iter().find(|(p, _)| p.as_ref().starts_with("data/")).unwrap();
+    let (pack, _) = objects_of(&*objects)
+        .await
+        .into_iter()
+        .find(|(p, _)| p.as_ref().starts_with("data/"))
+        .unwrap();
     objects.delete(&pack).await.unwrap();
     assert!(!repository.verify(Level::Structure, &|_| ()).await.unwrap().is_intact());
     take(&store, &repository).await;

@@ -61,13 +61,10 @@ async fn write_the_fixture() {
     std::fs::create_dir_all(&place).unwrap();
     let objects = object_store::local::LocalFileSystem::new_with_prefix(&place).unwrap();
     let options: RepositoryOptions = small();
-    let repository = Repository::create_or_open_with(
-        std::sync::Arc::new(objects),
-        clock(&time),
-        &options,
-    )
-    .await
-    .unwrap();
+    let repository =
+        Repository::create_or_open_with(std::sync::Arc::new(objects), clock(&time), &options)
+            .await
+            .unwrap();
     for second in [false, true] {
         let store = Memory::with_clock(clock(&time));
         let _ = store.write(expected(second)).await.unwrap();

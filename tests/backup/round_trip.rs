@@ -51,7 +51,8 @@ proptest! {
 #[tokio::test]
 async fn a_large_value_and_the_longest_key_come_back() {
     let store = Memory::new();
-    let large: Vec<u8> = (0..5_500_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let large: Vec<u8> =
+        (0..5_500_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     let _ = store.put("large", large.clone()).await.unwrap();
     let _ = store.put(vec![0xffu8; 65_536], "at the longest key").await.unwrap();
     let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());

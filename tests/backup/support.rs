@@ -22,8 +22,8 @@ use tierstack::backup::{
     self, Chunking, Level, Plan, Repository, RepositoryOptions, Restore, Restored, Target,
 };
 use tierstack::{
-    Batch, Clock, Commit, Entry, Error, ErrorKind, Guarantees, ManualClock, Op, Pages, Profile, Read,
-    ReadExt, Reply, Result, Scan, Store, Usage, Value,
+    Batch, Clock, Commit, Entry, Error, ErrorKind, Guarantees, ManualClock, Op, Pages, Profile,
+    Read, ReadExt, Reply, Result, Scan, Store, Usage, Value,
 };
 
 /// Runs of a few entries, pieces of 100 bytes, packs of 2 KiB: everything happens in a small repository.
@@ -86,8 +86,7 @@ pub async fn take(store: &dyn Store, repository: &Repository) -> backup::Taken {
 pub async fn restore(repository: &Repository, target: Target) -> Result<(Memory, Restored)> {
     let plan: Plan = repository.plan(target).await?;
     let store = Memory::with_clock(Arc::new(ManualClock::new()));
-    let restored =
-        backup::restore(repository, &plan, &store, &Restore::default(), &|_| ()).await?;
+    let restored = backup::restore(repository, &plan, &store, &Restore::default(), &|_| ()).await?;
     Ok((store, restored))
 }
 

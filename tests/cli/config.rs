@@ -6,8 +6,20 @@ use crate::folder::{Folder, PLAIN};
 fn help_and_completions_name_every_command() {
     let folder = Folder::new(PLAIN);
     let commands = [
-        "check", "schema", "demo", "get", "put", "delete", "scan", "import", "export", "copy",
-        "rewrite", "backup", "keys", "completions",
+        "check",
+        "schema",
+        "demo",
+        "get",
+        "put",
+        "delete",
+        "scan",
+        "import",
+        "export",
+        "copy",
+        "rewrite",
+        "backup",
+        "keys",
+        "completions",
     ];
     let help = folder.run(&["--help"]).ok();
     for shell in ["bash", "zsh", "fish"] {

@@ -17,7 +17,11 @@ fn filled() -> Folder {
 fn a_copy_is_equal_and_verified() {
     let folder = filled();
     let args = ["copy", "--to", "tierstack.yaml", "--to-store", "two", "--verify"];
-    folder.run(&args).ok().prints("copied 5,000 entries").prints("verified: 5,000 entries are equal");
+    folder
+        .run(&args)
+        .ok()
+        .prints("copied 5,000 entries")
+        .prints("verified: 5,000 entries are equal");
     assert_eq!(
         folder.run(&["export", "--store", "two"]).ok().out,
         folder.run(&["export", "--store", "one"]).ok().out
@@ -28,7 +32,8 @@ fn a_copy_is_equal_and_verified() {
 fn a_prefix_copies_a_part_and_says_what_else_is_there() {
     let folder = filled();
     folder.run(&["put", "00010x", "mine", "--store", "two"]).ok();
-    let to = ["copy", "--to", "tierstack.yaml", "--to-store", "two", "--prefix", "0001", "--verify"];
+    let to =
+        ["copy", "--to", "tierstack.yaml", "--to-store", "two", "--prefix", "0001", "--verify"];
     folder.run(&to).ok().prints("the target has 1 entry that the source does not have");
     let json = folder.run(&[&to[..], &["--json"]].concat()).ok().json();
     assert_eq!(json["entries"], 10);

@@ -25,7 +25,8 @@ fn what_is_put_is_got_as_it_is() {
 fn a_pipe_may_come_from_the_same_store() {
     let folder = Folder::new(PLAIN);
     folder.run(&["put", "a", "one"]).ok();
-    let mut get = folder.command(&["get", "a"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut get =
+        folder.command(&["get", "a"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
     let output = folder.command(&["put", "b"]).stdin(get.stdout.take().unwrap()).output().unwrap();
     assert!(get.wait().unwrap().success());
     Ran::new(&["put", "b"], output).ok();
@@ -52,7 +53,10 @@ fn wrong_keys_are_wrong_usage() {
     folder.run(&["get", "--key64", "!"]).refused().says("--key64 is not base64; write A-Z");
     folder.run(&["get", "a", "--key64", "YQ=="]).refused().says("cannot be used with");
     folder.run(&["delete"]).refused().says("KEY|--key64");
-    folder.run(&["put", "a", "b", "--expires-in", "10"]).refused().says("write a number with ms, s, m");
+    folder
+        .run(&["put", "a", "b", "--expires-in", "10"])
+        .refused()
+        .says("write a number with ms, s, m");
     folder.run(&["scan", "--from", "b", "--to", "a"]).refused().says("--from stands behind --to");
     folder.run(&["scan", "--prefix", "b", "--to", "a"]).refused().says("cannot be used with");
 }
@@ -77,8 +81,9 @@ fn deleting_takes_several_keys_and_does_not_mind_a_missing_one() {
 #[test]
 fn a_scan_is_bounded_as_asked() {
     let folder = Folder::new(PLAIN);
-    let lines: String =
-        ["a", "b1", "b2", "b3", "c"].map(|key| format!("{{\"key\":\"{key}\",\"value\":\"v\"}}\n")).concat();
+    let lines: String = ["a", "b1", "b2", "b3", "c"]
+        .map(|key| format!("{{\"key\":\"{key}\",\"value\":\"v\"}}\n"))
+        .concat();
     folder.run_with(&["import", "-"], lines).ok();
     let keys = |args: &[&str]| -> Vec<String> {
         let args = [&["scan", "--keys-only"], args].concat();

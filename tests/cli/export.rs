@@ -5,7 +5,10 @@ use crate::folder::{Folder, PLAIN};
 fn filled() -> Folder {
     let folder = Folder::new(PLAIN);
     folder
-        .run_with(&["import", "-"], "{\"key\":\"a\",\"value64\":\"/w==\"}\n{\"key64\":\"/w==\",\"value\":\"ü\"}")
+        .run_with(
+            &["import", "-"],
+            "{\"key\":\"a\",\"value64\":\"/w==\"}\n{\"key64\":\"/w==\",\"value\":\"ü\"}",
+        )
         .ok();
     folder
 }
@@ -19,7 +22,10 @@ fn what_is_exported_imports_to_the_same() {
     folder.run(&["export", "--output", "all.jsonl"]).ok().prints("exported 2 entries to all.jsonl");
     assert_eq!(folder.read("all.jsonl"), LINES);
     let other = Folder::new(PLAIN);
-    other.run(&["import", folder.path("all.jsonl").to_str().unwrap()]).ok().prints("imported 2 entries");
+    other
+        .run(&["import", folder.path("all.jsonl").to_str().unwrap()])
+        .ok()
+        .prints("imported 2 entries");
     assert_eq!(other.run(&["export"]).ok().out, LINES);
     assert_eq!(folder.run(&["export", "--prefix", "a"]).ok().out.lines().count(), 1);
 }
@@ -36,7 +42,10 @@ fn a_file_is_replaced_as_a_whole_and_nothing_else_is_left() {
 #[test]
 fn a_place_that_cannot_be_written_leaves_nothing() {
     let folder = filled();
-    folder.run(&["export", "--output", "no/where.jsonl"]).fails().says("no/where.jsonl cannot be written");
+    folder
+        .run(&["export", "--output", "no/where.jsonl"])
+        .fails()
+        .says("no/where.jsonl cannot be written");
     std::fs::create_dir(folder.path("folder")).unwrap();
     folder.run(&["export", "--output", "folder"]).fails().says("folder cannot be written");
     assert_eq!(folder.names(), ["data", "folder", "tierstack.yaml"]);

@@ -141,13 +141,8 @@ pub(crate) fn interrupt(child: &Child) {
     assert!(done.success());
 }
 
-/// Bytes of all files below a folder.
+/// Bytes of the files in a folder, while somebody works in it.
 pub(crate) fn size(folder: &Path) -> u64 {
-    let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
-    entries
-        .map(|entry| match entry.metadata().unwrap() {
-            meta if meta.is_dir() => size(&entry.path()),
-            meta => meta.len(),
-        })
-        .sum()
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.metadata().map_or(0, |meta| meta.len())).sum()
 }

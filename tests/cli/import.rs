@@ -40,11 +40,20 @@ fn a_bad_line_of_a_file_means_that_nothing_is_written() {
     for (bad, message) in [
         ("nonsense\n", ":20001: this is not a JSON object; write one a line"),
         ("{\"key\":\"a\"}\n", ":20001: no value; write \"value\" with text, or \"value64\""),
-        ("{\"key\":\"a\",\"value\":\"b\",\"ttl\":1}\n", ":20001:28: unknown field `ttl`, expected one of"),
-        ("{\"key\":\"a\",\"key64\":\"YQ==\",\"value\":\"\"}\n", ":20001: both key and key64 are given"),
+        (
+            "{\"key\":\"a\",\"value\":\"b\",\"ttl\":1}\n",
+            ":20001:28: unknown field `ttl`, expected one of",
+        ),
+        (
+            "{\"key\":\"a\",\"key64\":\"YQ==\",\"value\":\"\"}\n",
+            ":20001: both key and key64 are given",
+        ),
         ("{\"key64\":\"*\",\"value\":\"\"}\n", ":20001: key64 is not base64"),
         ("{\"key\":\"\",\"value\":\"\"}\n", ":20001: the key is empty"),
-        ("{\"key\":\"a\",\"value\":\"\",\"expires_at\":\"2030-01-01T00:00:00Z\"}\n", "add the layer `expire`"),
+        (
+            "{\"key\":\"a\",\"value\":\"\",\"expires_at\":\"2030-01-01T00:00:00Z\"}\n",
+            "add the layer `expire`",
+        ),
         ("{\"key\":\"a\",\n\"value\":\"\"}\n", "an entry stands on one line"),
     ] {
         folder.write("all.jsonl", format!("{good}{bad}{}", lines(0..3)));
@@ -104,7 +113,11 @@ fn a_bad_line_of_a_pipe_keeps_what_came_before_it_and_says_how_to_go_on() {
 #[test]
 fn a_file_that_is_not_there_says_so() {
     let folder = Folder::new(PLAIN);
-    folder.run(&["import", "nowhere.jsonl"]).fails().says("nowhere.jsonl cannot be read").says("No such file");
+    folder
+        .run(&["import", "nowhere.jsonl"])
+        .fails()
+        .says("nowhere.jsonl cannot be read")
+        .says("No such file");
     std::fs::create_dir(folder.path("folder")).unwrap();
     folder.run(&["import", "folder"]).fails().says("folder is a folder; import reads a file");
     folder.run(&["import"]).refused().says("<FILE|->");
@@ -136,7 +149,9 @@ fn ctrl_c_says_what_is_in_and_the_rest_can_follow() {
     interrupt(&child);
     let ran = Ran::new(&["import"], child.wait_with_output().unwrap()).fails();
     drop(input);
-    let ran = ran.says("stopped by request: the import is not complete").says("are in the store, up to line");
+    let ran = ran
+        .says("stopped by request: the import is not complete")
+        .says("are in the store, up to line");
     let from = ran.err.rsplit("--from-line ").next().unwrap().split('`').next().unwrap().to_owned();
     let there = folder.entries();
     assert_eq!(there.len() + 1, from.parse::<usize>().unwrap(), "{}", ran.err);
@@ -149,7 +164,8 @@ fn ctrl_c_says_what_is_in_and_the_rest_can_follow() {
 fn ctrl_c_while_the_file_is_checked_means_that_nothing_is_written() {
     use crate::folder::interrupt;
     let folder = Folder::new(PLAIN);
-    let mut file = std::io::BufWriter::new(std::fs::File::create(folder.path("all.jsonl")).unwrap());
+    let mut file =
+        std::io::BufWriter::new(std::fs::File::create(folder.path("all.jsonl")).unwrap());
     for n in 0..4_000_000 {
         file.write_all(line(n).as_bytes()).unwrap();
     }
@@ -181,7 +197,8 @@ fn a_full_disk_says_what_is_in_and_how_to_go_on() {
         eprintln!("skipped: this user may not mount a small disk");
         return;
     }
-    let value: String = (0..50_000_u32).map(|n| char::from(b'a' + (n.wrapping_mul(n) >> 7) as u8 % 26)).collect();
+    let value: String =
+        (0..50_000_u32).map(|n| char::from(b'a' + (n.wrapping_mul(n) >> 7) as u8 % 26)).collect();
     let big: String =
         (0..800).map(|n| format!("{{\"key\":\"{n:06}\",\"value\":\"{n}{value}\"}}\n")).collect();
     folder.write("all.jsonl", big);

@@ -148,6 +148,9 @@ mod tests {
     fn own_advice_follows_the_general() {
         let failure = Failure::from(Error::internal("odd")).next("look at line 3");
         let general = "this is a defect of tierstack: please report it";
-        assert_eq!(failure.to_string(), format!("error: odd\n  next: {general}\n  next: look at line 3\n"));
+        assert_eq!(
+            failure.to_string(),
+            format!("error: odd\n  next: {general}\n  next: look at line 3\n")
+        );
     }
 }

@@ -124,7 +124,8 @@ mod tests {
 
     #[test]
     fn columns_line_up() {
-        let rows = [vec!["stack".to_owned(), "1.2 µs".to_owned()], vec!["bare".into(), "9 µs".into()]];
+        let rows =
+            [vec!["stack".to_owned(), "1.2 µs".to_owned()], vec!["bare".into(), "9 µs".into()]];
         assert_eq!(
             table(&["", "p50"], &rows),
             "            p50\n  ─────  ──────\n  stack  1.2 µs\n  bare     9 µs\n"

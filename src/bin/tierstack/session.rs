@@ -40,7 +40,8 @@ pub(crate) async fn until_closed<T>(
 ) -> Outcome<T> {
     let done = work(&stack.store()).await;
     let closed = stack.close().await;
-    let closed = closed.map_err(|error| Failure::from(error.with_context("the store was not closed")));
+    let closed =
+        closed.map_err(|error| Failure::from(error.with_context("the store was not closed")));
     match (done, closed) {
         (done, Ok(())) => done,
         (Ok(_), Err(closing)) => Err(closing),

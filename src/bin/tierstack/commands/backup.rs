@@ -27,7 +27,8 @@ pub(crate) async fn run(command: Backup, stop: &Stop) -> Outcome {
 pub(crate) async fn repository(args: &StoreArgs, create: bool) -> Outcome<Repository> {
     let checked = session::check(args)?;
     let options = OpenOptions::default();
-    let layer = checked.layer_config::<BackupConfig>().zip(checked.layer_context("backup", &options));
+    let layer =
+        checked.layer_config::<BackupConfig>().zip(checked.layer_context("backup", &options));
     let Some((config, context)) = layer else {
         let what = format!(
             "{}: stores.{}.layers: there is no layer 'backup', which says where the backups are; add \
@@ -128,7 +129,8 @@ async fn verify(args: &BackupArgs, stop: &Stop) -> Outcome {
     output::fact(args.json.json, &report, || {
         let mut words = String::new();
         for finding in &report.findings {
-            let base = finding.base.as_ref().map(|base| format!(" (base {base})")).unwrap_or_default();
+            let base =
+                finding.base.as_ref().map(|base| format!(" (base {base})")).unwrap_or_default();
             words += &format!("damaged: {}: {}{base}\n", finding.object, finding.what);
         }
         let (entries, bytes) = (output::entries(report.entries), output::bytes(report.bytes));

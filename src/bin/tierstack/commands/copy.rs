@@ -90,7 +90,8 @@ async fn copy(
     let end: Outcome = async {
         while let Some(page) = stop.or(async { Ok(pages.try_next().await?) }).await? {
             for entries in page.entries.chunks(most) {
-                let puts = entries.iter().map(|entry| Op::Put(entry.key.clone(), entry.value.clone()));
+                let puts =
+                    entries.iter().map(|entry| Op::Put(entry.key.clone(), entry.value.clone()));
                 let batch: Batch = puts.collect();
                 let bytes = batch.bytes() as u64;
                 // The flush at the end covers what a write-back holds.
@@ -174,12 +175,14 @@ fn report(args: &Copy, copied: &Copied, took: &str) -> Outcome {
         words
     })?;
     match &copied.verified {
-        Some(compared) if compared.different + compared.missing > 0 => Err(Failure::failed(format!(
-            "the copy is not equal: {} different, {} missing in the target",
-            output::entries(compared.different),
-            output::entries(compared.missing)
-        ))
-        .next("nobody may write to the target meanwhile; run the copy again")),
+        Some(compared) if compared.different + compared.missing > 0 => {
+            Err(Failure::failed(format!(
+                "the copy is not equal: {} different, {} missing in the target",
+                output::entries(compared.different),
+                output::entries(compared.missing)
+            ))
+            .next("nobody may write to the target meanwhile; run the copy again"))
+        }
         _ => Ok(()),
     }
 }

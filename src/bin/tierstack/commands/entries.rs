@@ -33,7 +33,9 @@ fn key(text: Option<String>, base64: Option<String>) -> Outcome<Bytes> {
 
 fn decode(base64: &str) -> Outcome<Bytes> {
     STANDARD_PAD_INDIFFERENT.decode(base64).map(Bytes::from).map_err(|error| {
-        Error::config("--key64 is not base64; write A-Z, a-z, 0-9, + and /").with_source(error).into()
+        Error::config("--key64 is not base64; write A-Z, a-z, 0-9, + and /")
+            .with_source(error)
+            .into()
     })
 }
 

@@ -78,7 +78,8 @@ pub(crate) async fn run(args: Import, stop: &Stop) -> Outcome {
         let took = progress.elapsed();
         progress.finish();
         output::fact(args.json.json, &imported, || {
-            let (entries, bytes) = (output::entries(imported.entries), output::bytes(imported.bytes));
+            let (entries, bytes) =
+                (output::entries(imported.entries), output::bytes(imported.bytes));
             format!("imported {entries} ({bytes}) in {}", output::duration(took))
         })
     })
@@ -118,8 +119,9 @@ impl Source {
         let mut lines = Lines::new(reader, self.max_line);
         let mut lot = Lot { batch: Batch::new(), line: self.from_line - 1, end: 0 };
         let mut bytes = 0;
-        while let Some(line) =
-            lines.next().map_err(|error| Error::io(format!("{} cannot be read", self.name), error))?
+        while let Some(line) = lines
+            .next()
+            .map_err(|error| Error::io(format!("{} cannot be read", self.name), error))?
         {
             if line.number < self.from_line {
                 continue;

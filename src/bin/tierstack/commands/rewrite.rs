@@ -29,7 +29,8 @@ pub(crate) async fn run(args: args::Rewrite, stop: &Stop) -> Outcome {
     let rewriters = stack.rewriters().to_vec();
     session::until_closed(stack, async |store| {
         if rewriters.is_empty() {
-            let what = format!("'{name}' has no layer that encodes values, so nothing is to be rewritten");
+            let what =
+                format!("'{name}' has no layer that encodes values, so nothing is to be rewritten");
             return Err(Failure::usage(what));
         }
         let total = store.usage().await?.entries;
@@ -53,14 +54,20 @@ pub(crate) async fn run(args: args::Rewrite, stop: &Stop) -> Outcome {
             Some(error) => {
                 let damaged = output::entries(all.iter().map(|layer| layer.damaged).sum());
                 let first = Failure::from(error);
-                Err(first.context(format!("{damaged} cannot be decoded and stay as they are; the first")))
+                Err(first.context(format!(
+                    "{damaged} cannot be decoded and stay as they are; the first"
+                )))
             }
         }
     })
     .await
 }
 
-async fn rewrite(rewriter: &dyn Rewrite, total: Option<u64>, stop: &Stop) -> Outcome<RewriteReport> {
+async fn rewrite(
+    rewriter: &dyn Rewrite,
+    total: Option<u64>,
+    stop: &Stop,
+) -> Outcome<RewriteReport> {
     let progress = Progress::new(format!("rewriting {}", rewriter.name()), total, Unit::Entries);
     let mut tell = |report: &RewriteReport| progress.set(report.examined, total);
     let report = stop
@@ -73,7 +80,8 @@ async fn rewrite(rewriter: &dyn Rewrite, total: Option<u64>, stop: &Stop) -> Out
 
 fn words(all: &[Rewritten]) -> String {
     let line = |layer: &Rewritten| {
-        let (rewritten, examined) = (output::count(layer.rewritten), output::entries(layer.examined));
+        let (rewritten, examined) =
+            (output::count(layer.rewritten), output::entries(layer.examined));
         let mut line = format!("{}: wrote {rewritten} of {examined} again", layer.layer);
         if layer.damaged > 0 {
             line += &format!("; {} cannot be decoded", output::count(layer.damaged));

@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(read(b"abc", 3), [(1, Ok(b"abc".to_vec()))]);
         let said = read(b"abcd\n", 3).remove(0).1.unwrap_err();
         assert_eq!(said, "the line is longer than 3 bytes; --max-line raises the limit");
-    let mut lines = Lines::new(io::BufReader::new(io::repeat(b'x')), 1000);
+        let mut lines = Lines::new(io::BufReader::new(io::repeat(b'x')), 1000);
         assert!(lines.next().unwrap().unwrap().content.is_err());
         assert!(lines.line.capacity() < 10_000);
     }

@@ -109,14 +109,14 @@ fn bytes(name: &str, text: Option<String>, base64: Option<String>) -> Result<Byt
         (Some(text), None) => Ok(Bytes::from(text)),
         (None, Some(text)) => match STANDARD_PAD_INDIFFERENT.decode(&text) {
             Ok(bytes) => Ok(Bytes::from(bytes)),
-            Err(error) => wrong(format!(
-                "{name}64 is not base64 ({error}); write A-Z, a-z, 0-9, + and /"
-            )),
+            Err(error) => {
+                wrong(format!("{name}64 is not base64 ({error}); write A-Z, a-z, 0-9, + and /"))
+            }
         },
         (Some(_), Some(_)) => wrong(format!("both {name} and {name}64 are given; write one")),
-        (None, None) => wrong(format!(
-            "no {name}; write \"{name}\" with text, or \"{name}64\" with base64"
-        )),
+        (None, None) => {
+            wrong(format!("no {name}; write \"{name}\" with text, or \"{name}64\" with base64"))
+        }
     }
 }
 
@@ -182,7 +182,10 @@ mod tests {
             ("{", "1: the line ends within the object"),
             (r#"{"key": "a" "value": "b"}"#, "13: not JSON: expected `,` or `}`"),
             (r#"{"key": "a", "value": "b"} x"#, "28: not JSON: trailing characters"),
-            (r#"{"key": "a", "val": "b"}"#, "18: unknown field `val`, expected one of `key`, `key64`"),
+            (
+                r#"{"key": "a", "val": "b"}"#,
+                "18: unknown field `val`, expected one of `key`, `key64`",
+            ),
             (r#"{"key": "a", "key": "b", "value": ""}"#, "18: duplicate field `key`"),
             (r#"{"key": 1, "value": "b"}"#, "9: invalid type: integer `1`, expected a string"),
             (r#"{"key": "a", "key64": "YQ==", "value": "b"}"#, "0: both key and key64 are given"),
@@ -190,11 +193,20 @@ mod tests {
             (r#"{"key": "a"}"#, "0: no value; write \"value\" with text, or \"value64\""),
             (r#"{"value": "a"}"#, "0: no key; write \"key\" with text, or \"key64\""),
             (r#"{"key": "a", "value": null}"#, "0: no value;"),
-            (r#"{"key64": "!!", "value": ""}"#, "0: key64 is not base64 (Invalid symbol 33, offset 0."),
+            (
+                r#"{"key64": "!!", "value": ""}"#,
+                "0: key64 is not base64 (Invalid symbol 33, offset 0.",
+            ),
             (r#"{"key": "", "value": ""}"#, "0: the key is empty"),
-            (r#"{"key": "123456789", "value": ""}"#, "0: a key of 9 bytes is over this store's limit of 8"),
+            (
+                r#"{"key": "123456789", "value": ""}"#,
+                "0: a key of 9 bytes is over this store's limit of 8",
+            ),
             (r#"{"key": "a", "value": "12345678901234567"}"#, "0: a value of 17 bytes is over"),
-            (r#"{"key": "a", "value": "", "expires_at": "soon"}"#, "0: expires_at: 'soon' is not a time"),
+            (
+                r#"{"key": "a", "value": "", "expires_at": "soon"}"#,
+                "0: expires_at: 'soon' is not a time",
+            ),
         ];
         for (line, message) in cases {
             let said = refused(line);

@@ -4,9 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use metrics::{
-    Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
-};
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 
 use tierstack::telemetry::names;
 
@@ -31,7 +29,9 @@ impl Counters {
             key.labels().any(|label| label.key() == name && label.value() == value)
         };
         let found = counters.iter().find(|(key, _)| {
-            key.name() == names::CACHE_REQUESTS && is(key, "stack", store) && is(key, "result", "hit")
+            key.name() == names::CACHE_REQUESTS
+                && is(key, "stack", store)
+                && is(key, "result", "hit")
         });
         found.map(|(_, counter)| Arc::clone(counter))
     }

@@ -54,7 +54,8 @@ impl Files {
                 return Ok(files);
             }
         }
-        Err(Failure::failed("there are no files to import").next("name a folder with `--files DIR`"))
+        Err(Failure::failed("there are no files to import")
+            .next("name a folder with `--files DIR`"))
     }
 
     /// The files below a folder; `None` if there are none.
@@ -77,7 +78,8 @@ impl Files {
         let mut origin = folder.display().to_string();
         if files.len() < found {
             let (most, each) = (output::bytes(MAX_BYTES), output::bytes(MAX_FILE_BYTES));
-            let why = if quick { "--quick".to_owned() } else { format!("at most {most}, {each} each") };
+            let why =
+                if quick { "--quick".to_owned() } else { format!("at most {most}, {each} each") };
             origin += &format!(" ({} of {}: {why})", output::count(files.len() as u64), found);
         }
         Ok((!files.is_empty()).then_some(Self { files, origin, bytes }))

@@ -99,7 +99,8 @@ fn folder(asked: Option<&Path>) -> Outcome<(PathBuf, Option<tempfile::TempDir>)>
     std::fs::create_dir_all(folder).map_err(|error| cannot(folder, error))?;
     let mut entries = std::fs::read_dir(folder).map_err(|error| cannot(folder, error))?;
     if entries.next().is_some() {
-        let what = format!("{} is not empty; --dir must name a new or empty folder", folder.display());
+        let what =
+            format!("{} is not empty; --dir must name a new or empty folder", folder.display());
         return Err(Failure::usage(what));
     }
     Ok((folder.to_owned(), None))

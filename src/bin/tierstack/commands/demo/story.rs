@@ -60,10 +60,12 @@ pub(crate) async fn run(args: Demo, stop: &Stop) -> Outcome {
     let counters = Counters::install();
     let place = Place::new(&args)?;
     let files = Files::find(args.files.as_deref(), args.quick)?;
-    let mut facts = Facts { entries: files.files.len() as u64, bytes: files.bytes, ..Facts::default() };
+    let mut facts =
+        Facts { entries: files.files.len() as u64, bytes: files.bytes, ..Facts::default() };
     let checked = session::check(&place.stack())?;
     teller.say(format!("The stack    {}", checked.profile()))?;
-    let (entries, bytes) = (output::counted(facts.entries, "file", "files"), output::bytes(files.bytes));
+    let (entries, bytes) =
+        (output::counted(facts.entries, "file", "files"), output::bytes(files.bytes));
     teller.say(format!("The input    {entries}, {bytes}, from {}", files.origin))?;
     teller.say(format!("The folder   {}\n", place.path("").display()))?;
 
@@ -136,7 +138,10 @@ fn imported_words(imported: &Imported, facts: &mut Facts) -> String {
         row("the stack", imported.stack, stored.stack),
     ];
     let head = ["", "import", "throughput", "on disk", "saved"];
-    format!("1. Import: path → content, each batch on disk before the next\n\n{}", output::table(&head, &rows))
+    format!(
+        "1. Import: path → content, each batch on disk before the next\n\n{}",
+        output::table(&head, &rows)
+    )
 }
 
 fn replayed_words(
@@ -149,7 +154,8 @@ fn replayed_words(
         latencies.percentile(share).map_or(0, |took| took.as_nanos())
     };
     facts.reads = replayed.stack.len() as u64;
-    facts.p50_ns = Pair { alone: nanos(&mut replayed.bare, 0.5), stack: nanos(&mut replayed.stack, 0.5) };
+    facts.p50_ns =
+        Pair { alone: nanos(&mut replayed.bare, 0.5), stack: nanos(&mut replayed.stack, 0.5) };
     facts.p99_ns =
         Pair { alone: nanos(&mut replayed.bare, 0.99), stack: nanos(&mut replayed.stack, 0.99) };
     let hit_rate = replayed.hits.len() as f64 / replayed.stack.len().max(1) as f64;
@@ -176,7 +182,8 @@ fn replayed_words(
 
 async fn back_up(place: &Place, teller: &Teller, facts: &mut Facts, stop: &Stop) -> Outcome {
     let repository = backup::repository(&place.stack(), true).await?;
-    let opened = session::check(&place.stack())?.open_below("backup", &OpenOptions::default()).await?;
+    let opened =
+        session::check(&place.stack())?.open_below("backup", &OpenOptions::default()).await?;
     let taken = session::until_closed(opened, async |store| {
         backup::take_base(&**store, &repository, false, stop).await
     })
@@ -234,13 +241,17 @@ async fn bring_back(
     teller.say(format!("5. Restore: {entries} into a new store, as of {reached}\n"))?;
 
     let digest = session::with(&place.restored(), stop, async |store: &Arc<dyn Store>| {
-        Ok(stop.or(async { Ok(steps::digest(store, "comparing", expected.entries).await?) }).await?)
+        Ok(stop
+            .or(async { Ok(steps::digest(store, "comparing", expected.entries).await?) })
+            .await?)
     })
     .await?;
     facts.digest = digest.hex();
     facts.every_entry_is_back = digest.hex() == expected.hex();
     if !facts.every_entry_is_back {
-        return Err(Failure::failed("the restored store differs from the files that were imported"));
+        return Err(Failure::failed(
+            "the restored store differs from the files that were imported",
+        ));
     }
     teller.say(format!(
         "6. Prove: the digest of the files as they were read, and of the restored store\n\n     \
