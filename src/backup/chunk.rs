@@ -238,9 +238,7 @@ pub(super) fn decode_frame(
         PLAIN => cursor.0,
         // The length was checked against the largest chunk when the manifest was read.
         ZSTD => zstd::bulk::decompress(&cursor.0, plain as usize)
-            .map_err(|error| {
-                Error::corruption("the chunk does not decompress").with_source(error)
-            })?
+            .map_err(|error| Error::corruption("the chunk does not decompress").with_source(error))?
             .into(),
         _ => return Err(Error::corruption("the chunk's codec is unknown")),
     };

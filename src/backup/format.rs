@@ -247,8 +247,9 @@ pub(super) fn encode(kind: Kind, content: &impl Serialize, tail: &[u8]) -> Resul
 
 /// The content of a document, and the binary part behind it.
 pub(super) fn decode<T: DeserializeOwned>(kind: Kind, bytes: &Bytes) -> Result<(T, Bytes)> {
-    let (first, rest) = split_line(bytes)
-        .ok_or_else(|| Error::corruption(format!("this is no document of kind '{}'", kind.as_str())))?;
+    let (first, rest) = split_line(bytes).ok_or_else(|| {
+        Error::corruption(format!("this is no document of kind '{}'", kind.as_str()))
+    })?;
     if first != first_line(kind, &rest).as_bytes() {
         return Err(why_not(kind, &first));
     }
@@ -256,8 +257,10 @@ pub(super) fn decode<T: DeserializeOwned>(kind: Kind, bytes: &Bytes) -> Result<(
         split_line(&rest).ok_or_else(|| Error::corruption("the document has no content"))?;
     // Its hash is right, so it was written so: by a version that knows more.
     let content = serde_json::from_slice(&json).map_err(|error| {
-        Error::unsupported("it holds something that this version does not know: use a newer tierstack")
-            .with_source(error)
+        Error::unsupported(
+            "it holds something that this version does not know: use a newer tierstack",
+        )
+        .with_source(error)
     })?;
     Ok((content, tail))
 }

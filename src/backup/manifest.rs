@@ -121,7 +121,11 @@ fn read_chunks(cursor: &mut Cursor, packs: &[Pack], chunking: &Chunking) -> Resu
                 let length = cursor.length()?;
                 Some(Run { entries, first_key: cursor.take(length)? })
             }
-            _ => return Err(Error::corruption("a chunk has a kind that this version does not know")),
+            _ => {
+                return Err(Error::corruption(
+                    "a chunk has a kind that this version does not know",
+                ));
+            }
         };
         let pack = packs
             .get(chunk.pack as usize)
@@ -147,9 +151,8 @@ fn check_order(base: &BaseInfo, chunks: &[Chunk]) -> Result<()> {
         [a, b] => a.first_key < b.first_key,
         _ => true,
     });
-    let valid = |run: &&Run| {
-        run.entries > 0 && (1..=Limits::MAX_KEY_BYTES).contains(&run.first_key.len())
-    };
+    let valid =
+        |run: &&Run| run.entries > 0 && (1..=Limits::MAX_KEY_BYTES).contains(&run.first_key.len());
     let entries = runs.iter().map(|run| u64::from(run.entries)).sum::<u64>();
     if !ordered || !runs.iter().all(valid) || entries != base.entries {
         return Err(Error::corruption("the list of chunks contradicts itself"));

@@ -126,9 +126,8 @@ fn open_folder(path: &FilePath, create: bool) -> Result<Arc<dyn ObjectStore>> {
             .map_err(|error| Error::io(context("cannot be created"), error))?;
     }
     std::fs::read_dir(path).map_err(|error| Error::io(context("cannot be read"), error))?;
-    let folder = LocalFileSystem::new_with_prefix(path).map_err(|error| {
-        Error::config(context("cannot hold a repository")).with_source(error)
-    })?;
+    let folder = LocalFileSystem::new_with_prefix(path)
+        .map_err(|error| Error::config(context("cannot hold a repository")).with_source(error))?;
     // Off by default in `object_store`; without it an acknowledged backup may not survive a power cut.
     Ok(Arc::new(folder.with_fsync(true)))
 }

@@ -49,7 +49,9 @@ pub fn plan(bases: &[BaseInfo], target: Target) -> Result<Plan> {
         bases.iter().filter(|base| fits(base)).max_by_key(|base| base.time)
     };
     let (base, missing) = match &target {
-        Target::Latest => (newest(&|_| true), "there is no base yet; run a backup first".to_owned()),
+        Target::Latest => {
+            (newest(&|_| true), "there is no base yet; run a backup first".to_owned())
+        }
         Target::At(time) => {
             let oldest = bases.iter().map(|base| base.time).min();
             let missing = match oldest {
@@ -60,7 +62,9 @@ pub fn plan(bases: &[BaseInfo], target: Target) -> Result<Plan> {
         }
         Target::Sequence(sequence) => (
             newest(&|base| base.last_seq == Some(*sequence)),
-            format!("no base ends with sequence {sequence}; without a log, only bases can be reached"),
+            format!(
+                "no base ends with sequence {sequence}; without a log, only bases can be reached"
+            ),
         ),
         Target::Base(id) => {
             (newest(&|base| base.id == *id), format!("there is no base '{id}'; list the bases"))

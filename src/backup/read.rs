@@ -59,11 +59,9 @@ fn spans(list: &[Chunk], part: Range<usize>) -> Vec<Span> {
                 span.bytes.end = end;
                 span.chunks.end = at + 1;
             }
-            _ => spans.push(Span {
-                pack: chunk.pack,
-                bytes: chunk.offset..end,
-                chunks: at..at + 1,
-            }),
+            _ => {
+                spans.push(Span { pack: chunk.pack, bytes: chunk.offset..end, chunks: at..at + 1 })
+            }
         }
     }
     spans
@@ -181,7 +179,13 @@ mod tests {
 
     #[test]
     fn neighbours_are_read_together_up_to_a_size() {
-        let list = [chunk(0, 8, 10), chunk(0, 18, 5), chunk(1, 23, 5), chunk(0, 23, 9 << 20), chunk(0, (9 << 20) + 23, 1)];
+        let list = [
+            chunk(0, 8, 10),
+            chunk(0, 18, 5),
+            chunk(1, 23, 5),
+            chunk(0, 23, 9 << 20),
+            chunk(0, (9 << 20) + 23, 1),
+        ];
         let found = spans(&list, 0..5);
         let parts: Vec<_> = found.iter().map(|span| (span.pack, span.chunks.clone())).collect();
         assert_eq!(parts, [(0, 0..2), (1, 2..3), (0, 3..4), (0, 4..5)]);

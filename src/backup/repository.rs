@@ -160,8 +160,7 @@ impl Repository {
 
     pub(super) async fn state_at(&self, number: u64) -> Result<State> {
         if number == 0 {
-            let lineage =
-                Lineage { id: self.doc.lineage.clone(), parent: None, fork_seq: None };
+            let lineage = Lineage { id: self.doc.lineage.clone(), parent: None, fork_seq: None };
             return Ok(State { number, lineage, bases: Vec::new(), head: None });
         }
         let path = head_path(number);
@@ -248,9 +247,10 @@ impl Repository {
         let bytes = self.objects.get(&path).await?.ok_or_else(|| missing(&path))?;
         let mode = object_store::PutMode::Create.into();
         match self.objects.0.put_opts(&path, bytes.into(), mode).await {
-            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
-                Ok(())
-            }
+            Err(
+                object_store::Error::AlreadyExists { .. }
+                | object_store::Error::Precondition { .. },
+            ) => Ok(()),
             Err(error) => Err(super::objects::translate(error, "trying to create", &path)),
             Ok(_) => Err(Error::unsupported(
                 "this object store overwrites where it is asked only to create, so it cannot keep \
@@ -263,7 +263,10 @@ impl Repository {
         let path = manifest_path(&entry.base);
         let bytes = self.objects.get(&path).await?.ok_or_else(|| missing(&path))?;
         if bytes.len() as u64 != entry.manifest_bytes || Hash::of(&bytes) != entry.manifest_hash {
-            return Err(at(Error::corruption("it is not what the head says: it is damaged"), &path));
+            return Err(at(
+                Error::corruption("it is not what the head says: it is damaged"),
+                &path,
+            ));
         }
         let manifest =
             Manifest::decode(&bytes, &self.doc.chunking).map_err(|error| at(error, &path))?;

@@ -125,14 +125,18 @@ pub async fn restore(
 
     let filled = fill(repository, &manifest, target, options, on_progress).await;
     filled.map_err(|error| {
-        operation(error.with_context("the restore has not finished, and the target holds part of it"))
+        operation(
+            error.with_context("the restore has not finished, and the target holds part of it"),
+        )
     })
 }
 
 fn check_fits(base: &BaseInfo, target: &Guarantees) -> Result<()> {
     if !target.writable || !target.ordered_scans {
         let lacks = if target.writable { "ordered scans" } else { "writes" };
-        return Err(Error::unsupported(format!("the target has no {lacks}, which a restore needs")));
+        return Err(Error::unsupported(format!(
+            "the target has no {lacks}, which a restore needs"
+        )));
     }
     if base.expiring > 0 && !target.expiry {
         return Err(Error::unsupported(format!(
@@ -221,7 +225,10 @@ async fn fill(
             }
         }
     }
-    if whole && (progress.entries, progress.bytes, source.finish()) != (base.entries, base.bytes, base.digest) {
+    if whole
+        && (progress.entries, progress.bytes, source.finish())
+            != (base.entries, base.bytes, base.digest)
+    {
         return Err(Error::corruption("the entries are not those that the base was taken of"));
     }
     writer.finish().await?;
@@ -330,8 +337,8 @@ async fn prove(repository: &Repository, target: &dyn Store, expected: &Witness) 
         let own = |entry: &&Entry| !entry.key.starts_with(RESERVED_PREFIX);
         page.entries.iter().filter(own).for_each(|entry| found.add(entry));
     }
-    let lasting = found.count.0 == expected.count.0
-        && found.lasting.finish() == expected.lasting.finish();
+    let lasting =
+        found.count.0 == expected.count.0 && found.lasting.finish() == expected.lasting.finish();
     let now = repository.clock.now();
     let some_expired = expected.first_expiry.is_some_and(|at| at <= now);
     let expiring = found.expiring.finish() == expected.expiring.finish()

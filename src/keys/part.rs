@@ -125,11 +125,7 @@ impl PartialEq for Part {
 impl Eq for Part {}
 
 impl TuplePack for Part {
-    fn pack<W: io::Write>(
-        &self,
-        to: &mut W,
-        depth: TupleDepth,
-    ) -> io::Result<VersionstampOffset> {
+    fn pack<W: io::Write>(&self, to: &mut W, depth: TupleDepth) -> io::Result<VersionstampOffset> {
         let depth = within_tuple(depth);
         if depth.depth() > MAX_NESTING && matches!(self, Self::Tuple(_) | Self::Time(_)) {
             return Err(refuse(format!("a tuple key nests at most {MAX_NESTING} tuples")));
@@ -163,9 +159,7 @@ impl<'k> TupleUnpack<'k> for Part {
         Ok(match code {
             code::NULL => part(Option::<bool>::unpack(input, depth)?, |_| Self::Null),
             code::BYTES => part(Vec::<u8>::unpack(input, depth)?, |v| Self::Bytes(v.into())),
-            code::TEXT => {
-                part(Cow::<str>::unpack(input, depth)?, |v| Self::Text(v.into_owned()))
-            }
+            code::TEXT => part(Cow::<str>::unpack(input, depth)?, |v| Self::Text(v.into_owned())),
             code::TUPLE => {
                 // The decoder itself would recurse as deep as the bytes say.
                 if depth.depth() > MAX_NESTING {

@@ -142,7 +142,14 @@ fn the_range_of_a_tuple_leaves_out_what_only_looks_like_an_extension() {
 fn part_of_a_key() -> impl Strategy<Value = Part> {
     let float = prop_oneof![
         any::<u64>().prop_map(f64::from_bits),
-        prop::sample::select(vec![0.0, -0.0, f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY]),
+        prop::sample::select(vec![
+            0.0,
+            -0.0,
+            f64::NAN,
+            -f64::NAN,
+            f64::INFINITY,
+            f64::NEG_INFINITY
+        ]),
     ];
     let integer = prop_oneof![
         (-300i128..300).prop_map(BigInt::from),
@@ -173,9 +180,8 @@ fn tuple() -> impl Strategy<Value = Vec<Part>> {
 
 /// Two tuples that often begin alike.
 fn pair() -> impl Strategy<Value = (Vec<Part>, Vec<Part>)> {
-    (vec(part_of_a_key(), 0..3), tuple(), tuple()).prop_map(|(head, a, b)| {
-        ([head.clone(), a].concat(), [head, b].concat())
-    })
+    (vec(part_of_a_key(), 0..3), tuple(), tuple())
+        .prop_map(|(head, a, b)| ([head.clone(), a].concat(), [head, b].concat()))
 }
 
 proptest! {

@@ -64,11 +64,7 @@ impl TryFrom<Timestamp> for Time {
 }
 
 impl TuplePack for Time {
-    fn pack<W: io::Write>(
-        &self,
-        to: &mut W,
-        depth: TupleDepth,
-    ) -> io::Result<VersionstampOffset> {
+    fn pack<W: io::Write>(&self, to: &mut W, depth: TupleDepth) -> io::Result<VersionstampOffset> {
         (TAG, self.as_nanos()).pack(to, within_tuple(depth))
     }
 }

@@ -66,7 +66,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use crate::backup::{self, Location, Progress, RESERVED_PREFIX, Repository, Schedule};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
@@ -143,8 +143,7 @@ impl LayerConfig for BackupConfig {
             ),
             None => "Bases are taken by hand, with 'tierstack backup run'.".to_owned(),
         };
-        let place =
-            Place { name: Self::NAME.into(), what: place.into(), sealed: false };
+        let place = Place { name: Self::NAME.into(), what: place.into(), sealed: false };
         Ok(Profile::layer(Self::NAME, below)
             .changed(|guarantees| {
                 guarantees.places.push(place);
@@ -175,7 +174,9 @@ impl BackupLayer {
         config.parse()?;
         let runtime = Handle::try_current().ok();
         if config.base.is_some() && runtime.is_none() {
-            return Err(Error::config("a backup schedule needs a tokio runtime; open the layer in one"));
+            return Err(Error::config(
+                "a backup schedule needs a tokio runtime; open the layer in one",
+            ));
         }
         Ok(Self { config: config.clone(), context: context.clone(), runtime })
     }
@@ -286,7 +287,9 @@ impl<S: Store> Store for Backup<S> {
     fn profile(&self) -> Profile {
         let below = self.inner.profile();
         // The settings were checked when the layer was made, and the stack when it was built.
-        self.config.profile(below.clone()).unwrap_or_else(|_| Profile::layer(BackupConfig::NAME, below))
+        self.config
+            .profile(below.clone())
+            .unwrap_or_else(|_| Profile::layer(BackupConfig::NAME, below))
     }
 }
 

@@ -170,3 +170,167 @@ impl Transform for Compressor {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::TryStreamExt;
+
+    use super::*;
+    use crate::backends::Memory;
+    use crate::{ErrorKind, Layer, Read, ReadExt, Rewrite, Scan, Store, StoreExt};
+
+    fn layer(config: &CompressConfig) -> CompressLayer {
+        CompressLayer::new(config, &Labels::new("s", "compress")).unwrap()
+    }
+
+    fn zstd() -> CompressConfig {
+        CompressConfig::default()
+    }
+
+    fn lz4() -> CompressConfig {
+        CompressConfig { codec: Codec::Lz4, ..zstd() }
+    }
+
+    fn text() -> String {
+        "A line that occurs again. ".repeat(100)
+    }
+
+    async fn put(store: &impl Store, key: &'static str, value: impl Into<crate::Value>) {
+        store.put(key, value).await.unwrap().durable().await.unwrap();
+    }
+
+    async fn stored(memory: &Memory, key: &str) -> Bytes {
+        memory.get(key.as_bytes()).await.unwrap().unwrap().bytes
+    }
+
+    #[tokio::test]
+    async fn another_codec_reads_what_is_there_and_a_rewrite_brings_it_over() {
+        let memory = Arc::new(Memory::new());
+        put(&layer(&zstd()).layer(Arc::clone(&memory)), "dense", text()).await;
+        let lz4 = layer(&lz4());
+        let store = lz4.layer(Arc::clone(&memory));
+        put(&store, "fast", text()).await;
+        put(&store, "small", "v").await;
+        assert_eq!(store.get(b"dense").await.unwrap(), Some(text().into()));
+
+        let before = stored(&memory, "dense").await;
+        let rewriter = lz4.rewriter(Arc::clone(&memory) as _);
+        let report = rewriter.rewrite(Scan::all(), &mut |_: &_| ()).await.unwrap();
+        assert_eq!((report.examined, report.rewritten), (3, 1));
+        assert_ne!(stored(&memory, "dense").await, before);
+        assert_eq!(store.get(b"dense").await.unwrap(), Some(text().into()));
+    }
+
+    #[tokio::test]
+    async fn the_layer_can_be_added_to_a_store_that_has_values() {
+        let memory = Arc::new(Memory::new());
+        put(&memory, "old", text()).await;
+        put(&memory, "empty", "").await;
+        let strict = layer(&zstd()).layer(Arc::clone(&memory));
+        for key in ["old", "empty"] {
+            let error = strict.get(key.as_bytes()).await.unwrap_err();
+            assert_eq!((error.kind(), error.layer()), (ErrorKind::Corruption, Some("compress")));
+            assert!(error.message().contains("accept_plain: true"), "{error}");
+        }
+
+        let open = layer(&CompressConfig { accept_plain: true, ..zstd() });
+        let store = open.layer(Arc::clone(&memory));
+        put(&store, "new", text()).await;
+        for key in ["old", "new"] {
+            assert_eq!(store.get(key.as_bytes()).await.unwrap(), Some(text().into()));
+        }
+        let damaged = [&stored(&memory, "new").await[..], b"more"].concat();
+        put(&memory, "bad", damaged).await;
+        assert_eq!(store.get(b"bad").await.unwrap_err().kind(), ErrorKind::Corruption);
+        memory.delete("bad").await.unwrap().durable().await.unwrap();
+
+        let rewriter = open.rewriter(Arc::clone(&memory) as _);
+        assert_eq!(rewriter.rewrite(Scan::all(), &mut |_: &_| ()).await.unwrap().rewritten, 2);
+        assert_eq!(strict.get(b"old").await.unwrap(), Some(text().into()));
+        assert_eq!(strict.get(b"empty").await.unwrap(), Some("".into()));
+        assert!(stored(&memory, "old").await.len() < 100);
+    }
+
+    #[tokio::test]
+    async fn a_scan_of_values_that_compress_well_holds_one_page_at_a_time() {
+        let store = layer(&zstd()).layer(Memory::new());
+        for n in 0..20u8 {
+            put(&store, ["a", "b", "c", "d"][usize::from(n % 4)], vec![n; 1 << 20]).await;
+        }
+        let pages: Vec<_> = store.scan(Scan::all()).try_collect().await.unwrap();
+        assert_eq!(pages.iter().map(crate::Page::len).collect::<Vec<_>>(), [1; 4]);
+        let reverse = store.collect(Scan::all().reverse().limit(2)).await.unwrap();
+        assert_eq!(reverse.iter().map(|entry| &entry.key[..]).collect::<Vec<_>>(), [b"d", b"c"]);
+    }
+
+    #[tokio::test]
+    async fn a_stack_finds_the_rewriter_of_the_layer() {
+        let opened = zstd().open(&Context::default()).await.unwrap();
+        let memory: Arc<dyn Store> = Arc::new(Memory::new());
+        memory.put("k", text()).await.unwrap().durable().await.unwrap();
+        let accepting = CompressConfig { accept_plain: true, ..zstd() };
+        let accepting = accepting.open(&Context::default()).await.unwrap();
+        let rewriter = accepting.rewriter(Arc::clone(&memory)).unwrap();
+        assert_eq!(rewriter.name(), "compress");
+        assert_eq!(rewriter.rewrite(Scan::all(), &mut |_: &_| ()).await.unwrap().rewritten, 1);
+        assert_eq!(opened.wrap(memory).get(b"k").await.unwrap(), Some(text().into()));
+    }
+
+    #[test]
+    fn bytes_are_counted_before_and_after_in_both_directions() {
+        let recorder = metrics_util::debugging::DebuggingRecorder::new();
+        let snapshotter = recorder.snapshotter();
+        metrics::with_local_recorder(&recorder, || {
+            tokio_test::block_on(async {
+                let store = layer(&zstd()).layer(Memory::new());
+                put(&store, "k", text()).await;
+                store.get(b"k").await.unwrap();
+                store.collect(Scan::all()).await.unwrap();
+            });
+        });
+        let mut counted: Vec<(String, u64)> = snapshotter
+            .snapshot()
+            .into_vec()
+            .into_iter()
+            .map(|(key, _, _, value)| {
+                let labels: Vec<_> = key.key().labels().map(metrics::Label::value).collect();
+                let metrics_util::debugging::DebugValue::Counter(count) = value else {
+                    panic!("not a counter")
+                };
+                assert_eq!(key.key().name(), "tierstack_codec_bytes_total");
+                (labels.join(" "), count)
+            })
+            .collect();
+        counted.sort();
+        let stored = counted[3].1;
+        assert!(stored < 200);
+        let expected = [
+            ("s compress logical read", 2 * 2600),
+            ("s compress logical write", 2600),
+            ("s compress stored read", 2 * stored),
+            ("s compress stored write", stored),
+        ];
+        assert_eq!(counted, expected.map(|(labels, count)| (labels.to_owned(), count)));
+    }
+
+    #[test]
+    fn settings_out_of_range_are_refused_without_opening() {
+        let below = || Memory::new().profile();
+        let level = |codec, level| CompressConfig { codec, level: Some(level), ..zstd() };
+        for (config, word) in [
+            (level(Codec::Zstd, 0), "1 to 19"),
+            (level(Codec::Zstd, 23), "1 to 19"),
+            (level(Codec::Lz4, 3), "lz4 has no levels"),
+        ] {
+            let error = LayerConfig::profile(&config, below()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.message().contains(word), "{error}");
+        }
+        let profile = LayerConfig::profile(&zstd(), below()).unwrap();
+        assert_eq!(profile, layer(&zstd()).layer(Memory::new()).profile());
+        assert_eq!(profile.guarantees.limits.value_bytes, Some(1 << 30));
+        assert!(profile.notes.is_empty());
+    }
+}

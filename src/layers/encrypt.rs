@@ -157,3 +157,174 @@ impl Transform for KeyRing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::backends::Memory;
+    use crate::types::units::SecretText;
+    use crate::{Error, ErrorKind, Layer, Read, ReadExt, Rewrite, Scan, Store, StoreExt};
+
+    fn keys<const N: usize>() -> [SecretText; N] {
+        [(); N].map(|()| KeyRing::generate().unwrap())
+    }
+
+    fn layer(keys: &[&SecretText], accept_plain: bool) -> EncryptLayer {
+        let text: Vec<&str> = keys.iter().map(|key| key.expose()).collect();
+        let ring = KeyRing::parse(&text.join(",")).unwrap();
+        EncryptLayer::new(ring, accept_plain, &Labels::new("s", "encrypt"))
+    }
+
+    async fn put(store: &impl Store, key: &'static str, value: impl Into<crate::Value>) {
+        store.put(key, value).await.unwrap().durable().await.unwrap();
+    }
+
+    #[track_caller]
+    fn corruption(error: &Error) -> String {
+        assert_eq!((error.kind(), error.layer()), (ErrorKind::Corruption, Some("encrypt")));
+        assert!(error.key_fingerprint().is_some());
+        error.to_string()
+    }
+
+    #[tokio::test]
+    async fn nothing_below_holds_the_value() {
+        let memory = Arc::new(Memory::new());
+        let [key] = keys();
+        put(&layer(&[&key], false).layer(Arc::clone(&memory)), "k", "a long secret value").await;
+        let below = memory.get(b"k").await.unwrap().unwrap().bytes;
+        assert!(!below.windows(6).any(|window| window == b"secret"));
+        assert_eq!(below.len(), 19 + 49);
+    }
+
+    #[tokio::test]
+    async fn keys_are_rotated_under_live_data() {
+        let memory = Arc::new(Memory::new());
+        let [old, new] = keys();
+        put(&layer(&[&old], false).layer(Arc::clone(&memory)), "a", "1").await;
+
+        let both = layer(&[&new, &old], false);
+        let store = both.layer(Arc::clone(&memory));
+        put(&store, "b", "2").await;
+        assert_eq!(store.get(b"a").await.unwrap(), Some("1".into()));
+
+        let only_new = layer(&[&new], false).layer(Arc::clone(&memory));
+        assert_eq!(only_new.get(b"b").await.unwrap(), Some("2".into()), "under the new key");
+        let message = corruption(&only_new.get(b"a").await.unwrap_err());
+        let id = |key: &SecretText| key.expose()[4..12].to_owned();
+        assert!(message.contains(&id(&old)) && message.contains(&id(&new)), "{message}");
+
+        let rewriter = both.rewriter(Arc::clone(&memory) as _);
+        let report = rewriter.rewrite(Scan::all(), &mut |_: &_| ()).await.unwrap();
+        assert_eq!((report.examined, report.rewritten), (2, 1));
+        assert_eq!(only_new.collect(Scan::all()).await.unwrap().len(), 2, "the old key can go");
+    }
+
+    #[tokio::test]
+    async fn a_rewrite_without_the_old_key_leaves_its_values_alone() {
+        let memory = Arc::new(Memory::new());
+        let [old, new] = keys();
+        let before = layer(&[&old], false).layer(Arc::clone(&memory));
+        put(&before, "a", "1").await;
+        let rewriter = layer(&[&new], true).rewriter(Arc::clone(&memory) as _);
+        let report = rewriter.rewrite(Scan::all(), &mut |_: &_| ()).await.unwrap();
+        assert_eq!((report.rewritten, report.damaged), (0, 1));
+        corruption(&report.first_damage.unwrap());
+        assert_eq!(before.get(b"a").await.unwrap(), Some("1".into()));
+    }
+
+    #[tokio::test]
+    async fn values_that_were_swapped_below_do_not_open() {
+        let memory = Arc::new(Memory::new());
+        let [key] = keys();
+        let store = layer(&[&key], true).layer(Arc::clone(&memory));
+        put(&store, "mine", "1").await;
+        put(&store, "yours", "1000000").await;
+        let yours = memory.get(b"yours").await.unwrap().unwrap();
+        put(&memory, "mine", yours).await;
+        corruption(&store.get(b"mine").await.unwrap_err());
+        corruption(&store.get_many(&["yours".into(), "mine".into()]).await.unwrap_err());
+        corruption(&store.collect(Scan::all()).await.unwrap_err());
+        corruption(&store.snapshot().await.unwrap().get(b"mine").await.unwrap_err());
+        assert_eq!(store.get(b"yours").await.unwrap(), Some("1000000".into()));
+    }
+
+    #[tokio::test]
+    async fn the_layer_can_be_added_to_a_store_that_has_values() {
+        let memory = Arc::new(Memory::new());
+        put(&memory, "old", "plain").await;
+        let [key] = keys();
+        let strict = layer(&[&key], false).layer(Arc::clone(&memory));
+        let message = corruption(&strict.get(b"old").await.unwrap_err());
+        assert!(message.contains("accept_plain: true"), "{message}");
+
+        let open = layer(&[&key], true);
+        let store = open.layer(Arc::clone(&memory));
+        assert_eq!(store.get(b"old").await.unwrap(), Some("plain".into()));
+        put(&store, "new", "sealed").await;
+
+        let rewriter = open.rewriter(Arc::clone(&memory) as _);
+        assert_eq!(rewriter.rewrite(Scan::all(), &mut |_: &_| ()).await.unwrap().rewritten, 1);
+        assert_eq!(strict.collect(Scan::all()).await.unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_is_below_counts_as_sealed_unless_plain_values_may_rest_there() {
+        let place = crate::Place { name: "disk".into(), what: "files".into(), sealed: false };
+        let below = Memory::new().profile().changed(|stack| stack.places.push(place));
+        for accept_plain in [false, true] {
+            let config = EncryptConfig { keys: Secret::Env("KEYS".to_owned()), accept_plain };
+            let profile = LayerConfig::profile(&config, below.clone()).unwrap();
+            assert_eq!(profile.guarantees.sealed_everywhere(), !accept_plain);
+            assert_eq!(profile.notes[0].contains("tierstack rewrite"), accept_plain);
+            assert!(
+                !profile.below.unwrap().guarantees.sealed_everywhere(),
+                "below, it is as it was"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_config_reads_its_ring_when_it_opens_and_not_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let context = Context { folder: folder.path().to_owned(), ..Context::default() };
+        let config = EncryptConfig { keys: Secret::File("ring".into()), accept_plain: false };
+        assert!(LayerConfig::profile(&config, Memory::new().profile()).is_ok());
+        let missing = config.open(&context).await.err().unwrap();
+        assert!(missing.message().contains("ring"), "{missing}");
+
+        let [key] = keys();
+        let mistyped = key.expose().replace(':', ";");
+        std::fs::write(folder.path().join("ring"), &mistyped).unwrap();
+        let error = config.open(&context).await.err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.message().contains("entry 1"), "{error}");
+
+        std::fs::write(folder.path().join("ring"), format!("{}\n", key.expose())).unwrap();
+        let store = config.open(&context).await.unwrap().wrap(Arc::new(Memory::new()));
+        store.put("k", "v").await.unwrap().durable().await.unwrap();
+        assert_eq!(store.get(b"k").await.unwrap(), Some("v".into()));
+    }
+
+    #[tokio::test]
+    async fn nothing_that_can_be_printed_holds_a_key_or_a_value() {
+        let [key] = keys();
+        let layer = layer(&[&key], false);
+        let memory = Arc::new(Memory::new());
+        let store = layer.layer(Arc::clone(&memory));
+        put(&store, "user-key", "user-value").await;
+        put(&memory, "user-key", "user-value").await;
+        let error = store.get(b"user-key").await.unwrap_err();
+        let config = EncryptConfig { keys: Secret::Env("KEYS".to_owned()), accept_plain: false };
+        let ring = KeyRing::parse(key.expose()).unwrap();
+        let printed = format!(
+            "{key:?} {ring:?} {layer:?} {store:?} {config:?} {error} {error:?} {:?} {}",
+            store.profile(),
+            store.profile()
+        );
+        for hidden in [&key.expose()[13..], "user-key", "user-value"] {
+            assert!(!printed.contains(hidden), "{printed}");
+        }
+    }
+}

@@ -16,4 +16,7 @@ pub mod read_only;
 pub mod retry;
 pub mod timeout;
 #[cfg(any(feature = "compress", feature = "encrypt"))]
-pub mod transform;
+mod transform;
+
+#[cfg(any(feature = "compress", feature = "encrypt"))]
+pub use transform::{Rewriter, Transform, TransformLayer, Transformed};

@@ -343,10 +343,10 @@ mod tests {
             let (_, store) = filled(prefix).await;
             assert_eq!(keys(&store, Scan::range("b".."c")).await, ["b", "b1"]);
             assert_eq!(keys(&store, Scan::range("b"..="c").limit(2)).await, ["b", "b1"]);
-            assert_eq!(keys(&store, Scan::range("b"..).reverse().limit(2)).await, [
-                &b"\xff\xff"[..],
-                b"c"
-            ]);
+            assert_eq!(
+                keys(&store, Scan::range("b"..).reverse().limit(2)).await,
+                [&b"\xff\xff"[..], b"c"]
+            );
             assert_eq!(keys(&store, Scan::range(.."b")).await, ["a"]);
             assert_eq!(keys(&store, Scan::range(""..="a")).await, ["a"]);
             assert_eq!(keys(&store, Scan::range(..="")).await, [""; 0]);

@@ -12,13 +12,27 @@ use std::sync::Arc;
 
 pub use self::check::Checked;
 use crate::backends::MemoryConfig;
+#[cfg(feature = "rocksdb")]
+use crate::backends::RocksDbConfig;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Registry};
 use crate::error::Result;
 use crate::layer::{Context, Layer, Rewrite};
+#[cfg(feature = "backup")]
+use crate::layers::backup::BackupConfig;
 #[cfg(feature = "cache")]
 use crate::layers::cache::CacheConfig;
+#[cfg(feature = "compress")]
+use crate::layers::compress::CompressConfig;
+#[cfg(feature = "encrypt")]
+use crate::layers::encrypt::EncryptConfig;
+use crate::layers::expire::ExpireConfig;
+use crate::layers::limit::LimitConfig;
 use crate::layers::metrics::{MetricsConfig, MetricsLayer};
+use crate::layers::prefix::PrefixConfig;
+use crate::layers::read_only::ReadOnlyConfig;
+use crate::layers::retry::RetryConfig;
+use crate::layers::timeout::TimeoutConfig;
 use crate::store::Store;
 
 impl Registry {
@@ -27,8 +41,22 @@ impl Registry {
     pub fn standard() -> Self {
         let mut registry = Self::new();
         registry.put_backend::<MemoryConfig>();
+        #[cfg(feature = "rocksdb")]
+        registry.put_backend::<RocksDbConfig>();
         #[cfg(feature = "cache")]
         registry.put_layer::<CacheConfig>();
+        #[cfg(feature = "compress")]
+        registry.put_layer::<CompressConfig>();
+        #[cfg(feature = "encrypt")]
+        registry.put_layer::<EncryptConfig>();
+        #[cfg(feature = "backup")]
+        registry.put_layer::<BackupConfig>();
+        registry.put_layer::<ExpireConfig>();
+        registry.put_layer::<RetryConfig>();
+        registry.put_layer::<TimeoutConfig>();
+        registry.put_layer::<LimitConfig>();
+        registry.put_layer::<ReadOnlyConfig>();
+        registry.put_layer::<PrefixConfig>();
         registry.put_layer::<MetricsConfig>();
         registry
     }

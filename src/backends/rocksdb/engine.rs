@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use ::rocksdb::{
-    BoundColumnFamily, BottommostLevelCompaction, CompactOptions, DB, DBPinnableSlice, ReadOptions,
+    BottommostLevelCompaction, BoundColumnFamily, CompactOptions, DB, DBPinnableSlice, ReadOptions,
     ReadTier, Snapshot, WriteBatch, WriteOptions, properties,
 };
 use bytes::Bytes;
@@ -110,17 +110,13 @@ pub(super) trait View: Send + Sync + 'static {
         Ok(found.map(|pinned| owned(&pinned)))
     }
 
-    /// One answer for each key, in their order.
-    fn get_many(
-        &self,
-        keys: &[Bytes],
-        tier: Tier,
-    ) -> Vec<Result<Option<Value>, ::rocksdb::Error>> {
+    /// One answer for each key, in their order. Blocks: RocksDB ignores the memory tier here.
+    fn get_many(&self, keys: &[Bytes]) -> Vec<Result<Option<Value>, ::rocksdb::Error>> {
         let found = self.engine().db().batched_multi_get_cf_opt(
             self.engine().family(),
             keys,
             false,
-            self.tiers().of(tier),
+            self.tiers().of(Tier::Disk),
         );
         found
             .into_iter()
@@ -287,7 +283,9 @@ pub(super) fn spawn<T: Send + 'static>(
         Error::unsupported("what needs the disk runs in a thread of a tokio runtime, and there is none; call it from within one").with_source(error)
     })?;
     let handle = runtime.spawn_blocking(work);
-    Ok(futures_util::FutureExt::map(handle, |joined| joined.unwrap_or_else(|error| Err(ended(error)))))
+    Ok(futures_util::FutureExt::map(handle, |joined| {
+        joined.unwrap_or_else(|error| Err(ended(error)))
+    }))
 }
 
 fn ended(error: JoinError) -> Error {

@@ -69,7 +69,10 @@ fn classify_io(text: &str) -> (ErrorKind, &'static str) {
             "the disk is full; free space, then open the database again if writes still fail. Reads go on",
         )
     } else if has(&["Permission denied", "Read-only file system", "Operation not permitted"]) {
-        (ErrorKind::Access, "the folder or a file in it is not readable and writable for this process")
+        (
+            ErrorKind::Access,
+            "the folder or a file in it is not readable and writable for this process",
+        )
     } else if has(&["Too many open files"]) {
         (ErrorKind::Capacity, "too many open files; raise the limit (`ulimit -n`)")
     } else if has(&["No such file or directory"]) {

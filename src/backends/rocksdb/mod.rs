@@ -73,9 +73,7 @@ use crate::error::{Error, Operation, Result};
 use crate::layer::BackendConfig;
 use crate::reply::Reply;
 use crate::store::{Pages, Read, Store};
-use crate::types::{
-    Batch, Commit, Durability, Op, Profile, Scan, Usage, Value, check_key,
-};
+use crate::types::{Batch, Commit, Op, Profile, Scan, Usage, Value, check_key};
 
 /// A RocksDB database, or one column family of it. See the [module docs](self).
 pub struct RocksDb {
@@ -112,9 +110,7 @@ impl RocksDb {
     /// Refuses what cannot be written as it was asked for.
     fn check(&self, batch: &Batch) -> Result<()> {
         let guarantees = &self.profile.guarantees;
-        if batch.requested_durability() > Some(Durability::PowerCut) {
-            guarantees.check_durability(batch.requested_durability())?;
-        }
+        guarantees.check_durability(batch.requested_durability())?;
         for op in batch.ops() {
             check_key(op.key())?;
             if let Op::Put(key, value) = op {
@@ -160,11 +156,10 @@ impl Read for RocksDb {
 impl Store for RocksDb {
     async fn write(&self, batch: Batch) -> Result<Commit> {
         self.check(&batch)?;
-        let sync = self.sync || batch.requested_durability() == Some(Durability::PowerCut);
-        if !sync && batch.bytes() <= INLINE_WRITE_BYTES && self.write_now(&batch)? {
+        if !self.sync && batch.bytes() <= INLINE_WRITE_BYTES && self.write_now(&batch)? {
             return Ok(Commit::done());
         }
-        let how = if sync { Write::Sync } else { Write::Wait };
+        let how = if self.sync { Write::Sync } else { Write::Wait };
         self.reader
             .offload(move |engine| {
                 engine.write(&batch, how).map_err(|error| failed(Operation::Write, error))

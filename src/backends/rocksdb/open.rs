@@ -11,17 +11,14 @@ use ::rocksdb::{
 
 use super::config::{Compaction, Compression, RocksDbConfig};
 use super::failure::failed;
-use super::recorded::Recorded;
+use super::recorded::{Recorded, Section};
 use crate::error::{Error, ErrorKind, Operation, Result};
 
 /// Opens the database, with all its column families. Blocks.
 pub(super) fn open(config: &RocksDbConfig) -> Result<DB> {
     let path = config.path.as_path();
     let at = |error: Error| {
-        error
-            .with_context(path.display())
-            .with_operation(Operation::Open)
-            .with_layer("rocksdb")
+        error.with_context(path.display()).with_operation(Operation::Open).with_layer("rocksdb")
     };
     let opened = match survey(path).map_err(at)? {
         Contents::Database => open_existing(config),
@@ -75,9 +72,7 @@ fn survey(path: &Path) -> Result<Contents> {
 }
 
 fn names(path: &Path) -> io::Result<BTreeSet<String>> {
-    fs::read_dir(path)?
-        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-        .collect()
+    fs::read_dir(path)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
 fn is_table(name: &str) -> bool {
@@ -124,7 +119,7 @@ fn open_existing(config: &RocksDbConfig) -> Result<DB> {
     let (mut options, families) = match Recorded::latest(path)? {
         Some(recorded) => {
             accept(&recorded, &listed, &config.column_family)?;
-            load(path, &recorded, &listed, &cache)?
+            load(config, &recorded, &listed, &cache)?
         }
         // A crash while the database was made, before anything was written to it.
         None if !has_data(path)? => {
@@ -147,15 +142,10 @@ fn open_existing(config: &RocksDbConfig) -> Result<DB> {
     }
     options.create_if_missing(false);
     options.set_error_if_exists(false);
-    if let Some(jobs) = config.background_jobs {
-        options.set_max_background_jobs(to_int(jobs));
-    }
     keep_promises(&mut options);
     let db = DB::open_cf_descriptors(&options, path, families).map_err(refused)?;
     if missing {
         db.create_cf(&config.column_family, &new_family(config, &cache)).map_err(refused)?;
-    } else {
-        change(&db, config)?;
     }
     Ok(db)
 }
@@ -163,12 +153,7 @@ fn open_existing(config: &RocksDbConfig) -> Result<DB> {
 /// Refuses a database that would be misread or damaged without the program that wrote it.
 fn accept(recorded: &Recorded, listed: &[String], used: &str) -> Result<()> {
     for name in listed {
-        let Some(family) = recorded.families.get(name) else {
-            return Err(Error::unsupported(format!(
-                "the OPTIONS file says nothing about the column family '{name}', so it cannot be told how its values are to be read; open the database once with the program that wrote it"
-            )));
-        };
-        if let Some(why) = family.objection(name == used) {
+        if let Some(why) = recorded.objection(name, name == used) {
             return Err(Error::unsupported(format!(
                 "the column family '{name}' {why}. The database was left as it is; only the program that wrote it can open it"
             )));
@@ -177,25 +162,71 @@ fn accept(recorded: &Recorded, listed: &[String], used: &str) -> Result<()> {
     Ok(())
 }
 
-/// The options that the database was last opened with, over our block cache.
+/// The options that the database was last opened with, changed where the settings say so, over our
+/// block cache.
+///
+/// RocksDB loads options from a file only, and does not give those of a column family away to be
+/// changed, so the file is changed, in a folder of its own.
 fn load(
-    path: &Path,
+    config: &RocksDbConfig,
     recorded: &Recorded,
     listed: &[String],
     cache: &Cache,
 ) -> Result<(Options, Vec<ColumnFamilyDescriptor>)> {
-    let written_by = recorded.version.as_deref().unwrap_or("of an unknown version");
-    let loaded = Env::new().and_then(|env| Options::load_latest(path, env, false, cache.clone()));
-    let (mut options, mut families) = loaded.map_err(|error| {
+    let unwritable = |error| Error::io("writing to the folder for temporary files", error);
+    let folder = tempfile::tempdir().map_err(unwritable)?;
+    let text = recorded.with(&changes(config, recorded));
+    fs::write(folder.path().join("OPTIONS-000001"), text).map_err(unwritable)?;
+    let loaded =
+        Env::new().and_then(|env| Options::load_latest(folder.path(), env, false, cache.clone()));
+    let (options, mut families) = loaded.map_err(|error| {
         Error::unsupported(format!(
-            "RocksDB 11.8 cannot read the OPTIONS file, which RocksDB {written_by} wrote; if that is newer, bring the database to an older format with it, or use a newer tierstack"
+            "RocksDB 11.8 cannot read the OPTIONS file, which RocksDB {} wrote; if that is newer, use a newer tierstack, or bring the database to an older format with the program that wrote it",
+            recorded.version()
         ))
         .with_source(error)
     })?;
     families.retain(|family| listed.iter().any(|name| name == family.name()));
-    // Keys must not get into error messages and logs; there is no setter for it.
-    let options = options.get_options_from_string("allow_data_in_errors=false").map_err(refused)?;
     Ok((options, families))
+}
+
+/// What the settings name, in the terms of the OPTIONS file.
+fn changes(config: &RocksDbConfig, recorded: &Recorded) -> Vec<(Section, &'static str, String)> {
+    let family = Section::Family(config.column_family.clone());
+    let table = Section::Table(config.column_family.clone());
+    let mut changes = recorded.lost_filters();
+    // Keys must get neither into messages nor into RocksDB's own log.
+    changes.push((Section::Database, "allow_data_in_errors", "false".into()));
+    if let Some(jobs) = config.background_jobs {
+        changes.push((Section::Database, "max_background_jobs", jobs.to_string()));
+    }
+    if let Some(size) = config.write_buffer_size {
+        changes.push((family.clone(), "write_buffer_size", size.0.to_string()));
+    }
+    if let Some(buffers) = config.write_buffers {
+        changes.push((family.clone(), "max_write_buffer_number", buffers.to_string()));
+    }
+    if let Some(compression) = config.compression {
+        let name = match compression {
+            Compression::None => "kNoCompression",
+            Compression::Snappy => "kSnappyCompression",
+            Compression::Lz4 => "kLZ4Compression",
+            Compression::Zstd => "kZSTD",
+        };
+        changes.push((family.clone(), "compression", name.into()));
+        // Where it is set, it wins over `compression`.
+        changes.push((family.clone(), "compression_per_level", String::new()));
+    }
+    if let Some(compaction) = config.compaction {
+        let off = compaction == Compaction::Off;
+        changes.push((family, "disable_auto_compactions", off.to_string()));
+    }
+    if let Some(bits) = config.bloom_bits {
+        changes.retain(|(section, ..)| *section != table);
+        let policy = if bits == 0 { "nullptr".into() } else { format!("bloomfilter:{bits}:false") };
+        changes.push((table, "filter_policy", policy));
+    }
+    changes
 }
 
 /// What the profile promises must not depend on what another program has chosen.
@@ -231,43 +262,6 @@ fn new_family(config: &RocksDbConfig, cache: &Cache) -> Options {
     }
     options.set_disable_auto_compactions(config.compaction == Some(Compaction::Off));
     options
-}
-
-/// Changes what the settings name in an existing column family, and nothing else.
-fn change(db: &DB, config: &RocksDbConfig) -> Result<()> {
-    let mut changes = Vec::new();
-    if let Some(size) = config.write_buffer_size {
-        changes.push(("write_buffer_size", size.0.to_string()));
-    }
-    if let Some(buffers) = config.write_buffers {
-        changes.push(("max_write_buffer_number", buffers.to_string()));
-    }
-    if let Some(compression) = config.compression {
-        let name = match compression {
-            Compression::None => "kNoCompression",
-            Compression::Snappy => "kSnappyCompression",
-            Compression::Lz4 => "kLZ4Compression",
-            Compression::Zstd => "kZSTD",
-        };
-        changes.push(("compression", name.to_owned()));
-        // Where it is set, it would win over `compression`.
-        changes.push(("compression_per_level", String::new()));
-    }
-    if let Some(compaction) = config.compaction {
-        let off = compaction == Compaction::Off;
-        changes.push(("disable_auto_compactions", off.to_string()));
-    }
-    if let Some(bits) = config.bloom_bits {
-        let policy = if bits == 0 { "nullptr".into() } else { format!("bloomfilter:{bits}:false") };
-        changes.push(("block_based_table_factory", format!("{{filter_policy={policy};}}")));
-    }
-    if changes.is_empty() {
-        return Ok(());
-    }
-    let changes: Vec<(&str, &str)> =
-        changes.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let family = db.cf_handle(&config.column_family).ok_or_else(lost)?;
-    db.set_options_cf(&family, &changes).map_err(refused)
 }
 
 /// A column family that was opened is in the handle's list.

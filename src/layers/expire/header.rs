@@ -110,7 +110,10 @@ mod tests {
     fn the_format_is_as_documented() {
         let (_, frame) = framed();
         assert_eq!(frame.slice(..14), &b"\xf5tse\x01\x01\x00\x00\x01\x8b\xcf\xe5\x68\x7b"[..]);
-        assert_eq!(frame.slice(14..18), crc32fast::hash(&[&frame[..14], b"payload"].concat()).to_be_bytes()[..]);
+        assert_eq!(
+            frame.slice(14..18),
+            crc32fast::hash(&[&frame[..14], b"payload"].concat()).to_be_bytes()[..]
+        );
         assert_eq!(frame.slice(18..), "payload");
     }
 

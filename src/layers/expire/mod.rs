@@ -155,7 +155,8 @@ fn profile(sweeps: bool, below: Profile) -> Profile {
         *limit = limit.map(|bytes| bytes.saturating_sub(header::LENGTH as u64));
     });
     let profile = if native {
-        profile.note("The store below expires entries itself; without `expire` it would do so alone.")
+        profile
+            .note("The store below expires entries itself; without `expire` it would do so alone.")
     } else {
         profile
     };
@@ -204,11 +205,8 @@ impl<S: Store> Layer<S> for ExpireLayer {
     fn layer(&self, inner: S) -> Expire<S> {
         let inner = Arc::new(inner);
         let (clock, accept_plain) = (&self.context.clock, self.config.accept_plain);
-        let sweeper = Arc::new(Sweeper {
-            locks: KeyLocks::new(),
-            clock: Arc::clone(clock),
-            accept_plain,
-        });
+        let sweeper =
+            Arc::new(Sweeper { locks: KeyLocks::new(), clock: Arc::clone(clock), accept_plain });
         let worker = self.runtime.as_ref().filter(|_| self.config.sweeps()).map(|runtime| {
             let store = Arc::downgrade(&inner);
             Worker::spawn(runtime, store, Arc::clone(&sweeper), self.config.sweep_every)

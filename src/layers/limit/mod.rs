@@ -284,7 +284,9 @@ impl Turns {
         let place = Place(&self.waiting);
         let before = self.waiting.fetch_add(1, Ordering::Relaxed);
         match self.config.queue {
-            Some(queue) if before >= queue => Err(overrun(format!("{before} operations wait already"))),
+            Some(queue) if before >= queue => {
+                Err(overrun(format!("{before} operations wait already")))
+            }
             _ => Ok(place),
         }
     }

@@ -256,8 +256,7 @@ impl<S: Read> Resumable<'_, S> {
     async fn next(&mut self) -> Result<Option<Page>> {
         let mut attempts = None;
         loop {
-            let pages =
-                self.pages.get_or_insert_with(|| self.store.inner.scan(self.scan.clone()));
+            let pages = self.pages.get_or_insert_with(|| self.store.inner.scan(self.scan.clone()));
             match pages.next().await.transpose() {
                 Ok(page) => {
                     if let Some(page) = &page {
@@ -341,9 +340,10 @@ impl Attempts<'_> {
         }
         let clock = &self.shared.clock;
         let elapsed = clock.monotonic().saturating_sub(self.began);
-        let delay = self.delays.next().filter(|delay| {
-            elapsed.saturating_add(*delay) <= self.shared.config.max_elapsed.0
-        });
+        let delay = self
+            .delays
+            .next()
+            .filter(|delay| elapsed.saturating_add(*delay) <= self.shared.config.max_elapsed.0);
         let Some(delay) = delay else {
             return Err(error
                 .with_retry(Again::GaveUp)

@@ -28,10 +28,7 @@ async fn filled() -> (Timeout<FaultStore<Memory>>, Faults, ManualClock) {
 }
 
 /// Runs into the deadline.
-fn late<T: std::fmt::Debug>(
-    clock: &ManualClock,
-    answer: impl Future<Output = Result<T>>,
-) -> Error {
+fn late<T: std::fmt::Debug>(clock: &ManualClock, answer: impl Future<Output = Result<T>>) -> Error {
     let mut answer = spawn(answer);
     assert_pending!(answer.poll());
     clock.advance(10 * SECOND - Duration::from_millis(1));

@@ -145,8 +145,8 @@ fn range(args: &ScanArgs) -> Scan {
     let mut scan = match &args.prefix {
         Some(prefix) => Scan::prefix(prefix),
         None => Scan::range::<&str>((
-            args.from.as_deref().map_or(Bound::Unbounded, |key| Bound::Included(key)),
-            args.to.as_deref().map_or(Bound::Unbounded, |key| Bound::Excluded(key)),
+            args.from.as_deref().map_or(Bound::Unbounded, Bound::Included),
+            args.to.as_deref().map_or(Bound::Unbounded, Bound::Excluded),
         )),
     };
     if args.reverse {

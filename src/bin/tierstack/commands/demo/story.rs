@@ -241,9 +241,7 @@ async fn bring_back(
     teller.say(format!("5. Restore: {entries} into a new store, as of {reached}\n"))?;
 
     let digest = session::with(&place.restored(), stop, async |store: &Arc<dyn Store>| {
-        Ok(stop
-            .or(async { Ok(steps::digest(store, "comparing", expected.entries).await?) })
-            .await?)
+        stop.or(async { Ok(steps::digest(store, "comparing", expected.entries).await?) }).await
     })
     .await?;
     facts.digest = digest.hex();
