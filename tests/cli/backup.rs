@@ -224,6 +224,10 @@ fn ctrl_c_leaves_no_half_base_and_a_restore_that_can_go_on() {
     let ran = Ran::new(&RESTORE, child.wait_with_output().unwrap());
     ran.fails().says("stopped by request").says("the same command with --resume goes on");
     restore(&folder, &[]).fails().says("restore");
+    folder
+        .run(&["get", "000000", "--store", "restored"])
+        .fails()
+        .says("this store holds a restore that has not finished");
     restore(&folder, &["--resume"]).ok().prints("restored 6,000 entries");
     assert_eq!(folder.run(&["export", "--store", "restored"]).ok().out, all);
 }

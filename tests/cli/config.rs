@@ -1,6 +1,6 @@
 //! `check`, `schema`, `keys`, `completions`, and what goes wrong before anything is opened.
 
-use crate::folder::{Folder, PLAIN};
+use crate::folder::{Folder, PLAIN, Ran};
 
 #[test]
 fn help_and_completions_name_every_command() {
@@ -67,6 +67,59 @@ fn a_missing_or_wrong_config_is_exit_code_2_and_says_where() {
 }
 
 #[test]
+fn each_wrong_setting_names_its_place_and_what_is_allowed() {
+    let folder = Folder::new(PLAIN);
+    let rocksdb = "backend: { rocksdb: { path: data } }";
+    for (store, texts) in [
+        (
+            format!("layers: [ {{ cache: {{ capactiy: 1MiB }} }} ], {rocksdb}"),
+            ["stores.main.layers[0].cache", "capactiy", "capacity"],
+        ),
+        (
+            format!("layers: [ {{ cache: {{ capacity: 1 megs }} }} ], {rocksdb}"),
+            ["stores.main.layers[0].cache.capacity", "'1 megs' is not a size", "256MiB"],
+        ),
+        (
+            format!("layers: [ {{ encrypt: {{ keys: {{ env: K }} }} }}, compress ], {rocksdb}"),
+            [
+                "'encrypt' stands outside 'compress'",
+                "sealed bytes do not compress",
+                "put 'compress' before",
+            ],
+        ),
+        (
+            "backend: { rocksbd: { path: data } }".to_owned(),
+            ["stores.main.backend", "rocksbd", "'rocksdb'"],
+        ),
+    ] {
+        folder.write("tierstack.yaml", format!("stores: {{ main: {{ {store} }} }}"));
+        for command in ["check", "scan"] {
+            let ran = folder.run(&[command]).refused().says("tierstack.yaml");
+            texts.into_iter().fold(ran, Ran::says);
+        }
+    }
+    assert_eq!(folder.names(), ["tierstack.yaml"], "nothing was opened");
+}
+
+#[test]
+fn a_data_folder_that_cannot_be_used_is_left_alone() {
+    let folder = Folder::new(PLAIN);
+    folder.write("data", "a file");
+    folder.run(&["put", "a", "1"]).fails().says("where: rocksdb, open");
+    assert_eq!(folder.read("data"), "a file");
+
+    let folder = Folder::new(PLAIN);
+    folder.run(&["put", "a", "1"]).ok();
+    folder.write("data/CURRENT", "nonsense");
+    folder
+        .run(&["get", "a"])
+        .fails()
+        .says("where: rocksdb, open")
+        .says("next: nothing was repaired");
+    assert_eq!(folder.read("data/CURRENT"), "nonsense");
+}
+
+#[test]
 fn a_locked_store_says_so() {
     let folder = Folder::new(PLAIN);
     // It waits for lines, with the store open.
@@ -102,7 +155,7 @@ fn a_generated_key_is_taken_as_it_is() {
         if let Some(keys) = keys {
             command.env("DEMO_KEYS", keys);
         }
-        crate::folder::Ran::new(args, command.output().unwrap())
+        Ran::new(args, command.output().unwrap())
     };
     // The last line, and the whole output, which may go to a file as it is.
     run(Some(entry), &["put", "a", "secret"]).ok();

@@ -178,7 +178,7 @@ fn ctrl_c_while_the_file_is_checked_means_that_nothing_is_written() {
     std::thread::sleep(std::time::Duration::from_millis(50));
     interrupt(&child);
     let ran = Ran::new(&["import"], child.wait_with_output().unwrap()).fails();
-    ran.says("stopped by request: nothing was written");
+    ran.says("stopped by request: ").says("nothing was written");
     assert!(folder.entries().is_empty());
 }
 

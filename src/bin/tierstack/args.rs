@@ -315,4 +315,23 @@ mod tests {
     fn the_definition_is_consistent() {
         Args::command().debug_assert();
     }
+
+    #[test]
+    fn the_documentation_names_every_command_and_option() {
+        let page = include_str!("../../../docs/command.md");
+        let mut commands = vec![Args::command()];
+        while let Some(command) = commands.pop() {
+            for inner in command.get_subcommands() {
+                assert!(page.contains(inner.get_name()), "{}", inner.get_name());
+                commands.push(inner.clone());
+            }
+            for option in command.get_opts().filter_map(clap::Arg::get_long) {
+                assert!(
+                    page.contains(&format!("--{option}")),
+                    "--{option} of {}",
+                    command.get_name()
+                );
+            }
+        }
+    }
 }

@@ -57,12 +57,11 @@ impl Progress {
         self.show(done);
     }
 
-    /// So much is done, of so much.
+    /// So much is done; `total` where it became known only now.
     pub(crate) fn set(&self, done: u64, total: Option<u64>) {
-        let total = total.unwrap_or(NO_TOTAL);
-        if self.total.swap(total, Ordering::Relaxed) != total
+        if let Some(total) = total
+            && self.total.swap(total, Ordering::Relaxed) != total
             && let Some(bar) = &self.bar
-            && total != NO_TOTAL
         {
             bar.set_length(total);
             bar.set_style(style(true, self.unit));

@@ -1,6 +1,7 @@
 //! Ctrl-C: the first asks for an orderly end, the second ends at once.
 
 use std::future::Future;
+use std::io::Write;
 
 use tokio::sync::watch;
 
@@ -18,7 +19,8 @@ impl Stop {
             if !next_signal().await {
                 return std::future::pending().await;
             }
-            eprintln!("stopping in good order; once more ends at once");
+            // A closed standard error leaves nobody to tell.
+            let _ = writeln!(std::io::stderr(), "stopping in good order; once more ends at once");
             // Without a receiver the command is over.
             let _ = tell.send(true);
             if next_signal().await {

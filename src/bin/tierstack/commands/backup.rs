@@ -73,9 +73,7 @@ pub(crate) async fn take_base(
 async fn take(run: &BackupRun, stop: &Stop) -> Outcome {
     let args = &run.args;
     let repository = stop.or(repository(&args.store, true)).await?;
-    let checked = session::check(&args.store)?;
-    let opened =
-        stop.or(async { Ok(checked.open_below("backup", &OpenOptions::default()).await?) }).await?;
+    let opened = session::open_below(&args.store, "backup", stop).await?;
     let taken = session::until_closed(opened, async |store| {
         take_base(&**store, &repository, run.whole, stop).await
     })
@@ -185,7 +183,7 @@ async fn restore(args: &Restore, stop: &Stop) -> Outcome {
     if args.dry_run {
         return output::fact(args.json.json, &planned, || words_of_plan(&planned, args));
     }
-    let opened = stop.or(session::open_stored(&into)).await?;
+    let opened = session::open_stored(&into, stop).await?;
     let restored = session::until_closed(opened, async |store| {
         let options = backup::Restore {
             prefix: args.prefix.clone().unwrap_or_default().into(),

@@ -186,3 +186,51 @@ fn report(args: &Copy, copied: &Copied, took: &str) -> Outcome {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tierstack::backends::Memory;
+    use tierstack::{StoreExt, Timestamp, Value};
+
+    use super::*;
+
+    async fn store(entries: &[(&'static str, &'static str)]) -> Arc<dyn Read> {
+        let store = Memory::new();
+        for (key, value) in entries {
+            store.put(*key, *value).await.unwrap();
+        }
+        Arc::new(store)
+    }
+
+    async fn compared(left: &Arc<dyn Read>, right: &Arc<dyn Read>) -> [u64; 4] {
+        let progress = Progress::new("comparing", None, Unit::Entries);
+        let found = compare(left, right, Scan::all(), &progress).await.ok().unwrap();
+        [found.equal, found.different, found.missing, found.only_in_target]
+    }
+
+    #[tokio::test]
+    async fn every_kind_of_difference_is_counted() {
+        let left = store(&[("b", "1"), ("c", "1"), ("d", "1"), ("f", "1")]).await;
+        let right = store(&[("a", "1"), ("b", "1"), ("c", "2"), ("e", "1"), ("g", "1")]).await;
+        assert_eq!(compared(&left, &right).await, [1, 1, 2, 3]);
+        assert_eq!(compared(&right, &left).await, [1, 1, 3, 2]);
+        assert_eq!(compared(&left, &left).await, [4, 0, 0, 0]);
+    }
+
+    #[tokio::test]
+    async fn an_entry_that_expired_since_may_be_gone_and_another_expiry_is_a_difference() {
+        let expiring = |millis| Value::from("x").expiring_at(Timestamp::from_millis(millis));
+        let clock = tierstack::ManualClock::new();
+        clock.jump(std::time::Duration::ZERO);
+        // It stands at 2024: the entry is there for it, and gone for the system's clock.
+        let source = Memory::with_clock(Arc::new(clock));
+        source.put("a", expiring(1_704_067_300_000)).await.unwrap();
+        let source: Arc<dyn Read> = Arc::new(source);
+        assert_eq!(compared(&source, &store(&[]).await).await, [1, 0, 0, 0]);
+        let (one, other) = (Memory::new(), Memory::new());
+        one.put("a", expiring(4_000_000_000_000)).await.unwrap();
+        other.put("a", expiring(4_000_000_000_001)).await.unwrap();
+        let (one, other): (Arc<dyn Read>, Arc<dyn Read>) = (Arc::new(one), Arc::new(other));
+        assert_eq!(compared(&one, &other).await, [0, 1, 0, 0]);
+    }
+}

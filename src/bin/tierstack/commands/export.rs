@@ -56,6 +56,9 @@ async fn to_file(store: &Arc<dyn Store>, scan: Scan, path: &Path, stop: &Stop) -
     let file = out.into_inner().map_err(|error| failed(error.into_error()))?;
     file.as_file().sync_all().map_err(failed)?;
     file.persist(path).map_err(|error| failed(error.error))?;
+    // The new name is on the disk when the folder is; not every system can sync one.
+    #[cfg(unix)]
+    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
     Ok(entries)
 }
 

@@ -167,7 +167,7 @@ async fn check(source: &Source, path: &Path, total: Option<u64>, stop: &Stop) ->
     let (source, ends, watch) = (source.clone(), Arc::clone(&progress), stop.clone());
     let checked = tokio::task::spawn_blocking(move || {
         source.read(reader, |lot| {
-            ends.set(lot.end, total);
+            ends.set(lot.end, None);
             !watch.requested()
         })
     });

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use tierstack::{OpenOptions, Rewrite, RewriteReport, Scan, Store};
+use tierstack::{Rewrite, RewriteReport, Scan, Store};
 
 use crate::args;
 use crate::failure::{Failure, Outcome};
@@ -23,9 +23,8 @@ struct Rewritten {
 
 /// `tierstack rewrite`
 pub(crate) async fn run(args: args::Rewrite, stop: &Stop) -> Outcome {
-    let checked = session::check(&args.store)?;
-    let name = checked.store().to_owned();
-    let stack = stop.or(async { Ok(checked.open(&OpenOptions::default()).await?) }).await?;
+    let stack = session::open(&args.store, stop).await?;
+    let name = stack.name().to_owned();
     let rewriters = stack.rewriters().to_vec();
     session::until_closed(stack, async |store| {
         if rewriters.is_empty() {

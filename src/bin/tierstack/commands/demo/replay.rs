@@ -9,13 +9,14 @@ use bytes::Bytes;
 use tierstack::Error;
 
 use crate::failure::Outcome;
+use crate::output::count;
 use crate::trace::{Request, Trace};
 
 /// Reads without a trace.
 const READS: usize = 300_000;
 const QUICK_READS: usize = 3_000;
 /// Requests of a trace that are replayed. The demo says when a trace has more.
-const MAX_REQUESTS: usize = 1_000_000;
+const MAX_REQUESTS: usize = 5_000_000;
 const SEED: u64 = 0x7469_6572_7374_6163;
 
 /// Indices of keys, in the order in which they are read.
@@ -76,9 +77,12 @@ impl Pattern {
             let what = format!("the trace {} holds no request", path.display());
             return Err(Error::config(what).into());
         }
-        let more = if trace.next().is_some() { ", its first" } else { "" };
-        let asked = crate::output::count(given.len() as u64);
-        let origin = format!("the trace {}{more} ({asked} ids)", path.display());
+        let asked = match trace.next() {
+            Some(_) => format!("the first {} requests of ", count(reads.len() as u64)),
+            None => String::new(),
+        };
+        let (ids, files) = (count(given.len() as u64), count(keys.len() as u64));
+        let origin = format!("{asked}the trace {}, its {ids} ids on {files} files", path.display());
         Ok(Self { reads, origin })
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use tierstack::codec::KeyRing;
-use tierstack::config::{Config, Format, Part, StoreConfig};
+use tierstack::config::{Config, Format, Part, Sealed, StoreConfig};
 use tierstack::{Error, Result};
 
 use crate::args::{Demo, StoreArgs};
@@ -48,7 +48,7 @@ impl Place {
             )));
         }
         let (folder, temporary) = folder(args.dir.as_deref())?;
-        let adapted = adapt(name, shown, args.to.as_deref());
+        let adapted = adapt(name, shown, args.to.as_deref().map(from_here).as_deref());
         let cannot = |error| Error::io(format!("{} cannot be written", folder.display()), error);
         let text = serde_json::to_string_pretty(&adapted)
             .map_err(|error| Error::internal("the config cannot be printed").with_source(error))?;
@@ -106,6 +106,14 @@ fn folder(asked: Option<&Path>) -> Outcome<(PathBuf, Option<tempfile::TempDir>)>
     Ok((folder.to_owned(), None))
 }
 
+/// A place for backups as the user means it: a folder is taken from the current one, not from the demo's.
+fn from_here(place: &str) -> String {
+    match std::path::absolute(place) {
+        Ok(path) if !place.contains("://") => path.display().to_string(),
+        _ => place.to_owned(),
+    }
+}
+
 /// The config of the demo: the stack, the bare engine and the restored stack, all in its folder.
 fn adapt(name: &str, shown: &StoreConfig, to: Option<&str>) -> Value {
     let layers = |backup: bool| -> Vec<Value> {
@@ -117,10 +125,17 @@ fn adapt(name: &str, shown: &StoreConfig, to: Option<&str>) -> Value {
         settings.insert("path".to_owned(), json!(path));
         json!({ "rocksdb": settings })
     };
+    let stack = |layers: Vec<Value>, path: &str| {
+        let mut stack = json!({ "layers": layers, "backend": backend(path) });
+        if let (Some(Sealed::Required), Some(stack)) = (shown.sealed, stack.as_object_mut()) {
+            stack.insert("sealed".to_owned(), json!("required"));
+        }
+        stack
+    };
     json!({
         "stores": {
-            name: { "layers": layers(true), "backend": backend("data") },
-            RESTORED: { "layers": layers(false), "backend": backend("restored") },
+            name: stack(layers(true), "data"),
+            RESTORED: stack(layers(false), "restored"),
             BARE: { "backend": backend("rocksdb-alone") },
         },
         "default": name,

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use tierstack::Store;
 use tierstack::backup::Target;
-use tierstack::{OpenOptions, Store};
 
 use super::counters::Counters;
 use super::files::Files;
@@ -182,8 +182,7 @@ fn replayed_words(
 
 async fn back_up(place: &Place, teller: &Teller, facts: &mut Facts, stop: &Stop) -> Outcome {
     let repository = backup::repository(&place.stack(), true).await?;
-    let opened =
-        session::check(&place.stack())?.open_below("backup", &OpenOptions::default()).await?;
+    let opened = session::open_below(&place.stack(), "backup", stop).await?;
     let taken = session::until_closed(opened, async |store| {
         backup::take_base(&**store, &repository, false, stop).await
     })
@@ -231,7 +230,7 @@ async fn bring_back(
 ) -> Outcome {
     let repository = backup::repository(&place.stack(), false).await?;
     let plan = repository.plan(Target::Latest).await?;
-    let opened = session::open_stored(&place.restored()).await?;
+    let opened = session::open_stored(&place.restored(), stop).await?;
     let options = tierstack::backup::Restore::default();
     let restored = session::until_closed(opened, async |store| {
         backup::restore_base(&repository, &plan, &**store, &options, stop).await
