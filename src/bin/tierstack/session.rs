@@ -28,7 +28,7 @@ pub(crate) async fn with<T>(
     stop: &Stop,
     work: impl AsyncFnOnce(&Arc<dyn Store>) -> Outcome<T>,
 ) -> Outcome<T> {
-    until_closed(open(args, stop).await?, async |store| {
+    until_closed(open(args, stop).await?.store(), async |store| {
         refuse_half_restored(store).await?;
         work(store).await
     })
@@ -75,11 +75,11 @@ async fn refuse_half_restored(store: &Arc<dyn Store>) -> Outcome {
 
 /// Does the work, and closes the store, whatever became of the work.
 pub(crate) async fn until_closed<T>(
-    stack: Stack,
+    store: Arc<dyn Store>,
     work: impl AsyncFnOnce(&Arc<dyn Store>) -> Outcome<T>,
 ) -> Outcome<T> {
-    let done = work(&stack.store()).await;
-    let closed = stack.close().await;
+    let done = work(&store).await;
+    let closed = store.close().await;
     let closed =
         closed.map_err(|error| Failure::from(error.with_context("the store was not closed")));
     match (done, closed) {
@@ -109,5 +109,34 @@ pub(crate) async fn open_stored(args: &StoreArgs, stop: &Stop) -> Outcome<Stack>
     match levels.filter(|name| ABOVE.contains(name)).last() {
         Some(innermost) => open_below(args, innermost, stop).await,
         None => open(args, stop).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tierstack::Operation;
+    use tierstack::backends::Memory;
+    use tierstack::testing::{FaultStore, Faults};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_store_is_closed_also_after_a_failure_and_closing_can_fail_too() {
+        let faults = Faults::new();
+        let store = || Arc::new(FaultStore::new(Memory::new(), &faults)) as Arc<dyn Store>;
+        assert!(until_closed(store(), async |_| Ok(())).await.is_ok());
+        let fail = async |_: &Arc<dyn Store>| Outcome::<()>::Err(Failure::failed("no luck"));
+        let failed = until_closed(store(), fail).await.err().unwrap();
+        assert_eq!(faults.calls(Operation::Close), 2);
+        assert_eq!(failed.to_string(), "error: no luck\n");
+
+        faults.on(Operation::Close).fail(ErrorKind::Capacity);
+        let failed = until_closed(store(), fail).await.err().unwrap().to_string();
+        assert!(
+            failed.starts_with("error: no luck\n  also: the store was not closed: "),
+            "{failed}"
+        );
+        let failed = until_closed(store(), async |_| Ok(())).await.err().unwrap().to_string();
+        assert!(failed.starts_with("error: the store was not closed: "), "{failed}");
     }
 }

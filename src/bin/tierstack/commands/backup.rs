@@ -74,7 +74,7 @@ async fn take(run: &BackupRun, stop: &Stop) -> Outcome {
     let args = &run.args;
     let repository = stop.or(repository(&args.store, true)).await?;
     let opened = session::open_below(&args.store, "backup", stop).await?;
-    let taken = session::until_closed(opened, async |store| {
+    let taken = session::until_closed(opened.store(), async |store| {
         take_base(&**store, &repository, run.whole, stop).await
     })
     .await?;
@@ -184,7 +184,7 @@ async fn restore(args: &Restore, stop: &Stop) -> Outcome {
         return output::fact(args.json.json, &planned, || words_of_plan(&planned, args));
     }
     let opened = session::open_stored(&into, stop).await?;
-    let restored = session::until_closed(opened, async |store| {
+    let restored = session::until_closed(opened.store(), async |store| {
         let options = backup::Restore {
             prefix: args.prefix.clone().unwrap_or_default().into(),
             resume: args.resume,

@@ -263,3 +263,62 @@ fn not_flushed(error: Error, source: &Source) -> Failure {
     Failure::from(error.with_context("the entries were written but may not survive a crash"))
         .next(format!("import them again, from line {line}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use tierstack::backends::Memory;
+    use tierstack::testing::{FaultStore, Faults};
+    use tierstack::{ErrorKind, Limits, Operation, Read};
+
+    use super::*;
+
+    /// Imports ten lines, two a batch, from a pipe.
+    async fn import(faults: &Faults, from_line: u64) -> (Arc<dyn Store>, Outcome<Imported>) {
+        let store: Arc<dyn Store> = Arc::new(FaultStore::new(Memory::new(), faults));
+        let source = Source {
+            name: "-".to_owned(),
+            from_line,
+            max_line: 100,
+            rules: Rules { limits: Limits::default(), expiry: false },
+            batch_ops: 2,
+        };
+        let lines: String =
+            (1..=10).map(|n| format!("{{\"key\":\"{n:02}\",\"value\":\"\"}}\n")).collect();
+        let progress = Progress::new("importing", None, Unit::Bytes);
+        let reader = Box::new(Cursor::new(lines));
+        let done = write_all(&store, &source, reader, &progress, &Stop::listen()).await;
+        (store, done)
+    }
+
+    #[tokio::test]
+    async fn a_failing_batch_says_what_is_in_and_the_line_to_go_on_with() {
+        let faults = Faults::new();
+        faults.on(Operation::Write).skip(2).times(1).fail(ErrorKind::Capacity);
+        let (store, done) = import(&faults, 1).await;
+        let said = done.err().unwrap().to_string();
+        assert!(said.contains("next: free space"), "{said}");
+        assert!(said.contains("4 entries are in the store, up to line 4"), "{said}");
+        assert!(said.contains("`tierstack import - --from-line 5`"), "{said}");
+        assert!(store.get(b"04").await.unwrap().is_some());
+        assert!(store.get(b"05").await.unwrap().is_none());
+        assert_eq!(faults.calls(Operation::Flush), 1, "what is said to be in is flushed");
+    }
+
+    #[tokio::test]
+    async fn lines_before_the_first_are_passed_over() {
+        let (store, done) = import(&Faults::new(), 9).await;
+        assert_eq!(done.ok().map(|done| (done.entries, done.last_line)), Some((2, 10)));
+        assert!(store.get(b"08").await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_failing_flush_is_a_failure() {
+        let faults = Faults::new();
+        faults.on(Operation::Flush).fail(ErrorKind::Unavailable);
+        let said = import(&faults, 3).await.1.err().unwrap().to_string();
+        assert!(said.contains("may not survive a crash"), "{said}");
+        assert!(said.contains("import them again, from line 3"), "{said}");
+    }
+}

@@ -26,7 +26,7 @@ pub(crate) async fn run(args: args::Rewrite, stop: &Stop) -> Outcome {
     let stack = session::open(&args.store, stop).await?;
     let name = stack.name().to_owned();
     let rewriters = stack.rewriters().to_vec();
-    session::until_closed(stack, async |store| {
+    session::until_closed(stack.store(), async |store| {
         if rewriters.is_empty() {
             let what =
                 format!("'{name}' has no layer that encodes values, so nothing is to be rewritten");

@@ -183,7 +183,7 @@ fn replayed_words(
 async fn back_up(place: &Place, teller: &Teller, facts: &mut Facts, stop: &Stop) -> Outcome {
     let repository = backup::repository(&place.stack(), true).await?;
     let opened = session::open_below(&place.stack(), "backup", stop).await?;
-    let taken = session::until_closed(opened, async |store| {
+    let taken = session::until_closed(opened.store(), async |store| {
         backup::take_base(&**store, &repository, false, stop).await
     })
     .await?;
@@ -232,7 +232,7 @@ async fn bring_back(
     let plan = repository.plan(Target::Latest).await?;
     let opened = session::open_stored(&place.restored(), stop).await?;
     let options = tierstack::backup::Restore::default();
-    let restored = session::until_closed(opened, async |store| {
+    let restored = session::until_closed(opened.store(), async |store| {
         backup::restore_base(&repository, &plan, &**store, &options, stop).await
     })
     .await?;
