@@ -17,7 +17,7 @@ use crate::backends::RocksDbConfig;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Registry};
 use crate::error::Result;
-use crate::layer::{Context, Layer};
+use crate::layer::{Context, Layer, Rewrite};
 #[cfg(feature = "backup")]
 use crate::layers::backup::BackupConfig;
 #[cfg(feature = "cache")]
@@ -98,6 +98,8 @@ impl Default for OpenOptions {
 /// ```
 pub struct Stack {
     store: Arc<dyn Store>,
+    /// Outermost first.
+    rewriters: Vec<Arc<dyn Rewrite>>,
     checked: Checked,
 }
 
@@ -148,8 +150,15 @@ impl Stack {
         Self::check(config, store, registry)?.open_below(layer, options).await
     }
 
-    fn new(store: Arc<dyn Store>, checked: Checked) -> Self {
-        Self { store, checked }
+    fn new(store: Arc<dyn Store>, rewriters: Vec<Arc<dyn Rewrite>>, checked: Checked) -> Self {
+        Self { store, rewriters, checked }
+    }
+
+    /// What brings stored values into the form that the layers would write now, outermost first: run in
+    /// this order, what an outer one writes again is in the form of the inner ones already.
+    #[must_use]
+    pub fn rewriters(&self) -> &[Arc<dyn Rewrite>] {
+        &self.rewriters
     }
 
     /// The outermost store, to share.
