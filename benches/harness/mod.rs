@@ -11,17 +11,17 @@ const ROUNDS: usize = 15;
 
 /// What a comparison found.
 #[derive(Clone, Debug)]
-pub struct Ratio {
+pub(crate) struct Ratio {
     /// What was compared.
-    pub name: String,
+    pub(crate) name: String,
     /// Nanoseconds an operation of the baseline, in the median round.
-    pub baseline: f64,
+    pub(crate) baseline: f64,
     /// Nanoseconds an operation of the subject, in the median round.
-    pub subject: f64,
+    pub(crate) subject: f64,
     /// Subject by baseline: below 1 the subject is faster. Median of the rounds.
-    pub ratio: f64,
+    pub(crate) ratio: f64,
     /// The same in the lowest and the highest quarter of the rounds.
-    pub spread: (f64, f64),
+    pub(crate) spread: (f64, f64),
 }
 
 impl fmt::Display for Ratio {
@@ -36,12 +36,12 @@ impl fmt::Display for Ratio {
 }
 
 /// Prints the names of the columns.
-pub fn heading() {
+pub(crate) fn heading() {
     println!("{:<44} {:>15} {:>15}  ratio", "per operation", "baseline", "tierstack");
 }
 
 /// Compares two ways of doing a number of operations, and prints and returns the ratio.
-pub fn compare(name: &str, mut baseline: impl FnMut(u64), mut subject: impl FnMut(u64)) -> Ratio {
+pub(crate) fn compare(name: &str, mut baseline: impl FnMut(u64), mut subject: impl FnMut(u64)) -> Ratio {
     // The first calls warm both sides up.
     let times = calibrate(&mut baseline).min(calibrate(&mut subject));
     let mut rounds = Vec::with_capacity(ROUNDS);
