@@ -19,6 +19,11 @@ fn yaml(text: &str) -> Result<Config, Error> {
     Config::parse(text, Format::Yaml, "conf/tierstack.yaml")
 }
 
+/// What is wrong in the light build with a config that needs more.
+fn lacks_a_feature(error: &Error) -> bool {
+    error.to_string().contains("build tierstack with the cargo feature")
+}
+
 /// The error of parsing or of checking every store.
 fn refused(text: &str) -> String {
     let checked = yaml(text).and_then(|config| Stack::check_all(&config, &registry()));
@@ -203,8 +208,7 @@ fn an_example_of_each_format_is_what_this_build_can_run_or_says_what_it_lacks() 
         let config = Config::load(&path).unwrap();
         match Stack::check_all(&config, &Registry::standard()) {
             Ok(checked) => assert!(!checked.is_empty()),
-            // Of the light build: the example needs a layer or backend that is not in it.
-            Err(error) => assert!(error.to_string().contains("cargo feature"), "{error}"),
+            Err(error) => assert!(lacks_a_feature(&error), "{error}"),
         }
     }
     for format in [Format::Yaml, Format::Toml, Format::Json] {
@@ -357,7 +361,7 @@ orders, the default store of conf/tierstack.yaml
   ├──────────────────┤
   │ watch            │  as below
   ├──────────────────┤
-  │ shrink           │  Values are smaller.
+  │ shrink           │  note      Values are smaller.
   ├──────────────────┤
   │ seal             │  at rest   Values are sealed by `seal` wherever they rest: disk
   │                  │            (database), record (folder). Keys are plain.
@@ -410,4 +414,47 @@ fn the_same_facts_are_there_as_data() {
     assert_eq!(names, ["hold", "watch", "shrink", "seal", "watch", "record", "disk"]);
     let changes = facts["levels"][3]["changes"].as_object().unwrap();
     assert_eq!(changes.keys().collect::<Vec<_>>(), ["at_rest"]);
+}
+
+#[test]
+fn the_configs_of_the_documentation_are_right() {
+    let text = std::fs::read_to_string("docs/config.md").unwrap();
+    let blocks: Vec<_> = text.split("```yaml\n").skip(1).collect();
+    assert!(!blocks.is_empty());
+    for block in blocks {
+        let config = yaml(block.split("```").next().unwrap()).unwrap();
+        let checked = Stack::check_all(&config, &Registry::standard());
+        assert!(checked.as_ref().err().is_none_or(lacks_a_feature), "{checked:?}");
+    }
+    for key in ["1 MiB", "64 levels", "1 to 64 letters"] {
+        assert!(text.contains(key), "the limit '{key}' is documented");
+    }
+}
+
+#[test]
+fn every_boundary_is_counted_under_its_own_name() {
+    let recorder = metrics_util::debugging::DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    metrics::with_local_recorder(&recorder, || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let options = OpenOptions::default();
+            let stack =
+                Stack::open(&yaml(FULL).unwrap(), None, &registry(), &options).await.unwrap();
+            assert_eq!(stack.get(b"k").await.unwrap(), None);
+            stack.close().await.unwrap();
+        });
+    });
+    let mut counted = Vec::new();
+    for (key, ..) in snapshotter.snapshot().into_vec() {
+        let labels: Vec<_> = key.key().labels().map(|l| (l.key(), l.value())).collect();
+        if key.key().name() == "tierstack_ops_total" && labels.contains(&("op", "get")) {
+            assert!(labels.contains(&("stack", "orders")), "{labels:?}");
+            counted.extend(labels.iter().filter(|l| l.0 == "layer").map(|l| l.1.to_owned()));
+        }
+    }
+    counted.sort();
+    counted.dedup();
+    let boundaries = ["disk", "hold", "record", "seal", "shrink", "watch[1]", "watch[4]"];
+    assert_eq!(counted, boundaries);
 }

@@ -1,124 +1,126 @@
-//! The conformance suite over every backend and every layer.
+//! The conformance suite over every backend, every layer over each backend, and every pair of layers.
 //!
-//! To add one: a line in the table, named after its module. The last test fails when a module of
-//! `src/backends/` or `src/layers/` is not in the table.
+//! The last test fails when a module of `src/backends/` or `src/layers/` is not among them.
 
-#![cfg(all(feature = "testing", feature = "compress", feature = "encrypt"))]
+#![cfg(all(feature = "cli", feature = "rocksdb"))]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod stacks;
+
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use stacks::{BACKENDS, LAYERS, Opened};
+use tierstack::ManualClock;
 use tierstack::backends::Memory;
-use tierstack::codec::{Codec, KeyRing};
-use tierstack::layers::compress::{CompressConfig, CompressLayer};
-use tierstack::layers::encrypt::EncryptLayer;
-use tierstack::telemetry::Labels;
 use tierstack::testing::conformance::{self, Fixture};
 use tierstack::testing::{FaultStore, Faults};
-use tierstack::units::ByteSize;
-use tierstack::{Layer, ManualClock, Store};
 
-/// Modules that have no line in the table yet.
-const PENDING: &[&str] = &[];
-
-/// `test_name: [modules that it covers] => expression of a Fixture;`
-macro_rules! table {
-    ($($name:ident: [$($module:literal),*] => $fixture:expr;)+) => {
-        $(#[tokio::test(flavor = "multi_thread")]
-        async fn $name() {
-            conformance::assert_conforms(|| async { Ok($fixture) }).await;
-        })+
-
-        // RocksDB has a module of its own, behind its feature.
-        const COVERED: &[&str] = &["rocksdb", $($($module,)*)+];
-    };
+async fn conforms(layers: &[&'static str], backend: &'static str) {
+    conformance::assert_conforms(|| async { Ok(fixture(layers.to_vec(), backend).await) }).await;
 }
 
-table! {
-    memory_on_a_manual_clock: ["memory"] => memory();
-    memory_on_the_systems_clock: ["memory"] => Fixture::new(Memory::new());
-    a_fault_plan_without_rules: [] => over_memory(|below, _| FaultStore::new(below, &Faults::new()));
-    compress_by_zstd: ["compress"] => over_memory(|below, _| compress(Codec::Zstd).layer(below));
-    compress_by_lz4: ["compress"] => over_memory(|below, _| compress(Codec::Lz4).layer(below));
-    encrypt: ["encrypt"] => over_memory(|below, _| encrypt().layer(below));
-    compress_over_encrypt: ["compress", "encrypt"] =>
-        over_memory(|below, _| compress(Codec::Zstd).layer(encrypt().layer(below)));
-}
-
-#[cfg(feature = "rocksdb")]
-mod rocksdb {
-    use tempfile::tempdir;
-    use tierstack::backends::{RocksDb, RocksDbConfig};
-
-    use super::*;
-
-    /// A new database in a folder of its own.
-    async fn fixture(change: impl FnOnce(&mut RocksDbConfig)) -> Fixture {
-        let folder = tempdir().unwrap();
-        let mut config = RocksDbConfig::new(folder.path());
-        change(&mut config);
-        let store = RocksDb::open(config.clone()).await.unwrap();
-        let reopen = move || {
-            let opened = RocksDb::open(config.clone());
-            async move { Ok(Arc::new(opened.await?) as Arc<dyn Store>) }
-        };
-        Fixture::new(store).reopened_by(reopen).keeping(folder)
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn with_sync() {
-        conformance::assert_conforms(|| async { Ok(fixture(|_| ()).await) }).await;
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn without_sync_in_a_column_family() {
-        let change = |config: &mut RocksDbConfig| {
-            config.sync = false;
-            config.column_family = "mine".into();
-            // Small enough that the checks make it write tables.
-            config.write_buffer_size = Some(tierstack::units::ByteSize(64 << 10));
-        };
-        conformance::assert_conforms(|| async { Ok(fixture(change).await) }).await;
-    }
-}
-
-/// A memory store on a clock of its own.
-fn memory() -> Fixture {
-    over_memory(|below, _| below)
-}
-
-/// A layer over memory; the layer gets the same clock.
-fn over_memory<S: Store>(layer: impl Fn(Arc<dyn Store>, &ManualClock) -> S) -> Fixture {
+async fn fixture(layers: Vec<&'static str>, backend: &'static str) -> Fixture {
     let clock = ManualClock::new();
-    let below = Arc::new(Memory::with_clock(Arc::new(clock.clone())));
-    Fixture::new(layer(below, &clock)).with_clock(&clock)
+    let Opened { stack, folder } = stacks::open(&layers, backend, &clock).await;
+    let fixture = Fixture::new(stack.store()).with_clock(&clock);
+    let fixture = if name(backend) == "memory" {
+        fixture
+    } else {
+        let (folder, clock) = (Arc::clone(&folder), clock.clone());
+        fixture.reopened_by(move || {
+            let (folder, layers, clock) = (Arc::clone(&folder), layers.clone(), clock.clone());
+            async move { Ok(stacks::reopen(&folder, &layers, backend, &clock).await?.store()) }
+        })
+    };
+    fixture.keeping((folder, stack))
 }
 
-fn compress(codec: Codec) -> CompressLayer {
-    // Everything is compressed that can be, also the short values of the checks.
-    let config = CompressConfig { codec, min_size: ByteSize(0), ..CompressConfig::default() };
-    CompressLayer::new(&config, &Labels::default()).unwrap()
+/// The name of a layer or backend in its config.
+fn name(part: &str) -> &str {
+    part.split(':').next().unwrap()
 }
 
-fn encrypt() -> EncryptLayer {
-    let ring = KeyRing::parse(KeyRing::generate().unwrap().expose()).unwrap();
-    EncryptLayer::new(ring, false, &Labels::default())
+#[tokio::test(flavor = "multi_thread")]
+async fn each_backend() {
+    for backend in BACKENDS {
+        conforms(&[], backend).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_on_the_systems_clock() {
+    conformance::assert_conforms(|| async { Ok(Fixture::new(Memory::new())) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rocksdb_that_syncs_in_a_column_family() {
+    conforms(&[], "rocksdb: { path: data, column_family: mine }").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fault_plan_without_rules() {
+    let faultless = || async {
+        let clock = ManualClock::new();
+        let below = Memory::with_clock(Arc::new(clock.clone()));
+        Ok(Fixture::new(FaultStore::new(below, &Faults::new())).with_clock(&clock))
+    };
+    conformance::assert_conforms(faultless).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_layer_over_memory() {
+    for layer in LAYERS {
+        conforms(&[layer], "memory: {}").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_layer_over_rocksdb() {
+    // Opening a database waits for the disk, so they are opened beside each other.
+    let all =
+        LAYERS.iter().map(|layer| tokio::spawn(async { conforms(&[layer], BACKENDS[1]).await }));
+    for done in all.collect::<Vec<_>>() {
+        done.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_other_codec() {
+    conforms(&["compress: { codec: lz4, min_size: 0 }"], "memory: {}").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_takes_no_writes() {
+    conforms(&["read_only: {}"], "memory: {}").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_pair_of_layers() {
+    for (at, outer) in LAYERS.iter().enumerate() {
+        for inner in &LAYERS[at + 1..] {
+            conforms(&[outer, inner], "memory: {}").await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_layers_together() {
+    for backend in BACKENDS {
+        conforms(LAYERS, backend).await;
+    }
 }
 
 #[test]
-fn every_module_is_in_the_table() {
-    let modules: Vec<String> = ["backends", "layers"].into_iter().flat_map(modules).collect();
-    assert!(modules.iter().any(|module| module == "memory"), "the walk finds no modules");
-    for module in &modules {
-        let (covered, pending) = (COVERED.contains(&&**module), PENDING.contains(&&**module));
-        assert!(covered || pending, "'{module}' has no line in the table");
-        assert!(!(covered && pending), "'{module}' is in the table: take it off PENDING");
-    }
-    for name in COVERED.iter().chain(PENDING) {
-        assert!(modules.iter().any(|module| module == name), "there is no module '{name}'");
-    }
+fn every_module_is_tested() {
+    let tested: BTreeSet<&str> =
+        LAYERS.iter().chain(BACKENDS).map(|part| name(part)).chain(["read_only"]).collect();
+    let modules: BTreeSet<String> = ["backends", "layers"].into_iter().flat_map(modules).collect();
+    let modules: BTreeSet<&str> = modules.iter().map(String::as_str).collect();
+    assert!(modules.contains("memory"), "the walk finds no modules");
+    assert_eq!(tested, modules);
 }
 
 /// The public modules that a folder of `src` declares.

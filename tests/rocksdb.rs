@@ -174,7 +174,7 @@ async fn a_full_disk_fails_writes_and_not_reads() {
         RocksDbConfig { write_buffer_size: Some(ByteSize(256 << 10)), ..RocksDbConfig::new(&path) };
     let store = RocksDb::open(config.clone()).await.unwrap();
     let value = |number: usize| -> Vec<u8> {
-        (0..10_000).map(|at| (at * 7919 + number * 104_729 >> 5) as u8).collect()
+        (0..10_000).map(|at| ((at * 7919 + number * 104_729) >> 5) as u8).collect()
     };
     let mut written = 0;
     let error = loop {

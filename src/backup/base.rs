@@ -80,13 +80,7 @@ async fn take(
 ) -> Result<Taken> {
     check_source(store).await?;
     repository.check_create().await?;
-    let state = repository.state().await?;
-    if state.number == 0 && !repository.objects.list("head").await?.is_empty() {
-        return Err(Error::corruption(
-            "the first head of this repository is missing, so those behind it are not found; bring \
-             it back, or choose an empty place",
-        ));
-    }
+    let state = first_state(repository).await?;
     let earlier = if reuse { Earlier::of(repository, &state).await? } else { Earlier::default() };
 
     let clock_before = repository.clock.now();
@@ -158,6 +152,24 @@ async fn check_source(store: &dyn Store) -> Result<()> {
     )))
 }
 
+/// The state to build on. Heads behind a missing first one would not be found, and would hide what is
+/// committed now, so the first base looks whether there are any.
+async fn first_state(repository: &Repository) -> Result<State> {
+    let state = repository.state().await?;
+    if state.number > 0 || repository.objects.list("head").await?.is_empty() {
+        return Ok(state);
+    }
+    // Or another writer has committed the first one meanwhile.
+    let state = repository.state().await?;
+    if state.number > 0 {
+        return Ok(state);
+    }
+    Err(Error::corruption(
+        "the first head of this repository is missing, so those behind it are not found; bring it \
+         back, or choose an empty place",
+    ))
+}
+
 /// Bases are ordered by their times: a clock that went back must not put a new base before an old one.
 fn after_last(state: &State, now: Timestamp) -> Timestamp {
     let last = state.bases.iter().map(|entry| entry.base.time.as_millis()).max();
@@ -223,9 +235,16 @@ impl Earlier {
 
 /// A chunk on its way through hashing and compression.
 struct Sealing {
-    /// `None` in the place of the frame: the base before has the chunk.
-    sealed: JoinHandle<Result<(Hash, u32, Option<Vec<u8>>)>>,
+    sealed: JoinHandle<Result<Sealed>>,
     run: Option<Run>,
+}
+
+/// A chunk with its name.
+struct Sealed {
+    hash: Hash,
+    plain_bytes: u32,
+    /// `None`: the base before has the chunk.
+    frame: Option<Vec<u8>>,
 }
 
 /// Turns entries into chunks, chunks into packs, and uploads packs.
@@ -312,7 +331,7 @@ impl<'a> Writer<'a> {
             let known = earlier.chunks.contains_key(&hash);
             let frame = if known { None } else { Some(encode_frame(&hash, &plain)?) };
             // Below 64 MiB: `Chunking::check`.
-            Ok((hash, plain.len() as u32, frame))
+            Ok(Sealed { hash, plain_bytes: plain.len() as u32, frame })
         });
         self.sealing.push_back(Sealing { sealed, run });
         Ok(())
@@ -321,7 +340,7 @@ impl<'a> Writer<'a> {
     /// Gives the chunk that came first its place.
     async fn settle(&mut self) -> Result<()> {
         let Some(Sealing { sealed, run }) = self.sealing.pop_front() else { return Ok(()) };
-        let (hash, plain_bytes, frame) = sealed.await.map_err(panicked)??;
+        let Sealed { hash, plain_bytes, frame } = sealed.await.map_err(panicked)??;
         let mut chunk = match (self.written.get(&hash), self.earlier.chunks.get(&hash), frame) {
             (Some(chunk), _, _) => {
                 self.progress.reused_bytes += u64::from(plain_bytes);

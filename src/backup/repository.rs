@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 
 use super::chunk::Chunking;
 use super::format::{
-    self, BaseInfo, Hash, Head, HeadBase, Kind, Lineage, REPOSITORY, RepositoryDoc, VERSION,
-    check_id, head_path, manifest_path, random, random_id,
+    self, BaseInfo, Hash, Head, HeadBase, Kind, Lineage, REPOSITORY, RepositoryDoc, check_id,
+    head_path, manifest_path, random, random_id,
 };
 use super::manifest::Manifest;
 use super::objects::{Created, Objects, missing};
@@ -308,14 +308,20 @@ fn read_doc(bytes: &bytes::Bytes) -> Result<RepositoryDoc> {
 
 async fn create(objects: &Objects, clock: &dyn Clock, options: &RepositoryOptions) -> Result<()> {
     options.chunking.check()?;
+    let path = Path::from(REPOSITORY);
     for folder in ["head", "base", "data"] {
-        if !objects.list(folder).await?.is_empty() {
-            return Err(Error::corruption(format!(
-                "there are backups here (in '{folder}/'), but no '{REPOSITORY}' of format {VERSION}; \
-                 bring it back, or choose an empty place"
-            ))
-            .with_operation(Operation::Backup));
+        if objects.list(folder).await?.is_empty() {
+            continue;
         }
+        if objects.size(&path).await?.is_some() {
+            // Another has created it meanwhile, and backed up to it.
+            return Ok(());
+        }
+        return Err(Error::corruption(format!(
+            "there are backups here (in '{folder}/'), but no '{REPOSITORY}'; bring it back, or choose \
+             an empty place"
+        ))
+        .with_operation(Operation::Backup));
     }
     let capabilities = objects.probe().await?;
     let mut key = Hash([0; 32]);
@@ -330,5 +336,5 @@ async fn create(objects: &Objects, clock: &dyn Clock, options: &RepositoryOption
         capabilities,
     };
     let bytes = format::encode(Kind::Repository, &doc, b"")?;
-    objects.create(&Path::from(REPOSITORY), &bytes).await.map(|_| ())
+    objects.create(&path, &bytes).await.map(|_| ())
 }

@@ -214,7 +214,7 @@ async fn fill(
         }
         progress.entries += 1;
         progress.bytes += (entry.key.len() + entry.value.bytes.len()) as u64;
-        if entry.value.is_expired(repository.clock.now()) {
+        if entry.value.expires_at.is_some_and(|at| at <= repository.clock.now()) {
             restored.expired += 1;
         } else if entry.key.starts_with(&options.prefix) {
             restored.entries += 1;

@@ -20,6 +20,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// Packs that are looked at at a time.
 const PACKS: usize = 4;
 
+/// Packs with their sizes, and the place of the first base that needs each.
+type Packs = BTreeMap<Hash, (u64, usize)>;
+
 /// How closely to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
@@ -96,17 +99,21 @@ impl Repository {
         let mut report = Report::default();
         let state = self.newest_readable(&mut report).await?;
         self.check_heads(&mut report).await?;
-        let manifests = self.manifests(&state, &mut report).await?;
-        self.check_packs(level, &manifests, &mut report).await?;
+        let (bases, packs) = self.check_manifests(&state, &mut report).await?;
+        self.check_packs(level, &state, &packs, &mut report).await?;
         if level == Level::All {
-            let total = manifests.iter().map(|manifest| manifest.base.entries).sum();
+            let total = bases.iter().map(|entry| entry.base.entries).sum();
             let mut progress = Progress { total_entries: Some(total), ..Progress::default() };
-            for manifest in &manifests {
-                self.check_entries(manifest, &mut progress, on_progress, &mut report).await?;
+            for entry in &bases {
+                // Read once more: the manifests of all bases at a time would need too much memory.
+                let manifest = Arc::new(self.manifest(entry).await?);
+                self.check_entries(&manifest, &mut progress, on_progress, &mut report).await?;
             }
             report.entries = progress.entries;
         }
-        self.count_orphans(&state, &manifests, &mut report).await?;
+        if bases.len() == state.bases.len() {
+            self.count_orphans(&state, &packs, &mut report).await?;
+        }
         Ok(report)
     }
 
@@ -124,8 +131,10 @@ impl Repository {
 
     /// Heads are found by number, so one that is missing hides those behind it.
     async fn check_heads(&self, report: &mut Report) -> Result<()> {
+        // Listed first: a head that is committed meanwhile is not missed.
+        let listed = self.objects.list("head").await?;
         let last = head_path(self.last_head().await?);
-        for object in self.objects.list("head").await? {
+        for object in listed {
             if object.location > last {
                 let error = Error::corruption("a head before it is missing, so it is not found");
                 report.add(&object.location, None, &error);
@@ -134,48 +143,56 @@ impl Repository {
         Ok(())
     }
 
-    async fn manifests(&self, state: &State, report: &mut Report) -> Result<Vec<Arc<Manifest>>> {
-        let mut manifests = Vec::new();
-        for entry in &state.bases {
+    /// The bases whose manifests are whole, and the packs that they need.
+    async fn check_manifests<'a>(
+        &self,
+        state: &'a State,
+        report: &mut Report,
+    ) -> Result<(Vec<&'a HeadBase>, Packs)> {
+        let (mut bases, mut packs) = (Vec::new(), Packs::new());
+        for (at, entry) in state.bases.iter().enumerate() {
             report.bases += 1;
             match damage(self.manifest(entry).await)? {
-                Ok(manifest) => manifests.push(Arc::new(manifest)),
+                Ok(manifest) => {
+                    for pack in manifest.packs {
+                        packs.entry(pack.id).or_insert((pack.bytes, at));
+                    }
+                    bases.push(entry);
+                }
                 Err(error) => {
                     report.add(&manifest_path(&entry.base), Some(&entry.base.id), &error);
                 }
             }
         }
-        Ok(manifests)
+        report.packs = packs.len() as u64;
+        Ok((bases, packs))
     }
 
     async fn check_packs(
         &self,
         level: Level,
-        manifests: &[Arc<Manifest>],
+        state: &State,
+        packs: &Packs,
         report: &mut Report,
     ) -> Result<()> {
-        // Each with its size and the first base that needs it.
-        let mut packs: BTreeMap<Hash, (u64, &str)> = BTreeMap::new();
-        for manifest in manifests {
-            for pack in &manifest.packs {
-                packs.entry(pack.id).or_insert((pack.bytes, &manifest.base.id));
-            }
-        }
-        report.packs = packs.len() as u64;
+        let packs: Vec<_> = packs.iter().map(|(id, (bytes, at))| (*id, *bytes, *at)).collect();
         let mut checked = futures_util::stream::iter(packs)
-            .map(|(id, (bytes, base))| async move {
+            .map(|(id, bytes, at)| async move {
                 let result = match level {
                     Level::Structure => self.check_size(&id, bytes).await,
                     Level::All => self.check_bytes(&id, bytes).await,
                 };
-                (id, bytes, base, result)
+                (id, bytes, at, result)
             })
             .buffer_unordered(PACKS);
-        while let Some((id, bytes, base, result)) = checked.next().await {
+        while let Some((id, bytes, at, result)) = checked.next().await {
             match damage(result)? {
                 Ok(()) if level == Level::All => report.bytes += bytes,
                 Ok(()) => {}
-                Err(error) => report.add(&pack_path(&id), Some(base), &error),
+                Err(error) => {
+                    let base = state.bases.get(at).map(|entry| entry.base.id.as_str());
+                    report.add(&pack_path(&id), base, &error);
+                }
             }
         }
         Ok(())
@@ -262,19 +279,9 @@ impl Repository {
         Ok(())
     }
 
-    async fn count_orphans(
-        &self,
-        state: &State,
-        manifests: &[Arc<Manifest>],
-        report: &mut Report,
-    ) -> Result<()> {
-        if manifests.len() < state.bases.len() {
-            // What the damaged manifests need is unknown.
-            return Ok(());
-        }
-        let bases = state.bases.iter().map(|HeadBase { base, .. }| manifest_path(base));
-        let packs = manifests.iter().flat_map(|manifest| &manifest.packs);
-        let needed: BTreeSet<Path> = bases.chain(packs.map(|pack| pack_path(&pack.id))).collect();
+    async fn count_orphans(&self, state: &State, packs: &Packs, report: &mut Report) -> Result<()> {
+        let bases = state.bases.iter().map(|entry| manifest_path(&entry.base));
+        let needed: BTreeSet<Path> = bases.chain(packs.keys().map(pack_path)).collect();
         for folder in ["base", "data"] {
             for object in self.objects.list(folder).await? {
                 if !needed.contains(&object.location) {

@@ -103,7 +103,7 @@ pub(super) fn nearest<'a>(name: &str, allowed: impl Iterator<Item = &'a str>) ->
 
 /// A value of the wrong kind. `show` a number that is only out of range.
 fn mismatch(found: &str, expected: &str, show: bool) -> String {
-    let expected = expectation(expected);
+    let expected = expectation(expected, show);
     let number = found.split('`').nth(1).filter(|_| show);
     let kind = match found.split([' ', '`']).next().unwrap_or_default() {
         "string" | "character" | "str" => "text",
@@ -120,30 +120,32 @@ fn mismatch(found: &str, expected: &str, show: bool) -> String {
     };
     let hint = match (expected.as_str(), kind) {
         ("text", "a number" | "true or false") => "; put it in quotes",
-        ("true or false" | "a whole number", "text") => "; write it without quotes",
+        ("true or false" | "a number" | "a whole number", "text") => "; write it without quotes",
         _ => "",
     };
     format!("expected {expected}, found {found}{hint}")
 }
 
-/// What `serde` expects, in a user's words.
-fn expectation(expected: &str) -> String {
-    let range = |from: &str, to: u64| format!("a whole number from {from} to {to}");
+/// What `serde` expects, in a user's words; for a number that is out of it, the range.
+fn expectation(expected: &str, range: bool) -> String {
+    let between = |from: i64, to: u64| match range {
+        true => format!("a whole number from {from} to {to}"),
+        false => "a whole number".to_owned(),
+    };
     match expected {
         "a string" | "a borrowed string" | "path string" | "string" => "text".to_owned(),
         "a boolean" => "true or false".to_owned(),
         "f32" | "f64" => "a number".to_owned(),
-        "u8" => range("0", u8::MAX.into()),
-        "u16" => range("0", u16::MAX.into()),
-        "u32" => range("0", u32::MAX.into()),
-        "u64" | "usize" | "u128" => "a whole number, not negative".to_owned(),
-        "i8" => range("-128", 127),
-        "i16" => range("-32768", 32767),
-        "i32" => range("-2147483648", 2_147_483_647),
+        "u8" => between(0, u8::MAX.into()),
+        "u16" => between(0, u16::MAX.into()),
+        "u32" => between(0, u32::MAX.into()),
+        "u64" | "usize" | "u128" => between(0, u64::MAX),
+        "i8" => between(i8::MIN.into(), 0x7f),
+        "i16" => between(i16::MIN.into(), 0x7fff),
+        "i32" => between(i32::MIN.into(), 0x7fff_ffff),
         "i64" | "isize" | "i128" => "a whole number".to_owned(),
         "a sequence" => "a list".to_owned(),
         "string or map" => "a name, or a name with settings".to_owned(),
-        "a map" => "a map".to_owned(),
         other if other.starts_with("struct ") => "a map of settings".to_owned(),
         other if other.starts_with("enum ") => "one of the allowed names".to_owned(),
         other => other.to_owned(),

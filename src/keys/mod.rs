@@ -16,7 +16,7 @@
 //! | bool | `bool` | `false`, `true` |
 //! | UUID | [`Uuid`] | bytewise |
 //!
-//! Parts of different types sort in the order of the table. Where the types are known only at run
+//! Parts of different types sort in the order of the table. `docs/keys.md` draws the bytes. Where the types are known only at run
 //! time, use [`Part`].
 //!
 //! # Guarantees
@@ -55,6 +55,11 @@
 //! assert_eq!(orders, [("orders", "ada", 9), ("orders", "ada", 10)]);
 //! # Ok::<(), tierstack::Error>(()) }).unwrap();
 //! ```
+
+/// Runs the examples of the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/keys.md")]
+struct Guide;
 
 mod part;
 #[cfg(test)]

@@ -31,6 +31,24 @@ fn the_published_vectors_are_met() {
     );
 }
 
+/// The examples of `docs/keys.md`.
+#[test]
+fn the_guide_shows_the_bytes_as_they_are() {
+    let guide = include_str!("../../docs/keys.md");
+    let micro = Time(jiff::Timestamp::from_nanosecond(1000).unwrap());
+    for (tuple, key) in [
+        ("(\"user\", 42)", key(("user", 42))),
+        ("(-1,)", key((-1,))),
+        ("(1.5f64,)", key((1.5f64,))),
+        ("(\"a\", None)", key(("a", None::<bool>))),
+        ("((\"a\", None),)", key((("a", None::<bool>),))),
+        ("(1970-01-01T00:00:00.000001Z,)", key((micro,))),
+    ] {
+        let hex = key.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
+        assert!(guide.contains(&format!("| `{tuple}` | `{hex}` |")), "{tuple} is {hex}");
+    }
+}
+
 /// Each type code of integers at both of its ends, by the rules of `design/tuple.md`.
 #[test]
 fn integers_use_the_shortest_code() {

@@ -36,6 +36,7 @@
 //! ```
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -79,14 +80,30 @@ impl<S> Layer<S> for ReadOnlyLayer {
     type Service = ReadOnly<S>;
 
     fn layer(&self, inner: S) -> ReadOnly<S> {
-        ReadOnly { inner }
+        ReadOnly { inner, closed: AtomicBool::new(false) }
     }
 }
 
 /// See the [module docs](self).
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct ReadOnly<S> {
     inner: S,
+    /// What is refused never reaches the store below, which would tell.
+    closed: AtomicBool,
+}
+
+impl<S> ReadOnly<S> {
+    fn refusal(&self, operation: Operation) -> Error {
+        let error = if self.closed.load(Ordering::Acquire) {
+            Error::closed()
+        } else {
+            Error::new(
+                ErrorKind::Access,
+                "the stack is read-only; remove the layer `read_only` to change what it holds",
+            )
+        };
+        error.with_layer(ReadOnlyConfig::NAME).with_operation(operation)
+    }
 }
 
 #[deny(clippy::missing_trait_methods)]
@@ -108,7 +125,7 @@ impl<S: Read> Read for ReadOnly<S> {
 #[deny(clippy::missing_trait_methods)]
 impl<S: Store> Store for ReadOnly<S> {
     async fn write(&self, _: Batch) -> Result<Commit> {
-        Err(refused(Operation::Write))
+        Err(self.refusal(Operation::Write))
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
@@ -120,7 +137,7 @@ impl<S: Store> Store for ReadOnly<S> {
     }
 
     async fn compact(&self) -> Result<()> {
-        Err(refused(Operation::Compact))
+        Err(self.refusal(Operation::Compact))
     }
 
     async fn usage(&self) -> Result<Usage> {
@@ -128,21 +145,13 @@ impl<S: Store> Store for ReadOnly<S> {
     }
 
     async fn close(&self) -> Result<()> {
+        self.closed.store(true, Ordering::Release);
         self.inner.close().await
     }
 
     fn profile(&self) -> Profile {
         profile(self.inner.profile())
     }
-}
-
-fn refused(operation: Operation) -> Error {
-    Error::new(
-        ErrorKind::Access,
-        "the stack is read-only; remove the layer `read_only` to change what it holds",
-    )
-    .with_layer(ReadOnlyConfig::NAME)
-    .with_operation(operation)
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::{OpenOptions, Stack, instrument};
 use crate::config::{AnyBackend, AnyLayer, Config, Registry, Sealed, StoreConfig};
 use crate::error::{Error, Operation, Result};
@@ -75,9 +77,11 @@ impl Checked {
             |price| prices.push(price),
         )
         .map_err(|error| error.with_context(format_args!("{at}.layers")))?;
-        let mut profile = backend.config.profile().map_err(|e| setting(&backend.path, e))?;
-        for layer in layers.iter().rev() {
-            profile = layer.config.profile(profile).map_err(|e| setting(&layer.path, e))?;
+        let mut profile =
+            backend.config.profile().map_err(|e| refused(&backend, &store.backend.settings, e))?;
+        for (layer, part) in layers.iter().zip(&store.layers).rev() {
+            let composed = layer.config.profile(profile);
+            profile = composed.map_err(|error| refused(layer, &part.settings, error))?;
         }
         let sealed_required = store.sealed == Some(Sealed::Required);
         if sealed_required {
@@ -233,18 +237,20 @@ impl fmt::Debug for Checked {
     }
 }
 
-/// The path of what settings were refused for. A message about one setting begins with its name and a
-/// colon (`level: ...`), which then continues the path.
-fn setting(path: &str, error: Error) -> Error {
-    let name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_.[]".contains(c);
-    match error.message().split_once(": ") {
-        Some((setting, what))
-            if setting.chars().all(name) && std::error::Error::source(&error).is_none() =>
-        {
-            Error::new(error.kind(), format!("{path}.{setting}: {what}"))
-        }
-        _ => error.with_context(path),
+/// The path of what a layer or backend refused. A message about one setting begins with its name, as in
+/// `level 33 is outside ...` or `level: ...`, which then ends the path.
+fn refused<C: ?Sized>(part: &Part<C>, settings: &Value, error: Error) -> Error {
+    let path = &part.path;
+    let message = error.message();
+    let Some(name) = message.split([':', ' ']).next().filter(|name| settings.get(name).is_some())
+    else {
+        return error.with_context(path);
+    };
+    if let Some(what) = message.strip_prefix(name).and_then(|rest| rest.strip_prefix(": ")) {
+        return Error::new(error.kind(), format!("{path}.{name}: {what}"));
     }
+    let at = format!("{path}.{name}");
+    error.with_context(at)
 }
 
 fn backend(at: &str, store: &StoreConfig, registry: &Registry) -> Result<Part<dyn AnyBackend>> {

@@ -162,7 +162,7 @@ fn limits(profile: &Profile) -> String {
     let mut bounded = vec![format!("Keys up to {}", ByteSize(limits.key_bytes as u64))];
     let mut free = Vec::new();
     match limits.value_bytes {
-        Some(bytes) => bounded.push(format!("values up to {}", ByteSize(bytes))),
+        Some(bytes) => bounded.push(format!("values up to {}", size(bytes))),
         None => free.push("values"),
     }
     match limits.batch_ops {
@@ -173,6 +173,18 @@ fn limits(profile: &Profile) -> String {
     match free.as_slice() {
         [] => format!("{bounded}."),
         free => format!("{bounded}; {} as large as memory allows.", free.join(" and ")),
+    }
+}
+
+/// A number of bytes as a person says it. Frames take a few bytes from the limit below them, which are
+/// no news.
+fn size(bytes: u64) -> String {
+    let unit = [1 << 30, 1 << 20, 1 << 10].into_iter().find(|unit| bytes >= *unit).unwrap_or(1);
+    let rounded = bytes.next_multiple_of(unit);
+    if rounded != bytes && rounded - bytes <= rounded / 1000 {
+        format!("almost {}", ByteSize(rounded))
+    } else {
+        ByteSize(bytes).to_string()
     }
 }
 
@@ -253,6 +265,14 @@ mod tests {
         assert!(recover(Some(day), Some(7 * day)).contains("its last day of writes"));
         assert!(recover(Some(day), Some(7 * day)).contains("last 7 days"));
         assert!(recover(None, None).contains("by hand"));
+    }
+
+    #[test]
+    fn a_size_that_is_short_by_a_frame_is_almost_round() {
+        assert_eq!(size(3 << 30), "3GiB");
+        assert_eq!(size((3 << 30) - 67), "almost 3GiB");
+        assert_eq!(size(1500), "1500B");
+        assert_eq!(size((1 << 20) - 2), "almost 1MiB");
     }
 
     #[test]

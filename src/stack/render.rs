@@ -78,7 +78,7 @@ fn beside(level: &Profile, width: usize) -> Vec<String> {
     let changes =
         ASPECTS.into_iter().filter_map(|aspect| Some((aspect.name, aspect.change(level)?)));
     let mut lines: Vec<_> = changes.flat_map(|(name, said)| entry(name, &said, width)).collect();
-    lines.extend(level.notes.iter().flat_map(|note| wrap(note, width)));
+    lines.extend(level.notes.iter().flat_map(|note| entry("note", note, width)));
     if lines.is_empty() {
         lines.push("as below".to_owned());
     }

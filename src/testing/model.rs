@@ -23,10 +23,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 
-use super::Random;
 use super::oracle::{Known, compare, scanned, show, show_scan, show_value};
+use super::{Faults, Random};
 use crate::clock::{Clock, ManualClock, Timestamp};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::store::{Read, Store};
 use crate::types::{Batch, Guarantees, Limits, Op, Order, Page, Scan, Value};
 
@@ -35,7 +35,7 @@ const REMEMBERED: usize = 25;
 /// Snapshots that are held at the same time.
 const SNAPSHOTS: usize = 4;
 
-/// Runs that many random steps on an empty store, and compares it with a `BTreeMap` after each.
+/// Runs that many random steps on an empty store, and compares it with a `BTreeMap` at each.
 ///
 /// The operations follow from the seed and from what the profile offers. With the clock by which
 /// entries of the store expire, time moves, and entries are given deadlines; without one they get none.
@@ -50,26 +50,52 @@ pub async fn run<S: Store + ?Sized>(
     seed: u64,
     steps: usize,
 ) -> Result<(), String> {
-    let mut model = Model::new(store, clock, seed);
-    for step in 0..steps {
-        if let Err(why) = model.step().await {
-            let last: Vec<String> = model.log.into_iter().collect();
-            return Err(format!(
-                "{}: seed {seed}, step {step}: {why}\nthe last operations:\n  {}",
-                store.profile(),
-                last.join("\n  ")
-            ));
-        }
-    }
-    model
-        .whole()
-        .await
-        .map_err(|why| format!("{}: seed {seed}, at the end: {why}", store.profile()))
+    Model::new(store, clock, None, seed).run(seed, steps).await
 }
+
+/// As [`run`], over a stack with a [`FaultStore`](super::FaultStore) somewhere in it, which now and
+/// then fails a call before or after its effect. A failed write must have happened wholly or not at
+/// all; everything must stay right afterwards.
+///
+/// The rules of the plan are the model's while it runs. A layer that waits on the manual clock, such
+/// as `retry`, waits for ever here.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with_faults<S: Store + ?Sized>(
+    store: &S,
+    faults: &Faults,
+    clock: Option<&ManualClock>,
+    seed: u64,
+    steps: usize,
+) -> Result<(), String> {
+    Model::new(store, clock, Some(faults), seed).run(seed, steps).await
+}
+
+/// Why a step ended early.
+enum Stop {
+    Wrong(String),
+    Failed(Error),
+}
+
+impl From<String> for Stop {
+    fn from(why: String) -> Self {
+        Self::Wrong(why)
+    }
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+type Step = Result<(), Stop>;
 
 struct Model<'a, S: ?Sized> {
     store: &'a S,
     clock: Option<&'a ManualClock>,
+    faults: Option<&'a Faults>,
     promises: Guarantees,
     random: Random,
     known: Known,
@@ -78,10 +104,16 @@ struct Model<'a, S: ?Sized> {
 }
 
 impl<'a, S: Store + ?Sized> Model<'a, S> {
-    fn new(store: &'a S, clock: Option<&'a ManualClock>, seed: u64) -> Self {
+    fn new(
+        store: &'a S,
+        clock: Option<&'a ManualClock>,
+        faults: Option<&'a Faults>,
+        seed: u64,
+    ) -> Self {
         Self {
             store,
             clock,
+            faults,
             promises: store.profile().guarantees,
             random: Random::new(seed),
             known: Known::new(),
@@ -90,7 +122,49 @@ impl<'a, S: Store + ?Sized> Model<'a, S> {
         }
     }
 
-    async fn step(&mut self) -> Result<(), String> {
+    async fn run(mut self, seed: u64, steps: usize) -> Result<(), String> {
+        for step in 0..=steps {
+            self.arm(step < steps);
+            let done = if step < steps { self.step().await } else { self.whole().await };
+            if let Some(why) = done.err().and_then(|stop| self.wrong(stop)) {
+                let last: Vec<String> = self.log.into_iter().collect();
+                return Err(format!(
+                    "{}: seed {seed}, step {step}: {why}\nthe last operations:\n  {}",
+                    self.store.profile(),
+                    last.join("\n  ")
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes one of the next calls fail, sometimes.
+    fn arm(&mut self, more: bool) {
+        let Some(faults) = self.faults else { return };
+        faults.clear();
+        if more && self.random.chance(0.3) {
+            let rule = faults.on_all().skip(self.random.below(3) as u64).times(1);
+            let rule = if self.random.chance(0.5) { rule.after_effect() } else { rule };
+            let page = self.random.below(3);
+            rule.at_page(page).fail(ErrorKind::Unavailable);
+            self.log(format_args!("(a call may fail)"));
+        }
+    }
+
+    /// What is wrong, unless it is a failure that was asked for.
+    fn wrong(&self, stop: Stop) -> Option<String> {
+        match stop {
+            Stop::Wrong(why) => Some(why),
+            Stop::Failed(error) if self.tolerates(&error) => None,
+            Stop::Failed(error) => Some(format!("it failed: {error:?}")),
+        }
+    }
+
+    fn tolerates(&self, error: &Error) -> bool {
+        self.faults.is_some() && error.kind() == ErrorKind::Unavailable
+    }
+
+    async fn step(&mut self) -> Step {
         match self.random.below(100) {
             0..30 => self.write().await,
             30..50 => self.get().await,
@@ -99,12 +173,15 @@ impl<'a, S: Store + ?Sized> Model<'a, S> {
             75..80 => self.take_snapshot().await,
             80..90 => self.look_at_snapshot().await,
             90..92 => self.upkeep().await,
-            92..98 => self.pass_time(),
+            92..98 => {
+                self.pass_time();
+                Ok(())
+            }
             _ => self.whole().await,
         }
     }
 
-    async fn write(&mut self) -> Result<(), String> {
+    async fn write(&mut self) -> Step {
         let limits = &self.promises.limits;
         let most =
             if self.promises.atomic_batches { limits.batch_ops.unwrap_or(12).min(12) } else { 1 };
@@ -121,15 +198,44 @@ impl<'a, S: Store + ?Sized> Model<'a, S> {
         if self.random.chance(0.2) {
             batch = batch.durability(self.promises.durability);
         }
-        let commit = self.store.write(batch).await.map_err(failed)?;
-        if self.random.chance(0.2) {
-            commit.durable().await.map_err(failed)?;
-        }
-        for op in ops {
+        let written = self.store.write(batch).await;
+        let mut after = self.known.clone();
+        for op in ops.iter().cloned() {
             match op {
-                Op::Put(key, value) => self.known.insert(key, value),
-                Op::Delete(key) => self.known.remove(&key),
+                Op::Put(key, value) => after.insert(key, value),
+                Op::Delete(key) => after.remove(&key),
             };
+        }
+        match written {
+            Ok(commit) => {
+                self.known = after;
+                if self.random.chance(0.2) {
+                    commit.durable().await?;
+                }
+                Ok(())
+            }
+            Err(error) if self.tolerates(&error) => self.settle(&ops, after).await,
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Finds out whether a failed write happened: wholly, or not at all.
+    async fn settle(&mut self, ops: &[Op], mut after: Known) -> Step {
+        if let Some(faults) = self.faults {
+            faults.clear();
+        }
+        self.forget_expired();
+        if let Some(clock) = self.clock {
+            after.retain(|_, value| !value.is_expired(clock.now()));
+        }
+        let keys: Vec<Bytes> = ops.iter().map(|op| op.key().clone()).collect();
+        let got = self.store.get_many(&keys).await?;
+        let is =
+            |known: &Known| keys.iter().zip(&got).all(|(key, got)| got.as_ref() == known.get(key));
+        if is(&after) {
+            self.known = after;
+        } else if !is(&self.known) {
+            return Err(Stop::Wrong("a failed batch happened in part".to_owned()));
         }
         Ok(())
     }
@@ -182,28 +288,29 @@ impl<'a, S: Store + ?Sized> Model<'a, S> {
         key.into()
     }
 
-    async fn get(&mut self) -> Result<(), String> {
+    async fn get(&mut self) -> Step {
         let key = self.key();
         self.log(format_args!("get {}", show(&key)));
         self.forget_expired();
-        let got = self.store.get(&key).await.map_err(failed)?;
-        same(&key, got.as_ref(), self.known.get(&key))
+        let got = self.store.get(&key).await?;
+        Ok(same(&key, got.as_ref(), self.known.get(&key))?)
     }
 
-    async fn get_many(&mut self) -> Result<(), String> {
+    async fn get_many(&mut self) -> Step {
         let keys: Vec<Bytes> = (0..self.random.below(30)).map(|_| self.key()).collect();
         self.log(format_args!("get_many of {} keys", keys.len()));
         self.forget_expired();
-        let got = self.store.get_many(&keys).await.map_err(failed)?;
+        let got = self.store.get_many(&keys).await?;
         if got.len() != keys.len() {
-            return Err(format!("{} values for {} keys", got.len(), keys.len()));
+            return Err(Stop::Wrong(format!("{} values for {} keys", got.len(), keys.len())));
         }
-        keys.iter()
-            .zip(&got)
-            .try_for_each(|(key, got)| same(key, got.as_ref(), self.known.get(key)))
+        for (key, got) in keys.iter().zip(&got) {
+            same(key, got.as_ref(), self.known.get(key))?;
+        }
+        Ok(())
     }
 
-    async fn scan(&mut self) -> Result<(), String> {
+    async fn scan(&mut self) -> Step {
         if !self.promises.ordered_scans {
             return Ok(());
         }
@@ -234,7 +341,7 @@ impl<'a, S: Store + ?Sized> Model<'a, S> {
         }
     }
 
-    async fn take_snapshot(&mut self) -> Result<(), String> {
+    async fn take_snapshot(&mut self) -> Step {
         if !self.promises.snapshots {
             return Ok(());
         }
@@ -244,53 +351,56 @@ impl<'a, S: Store + ?Sized> Model<'a, S> {
             let oldest = self.random.below(SNAPSHOTS);
             self.snapshots.swap_remove(oldest);
         }
-        let snapshot = self.store.snapshot().await.map_err(failed)?;
+        let snapshot = self.store.snapshot().await?;
         self.snapshots.push((snapshot, self.known.clone()));
         Ok(())
     }
 
-    async fn look_at_snapshot(&mut self) -> Result<(), String> {
+    async fn look_at_snapshot(&mut self) -> Step {
         let (key, scan) = (self.key(), self.some_scan());
         let at = self.random.below(self.snapshots.len());
         self.log(format_args!("snapshot {at}: get {}, scan {}", show(&key), show_scan(&scan)));
         let Some((snapshot, known)) = self.snapshots.get(at) else {
             return Ok(());
         };
-        let got = snapshot.get(&key).await.map_err(failed)?;
+        let got = snapshot.get(&key).await?;
         same(&key, got.as_ref(), known.get(&key)).map_err(in_snapshot)?;
-        let many = snapshot.get_many(std::slice::from_ref(&key)).await.map_err(failed)?;
+        let many = snapshot.get_many(std::slice::from_ref(&key)).await?;
         same(&key, many.first().and_then(Option::as_ref), known.get(&key)).map_err(in_snapshot)?;
         if self.promises.ordered_scans {
-            scan_agrees(&**snapshot, scan, known).await.map_err(in_snapshot)?;
+            scan_agrees(&**snapshot, scan, known).await.map_err(|stop| match stop {
+                Stop::Wrong(why) => Stop::Wrong(in_snapshot(why)),
+                failed => failed,
+            })?;
         }
         Ok(())
     }
 
-    async fn upkeep(&mut self) -> Result<(), String> {
+    async fn upkeep(&mut self) -> Step {
         if self.random.chance(0.5) {
             self.log(format_args!("flush"));
-            self.store.flush().await.map_err(failed)
+            self.store.flush().await?;
         } else {
             self.log(format_args!("compact"));
-            self.store.compact().await.map_err(failed)
+            self.store.compact().await?;
         }
+        Ok(())
     }
 
-    fn pass_time(&mut self) -> Result<(), String> {
+    fn pass_time(&mut self) {
         if let Some(clock) = self.clock {
             let span = Duration::from_millis(1 + self.random.below(10_000) as u64);
             self.log(format_args!("{span:?} pass"));
             clock.advance(span);
         }
-        Ok(())
     }
 
     /// Compares everything.
-    async fn whole(&mut self) -> Result<(), String> {
+    async fn whole(&mut self) -> Step {
         self.log(format_args!("compare everything"));
         self.forget_expired();
         for (key, value) in &self.known {
-            let got = self.store.get(key).await.map_err(failed)?;
+            let got = self.store.get(key).await?;
             same(key, got.as_ref(), Some(value))?;
         }
         if self.promises.ordered_scans {
@@ -314,12 +424,12 @@ impl<'a, S: Store + ?Sized> Model<'a, S> {
     }
 }
 
-async fn scan_agrees(read: &(impl Read + ?Sized), scan: Scan, known: &Known) -> Result<(), String> {
+async fn scan_agrees(read: &(impl Read + ?Sized), scan: Scan, known: &Known) -> Step {
     let want = scanned(known, &scan);
-    let pages: Vec<Page> = read.scan(scan.clone()).try_collect().await.map_err(failed)?;
+    let pages: Vec<Page> = read.scan(scan.clone()).try_collect().await?;
     // The values here compress, and a codec counts the bytes of a page as they are below it. That pages
     // end at their bytes is for the conformance suite, whose values do not compress.
-    compare(&Scan { page_bytes: usize::MAX, ..scan }, pages, &want)
+    Ok(compare(&Scan { page_bytes: usize::MAX, ..scan }, pages, &want)?)
 }
 
 fn same(key: &[u8], got: Option<&Value>, want: Option<&Value>) -> Result<(), String> {
@@ -334,10 +444,6 @@ fn show_op(op: &Op) -> String {
         Op::Put(key, value) => format!("{} = {}", show(key), show_value(Some(value))),
         Op::Delete(key) => format!("delete {}", show(key)),
     }
-}
-
-fn failed(error: Error) -> String {
-    format!("it failed: {error:?}")
 }
 
 fn in_snapshot(why: String) -> String {
@@ -364,11 +470,33 @@ mod tests {
     #[tokio::test]
     async fn a_foreign_write_is_noticed() {
         let store = Memory::new();
-        let mut model = Model::new(&store, None, 1);
+        let mut model = Model::new(&store, None, None, 1);
         for _ in 0..50 {
-            model.step().await.unwrap();
+            assert!(model.step().await.is_ok());
         }
         let _ = store.write(Batch::new().put("foreign", "1")).await.unwrap();
         assert!(model.whole().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_failed_write_may_have_happened_or_not() {
+        for seed in 0..20 {
+            let clock = ManualClock::new();
+            let faults = Faults::new();
+            let memory = Memory::with_clock(Arc::new(clock.clone()));
+            let store = FaultStore::new(memory, &faults);
+            run_with_faults(&store, &faults, Some(&clock), seed, 200).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failed_write_that_happened_in_part_is_noticed() {
+        let store = Memory::new();
+        let mut model = Model::new(&store, None, None, 1);
+        let ops = ["a", "b"].map(|key| Op::Put(key.into(), "1".into()));
+        let after: Known = ["a", "b"].map(|key| (key.into(), "1".into())).into();
+        let _ = store.write(Batch::new().put("a", "1")).await.unwrap();
+        let settled = model.settle(&ops, after).await;
+        assert!(matches!(settled, Err(Stop::Wrong(_))));
     }
 }

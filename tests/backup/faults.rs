@@ -210,3 +210,38 @@ async fn what_is_damaged_is_uploaded_again_by_a_whole_run() {
     assert_eq!(all(&back).await, all(&store).await);
     assert_intact(&repository).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_that_create_and_commit_at_a_time_win_or_conflict() {
+    for _ in 0..50 {
+        let objects = Arc::new(InMemory::new());
+        let racers: Vec<_> = (0..4)
+            .map(|_| {
+                let objects = Arc::clone(&objects);
+                tokio::spawn(async move {
+                    let repository = Repository::create_or_open_with(
+                        objects,
+                        clock(&ManualClock::new()),
+                        &small(),
+                    )
+                    .await?;
+                    backup::run(&filled(5).await, &repository, &|_| ()).await
+                })
+            })
+            .collect();
+        let mut won = Vec::new();
+        for racer in racers {
+            match racer.await.unwrap() {
+                Ok(taken) => won.push(taken.base.id),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}"),
+            }
+        }
+        let repository = open(&objects).await.unwrap();
+        assert_intact(&repository).await;
+        let mut bases: Vec<_> =
+            repository.bases().await.unwrap().into_iter().map(|base| base.id).collect();
+        won.sort();
+        bases.sort();
+        assert_eq!(won, bases);
+    }
+}

@@ -12,8 +12,8 @@ use tierstack::backup::{
     self, Level, Location, RESERVED_PREFIX, Repository, Restore, Target, unfinished_restore,
 };
 use tierstack::{
-    Batch, Clock, Entry, ErrorKind, ManualClock, Read, Store, StoreExt, SystemClock, Timestamp,
-    Value,
+    Batch, Clock, Entry, ErrorKind, Guarantees, ManualClock, Read, Store, StoreExt, SystemClock,
+    Timestamp, Value,
 };
 
 use crate::support::*;
@@ -203,7 +203,8 @@ async fn a_target_that_cannot_keep_an_expiry_is_refused_before_anything_is_writt
     let _ = store.write(Batch::new().put("a", "1").put("b", expiring)).await.unwrap();
     take(&store, &repository).await;
     let plan = repository.plan(Target::Latest).await.unwrap();
-    let refusals: [(fn(&mut tierstack::Guarantees), &str); 4] = [
+    type Change = fn(&mut Guarantees);
+    let refusals: [(Change, &str); 4] = [
         (|g| g.expiry = false, "'expire'"),
         (|g| g.writable = false, "writes"),
         (|g| g.ordered_scans = false, "ordered scans"),
@@ -345,4 +346,47 @@ async fn a_place_with_backups_but_without_its_repository_file_is_refused() {
     objects.delete(&"repo.json".into()).await.unwrap();
     let result = Repository::create_or_open(objects, clock(&time)).await;
     assert_eq!(result.unwrap_err().kind(), ErrorKind::Corruption);
+}
+
+#[tokio::test]
+async fn every_future_can_be_spawned() {
+    fn spawnable<F: Future + Send>(future: F) -> F {
+        future
+    }
+    let (objects, time) = (Arc::new(InMemory::new()), ManualClock::new());
+    let repository = repository(&objects, &time).await;
+    spawnable(backup::run(&filled(3).await, &repository, &|_| ())).await.unwrap();
+    spawnable(repository.verify(Level::All, &|_| ())).await.unwrap();
+    let plan = spawnable(repository.plan(Target::Latest)).await.unwrap();
+    let (target, options) = (Memory::new(), Restore::default());
+    spawnable(backup::restore(&repository, &plan, &target, &options, &|_| ())).await.unwrap();
+}
+
+#[cfg(feature = "rocksdb")]
+#[tokio::test]
+async fn a_base_of_one_backend_restores_into_another() {
+    use tierstack::backends::RocksDbConfig;
+    use tierstack::{BackendConfig, Context};
+
+    let folder = tempfile::tempdir().unwrap();
+    let rocksdb = async |name: &str| {
+        RocksDbConfig::new(folder.path().join(name)).open(&Context::default()).await.unwrap()
+    };
+    let (objects, time) = (Arc::new(InMemory::new()), ManualClock::new());
+    let repository = repository(&objects, &time).await;
+    let original = filled(3000).await;
+    take(&original, &repository).await;
+    let (plan, options) = (repository.plan(Target::Latest).await.unwrap(), Restore::default());
+    let second = rocksdb("second").await;
+    backup::restore(&repository, &plan, &second, &options, &|_| ()).await.unwrap();
+    assert_eq!(all(&second).await, all(&original).await);
+
+    let again = take(&second, &repository).await.base;
+    assert_eq!((again.digest, again.uploaded_bytes), (plan.base.digest, 0));
+    let plan = repository.plan(Target::Latest).await.unwrap();
+    let third = rocksdb("third").await;
+    backup::restore(&repository, &plan, &third, &options, &|_| ()).await.unwrap();
+    assert_eq!(all(&third).await, all(&original).await);
+    second.close().await.unwrap();
+    third.close().await.unwrap();
 }

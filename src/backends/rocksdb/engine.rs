@@ -124,10 +124,9 @@ pub(super) trait View: Send + Sync + 'static {
             .collect()
     }
 
-    /// Options of a scan, which leaves the block cache as it is.
+    /// Options of a scan.
     fn scan_options(&self, tier: Tier) -> ReadOptions {
         let mut options = read_options(tier, self.snapshot());
-        options.fill_cache(false);
         // The order of all keys, whatever prefix extractor the database has.
         options.set_total_order_seek(true);
         options.set_background_purge_on_iterator_cleanup(true);

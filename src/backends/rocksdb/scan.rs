@@ -1,9 +1,11 @@
 //! Scans: a page at a time, each with an iterator of its own.
 //!
 //! An iterator holds files and memtables back for as long as it lives, so none is kept between pages;
-//! making one and seeking costs a few microseconds for a page of a thousand entries. The first page comes
-//! from memory if it is there. The others are read in threads, each begun when the one before it is
-//! handed out, so that the disk works while the caller does; an idle scan occupies no thread.
+//! making one and seeking costs a few microseconds for a page of a thousand entries. The first page is
+//! small. It comes from memory if it is there, and otherwise fills the block cache, so that a short scan
+//! that is repeated needs no thread. The others leave the cache alone and are read in threads, each begun
+//! when the one before it is handed out, so that the disk works while the caller does; an idle scan
+//! occupies no thread.
 
 use std::ops::Bound;
 use std::pin::Pin;
@@ -30,7 +32,10 @@ const OWN_BYTES: usize = 16 << 10;
 type Ahead = Pin<Box<dyn Future<Output = Result<Run>> + Send>>;
 
 enum Step {
+    /// The first page, from memory.
     First,
+    /// The first page, or what memory lacks of it, from the disk into the cache.
+    Fill,
     Disk,
     Ahead(Ahead),
     Done,
@@ -40,14 +45,14 @@ pub(super) fn pages<V: View>(reader: &Reader<V>, scan: Scan) -> Pages<'_> {
     let step = if scan.is_empty() { Step::Done } else { Step::First };
     unfold((step, scan), move |(mut step, mut scan)| async move {
         loop {
-            let from_memory = matches!(step, Step::First);
+            let ahead_next = matches!(step, Step::Disk | Step::Ahead(_));
             let read = match step {
                 Step::Done => return None,
-                Step::First => reader.view().and_then(|view| first(&*view, &scan)),
-                Step::Disk => match ahead(reader, &scan) {
-                    Ok(ahead) => ahead.await,
-                    Err(error) => Err(error),
-                },
+                Step::First => {
+                    reader.view().and_then(|view| read(&*view, &small(&scan), From::Memory))
+                }
+                Step::Fill => in_thread(begin(reader, small(&scan), From::DiskIntoCache)).await,
+                Step::Disk => in_thread(begin(reader, scan.clone(), From::Disk)).await,
                 Step::Ahead(ahead) => ahead.await,
             };
             let run = match read {
@@ -60,11 +65,13 @@ pub(super) fn pages<V: View>(reader: &Reader<V>, scan: Scan) -> Pages<'_> {
             }
             step = if run.end == End::Range || scan.is_empty() {
                 Step::Done
-            } else if from_memory {
-                Step::Disk
-            } else {
+            } else if run.end == End::Cold {
+                Step::Fill
+            } else if ahead_next {
                 // Without a runtime, or after a close, the next poll says so.
-                ahead(reader, &scan).map_or(Step::Disk, Step::Ahead)
+                begin(reader, scan.clone(), From::Disk).map_or(Step::Disk, Step::Ahead)
+            } else {
+                Step::Disk
             };
             if !run.page.is_empty() {
                 return Some((Ok(run.page), (step, scan)));
@@ -75,17 +82,29 @@ pub(super) fn pages<V: View>(reader: &Reader<V>, scan: Scan) -> Pages<'_> {
 }
 
 /// Begins to read a page in a thread.
-fn ahead<V: View>(reader: &Reader<V>, scan: &Scan) -> Result<Ahead> {
+fn begin<V: View>(reader: &Reader<V>, scan: Scan, from: From) -> Result<Ahead> {
     let view: Arc<V> = reader.view()?;
-    let scan = scan.clone();
-    Ok(Box::pin(spawn(move || read(&*view, &scan, Tier::Disk))?))
+    Ok(Box::pin(spawn(move || read(&*view, &scan, from))?))
 }
 
-fn first<V: View>(view: &V, scan: &Scan) -> Result<Run> {
+async fn in_thread(begun: Result<Ahead>) -> Result<Run> {
+    begun?.await
+}
+
+/// The first page of a scan.
+fn small(scan: &Scan) -> Scan {
     let mut scan = scan.clone();
     scan.page_entries = scan.page_entries.min(FIRST_ENTRIES);
     scan.page_bytes = scan.page_bytes.min(FIRST_BYTES);
-    read(view, &scan, Tier::Memory)
+    scan
+}
+
+/// Where a page is read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum From {
+    Memory,
+    DiskIntoCache,
+    Disk,
 }
 
 /// Why a page ends where it does.
@@ -105,8 +124,10 @@ struct Run {
     end: End,
 }
 
-fn read<V: View>(view: &V, scan: &Scan, tier: Tier) -> Result<Run> {
+fn read<V: View>(view: &V, scan: &Scan, from: From) -> Result<Run> {
+    let tier = if from == From::Memory { Tier::Memory } else { Tier::Disk };
     let mut options = view.scan_options(tier);
+    options.fill_cache(from == From::DiskIntoCache);
     let (lower, upper) = bounds(scan);
     if let Some(lower) = lower {
         options.set_iterate_lower_bound(lower);
@@ -134,7 +155,7 @@ fn read<V: View>(view: &V, scan: &Scan, tier: Tier) -> Result<Run> {
     }
     let end = match iterator.status() {
         Ok(()) => End::Range,
-        Err(error) if tier == Tier::Memory && is_incomplete(&error) => End::Cold,
+        Err(error) if from == From::Memory && is_incomplete(&error) => End::Cold,
         Err(error) => return Err(failed(Operation::Scan, error)),
     };
     Ok(Run { page: building.finish(), end })

@@ -7,7 +7,7 @@ use std::ops::Bound;
 use std::path::Path;
 
 use ::rocksdb::{ColumnFamilyDescriptor, DB, DBCompressionType, Options, SliceTransform};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use tempfile::TempDir;
 
 use super::*;
@@ -257,12 +257,17 @@ fn a_short_scan_of_what_is_in_memory_needs_no_thread() {
 }
 
 #[tokio::test]
-async fn a_scan_does_not_fill_the_block_cache() {
+async fn a_long_scan_leaves_the_block_cache_alone_and_a_short_one_is_kept() {
     let folder = folder();
     foreign(folder.path(), &creating(), 2000);
     let store = open(folder.path()).await;
     assert_eq!(all(&store, Scan::all()).await.len(), 2000);
     assert!(matches!(store.get(b"key-001234"), Reply::Later(_)));
+    let short = || Scan::range(key(1500)..).limit(10);
+    assert_eq!(all(&store, short()).await.len(), 10);
+    let mut again = store.scan(short());
+    let page = again.next().now_or_never().expect("from memory").unwrap().unwrap();
+    assert_eq!(page.len(), 10);
 }
 
 #[tokio::test]
@@ -419,6 +424,37 @@ async fn a_batch_is_one_write_and_its_last_operation_wins() {
         assert_eq!(store.write(durable).await.is_ok(), sync);
         store.flush().await.unwrap();
         store.close().await.unwrap();
+    }
+}
+
+/// `kill -9` does not tell a write that the disk has from one that only the system has; RocksDB counts.
+#[tokio::test]
+async fn a_write_is_synced_before_it_is_acknowledged_or_when_it_is_flushed() {
+    use ::rocksdb::statistics::Ticker;
+
+    for sync in [true, false] {
+        let folder = folder();
+        let mut options = creating();
+        options.enable_statistics();
+        let (sender, gone) = watch::channel(());
+        let db = DB::open_cf(&options, folder.path(), ["default"]).unwrap();
+        let store = RocksDb {
+            reader: Reader::new(Engine::over(db, "default", sender).unwrap()),
+            snapshots: Mutex::default(),
+            profile: RocksDbConfig { sync, ..RocksDbConfig::new("x") }.profile().unwrap(),
+            sync,
+            gone,
+        };
+        let synced = || options.get_ticker_count(Ticker::WalFileSynced);
+        let before = synced();
+        store.put("k", "v").await.unwrap().durable().await.unwrap();
+        assert_eq!(synced() - before, u64::from(sync));
+        store.flush().await.unwrap();
+        assert!(synced() > before + u64::from(sync));
+        let before = synced();
+        store.put("k", "w").await.unwrap().durable().await.unwrap();
+        store.close().await.unwrap();
+        assert!(synced() > before + u64::from(sync));
     }
 }
 

@@ -57,9 +57,10 @@ async fn no_more_than_the_limit_wait_for_the_store_below() {
     assert_ready!(read.poll()).unwrap();
     assert_ready!(reads.poll()).unwrap();
     let _ = assert_ready!(write.poll()).unwrap();
-    assert_ready!(scan.poll()).unwrap();
+    assert_pending!(scan.poll(), "has a page, and queues for the next");
     assert_ready!(usage.poll()).unwrap();
     assert!(assert_ready!(snapshot.poll()).is_ok());
+    assert_ready!(scan.poll()).unwrap();
 }
 
 /// The deadlock that permits held by streams cause.

@@ -139,7 +139,10 @@ where
         let store = Arc::clone(store);
         move |n| {
             let store = Arc::clone(&store);
-            async move { Ok(drop(store.write(generation(n)).await?)) }
+            async move {
+                let _ = store.write(generation(n)).await?;
+                Ok(())
+            }
         }
     };
     let readers = (0..3).map(|_| {

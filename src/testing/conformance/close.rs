@@ -119,7 +119,7 @@ async fn operations_during_close_finish_or_fail_as_closed(bench: Bench) -> Verdi
                     1 => store
                         .get_many(std::slice::from_ref(&key))
                         .await
-                        .map(|mut many| many.swap_remove(0)),
+                        .map(|mut many| many.pop().flatten()),
                     _ => store.get(&key).await,
                 };
                 match read {

@@ -1,24 +1,20 @@
-//! A store that fails when it is told to, before or after the work is done.
+//! The plan: which calls are struck, and by what.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::StreamExt;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::Random;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Operation, Result};
-use crate::layer::Layer;
 use crate::reply::Reply;
-use crate::store::{Pages, Read, Store};
-use crate::types::{Batch, Commit, Page, Profile, Scan, Usage, Value};
+use crate::testing::Random;
+use crate::types::{Batch, Scan};
 
-/// The plan of a [`FaultStore`], shared with the test, which may change it at any time.
+/// The plan of a [`FaultStore`](super::FaultStore), shared with the test, which may change it at any time.
 ///
 /// Without rules nothing fails. A rule is for one operation, or for all; it chooses its calls
 /// ([`skip`](Rule::skip), [`times`](Rule::times), [`chance`](Rule::chance)) and what happens to them
@@ -61,13 +57,13 @@ struct Plan {
 /// A call that reached the store, with what it asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
-    /// [`Read::get`] of that key.
+    /// [`Read::get`](crate::Read::get) of that key.
     Get(Bytes),
-    /// [`Read::get_many`] of those keys.
+    /// [`Read::get_many`](crate::Read::get_many) of those keys.
     GetMany(Vec<Bytes>),
-    /// [`Read::scan`], counted when the stream is made.
+    /// [`Read::scan`](crate::Read::scan), counted when the stream is made.
     Scan(Scan),
-    /// [`Store::write`] of that batch.
+    /// [`Store::write`](crate::Store::write) of that batch.
     Write(Batch),
     /// Another operation, which asks for nothing more.
     Other(Operation),
@@ -113,7 +109,7 @@ impl Faults {
         Rule { faults: self, armed: Armed { operation: Some(operation), ..Armed::default() } }
     }
 
-    /// Starts a rule for the calls of every operation, except [`Store::profile`].
+    /// Starts a rule for the calls of every operation, except [`Store::profile`](crate::Store::profile).
     #[must_use = "a rule does nothing until it is ended by what shall happen, such as `fail`"]
     pub fn on_all(&self) -> Rule<'_> {
         Rule { faults: self, armed: Armed::default() }
@@ -139,7 +135,7 @@ impl Faults {
     }
 
     /// Counts and records a call, and decides what happens to it.
-    fn decide(&self, operation: Operation, call: impl FnOnce() -> Call) -> Fate {
+    pub(super) fn decide(&self, operation: Operation, call: impl FnOnce() -> Call) -> Fate {
         let mut plan = self.0.plan.lock();
         match plan.calls.iter_mut().find(|(counted, _)| *counted == operation) {
             Some((_, count)) => *count += 1,
@@ -345,7 +341,7 @@ enum Effect {
 }
 
 /// What happens to one call.
-struct Fate {
+pub(super) struct Fate {
     strikes: Vec<Strike>,
     clock: Arc<dyn Clock>,
 }
@@ -358,12 +354,12 @@ struct Strike {
 
 impl Fate {
     /// Whether nothing happens to the call: it stays a [`Reply::Now`].
-    fn is_none(&self) -> bool {
+    pub(super) fn is_none(&self) -> bool {
         self.strikes.is_empty()
     }
 
     /// What strikes at a point of the call.
-    async fn strike(&self, after: bool, page: usize) -> Result<()> {
+    pub(super) async fn strike(&self, after: bool, page: usize) -> Result<()> {
         let due = |strike: &&Strike| strike.after == after && strike.page == page;
         for strike in self.strikes.iter().filter(due) {
             match &strike.effect {
@@ -378,14 +374,14 @@ impl Fate {
     }
 
     /// The call with what strikes before and after it.
-    async fn around<T>(self, call: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(super) async fn around<T>(self, call: impl Future<Output = Result<T>>) -> Result<T> {
         self.strike(false, 0).await?;
         let done = call.await;
         self.strike(true, 0).await?;
         done
     }
 
-    fn reply<'a, T: Send + 'a>(
+    pub(super) fn reply<'a, T: Send + 'a>(
         self,
         call: impl FnOnce() -> Reply<'a, T> + Send + 'a,
     ) -> Reply<'a, T> {
@@ -394,260 +390,5 @@ impl Fate {
         }
         // Not before the future is polled: a reply that nobody awaits does nothing.
         Reply::later(async move { self.around(async { call().await }).await })
-    }
-}
-
-/// Puts a [`FaultStore`] around a store, as a layer of a stack.
-#[derive(Clone, Debug, Default)]
-pub struct FaultLayer(pub Faults);
-
-impl<S> Layer<S> for FaultLayer {
-    type Service = FaultStore<S>;
-
-    fn layer(&self, inner: S) -> FaultStore<S> {
-        FaultStore::new(inner, &self.0)
-    }
-}
-
-/// A store with [`Faults`]. Its snapshots follow the same plan.
-#[derive(Clone, Debug)]
-pub struct FaultStore<S> {
-    inner: S,
-    faults: Faults,
-}
-
-impl<S> FaultStore<S> {
-    /// The store with that plan.
-    #[must_use]
-    pub fn new(inner: S, faults: &Faults) -> Self {
-        Self { inner, faults: faults.clone() }
-    }
-
-    /// The store itself, past the plan.
-    #[must_use]
-    pub const fn inner(&self) -> &S {
-        &self.inner
-    }
-}
-
-impl<S: Store> FaultStore<S> {
-    async fn other<T>(
-        &self,
-        operation: Operation,
-        call: impl Future<Output = Result<T>>,
-    ) -> Result<T> {
-        self.faults.decide(operation, || Call::Other(operation)).around(call).await
-    }
-}
-
-#[deny(clippy::missing_trait_methods)]
-impl<S: Read> Read for FaultStore<S> {
-    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
-        let call = || Call::Get(Bytes::copy_from_slice(key));
-        self.faults.decide(Operation::Get, call).reply(|| self.inner.get(key))
-    }
-
-    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
-        let call = || Call::GetMany(keys.to_vec());
-        self.faults.decide(Operation::GetMany, call).reply(|| self.inner.get_many(keys))
-    }
-
-    fn scan(&self, scan: Scan) -> Pages<'_> {
-        let fate = self.faults.decide(Operation::Scan, || Call::Scan(scan.clone()));
-        let pages = self.inner.scan(scan);
-        if fate.is_none() {
-            return pages;
-        }
-        let state = Some((pages, fate, 0));
-        futures_util::stream::unfold(state, |state| async move {
-            let (mut pages, fate, at) = state?;
-            match page(&mut pages, &fate, at).await? {
-                Ok(page) => Some((Ok(page), Some((pages, fate, at + 1)))),
-                Err(error) => Some((Err(error), None)),
-            }
-        })
-        .boxed()
-    }
-}
-
-/// The next page of a scan, with what strikes at it. The end of a scan counts as a page.
-async fn page(pages: &mut Pages<'_>, fate: &Fate, at: usize) -> Option<Result<Page>> {
-    if let Err(error) = fate.strike(false, at).await {
-        return Some(Err(error));
-    }
-    let next = pages.next().await;
-    match fate.strike(true, at).await {
-        Ok(()) => next,
-        Err(error) => Some(Err(error)),
-    }
-}
-
-#[async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl<S: Store> Store for FaultStore<S> {
-    async fn write(&self, batch: Batch) -> Result<Commit> {
-        let fate = self.faults.decide(Operation::Write, || Call::Write(batch.clone()));
-        fate.around(self.inner.write(batch)).await
-    }
-
-    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
-        let inner = self.other(Operation::Snapshot, self.inner.snapshot()).await?;
-        Ok(Arc::new(FaultStore { inner, faults: self.faults.clone() }))
-    }
-
-    async fn flush(&self) -> Result<()> {
-        self.other(Operation::Flush, self.inner.flush()).await
-    }
-
-    async fn compact(&self) -> Result<()> {
-        self.other(Operation::Compact, self.inner.compact()).await
-    }
-
-    async fn usage(&self) -> Result<Usage> {
-        self.other(Operation::Usage, self.inner.usage()).await
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.other(Operation::Close, self.inner.close()).await
-    }
-
-    /// That of the store below: a plan is no promise.
-    fn profile(&self) -> Profile {
-        Profile::layer("fault", self.inner.profile())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use futures_util::TryStreamExt;
-    use tokio_test::task::spawn;
-    use tokio_test::{assert_pending, assert_ready};
-
-    use super::*;
-    use crate::backends::Memory;
-    use crate::clock::ManualClock;
-    use crate::ext::{ReadExt, StoreExt};
-
-    fn faulty() -> (FaultStore<Memory>, Faults, ManualClock) {
-        let clock = ManualClock::new();
-        let faults = Faults::seeded(1, Arc::new(clock.clone()));
-        (FaultStore::new(Memory::new(), &faults), faults, clock)
-    }
-
-    #[tokio::test]
-    async fn a_failure_before_the_effect_leaves_nothing_and_one_after_it_leaves_all() {
-        let (store, faults, _) = faulty();
-        faults.on(Operation::Write).skip(1).times(1).fail(ErrorKind::Unavailable);
-        faults.on(Operation::Write).skip(1).times(1).after_effect().fail(ErrorKind::Timeout);
-        let _ = store.put("a", "1").await.unwrap();
-        assert_eq!(store.put("b", "2").await.unwrap_err().kind(), ErrorKind::Unavailable);
-        assert_eq!(store.put("c", "3").await.unwrap_err().kind(), ErrorKind::Timeout);
-        let _ = store.put("d", "4").await.unwrap();
-        let keys: Vec<Bytes> =
-            store.collect(Scan::all()).await.unwrap().into_iter().map(|entry| entry.key).collect();
-        assert_eq!(keys, ["a", "c", "d"]);
-        assert_eq!(faults.calls(Operation::Write), 4);
-    }
-
-    #[tokio::test]
-    async fn without_a_strike_a_reply_stays_at_once() {
-        let (store, faults, _) = faulty();
-        faults.on(Operation::Get).skip(1).fail(ErrorKind::Unavailable);
-        assert!(matches!(store.get(b"k"), Reply::Now(Ok(None))));
-        assert!(store.get(b"k").await.is_err());
-    }
-
-    #[tokio::test]
-    async fn a_scan_fails_at_its_page_and_ends() {
-        let (store, faults, _) = faulty();
-        store
-            .write((0..6u8).map(|n| crate::Op::Put(vec![n].into(), "v".into())).collect())
-            .await
-            .unwrap()
-            .durable()
-            .await
-            .unwrap();
-        faults.on(Operation::Scan).times(1).at_page(2).fail(ErrorKind::Unavailable);
-        let mut pages = store.scan(Scan::all().page_entries(2));
-        assert_eq!(pages.next().await.unwrap().unwrap().len(), 2);
-        assert_eq!(pages.next().await.unwrap().unwrap().len(), 2);
-        assert!(pages.next().await.unwrap().is_err());
-        assert!(pages.next().await.is_none());
-        let pages: Vec<Page> = store.scan(Scan::all()).try_collect().await.unwrap();
-        assert_eq!(pages[0].len(), 6);
-    }
-
-    #[tokio::test]
-    async fn a_delay_is_on_the_clock_of_the_plan() {
-        let (store, faults, clock) = faulty();
-        faults.on_all().delay(Duration::from_secs(5));
-        let mut write = spawn(store.put("k", "1"));
-        assert_pending!(write.poll());
-        assert!(store.inner().get(b"k").await.unwrap().is_none(), "delayed before the effect");
-        clock.advance(Duration::from_secs(5));
-        let _ = assert_ready!(write.poll()).unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_held_call_waits_for_its_gate() {
-        let (store, faults, _) = faulty();
-        let gate = faults.on(Operation::Write).after_effect().hold();
-        let mut write = spawn(store.put("k", "1"));
-        assert_pending!(write.poll());
-        assert_ready!(spawn(gate.reached(1)).poll());
-        assert!(store.inner().get(b"k").await.unwrap().is_some(), "held after the effect");
-        assert_pending!(spawn(store.put("k", "2")).poll(), "dropped while it waits");
-        assert_pending!(spawn(gate.reached(2)).poll(), "a dropped call no longer waits");
-        gate.open();
-        let _ = assert_ready!(write.poll()).unwrap();
-        let _ = store.put("k", "3").await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn chances_follow_from_the_seed() {
-        let run = |seed| async move {
-            let faults = Faults::seeded(seed, SystemClock::shared());
-            let store = FaultStore::new(Memory::new(), &faults);
-            faults.on(Operation::Get).chance(0.5).fail(ErrorKind::Unavailable);
-            let mut failed = Vec::new();
-            for _ in 0..64 {
-                failed.push(store.get(b"k").await.is_err());
-            }
-            failed
-        };
-        let (once, again, other) = (run(1).await, run(1).await, run(2).await);
-        assert_eq!(once, again);
-        assert_ne!(once, other);
-        assert!(once.contains(&true) && once.contains(&false));
-    }
-
-    #[tokio::test]
-    async fn calls_are_recorded_also_those_of_snapshots() {
-        let (store, faults, _) = faulty();
-        let _ = store.put("before", "1").await.unwrap();
-        assert!(faults.record().is_empty());
-        let batch = Batch::new().put("k", "1");
-        let _ = store.write(batch.clone()).await.unwrap();
-        let snapshot = store.snapshot().await.unwrap();
-        snapshot.get(b"k").await.unwrap();
-        let get = Call::Get(Bytes::from("k"));
-        assert_eq!(faults.record(), [Call::Write(batch), Call::Other(Operation::Snapshot), get]);
-    }
-
-    #[tokio::test]
-    #[should_panic(expected = "injected")]
-    async fn a_panic_can_be_asked_for() {
-        let (store, faults, _) = faulty();
-        faults.on(Operation::Flush).panic();
-        let _ = store.flush().await;
-    }
-
-    #[tokio::test]
-    async fn a_plan_can_be_forgotten() {
-        let (store, faults, _) = faulty();
-        faults.on_all().fail(ErrorKind::Unavailable);
-        assert!(store.usage().await.is_err());
-        faults.clear();
-        assert!(store.usage().await.is_ok());
     }
 }
