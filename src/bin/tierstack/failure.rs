@@ -100,8 +100,16 @@ impl fmt::Display for Failure {
     }
 }
 
-fn causes(error: &Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
-    std::iter::successors(error.source(), |cause| (*cause).source())
+/// The causes from the outermost to the root. Some libraries repeat a cause in the message of what it
+/// caused; once is enough.
+fn causes(error: &Error) -> impl Iterator<Item = String> {
+    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
+    let mut before = String::new();
+    causes.map(ToString::to_string).filter(move |cause| {
+        let new = !before.contains(cause.as_str());
+        before.clone_from(cause);
+        new
+    })
 }
 
 /// What to do about an error, as its kind asks. A message about wrong input or a wrong setting says

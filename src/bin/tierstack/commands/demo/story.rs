@@ -69,6 +69,8 @@ pub(crate) async fn run(args: Demo, stop: &Stop) -> Outcome {
     teller.say(format!("The input    {entries}, {bytes}, from {}", files.origin))?;
     teller.say(format!("The folder   {}\n", place.path("").display()))?;
 
+    // A bucket that cannot be reached shows here, not after the import.
+    stop.or(backup::repository(&place.stack(), true)).await?;
     let expected = use_it(&args, &place, &files, &counters, &teller, &mut facts, stop).await?;
     back_up(&place, &teller, &mut facts, stop).await?;
     lose_it(&place, &expected, &teller, stop).await?;
