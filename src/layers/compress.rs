@@ -5,7 +5,7 @@
 //!    foreign frame is never passed on.
 //! 2. Stored values say how they were compressed, so the settings may change at any time: what is there
 //!    stays readable, and what is written follows the new ones.
-//! 3. No value grows by more than 14 bytes (11 below 16 KiB). What does not shrink by a sixteenth is
+//! 3. No value grows by more than 14 bytes (11 below 16 KiB, 12 below 2 MiB). What does not shrink by a sixteenth is
 //!    stored as it is, and read without a copy.
 //! 4. Nothing is decoded, and no memory taken, before the checksum and the claimed length were checked.
 //!
