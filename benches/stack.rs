@@ -23,7 +23,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use rocksdb::{BlockBasedOptions, Cache, DB, DBCompressionType, IteratorMode, Options, WriteBatch, WriteOptions};
+use rocksdb::{
+    BlockBasedOptions, Cache, DB, DBCompressionType, IteratorMode, Options, WriteBatch,
+    WriteOptions,
+};
 use tempfile::TempDir;
 use tierstack::codec::{Codec, Compressor, KeyRing};
 use tierstack::config::{Config, Format, Registry};
@@ -71,7 +74,8 @@ struct Keys {
 
 impl Keys {
     fn new(entries: usize) -> Self {
-        let keys = (0..entries).map(|n| format!("user:{:012}", n * 7919 % entries).into()).collect();
+        let keys =
+            (0..entries).map(|n| format!("user:{:012}", n * 7919 % entries).into()).collect();
         Self { keys, at: Cell::new(0) }
     }
 
@@ -180,12 +184,14 @@ fn scan(runtime: &Runtime) {
     runtime.block_on(stack.close()).unwrap();
     drop(stack);
     // The same data, read by the bare iterator and decoded by the same functions.
-    let ring = KeyRing::parse(std::fs::read_to_string(folder.path().join("keys")).unwrap().trim()).unwrap();
+    let ring = KeyRing::parse(std::fs::read_to_string(folder.path().join("keys")).unwrap().trim())
+        .unwrap();
     let copy = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     copy_folder(&data, &copy.path().join("data"));
     let db = bare(&copy.path().join("data"), DBCompressionType::Lz4);
-    let text = include_str!("../examples/quickstart.yaml").replace("{ env: QUICKSTART_KEYS }", "{ file: keys }");
+    let text = include_str!("../examples/quickstart.yaml")
+        .replace("{ env: QUICKSTART_KEYS }", "{ file: keys }");
     let config = Config::parse(&text, Format::Yaml, folder.path().join("tierstack.yaml")).unwrap();
     let stack = open(runtime, &config);
     let codec = Compressor::new(Codec::Zstd, 3, 64).unwrap();
@@ -229,7 +235,8 @@ fn copy_folder(from: &Path, to: &Path) {
 fn import(runtime: &Runtime) {
     let root = std::env::var_os("TIERSTACK_FILES").map(PathBuf::from).unwrap_or_else(|| {
         let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-        home.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cargo")).join("registry/src")
+        home.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cargo"))
+            .join("registry/src")
     });
     let mut files = Vec::new();
     collect(&root, &mut files, &mut (96 << 20));
@@ -256,7 +263,9 @@ fn import(runtime: &Runtime) {
                 let (stack, _folder) = quickstart(runtime, "capacity: 256MiB", "");
                 let begun = Instant::now();
                 for chunk in batches(&files) {
-                    let ops = chunk.iter().map(|(key, content)| Op::Put(key.clone(), content.clone().into()));
+                    let ops = chunk
+                        .iter()
+                        .map(|(key, content)| Op::Put(key.clone(), content.clone().into()));
                     let _ = runtime.block_on(stack.write(ops.collect::<Batch>())).unwrap();
                 }
                 runtime.block_on(stack.flush()).unwrap();

@@ -174,6 +174,67 @@ async fn a_sweep_removes_what_has_expired_and_nothing_else() {
     assert_eq!(store.sweep().await.unwrap(), 0);
 }
 
+/// Takes one operation at a time, and says so.
+struct OneByOne(Memory);
+
+impl Read for OneByOne {
+    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
+        self.0.get(key)
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
+        self.0.get_many(keys)
+    }
+
+    fn scan(&self, scan: Scan) -> Pages<'_> {
+        self.0.scan(scan)
+    }
+}
+
+#[async_trait]
+impl Store for OneByOne {
+    async fn write(&self, batch: Batch) -> Result<Commit> {
+        if batch.len() > 1 {
+            return Err(Error::unsupported("batches are not atomic here"));
+        }
+        self.0.write(batch).await
+    }
+
+    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
+        self.0.snapshot().await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.0.flush().await
+    }
+
+    async fn compact(&self) -> Result<()> {
+        self.0.compact().await
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        self.0.usage().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.0.close().await
+    }
+
+    fn profile(&self) -> Profile {
+        self.0.profile().changed(|guarantees| guarantees.atomic_batches = false)
+    }
+}
+
+#[tokio::test]
+async fn a_store_without_atomic_batches_is_swept_entry_by_entry() {
+    let clock = ManualClock::new();
+    let layer = ExpireLayer::new(&ExpireConfig::default(), &context(&clock)).unwrap();
+    let store = layer.layer(OneByOne(Memory::new()));
+    mostly_expiring(&store, &clock).await;
+    clock.advance(SECOND);
+    assert_eq!(store.sweep().await.unwrap(), 90);
+}
+
 #[tokio::test]
 async fn compacting_sweeps() {
     let (store, below, _, clock) = over_memory(&ExpireConfig::default());
