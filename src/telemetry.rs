@@ -5,7 +5,9 @@
 
 use metrics::{Counter, Gauge, Histogram};
 
-use crate::error::{Error, Operation};
+#[cfg(feature = "telemetry")]
+use crate::error::ErrorKind;
+use crate::error::{Error, Operation, Result};
 
 /// Every metric of the crate.
 pub mod names {
@@ -43,6 +45,60 @@ pub mod names {
     pub const BACKUP_FAILURES: &str = "tierstack_backup_failures_total";
 }
 
+/// Upper bounds of the latency histograms, in seconds: from a microsecond, as a hit in memory takes
+/// less, to a minute.
+#[cfg(feature = "telemetry")]
+const BUCKETS: [f64; 24] = [
+    1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2,
+    5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+];
+
+/// Serves Prometheus text at that address, from now until the process ends. To be called once, in a
+/// tokio runtime, before stacks are opened: series are registered when a layer is made.
+///
+/// # Errors
+/// `Conflict` if metrics are recorded by somebody already; `Unavailable` if the address is taken;
+/// `Unsupported` outside a tokio runtime, or without the feature `telemetry`.
+#[cfg(feature = "telemetry")]
+pub fn listen(address: std::net::SocketAddr) -> Result<()> {
+    use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
+
+    tokio::runtime::Handle::try_current().map_err(|error| {
+        Error::unsupported(
+            "metrics are served by a task of a tokio runtime, and there is none here",
+        )
+        .with_source(error)
+    })?;
+    let failed = |error: BuildError| {
+        let (kind, what) = match &error {
+            BuildError::FailedToCreateHTTPListener(_) => {
+                (ErrorKind::Unavailable, "is taken, or not an address of this machine")
+            }
+            _ => (
+                ErrorKind::Conflict,
+                "cannot be served: this process records its metrics elsewhere",
+            ),
+        };
+        Error::new(kind, format!("telemetry.listen {address} {what}")).with_source(error)
+    };
+    PrometheusBuilder::new()
+        .with_http_listener(address)
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)
+        .and_then(PrometheusBuilder::install)
+        .map_err(failed)
+}
+
+/// See the function of the same name with the feature `telemetry`.
+///
+/// # Errors
+/// `Unsupported`, always.
+#[cfg(not(feature = "telemetry"))]
+pub fn listen(_address: std::net::SocketAddr) -> Result<()> {
+    Err(Error::unsupported(
+        "this build serves no metrics; build tierstack with the cargo feature 'telemetry'",
+    ))
+}
+
 /// Which stack and layer a series belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Labels {
@@ -70,19 +126,16 @@ impl Labels {
     }
 
     /// A counter of this layer.
-    #[must_use]
     pub fn counter(&self, name: &'static str, more: &[(&'static str, &'static str)]) -> Counter {
         metrics::counter!(name, self.with(more))
     }
 
     /// A gauge of this layer.
-    #[must_use]
     pub fn gauge(&self, name: &'static str, more: &[(&'static str, &'static str)]) -> Gauge {
         metrics::gauge!(name, self.with(more))
     }
 
     /// A histogram of this layer.
-    #[must_use]
     pub fn histogram(
         &self,
         name: &'static str,

@@ -1,6 +1,8 @@
 //! The house stays as ARCHITECTURE.md draws it: imports point upwards only, layers and backends do
 //! not know each other, and clocks, terminals and features are touched in their own rooms.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -3,7 +3,7 @@
 //! The last test fails when a module of `src/backends/` or `src/layers/` is not among them.
 
 #![cfg(all(feature = "cli", feature = "rocksdb"))]
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 mod stacks;
 

@@ -41,7 +41,11 @@ pub(crate) fn heading() {
 }
 
 /// Compares two ways of doing a number of operations, and prints and returns the ratio.
-pub(crate) fn compare(name: &str, mut baseline: impl FnMut(u64), mut subject: impl FnMut(u64)) -> Ratio {
+pub(crate) fn compare(
+    name: &str,
+    mut baseline: impl FnMut(u64),
+    mut subject: impl FnMut(u64),
+) -> Ratio {
     // The first calls warm both sides up.
     let times = calibrate(&mut baseline).min(calibrate(&mut subject));
     let mut rounds = Vec::with_capacity(ROUNDS);

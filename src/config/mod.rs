@@ -153,6 +153,18 @@ impl Config {
         &self.origin
     }
 
+    /// Serves Prometheus text where `telemetry.listen` says, from now until the process ends, and does
+    /// nothing without it. A service calls it once, before it opens its stacks.
+    ///
+    /// # Errors
+    /// As [`telemetry::listen`](crate::telemetry::listen).
+    pub fn listen(&self) -> Result<()> {
+        match &self.telemetry {
+            Some(telemetry) => crate::telemetry::listen(telemetry.listen),
+            None => Ok(()),
+        }
+    }
+
     /// The folder against which relative paths are resolved.
     #[must_use]
     pub fn folder(&self) -> &Path {
