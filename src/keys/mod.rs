@@ -50,9 +50,12 @@
 //!     store.put(keys::pack(&("orders", user, order))?, "").await?;
 //! }
 //! let of_ada = store.collect(Scan::range(keys::range(&("orders", "ada"))?)).await?;
-//! let orders: Vec<(&str, &str, u64)> =
-//!     of_ada.iter().map(|entry| keys::unpack(&entry.key)).collect::<Result<_, _>>()?;
-//! assert_eq!(orders, [("orders", "ada", 9), ("orders", "ada", 10)]);
+//! let mut orders = Vec::new();
+//! for entry in of_ada {
+//!     let (_, _, order): (String, String, u64) = keys::unpack(&entry.key)?;
+//!     orders.push(order);
+//! }
+//! assert_eq!(orders, [9, 10]);
 //! # Ok::<(), tierstack::Error>(()) }).unwrap();
 //! ```
 
