@@ -166,9 +166,26 @@ impl Checked {
     /// opened before it is closed.
     ///
     /// # Errors
-    /// What a backend or layer can fail with, with its path in the file.
+    /// What a backend or layer can fail with, with its path in the file; `Conflict` if the store holds
+    /// part of a restore that was cut off.
     pub async fn open(self, options: &OpenOptions) -> Result<Stack> {
         self.open_from(0, options).await
+    }
+
+    /// Opens the part of the stack that stores what it is given as it is: the backend, and the guards
+    /// next to it. Into this a backup is restored, also one that was cut off.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), without the `Conflict`.
+    pub async fn open_stored(self, options: &OpenOptions) -> Result<Stack> {
+        let outermost = self.stored();
+        self.open_layers(outermost, None, options).await
+    }
+
+    /// The place in the list behind the innermost layer that stands between what a user reads and
+    /// what is stored.
+    fn stored(&self) -> usize {
+        self.layers.iter().rposition(|layer| layer.zone != Zone::Guard).map_or(0, |at| at + 1)
     }
 
     /// Opens what is below the outermost layer of that name.
@@ -186,14 +203,34 @@ impl Checked {
         }
     }
 
-    /// Opens the backend and the layers from that place in the list inwards.
+    /// Opens the backend and the layers from that place in the list inwards, unless the store holds
+    /// part of a restore.
     async fn open_from(self, outermost: usize, options: &OpenOptions) -> Result<Stack> {
+        let stored = self.stored().max(outermost);
+        self.open_layers(outermost, Some(stored), options).await
+    }
+
+    /// Opens the backend and the layers from that place in the list inwards. What lies inside of
+    /// `stored` is asked whether a restore into it was cut off.
+    async fn open_layers(
+        self,
+        outermost: usize,
+        stored: Option<usize>,
+        options: &OpenOptions,
+    ) -> Result<Stack> {
         let backend = &self.backend;
         let context = self.context(&backend.label, options);
         let opened = backend.config.open(&context).await;
         let mut store = instrument(opened.map_err(|e| self.failed(backend, e))?, &context);
         let mut rewriters = Vec::new();
-        for layer in self.layers.iter().skip(outermost).rev() {
+        for at in (outermost..=self.layers.len()).rev() {
+            if stored == Some(at)
+                && let Err(error) = refuse_half_restored(&*store).await
+            {
+                close_after(&self.store, &*store).await;
+                return Err(self.failed(backend, error));
+            }
+            let Some(layer) = self.layers.get(outermost..at).and_then(<[_]>::last) else { break };
             let context = self.context(&layer.label, options);
             match layer.config.open(&context).await {
                 Ok(opened) => {
@@ -201,9 +238,7 @@ impl Checked {
                     store = instrument(opened.wrap(store), &context);
                 }
                 Err(error) => {
-                    if let Err(error) = store.close().await {
-                        tracing::warn!(store = self.store, %error, "closing after a failed opening");
-                    }
+                    close_after(&self.store, &*store).await;
                     return Err(self.failed(layer, error));
                 }
             }
@@ -228,6 +263,30 @@ impl Checked {
             folder: self.folder.clone(),
         }
     }
+}
+
+/// Closes what was opened before something failed.
+async fn close_after(name: &str, store: &dyn Store) {
+    if let Err(error) = store.close().await {
+        tracing::warn!(store = name, %error, "closing after a failed opening");
+    }
+}
+
+/// A store that holds part of a backup is not what anybody takes it for.
+#[cfg(feature = "backup")]
+async fn refuse_half_restored(store: &dyn Store) -> Result<()> {
+    match crate::backup::unfinished_restore(store).await? {
+        None => Ok(()),
+        Some(_) => Err(Error::new(
+            crate::error::ErrorKind::Conflict,
+            "this store holds part of a restore that was cut off; `tierstack backup restore ... --resume` finishes it",
+        )),
+    }
+}
+
+#[cfg(not(feature = "backup"))]
+async fn refuse_half_restored(_store: &dyn Store) -> Result<()> {
+    Ok(())
 }
 
 /// Names only: settings may hold what is not to be printed.

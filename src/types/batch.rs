@@ -200,7 +200,6 @@ type Wait = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 /// # Ok::<(), tierstack::Error>(()) }).unwrap();
 /// ```
 #[derive(Default)]
-#[must_use = "a write-back store acknowledges before the write is durable; `durable().await` waits for it"]
 pub struct Commit {
     /// The place of the write in the store's order of writes, where the store has one.
     pub sequence: Option<u64>,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tierstack::config::{Config, Registry};
-use tierstack::{Checked, Error, ErrorKind, OpenOptions, Read, Stack, Store, backup};
+use tierstack::{Checked, OpenOptions, Read, Stack, Store};
 
 use crate::args::StoreArgs;
 use crate::failure::{Failure, Outcome};
@@ -28,11 +28,7 @@ pub(crate) async fn with<T>(
     stop: &Stop,
     work: impl AsyncFnOnce(&Arc<dyn Store>) -> Outcome<T>,
 ) -> Outcome<T> {
-    until_closed(open(args, stop).await?.store(), async |store| {
-        refuse_half_restored(store).await?;
-        work(store).await
-    })
-    .await
+    until_closed(open(args, stop).await?.store(), work).await
 }
 
 /// Opens the whole stack. Whoever opens it ends with [`until_closed`].
@@ -43,6 +39,11 @@ pub(crate) async fn open(args: &StoreArgs, stop: &Stop) -> Outcome<Stack> {
 /// Opens what is below a layer.
 pub(crate) async fn open_below(args: &StoreArgs, layer: &str, stop: &Stop) -> Outcome<Stack> {
     wait_for(check(args)?.open_below(layer, &OpenOptions::default()), stop).await
+}
+
+/// Opens the part of a stack that stores what it is given as it is, into which a backup is restored.
+pub(crate) async fn open_stored(args: &StoreArgs, stop: &Stop) -> Outcome<Stack> {
+    wait_for(check(args)?.open_stored(&OpenOptions::default()), stop).await
 }
 
 async fn wait_for(
@@ -56,21 +57,6 @@ async fn wait_for(
         }
         stack = opening => Ok(stack?),
     }
-}
-
-/// A store that holds part of a backup is not what anybody takes it for. Its mark is stored plain, so
-/// below `compress` or `encrypt` it is there, and damaged.
-async fn refuse_half_restored(store: &Arc<dyn Store>) -> Outcome {
-    let there = match backup::unfinished_restore(store).await {
-        Ok(mark) => mark.is_some(),
-        Err(error) => error.kind() == ErrorKind::Corruption,
-    };
-    if !there {
-        return Ok(());
-    }
-    let what = "this store holds a restore that has not finished";
-    Err(Failure::from(Error::new(ErrorKind::Conflict, what))
-        .next("`tierstack backup restore ... --resume` finishes it"))
 }
 
 /// Does the work, and closes the store, whatever became of the work.
@@ -98,25 +84,11 @@ pub(crate) async fn moment(store: &Arc<dyn Store>) -> Outcome<Arc<dyn Read>> {
     }
 }
 
-/// Layers that stand between what a user reads and what the backend holds. A backup holds the latter, so
-/// it is restored below all of them.
-const ABOVE: [&str; 6] = ["cache", "compress", "encrypt", "expire", "write_back", "backup"];
-
-/// Opens the part of a stack that stores what it is given as it is.
-pub(crate) async fn open_stored(args: &StoreArgs, stop: &Stop) -> Outcome<Stack> {
-    let profile = check(args)?.profile().clone();
-    let levels = profile.levels().map(|level| level.name.as_ref());
-    match levels.filter(|name| ABOVE.contains(name)).last() {
-        Some(innermost) => open_below(args, innermost, stop).await,
-        None => open(args, stop).await,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use tierstack::Operation;
     use tierstack::backends::Memory;
     use tierstack::testing::{FaultStore, Faults};
+    use tierstack::{ErrorKind, Operation};
 
     use super::*;
 
