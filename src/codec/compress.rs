@@ -114,10 +114,11 @@ impl Compressor {
             self.encoders.take(|| zstd::bulk::Compressor::new(self.level)).map_err(engine)?;
         let mut tail = std::io::Cursor::new(&mut frame);
         tail.set_position(header as u64);
-        // The only failure is that the output does not fit, which is when it does not pay. A context
-        // that failed is not used again.
-        let Ok(size) = encoder.compress_to_buffer(value, &mut tail) else { return Ok(None) };
+        let size = encoder.compress_to_buffer(value, &mut tail);
+        // Each compression begins anew, also after one that failed.
         self.encoders.give(encoder);
+        // It fails if there is too little room for the output, which is when it does not pay.
+        let Ok(size) = size else { return Ok(None) };
         Ok((size <= worthwhile(value)).then_some(frame))
     }
 
@@ -366,6 +367,8 @@ mod tests {
             assert_eq!(frame.len(), noise.len() + 11);
             let value = compressor.decode(frame.clone()).unwrap();
             assert_eq!(value, noise);
+            let next = compressor.decode(compressor.encode(&text(4096)).unwrap()).unwrap();
+            assert_eq!(next, text(4096), "the context that failed is in order");
             assert!(frame.as_ptr_range().contains(&value.as_ptr()), "shares its memory");
         }
     }

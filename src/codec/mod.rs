@@ -6,6 +6,7 @@
 
 #[cfg(feature = "compress")]
 mod compress;
+#[cfg(any(feature = "compress", feature = "encrypt"))]
 mod frame;
 #[cfg(feature = "encrypt")]
 mod key_ring;
