@@ -120,7 +120,7 @@ mod tests {
     #[tokio::test]
     async fn an_error_passes_the_combinators() {
         let reply: Reply<'_, u32> = Reply::Now(Err(Error::closed()));
-        assert!(reply.map(|n| n + 1).and_then(|n| Ok(n)).await.is_err());
+        assert!(reply.map(|n| n + 1).and_then(Ok).await.is_err());
         let later: Reply<'_, u32> = Reply::later(async { Err(Error::closed()) });
         assert!(later.map(|n| n + 1).await.is_err());
     }

@@ -45,7 +45,7 @@ fn frames_of_every_version_are_read() {
     assert_eq!(ring().open(KEY, read("v1-xaes.frame")).unwrap(), value);
 }
 
-/// What `docs/formats.md` draws, byte by byte.
+/// What `docs/formats/frames.md` draws, byte by byte.
 #[test]
 fn frames_are_as_they_are_drawn() {
     let (value, stored, sealed) =

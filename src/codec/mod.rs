@@ -2,7 +2,7 @@
 //!
 //! Every stored value is a *frame* that says what it is, so codecs and keys can change under live
 //! data. [`Compressor`] makes values smaller, a [`KeyRing`] seals them; both know nothing of stores.
-//! The bytes are drawn in `docs/formats.md`.
+//! The bytes are drawn in `docs/formats/frames.md`.
 
 #[cfg(feature = "compress")]
 mod compress;

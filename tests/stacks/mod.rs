@@ -1,11 +1,16 @@
 //! Stacks for the tests, opened from a config in a folder of their own.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::Deserialize;
 use tempfile::{TempDir, tempdir};
 use tierstack::codec::KeyRing;
 use tierstack::config::{Config, Format, Registry};
-use tierstack::{ManualClock, OpenOptions, Stack};
+use tierstack::{BackendConfig, Context, ManualClock, OpenOptions, Profile, Result, Stack, Store};
 
 /// Every layer once, as a config names it, in an order in which all may stand together.
 pub(crate) const LAYERS: &[&str] = &[
@@ -40,13 +45,48 @@ pub(crate) async fn open(layers: &[&str], backend: &str, clock: &ManualClock) ->
     Opened { stack, folder }
 }
 
+/// Opens a stack of these layers over a store that is there already.
+#[allow(dead_code, reason = "not every test that shares this module has a store of its own")]
+pub(crate) async fn open_over(
+    store: Arc<dyn Store>,
+    layers: &[&str],
+    clock: &ManualClock,
+) -> Opened {
+    let id = NEXT.fetch_add(1, Ordering::Relaxed);
+    GIVEN.lock().unwrap().insert(id, store);
+    open(layers, &format!("given: {{ id: {id} }}"), clock).await
+}
+
+/// Stores that a config cannot describe, by a number that it can.
+static GIVEN: Mutex<BTreeMap<u64, Arc<dyn Store>>> = Mutex::new(BTreeMap::new());
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// The backend `given`: a store that a test hands over.
+#[derive(Deserialize, JsonSchema)]
+struct GivenConfig {
+    id: u64,
+}
+
+#[async_trait]
+impl BackendConfig for GivenConfig {
+    const NAME: &'static str = "given";
+
+    fn profile(&self) -> Result<Profile> {
+        Ok(GIVEN.lock().unwrap().get(&self.id).unwrap().profile())
+    }
+
+    async fn open(&self, _: &Context) -> Result<Arc<dyn Store>> {
+        Ok(GIVEN.lock().unwrap().remove(&self.id).unwrap())
+    }
+}
+
 /// Opens a stack in a folder that one was opened in before.
 pub(crate) async fn reopen(
     folder: &TempDir,
     layers: &[&str],
     backend: &str,
     clock: &ManualClock,
-) -> tierstack::Result<Stack> {
+) -> Result<Stack> {
     let layers: Vec<_> = layers.iter().map(|layer| format!("{{ {layer} }}")).collect();
     let text = format!(
         "stores: {{ main: {{ layers: [{}], backend: {{ {backend} }} }} }}",
@@ -54,5 +94,7 @@ pub(crate) async fn reopen(
     );
     let config = Config::parse(&text, Format::Yaml, folder.path().join("tierstack.yaml"))?;
     let options = OpenOptions { clock: Arc::new(clock.clone()), seed: 1 };
-    Stack::open(&config, None, &Registry::standard(), &options).await
+    let mut registry = Registry::standard();
+    registry.backend::<GivenConfig>()?;
+    Stack::open(&config, None, &registry, &options).await
 }

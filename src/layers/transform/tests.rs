@@ -1,5 +1,3 @@
-#![expect(unused_must_use, reason = "what memory acknowledges is as durable as it gets")]
-
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
