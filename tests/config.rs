@@ -306,7 +306,7 @@ fn the_traps_of_yaml_are_closed() {
         bomb.push_str(&format!("a{level}: &a{level} [{}]\n", [below.as_str(); 9].join(",")));
     }
     let error = refused(&bomb);
-    assert!(error.len() < 400 && error.contains("conf/tierstack.yaml"), "{error}");
+    assert!(error.contains("total_replayed_events=20001"), "{error}");
     // Nesting that would overflow the stack.
     for (open, format) in
         [("[", Format::Yaml), ("[", Format::Json), ("{a: ", Format::Yaml), ("a = [[", Format::Toml)]
@@ -446,10 +446,13 @@ fn every_boundary_is_counted_under_its_own_name() {
         });
     });
     let mut counted = Vec::new();
-    for (key, ..) in snapshotter.snapshot().into_vec() {
+    for (key, _, _, value) in snapshotter.snapshot().into_vec() {
         let labels: Vec<_> = key.key().labels().map(|l| (l.key(), l.value())).collect();
         if key.key().name() == "tierstack_ops_total" && labels.contains(&("op", "get")) {
             assert!(labels.contains(&("stack", "orders")), "{labels:?}");
+            if !matches!(value, metrics_util::debugging::DebugValue::Counter(1)) {
+                continue;
+            }
             counted.extend(labels.iter().filter(|l| l.0 == "layer").map(|l| l.1.to_owned()));
         }
     }
