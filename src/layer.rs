@@ -3,18 +3,20 @@
 //! A layer is a [`tower_layer::Layer`], so `tower::ServiceBuilder` stacks ours too. What a layer needs
 //! (a key ring, a bucket) is opened when the layer value is made; wrapping is then pure.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 pub use tower_layer::Layer;
 
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::store::Store;
 use crate::telemetry::Labels;
-use crate::types::Profile;
 use crate::types::units::{Secret, SecretText};
+use crate::types::{Profile, Scan};
 
 /// Where a layer may stand. Zones are declared from the outside in; within a stack they may not go
 /// back, except that [`Zone::Guard`] stands anywhere.
@@ -41,6 +43,10 @@ pub enum Zone {
 pub trait StackLayer: Send + Sync + 'static {
     /// Wraps a store.
     fn wrap(&self, below: Arc<dyn Store>) -> Arc<dyn Store>;
+
+    /// What brings the values in the store below into the form that the layer would write now.
+    /// `None`: the layer stores values as they are.
+    fn rewriter(&self, below: Arc<dyn Store>) -> Option<Arc<dyn Rewrite>>;
 }
 
 impl<L> StackLayer for L
@@ -50,6 +56,67 @@ where
 {
     fn wrap(&self, below: Arc<dyn Store>) -> Arc<dyn Store> {
         Arc::new(self.layer(below))
+    }
+
+    fn rewriter(&self, _below: Arc<dyn Store>) -> Option<Arc<dyn Rewrite>> {
+        None
+    }
+}
+
+/// Brings stored values into the form that a layer would write now: after a layer was added with
+/// `accept_plain`, after a change of codec or key. Values, expiries and what a reader sees stay.
+#[async_trait]
+pub trait Rewrite: Send + Sync + 'static {
+    /// The layer.
+    fn name(&self) -> &str;
+
+    /// Goes over the entries of a scan, and tells the progress after each page.
+    ///
+    /// To pace it, give the scan a limit, and go on with [`Scan::resume_after`]`(last_key)`; to resume
+    /// after a failure, likewise.
+    ///
+    /// - **Concurrency**: safe beside reads, and beside writes through every store that was wrapped by
+    ///   the same layer value: no write is undone. Writers of other processes are not seen.
+    /// - **Durability**: as of a write below; [`Store::flush`] afterwards makes sure.
+    /// - **Dropped future**: what was rewritten stays; at most one step is still finished.
+    ///
+    /// # Errors
+    /// As reading and writing the store below. A damaged entry is counted and left as it is.
+    async fn rewrite(
+        &self,
+        scan: Scan,
+        progress: &mut (dyn for<'r> FnMut(&'r RewriteReport) + Send),
+    ) -> Result<RewriteReport>;
+}
+
+/// How far a [`Rewrite`] came.
+#[derive(Clone, Default)]
+pub struct RewriteReport {
+    /// Entries looked at.
+    pub examined: u64,
+    /// Entries written again.
+    pub rewritten: u64,
+    /// Entries that could not be decoded, left as they are.
+    pub damaged: u64,
+    /// Entries left as they are because a write of theirs failed with an unknown outcome, or was
+    /// abandoned, and may still arrive. Open the store again, and repeat.
+    pub unsettled: u64,
+    /// The first of the damaged entries' errors.
+    pub first_damage: Option<Error>,
+    /// The last key of the last whole page.
+    pub last_key: Option<Bytes>,
+}
+
+/// Prints no key.
+impl fmt::Debug for RewriteReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RewriteReport")
+            .field("examined", &self.examined)
+            .field("rewritten", &self.rewritten)
+            .field("damaged", &self.damaged)
+            .field("unsettled", &self.unsettled)
+            .field("first_damage", &self.first_damage)
+            .finish_non_exhaustive()
     }
 }
 

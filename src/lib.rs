@@ -38,7 +38,9 @@ mod types;
 pub use crate::clock::{Clock, ManualClock, Stopwatch, SystemClock, Timestamp};
 pub use crate::error::{Error, ErrorKind, Operation, Result, Retry};
 pub use crate::ext::{ReadExt, StoreExt};
-pub use crate::layer::{BackendConfig, Context, Layer, LayerConfig, StackLayer, Zone};
+pub use crate::layer::{
+    BackendConfig, Context, Layer, LayerConfig, Rewrite, RewriteReport, StackLayer, Zone,
+};
 pub use crate::reply::Reply;
 #[cfg(feature = "config")]
 pub use crate::stack::{Checked, OpenOptions, Stack};

@@ -35,6 +35,8 @@ pub mod names {
     pub const LIMIT_WAIT: &str = "tierstack_limit_wait_seconds";
     /// Gauge, seconds since the epoch: when a backup last succeeded.
     pub const BACKUP_LAST_SUCCESS: &str = "tierstack_backup_last_success_timestamp_seconds";
+    /// Gauge, seconds: the longest time between two scheduled backups.
+    pub const BACKUP_EXPECTED_INTERVAL: &str = "tierstack_backup_expected_interval_seconds";
     /// Counter: bytes of a backup, by stage.
     pub const BACKUP_BYTES: &str = "tierstack_backup_bytes_total";
     /// Counter: backups that failed.

@@ -36,7 +36,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -94,7 +94,8 @@ struct Root {
     sequence: u64,
 }
 
-/// Expired entries that one write removes at most: more than it can add, so none accumulate.
+/// Expired entries that one write removes at most, beside one for each entry that it may add: so
+/// they cannot accumulate.
 const SWEEP: usize = 16;
 
 impl Memory {
@@ -117,6 +118,13 @@ impl Memory {
 
     fn open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) { Err(Error::closed()) } else { Ok(()) }
+    }
+
+    /// The root of this moment. It is loaded before the flag is read: the other way round, a read
+    /// that overtakes `close` would find the emptied root and call an entry missing.
+    fn root(&self) -> Result<Guard<Arc<Root>>> {
+        let root = self.root.load();
+        self.open().map(|()| root)
     }
 
     fn guarantees() -> Guarantees {
@@ -145,24 +153,18 @@ impl Default for Memory {
 #[deny(clippy::missing_trait_methods)]
 impl Read for Memory {
     fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
-        Reply::Now(self.open().and_then(|()| self.root.load().get(key, || self.clock.now())))
+        Reply::Now(self.root().and_then(|root| root.get(key, || self.clock.now())))
     }
 
     fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
-        let root = self.root.load();
-        let get_all = || keys.iter().map(|key| root.get(key, || self.clock.now())).collect();
-        Reply::Now(self.open().and_then(|()| get_all()))
+        let get_all = |root: Guard<Arc<Root>>| {
+            keys.iter().map(|key| root.get(key, || self.clock.now())).collect()
+        };
+        Reply::Now(self.root().and_then(get_all))
     }
 
     fn scan(&self, scan: Scan) -> Pages<'_> {
-        pages(
-            scan,
-            || self.clock.now(),
-            || {
-                self.open()?;
-                Ok(self.root.load_full())
-            },
-        )
+        pages(scan, || self.clock.now(), || self.root().map(Guard::into_inner))
     }
 }
 
@@ -177,7 +179,7 @@ impl Store for Memory {
         let _writing = self.writing.lock();
         self.open()?;
         let mut root = Root::clone(&self.root.load());
-        root.sweep(self.clock.now());
+        root.sweep(self.clock.now(), batch.len() + SWEEP);
         for op in batch.into_ops() {
             root.apply(op);
         }
@@ -188,8 +190,7 @@ impl Store for Memory {
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
-        self.open()?;
-        Ok(Arc::new(Frozen { root: self.root.load_full(), now: self.clock.now() }))
+        Ok(Arc::new(Frozen { root: Guard::into_inner(self.root()?), now: self.clock.now() }))
     }
 
     async fn flush(&self) -> Result<()> {
@@ -201,8 +202,7 @@ impl Store for Memory {
     }
 
     async fn usage(&self) -> Result<Usage> {
-        self.open()?;
-        let root = self.root.load();
+        let root = self.root()?;
         Ok(Usage {
             entries: Some(root.entries.len() as u64),
             memory_bytes: Some(root.bytes),
@@ -263,8 +263,8 @@ impl Root {
         }
     }
 
-    fn sweep(&mut self, now: Timestamp) {
-        for _ in 0..SWEEP {
+    fn sweep(&mut self, now: Timestamp, most: usize) {
+        for _ in 0..most {
             match self.expiring.get_min() {
                 Some((at, key)) if *at <= now => {
                     let key = key.clone();
@@ -350,5 +350,26 @@ impl Read for Frozen {
 
     fn scan(&self, scan: Scan) -> Pages<'_> {
         pages(scan, || self.now, || Ok(Arc::clone(&self.root)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::ManualClock;
+
+    #[tokio::test]
+    async fn expired_entries_do_not_accumulate() {
+        let clock = ManualClock::new();
+        let store = Memory::with_clock(Arc::new(clock.clone()));
+        for round in 0..10u8 {
+            let soon = clock.now() + Duration::from_secs(1);
+            let put = |n: u8| Op::Put(vec![round, n].into(), Value::new("v").expiring_at(soon));
+            let _ = store.write((0..100).map(put).collect()).await.unwrap();
+            clock.advance(Duration::from_secs(2));
+        }
+        assert_eq!(store.usage().await.unwrap().entries, Some(100), "only the last round is left");
     }
 }

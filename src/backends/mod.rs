@@ -5,3 +5,5 @@ pub mod memory;
 pub mod rocksdb;
 
 pub use self::memory::{Memory, MemoryConfig};
+#[cfg(feature = "rocksdb")]
+pub use self::rocksdb::{RocksDb, RocksDbConfig};

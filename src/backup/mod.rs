@@ -1,1 +1,91 @@
 //! Backups: consistent bases in object storage, verified and restored without any layer.
+//!
+//! A [`Repository`] is a folder or a bucket. [`run`] takes a *base* into it: an image of one moment of a
+//! store, cut into chunks that a later base shares where nothing changed. [`Repository::verify`] reads
+//! every byte of it, and [`restore`] writes a base into an empty store of any kind. The bytes and names
+//! of every object are drawn in `docs/formats/backup.md`.
+//!
+//! # Promises
+//! - A base is of one moment, and visible wholly or not at all: packs are uploaded first, then the
+//!   manifest that names them, then the head that names the manifest. A crash or a dropped future at any
+//!   step leaves the former state, and at most objects that nothing refers to.
+//! - Two writers to one repository: one wins, the other gets `Conflict`, and no base is lost.
+//! - Every byte that is read is checked against a hash; damage is a `Corruption` error that names the
+//!   object, never another value.
+//! - A restore proves itself: the target is read back and compared, entry for entry, by digest.
+//!
+//! # Limits
+//! - There is no log between bases yet: a restore reaches the moments at which a base was taken.
+//! - Nothing is deleted yet: what no base refers to is counted by `verify`, and stays.
+//! - Keys that begin with [`RESERVED_PREFIX`] are the project's own and are not part of a base.
+//! - A base needs memory for its list of chunks and that of the base before: about 100 bytes for each
+//!   64 entries or 1 MiB of a large value.
+//!
+//! ```
+//! # tokio_test::block_on(async {
+//! use std::sync::Arc;
+//! use object_store::memory::InMemory;
+//! use tierstack::backends::Memory;
+//! use tierstack::backup::{self, Repository, Restore, Target};
+//! use tierstack::{Read, StoreExt, SystemClock};
+//!
+//! let store = Memory::new();
+//! store.put("user:1", "Ada").await?;
+//!
+//! let repository =
+//!     Repository::create_or_open(Arc::new(InMemory::new()), SystemClock::shared()).await?;
+//! backup::run(&store, &repository, &|_| ()).await?;
+//!
+//! let copy = Memory::new();
+//! let plan = repository.plan(Target::Latest).await?;
+//! backup::restore(&repository, &plan, &copy, &Restore::default(), &|_| ()).await?;
+//! assert_eq!(copy.get(b"user:1").await?, Some("Ada".into()));
+//! # Ok::<(), tierstack::Error>(()) }).unwrap();
+//! ```
+
+mod base;
+mod chunk;
+mod digest;
+mod format;
+mod manifest;
+mod objects;
+mod place;
+mod plan;
+mod read;
+mod repository;
+mod restore;
+mod schedule;
+mod verify;
+
+pub use self::base::{Taken, run, run_whole};
+pub use self::chunk::Chunking;
+pub use self::format::{BaseInfo, Hash};
+pub use self::place::Location;
+pub use self::plan::{Plan, Target, plan};
+pub use self::repository::{Repository, RepositoryOptions};
+pub use self::restore::{Restore, Restored, UnfinishedRestore, restore, unfinished_restore};
+pub use self::schedule::Schedule;
+pub use self::verify::{Finding, Level, Report};
+
+/// Keys that begin with this are the project's own: the mark of a restore that has not finished, and,
+/// with the log, the last applied sequence. They are not part of a base, and a `backup` layer refuses
+/// to write them.
+pub const RESERVED_PREFIX: &[u8] = b"\0tierstack/";
+
+/// How far a backup, a verification or a restore has got. Numbers only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Progress {
+    /// Entries done.
+    pub entries: u64,
+    /// Entries to do, where that is known beforehand: when verifying and restoring.
+    pub total_entries: Option<u64>,
+    /// Bytes of keys and values done.
+    pub bytes: u64,
+    /// Bytes uploaded, after compression. Only of a backup.
+    pub uploaded_bytes: u64,
+    /// Bytes of keys and values that an earlier base had already. Only of a backup.
+    pub reused_bytes: u64,
+}
+
+/// Told about progress, often: it should return at once.
+pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Send + Sync);

@@ -1,1 +1,330 @@
 //! `encrypt`: values sealed at rest.
+//!
+//! # Guarantees
+//! 1. Whoever has the store below, its files and its backups, but not the key ring, learns of a value
+//!    nothing but its length. The cipher is [XAES-256-GCM](https://c2sp.org/XAES-256-GCM); each value has
+//!    a fresh nonce of 24 bytes from the operating system.
+//! 2. A value that was changed, or moved to another key, does not open: `Corruption`, never other bytes.
+//! 3. Keys can be rotated under live data: a new entry put *first* in the ring seals what is written from
+//!    then on, the others still open what is there, and `tierstack rewrite` moves that over.
+//! 4. No key is ever printed, logged or serialised, and keys are wiped from memory after use.
+//!
+//! # Gives up
+//! 49 bytes a value, and the time of the cipher. Keys, expiries, lengths and the times of changes stay
+//! visible: a store must sort and expire. A whole store, or one entry, can be put back to an *older* value
+//! of the same key by whoever writes below: backups are, and no layer can tell. The ring lost, all is lost.
+//!
+//! # Position
+//! Inside `compress`: sealed bytes do not compress. Everything below, with its files, journals and
+//! buckets, holds sealed values; a cache outside it holds plain ones in memory. Each value is bound to
+//! its key as this layer sees it, so a `prefix` layer must not move from one side of it to the other.
+//!
+//! # Cancellation
+//! As the store below: a dropped write takes effect wholly or not at all. Sealing is done before it.
+//!
+//! # Errors
+//! `Corruption` (of one entry; a scan that meets it ends): damaged, moved, or sealed under a key that the
+//! ring does not hold, whose id the message then names. `Config` for a malformed or mistyped ring, before
+//! anything is read or written. A batch of more than 256 KiB is sealed on a thread for blocking work.
+//!
+//! # Metrics
+//! | name | type | labels | a rise means |
+//! |---|---|---|---|
+//! | `tierstack_codec_bytes_total` | counter | stack, layer, stage (`logical`, `stored`), op (`write`, `read`) | more or larger values |
+//!
+//! # Configuration
+//! `encrypt: { keys: { env: ORDERS_KEYS }, accept_plain: false }`, or `{ file: PATH }`. The form of a ring
+//! is that of [`KeyRing`]; `tierstack keys generate` prints an entry.
+//!
+//! With `accept_plain: true` a value that does not begin like a frame is read as it is, so that the layer
+//! can be added to a store that has values. Until it is taken out again, plain values rest in the store
+//! (which does not count as sealed), and **whoever can write to the store below can plant plain values**.
+//! So run `tierstack rewrite`, and take the setting out.
+//!
+//! # Example
+//! ```
+//! # tokio_test::block_on(async {
+//! use tierstack::backends::Memory;
+//! use tierstack::codec::KeyRing;
+//! use tierstack::layers::encrypt::EncryptLayer;
+//! use tierstack::telemetry::Labels;
+//! use tierstack::{Layer, Read, Store, StoreExt};
+//!
+//! let ring = KeyRing::parse(KeyRing::generate()?.expose())?;
+//! let store = EncryptLayer::new(ring, false, &Labels::default()).layer(Memory::new());
+//! store.put("k", "secret").await?;
+//! assert_eq!(store.get(b"k").await?, Some("secret".into()));
+//! assert!(store.profile().guarantees.sealed_everywhere());
+//! # Ok::<(), tierstack::Error>(()) }).unwrap();
+//! ```
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::codec::KeyRing;
+use crate::error::Result;
+use crate::layer::{Context, LayerConfig, StackLayer, Zone};
+use crate::layers::transform::{Transform, TransformLayer, Transformed};
+use crate::telemetry::Labels;
+use crate::types::Profile;
+use crate::types::units::Secret;
+
+/// Settings of encryption. They say where the keys are, never what they are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct EncryptConfig {
+    /// Where the key ring is read from: `{ env: NAME }` or `{ file: PATH }`. The first entry seals, all
+    /// open.
+    pub keys: Secret,
+    /// Reads values from before the layer was added as they are. Off if not set: then they are
+    /// `Corruption`. While it is on, the store does not count as sealed, and whoever can write to it can
+    /// plant plain values. Take it out again after `tierstack rewrite`.
+    #[serde(default)]
+    pub accept_plain: bool,
+}
+
+#[async_trait]
+impl LayerConfig for EncryptConfig {
+    const NAME: &'static str = "encrypt";
+    const ZONE: Zone = Zone::Encrypt;
+
+    fn profile(&self, below: Profile) -> Result<Profile> {
+        Ok(KeyRing::profile(self.accept_plain, below))
+    }
+
+    async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>> {
+        let keys = match &self.keys {
+            Secret::File(path) => Secret::File(context.resolve(path)).read()?,
+            Secret::Env(_) => self.keys.read()?,
+        };
+        let ring = KeyRing::parse(keys.expose())?;
+        Ok(EncryptLayer::new(ring, self.accept_plain, &context.labels).for_stack())
+    }
+}
+
+/// Seals the values of the stores that it wraps.
+pub type EncryptLayer = TransformLayer<KeyRing>;
+
+/// A store whose values are sealed below. See the [module docs](self).
+pub type Encrypt<S> = Transformed<S, KeyRing>;
+
+impl EncryptLayer {
+    /// A layer that seals with the first key of a ring, and reads plain values only if it is told to.
+    #[must_use]
+    pub fn new(ring: KeyRing, accept_plain: bool, labels: &Labels) -> Self {
+        Self::from_transform(ring, accept_plain, labels)
+    }
+}
+
+impl Transform for KeyRing {
+    const NAME: &'static str = EncryptConfig::NAME;
+
+    fn encode(&self, key: &[u8], value: &[u8]) -> Result<Bytes> {
+        self.seal(key, value)
+    }
+
+    fn decode(&self, key: &[u8], stored: Bytes) -> Result<Bytes> {
+        self.open(key, stored)
+    }
+
+    fn is_frame(stored: &[u8]) -> bool {
+        Self::is_frame(stored)
+    }
+
+    fn is_current(&self, stored: &[u8]) -> bool {
+        self.is_current(stored)
+    }
+
+    fn profile(accept_plain: bool, below: Profile) -> Profile {
+        let profile = Profile::layer(Self::NAME, below).changed(|stack| {
+            if let Some(limit) = &mut stack.limits.value_bytes {
+                *limit = limit.saturating_sub(Self::OVERHEAD as u64);
+            }
+            if !accept_plain {
+                stack.places.iter_mut().for_each(|place| place.sealed = true);
+            }
+        });
+        if accept_plain {
+            profile.note(
+                "Values from before the layer was added are read as they are (accept_plain): what is below may hold plain values, so it does not count as sealed, and whoever can write to it can plant plain values. Run `tierstack rewrite`, then take accept_plain out.",
+            )
+        } else {
+            profile.note("Values are sealed from here down. Keys, expiries and lengths are not.")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::backends::Memory;
+    use crate::types::units::SecretText;
+    use crate::{Error, ErrorKind, Layer, Read, ReadExt, Rewrite, Scan, Store, StoreExt};
+
+    fn keys<const N: usize>() -> [SecretText; N] {
+        [(); N].map(|()| KeyRing::generate().unwrap())
+    }
+
+    fn layer(keys: &[&SecretText], accept_plain: bool) -> EncryptLayer {
+        let text: Vec<&str> = keys.iter().map(|key| key.expose()).collect();
+        let ring = KeyRing::parse(&text.join(",")).unwrap();
+        EncryptLayer::new(ring, accept_plain, &Labels::new("s", "encrypt"))
+    }
+
+    async fn put(store: &impl Store, key: &'static str, value: impl Into<crate::Value>) {
+        store.put(key, value).await.unwrap().durable().await.unwrap();
+    }
+
+    #[track_caller]
+    fn corruption(error: &Error) -> String {
+        assert_eq!((error.kind(), error.layer()), (ErrorKind::Corruption, Some("encrypt")));
+        assert!(error.key_fingerprint().is_some());
+        error.to_string()
+    }
+
+    #[tokio::test]
+    async fn nothing_below_holds_the_value() {
+        let memory = Arc::new(Memory::new());
+        let [key] = keys();
+        put(&layer(&[&key], false).layer(Arc::clone(&memory)), "k", "a long secret value").await;
+        let below = memory.get(b"k").await.unwrap().unwrap().bytes;
+        assert!(!below.windows(6).any(|window| window == b"secret"));
+        assert_eq!(below.len(), 19 + 49);
+    }
+
+    #[tokio::test]
+    async fn keys_are_rotated_under_live_data() {
+        let memory = Arc::new(Memory::new());
+        let [old, new] = keys();
+        put(&layer(&[&old], false).layer(Arc::clone(&memory)), "a", "1").await;
+
+        let both = layer(&[&new, &old], false);
+        let store = both.layer(Arc::clone(&memory));
+        put(&store, "b", "2").await;
+        assert_eq!(store.get(b"a").await.unwrap(), Some("1".into()));
+
+        let only_new = layer(&[&new], false).layer(Arc::clone(&memory));
+        assert_eq!(only_new.get(b"b").await.unwrap(), Some("2".into()), "under the new key");
+        let message = corruption(&only_new.get(b"a").await.unwrap_err());
+        let id = |key: &SecretText| key.expose()[4..12].to_owned();
+        assert!(message.contains(&id(&old)) && message.contains(&id(&new)), "{message}");
+
+        let rewriter = both.rewriter(Arc::clone(&memory) as _);
+        let report = rewriter.rewrite(Scan::all(), &mut |_: &_| ()).await.unwrap();
+        assert_eq!((report.examined, report.rewritten), (2, 1));
+        assert_eq!(only_new.collect(Scan::all()).await.unwrap().len(), 2, "the old key can go");
+    }
+
+    #[tokio::test]
+    async fn a_rewrite_without_the_old_key_leaves_its_values_alone() {
+        let memory = Arc::new(Memory::new());
+        let [old, new] = keys();
+        let before = layer(&[&old], false).layer(Arc::clone(&memory));
+        put(&before, "a", "1").await;
+        let rewriter = layer(&[&new], true).rewriter(Arc::clone(&memory) as _);
+        let report = rewriter.rewrite(Scan::all(), &mut |_: &_| ()).await.unwrap();
+        assert_eq!((report.rewritten, report.damaged), (0, 1));
+        corruption(&report.first_damage.unwrap());
+        assert_eq!(before.get(b"a").await.unwrap(), Some("1".into()));
+    }
+
+    #[tokio::test]
+    async fn values_that_were_swapped_below_do_not_open() {
+        let memory = Arc::new(Memory::new());
+        let [key] = keys();
+        let store = layer(&[&key], true).layer(Arc::clone(&memory));
+        put(&store, "mine", "1").await;
+        put(&store, "yours", "1000000").await;
+        let yours = memory.get(b"yours").await.unwrap().unwrap();
+        put(&memory, "mine", yours).await;
+        corruption(&store.get(b"mine").await.unwrap_err());
+        corruption(&store.get_many(&["yours".into(), "mine".into()]).await.unwrap_err());
+        corruption(&store.collect(Scan::all()).await.unwrap_err());
+        corruption(&store.snapshot().await.unwrap().get(b"mine").await.unwrap_err());
+        assert_eq!(store.get(b"yours").await.unwrap(), Some("1000000".into()));
+    }
+
+    #[tokio::test]
+    async fn the_layer_can_be_added_to_a_store_that_has_values() {
+        let memory = Arc::new(Memory::new());
+        put(&memory, "old", "plain").await;
+        let [key] = keys();
+        let strict = layer(&[&key], false).layer(Arc::clone(&memory));
+        let message = corruption(&strict.get(b"old").await.unwrap_err());
+        assert!(message.contains("accept_plain: true"), "{message}");
+
+        let open = layer(&[&key], true);
+        let store = open.layer(Arc::clone(&memory));
+        assert_eq!(store.get(b"old").await.unwrap(), Some("plain".into()));
+        put(&store, "new", "sealed").await;
+
+        let rewriter = open.rewriter(Arc::clone(&memory) as _);
+        assert_eq!(rewriter.rewrite(Scan::all(), &mut |_: &_| ()).await.unwrap().rewritten, 1);
+        assert_eq!(strict.collect(Scan::all()).await.unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_is_below_counts_as_sealed_unless_plain_values_may_rest_there() {
+        let place = crate::Place { name: "disk".into(), what: "files".into(), sealed: false };
+        let below = Memory::new().profile().changed(|stack| stack.places.push(place));
+        for accept_plain in [false, true] {
+            let config = EncryptConfig { keys: Secret::Env("KEYS".to_owned()), accept_plain };
+            let profile = LayerConfig::profile(&config, below.clone()).unwrap();
+            assert_eq!(profile.guarantees.sealed_everywhere(), !accept_plain);
+            assert_eq!(profile.notes[0].contains("tierstack rewrite"), accept_plain);
+            assert!(
+                !profile.below.unwrap().guarantees.sealed_everywhere(),
+                "below, it is as it was"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_config_reads_its_ring_when_it_opens_and_not_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let context = Context { folder: folder.path().to_owned(), ..Context::default() };
+        let config = EncryptConfig { keys: Secret::File("ring".into()), accept_plain: false };
+        assert!(LayerConfig::profile(&config, Memory::new().profile()).is_ok());
+        let missing = config.open(&context).await.err().unwrap();
+        assert!(missing.message().contains("ring"), "{missing}");
+
+        let [key] = keys();
+        let mistyped = key.expose().replace(':', ";");
+        std::fs::write(folder.path().join("ring"), &mistyped).unwrap();
+        let error = config.open(&context).await.err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.message().contains("entry 1"), "{error}");
+
+        std::fs::write(folder.path().join("ring"), format!("{}\n", key.expose())).unwrap();
+        let store = config.open(&context).await.unwrap().wrap(Arc::new(Memory::new()));
+        store.put("k", "v").await.unwrap().durable().await.unwrap();
+        assert_eq!(store.get(b"k").await.unwrap(), Some("v".into()));
+    }
+
+    #[tokio::test]
+    async fn nothing_that_can_be_printed_holds_a_key_or_a_value() {
+        let [key] = keys();
+        let layer = layer(&[&key], false);
+        let memory = Arc::new(Memory::new());
+        let store = layer.layer(Arc::clone(&memory));
+        put(&store, "user-key", "user-value").await;
+        put(&memory, "user-key", "user-value").await;
+        let error = store.get(b"user-key").await.unwrap_err();
+        let config = EncryptConfig { keys: Secret::Env("KEYS".to_owned()), accept_plain: false };
+        let ring = KeyRing::parse(key.expose()).unwrap();
+        let printed = format!(
+            "{key:?} {ring:?} {layer:?} {store:?} {config:?} {error} {error:?} {:?} {}",
+            store.profile(),
+            store.profile()
+        );
+        for hidden in [&key.expose()[13..], "user-key", "user-value"] {
+            assert!(!printed.contains(hidden), "{printed}");
+        }
+    }
+}

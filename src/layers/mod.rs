@@ -17,3 +17,6 @@ pub mod retry;
 pub mod timeout;
 #[cfg(any(feature = "compress", feature = "encrypt"))]
 mod transform;
+
+#[cfg(any(feature = "compress", feature = "encrypt"))]
+pub use transform::{Rewriter, Transform, TransformLayer, Transformed};

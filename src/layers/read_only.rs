@@ -1,1 +1,213 @@
-//! `read_only`: writes refused.
+//! `read_only`: reads pass, writes are refused.
+//!
+//! # Guarantees
+//! Nothing written through this layer reaches the store below, and `compact` does not either.
+//!
+//! # Gives up
+//! Writes. Others may still write to the store below; their writes are seen.
+//!
+//! # Position
+//! Anywhere. Outermost, it also spares the layers below from writes of their own users.
+//!
+//! # Cancellation
+//! As the store below.
+//!
+//! # Errors
+//! `Access` for `write`, also of an empty batch, and for `compact`. `flush` and `close` pass: they keep
+//! what others wrote, and change nothing.
+//!
+//! # Metrics
+//! None.
+//!
+//! # Configuration
+//! `read_only: {}`
+//!
+//! # Example
+//! ```
+//! # tokio_test::block_on(async {
+//! use tierstack::backends::Memory;
+//! use tierstack::layers::read_only::ReadOnlyLayer;
+//! use tierstack::{ErrorKind, Layer, Read, StoreExt};
+//!
+//! let store = ReadOnlyLayer.layer(Memory::new());
+//! assert_eq!(store.get(b"k").await?, None);
+//! assert_eq!(store.put("k", "v").await.unwrap_err().kind(), ErrorKind::Access);
+//! # Ok::<(), tierstack::Error>(()) }).unwrap();
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
+use crate::reply::Reply;
+use crate::store::{Pages, Read, Store};
+use crate::types::{Batch, Commit, Profile, Scan, Usage, Value};
+
+/// Settings of the read-only layer: none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct ReadOnlyConfig {}
+
+#[async_trait]
+impl LayerConfig for ReadOnlyConfig {
+    const NAME: &'static str = "read_only";
+    const ZONE: Zone = Zone::Guard;
+
+    fn profile(&self, below: Profile) -> Result<Profile> {
+        Ok(profile(below))
+    }
+
+    async fn open(&self, _: &Context) -> Result<Arc<dyn StackLayer>> {
+        Ok(Arc::new(ReadOnlyLayer))
+    }
+}
+
+fn profile(below: Profile) -> Profile {
+    Profile::layer(ReadOnlyConfig::NAME, below).changed(|guarantees| guarantees.writable = false)
+}
+
+/// Refuses writes to the stores it wraps.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReadOnlyLayer;
+
+impl<S> Layer<S> for ReadOnlyLayer {
+    type Service = ReadOnly<S>;
+
+    fn layer(&self, inner: S) -> ReadOnly<S> {
+        ReadOnly { inner, closed: AtomicBool::new(false) }
+    }
+}
+
+/// See the [module docs](self).
+#[derive(Debug)]
+pub struct ReadOnly<S> {
+    inner: S,
+    /// What is refused never reaches the store below, which would tell.
+    closed: AtomicBool,
+}
+
+impl<S> ReadOnly<S> {
+    fn refusal(&self, operation: Operation) -> Error {
+        let error = if self.closed.load(Ordering::Acquire) {
+            Error::closed()
+        } else {
+            Error::new(
+                ErrorKind::Access,
+                "the stack is read-only; remove the layer `read_only` to change what it holds",
+            )
+        };
+        error.with_layer(ReadOnlyConfig::NAME).with_operation(operation)
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl<S: Read> Read for ReadOnly<S> {
+    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
+        self.inner.get(key)
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
+        self.inner.get_many(keys)
+    }
+
+    fn scan(&self, scan: Scan) -> Pages<'_> {
+        self.inner.scan(scan)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: Store> Store for ReadOnly<S> {
+    async fn write(&self, _: Batch) -> Result<Commit> {
+        Err(self.refusal(Operation::Write))
+    }
+
+    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
+        self.inner.snapshot().await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.inner.flush().await
+    }
+
+    async fn compact(&self) -> Result<()> {
+        Err(self.refusal(Operation::Compact))
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        self.inner.usage().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.closed.store(true, Ordering::Release);
+        self.inner.close().await
+    }
+
+    fn profile(&self) -> Profile {
+        profile(self.inner.profile())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backends::Memory;
+    use crate::clock::ManualClock;
+    use crate::ext::{ReadExt, StoreExt};
+    use crate::testing::conformance::{Fixture, assert_conforms};
+
+    #[tokio::test]
+    async fn nothing_reaches_the_store_below() {
+        let below = Arc::new(Memory::new());
+        let _ = below.put("k", "v").await.unwrap();
+        let store = ReadOnlyLayer.layer(Arc::clone(&below));
+        for refused in [
+            store.put("k", "new").await.unwrap_err(),
+            store.delete("k").await.unwrap_err(),
+            store.write(Batch::new()).await.unwrap_err(),
+            store.compact().await.unwrap_err(),
+        ] {
+            assert_eq!(refused.kind(), ErrorKind::Access);
+            assert!(refused.to_string().contains("`read_only`"), "{refused}");
+        }
+        assert_eq!(below.get(b"k").await.unwrap(), Some("v".into()));
+    }
+
+    #[tokio::test]
+    async fn reads_pass() {
+        let below = Memory::new();
+        let _ = below.put("k", "v").await.unwrap();
+        let store = ReadOnlyLayer.layer(below);
+        assert_eq!(store.get(b"k").await.unwrap(), Some("v".into()));
+        assert_eq!(store.get_many(&["k".into()]).await.unwrap(), [Some("v".into())]);
+        assert_eq!(store.collect(Scan::all()).await.unwrap().len(), 1);
+        assert!(store.snapshot().await.unwrap().contains(b"k").await.unwrap());
+        store.flush().await.unwrap();
+        assert_eq!(store.usage().await.unwrap().entries, Some(1));
+        store.close().await.unwrap();
+    }
+
+    #[test]
+    fn the_profile_says_so() {
+        let below = Memory::new().profile();
+        assert!(below.guarantees.writable);
+        assert!(!ReadOnlyConfig {}.profile(below).unwrap().guarantees.writable);
+        assert!(!ReadOnlyLayer.layer(Memory::new()).profile().guarantees.writable);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_contract_is_kept() {
+        assert_conforms(|| async {
+            let clock = ManualClock::new();
+            let memory = Memory::with_clock(Arc::new(clock.clone()));
+            Ok(Fixture::new(ReadOnlyLayer.layer(memory)).with_clock(&clock))
+        })
+        .await;
+    }
+}

@@ -192,10 +192,14 @@ impl Checked {
         let context = self.context(&backend.label, options);
         let opened = backend.config.open(&context).await;
         let mut store = instrument(opened.map_err(|e| self.failed(backend, e))?, &context);
+        let mut rewriters = Vec::new();
         for layer in self.layers.iter().skip(outermost).rev() {
             let context = self.context(&layer.label, options);
             match layer.config.open(&context).await {
-                Ok(opened) => store = instrument(opened.wrap(store), &context),
+                Ok(opened) => {
+                    rewriters.extend(opened.rewriter(Arc::clone(&store)));
+                    store = instrument(opened.wrap(store), &context);
+                }
                 Err(error) => {
                     if let Err(error) = store.close().await {
                         tracing::warn!(store = self.store, %error, "closing after a failed opening");
@@ -204,7 +208,8 @@ impl Checked {
                 }
             }
         }
-        Ok(Stack::new(store, self))
+        rewriters.reverse();
+        Ok(Stack::new(store, rewriters, self))
     }
 
     fn failed<C: ?Sized>(&self, part: &Part<C>, error: Error) -> Error {

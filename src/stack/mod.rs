@@ -12,13 +12,27 @@ use std::sync::Arc;
 
 pub use self::check::Checked;
 use crate::backends::MemoryConfig;
+#[cfg(feature = "rocksdb")]
+use crate::backends::RocksDbConfig;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Registry};
 use crate::error::Result;
-use crate::layer::{Context, Layer};
+use crate::layer::{Context, Layer, Rewrite};
+#[cfg(feature = "backup")]
+use crate::layers::backup::BackupConfig;
 #[cfg(feature = "cache")]
 use crate::layers::cache::CacheConfig;
+#[cfg(feature = "compress")]
+use crate::layers::compress::CompressConfig;
+#[cfg(feature = "encrypt")]
+use crate::layers::encrypt::EncryptConfig;
+use crate::layers::expire::ExpireConfig;
+use crate::layers::limit::LimitConfig;
 use crate::layers::metrics::{MetricsConfig, MetricsLayer};
+use crate::layers::prefix::PrefixConfig;
+use crate::layers::read_only::ReadOnlyConfig;
+use crate::layers::retry::RetryConfig;
+use crate::layers::timeout::TimeoutConfig;
 use crate::store::Store;
 
 impl Registry {
@@ -27,8 +41,22 @@ impl Registry {
     pub fn standard() -> Self {
         let mut registry = Self::new();
         registry.put_backend::<MemoryConfig>();
+        #[cfg(feature = "rocksdb")]
+        registry.put_backend::<RocksDbConfig>();
         #[cfg(feature = "cache")]
         registry.put_layer::<CacheConfig>();
+        #[cfg(feature = "compress")]
+        registry.put_layer::<CompressConfig>();
+        #[cfg(feature = "encrypt")]
+        registry.put_layer::<EncryptConfig>();
+        #[cfg(feature = "backup")]
+        registry.put_layer::<BackupConfig>();
+        registry.put_layer::<ExpireConfig>();
+        registry.put_layer::<RetryConfig>();
+        registry.put_layer::<TimeoutConfig>();
+        registry.put_layer::<LimitConfig>();
+        registry.put_layer::<ReadOnlyConfig>();
+        registry.put_layer::<PrefixConfig>();
         registry.put_layer::<MetricsConfig>();
         registry
     }
@@ -70,6 +98,8 @@ impl Default for OpenOptions {
 /// ```
 pub struct Stack {
     store: Arc<dyn Store>,
+    /// Outermost first.
+    rewriters: Vec<Arc<dyn Rewrite>>,
     checked: Checked,
 }
 
@@ -120,8 +150,15 @@ impl Stack {
         Self::check(config, store, registry)?.open_below(layer, options).await
     }
 
-    fn new(store: Arc<dyn Store>, checked: Checked) -> Self {
-        Self { store, checked }
+    fn new(store: Arc<dyn Store>, rewriters: Vec<Arc<dyn Rewrite>>, checked: Checked) -> Self {
+        Self { store, rewriters, checked }
+    }
+
+    /// What brings stored values into the form that the layers would write now, outermost first: run in
+    /// this order, what an outer one writes again is in the form of the inner ones already.
+    #[must_use]
+    pub fn rewriters(&self) -> &[Arc<dyn Rewrite>] {
+        &self.rewriters
     }
 
     /// The outermost store, to share.

@@ -246,6 +246,10 @@ impl<C: LayerConfig> StackLayer for SameLayer<C> {
     fn wrap(&self, below: Arc<dyn Store>) -> Arc<dyn Store> {
         Arc::new(Same { inner: below, profile: None, config: Arc::clone(&self.0), disk: None })
     }
+
+    fn rewriter(&self, _: Arc<dyn Store>) -> Option<Arc<dyn tierstack::Rewrite>> {
+        None
+    }
 }
 
 /// Passes everything on.

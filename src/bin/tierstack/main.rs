@@ -1,2 +1,51 @@
-//! x
-fn main() {}
+//! `tierstack`: checks, reads, writes, moves and backs up the stores of a config file.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
+mod args;
+mod commands;
+mod failure;
+mod jsonl;
+mod output;
+mod progress;
+mod session;
+mod stop;
+mod trace;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use tierstack::Error;
+
+use crate::args::Args;
+use crate::failure::Failure;
+use crate::stop::Stop;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    log_to_stderr();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return Failure::from(Error::io("the threads could not be started", error)).report();
+        }
+    };
+    let done = runtime.block_on(async { commands::run(args.command, &Stop::listen()).await });
+    // Nothing of ours still runs: every store is closed. A read of standard input may hang forever.
+    runtime.shutdown_background();
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+/// Events of the library, from the level of `RUST_LOG` up; warnings when it is not set.
+fn log_to_stderr() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::builder()
+        .with_default_directive(tracing_subscriber::filter::LevelFilter::WARN.into())
+        .from_env_lossy();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}

@@ -1,1 +1,0 @@
-//! `rocksdb`: a RocksDB database, or one column family of it.

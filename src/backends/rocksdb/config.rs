@@ -1,0 +1,207 @@
+//! The settings: their ranges, and what they promise.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::RocksDb;
+use crate::error::{Error, Result};
+use crate::layer::{BackendConfig, Context};
+use crate::store::Store;
+use crate::types::units::ByteSize;
+use crate::types::{Durability, Freshness, Guarantees, Limits, Place, Profile};
+
+/// How RocksDB compresses blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Compression {
+    /// Not at all: right below a `compress` or `encrypt` layer, whose values do not shrink again.
+    None,
+    /// Snappy: fast, for databases that older tools must read.
+    Snappy,
+    /// LZ4: costs next to nothing, so it is the default of a new database.
+    Lz4,
+    /// Zstandard: the smallest files, at several times the CPU time of LZ4.
+    Zstd,
+}
+
+/// Whether RocksDB compacts by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Compaction {
+    /// In the background, as needed.
+    Auto,
+    /// Only when `compact` is called. Reads and space use get worse until then, and writes stall
+    /// once enough files have piled up.
+    Off,
+}
+
+/// Settings of the RocksDB backend.
+///
+/// A setting that is left out keeps what the database has; a new database gets the default that is
+/// named here. `path` alone is a good configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RocksDbConfig {
+    /// The folder of the database. A relative path is meant from the folder of the config file.
+    pub path: PathBuf,
+    /// The column family that is this store. Default: `default`. The others stay as they are.
+    #[serde(default = "default_family")]
+    pub column_family: String,
+    /// Whether a missing database or column family is made. Default: true.
+    #[serde(default = "yes")]
+    pub create: bool,
+    /// Whether a write is acknowledged when it is on the disk. Default: true. Concurrent writes
+    /// share one fsync. With false a write is acknowledged when the operating system has it: faster by
+    /// far, and lost by a power cut (not by a crash of the process) unless `flush` was called.
+    #[serde(default = "yes")]
+    pub sync: bool,
+    /// Memory for blocks that were read, shared by all column families; from 1MiB to 1TiB. Default:
+    /// 256MiB, also for an existing database, as RocksDB does not record it. What is in it is answered
+    /// without the disk and without a thread.
+    #[serde(default = "default_block_cache")]
+    pub block_cache_size: ByteSize,
+    /// Size of a memtable, from 64KiB to 64GiB. New database: 64MiB. Larger ones make fewer, larger
+    /// files, cost memory, and make opening after a crash longer.
+    #[serde(default)]
+    pub write_buffer_size: Option<ByteSize>,
+    /// Memtables at most, from 2 to 64. New database: 2. More of them absorb longer bursts of writes.
+    #[serde(default)]
+    pub write_buffers: Option<u32>,
+    /// Bits of bloom filter for each key, from 0 to 32; 0 is none. New database: 10, with which 1 in 100
+    /// lookups of a missing key reads a block in vain. Takes effect on files written from then on.
+    #[serde(default)]
+    pub bloom_bits: Option<u32>,
+    /// How blocks are compressed. New database: `lz4`. Takes effect on files written from then on.
+    /// Values of a `compress` layer do not need it.
+    #[serde(default)]
+    pub compression: Option<Compression>,
+    /// Threads for flushes and compactions, from 1 to 256. New database: one for each processor, at
+    /// least 2 and at most 8.
+    #[serde(default)]
+    pub background_jobs: Option<u32>,
+    /// Whether compaction runs by itself. New database: `auto`.
+    #[serde(default)]
+    pub compaction: Option<Compaction>,
+}
+
+fn default_family() -> String {
+    ::rocksdb::DEFAULT_COLUMN_FAMILY_NAME.to_owned()
+}
+
+const fn yes() -> bool {
+    true
+}
+
+const fn default_block_cache() -> ByteSize {
+    ByteSize(256 << 20)
+}
+
+const BLOCK_CACHE: RangeInclusive<ByteSize> = ByteSize(1 << 20)..=ByteSize(1 << 40);
+/// RocksDB moves a size outside this range into it without a word.
+const WRITE_BUFFER: RangeInclusive<ByteSize> = ByteSize(64 << 10)..=ByteSize(64 << 30);
+const WRITE_BUFFERS: RangeInclusive<u32> = 2..=64;
+const BLOOM_BITS: RangeInclusive<u32> = 0..=32;
+const BACKGROUND_JOBS: RangeInclusive<u32> = 1..=256;
+
+/// A write batch holds the length of a value in 32 bits; a quarter is left for key and headers.
+const MAX_VALUE_BYTES: u64 = 3 << 30;
+
+impl RocksDbConfig {
+    /// The defaults, with the database at that path.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            column_family: default_family(),
+            create: true,
+            sync: true,
+            block_cache_size: default_block_cache(),
+            write_buffer_size: None,
+            write_buffers: None,
+            bloom_bits: None,
+            compression: None,
+            background_jobs: None,
+            compaction: None,
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.path.as_os_str().is_empty() {
+            return Err(Error::config("`path` is empty; name the folder of the database"));
+        }
+        if self.column_family.is_empty() || self.column_family.contains('\0') {
+            return Err(Error::config(
+                "`column_family` must have at least one character and no NUL; leave it out for `default`",
+            ));
+        }
+        within("block_cache_size", Some(self.block_cache_size), &BLOCK_CACHE)?;
+        within("write_buffer_size", self.write_buffer_size, &WRITE_BUFFER)?;
+        within("write_buffers", self.write_buffers, &WRITE_BUFFERS)?;
+        within("bloom_bits", self.bloom_bits, &BLOOM_BITS)?;
+        within("background_jobs", self.background_jobs, &BACKGROUND_JOBS)
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        Guarantees {
+            durability: if self.sync { Durability::PowerCut } else { Durability::ProcessCrash },
+            durability_after_flush: Durability::PowerCut,
+            atomic_batches: true,
+            freshness: Freshness::Exclusive,
+            ordered_scans: true,
+            snapshots: true,
+            expiry: false,
+            writable: true,
+            places: vec![Place { name: Self::NAME.into(), what: "database".into(), sealed: false }],
+            recovery: None,
+            limits: Limits { value_bytes: Some(MAX_VALUE_BYTES), ..Limits::default() },
+        }
+    }
+}
+
+fn within<T: PartialOrd + std::fmt::Display>(
+    name: &str,
+    value: Option<T>,
+    range: &RangeInclusive<T>,
+) -> Result<()> {
+    match value {
+        Some(value) if !range.contains(&value) => Err(Error::config(format!(
+            "`{name}` is {value}, but must be from {} to {}",
+            range.start(),
+            range.end()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+#[async_trait]
+impl BackendConfig for RocksDbConfig {
+    const NAME: &'static str = "rocksdb";
+
+    fn profile(&self) -> Result<Profile> {
+        self.check().map_err(|error| error.with_layer(Self::NAME))?;
+        let mut profile = Profile::backend(Self::NAME, self.guarantees());
+        if !self.sync {
+            profile = profile.note(
+                "`sync` is false: a write is acknowledged before it is on the disk, and a power cut can cost the last seconds of writes. `flush` makes all of them survive one.",
+            );
+        }
+        if self.compaction == Some(Compaction::Off) {
+            profile = profile.note(
+                "`compaction` is off: space is reclaimed only by `compact`, and writes stall once too many files have piled up.",
+            );
+        }
+        Ok(profile)
+    }
+
+    async fn open(&self, context: &Context) -> Result<Arc<dyn Store>> {
+        let path = context.resolve(&self.path);
+        Ok(Arc::new(RocksDb::open(Self { path, ..self.clone() }).await?))
+    }
+}

@@ -1,0 +1,296 @@
+//! The open database, and the two tiers in which it is read: memory, which never waits, and disk.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use ::rocksdb::{
+    BottommostLevelCompaction, BoundColumnFamily, CompactOptions, DB, DBPinnableSlice, ReadOptions,
+    ReadTier, Snapshot, WriteBatch, WriteOptions, properties,
+};
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinError;
+
+use super::failure::failed;
+use super::open::lost;
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::types::{Batch, Op, Usage, Value};
+
+/// The handle of a column family belongs to the database that it was opened with.
+type Family<'a> = Arc<BoundColumnFamily<'a>>;
+
+self_cell::self_cell! {
+    /// A database with the column family that is read and written.
+    ///
+    /// An `Arc` of it is held only by code that runs, or that runs by itself to its end in a thread;
+    /// never by a future that a caller may leave alone, as closing waits for the last one.
+    pub(super) struct Engine {
+        owner: Database,
+        #[covariant]
+        dependent: Family,
+    }
+}
+
+/// The fields are dropped in this order.
+pub(super) struct Database {
+    db: DB,
+    tiers: Tiers,
+    /// Dropped when the database has let go of its folder.
+    _gone: watch::Sender<()>,
+}
+
+/// Options of reads. Making them costs about as much as a hit, so they are made once.
+pub(super) struct Tiers {
+    memory: ReadOptions,
+    disk: ReadOptions,
+}
+
+/// How far down a read may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tier {
+    /// Memtables and the block cache. What is not there is `Incomplete`.
+    Memory,
+    /// All of it. Blocks.
+    Disk,
+}
+
+impl Tiers {
+    fn new(snapshot: Option<&Snapshot<'_>>) -> Self {
+        let options = |tier| read_options(tier, snapshot);
+        Self { memory: options(Tier::Memory), disk: options(Tier::Disk) }
+    }
+
+    fn of(&self, tier: Tier) -> &ReadOptions {
+        match tier {
+            Tier::Memory => &self.memory,
+            Tier::Disk => &self.disk,
+        }
+    }
+}
+
+fn read_options(tier: Tier, snapshot: Option<&Snapshot<'_>>) -> ReadOptions {
+    let mut options = ReadOptions::default();
+    if tier == Tier::Memory {
+        options.set_read_tier(ReadTier::BlockCache);
+    }
+    if let Some(snapshot) = snapshot {
+        options.set_snapshot(snapshot);
+    }
+    options
+}
+
+/// One moment of the database.
+pub(super) struct Frozen<'a> {
+    tiers: Tiers,
+    snapshot: Snapshot<'a>,
+}
+
+self_cell::self_cell! {
+    /// A snapshot, with the database that it borrows.
+    pub(super) struct Moment {
+        owner: Arc<Engine>,
+        #[covariant]
+        dependent: Frozen,
+    }
+}
+
+/// What can be read: the newest state, or a moment.
+pub(super) trait View: Send + Sync + 'static {
+    fn engine(&self) -> &Engine;
+    fn tiers(&self) -> &Tiers;
+    fn snapshot(&self) -> Option<&Snapshot<'_>>;
+
+    fn get(&self, key: &[u8], tier: Tier) -> Result<Option<Value>, ::rocksdb::Error> {
+        let found = self.engine().db().get_pinned_cf_opt(
+            self.engine().family(),
+            key,
+            self.tiers().of(tier),
+        )?;
+        Ok(found.map(|pinned| owned(&pinned)))
+    }
+
+    /// One answer for each key, in their order. Blocks: RocksDB ignores the memory tier here.
+    fn get_many(&self, keys: &[Bytes]) -> Vec<Result<Option<Value>, ::rocksdb::Error>> {
+        let found = self.engine().db().batched_multi_get_cf_opt(
+            self.engine().family(),
+            keys,
+            false,
+            self.tiers().of(Tier::Disk),
+        );
+        found
+            .into_iter()
+            .map(|result| result.map(|found| found.map(|pinned| owned(&pinned))))
+            .collect()
+    }
+
+    /// Options of a scan.
+    fn scan_options(&self, tier: Tier) -> ReadOptions {
+        let mut options = read_options(tier, self.snapshot());
+        // The order of all keys, whatever prefix extractor the database has.
+        options.set_total_order_seek(true);
+        options.set_background_purge_on_iterator_cleanup(true);
+        options
+    }
+}
+
+fn owned(pinned: &DBPinnableSlice<'_>) -> Value {
+    Value::new(Bytes::copy_from_slice(pinned))
+}
+
+impl View for Engine {
+    fn engine(&self) -> &Engine {
+        self
+    }
+
+    fn tiers(&self) -> &Tiers {
+        &self.borrow_owner().tiers
+    }
+
+    fn snapshot(&self) -> Option<&Snapshot<'_>> {
+        None
+    }
+}
+
+impl View for Moment {
+    fn engine(&self) -> &Engine {
+        self.borrow_owner()
+    }
+
+    fn tiers(&self) -> &Tiers {
+        &self.borrow_dependent().tiers
+    }
+
+    fn snapshot(&self) -> Option<&Snapshot<'_>> {
+        Some(&self.borrow_dependent().snapshot)
+    }
+}
+
+impl Moment {
+    pub(super) fn of(engine: Arc<Engine>) -> Self {
+        Self::new(engine, |engine| {
+            let snapshot = engine.db().snapshot();
+            Frozen { tiers: Tiers::new(Some(&snapshot)), snapshot }
+        })
+    }
+}
+
+/// How a write treats the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Write {
+    /// Returns when the operating system has it, or `Incomplete` when that would have to wait.
+    NoWait,
+    /// Returns when the operating system has it. Blocks.
+    Wait,
+    /// Returns when the disk has it, in one fsync with the other writes that wait. Blocks.
+    Sync,
+}
+
+impl Engine {
+    pub(super) fn over(db: DB, family: &str, gone: watch::Sender<()>) -> Result<Self> {
+        let database = Database { db, tiers: Tiers::new(None), _gone: gone };
+        Self::try_new(database, |database| database.db.cf_handle(family).ok_or_else(lost))
+    }
+
+    pub(super) fn db(&self) -> &DB {
+        &self.borrow_owner().db
+    }
+
+    pub(super) fn family(&self) -> &Family<'_> {
+        self.borrow_dependent()
+    }
+
+    pub(super) fn write(&self, batch: &Batch, how: Write) -> Result<(), ::rocksdb::Error> {
+        let mut writes = WriteBatch::default();
+        for op in batch.ops() {
+            match op {
+                Op::Put(key, value) => writes.put_cf(self.family(), key, &value.bytes),
+                Op::Delete(key) => writes.delete_cf(self.family(), key),
+            }
+        }
+        self.commit(writes, how)
+    }
+
+    fn commit(&self, writes: WriteBatch, how: Write) -> Result<(), ::rocksdb::Error> {
+        let mut options = WriteOptions::default();
+        options.set_sync(how == Write::Sync);
+        options.set_no_slowdown(how == Write::NoWait);
+        self.db().write_opt(writes, &options)
+    }
+
+    /// Syncs the log, and returns what earlier background work failed with: an empty write does both.
+    pub(super) fn sync(&self, operation: Operation) -> Result<()> {
+        self.commit(WriteBatch::default(), Write::Sync).map_err(|error| failed(operation, error))
+    }
+
+    pub(super) fn compact(&self) -> Result<()> {
+        let failures = || self.number(properties::BACKGROUND_ERRORS);
+        let before = failures();
+        let mut options = CompactOptions::default();
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::ForceOptimized);
+        // Automatic compactions go on beside it.
+        options.set_exclusive_manual_compaction(false);
+        // It reports no error, so it is asked for afterwards.
+        self.db().compact_range_cf_opt(self.family(), None::<&[u8]>, None::<&[u8]>, &options);
+        self.sync(Operation::Compact)?;
+        if failures() > before {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "RocksDB could not finish a background job; a full disk is the usual cause, and the LOG file in the folder says which it is",
+            ));
+        }
+        Ok(())
+    }
+
+    fn number(&self, property: &properties::PropName) -> Option<u64> {
+        self.db().property_int_value_cf(self.family(), property).ok().flatten()
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        let sum = |properties: &[&properties::PropName]| {
+            Some(properties.iter().filter_map(|property| self.number(property)).sum())
+        };
+        Usage {
+            entries: self.number(properties::ESTIMATE_NUM_KEYS),
+            memory_bytes: sum(&[
+                properties::SIZE_ALL_MEM_TABLES,
+                properties::BLOCK_CACHE_USAGE,
+                properties::ESTIMATE_TABLE_READERS_MEM,
+            ]),
+            stored_bytes: sum(&[properties::TOTAL_SST_FILES_SIZE]),
+        }
+    }
+
+    /// Makes a compaction that runs end soon, and stalled writes fail.
+    pub(super) fn cancel_background_work(&self) {
+        self.db().cancel_all_background_work(false);
+    }
+}
+
+/// Runs what blocks in a thread of the runtime. Once begun it runs to its end.
+pub(super) async fn offload<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    spawn(work)?.await
+}
+
+/// As [`offload`], begun at once.
+pub(super) fn spawn<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<impl Future<Output = Result<T>> + Send + Unpin + 'static> {
+    let runtime = Handle::try_current().map_err(|error| {
+        Error::unsupported("what needs the disk runs in a thread of a tokio runtime, and there is none; call it from within one").with_source(error)
+    })?;
+    let handle = runtime.spawn_blocking(work);
+    Ok(futures_util::FutureExt::map(handle, |joined| {
+        joined.unwrap_or_else(|error| Err(ended(error)))
+    }))
+}
+
+fn ended(error: JoinError) -> Error {
+    if error.is_cancelled() {
+        Error::new(ErrorKind::Closed, "the runtime is shutting down").with_source(error)
+    } else {
+        Error::internal("a thread panicked").with_source(error)
+    }
+}

@@ -1,0 +1,225 @@
+//! `rocksdb`: a RocksDB database, or one column family of it, as it is.
+//!
+//! # Guarantees
+//! It opens the database that a user already has and reads its values as they are; nothing about it
+//! changes until it is written to (beyond what opening RocksDB itself does: it replays its log and
+//! writes new `MANIFEST`, `OPTIONS` and `LOG` files). Batches are atomic. An acknowledged write survives
+//! a power cut with `sync`, the default, and a crash of the process without. Snapshots see one moment.
+//! Nobody else can write: RocksDB locks the folder.
+//!
+//! What is in memory, in memtables and the block cache, is answered inline, without a future or a
+//! thread. Only what needs the disk goes to a thread of the runtime.
+//!
+//! # Gives up
+//! Expiry of entries (the `expire` layer adds it). A database whose values only another program can
+//! read is refused: one with a merge operator, with a comparator other than the bytewise one, with
+//! user-defined timestamps, or with a time to live.
+//!
+//! # Cancellation
+//! A read that was begun in a thread ends by itself and is dropped. A write takes effect wholly or not
+//! at all. An idle scan occupies no thread and holds nothing back.
+//!
+//! # Errors
+//! Opening: `Config` (settings; a folder of other files; nothing there and `create: false`), `Conflict`
+//! (open elsewhere), `Access`, `Corruption`, `Unsupported` (see above, or written by a newer RocksDB),
+//! `Capacity`. Later: `InvalidInput` (key, limits), `Unsupported` (an expiry; a durability beyond this
+//! machine; no tokio runtime for what needs a thread), `Capacity` when the disk is full: writes fail
+//! and reads go on, `Corruption` of an entry, `Closed`.
+//!
+//! Closing waits for operations that run, ends compactions, and lets go of the folder before it
+//! returns. Snapshots that are still alive then fail with `Closed`.
+//!
+//! # Configuration
+//! `rocksdb: { path: ./data/orders }`; see [`RocksDbConfig`].
+//!
+//! # Example
+//! ```
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let path = folder.path();
+//! # tokio_test::block_on(async {
+//! use tierstack::backends::{RocksDb, RocksDbConfig};
+//! use tierstack::{Read, Store, StoreExt};
+//!
+//! let store = RocksDb::open(RocksDbConfig::new(path)).await?;
+//! store.put("user:1", "Ada").await?;
+//! assert_eq!(store.get(b"user:1").await?, Some("Ada".into()));
+//! store.close().await?;
+//! # Ok::<(), tierstack::Error>(()) }).unwrap();
+//! ```
+
+mod config;
+mod engine;
+mod failure;
+mod open;
+mod reader;
+mod recorded;
+mod scan;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+pub use self::config::{Compaction, Compression, RocksDbConfig};
+use self::engine::{Engine, Moment, Write, offload, spawn};
+use self::failure::{failed, is_incomplete};
+use self::reader::Reader;
+use crate::error::{Error, Operation, Result};
+use crate::layer::BackendConfig;
+use crate::reply::Reply;
+use crate::store::{Pages, Read, Store};
+use crate::types::{Batch, Commit, Op, Profile, Scan, Usage, Value, check_key};
+
+/// A RocksDB database, or one column family of it. See the [module docs](self).
+pub struct RocksDb {
+    reader: Reader<Engine>,
+    /// The snapshots that may be alive, to be taken away when the store is closed.
+    snapshots: Mutex<Vec<Weak<Reader<Moment>>>>,
+    profile: Profile,
+    sync: bool,
+    /// Ends when the last user of the database has let go of it.
+    gone: watch::Receiver<()>,
+}
+
+/// A larger batch is copied in a thread.
+const INLINE_WRITE_BYTES: usize = 64 << 10;
+
+impl RocksDb {
+    /// Opens or makes the database.
+    ///
+    /// # Errors
+    /// See the [module docs](self). A dropped future may leave the database open for a moment.
+    pub async fn open(config: RocksDbConfig) -> Result<Self> {
+        let profile = config.profile()?;
+        let (sender, gone) = watch::channel(());
+        let sync = config.sync;
+        let opening = offload(move || {
+            let db = open::open(&config)?;
+            Engine::over(db, &config.column_family, sender)
+        });
+        let engine = opening.await.map_err(|error| error.with_layer(RocksDbConfig::NAME))?;
+        let snapshots = Mutex::default();
+        Ok(Self { reader: Reader::new(engine), snapshots, profile, sync, gone })
+    }
+
+    /// Refuses what cannot be written as it was asked for.
+    fn check(&self, batch: &Batch) -> Result<()> {
+        let guarantees = &self.profile.guarantees;
+        guarantees.check_durability(batch.requested_durability())?;
+        for op in batch.ops() {
+            check_key(op.key())?;
+            if let Op::Put(key, value) = op {
+                guarantees.limits.check(key.len(), value.bytes.len())?;
+                if value.expires_at.is_some() {
+                    return Err(Error::unsupported(
+                        "RocksDB has no expiry of entries; add the `expire` layer",
+                    )
+                    .with_key(key));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes without waiting, if that is possible. `false`: it is not.
+    fn write_now(&self, batch: &Batch) -> Result<bool> {
+        match self.reader.view()?.write(batch, Write::NoWait) {
+            Ok(()) => Ok(true),
+            Err(error) if is_incomplete(&error) => Ok(false),
+            Err(error) => Err(failed(Operation::Write, error)),
+        }
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl Read for RocksDb {
+    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
+        self.reader.get(key)
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
+        self.reader.get_many(keys)
+    }
+
+    fn scan(&self, scan: Scan) -> Pages<'_> {
+        self.reader.scan(scan)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Store for RocksDb {
+    async fn write(&self, batch: Batch) -> Result<Commit> {
+        self.check(&batch)?;
+        if !self.sync && batch.bytes() <= INLINE_WRITE_BYTES && self.write_now(&batch)? {
+            return Ok(Commit::done());
+        }
+        let how = if self.sync { Write::Sync } else { Write::Wait };
+        self.reader
+            .offload(move |engine| {
+                engine.write(&batch, how).map_err(|error| failed(Operation::Write, error))
+            })
+            .await?;
+        // RocksDB has sequence numbers, but does not say which one a batch got.
+        Ok(Commit::done())
+    }
+
+    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
+        // Taken before the engine is looked up, so that closing finds the snapshot or this finds it closed.
+        let mut snapshots = self.snapshots.lock();
+        let snapshot = Arc::new(Reader::new(Moment::of(self.reader.view()?)));
+        snapshots.retain(|snapshot| snapshot.strong_count() > 0);
+        snapshots.push(Arc::downgrade(&snapshot));
+        Ok(snapshot)
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.reader.offload(|engine| engine.sync(Operation::Flush)).await
+    }
+
+    async fn compact(&self) -> Result<()> {
+        self.reader.offload(Engine::compact).await
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        Ok(self.reader.view()?.usage())
+    }
+
+    async fn close(&self) -> Result<()> {
+        let closing = match self.reader.close() {
+            Some(engine) => {
+                for snapshot in self.snapshots.lock().drain(..) {
+                    snapshot.upgrade().and_then(|snapshot| snapshot.close());
+                }
+                Some(spawn(move || {
+                    let flushed = engine.sync(Operation::Close);
+                    engine.cancel_background_work();
+                    flushed
+                })?)
+            }
+            None => None,
+        };
+        let flushed = match closing {
+            Some(closing) => closing.await,
+            None => Ok(()),
+        };
+        // Nothing is ever sent: it fails when the sender is dropped, along with the database.
+        let _ = self.gone.clone().changed().await;
+        flushed
+    }
+
+    fn profile(&self) -> Profile {
+        self.profile.clone()
+    }
+}
+
+impl fmt::Debug for RocksDb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RocksDb").field("sync", &self.sync).finish_non_exhaustive()
+    }
+}

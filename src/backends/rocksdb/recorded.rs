@@ -1,0 +1,339 @@
+//! What RocksDB recorded about a database in its latest `OPTIONS` file: which comparators and merge
+//! operators its data depends on. Read before the database is opened, as opening changes files.
+//!
+//! The format is RocksDB's own: sections such as `[CFOptions "name"]`, then `key=value` lines, with
+//! `\` before special characters and `#` before a comment.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// The latest `OPTIONS` file of a database.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Recorded {
+    text: String,
+    sections: BTreeMap<Section, Settings>,
+}
+
+type Settings = BTreeMap<String, String>;
+
+/// What a section of the file is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Section {
+    Version,
+    Database,
+    /// A column family.
+    Family(String),
+    /// The block-based table format of a column family.
+    Table(String),
+    Other,
+}
+
+impl Section {
+    fn of(header: &str) -> Self {
+        let (kind, rest) = header.split_once([' ', ']']).unwrap_or((header, ""));
+        let name = || {
+            let (_, rest) = rest.split_once('"')?;
+            rest.rsplit_once('"').map(|(name, _)| unescaped(name))
+        };
+        let section = match kind {
+            "Version" => Some(Self::Version),
+            "DBOptions" => Some(Self::Database),
+            "CFOptions" => name().map(Self::Family),
+            "TableOptions/BlockBasedTable" => name().map(Self::Table),
+            _ => None,
+        };
+        section.unwrap_or(Self::Other)
+    }
+}
+
+/// A line of the file.
+enum Line<'a> {
+    Header(Section),
+    Setting(&'a str, &'a str),
+    Other,
+}
+
+impl<'a> Line<'a> {
+    fn of(line: &'a str) -> Self {
+        let line = uncommented(line).trim();
+        match (line.strip_prefix('['), line.split_once('=')) {
+            (Some(header), _) => Self::Header(Section::of(header)),
+            (None, Some((key, value))) => Self::Setting(key.trim(), value.trim()),
+            (None, None) => Self::Other,
+        }
+    }
+}
+
+impl Recorded {
+    /// Reads the latest file of the folder. `None`: there is none.
+    pub(super) fn latest(folder: &Path) -> Result<Option<Self>> {
+        let unreadable = |error| {
+            Error::io(format!("reading RocksDB's OPTIONS file in {}", folder.display()), error)
+        };
+        let mut latest = None;
+        for entry in fs::read_dir(folder).map_err(unreadable)? {
+            let entry = entry.map_err(unreadable)?;
+            let number = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.strip_prefix("OPTIONS-")?.parse::<u64>().ok());
+            latest = latest.max(number.map(|number| (number, entry.path())));
+        }
+        let Some((_, path)) = latest else { return Ok(None) };
+        let text = fs::read(path).map_err(unreadable)?;
+        Ok(Some(Self::parse(String::from_utf8_lossy(&text).into_owned())))
+    }
+
+    fn parse(text: String) -> Self {
+        let mut sections: BTreeMap<Section, Settings> = BTreeMap::new();
+        let mut section = Section::Other;
+        for line in text.lines() {
+            match Line::of(line) {
+                Line::Header(next) => {
+                    section = next;
+                    sections.entry(section.clone()).or_default();
+                }
+                Line::Setting(key, value) => {
+                    let settings = sections.entry(section.clone()).or_default();
+                    settings.insert(key.to_owned(), unescaped(value));
+                }
+                Line::Other => {}
+            }
+        }
+        Self { text, sections }
+    }
+
+    /// The RocksDB that wrote it.
+    pub(super) fn version(&self) -> &str {
+        self.sections
+            .get(&Section::Version)
+            .and_then(|settings| settings.get("rocksdb_version"))
+            .map_or("of an unknown version", String::as_str)
+    }
+
+    /// The file with other values. A setting that is not in its section is added to it.
+    pub(super) fn with(&self, changes: &[(Section, &str, String)]) -> String {
+        let mut out = String::with_capacity(self.text.len() + 256);
+        let mut section = Section::Other;
+        for line in self.text.lines() {
+            let parsed = Line::of(line);
+            let replaced = matches!(&parsed, Line::Setting(key, _)
+                if changes.iter().any(|(at, changed, _)| *at == section && changed == key));
+            if !replaced {
+                out.push_str(line);
+                out.push('\n');
+            }
+            if let Line::Header(next) = parsed {
+                section = next;
+                for (_, key, value) in changes.iter().filter(|(at, ..)| *at == section) {
+                    out.push_str(&format!("  {key}={value}\n"));
+                }
+            }
+        }
+        out
+    }
+
+    /// The filter policies that RocksDB wrote down in a way that it does not read back: the C interface
+    /// records the kind without the bits for each key, with which loading gives no filter at all.
+    pub(super) fn lost_filters(&self) -> Vec<(Section, &'static str, String)> {
+        let lost = |(section, settings): (&Section, &Settings)| {
+            let policy = match (section, settings.get("filter_policy")?.as_str()) {
+                (Section::Table(_), "bloomfilter" | "rocksdb.BuiltinBloomFilter") => {
+                    "bloomfilter:10:false"
+                }
+                (Section::Table(_), "ribbonfilter") => "ribbonfilter:10",
+                _ => return None,
+            };
+            Some((section.clone(), "filter_policy", policy.to_owned()))
+        };
+        self.sections.iter().filter_map(lost).collect()
+    }
+}
+
+const BYTEWISE: &str = "leveldb.BytewiseComparator";
+const REVERSE: &str = "rocksdb.ReverseBytewiseComparator";
+
+impl Recorded {
+    /// The name of a setting's value: `{id=UInt64AddOperator;}` is one way in which RocksDB writes it.
+    fn named<'a>(settings: &'a Settings, key: &str) -> Option<&'a str> {
+        let value = settings.get(key)?.trim();
+        let value = value
+            .strip_prefix('{')
+            .and_then(|fields| {
+                fields.split([';', '}']).find_map(|field| field.trim().strip_prefix("id="))
+            })
+            .unwrap_or(value);
+        (!matches!(value, "nullptr" | "")).then_some(value)
+    }
+
+    /// Why a column family cannot be opened without the program that wrote it. `None`: it can.
+    ///
+    /// The others are opened along with the one that is `used`, so all are to be checked.
+    pub(super) fn objection(&self, family: &str, used: bool) -> Option<String> {
+        let Some(settings) = self.sections.get(&Section::Family(family.to_owned())) else {
+            return Some(
+                "is not in the OPTIONS file, so it cannot be told how its values are to be read"
+                    .into(),
+            );
+        };
+        let named = |key| Self::named(settings, key);
+        if let Some(operator) = named("merge_operator") {
+            return Some(format!(
+                "has the merge operator '{operator}', without which its values cannot be read"
+            ));
+        }
+        match named("comparator").unwrap_or(BYTEWISE) {
+            BYTEWISE => {}
+            REVERSE if !used => {}
+            timestamps if timestamps.ends_with(".u64ts") => {
+                return Some(format!(
+                    "has user-defined timestamps in its keys (comparator '{timestamps}')"
+                ));
+            }
+            other => {
+                return Some(format!(
+                    "has the comparator '{other}', but only the bytewise order of keys is known here"
+                ));
+            }
+        }
+        if named("compaction_filter_factory") == Some("TtlCompactionFilterFactory") {
+            return Some(
+                "was written with a time to live, so each value ends in a timestamp".into(),
+            );
+        }
+        if !used {
+            return None;
+        }
+        match named("table_factory").unwrap_or("BlockBasedTable") {
+            "BlockBasedTable" => {}
+            other => {
+                return Some(format!(
+                    "has the table format '{other}', which offers no ordered scans"
+                ));
+            }
+        }
+        (named("inplace_update_support") == Some("true"))
+            .then(|| "updates values in place, which breaks snapshots".into())
+    }
+}
+
+/// The line without its comment, which begins at a `#` that no `\` escapes.
+fn uncommented(line: &str) -> &str {
+    let mut escaped = false;
+    for (at, c) in line.char_indices() {
+        match c {
+            '#' if !escaped => return line.get(..at).unwrap_or(line),
+            '\\' => escaped = !escaped,
+            _ => escaped = false,
+        }
+    }
+    line
+}
+
+fn unescaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        out.push(match c {
+            '\\' => match chars.next() {
+                Some('n') => '\n',
+                Some('r') => '\r',
+                Some(other) => other,
+                None => '\\',
+            },
+            c => c,
+        });
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = r#"
+# This is a RocksDB option file.
+[Version]
+  rocksdb_version=11.8.1
+  options_file_version=1.1
+[DBOptions]
+  merge_operator=not a column family
+[CFOptions "default"]
+  merge_operator=nullptr
+  comparator=leveldb.BytewiseComparator
+  table_factory=BlockBasedTable
+[TableOptions/BlockBasedTable "default"]
+  comparator=nonsense
+[CFOptions "odd\#\"name"]  # a comment
+  merge_operator={id=UInt64AddOperator;}
+"#;
+
+    #[test]
+    fn sections_are_told_apart_and_names_unescaped() {
+        let recorded = Recorded::parse(FILE.to_owned());
+        assert_eq!(recorded.version(), "11.8.1");
+        assert_eq!(recorded.objection("default", true), None);
+        let why = recorded.objection("odd#\"name", false).unwrap();
+        assert!(why.contains("'UInt64AddOperator'"), "{why}");
+        assert!(recorded.objection("missing", false).unwrap().contains("not in the OPTIONS file"));
+    }
+
+    #[test]
+    fn each_objection_names_what_it_is_about() {
+        for (line, used, word) in [
+            ("comparator=mine", true, Some("'mine'")),
+            ("comparator=mine", false, Some("'mine'")),
+            ("comparator=rocksdb.ReverseBytewiseComparator", true, Some("Reverse")),
+            ("comparator=rocksdb.ReverseBytewiseComparator", false, None),
+            ("comparator=leveldb.BytewiseComparator.u64ts", true, Some("timestamps")),
+            ("merge_operator=append", false, Some("'append'")),
+            (
+                "merge_operator={delimiter=,;id=StringAppendOperator;}",
+                false,
+                Some("'StringAppendOperator'"),
+            ),
+            ("compaction_filter_factory=TtlCompactionFilterFactory", true, Some("time to live")),
+            ("table_factory=PlainTable", true, Some("'PlainTable'")),
+            ("table_factory=PlainTable", false, None),
+            ("inplace_update_support=true", true, Some("in place")),
+        ] {
+            let recorded = Recorded::parse(format!("[CFOptions \"x\"]\n{line}\n"));
+            let why = recorded.objection("x", used);
+            match word {
+                Some(word) => assert!(why.as_ref().unwrap().contains(word), "{line}: {why:?}"),
+                None => assert_eq!(why, None, "{line}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_change_replaces_or_adds_one_setting_of_one_section() {
+        let recorded = Recorded::parse(FILE.to_owned());
+        let default = || Section::Family("default".into());
+        let changed = recorded.with(&[
+            (default(), "comparator", "new".into()),
+            (default(), "added", "1".into()),
+            (Section::Database, "max_background_jobs", "3".into()),
+        ]);
+        let after = Recorded::parse(changed);
+        let mut expected = recorded.sections;
+        expected.get_mut(&default()).unwrap().insert("comparator".into(), "new".into());
+        expected.get_mut(&default()).unwrap().insert("added".into(), "1".into());
+        expected
+            .get_mut(&Section::Database)
+            .unwrap()
+            .insert("max_background_jobs".into(), "3".into());
+        assert_eq!(after.sections, expected);
+    }
+
+    #[test]
+    fn garbage_gives_no_panic() {
+        for text in ["", "[", "[CFOptions", "[CFOptions \"", "=\n\\", "[CFOptions \"a\\", "[] =\""]
+        {
+            assert!(Recorded::parse(text.into()).objection("a", true).is_some(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Where a repository is kept: a folder, or a bucket and a path in it.
+
+use std::fmt;
+use std::path::{Path as FilePath, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use object_store::ObjectStore;
+use object_store::local::LocalFileSystem;
+
+use crate::error::{Error, Result};
+
+/// Where a repository is kept.
+///
+/// A plain path or `file://` is a folder; `s3://bucket/path`, `gs://bucket/path` and
+/// `az://container/path` are object storage and need the feature `cloud`. Credentials, region and
+/// endpoint come from the environment: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`,
+/// `AWS_ENDPOINT` (with `AWS_ALLOW_HTTP=true` for a server without TLS),
+/// `GOOGLE_SERVICE_ACCOUNT`, `AZURE_STORAGE_ACCOUNT_NAME`, `AZURE_STORAGE_ACCOUNT_KEY`, and the
+/// others that `object_store` reads.
+///
+/// ```
+/// use tierstack::backup::Location;
+///
+/// assert_eq!("./backups".parse(), Ok(Location::Folder("./backups".into())));
+/// assert_eq!("file:///var/backups".parse(), Ok(Location::Folder("/var/backups".into())));
+/// assert!(matches!("s3://acme/orders".parse(), Ok(Location::Bucket { .. })));
+/// assert!("ftp://acme/orders".parse::<Location>().is_err());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// A folder of the file system.
+    Folder(PathBuf),
+    /// Object storage.
+    Bucket {
+        /// `s3`, `gs` or `az`.
+        scheme: &'static str,
+        /// The bucket or container.
+        bucket: String,
+        /// The path within it. May be empty.
+        path: String,
+    },
+}
+
+impl FromStr for Location {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return match text.trim() {
+                "" => Err("the place of the backups is empty; write a folder or a URL".to_owned()),
+                path => Ok(Self::Folder(path.into())),
+            };
+        };
+        let scheme = match scheme {
+            "file" if rest.starts_with('/') => return Ok(Self::Folder(rest.into())),
+            "file" => return Err(format!("'{text}' needs an absolute path: file:///path")),
+            "s3" => "s3",
+            "gs" => "gs",
+            "az" => "az",
+            _ => {
+                return Err(format!(
+                    "'{scheme}://' is not known; write a folder, file:///path, s3://bucket/path, \
+                     gs://bucket/path or az://container/path"
+                ));
+            }
+        };
+        let (bucket, path) = rest.split_once('/').unwrap_or((rest, ""));
+        if bucket.is_empty() {
+            return Err(format!("'{text}' names no bucket; write {scheme}://bucket/path"));
+        }
+        Ok(Self::Bucket { scheme, bucket: bucket.into(), path: path.trim_matches('/').into() })
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(path) => path.display().fmt(f),
+            Self::Bucket { scheme, bucket, path } => write!(f, "{scheme}://{bucket}/{path}"),
+        }
+    }
+}
+
+impl Location {
+    /// The same place, with a relative folder taken from `folder`.
+    #[must_use]
+    pub fn within(self, folder: &FilePath) -> Self {
+        match self {
+            Self::Folder(path) => Self::Folder(folder.join(path)),
+            bucket @ Self::Bucket { .. } => bucket,
+        }
+    }
+
+    /// Checks what can be checked without asking anybody.
+    ///
+    /// # Errors
+    /// `Config` if the place needs a feature that was not compiled in.
+    pub fn check(&self) -> Result<()> {
+        match self {
+            Self::Bucket { scheme, .. } if !cfg!(feature = "cloud") => Err(Error::config(format!(
+                "backups to {scheme}:// need the feature 'cloud'; build with --features cloud, or \
+                 use a folder"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The object store at this place. `create` makes a folder that is not there. Sends no request.
+    ///
+    /// # Errors
+    /// `Config` if settings are missing or wrong, `InvalidInput` if the folder is not there.
+    pub(super) fn objects(&self, create: bool) -> Result<Arc<dyn ObjectStore>> {
+        self.check()?;
+        match self {
+            Self::Folder(path) => open_folder(path, create),
+            Self::Bucket { scheme, bucket, path } => cloud::open(scheme, bucket, path),
+        }
+    }
+}
+
+fn open_folder(path: &FilePath, create: bool) -> Result<Arc<dyn ObjectStore>> {
+    let context = |what: &str| format!("the folder {} {what}", path.display());
+    if create {
+        std::fs::create_dir_all(path)
+            .map_err(|error| Error::io(context("cannot be created"), error))?;
+    }
+    std::fs::read_dir(path).map_err(|error| Error::io(context("cannot be read"), error))?;
+    let folder = LocalFileSystem::new_with_prefix(path)
+        .map_err(|error| Error::config(context("cannot hold a repository")).with_source(error))?;
+    // Off by default in `object_store`; without it an acknowledged backup may not survive a power cut.
+    Ok(Arc::new(folder.with_fsync(true)))
+}
+
+#[cfg(not(feature = "cloud"))]
+mod cloud {
+    use super::{Arc, Error, ObjectStore, Result};
+
+    pub(super) fn open(scheme: &str, _: &str, _: &str) -> Result<Arc<dyn ObjectStore>> {
+        Err(Error::config(format!("{scheme}:// needs the feature 'cloud'")))
+    }
+}
+
+#[cfg(feature = "cloud")]
+mod cloud {
+    use object_store::ClientConfigKey;
+    use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+    use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+    use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+    use object_store::path::Path;
+    use object_store::prefix::PrefixStore;
+
+    use super::{Arc, Error, ObjectStore, Result};
+
+    /// A pack of 16 MiB must get through a slow line; `object_store` allows 30 seconds otherwise.
+    const TIMEOUT: &str = "10m";
+
+    pub(super) fn open(scheme: &str, bucket: &str, path: &str) -> Result<Arc<dyn ObjectStore>> {
+        let wrong = |error: object_store::Error| {
+            Error::config(format!("{scheme}://{bucket} cannot be opened; check the environment"))
+                .with_source(error)
+        };
+        let timeout = ClientConfigKey::Timeout;
+        let store: Arc<dyn ObjectStore> = match scheme {
+            "s3" => Arc::new(
+                AmazonS3Builder::from_env()
+                    .with_config(AmazonS3ConfigKey::Client(timeout), TIMEOUT)
+                    .with_bucket_name(bucket)
+                    .build()
+                    .map_err(wrong)?,
+            ),
+            "gs" => Arc::new(
+                GoogleCloudStorageBuilder::from_env()
+                    .with_config(GoogleConfigKey::Client(timeout), TIMEOUT)
+                    .with_bucket_name(bucket)
+                    .build()
+                    .map_err(wrong)?,
+            ),
+            _ => Arc::new(
+                MicrosoftAzureBuilder::from_env()
+                    .with_config(AzureConfigKey::Client(timeout), TIMEOUT)
+                    .with_container_name(bucket)
+                    .build()
+                    .map_err(wrong)?,
+            ),
+        };
+        let path = Path::parse(path).map_err(|error| {
+            Error::config(format!("'{path}' cannot be a path in a bucket")).with_source(error)
+        })?;
+        Ok(Arc::new(PrefixStore::new(store, path)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_place_says_what_is_allowed() {
+        for (text, word) in
+            [("", "empty"), ("s3://", "bucket"), ("http://x/y", "s3://"), ("file://x", "absolute")]
+        {
+            let error = text.parse::<Location>().unwrap_err();
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_relative_folder_is_taken_from_the_config_file_and_a_bucket_is_not() {
+        let folder: Location = "backups".parse().unwrap();
+        assert_eq!(folder.within("/etc/app".as_ref()).to_string(), "/etc/app/backups");
+        let bucket: Location = "s3://acme/a/b/".parse().unwrap();
+        assert_eq!(bucket.within("/etc/app".as_ref()).to_string(), "s3://acme/a/b");
+    }
+
+    #[cfg(not(feature = "cloud"))]
+    #[test]
+    fn a_bucket_without_its_feature_names_the_feature() {
+        let bucket: Location = "s3://acme/a".parse().unwrap();
+        let error = bucket.check().unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::Config);
+        assert!(error.to_string().contains("'cloud'"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_created_only_when_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Location::Folder(folder.path().join("a/b"));
+        assert!(place.objects(false).is_err());
+        place.objects(true).unwrap();
+        place.objects(false).unwrap();
+    }
+}

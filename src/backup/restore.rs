@@ -1,0 +1,355 @@
+//! Restoring: a base into an empty store of any kind, and the proof that it arrived.
+//!
+//! No backend can take all of a base in one atomic batch, so a restore that is cut off leaves part of
+//! it. To keep that from passing for the whole, the first thing that is written is a mark under a
+//! reserved key, and the last thing is that it is removed. Whoever opens a store asks
+//! [`unfinished_restore`]; [`run`](super::run) refuses such a store, and so does `restore`, unless it is
+//! told to go on with the same base.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use serde::{Deserialize, Serialize};
+
+use super::digest::Digest;
+use super::format::{BaseInfo, Hash};
+use super::manifest::Manifest;
+use super::plan::Plan;
+use super::read::{Entries, chunks};
+use super::repository::Repository;
+use super::{OnProgress, Progress, RESERVED_PREFIX};
+use crate::clock::Timestamp;
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::ext::{ReadExt, StoreExt};
+use crate::store::{Read, Store};
+use crate::types::{Batch, Entry, Guarantees, Op, Scan};
+
+const MARK: &[u8] = b"\0tierstack/restore";
+
+/// A batch is written when it has this many operations or bytes.
+const BATCH_OPS: usize = 1000;
+const BATCH_BYTES: usize = 4 << 20;
+
+/// How to restore. The default: everything, with proof.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restore {
+    /// Only entries whose keys begin with this.
+    pub prefix: Bytes,
+    /// Go on in a target that holds an unfinished restore of the same base and prefix. Everything is
+    /// written again.
+    pub resume: bool,
+    /// Do not read the target back.
+    pub skip_proof: bool,
+}
+
+/// What was restored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Restored {
+    /// The base.
+    pub base: BaseInfo,
+    /// The moment that was reached.
+    pub reached: Timestamp,
+    /// The sequence that was reached, where the store had sequences.
+    pub reached_seq: Option<u64>,
+    /// Entries written.
+    pub entries: u64,
+    /// Bytes of their keys and values.
+    pub bytes: u64,
+    /// Entries left out, because their expiry has passed since.
+    pub expired: u64,
+    /// Whether the target was read back and compared.
+    pub proven: bool,
+}
+
+/// What an unfinished restore leaves in the target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnfinishedRestore {
+    /// The identifier of the repository.
+    pub repository: String,
+    /// The base that was being restored.
+    pub base: String,
+    /// The prefix that was asked for.
+    pub prefix: Vec<u8>,
+    /// When it began.
+    pub started: Timestamp,
+}
+
+/// Whether the store holds part of a restore that was cut off. Whoever opens a store should ask, and
+/// refuse to work on it.
+///
+/// # Errors
+/// As [`Read::get`]; `Corruption` if the mark cannot be read.
+pub async fn unfinished_restore<R: Read + ?Sized>(store: &R) -> Result<Option<UnfinishedRestore>> {
+    let Some(mark) = store.get(MARK).await? else { return Ok(None) };
+    serde_json::from_slice(&mark.bytes).map(Some).map_err(|error| {
+        Error::corruption("the mark of an unfinished restore cannot be read").with_source(error)
+    })
+}
+
+/// Restores the base of a plan into an empty store.
+///
+/// A dropped future, and an error after the first write, leave part of the base in the target with a
+/// mark that says so; call it again with [`resume`](Restore::resume), or empty the target.
+///
+/// # Errors
+/// `Conflict` if the target is not empty or marked; `Unsupported` if it lacks what the base needs
+/// (writes, ordered scans, expiry: then nothing was written); `InvalidInput` if an entry is over its
+/// limits (nothing was written); `Corruption` if the base is damaged, or the proof fails;
+/// `Unavailable`, `Access`, `Capacity`.
+pub async fn restore(
+    repository: &Repository,
+    plan: &Plan,
+    target: &dyn Store,
+    options: &Restore,
+    on_progress: OnProgress<'_>,
+) -> Result<Restored> {
+    let operation = |error: Error| error.with_operation(Operation::Backup);
+    let guarantees = target.profile().guarantees;
+    check_fits(&plan.base, &guarantees).map_err(operation)?;
+    let mark = UnfinishedRestore {
+        repository: repository.id().to_owned(),
+        base: plan.base.id.clone(),
+        prefix: options.prefix.to_vec(),
+        started: repository.clock.now(),
+    };
+    check_target(target, &mark, options.resume).await.map_err(operation)?;
+    let manifest = Arc::new(find(repository, &plan.base).await.map_err(operation)?);
+
+    let bytes = serde_json::to_vec(&mark)
+        .map_err(|error| Error::internal("the mark cannot be written").with_source(error))?;
+    target.put(MARK, bytes).await.map_err(operation)?.durable().await?;
+    target.flush().await?;
+
+    let filled = fill(repository, &manifest, target, options, on_progress).await;
+    filled.map_err(|error| {
+        operation(
+            error.with_context("the restore has not finished, and the target holds part of it"),
+        )
+    })
+}
+
+fn check_fits(base: &BaseInfo, target: &Guarantees) -> Result<()> {
+    if !target.writable || !target.ordered_scans {
+        let lacks = if target.writable { "ordered scans" } else { "writes" };
+        return Err(Error::unsupported(format!(
+            "the target has no {lacks}, which a restore needs"
+        )));
+    }
+    if base.expiring > 0 && !target.expiry {
+        return Err(Error::unsupported(format!(
+            "{} entries of this base have an expiry, which the target cannot keep; put an 'expire' \
+             layer over it",
+            base.expiring
+        )));
+    }
+    let longest = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    target.limits.check(longest(base.longest_key), longest(base.longest_value))
+}
+
+async fn check_target(target: &dyn Store, mine: &UnfinishedRestore, resume: bool) -> Result<()> {
+    let conflict = |text: String| Err(Error::new(ErrorKind::Conflict, text));
+    match unfinished_restore(target).await? {
+        Some(found) if !resume => conflict(format!(
+            "the target holds part of base {}, from a restore that did not finish; resume it, or \
+             empty the target",
+            found.base
+        )),
+        Some(found)
+            if (&found.repository, &found.base, &found.prefix)
+                != (&mine.repository, &mine.base, &mine.prefix) =>
+        {
+            conflict(format!(
+                "the target holds part of another restore (base {}); resume that one, or empty the \
+                 target",
+                found.base
+            ))
+        }
+        Some(_) => Ok(()),
+        None if target.collect(Scan::all().limit(1)).await?.is_empty() => Ok(()),
+        None => conflict("the target is not empty; restore into an empty store".to_owned()),
+    }
+}
+
+async fn find(repository: &Repository, base: &BaseInfo) -> Result<Manifest> {
+    let state = repository.state().await?;
+    let entry = state.bases.iter().find(|entry| entry.base == *base);
+    let entry = entry.ok_or_else(|| {
+        Error::invalid(format!("base {} is not in this repository any more", base.id))
+    })?;
+    repository.manifest(entry).await
+}
+
+async fn fill(
+    repository: &Repository,
+    manifest: &Arc<Manifest>,
+    target: &dyn Store,
+    options: &Restore,
+    on_progress: OnProgress<'_>,
+) -> Result<Restored> {
+    let base = &manifest.base;
+    let whole = options.prefix.is_empty();
+    let mut writer = BatchWriter::new(target);
+    let mut source = Digest::new(&repository.doc.key);
+    let mut witness = Witness::new(&repository.doc.key);
+    let mut restored = Restored {
+        base: base.clone(),
+        reached: base.time,
+        reached_seq: base.last_seq,
+        entries: 0,
+        bytes: 0,
+        expired: 0,
+        proven: false,
+    };
+    let mut progress =
+        Progress { total_entries: whole.then_some(base.entries), ..Progress::default() };
+
+    let part = chunks_with(manifest, &options.prefix);
+    let mut entries = Entries::new(chunks(repository, manifest, part), manifest);
+    while let Some(entry) = entries.next().await? {
+        if whole {
+            source.add(&entry);
+        }
+        progress.entries += 1;
+        progress.bytes += (entry.key.len() + entry.value.bytes.len()) as u64;
+        if entry.value.expires_at.is_some_and(|at| at <= repository.clock.now()) {
+            restored.expired += 1;
+        } else if entry.key.starts_with(&options.prefix) {
+            restored.entries += 1;
+            restored.bytes += (entry.key.len() + entry.value.bytes.len()) as u64;
+            witness.add(&entry);
+            if writer.add(entry).await? {
+                on_progress(progress);
+            }
+        }
+    }
+    if whole
+        && (progress.entries, progress.bytes, source.finish())
+            != (base.entries, base.bytes, base.digest)
+    {
+        return Err(Error::corruption("the entries are not those that the base was taken of"));
+    }
+    writer.finish().await?;
+    on_progress(progress);
+    if !options.skip_proof {
+        prove(repository, target, &witness).await?;
+        restored.proven = true;
+    }
+    target.delete(MARK).await?.durable().await?;
+    target.flush().await?;
+    Ok(restored)
+}
+
+/// The chunks that can hold keys with a prefix.
+fn chunks_with(manifest: &Manifest, prefix: &[u8]) -> Range<usize> {
+    let runs = || {
+        let of = |(at, chunk): (usize, &'_ super::manifest::Chunk)| {
+            chunk.run.as_ref().map(|run| (at, run.first_key.clone()))
+        };
+        manifest.chunks.iter().enumerate().filter_map(of)
+    };
+    // The last run that begins at or before the prefix may reach into it.
+    let start = runs().take_while(|(_, first)| first.as_ref() <= prefix).last();
+    let end = runs().find(|(_, first)| first.as_ref() > prefix && !first.starts_with(prefix));
+    let end = end.map_or(manifest.chunks.len(), |(at, _)| at);
+    start.map_or(0, |(at, _)| at)..end
+}
+
+/// Writes entries in batches that the target takes.
+struct BatchWriter<'a> {
+    target: &'a dyn Store,
+    batch: Batch,
+    bytes: usize,
+    most: usize,
+}
+
+impl<'a> BatchWriter<'a> {
+    fn new(target: &'a dyn Store) -> Self {
+        let guarantees = target.profile().guarantees;
+        // A store without atomic batches refuses more than one operation.
+        let most = if guarantees.atomic_batches { BATCH_OPS } else { 1 };
+        let most = guarantees.limits.batch_ops.map_or(most, |limit| most.min(limit)).max(1);
+        Self { target, batch: Batch::new(), bytes: 0, most }
+    }
+
+    /// Whether something was written.
+    async fn add(&mut self, entry: Entry) -> Result<bool> {
+        self.bytes += entry.key.len() + entry.value.bytes.len();
+        self.batch.push(Op::Put(entry.key, entry.value));
+        let full = self.batch.len() >= self.most || self.bytes >= BATCH_BYTES;
+        if full {
+            self.write().await?;
+        }
+        Ok(full)
+    }
+
+    async fn write(&mut self) -> Result<()> {
+        self.bytes = 0;
+        let batch = std::mem::take(&mut self.batch);
+        // Durable once all of it is: `finish` flushes.
+        self.target.write(batch).await.map(|_| ())
+    }
+
+    async fn finish(mut self) -> Result<()> {
+        if !self.batch.is_empty() {
+            self.write().await?;
+        }
+        self.target.flush().await
+    }
+}
+
+/// What the target must hold. Entries with an expiry are kept apart: some may expire before they are
+/// read back.
+struct Witness {
+    lasting: Digest,
+    expiring: Digest,
+    count: (u64, u64),
+    first_expiry: Option<Timestamp>,
+}
+
+impl Witness {
+    fn new(key: &Hash) -> Self {
+        let digest = Digest::new(key);
+        Self { lasting: digest.clone(), expiring: digest, count: (0, 0), first_expiry: None }
+    }
+
+    fn add(&mut self, entry: &Entry) {
+        match entry.value.expires_at {
+            None => {
+                self.lasting.add(entry);
+                self.count.0 += 1;
+            }
+            Some(at) => {
+                self.expiring.add(entry);
+                self.count.1 += 1;
+                self.first_expiry = Some(self.first_expiry.map_or(at, |first| first.min(at)));
+            }
+        }
+    }
+}
+
+async fn prove(repository: &Repository, target: &dyn Store, expected: &Witness) -> Result<()> {
+    let mut found = Witness::new(&repository.doc.key);
+    let mut pages = target.scan(Scan::all());
+    while let Some(page) = pages.try_next().await? {
+        let own = |entry: &&Entry| !entry.key.starts_with(RESERVED_PREFIX);
+        page.entries.iter().filter(own).for_each(|entry| found.add(entry));
+    }
+    let lasting =
+        found.count.0 == expected.count.0 && found.lasting.finish() == expected.lasting.finish();
+    let now = repository.clock.now();
+    let some_expired = expected.first_expiry.is_some_and(|at| at <= now);
+    let expiring = found.expiring.finish() == expected.expiring.finish()
+        || (some_expired && found.count.1 < expected.count.1);
+    if lasting && expiring {
+        return Ok(());
+    }
+    Err(Error::corruption(format!(
+        "the target was read back and differs from the base: {} entries of {} are there, or their \
+         content is another",
+        found.count.0 + found.count.1,
+        expected.count.0 + expected.count.1
+    )))
+}

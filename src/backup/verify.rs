@@ -1,0 +1,295 @@
+//! Verifying a repository: structure, or every byte.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use object_store::path::Path;
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use super::digest::Digest;
+use super::format::{Hash, HeadBase, head_path, manifest_path, pack_path};
+use super::manifest::Manifest;
+use super::objects::missing;
+use super::read::{Entries, chunks};
+use super::repository::{Repository, State};
+use super::{OnProgress, Progress};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Packs that are looked at at a time.
+const PACKS: usize = 4;
+
+/// Packs with their sizes, and the place of the first base that needs each.
+type Packs = BTreeMap<Hash, (u64, usize)>;
+
+/// How closely to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// The newest head, every manifest, and that every pack is there and has its size.
+    Structure,
+    /// Also every byte of every pack, and the entries of every base as a restore reads them: order,
+    /// number, digest. The time and traffic are those of restoring every base.
+    All,
+}
+
+/// One thing that is not as it must be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The object that is damaged or missing.
+    pub object: String,
+    /// A base that needs it.
+    pub base: Option<String>,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Bases looked at.
+    pub bases: u64,
+    /// Packs looked at.
+    pub packs: u64,
+    /// Entries read.
+    pub entries: u64,
+    /// Bytes of packs read.
+    pub bytes: u64,
+    /// Everything that is wrong. Empty: every base can be restored.
+    pub findings: Vec<Finding>,
+    /// Objects that no base needs: of bases that were not finished. They do no harm. Not counted when
+    /// a manifest is damaged.
+    pub orphans: u64,
+    /// Bytes of those objects.
+    pub orphan_bytes: u64,
+}
+
+impl Report {
+    /// Whether every base can be restored, as far as was looked.
+    #[must_use]
+    pub fn is_intact(&self) -> bool {
+        self.findings.is_empty()
+    }
+
+    fn add(&mut self, object: &Path, base: Option<&str>, error: &Error) {
+        self.findings.push(Finding {
+            object: object.to_string(),
+            base: base.map(str::to_owned),
+            what: error.message().to_owned(),
+        });
+    }
+}
+
+/// Damage becomes a finding; what keeps from looking (no access, no network) ends the verification.
+fn damage<T>(result: Result<T>) -> Result<Result<T>> {
+    match result {
+        Err(error) if !matches!(error.kind(), ErrorKind::Corruption | ErrorKind::Unsupported) => {
+            Err(error)
+        }
+        other => Ok(other),
+    }
+}
+
+impl Repository {
+    /// Checks the repository, and reports all that is wrong with it. Changes nothing.
+    ///
+    /// # Errors
+    /// What keeps from looking: `Unavailable`, `Access`. Damage is in the report.
+    pub async fn verify(&self, level: Level, on_progress: OnProgress<'_>) -> Result<Report> {
+        let mut report = Report::default();
+        let state = self.newest_readable(&mut report).await?;
+        self.check_heads(&mut report).await?;
+        let (bases, packs) = self.check_manifests(&state, &mut report).await?;
+        self.check_packs(level, &state, &packs, &mut report).await?;
+        if level == Level::All {
+            let total = bases.iter().map(|entry| entry.base.entries).sum();
+            let mut progress = Progress { total_entries: Some(total), ..Progress::default() };
+            for entry in &bases {
+                // Read once more: the manifests of all bases at a time would need too much memory.
+                let manifest = Arc::new(self.manifest(entry).await?);
+                self.check_entries(&manifest, &mut progress, on_progress, &mut report).await?;
+            }
+            report.entries = progress.entries;
+        }
+        if bases.len() == state.bases.len() {
+            self.count_orphans(&state, &packs, &mut report).await?;
+        }
+        Ok(report)
+    }
+
+    /// The newest head that can be read; those above it are reported.
+    async fn newest_readable(&self, report: &mut Report) -> Result<State> {
+        let mut number = self.last_head().await?;
+        loop {
+            match damage(self.state_at(number).await)? {
+                Ok(state) => return Ok(state),
+                Err(error) => report.add(&head_path(number), None, &error),
+            }
+            number -= 1;
+        }
+    }
+
+    /// Heads are found by number, so one that is missing hides those behind it.
+    async fn check_heads(&self, report: &mut Report) -> Result<()> {
+        // Listed first: a head that is committed meanwhile is not missed.
+        let listed = self.objects.list("head").await?;
+        let last = head_path(self.last_head().await?);
+        for object in listed {
+            if object.location > last {
+                let error = Error::corruption("a head before it is missing, so it is not found");
+                report.add(&object.location, None, &error);
+            }
+        }
+        Ok(())
+    }
+
+    /// The bases whose manifests are whole, and the packs that they need.
+    async fn check_manifests<'a>(
+        &self,
+        state: &'a State,
+        report: &mut Report,
+    ) -> Result<(Vec<&'a HeadBase>, Packs)> {
+        let (mut bases, mut packs) = (Vec::new(), Packs::new());
+        for (at, entry) in state.bases.iter().enumerate() {
+            report.bases += 1;
+            match damage(self.manifest(entry).await)? {
+                Ok(manifest) => {
+                    for pack in manifest.packs {
+                        packs.entry(pack.id).or_insert((pack.bytes, at));
+                    }
+                    bases.push(entry);
+                }
+                Err(error) => {
+                    report.add(&manifest_path(&entry.base), Some(&entry.base.id), &error);
+                }
+            }
+        }
+        report.packs = packs.len() as u64;
+        Ok((bases, packs))
+    }
+
+    async fn check_packs(
+        &self,
+        level: Level,
+        state: &State,
+        packs: &Packs,
+        report: &mut Report,
+    ) -> Result<()> {
+        let packs: Vec<_> = packs.iter().map(|(id, (bytes, at))| (*id, *bytes, *at)).collect();
+        let mut checked = futures_util::stream::iter(packs)
+            .map(|(id, bytes, at)| async move {
+                let result = match level {
+                    Level::Structure => self.check_size(&id, bytes).await,
+                    Level::All => self.check_bytes(&id, bytes).await,
+                };
+                (id, bytes, at, result)
+            })
+            .buffer_unordered(PACKS);
+        while let Some((id, bytes, at, result)) = checked.next().await {
+            match damage(result)? {
+                Ok(()) if level == Level::All => report.bytes += bytes,
+                Ok(()) => {}
+                Err(error) => {
+                    let base = state.bases.get(at).map(|entry| entry.base.id.as_str());
+                    report.add(&pack_path(&id), base, &error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn check_size(&self, id: &Hash, bytes: u64) -> Result<()> {
+        let path = pack_path(id);
+        match self.objects.size(&path).await? {
+            Some(size) if size == bytes => Ok(()),
+            Some(size) => Err(Error::corruption(format!("it has {size} bytes instead of {bytes}"))),
+            None => Err(missing(&path)),
+        }
+    }
+
+    async fn check_bytes(&self, id: &Hash, bytes: u64) -> Result<()> {
+        self.check_size(id, bytes).await?;
+        let path = pack_path(id);
+        let pack = self.objects.get(&path).await?.ok_or_else(|| missing(&path))?;
+        if Hash::keyed(&self.doc.key, &pack) == *id {
+            Ok(())
+        } else {
+            Err(Error::corruption("its content is not what its name says: it is damaged"))
+        }
+    }
+
+    /// Reads a base as a restore does, and goes on behind what is damaged.
+    async fn check_entries(
+        &self,
+        manifest: &Arc<Manifest>,
+        progress: &mut Progress,
+        on_progress: OnProgress<'_>,
+        report: &mut Report,
+    ) -> Result<()> {
+        let base = &manifest.base;
+        let failed: Mutex<Vec<(usize, Error)>> = Mutex::default();
+        let mut all = chunks(self, manifest, 0..manifest.chunks.len()).inspect(|(at, chunk)| {
+            if let Err(error) = chunk {
+                failed.lock().push((*at, error.clone()));
+            }
+        });
+        let before = *progress;
+        let mut digest = Digest::new(&self.doc.key);
+        let mut entries = Entries::new(&mut all, manifest);
+        let read = loop {
+            match entries.next().await {
+                Ok(Some(entry)) => {
+                    progress.entries += 1;
+                    progress.bytes += (entry.key.len() + entry.value.bytes.len()) as u64;
+                    digest.add(&entry);
+                    if progress.entries.is_multiple_of(4096) {
+                        on_progress(*progress);
+                    }
+                }
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        drop(entries);
+        while all.next().await.is_some() {}
+        drop(all);
+        on_progress(*progress);
+
+        let failed = failed.into_inner();
+        for (at, error) in &failed {
+            let error = damage(Err::<(), _>(error.clone()))?.err();
+            let pack = manifest.chunks.get(*at).map(|chunk| chunk.pack as usize);
+            let pack = pack.and_then(|pack| manifest.packs.get(pack));
+            if let (Some(error), Some(pack)) = (error, pack) {
+                report.add(&pack_path(&pack.id), Some(&base.id), &error);
+            }
+        }
+        let path = manifest_path(base);
+        match damage(read)? {
+            Err(error) if failed.is_empty() => report.add(&path, Some(&base.id), &error),
+            Err(_) => {}
+            Ok(()) => {
+                let seen = (progress.entries - before.entries, progress.bytes - before.bytes);
+                if (seen, digest.finish()) != ((base.entries, base.bytes), base.digest) {
+                    let error = Error::corruption("its entries are not those it was taken of");
+                    report.add(&path, Some(&base.id), &error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn count_orphans(&self, state: &State, packs: &Packs, report: &mut Report) -> Result<()> {
+        let bases = state.bases.iter().map(|entry| manifest_path(&entry.base));
+        let needed: BTreeSet<Path> = bases.chain(packs.keys().map(pack_path)).collect();
+        for folder in ["base", "data"] {
+            for object in self.objects.list(folder).await? {
+                if !needed.contains(&object.location) {
+                    report.orphans += 1;
+                    report.orphan_bytes += object.size;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,337 @@
+//! The command line as types: help, completions and parsing come from here.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args as Group, Parser, Subcommand, ValueHint};
+
+use tierstack::Timestamp;
+use tierstack::units::{ByteSize, Span};
+
+/// Cache, compression, encryption and backups in front of any key-value store.
+#[derive(Parser)]
+#[command(name = "tierstack", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(after_help = "Exit code: 0 done, 1 failed or stopped, 2 wrong usage or config.")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Draw the stacks of a config and say what each promises; opens nothing
+    Check(Check),
+    /// Print the JSON Schema of config files, for editors
+    Schema,
+    /// Show the main job on real files: import, read, back up, damage, restore, prove
+    Demo(Demo),
+    /// Print the value of a key
+    Get(Get),
+    /// Set the value of a key
+    Put(Put),
+    /// Remove keys
+    Delete(Delete),
+    /// Print entries in key order, as JSON lines
+    Scan(ScanArgs),
+    /// Read entries from JSON lines
+    Import(Import),
+    /// Write entries as JSON lines
+    Export(Export),
+    /// Copy entries to another store
+    Copy(Copy),
+    /// Encode again what is not as the present settings would write it
+    Rewrite(Rewrite),
+    /// Take, list, verify and restore backups
+    #[command(subcommand)]
+    Backup(Backup),
+    /// Make keys for `encrypt`
+    #[command(subcommand)]
+    Keys(Keys),
+    /// Print a script that completes commands in a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Which store.
+#[derive(Group, Clone)]
+pub(crate) struct StoreArgs {
+    /// The config file: YAML, TOML or JSON
+    #[arg(long, value_name = "FILE", default_value = "tierstack.yaml", value_hint = ValueHint::FilePath)]
+    pub(crate) config: PathBuf,
+    /// The store of the config [default: the config's `default`]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) store: Option<String>,
+}
+
+/// How facts are printed.
+#[derive(Group, Clone, Copy)]
+pub(crate) struct JsonArgs {
+    /// Print facts as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Group)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) json: JsonArgs,
+}
+
+/// One key, as text or as base64.
+#[derive(Group)]
+#[command(group = ArgGroup::new("one key").required(true).args(["key", "key64"]))]
+pub(crate) struct Get {
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// The key, as text
+    pub(crate) key: Option<String>,
+    /// The key, as base64
+    #[arg(long, value_name = "BASE64")]
+    pub(crate) key64: Option<String>,
+    /// Print a JSON line with key, value and expiry in place of the value's bytes
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Group)]
+pub(crate) struct Put {
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// The key, as text; with --key64 this place is the value's
+    #[arg(value_name = "KEY", required_unless_present = "key64")]
+    pub(crate) first: Option<String>,
+    /// The value, as text; `-` or nothing reads standard input
+    #[arg(value_name = "VALUE|-", allow_hyphen_values = true)]
+    pub(crate) second: Option<String>,
+    /// The key, as base64
+    #[arg(long, value_name = "BASE64", conflicts_with = "second")]
+    pub(crate) key64: Option<String>,
+    /// Let the entry expire after this time, such as 10m
+    #[arg(long, value_name = "TIME")]
+    pub(crate) expires_in: Option<Span>,
+}
+
+#[derive(Group)]
+#[command(group = ArgGroup::new("some keys").required(true).multiple(true).args(["keys", "key64"]))]
+pub(crate) struct Delete {
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// The keys, as text
+    #[arg(value_name = "KEY")]
+    pub(crate) keys: Vec<String>,
+    /// A key, as base64; may be repeated
+    #[arg(long, value_name = "BASE64")]
+    pub(crate) key64: Vec<String>,
+}
+
+#[derive(Group)]
+pub(crate) struct ScanArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// Only keys that begin with this
+    #[arg(long, conflicts_with_all = ["from", "to"])]
+    pub(crate) prefix: Option<String>,
+    /// The smallest key
+    #[arg(long, value_name = "KEY")]
+    pub(crate) from: Option<String>,
+    /// The key before which to stop
+    #[arg(long, value_name = "KEY")]
+    pub(crate) to: Option<String>,
+    /// From the largest key to the smallest
+    #[arg(long)]
+    pub(crate) reverse: bool,
+    /// At most this many entries
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<u64>,
+    /// Print keys, one a line, as they are; with --json as JSON lines
+    #[arg(long)]
+    pub(crate) keys_only: bool,
+    /// Print JSON lines, also for --keys-only
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Group)]
+pub(crate) struct Import {
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) json: JsonArgs,
+    /// A file of JSON lines; `-` reads standard input
+    #[arg(value_name = "FILE|-", value_hint = ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+    /// Begin at this line, where an earlier import stopped
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) from_line: u64,
+    /// The longest line that is read
+    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    pub(crate) max_line: ByteSize,
+}
+
+#[derive(Group)]
+pub(crate) struct Export {
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// Only keys that begin with this
+    #[arg(long)]
+    pub(crate) prefix: Option<String>,
+    /// Write to this file, which appears once it is whole [default: standard output]
+    #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Group)]
+pub(crate) struct Copy {
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) json: JsonArgs,
+    /// The config file of the store to copy to; may be the same file
+    #[arg(long, value_name = "CONFIG", value_hint = ValueHint::FilePath)]
+    pub(crate) to: PathBuf,
+    /// The store to copy to [default: that config's `default`]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) to_store: Option<String>,
+    /// Only keys that begin with this
+    #[arg(long)]
+    pub(crate) prefix: Option<String>,
+    /// Read both stores again afterwards and compare every entry
+    #[arg(long)]
+    pub(crate) verify: bool,
+}
+
+#[derive(Group)]
+pub(crate) struct Rewrite {
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) json: JsonArgs,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Backup {
+    /// Take a backup now
+    Run(BackupRun),
+    /// List what can be restored
+    List(BackupArgs),
+    /// Read every byte of the backups and check it
+    Verify(BackupArgs),
+    /// Restore into an empty store
+    Restore(Restore),
+}
+
+#[derive(Group)]
+pub(crate) struct BackupRun {
+    #[command(flatten)]
+    pub(crate) args: BackupArgs,
+    /// Upload everything, sharing nothing with earlier backups: after `verify` found damage
+    #[arg(long)]
+    pub(crate) whole: bool,
+}
+
+#[derive(Group)]
+pub(crate) struct BackupArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) json: JsonArgs,
+}
+
+#[derive(Group)]
+pub(crate) struct Restore {
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) json: JsonArgs,
+    /// The config file of the store to restore into, which must be empty
+    #[arg(long, value_name = "CONFIG", value_hint = ValueHint::FilePath)]
+    pub(crate) into: PathBuf,
+    /// The store to restore into [default: that config's `default`]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) into_store: Option<String>,
+    /// The moment to restore, as RFC 3339 [default: the latest]
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["seq", "base"])]
+    pub(crate) at: Option<Timestamp>,
+    /// The sequence number to restore
+    #[arg(long, value_name = "N", conflicts_with = "base")]
+    pub(crate) seq: Option<u64>,
+    /// The backup to restore, by its name in `backup list`
+    #[arg(long, value_name = "ID")]
+    pub(crate) base: Option<String>,
+    /// Only keys that begin with this
+    #[arg(long)]
+    pub(crate) prefix: Option<String>,
+    /// Go on with a restore that was cut off
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) resume: bool,
+    /// Print the plan and write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Keys {
+    /// Print a new entry of a key ring on the last line
+    Generate(JsonArgs),
+}
+
+#[derive(Group)]
+pub(crate) struct Demo {
+    /// The config of the stack [default: that of examples/quickstart.yaml]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) config: Option<PathBuf>,
+    /// The store of the config [default: the config's `default`]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) store: Option<String>,
+    #[command(flatten)]
+    pub(crate) json: JsonArgs,
+    /// Work in this folder and keep it [default: a temporary one]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) dir: Option<PathBuf>,
+    /// Import the files of this folder [default: the sources in cargo's registry]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) files: Option<PathBuf>,
+    /// Replay this trace: one key a line, or big-endian 32-bit ids; plain, gzip or xz
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) trace: Option<PathBuf>,
+    /// Take the backup to this place, such as s3://bucket/prefix [default: a folder]
+    #[arg(long, value_name = "URL")]
+    pub(crate) to: Option<String>,
+    /// Few files and few reads
+    #[arg(long)]
+    pub(crate) quick: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Args;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_documentation_names_every_command_and_option() {
+        let page = include_str!("../../../docs/command.md");
+        let mut commands = vec![Args::command()];
+        while let Some(command) = commands.pop() {
+            for inner in command.get_subcommands() {
+                assert!(page.contains(inner.get_name()), "{}", inner.get_name());
+                commands.push(inner.clone());
+            }
+            for option in command.get_opts().filter_map(clap::Arg::get_long) {
+                assert!(
+                    page.contains(&format!("--{option}")),
+                    "--{option} of {}",
+                    command.get_name()
+                );
+            }
+        }
+    }
+}

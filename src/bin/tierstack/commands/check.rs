@@ -1,0 +1,31 @@
+//! `check` and `schema`: what a config means. Neither opens anything.
+
+use tierstack::config::{Config, Registry, schema as config_schema};
+use tierstack::{Error, Stack};
+
+use crate::args::Check;
+use crate::failure::Outcome;
+use crate::output;
+
+/// `tierstack check`: one store, or all of them.
+pub(crate) fn check(args: &Check) -> Outcome {
+    let config = Config::load(&args.store.config)?;
+    let registry = Registry::standard();
+    let checked = match &args.store.store {
+        Some(name) => vec![Stack::check(&config, Some(name), &registry)?],
+        None => Stack::check_all(&config, &registry)?,
+    };
+    if args.json.json {
+        return output::line(output::to_json(&checked)?);
+    }
+    let drawn: Vec<_> = checked.iter().map(|checked| checked.to_string()).collect();
+    output::line(drawn.join("\n").trim_end())
+}
+
+/// `tierstack schema`
+pub(crate) fn schema() -> Outcome {
+    let schema = config_schema(&Registry::standard());
+    let text = serde_json::to_string_pretty(&schema)
+        .map_err(|error| Error::internal("the schema cannot be printed").with_source(error))?;
+    output::line(text)
+}

@@ -1,0 +1,236 @@
+//! `tierstack copy`: from one store to another, which is also the way from one backend to the next.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use futures_util::{StreamExt, TryStreamExt};
+use serde::Serialize;
+
+use tierstack::{Batch, Clock, Entry, Error, Op, Read, ReadExt, Result, Scan, Store, SystemClock};
+
+use crate::args::{Copy, StoreArgs};
+use crate::failure::{Failure, Outcome};
+use crate::output;
+use crate::progress::{Progress, Unit};
+use crate::session;
+use crate::stop::Stop;
+
+#[derive(Default, Serialize)]
+struct Copied {
+    entries: u64,
+    /// Bytes of keys and values.
+    bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verified: Option<Compared>,
+}
+
+/// What a comparison of the two stores found.
+#[derive(Default, Serialize)]
+struct Compared {
+    equal: u64,
+    different: u64,
+    missing: u64,
+    /// Entries of the target that are not in the source: they were there before.
+    only_in_target: u64,
+}
+
+/// `tierstack copy`
+pub(crate) async fn run(args: Copy, stop: &Stop) -> Outcome {
+    let to = StoreArgs { config: args.to.clone(), store: args.to_store.clone() };
+    refuse_itself(&args.store, &to)?;
+    let scan = Scan::prefix(args.prefix.as_deref().unwrap_or_default());
+    session::with(&args.store, stop, async |from: &Arc<dyn Store>| {
+        session::with(&to, stop, async |to: &Arc<dyn Store>| {
+            let source = session::moment(from).await?;
+            let progress = Progress::new("copying", total(from, &args).await?, Unit::Entries);
+            let mut copied = copy(&source, to, scan.clone(), &progress, stop).await?;
+            let took = progress.elapsed();
+            progress.finish();
+            if args.verify {
+                let progress = Progress::new("verifying", Some(copied.entries), Unit::Entries);
+                let target = session::moment(to).await?;
+                let compared = stop.or(compare(&source, &target, scan, &progress)).await?;
+                progress.finish();
+                copied.verified = Some(compared);
+            }
+            report(&args, &copied, &output::duration(took))
+        })
+        .await
+    })
+    .await
+}
+
+/// With a prefix, the number of entries is unknown.
+async fn total(from: &Arc<dyn Store>, args: &Copy) -> Outcome<Option<u64>> {
+    Ok(if args.prefix.is_some() { None } else { from.usage().await?.entries })
+}
+
+fn refuse_itself(from: &StoreArgs, to: &StoreArgs) -> Outcome {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let same_file = real(&from.config) == real(&to.config);
+    if same_file && session::name(from)? == session::name(to)? {
+        let what = "source and target are the same store";
+        return Err(Failure::usage(format!("{what}; --to or --to-store must name another")));
+    }
+    Ok(())
+}
+
+async fn copy(
+    source: &Arc<dyn Read>,
+    to: &Arc<dyn Store>,
+    scan: Scan,
+    progress: &Progress,
+    stop: &Stop,
+) -> Outcome<Copied> {
+    let guarantees = to.profile().guarantees;
+    let most = guarantees.limits.batch_ops.unwrap_or(usize::MAX).max(1);
+    let most = if guarantees.atomic_batches { most } else { 1 };
+    let mut copied = Copied::default();
+    let mut pages = source.scan(scan);
+    let end: Outcome = async {
+        while let Some(page) = stop.or(async { Ok(pages.try_next().await?) }).await? {
+            for entries in page.entries.chunks(most) {
+                let puts =
+                    entries.iter().map(|entry| Op::Put(entry.key.clone(), entry.value.clone()));
+                let batch: Batch = puts.collect();
+                let bytes = batch.bytes() as u64;
+                // The flush at the end covers what a write-back holds.
+                let _ = to.write(batch).await?;
+                copied.entries += entries.len() as u64;
+                copied.bytes += bytes;
+                progress.add(entries.len() as u64);
+            }
+        }
+        Ok(())
+    }
+    .await;
+    let flushed = to.flush().await.map_err(Failure::from);
+    let again = "run it again: entries that are there are written once more, which does no harm";
+    match (end, flushed) {
+        (Ok(()), Ok(())) => Ok(copied),
+        (Err(end), Ok(())) => {
+            let entries = output::entries(copied.entries);
+            Err(end.next(format!("{entries} are in the target; {again}")))
+        }
+        (Ok(()), Err(flush)) => Err(flush.context("the copy may not survive a crash").next(again)),
+        (Err(end), Err(flush)) => Err(end.next(again).also(flush)),
+    }
+}
+
+/// Walks both in key order. An entry of the source that expired meanwhile may be gone.
+async fn compare(
+    source: &Arc<dyn Read>,
+    target: &Arc<dyn Read>,
+    scan: Scan,
+    progress: &Progress,
+) -> Outcome<Compared> {
+    let mut compared = Compared::default();
+    let (mut left, mut right) = (source.entries(scan.clone()), target.entries(scan));
+    let (mut ours, mut theirs) = (next(&mut left).await?, next(&mut right).await?);
+    while let Some(entry) = &ours {
+        match theirs.as_ref().map(|other| other.key.cmp(&entry.key)) {
+            Some(std::cmp::Ordering::Less) => {
+                compared.only_in_target += 1;
+                theirs = next(&mut right).await?;
+                continue;
+            }
+            Some(std::cmp::Ordering::Equal) => {
+                if theirs.as_ref() == Some(entry) {
+                    compared.equal += 1;
+                } else {
+                    compared.different += 1;
+                }
+                theirs = next(&mut right).await?;
+            }
+            _ if entry.value.is_expired(SystemClock.now()) => compared.equal += 1,
+            _ => compared.missing += 1,
+        }
+        progress.add(1);
+        ours = next(&mut left).await?;
+    }
+    while theirs.is_some() {
+        compared.only_in_target += 1;
+        theirs = next(&mut right).await?;
+    }
+    Ok(compared)
+}
+
+async fn next(
+    entries: &mut (impl StreamExt<Item = Result<Entry>> + Unpin),
+) -> Result<Option<Entry>, Error> {
+    entries.next().await.transpose()
+}
+
+fn report(args: &Copy, copied: &Copied, took: &str) -> Outcome {
+    output::fact(args.json.json, copied, || {
+        let (entries, bytes) = (output::entries(copied.entries), output::bytes(copied.bytes));
+        let mut words = format!("copied {entries} ({bytes}) in {took}\n");
+        if let Some(compared) = &copied.verified {
+            words += &format!("verified: {} are equal", output::entries(compared.equal));
+            if compared.only_in_target > 0 {
+                let more = output::entries(compared.only_in_target);
+                words += &format!("; the target has {more} that the source does not have");
+            }
+        }
+        words
+    })?;
+    match &copied.verified {
+        Some(compared) if compared.different + compared.missing > 0 => {
+            Err(Failure::failed(format!(
+                "the copy is not equal: {} different, {} missing in the target",
+                output::entries(compared.different),
+                output::entries(compared.missing)
+            ))
+            .next("nobody may write to the target meanwhile; run the copy again"))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tierstack::backends::Memory;
+    use tierstack::{StoreExt, Timestamp, Value};
+
+    use super::*;
+
+    async fn store(entries: &[(&'static str, &'static str)]) -> Arc<dyn Read> {
+        let store = Memory::new();
+        for (key, value) in entries {
+            store.put(*key, *value).await.unwrap();
+        }
+        Arc::new(store)
+    }
+
+    async fn compared(left: &Arc<dyn Read>, right: &Arc<dyn Read>) -> [u64; 4] {
+        let progress = Progress::new("comparing", None, Unit::Entries);
+        let found = compare(left, right, Scan::all(), &progress).await.ok().unwrap();
+        [found.equal, found.different, found.missing, found.only_in_target]
+    }
+
+    #[tokio::test]
+    async fn every_kind_of_difference_is_counted() {
+        let left = store(&[("b", "1"), ("c", "1"), ("d", "1"), ("f", "1")]).await;
+        let right = store(&[("a", "1"), ("b", "1"), ("c", "2"), ("e", "1"), ("g", "1")]).await;
+        assert_eq!(compared(&left, &right).await, [1, 1, 2, 3]);
+        assert_eq!(compared(&right, &left).await, [1, 1, 3, 2]);
+        assert_eq!(compared(&left, &left).await, [4, 0, 0, 0]);
+    }
+
+    #[tokio::test]
+    async fn an_entry_that_expired_since_may_be_gone_and_another_expiry_is_a_difference() {
+        let expiring = |millis| Value::from("x").expiring_at(Timestamp::from_millis(millis));
+        let clock = tierstack::ManualClock::new();
+        clock.jump(std::time::Duration::ZERO);
+        // It stands at 2024: the entry is there for it, and gone for the system's clock.
+        let source = Memory::with_clock(Arc::new(clock));
+        source.put("a", expiring(1_704_067_300_000)).await.unwrap();
+        let source: Arc<dyn Read> = Arc::new(source);
+        assert_eq!(compared(&source, &store(&[]).await).await, [1, 0, 0, 0]);
+        let (one, other) = (Memory::new(), Memory::new());
+        one.put("a", expiring(4_000_000_000_000)).await.unwrap();
+        other.put("a", expiring(4_000_000_000_001)).await.unwrap();
+        let (one, other): (Arc<dyn Read>, Arc<dyn Read>) = (Arc::new(one), Arc::new(other));
+        assert_eq!(compared(&one, &other).await, [0, 1, 0, 0]);
+    }
+}

@@ -1,0 +1,10 @@
+//! `tierstack demo`: the main job on real input, with real figures.
+
+mod counters;
+mod files;
+mod replay;
+mod setup;
+mod steps;
+mod story;
+
+pub(crate) use self::story::run;

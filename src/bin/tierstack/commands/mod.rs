@@ -1,0 +1,44 @@
+//! The commands, one module each.
+
+mod backup;
+mod check;
+mod copy;
+mod demo;
+mod entries;
+mod export;
+mod import;
+mod keys;
+mod rewrite;
+
+use clap::CommandFactory;
+
+use crate::args::{Args, Command};
+use crate::failure::Outcome;
+use crate::output;
+use crate::stop::Stop;
+
+/// Runs a command to its end.
+pub(crate) async fn run(command: Command, stop: &Stop) -> Outcome {
+    match command {
+        Command::Check(args) => check::check(&args),
+        Command::Schema => check::schema(),
+        Command::Demo(args) => demo::run(args, stop).await,
+        Command::Get(args) => entries::get(args, stop).await,
+        Command::Put(args) => entries::put(args, stop).await,
+        Command::Delete(args) => entries::delete(args, stop).await,
+        Command::Scan(args) => entries::scan(args, stop).await,
+        Command::Import(args) => import::run(args, stop).await,
+        Command::Export(args) => export::run(args, stop).await,
+        Command::Copy(args) => copy::run(args, stop).await,
+        Command::Rewrite(args) => rewrite::run(args, stop).await,
+        Command::Backup(args) => backup::run(args, stop).await,
+        Command::Keys(args) => keys::run(&args),
+        Command::Completions { shell } => completions(shell),
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> Outcome {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "tierstack", &mut script);
+    output::text(&String::from_utf8_lossy(&script))
+}

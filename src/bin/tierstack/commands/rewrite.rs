@@ -1,0 +1,95 @@
+//! `tierstack rewrite`: stored values brought into the form that the present settings would write.
+
+use serde::Serialize;
+
+use tierstack::{Rewrite, RewriteReport, Scan, Store};
+
+use crate::args;
+use crate::failure::{Failure, Outcome};
+use crate::output;
+use crate::progress::{Progress, Unit};
+use crate::session;
+use crate::stop::Stop;
+
+/// What one layer did.
+#[derive(Serialize)]
+struct Rewritten {
+    layer: String,
+    examined: u64,
+    rewritten: u64,
+    damaged: u64,
+    unsettled: u64,
+}
+
+/// `tierstack rewrite`
+pub(crate) async fn run(args: args::Rewrite, stop: &Stop) -> Outcome {
+    let stack = session::open(&args.store, stop).await?;
+    let name = stack.name().to_owned();
+    let rewriters = stack.rewriters().to_vec();
+    session::until_closed(stack.store(), async |store| {
+        if rewriters.is_empty() {
+            let what =
+                format!("'{name}' has no layer that encodes values, so nothing is to be rewritten");
+            return Err(Failure::usage(what));
+        }
+        let total = store.usage().await?.entries;
+        let mut all = Vec::new();
+        let mut damage = None;
+        for rewriter in &rewriters {
+            let report = rewrite(&**rewriter, total, stop).await?;
+            all.push(Rewritten {
+                layer: rewriter.name().to_owned(),
+                examined: report.examined,
+                rewritten: report.rewritten,
+                damaged: report.damaged,
+                unsettled: report.unsettled,
+            });
+            damage = damage.or(report.first_damage);
+        }
+        store.flush().await?;
+        output::fact(args.json.json, &all, || words(&all))?;
+        match damage {
+            None => Ok(()),
+            Some(error) => {
+                let damaged = output::entries(all.iter().map(|layer| layer.damaged).sum());
+                let first = Failure::from(error);
+                Err(first.context(format!(
+                    "{damaged} cannot be decoded and stay as they are; the first"
+                )))
+            }
+        }
+    })
+    .await
+}
+
+async fn rewrite(
+    rewriter: &dyn Rewrite,
+    total: Option<u64>,
+    stop: &Stop,
+) -> Outcome<RewriteReport> {
+    let progress = Progress::new(format!("rewriting {}", rewriter.name()), total, Unit::Entries);
+    let mut tell = |report: &RewriteReport| progress.set(report.examined, total);
+    let report = stop
+        .or(async { Ok(rewriter.rewrite(Scan::all(), &mut tell).await?) })
+        .await
+        .map_err(|failure| failure.next("what was rewritten stays; run it again for the rest"))?;
+    progress.finish();
+    Ok(report)
+}
+
+fn words(all: &[Rewritten]) -> String {
+    let line = |layer: &Rewritten| {
+        let (rewritten, examined) =
+            (output::count(layer.rewritten), output::entries(layer.examined));
+        let mut line = format!("{}: wrote {rewritten} of {examined} again", layer.layer);
+        if layer.damaged > 0 {
+            line += &format!("; {} cannot be decoded", output::count(layer.damaged));
+        }
+        if layer.unsettled > 0 {
+            let unsettled = output::count(layer.unsettled);
+            line += &format!("; {unsettled} had a failing write under way: run it again");
+        }
+        line + "\n"
+    };
+    all.iter().map(line).collect()
+}

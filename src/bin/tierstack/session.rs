@@ -1,0 +1,142 @@
+//! Stores of config files, opened for one command and closed at its end, however it ends.
+
+use std::sync::Arc;
+
+use tierstack::config::{Config, Registry};
+use tierstack::{Checked, Error, ErrorKind, OpenOptions, Read, Stack, Store, backup};
+
+use crate::args::StoreArgs;
+use crate::failure::{Failure, Outcome};
+use crate::stop::Stop;
+
+/// The name of the store that is meant.
+pub(crate) fn name(args: &StoreArgs) -> Outcome<String> {
+    let config = Config::load(&args.config)?;
+    let (name, _) = config.store(args.store.as_deref())?;
+    Ok(name.to_owned())
+}
+
+/// Checks the store that is meant. Opens nothing.
+pub(crate) fn check(args: &StoreArgs) -> Outcome<Checked> {
+    let config = Config::load(&args.config)?;
+    Ok(Stack::check(&config, args.store.as_deref(), &Registry::standard())?)
+}
+
+/// Opens the store, does the work, and closes the store, whatever became of the work.
+pub(crate) async fn with<T>(
+    args: &StoreArgs,
+    stop: &Stop,
+    work: impl AsyncFnOnce(&Arc<dyn Store>) -> Outcome<T>,
+) -> Outcome<T> {
+    until_closed(open(args, stop).await?.store(), async |store| {
+        refuse_half_restored(store).await?;
+        work(store).await
+    })
+    .await
+}
+
+/// Opens the whole stack. Whoever opens it ends with [`until_closed`].
+pub(crate) async fn open(args: &StoreArgs, stop: &Stop) -> Outcome<Stack> {
+    wait_for(check(args)?.open(&OpenOptions::default()), stop).await
+}
+
+/// Opens what is below a layer.
+pub(crate) async fn open_below(args: &StoreArgs, layer: &str, stop: &Stop) -> Outcome<Stack> {
+    wait_for(check(args)?.open_below(layer, &OpenOptions::default()), stop).await
+}
+
+async fn wait_for(
+    opening: impl Future<Output = tierstack::Result<Stack>>,
+    stop: &Stop,
+) -> Outcome<Stack> {
+    tokio::select! {
+        biased;
+        () = stop.wait() => {
+            Err(Failure::stopped("the store was not opened yet, and nothing was written"))
+        }
+        stack = opening => Ok(stack?),
+    }
+}
+
+/// A store that holds part of a backup is not what anybody takes it for. Its mark is stored plain, so
+/// below `compress` or `encrypt` it is there, and damaged.
+async fn refuse_half_restored(store: &Arc<dyn Store>) -> Outcome {
+    let there = match backup::unfinished_restore(store).await {
+        Ok(mark) => mark.is_some(),
+        Err(error) => error.kind() == ErrorKind::Corruption,
+    };
+    if !there {
+        return Ok(());
+    }
+    let what = "this store holds a restore that has not finished";
+    Err(Failure::from(Error::new(ErrorKind::Conflict, what))
+        .next("`tierstack backup restore ... --resume` finishes it"))
+}
+
+/// Does the work, and closes the store, whatever became of the work.
+pub(crate) async fn until_closed<T>(
+    store: Arc<dyn Store>,
+    work: impl AsyncFnOnce(&Arc<dyn Store>) -> Outcome<T>,
+) -> Outcome<T> {
+    let done = work(&store).await;
+    let closed = store.close().await;
+    let closed =
+        closed.map_err(|error| Failure::from(error.with_context("the store was not closed")));
+    match (done, closed) {
+        (done, Ok(())) => done,
+        (Ok(_), Err(closing)) => Err(closing),
+        (Err(failure), Err(closing)) => Err(failure.also(closing)),
+    }
+}
+
+/// The store as it is at this moment, where it offers snapshots; otherwise as it is when it is read.
+pub(crate) async fn moment(store: &Arc<dyn Store>) -> Outcome<Arc<dyn Read>> {
+    if store.profile().guarantees.snapshots {
+        Ok(store.snapshot().await?)
+    } else {
+        Ok(Arc::clone(store) as Arc<dyn Read>)
+    }
+}
+
+/// Layers that stand between what a user reads and what the backend holds. A backup holds the latter, so
+/// it is restored below all of them.
+const ABOVE: [&str; 6] = ["cache", "compress", "encrypt", "expire", "write_back", "backup"];
+
+/// Opens the part of a stack that stores what it is given as it is.
+pub(crate) async fn open_stored(args: &StoreArgs, stop: &Stop) -> Outcome<Stack> {
+    let profile = check(args)?.profile().clone();
+    let levels = profile.levels().map(|level| level.name.as_ref());
+    match levels.filter(|name| ABOVE.contains(name)).last() {
+        Some(innermost) => open_below(args, innermost, stop).await,
+        None => open(args, stop).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tierstack::Operation;
+    use tierstack::backends::Memory;
+    use tierstack::testing::{FaultStore, Faults};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_store_is_closed_also_after_a_failure_and_closing_can_fail_too() {
+        let faults = Faults::new();
+        let store = || Arc::new(FaultStore::new(Memory::new(), &faults)) as Arc<dyn Store>;
+        assert!(until_closed(store(), async |_| Ok(())).await.is_ok());
+        let fail = async |_: &Arc<dyn Store>| Outcome::<()>::Err(Failure::failed("no luck"));
+        let failed = until_closed(store(), fail).await.err().unwrap();
+        assert_eq!(faults.calls(Operation::Close), 2);
+        assert_eq!(failed.to_string(), "error: no luck\n");
+
+        faults.on(Operation::Close).fail(ErrorKind::Capacity);
+        let failed = until_closed(store(), fail).await.err().unwrap().to_string();
+        assert!(
+            failed.starts_with("error: no luck\n  also: the store was not closed: "),
+            "{failed}"
+        );
+        let failed = until_closed(store(), async |_| Ok(())).await.err().unwrap().to_string();
+        assert!(failed.starts_with("error: the store was not closed: "), "{failed}");
+    }
+}

@@ -1,1 +1,0 @@
-//! Tuple keys that sort as their parts do.

@@ -1,1 +1,0 @@
-//! `backup`: bases of what the backend holds.

@@ -1,0 +1,290 @@
+//! `backup`: takes bases of what the backend holds, on a schedule, into a folder or a bucket.
+//!
+//! # Guarantees
+//! Reads and writes pass unchanged. While the stack is open, a base is taken at each moment of the
+//! schedule, and one that was missed while it was closed is made up for. A base is of one moment, and
+//! restores without any layer: see [`backup`](crate::backup).
+//!
+//! # Gives up
+//! Between bases nothing is recorded yet: what is written after the last base is lost with the store.
+//! Keys that begin with [`RESERVED_PREFIX`](crate::backup::RESERVED_PREFIX) cannot be written.
+//!
+//! # Position
+//! Next to the backend: what it records is what the backend holds, so `encrypt` and `compress` above it
+//! seal and shrink the backups too, and `expire` and `write_back` above it are restored as they were.
+//!
+//! # Cancellation
+//! As the store below. A base that is under way when the stack closes is given up: the next one takes its
+//! place.
+//!
+//! # Errors
+//! `InvalidInput` for a write to a reserved key; otherwise as the store below. A base that fails is
+//! logged, counted, and tried again after 1 minute, then 2, up to an hour; reads and writes never fail
+//! because of it. A backup place that is down does not keep the stack from opening.
+//!
+//! # Metrics
+//! `tierstack_backup_last_success_timestamp_seconds{kind="base"}`,
+//! `tierstack_backup_expected_interval_seconds{kind="base"}`,
+//! `tierstack_backup_bytes_total{stage="read|reused|uploaded"}`, `tierstack_backup_failures_total`.
+//!
+//! # Configuration
+//! `backup: { to: "s3://acme-backups/orders", base: daily }`
+//!
+//! # Example
+//! ```
+//! # tokio_test::block_on(async {
+//! use std::sync::Arc;
+//! use tierstack::backends::Memory;
+//! use tierstack::backup::{self, Target};
+//! use tierstack::layers::backup::BackupConfig;
+//! use tierstack::{Context, LayerConfig, Store, StoreExt};
+//!
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let to = folder.path().display().to_string();
+//! let config = BackupConfig { to, base: Some("daily".parse().unwrap()) };
+//! let context = Context::default();
+//! let store = config.open(&context).await?.wrap(Arc::new(Memory::new()));
+//! store.put("user:1", "Ada").await?;
+//!
+//! // By hand, beside the schedule:
+//! let repository = config.create_repository(&context).await?;
+//! backup::run(&store, &repository, &|_| ()).await?;
+//! assert_eq!(repository.plan(Target::Latest).await?.base.entries, 1);
+//! store.close().await?;
+//! # Ok::<(), tierstack::Error>(()) }).unwrap();
+//! ```
+
+mod worker;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+pub use self::worker::Worker;
+use crate::backup::{Location, RESERVED_PREFIX, Repository, Schedule};
+use crate::error::{Error, Result};
+use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
+use crate::reply::Reply;
+use crate::store::{Pages, Read, Store};
+use crate::types::{Batch, Commit, Place, Profile, Recovery, Scan, Usage, Value};
+
+/// Settings of the `backup` layer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct BackupConfig {
+    /// Where backups are kept: a folder, or `s3://bucket/path`, `gs://bucket/path`,
+    /// `az://container/path` (with the feature `cloud`). A relative folder is taken from that of the
+    /// config file. Credentials come from the environment. Required.
+    pub to: String,
+    /// When a base is taken while the stack is open, in UTC: `hourly`, `daily`, `weekly`, or a cron
+    /// expression such as `30 2 * * *`. More often loses less with the store, and reads all of it more
+    /// often. Default: none; `tierstack backup run` takes one.
+    #[serde(default)]
+    pub base: Option<Schedule>,
+}
+
+impl BackupConfig {
+    /// The repository that these settings name, which must exist: to list, verify and restore.
+    ///
+    /// # Errors
+    /// As [`Repository::open_at`].
+    pub async fn repository(&self, context: &Context) -> Result<Repository> {
+        Repository::open_at(&self.location(context)?, Arc::clone(&context.clock)).await
+    }
+
+    /// The repository that these settings name, created unless it exists: to take a base.
+    ///
+    /// # Errors
+    /// As [`Repository::create_or_open_at`].
+    pub async fn create_repository(&self, context: &Context) -> Result<Repository> {
+        Repository::create_or_open_at(&self.location(context)?, Arc::clone(&context.clock)).await
+    }
+
+    fn location(&self, context: &Context) -> Result<Location> {
+        Ok(self.parse()?.within(&context.folder))
+    }
+
+    fn parse(&self) -> Result<Location> {
+        let location: Location =
+            self.to.parse().map_err(|error| Error::config(format!("to: {error}")))?;
+        location.check()?;
+        Ok(location)
+    }
+}
+
+#[async_trait]
+impl LayerConfig for BackupConfig {
+    const NAME: &'static str = "backup";
+    const ZONE: Zone = Zone::Backup;
+
+    fn profile(&self, below: Profile) -> Result<Profile> {
+        let place = match self.parse()? {
+            Location::Folder(_) => "folder",
+            Location::Bucket { .. } => "bucket",
+        };
+        if !below.guarantees.snapshots || !below.guarantees.ordered_scans {
+            return Err(Error::config(format!(
+                "'backup' needs snapshots and ordered scans below it, which '{}' does not have",
+                below.name
+            )));
+        }
+        let lag = self.base.as_ref().and_then(Schedule::interval);
+        let note = match &self.base {
+            Some(schedule) => format!(
+                "A base is taken {schedule} (UTC) while the stack is open; what is written after it is \
+                 lost with the store, until the next one has been uploaded."
+            ),
+            None => "Bases are taken by hand, with 'tierstack backup run'.".to_owned(),
+        };
+        let place = Place { name: Self::NAME.into(), what: place.into(), sealed: false };
+        Ok(Profile::layer(Self::NAME, below)
+            .changed(|guarantees| {
+                guarantees.places.push(place);
+                guarantees.recovery = Some(Recovery { lag, window: None });
+            })
+            .note(note))
+    }
+
+    async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>> {
+        Ok(Arc::new(BackupLayer::new(self, context)?))
+    }
+}
+
+/// Wraps a store in [`Backup`].
+#[derive(Clone, Debug)]
+pub struct BackupLayer {
+    config: BackupConfig,
+    context: Context,
+    runtime: Option<Handle>,
+}
+
+impl BackupLayer {
+    /// Checks the settings. Sends no request: the place is first asked when a base is due.
+    ///
+    /// # Errors
+    /// `Config` if the settings are wrong, or there is a schedule and no tokio runtime to keep it.
+    pub fn new(config: &BackupConfig, context: &Context) -> Result<Self> {
+        config.parse()?;
+        let runtime = Handle::try_current().ok();
+        if config.base.is_some() && runtime.is_none() {
+            return Err(Error::config(
+                "a backup schedule needs a tokio runtime; open the layer in one",
+            ));
+        }
+        Ok(Self { config: config.clone(), context: context.clone(), runtime })
+    }
+
+    /// The store, and the worker that keeps the schedule, where there is one: not started, so that a
+    /// test can take its steps.
+    pub fn pair<S: Store>(&self, inner: S) -> (Backup<S>, Option<Worker>) {
+        let inner = Arc::new(inner);
+        let below = inner.profile();
+        // Refused when the stack was built; by hand, each base fails and says why.
+        let profile = (self.config.profile(below.clone()))
+            .unwrap_or_else(|_| Profile::layer(BackupConfig::NAME, below));
+        let below: Arc<dyn Store> = Arc::clone(&inner) as _;
+        let schedule = self.config.base.clone();
+        let worker =
+            schedule.map(|schedule| Worker::new(below, &self.config, schedule, &self.context));
+        (Backup { inner, profile, worker: Mutex::default() }, worker)
+    }
+}
+
+impl<S: Store> Layer<S> for BackupLayer {
+    type Service = Backup<S>;
+
+    fn layer(&self, inner: S) -> Backup<S> {
+        let (store, worker) = self.pair(inner);
+        if let (Some(worker), Some(runtime)) = (worker, &self.runtime) {
+            *store.worker.lock() = Some(runtime.spawn(worker.run()));
+        }
+        store
+    }
+}
+
+/// A store of which bases are taken. See the [module docs](self).
+#[derive(Debug)]
+pub struct Backup<S> {
+    inner: Arc<S>,
+    profile: Profile,
+    worker: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl<S> Drop for Backup<S> {
+    fn drop(&mut self) {
+        if let Some(worker) = self.worker.lock().take() {
+            worker.abort();
+        }
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl<S: Read> Read for Backup<S> {
+    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
+        self.inner.get(key)
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
+        self.inner.get_many(keys)
+    }
+
+    fn scan(&self, scan: Scan) -> Pages<'_> {
+        self.inner.scan(scan)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: Store> Store for Backup<S> {
+    async fn write(&self, batch: Batch) -> Result<Commit> {
+        for op in batch.ops() {
+            if op.key().starts_with(RESERVED_PREFIX) {
+                return Err(Error::invalid(
+                    "keys that begin with \\0tierstack/ are kept for backups; use another key",
+                )
+                .with_layer(BackupConfig::NAME)
+                .with_key(op.key()));
+            }
+        }
+        self.inner.write(batch).await
+    }
+
+    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
+        self.inner.snapshot().await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.inner.flush().await
+    }
+
+    async fn compact(&self) -> Result<()> {
+        self.inner.compact().await
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        self.inner.usage().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        let worker = self.worker.lock().take();
+        if let Some(worker) = worker {
+            worker.abort();
+            // An error means that it was ended, as was asked.
+            let _ = worker.await;
+        }
+        self.inner.close().await
+    }
+
+    fn profile(&self) -> Profile {
+        self.profile.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,123 @@
+//! The layer and its worker, with time moved by hand.
+
+use std::time::Duration;
+
+use super::worker::SETTLE;
+use super::*;
+use crate::backends::Memory;
+use crate::clock::ManualClock;
+use crate::error::ErrorKind;
+use crate::ext::StoreExt;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn setup(clock: &ManualClock, to: &std::path::Path) -> (BackupConfig, Context) {
+    let config =
+        BackupConfig { to: to.display().to_string(), base: Some("0 */6 * * *".parse().unwrap()) };
+    let context = Context { clock: Arc::new(clock.clone()), ..Context::default() };
+    (config, context)
+}
+
+#[tokio::test]
+async fn the_schedule_is_kept_and_what_was_missed_is_made_up_for_once() {
+    let (clock, folder) = (ManualClock::new(), tempfile::tempdir().unwrap());
+    let (config, context) = setup(&clock, folder.path());
+    let layer = BackupLayer::new(&config, &context).unwrap();
+    let (store, worker) = layer.pair(Memory::new());
+    let mut worker = worker.unwrap();
+    let _ = store.put("a", "1").await.unwrap();
+
+    clock.advance(HOUR);
+    assert_eq!(worker.step().await, HOUR, "the first at once, then looking every hour");
+    let repository = config.repository(&context).await.unwrap();
+    let count = async || repository.bases().await.unwrap().len();
+    assert_eq!(count().await, 1);
+    clock.advance(4 * HOUR);
+    assert_eq!(worker.step().await, HOUR);
+    assert_eq!(count().await, 1, "not due before 06:00");
+    clock.advance(HOUR);
+    worker.step().await;
+    assert_eq!(count().await, 2);
+
+    clock.advance(30 * HOUR);
+    let (_, later) = layer.pair(Memory::new());
+    let mut later = later.unwrap();
+    later.step().await;
+    later.step().await;
+    assert_eq!(count().await, 3, "one for all that were missed");
+}
+
+#[tokio::test]
+async fn a_failure_is_tried_again_and_never_fails_the_store() {
+    let (clock, folder) = (ManualClock::new(), tempfile::tempdir().unwrap());
+    let place = folder.path().join("place");
+    std::fs::write(&place, "a file where a folder must be").unwrap();
+    let (config, context) = setup(&clock, &place);
+    let (store, worker) = BackupLayer::new(&config, &context).unwrap().pair(Memory::new());
+    let mut worker = worker.unwrap();
+    for minutes in [1, 2, 4, 8, 16, 32, 60, 60] {
+        assert_eq!(worker.step().await, Duration::from_secs(minutes * 60));
+        let _ = store.put("a", "1").await.unwrap();
+    }
+    std::fs::remove_file(&place).unwrap();
+    worker.step().await;
+    assert_eq!(config.repository(&context).await.unwrap().bases().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn the_running_stack_takes_a_base_after_a_minute_and_close_ends_it() {
+    let (clock, folder) = (ManualClock::new(), tempfile::tempdir().unwrap());
+    let (config, context) = setup(&clock, folder.path());
+    let store = config.open(&context).await.unwrap().wrap(Arc::new(Memory::new()));
+    let _ = store.put("a", "1").await.unwrap();
+    let sleeping = async || {
+        while clock.sleepers() == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    sleeping().await;
+    assert!(config.repository(&context).await.is_err(), "nothing was asked of the place yet");
+    clock.advance(SETTLE);
+    sleeping().await;
+    assert_eq!(config.repository(&context).await.unwrap().bases().await.unwrap().len(), 1);
+    store.close().await.unwrap();
+    clock.advance(24 * HOUR);
+    tokio::task::yield_now().await;
+    assert_eq!(clock.sleepers(), 0, "the worker is gone");
+}
+
+#[tokio::test]
+async fn a_reserved_key_is_refused_and_its_neighbours_are_not() {
+    let config = BackupConfig { to: "x".into(), base: None };
+    let layer = BackupLayer::new(&config, &Context::default()).unwrap();
+    let store = layer.layer(Memory::new());
+    let error = store.put("\0tierstack/x", "1").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    let _ = store.put("\0tierstack", "1").await.unwrap();
+    let _ = store.put("\0tierstack0", "1").await.unwrap();
+}
+
+#[test]
+fn the_profile_states_place_and_recovery() {
+    let below = Memory::new().profile();
+    let config = BackupConfig { to: "x".into(), base: Some("weekly".parse().unwrap()) };
+    let guarantees = config.profile(below.clone()).unwrap().guarantees;
+    let week = Duration::from_secs(7 * 24 * 3600);
+    assert_eq!(guarantees.recovery, Some(Recovery { lag: Some(week), window: None }));
+    assert!(guarantees.places.iter().any(|place| place.what == "folder" && !place.sealed));
+    let error = config.profile(below.changed(|g| g.snapshots = false)).unwrap_err();
+    assert!(error.to_string().contains("snapshots"), "{error}");
+}
+
+#[test]
+fn wrong_settings_are_config_errors() {
+    for to in ["", "ftp://x/y", "s3://"] {
+        let config = BackupConfig { to: to.into(), base: None };
+        let error = config.profile(Memory::new().profile()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{to}");
+    }
+    let json = r#"{ "to": "x", "base": "sometimes" }"#;
+    let error = serde_json::from_str::<BackupConfig>(json).unwrap_err();
+    assert!(error.to_string().contains("hourly, daily, weekly"), "{error}");
+    assert!(serde_json::from_str::<BackupConfig>(r#"{ "to": "x", "bass": "daily" }"#).is_err());
+}

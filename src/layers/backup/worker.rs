@@ -1,0 +1,163 @@
+//! The worker that keeps a backup schedule.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{Counter, Gauge};
+use parking_lot::Mutex;
+
+use super::BackupConfig;
+use crate::backup::{self, Progress, Repository, Schedule};
+use crate::clock::Timestamp;
+use crate::error::{ErrorKind, Result};
+use crate::layer::Context;
+use crate::store::Store;
+use crate::telemetry::{Labels, names};
+
+/// A stack that is open for less than this takes no base: a single `get` should not back up the store.
+pub(super) const SETTLE: Duration = Duration::from_secs(60);
+/// The first wait after a failure; it doubles with each further one.
+const BACKOFF: Duration = Duration::from_secs(60);
+/// The longest wait. The schedule is also looked at this often, as clocks get set.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
+/// Keeps the schedule.
+pub struct Worker {
+    store: Arc<dyn Store>,
+    repository: Option<Repository>,
+    config: BackupConfig,
+    schedule: Schedule,
+    failures: u32,
+    meters: Meters,
+    context: Context,
+}
+
+/// How long to wait before the schedule is looked at again.
+fn wait(schedule: &Schedule, now: Timestamp, failures: u32) -> Duration {
+    if failures > 0 {
+        return BACKOFF.saturating_mul(1 << (failures - 1).min(6)).min(LONGEST_WAIT);
+    }
+    let next = schedule.next(now).map_or(LONGEST_WAIT, |next| next.since(now));
+    next.min(LONGEST_WAIT)
+}
+
+impl Worker {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        config: &BackupConfig,
+        schedule: Schedule,
+        context: &Context,
+    ) -> Self {
+        Self {
+            store,
+            repository: None,
+            config: config.clone(),
+            schedule,
+            failures: 0,
+            meters: Meters::new(&context.labels),
+            context: context.clone(),
+        }
+    }
+
+    /// Keeps the schedule until it is dropped.
+    pub(super) async fn run(mut self) {
+        let clock = Arc::clone(&self.context.clock);
+        clock.sleep(SETTLE).await;
+        loop {
+            let pause = self.step().await;
+            clock.sleep(pause).await;
+        }
+    }
+
+    /// Takes a base if one is due, and says when to look again.
+    pub async fn step(&mut self) -> Duration {
+        match self.take_if_due().await {
+            Ok(()) => self.failures = 0,
+            Err(error) => {
+                self.failures = self.failures.saturating_add(1);
+                self.meters.failures.increment(1);
+                let (stack, failures) = (&self.context.labels.stack, self.failures);
+                tracing::error!(%stack, failures, ?error, "a scheduled base was not taken");
+            }
+        }
+        wait(&self.schedule, self.context.clock.now(), self.failures)
+    }
+
+    async fn take_if_due(&mut self) -> Result<()> {
+        let repository = match &self.repository {
+            Some(repository) => repository.clone(),
+            None => {
+                let opened = self.config.create_repository(&self.context).await?;
+                self.repository.insert(opened).clone()
+            }
+        };
+        // Whoever took the last base, perhaps another process, it counts.
+        let last = repository.bases().await?.last().map(|base| base.time);
+        if let Some(last) = last {
+            self.meters.succeeded(last);
+        }
+        if let Some(interval) = self.schedule.interval() {
+            self.meters.expected.set(interval.as_secs_f64());
+        }
+        if !self.schedule.is_due(last, self.context.clock.now()) {
+            return Ok(());
+        }
+        let meters = Mutex::new((&self.meters, Progress::default()));
+        let taken = backup::run(&self.store, &repository, &|progress| {
+            let (meters, before) = &mut *meters.lock();
+            meters.advanced(before, progress);
+            *before = progress;
+        })
+        .await;
+        match taken {
+            Ok(taken) => {
+                self.meters.succeeded(taken.base.time);
+                let (id, entries) = (&taken.base.id, taken.base.entries);
+                tracing::info!(stack = %self.context.labels.stack, base = %id, entries, "a base was taken");
+                Ok(())
+            }
+            // Another process was faster. If its base is the one that was due, all is well.
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                let last = repository.bases().await?.last().map(|base| base.time);
+                match self.schedule.is_due(last, self.context.clock.now()) {
+                    true => Err(error),
+                    false => Ok(()),
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+struct Meters {
+    last: Gauge,
+    expected: Gauge,
+    read: Counter,
+    reused: Counter,
+    uploaded: Counter,
+    failures: Counter,
+}
+
+impl Meters {
+    fn new(labels: &Labels) -> Self {
+        let bytes = |stage| labels.counter(names::BACKUP_BYTES, &[("stage", stage)]);
+        Self {
+            last: labels.gauge(names::BACKUP_LAST_SUCCESS, &[("kind", "base")]),
+            expected: labels.gauge(names::BACKUP_EXPECTED_INTERVAL, &[("kind", "base")]),
+            read: bytes("read"),
+            reused: bytes("reused"),
+            uploaded: bytes("uploaded"),
+            failures: labels.counter(names::BACKUP_FAILURES, &[]),
+        }
+    }
+
+    fn succeeded(&self, at: Timestamp) {
+        self.last.set(at.as_millis() as f64 / 1000.0);
+    }
+
+    fn advanced(&self, before: &Progress, now: Progress) {
+        self.read.increment(now.bytes - before.bytes);
+        self.reused.increment(now.reused_bytes - before.reused_bytes);
+        self.uploaded.increment(now.uploaded_bytes - before.uploaded_bytes);
+    }
+}

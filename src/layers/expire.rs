@@ -1,1 +1,0 @@
-//! `expire`: entries with a deadline.

@@ -1,0 +1,312 @@
+//! `expire`: entries with a deadline, over a store that has none.
+//!
+//! # Guarantees
+//! - From its deadline on, an entry is gone for every read: `get`, `get_many` and scans, whose limits
+//!   count what is there. In a snapshot time stands still.
+//! - A sweeper removes expired entries from the store below, and never one that was written anew
+//!   meanwhile through this stack.
+//! - Every flipped bit of an entry is found.
+//!
+//! # Gives up
+//! - 18 bytes in each entry, and reading the whole store once in `sweep_every`.
+//! - Until it is swept, an expired entry takes space, and counts in `usage`.
+//! - Deadlines are wall-clock times: where the clock is set back, an entry that is not yet swept
+//!   comes back.
+//! - Against writers that bypass this stack, and where a write below takes effect after it failed (as
+//!   under a `timeout` below this layer), the sweeper may remove what was written anew.
+//!
+//! # Position
+//! Inside `compress` and `encrypt`, so that entries can be swept without decoding them; outside
+//! `write_back` and `backup`.
+//!
+//! # Cancellation
+//! As the store below. A batch that is dropped while the store below applies it may lose entries whose
+//! keys held an expired one: outcome unknown, as for any dropped batch.
+//!
+//! # Errors
+//! `Corruption` for an entry with a damaged header, and for one without a header unless
+//! `accept_plain` is set.
+//!
+//! # Metrics
+//! None. Sweeps that fail are logged, and repeated at the next turn.
+//!
+//! # Configuration
+//! `expire: { sweep_every: 1h, default_ttl: 30d, accept_plain: true }`
+//!
+//! # Example
+//! ```
+//! # tokio_test::block_on(async {
+//! use std::time::Duration;
+//!
+//! use tierstack::backends::Memory;
+//! use tierstack::layers::expire::{ExpireConfig, ExpireLayer};
+//! use tierstack::{Clock, Context, Layer, ManualClock, Read, StoreExt, Value};
+//!
+//! let clock = ManualClock::new();
+//! let context = Context { clock: std::sync::Arc::new(clock.clone()), ..Context::default() };
+//! let store = ExpireLayer::new(&ExpireConfig::default(), &context)?.layer(Memory::new());
+//!
+//! let deadline = clock.now() + Duration::from_secs(60);
+//! store.put("session", Value::new("Ada").expiring_at(deadline)).await?;
+//! assert!(store.get(b"session").await?.is_some());
+//! clock.advance(Duration::from_secs(60));
+//! assert!(store.get(b"session").await?.is_none());
+//! assert_eq!(store.sweep().await?, 1);
+//! # Ok::<(), tierstack::Error>(()) }).unwrap();
+//! ```
+
+mod header;
+mod locks;
+mod sweep;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+
+use self::locks::KeyLocks;
+use self::sweep::{Sweeper, Worker};
+use self::view::{Now, View};
+use crate::error::{Error, Result};
+use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
+use crate::reply::Reply;
+use crate::store::{Pages, Read, Store};
+use crate::types::units::Span;
+use crate::types::{Batch, Commit, Op, Profile, Scan, Usage, Value};
+
+/// Settings of the expire layer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct ExpireConfig {
+    /// The pause between two sweeps, each of which reads the whole store. Default 1h; `0s`: never, so
+    /// that only `compact` sweeps. A short one frees space sooner.
+    pub sweep_every: Span,
+    /// How long an entry stays that is written without a deadline. Default: until it is deleted.
+    /// Entries that are there already keep what they have.
+    pub default_ttl: Option<Span>,
+    /// Reads entries without a header, written before this layer was added, as they are: without a
+    /// deadline. Default false, so that such an entry is an error.
+    pub accept_plain: bool,
+}
+
+impl Default for ExpireConfig {
+    fn default() -> Self {
+        Self {
+            sweep_every: Span(Duration::from_secs(3600)),
+            default_ttl: None,
+            accept_plain: false,
+        }
+    }
+}
+
+impl ExpireConfig {
+    fn sweeps(&self) -> bool {
+        !self.sweep_every.0.is_zero()
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.default_ttl.is_some_and(|ttl| ttl.0.is_zero()) {
+            return Err(Error::config(
+                "default_ttl is 0, so that nothing would stay; it must be longer, or be left out",
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl LayerConfig for ExpireConfig {
+    const NAME: &'static str = "expire";
+    const ZONE: Zone = Zone::Expire;
+
+    fn profile(&self, below: Profile) -> Result<Profile> {
+        self.check()?;
+        let missing = match &below.guarantees {
+            below if !below.ordered_scans => Some("offers no scans"),
+            below if !below.writable => Some("is read-only"),
+            _ => None,
+        };
+        if let (true, Some(missing)) = (self.sweeps(), missing) {
+            return Err(Error::config(format!(
+                "expired entries cannot be swept, as the store below {missing}; set `sweep_every: 0s`"
+            )));
+        }
+        Ok(profile(self.sweeps(), below))
+    }
+
+    async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>> {
+        let layer = ExpireLayer::new(self, context)?;
+        Ok(Arc::new(if self.sweeps() { layer.sweeping()? } else { layer }))
+    }
+}
+
+fn profile(sweeps: bool, below: Profile) -> Profile {
+    let native = below.guarantees.expiry;
+    let profile = Profile::layer(ExpireConfig::NAME, below).changed(|guarantees| {
+        guarantees.expiry = true;
+        let limit = &mut guarantees.limits.value_bytes;
+        *limit = limit.map(|bytes| bytes.saturating_sub(header::LENGTH as u64));
+    });
+    let profile = if native {
+        profile
+            .note("The store below expires entries itself; without `expire` it would do so alone.")
+    } else {
+        profile
+    };
+    if sweeps {
+        profile
+    } else {
+        profile.note("Expired entries are hidden, and take space until `compact` removes them.")
+    }
+}
+
+/// Gives the entries of the stores it wraps a deadline.
+#[derive(Clone, Debug)]
+pub struct ExpireLayer {
+    config: ExpireConfig,
+    context: Context,
+    runtime: Option<Handle>,
+}
+
+impl ExpireLayer {
+    /// A layer with these settings, on the context's clock. Nothing is swept in the background.
+    ///
+    /// # Errors
+    /// `Config` if a setting is out of range.
+    pub fn new(config: &ExpireConfig, context: &Context) -> Result<Self> {
+        config.check()?;
+        Ok(Self { config: config.clone(), context: context.clone(), runtime: None })
+    }
+
+    /// The same layer, with a task per store that sweeps every `sweep_every`. It ends when the store
+    /// is closed or dropped.
+    ///
+    /// # Errors
+    /// `Config` outside a tokio runtime.
+    pub fn sweeping(mut self) -> Result<Self> {
+        let runtime = Handle::try_current().map_err(|error| {
+            Error::config("sweeping in the background needs a tokio runtime").with_source(error)
+        })?;
+        self.runtime = Some(runtime);
+        Ok(self)
+    }
+}
+
+impl<S: Store> Layer<S> for ExpireLayer {
+    type Service = Expire<S>;
+
+    fn layer(&self, inner: S) -> Expire<S> {
+        let inner = Arc::new(inner);
+        let (clock, accept_plain) = (&self.context.clock, self.config.accept_plain);
+        let sweeper =
+            Arc::new(Sweeper { locks: KeyLocks::new(), clock: Arc::clone(clock), accept_plain });
+        let worker = self.runtime.as_ref().filter(|_| self.config.sweeps()).map(|runtime| {
+            let store = Arc::downgrade(&inner);
+            Worker::spawn(runtime, store, Arc::clone(&sweeper), self.config.sweep_every)
+        });
+        let view = View { inner, now: Now::Ticking(Arc::clone(clock)), accept_plain };
+        Expire { view, sweeper, worker, default_ttl: self.config.default_ttl }
+    }
+}
+
+/// See the [module docs](self).
+pub struct Expire<S> {
+    view: View<Arc<S>>,
+    sweeper: Arc<Sweeper>,
+    worker: Option<Worker>,
+    default_ttl: Option<Span>,
+}
+
+impl<S: Store> Expire<S> {
+    /// Removes every entry that has expired from the store below, and returns how many there were.
+    /// Those that are being written are left for the next time.
+    ///
+    /// # Errors
+    /// As [`Read::scan`] and [`Store::write`]; what was removed before stays removed.
+    pub async fn sweep(&self) -> Result<u64> {
+        let (mut scan, mut deleted) = (Scan::all(), 0);
+        while let Some(more) = self.sweeper.step(&self.view.inner, &mut scan).await? {
+            deleted += more;
+        }
+        Ok(deleted)
+    }
+
+    /// The operation as the store below gets it.
+    fn encode(&self, op: Op) -> Op {
+        match op {
+            Op::Put(key, mut value) => {
+                if let (None, Some(ttl)) = (value.expires_at, self.default_ttl) {
+                    value.expires_at = Some(self.sweeper.clock.now() + ttl.0);
+                }
+                Op::Put(key, Value::new(header::encode(&value)))
+            }
+            delete => delete,
+        }
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl<S: Store> Read for Expire<S> {
+    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
+        self.view.get(key)
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
+        self.view.get_many(keys)
+    }
+
+    fn scan(&self, scan: Scan) -> Pages<'_> {
+        self.view.scan(scan)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: Store> Store for Expire<S> {
+    async fn write(&self, batch: Batch) -> Result<Commit> {
+        let batch = batch.try_map(|op| Ok(self.encode(op)))?;
+        let _shared = self.sweeper.locks.share(batch.ops().iter().map(Op::key)).await;
+        self.view.inner.write(batch).await
+    }
+
+    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
+        // Read first: what a reader saw expire before this call must not come back in the view.
+        let now = self.sweeper.clock.now();
+        let inner = self.view.inner.snapshot().await?;
+        Ok(Arc::new(View { inner, now: Now::Frozen(now), accept_plain: self.view.accept_plain }))
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.view.inner.flush().await
+    }
+
+    /// Sweeps first, so that there is something to reclaim.
+    async fn compact(&self) -> Result<()> {
+        if self.view.inner.profile().guarantees.ordered_scans {
+            self.sweep().await?;
+        }
+        self.view.inner.compact().await
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        self.view.inner.usage().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        if let Some(worker) = &self.worker {
+            worker.stop().await;
+        }
+        self.view.inner.close().await
+    }
+
+    fn profile(&self) -> Profile {
+        profile(self.worker.is_some(), self.view.inner.profile())
+    }
+}

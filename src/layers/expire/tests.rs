@@ -1,0 +1,456 @@
+use std::collections::BTreeSet;
+
+use futures_util::TryStreamExt;
+use tokio_test::task::spawn;
+use tokio_test::{assert_pending, assert_ready};
+
+use super::*;
+use crate::backends::Memory;
+use crate::clock::{Clock, ManualClock, Timestamp};
+use crate::error::{ErrorKind, Operation};
+use crate::ext::{ReadExt, StoreExt};
+use crate::testing::conformance::{Fixture, assert_conforms};
+use crate::testing::{FaultStore, Faults};
+use crate::types::Page;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+type Below = Arc<FaultStore<Memory>>;
+
+fn context(clock: &ManualClock) -> Context {
+    Context { clock: Arc::new(clock.clone()), ..Context::default() }
+}
+
+/// Nothing is swept in the background.
+fn over_memory(config: &ExpireConfig) -> (Expire<Below>, Below, Faults, ManualClock) {
+    let clock = ManualClock::new();
+    let faults = Faults::seeded(0, Arc::new(clock.clone()));
+    let below = Arc::new(FaultStore::new(Memory::new(), &faults));
+    let layer = ExpireLayer::new(config, &context(&clock)).unwrap();
+    (layer.layer(Arc::clone(&below)), below, faults, clock)
+}
+
+fn value(bytes: &'static str, expires_at: Timestamp) -> Value {
+    Value::new(bytes).expiring_at(expires_at)
+}
+
+async fn keys(store: &impl Read, scan: Scan) -> Vec<Bytes> {
+    store.collect(scan).await.unwrap().into_iter().map(|entry| entry.key).collect()
+}
+
+/// Entries 0 to 99, of which those not divisible by ten expire in a second.
+async fn mostly_expiring(store: &impl Store, clock: &ManualClock) {
+    let at = clock.now() + SECOND;
+    for key in 0..100u8 {
+        let value = if key % 10 == 0 { Value::from("stays") } else { value("goes", at) };
+        let _ = store.put(vec![key], value).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_entry_is_gone_from_its_deadline_on_for_every_read() {
+    let (store, _, _, clock) = over_memory(&ExpireConfig::default());
+    let at = clock.now() + SECOND;
+    let batch = Batch::new().put("a", "stays").put("b", value("goes", at)).put("c", "stays");
+    let _ = store.write(batch).await.unwrap();
+    clock.advance(SECOND - Duration::from_millis(1));
+    assert_eq!(store.get(b"b").await.unwrap(), Some(value("goes", at)), "with its deadline");
+    assert_eq!(keys(&store, Scan::all()).await, ["a", "b", "c"]);
+
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(store.get(b"b").await.unwrap(), None);
+    let many = store.get_many(&["b".into(), "a".into(), "x".into()]).await.unwrap();
+    assert_eq!(many, [None, Some("stays".into()), None]);
+    assert_eq!(keys(&store, Scan::all()).await, ["a", "c"]);
+    assert_eq!(keys(&store, Scan::all().reverse()).await, ["c", "a"]);
+    assert!(store.snapshot().await.unwrap().get(b"b").await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn limits_count_what_is_there_and_no_page_is_empty() {
+    let (store, _, _, clock) = over_memory(&ExpireConfig::default());
+    mostly_expiring(&store, &clock).await;
+    clock.advance(SECOND);
+    for limit in 0..12 {
+        for page_entries in [1, 3, 1000] {
+            let scan = Scan::all().limit(limit).page_entries(page_entries);
+            let expected: Vec<u8> = (0..10).map(|ten| ten * 10).take(limit as usize).collect();
+            let pages: Vec<Page> = store.scan(scan.clone()).try_collect().await.unwrap();
+            assert!(pages.iter().all(|page| !page.is_empty() && page.len() <= page_entries));
+            let found: Vec<u8> = pages.iter().flat_map(|p| &p.entries).map(|e| e.key[0]).collect();
+            assert_eq!(found, expected);
+            let reverse: Vec<u8> = (0..10).rev().map(|n| n * 10).take(limit as usize).collect();
+            assert_eq!(keys(&store, scan.reverse()).await.concat(), reverse);
+        }
+    }
+}
+
+#[tokio::test]
+async fn in_a_snapshot_time_stands_still() {
+    let (store, _, _, clock) = over_memory(&ExpireConfig::default());
+    let _ = store.put("k", value("v", clock.now() + SECOND)).await.unwrap();
+    let snapshot = store.snapshot().await.unwrap();
+    clock.advance(SECOND);
+    assert_eq!(store.sweep().await.unwrap(), 1);
+    assert!(snapshot.contains(b"k").await.unwrap());
+    assert_eq!(keys(&snapshot, Scan::all().limit(1)).await, ["k"]);
+    assert!(!store.contains(b"k").await.unwrap());
+}
+
+#[tokio::test]
+async fn the_moment_of_a_snapshot_is_that_of_the_call() {
+    let (store, _, faults, clock) = over_memory(&ExpireConfig::default());
+    let _ = store.put("k", value("v", clock.now() + SECOND)).await.unwrap();
+    let gate = faults.on(Operation::Snapshot).hold();
+    let mut snapshot = spawn(store.snapshot());
+    assert!(snapshot.poll().is_pending());
+    clock.advance(SECOND);
+    gate.open();
+    let snapshot = assert_ready!(snapshot.poll()).unwrap();
+    assert!(snapshot.contains(b"k").await.unwrap());
+}
+
+#[tokio::test]
+async fn an_entry_written_without_a_deadline_gets_the_default() {
+    let config = ExpireConfig { default_ttl: Some(Span(SECOND)), ..ExpireConfig::default() };
+    let (store, _, _, clock) = over_memory(&config);
+    let _ = store.put("default", "v").await.unwrap();
+    let _ = store.put("own", value("v", clock.now() + 2 * SECOND)).await.unwrap();
+    clock.advance(SECOND);
+    assert_eq!(keys(&store, Scan::all()).await, ["own"]);
+}
+
+#[tokio::test]
+async fn entries_from_before_the_layer_are_read_where_that_is_accepted() {
+    let accepting = ExpireConfig { accept_plain: true, ..ExpireConfig::default() };
+    let (store, below, _, clock) = over_memory(&accepting);
+    let at = clock.now() + SECOND;
+    let _ = below.put("plain", "v").await.unwrap();
+    assert_eq!(store.get(b"plain").await.unwrap(), Some("v".into()));
+    let _ = store.put("plain", value("new", at)).await.unwrap();
+    clock.advance(SECOND);
+    assert_eq!(store.get(b"plain").await.unwrap(), None);
+
+    let (store, below, _, _) = over_memory(&ExpireConfig::default());
+    let _ = below.put("plain", "v").await.unwrap();
+    for error in [
+        store.get(b"plain").await.unwrap_err(),
+        store.get_many(&["plain".into()]).await.unwrap_err(),
+        store.collect(Scan::all()).await.unwrap_err(),
+    ] {
+        assert_eq!((error.kind(), error.layer()), (ErrorKind::Corruption, Some("expire")));
+        assert!(error.key_fingerprint().is_some());
+        assert!(error.to_string().contains("accept_plain"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_deadline_that_the_store_below_keeps_is_told() {
+    let accepting = ExpireConfig { accept_plain: true, ..ExpireConfig::default() };
+    let (store, below, _, clock) = over_memory(&accepting);
+    // The store below runs on the system's clock: far enough away for both.
+    let at = clock.now() + 365 * 100 * 24 * 3600 * SECOND;
+    let _ = below.put("k", value("v", at)).await.unwrap();
+    assert_eq!(store.get(b"k").await.unwrap(), Some(value("v", at)));
+}
+
+#[tokio::test]
+async fn what_is_in_memory_is_answered_at_once() {
+    let (store, _, _, clock) = over_memory(&ExpireConfig::default());
+    let _ = store.put("k", value("v", clock.now() + SECOND)).await.unwrap();
+    assert!(matches!(store.get(b"k"), Reply::Now(Ok(Some(_)))));
+    assert!(matches!(store.get_many(&["k".into()]), Reply::Now(Ok(_))));
+}
+
+#[tokio::test]
+async fn a_sweep_removes_what_has_expired_and_nothing_else() {
+    let (store, below, _, clock) = over_memory(&ExpireConfig::default());
+    mostly_expiring(&store, &clock).await;
+    assert_eq!(store.sweep().await.unwrap(), 0);
+    let _ = below.put(&b"\x05damaged"[..], "not a frame").await.unwrap();
+    clock.advance(SECOND);
+    assert_eq!(store.sweep().await.unwrap(), 90);
+    assert_eq!(below.usage().await.unwrap().entries, Some(11));
+    assert_eq!(store.sweep().await.unwrap(), 0);
+}
+
+/// Takes one operation at a time, and says so.
+struct OneByOne(Memory);
+
+impl Read for OneByOne {
+    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
+        self.0.get(key)
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
+        self.0.get_many(keys)
+    }
+
+    fn scan(&self, scan: Scan) -> Pages<'_> {
+        self.0.scan(scan)
+    }
+}
+
+#[async_trait]
+impl Store for OneByOne {
+    async fn write(&self, batch: Batch) -> Result<Commit> {
+        if batch.len() > 1 {
+            return Err(Error::unsupported("batches are not atomic here"));
+        }
+        self.0.write(batch).await
+    }
+
+    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
+        self.0.snapshot().await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.0.flush().await
+    }
+
+    async fn compact(&self) -> Result<()> {
+        self.0.compact().await
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        self.0.usage().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.0.close().await
+    }
+
+    fn profile(&self) -> Profile {
+        self.0.profile().changed(|guarantees| guarantees.atomic_batches = false)
+    }
+}
+
+#[tokio::test]
+async fn a_store_without_atomic_batches_is_swept_entry_by_entry() {
+    let clock = ManualClock::new();
+    let layer = ExpireLayer::new(&ExpireConfig::default(), &context(&clock)).unwrap();
+    let store = layer.layer(OneByOne(Memory::new()));
+    mostly_expiring(&store, &clock).await;
+    clock.advance(SECOND);
+    assert_eq!(store.sweep().await.unwrap(), 90);
+}
+
+#[tokio::test]
+async fn compacting_sweeps() {
+    let (store, below, _, clock) = over_memory(&ExpireConfig::default());
+    mostly_expiring(&store, &clock).await;
+    clock.advance(SECOND);
+    store.compact().await.unwrap();
+    assert_eq!(below.usage().await.unwrap().entries, Some(10));
+}
+
+/// The sweeper found the entry expired; before its delete gets through, the entry is written anew.
+#[tokio::test]
+async fn an_entry_written_during_its_removal_stays() {
+    let (store, below, faults, clock) = over_memory(&ExpireConfig::default());
+    let _ = store.put("k", value("old", clock.now() + SECOND)).await.unwrap();
+    clock.advance(SECOND);
+    let delete = faults.on(Operation::Write).times(1).hold();
+    let mut sweep = spawn(store.sweep());
+    assert_pending!(sweep.poll());
+    assert_ready!(spawn(delete.reached(1)).poll());
+    let mut write = spawn(store.put("k", "new"));
+    let acknowledged = write.poll().is_ready();
+    delete.open();
+    assert_eq!(assert_ready!(sweep.poll()).unwrap(), 1);
+    if !acknowledged {
+        let _ = assert_ready!(write.poll()).unwrap();
+    }
+    assert_eq!(store.get(b"k").await.unwrap(), Some("new".into()));
+    assert_eq!(below.usage().await.unwrap().entries, Some(1));
+}
+
+#[tokio::test]
+async fn an_entry_written_since_the_sweeper_read_it_stays() {
+    let (store, below, _, clock) = over_memory(&ExpireConfig::default());
+    let _ = store.put("k", value("old", clock.now() + SECOND)).await.unwrap();
+    clock.advance(SECOND);
+    let read = keys(&below, Scan::all()).await;
+    let _ = store.put("k", "new").await.unwrap();
+    assert_eq!(store.sweeper.delete_expired(&below, &read).await.unwrap(), 0);
+    assert_eq!(store.get(b"k").await.unwrap(), Some("new".into()));
+}
+
+#[tokio::test]
+async fn an_entry_that_is_being_written_is_left_alone_and_holds_nobody_up() {
+    let (store, below, faults, clock) = over_memory(&ExpireConfig::default());
+    let _ = store.put("k", value("old", clock.now() + SECOND)).await.unwrap();
+    clock.advance(SECOND);
+    let gate = faults.on(Operation::Write).times(1).hold();
+    let mut hangs = spawn(store.put("k", "hangs"));
+    assert_pending!(hangs.poll());
+    let mut sweep = spawn(store.sweep());
+    assert_eq!(assert_ready!(sweep.poll()).unwrap(), 0);
+    let _ = assert_ready!(spawn(store.put("k", "passes")).poll()).unwrap();
+    gate.open();
+    let _ = assert_ready!(hangs.poll()).unwrap();
+    assert_eq!(store.get(b"k").await.unwrap(), Some("hangs".into()));
+    assert_eq!(below.usage().await.unwrap().entries, Some(1));
+}
+
+#[test]
+fn a_key_is_locked_by_its_stripe_and_stripes_are_used_alike() {
+    let locks = KeyLocks::new();
+    let many: Vec<Bytes> = (0..200u8).map(|key| vec![key].into()).collect();
+    let (free, alone) = locks.try_alone(&many);
+    assert_eq!(free.iter().collect::<BTreeSet<_>>().len(), 200);
+    assert!(alone.len() > 100);
+    assert_pending!(spawn(locks.share(many.iter().take(1))).poll());
+    drop(alone);
+    let mut share = spawn(locks.share(many.iter().take(1)));
+    let _held = assert_ready!(share.poll());
+    assert!(!locks.try_alone(&many).0.contains(&many[0]));
+}
+
+/// Lets the background task run until nothing moves.
+async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+fn sweeping(below: Below, clock: &ManualClock) -> Expire<Below> {
+    let config = ExpireConfig { sweep_every: Span(60 * SECOND), ..ExpireConfig::default() };
+    ExpireLayer::new(&config, &context(clock)).unwrap().sweeping().unwrap().layer(below)
+}
+
+#[tokio::test]
+async fn the_background_task_sweeps_every_so_often() {
+    let (_, below, faults, clock) = over_memory(&ExpireConfig::default());
+    let store = sweeping(Arc::clone(&below), &clock);
+    mostly_expiring(&store, &clock).await;
+    settle().await;
+    clock.advance(59 * SECOND);
+    settle().await;
+    assert_eq!(below.usage().await.unwrap().entries, Some(100));
+    faults.on(Operation::Scan).times(1).fail(ErrorKind::Unavailable);
+    clock.advance(SECOND);
+    settle().await;
+    assert_eq!(below.usage().await.unwrap().entries, Some(100), "failed, and tried again later");
+    clock.advance(60 * SECOND);
+    settle().await;
+    assert_eq!(below.usage().await.unwrap().entries, Some(10));
+}
+
+#[tokio::test]
+async fn closing_ends_the_background_task() {
+    let (_, below, faults, clock) = over_memory(&ExpireConfig::default());
+    let store = sweeping(Arc::clone(&below), &clock);
+    settle().await;
+    assert_eq!(clock.sleepers(), 1);
+    store.close().await.unwrap();
+    store.close().await.unwrap();
+    let scans = faults.calls(Operation::Scan);
+    clock.advance(3600 * SECOND);
+    settle().await;
+    assert_eq!(faults.calls(Operation::Scan), scans);
+    assert_eq!(faults.calls(Operation::Close), 2);
+}
+
+#[tokio::test]
+async fn closing_waits_for_the_page_that_is_being_swept() {
+    let (_, below, faults, clock) = over_memory(&ExpireConfig::default());
+    let store = sweeping(below, &clock);
+    mostly_expiring(&store, &clock).await;
+    settle().await;
+    let gate = faults.on(Operation::Write).hold();
+    clock.advance(60 * SECOND);
+    gate.reached(1).await;
+    let mut close = spawn(store.close());
+    assert_pending!(close.poll());
+    assert_eq!(faults.calls(Operation::Close), 0);
+    gate.open();
+    close.await.unwrap();
+    assert_eq!(faults.calls(Operation::Close), 1);
+}
+
+#[tokio::test]
+async fn dropping_the_stack_ends_the_background_task() {
+    let (first, below, _, clock) = over_memory(&ExpireConfig::default());
+    drop(first);
+    let store = sweeping(Arc::clone(&below), &clock);
+    let snapshot = store.snapshot().await.unwrap();
+    settle().await;
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    assert_eq!(tasks(), 1);
+    drop(store);
+    settle().await;
+    assert_eq!(tasks(), 0, "though a snapshot is left");
+    assert_eq!(Arc::strong_count(&below), 1);
+    drop(snapshot);
+}
+
+#[test]
+fn sweeping_in_the_background_needs_a_runtime() {
+    let layer = ExpireLayer::new(&ExpireConfig::default(), &Context::default()).unwrap();
+    assert_eq!(layer.sweeping().unwrap_err().kind(), ErrorKind::Config);
+}
+
+#[test]
+fn a_store_that_cannot_be_swept_is_refused_with_the_setting() {
+    let config = ExpireConfig::default();
+    let unordered = Memory::new().profile().changed(|g| g.ordered_scans = false);
+    let read_only = Memory::new().profile().changed(|g| g.writable = false);
+    for below in [unordered, read_only] {
+        let error = config.profile(below.clone()).unwrap_err();
+        assert!(error.to_string().contains("sweep_every: 0s"), "{error}");
+        let config = ExpireConfig { sweep_every: Span::default(), ..config.clone() };
+        assert!(config.profile(below).unwrap().notes.iter().any(|note| note.contains("compact")));
+    }
+    let config = ExpireConfig { default_ttl: Some(Span::default()), ..config };
+    assert!(config.profile(Memory::new().profile()).is_err());
+}
+
+#[test]
+fn the_profile_offers_expiry_and_counts_the_header() {
+    let below = Memory::new().profile().changed(|guarantees| {
+        guarantees.expiry = false;
+        guarantees.limits.value_bytes = Some(1000);
+    });
+    let profile = ExpireConfig::default().profile(below).unwrap();
+    assert!(profile.guarantees.expiry && profile.notes.is_empty());
+    assert_eq!(profile.guarantees.limits.value_bytes, Some(1000 - header::LENGTH as u64));
+    let over_native = ExpireConfig::default().profile(Memory::new().profile()).unwrap();
+    assert!(over_native.notes[0].contains("itself"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_contract_is_kept() {
+    for accept_plain in [false, true] {
+        assert_conforms(|| async move {
+            let clock = ManualClock::new();
+            let config = ExpireConfig { accept_plain, ..ExpireConfig::default() };
+            let layer = ExpireLayer::new(&config, &context(&clock))?;
+            let memory = Memory::with_clock(Arc::new(clock.clone()));
+            Ok(Fixture::new(layer.layer(memory)).with_clock(&clock))
+        })
+        .await;
+    }
+}
+
+/// With the sweeper at work all the time.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_contract_is_kept_while_sweeping() {
+    assert_conforms(|| async {
+        let clock = ManualClock::new();
+        let layer = ExpireLayer::new(&ExpireConfig::default(), &context(&clock))?;
+        let memory = Memory::with_clock(Arc::new(clock.clone()));
+        let store = Arc::new(layer.layer(memory));
+        let swept = Arc::downgrade(&store);
+        tokio::spawn(async move {
+            while let Some(store) = swept.upgrade()
+                && store.sweep().await.is_ok()
+            {
+                drop(store);
+                tokio::task::yield_now().await;
+            }
+        });
+        Ok(Fixture::new(store).with_clock(&clock))
+    })
+    .await;
+}

@@ -1,1 +1,0 @@
-//! `limit`: a bound on concurrent operations.

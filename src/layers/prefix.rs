@@ -1,1 +1,0 @@
-//! `prefix`: one keyspace inside another.

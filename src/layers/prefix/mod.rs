@@ -1,0 +1,296 @@
+//! `prefix`: a keyspace of its own inside a larger store.
+//!
+//! # Guarantees
+//! A key gets the prefix on its way down and loses it on its way up, so that two stacks with prefixes
+//! of which neither begins the other share a store below without seeing each other.
+//!
+//! # Gives up
+//! The length of the prefix, in every key. `usage`, `flush`, `compact` and `close` are of the whole
+//! store below: close it through one stack only.
+//!
+//! # Position
+//! Anywhere. A cache or a write-back inside it is shared with the rest of the store below, one
+//! outside it is not.
+//!
+//! # Cancellation
+//! As the store below.
+//!
+//! # Errors
+//! `InvalidInput` for a key that is too long with the prefix.
+//!
+//! # Metrics
+//! None. A read that the store below cannot answer at once is put to it a second time, with a key that
+//! lives as long as the wait; what counts calls there, such as a cache its misses, counts two.
+//!
+//! # Configuration
+//! `prefix: { prefix: "orders/" }`
+//!
+//! # Example
+//! ```
+//! # tokio_test::block_on(async {
+//! use std::sync::Arc;
+//!
+//! use tierstack::backends::Memory;
+//! use tierstack::layers::prefix::PrefixLayer;
+//! use tierstack::{Layer, Read, StoreExt};
+//!
+//! let shared = Arc::new(Memory::new());
+//! let orders = PrefixLayer::new("orders/")?.layer(shared.clone());
+//! orders.put("1", "tea").await?;
+//! assert_eq!(orders.get(b"1").await?, Some("tea".into()));
+//! assert_eq!(shared.get(b"orders/1").await?, Some("tea".into()));
+//! # Ok::<(), tierstack::Error>(()) }).unwrap();
+//! ```
+
+#[cfg(test)]
+mod tests;
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
+use crate::reply::Reply;
+use crate::store::{Pages, Read, Store};
+use crate::types::{Batch, Commit, Limits, Op, Page, Profile, Scan, Usage, Value, check_key};
+
+/// Settings of the prefix layer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct PrefixConfig {
+    /// What every key begins with in the store below. No default; at least 1 byte, and shorter than
+    /// the longest key that the store below takes.
+    pub prefix: String,
+}
+
+#[async_trait]
+impl LayerConfig for PrefixConfig {
+    const NAME: &'static str = "prefix";
+    const ZONE: Zone = Zone::Guard;
+
+    fn profile(&self, below: Profile) -> Result<Profile> {
+        let layer = PrefixLayer::new(self.prefix.clone())?;
+        let longest = below.guarantees.limits.key_bytes;
+        if layer.prefix.len() >= longest {
+            return Err(Error::config(format!(
+                "prefix has {} bytes, but a key of the store below has at most {longest}; it must be shorter",
+                layer.prefix.len()
+            )));
+        }
+        Ok(profile(&layer.prefix, below))
+    }
+
+    async fn open(&self, _: &Context) -> Result<Arc<dyn StackLayer>> {
+        Ok(Arc::new(PrefixLayer::new(self.prefix.clone())?))
+    }
+}
+
+fn profile(prefix: &[u8], below: Profile) -> Profile {
+    Profile::layer(PrefixConfig::NAME, below)
+        .changed(|guarantees| {
+            let limits = &mut guarantees.limits;
+            limits.key_bytes = limits.key_bytes.saturating_sub(prefix.len());
+        })
+        .note("`usage`, `flush`, `compact` and `close` are of the whole store below the prefix.")
+}
+
+/// Puts what the stores it wraps hold under a prefix.
+#[derive(Clone)]
+pub struct PrefixLayer {
+    prefix: Bytes,
+}
+
+impl PrefixLayer {
+    /// A layer with that prefix.
+    ///
+    /// # Errors
+    /// `Config` for an empty prefix, or one as long as the longest key.
+    pub fn new(prefix: impl Into<Bytes>) -> Result<Self> {
+        let prefix = prefix.into();
+        if prefix.is_empty() {
+            return Err(Error::config("prefix is empty; it must have at least 1 byte"));
+        }
+        if prefix.len() >= Limits::MAX_KEY_BYTES {
+            return Err(Error::config(format!(
+                "prefix has {} bytes; it must be shorter than the longest key, {} bytes",
+                prefix.len(),
+                Limits::MAX_KEY_BYTES
+            )));
+        }
+        Ok(Self { prefix })
+    }
+}
+
+/// Prints the length: a prefix is part of keys.
+impl std::fmt::Debug for PrefixLayer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PrefixLayer({} bytes)", self.prefix.len())
+    }
+}
+
+impl<S: Store> Layer<S> for PrefixLayer {
+    type Service = Prefix<S>;
+
+    fn layer(&self, inner: S) -> Prefix<S> {
+        let longest = inner.profile().guarantees.limits.key_bytes;
+        let keys = Keys { prefix: self.prefix.clone(), longest };
+        Prefix { inner, keys }
+    }
+}
+
+/// See the [module docs](self).
+#[derive(Clone, Debug)]
+pub struct Prefix<S> {
+    inner: S,
+    keys: Keys,
+}
+
+/// Keys of up to this many bytes, prefix included, are put together on the stack.
+const ON_STACK: usize = 256;
+
+#[deny(clippy::missing_trait_methods)]
+impl<S: Read> Read for Prefix<S> {
+    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
+        if let Err(error) = self.keys.check(key) {
+            return Reply::Now(Err(error));
+        }
+        // A reply that has to be waited for borrows its key for longer than this call has it. So the
+        // first call is for an answer that is there, which needs no allocation.
+        let length = self.keys.prefix.len() + key.len();
+        let mut buffer = [0; ON_STACK];
+        if let Some(full) = buffer.get_mut(..length) {
+            let (head, tail) = full.split_at_mut(self.keys.prefix.len());
+            head.copy_from_slice(&self.keys.prefix);
+            tail.copy_from_slice(key);
+            if let Reply::Now(result) = self.inner.get(full) {
+                return Reply::Now(result);
+            }
+        }
+        let full = self.keys.below(key);
+        Reply::later(async move { self.inner.get(&full).await })
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
+        if let Some(error) = keys.iter().find_map(|key| self.keys.check(key).err()) {
+            return Reply::Now(Err(error));
+        }
+        let full: Vec<Bytes> = keys.iter().map(|key| self.keys.below(key)).collect();
+        if let Reply::Now(result) = self.inner.get_many(&full) {
+            return Reply::Now(result);
+        }
+        Reply::later(async move { self.inner.get_many(&full).await })
+    }
+
+    fn scan(&self, scan: Scan) -> Pages<'_> {
+        let pages = self.inner.scan(self.keys.scan_below(scan));
+        pages.map(|page| self.keys.page_above(page?)).boxed()
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: Store> Store for Prefix<S> {
+    async fn write(&self, batch: Batch) -> Result<Commit> {
+        let batch = batch.try_map(|op| {
+            self.keys.check(op.key())?;
+            Ok(match op {
+                Op::Put(key, value) => Op::Put(self.keys.below(&key), value),
+                Op::Delete(key) => Op::Delete(self.keys.below(&key)),
+            })
+        })?;
+        self.inner.write(batch).await
+    }
+
+    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
+        let inner = self.inner.snapshot().await?;
+        Ok(Arc::new(Prefix { inner, keys: self.keys.clone() }))
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.inner.flush().await
+    }
+
+    async fn compact(&self) -> Result<()> {
+        self.inner.compact().await
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        self.inner.usage().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
+
+    fn profile(&self) -> Profile {
+        profile(&self.keys.prefix, self.inner.profile())
+    }
+}
+
+/// How keys above and below correspond.
+#[derive(Clone)]
+struct Keys {
+    prefix: Bytes,
+    /// Bytes of the longest key below.
+    longest: usize,
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Keys(prefix of {} bytes)", self.prefix.len())
+    }
+}
+
+impl Keys {
+    /// Checks a key as it is above; the store below would count the prefix.
+    fn check(&self, key: &[u8]) -> Result<()> {
+        check_key(key)?;
+        let limits = Limits {
+            key_bytes: self.longest.saturating_sub(self.prefix.len()),
+            ..Limits::default()
+        };
+        limits.check(key.len(), 0).map_err(|error| error.with_layer(PrefixConfig::NAME))
+    }
+
+    fn below(&self, key: &[u8]) -> Bytes {
+        [&self.prefix, key].concat().into()
+    }
+
+    fn scan_below(&self, scan: Scan) -> Scan {
+        let all = Scan::prefix(&self.prefix);
+        let from = match scan.from {
+            Bound::Included(key) if key.is_empty() => Bound::Unbounded,
+            from => from.map(|key| self.below(&key)),
+        };
+        Scan {
+            // A key that is the prefix itself would be empty above, which no key is.
+            from: match from {
+                Bound::Unbounded => Bound::Excluded(self.prefix.clone()),
+                from => from,
+            },
+            to: match scan.to.map(|key| self.below(&key)) {
+                Bound::Unbounded => all.to,
+                to => to,
+            },
+            ..scan
+        }
+    }
+
+    fn page_above(&self, mut page: Page) -> Result<Page> {
+        for entry in &mut page.entries {
+            if !entry.key.starts_with(&self.prefix) {
+                return Err(Error::internal("the store below gave an entry outside of the range")
+                    .with_layer(PrefixConfig::NAME)
+                    .with_key(&entry.key));
+            }
+            entry.key = entry.key.slice(self.prefix.len()..);
+        }
+        Ok(page)
+    }
+}

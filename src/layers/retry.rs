@@ -1,1 +1,0 @@
-//! `retry`: another attempt where it can help.

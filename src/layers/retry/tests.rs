@@ -1,0 +1,249 @@
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use tokio_test::task::spawn;
+use tokio_test::{assert_pending, assert_ready};
+
+use super::*;
+use crate::backends::Memory;
+use crate::clock::ManualClock;
+use crate::error::ErrorKind;
+use crate::ext::{ReadExt, StoreExt};
+use crate::testing::conformance::{Fixture, assert_conforms};
+use crate::testing::{FaultStore, Faults};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn context(clock: &ManualClock) -> Context {
+    Context { clock: Arc::new(clock.clone()), ..Context::default() }
+}
+
+fn layer(config: &RetryConfig, clock: &ManualClock) -> RetryLayer {
+    RetryLayer::new(config, &context(clock)).unwrap()
+}
+
+/// Entries 0 to 9.
+async fn filled(config: &RetryConfig) -> (Retry<FaultStore<Memory>>, Faults, ManualClock) {
+    let clock = ManualClock::new();
+    let faults = Faults::seeded(0, Arc::new(clock.clone()));
+    let memory = Memory::new();
+    for key in 0..10u8 {
+        let _ = memory.put(vec![key], "v").await.unwrap();
+    }
+    (layer(config, &clock).layer(FaultStore::new(memory, &faults)), faults, clock)
+}
+
+/// Lets time pass until the operation ends; says how much that was.
+fn patiently<T>(clock: &ManualClock, operation: impl Future<Output = T>) -> (T, Duration) {
+    let step = Duration::from_millis(10);
+    let mut operation = spawn(operation);
+    for steps in 0..1_000_000 {
+        if let std::task::Poll::Ready(done) = operation.poll() {
+            return (done, step * steps);
+        }
+        assert_eq!(clock.sleepers(), 1, "it waits for the clock and nothing else");
+        clock.advance(step);
+    }
+    panic!("no end");
+}
+
+#[tokio::test]
+async fn what_fails_for_a_moment_is_tried_again() {
+    let (store, faults, clock) = filled(&RetryConfig::default()).await;
+    let snapshot = store.snapshot().await.unwrap();
+    for operation in [
+        Operation::Get,
+        Operation::GetMany,
+        Operation::Scan,
+        Operation::Write,
+        Operation::Snapshot,
+        Operation::Flush,
+        Operation::Compact,
+        Operation::Usage,
+    ] {
+        faults.on(operation).times(3).fail(ErrorKind::Unavailable);
+    }
+    assert!(patiently(&clock, store.get(&[1])).0.unwrap().is_some());
+    assert!(patiently(&clock, store.get_many(&[vec![1].into()])).0.is_ok());
+    assert_eq!(patiently(&clock, store.collect(Scan::all())).0.unwrap().len(), 10);
+    assert!(patiently(&clock, store.put("k", "v")).0.is_ok());
+    assert!(patiently(&clock, store.snapshot()).0.is_ok());
+    assert!(patiently(&clock, store.flush()).0.is_ok());
+    assert!(patiently(&clock, store.compact()).0.is_ok());
+    assert!(patiently(&clock, store.usage()).0.is_ok());
+    assert_eq!(faults.calls(Operation::Write), 4);
+
+    faults.on(Operation::Get).times(3).fail(ErrorKind::Unavailable);
+    faults.on(Operation::Scan).times(3).fail(ErrorKind::Unavailable);
+    assert!(patiently(&clock, snapshot.get(&[1])).0.unwrap().is_some());
+    assert_eq!(patiently(&clock, snapshot.collect(Scan::all())).0.unwrap().len(), 10);
+}
+
+#[tokio::test]
+async fn it_gives_up_and_says_so() {
+    let (store, faults, clock) = filled(&RetryConfig::default()).await;
+    faults.on_all().fail(ErrorKind::Unavailable);
+    let check = |error: Error| {
+        assert_eq!((error.kind(), error.retry()), (ErrorKind::Unavailable, Again::GaveUp));
+        assert!(error.to_string().contains("after 4 attempts"), "{error}");
+    };
+    check(patiently(&clock, store.get(&[1])).0.unwrap_err());
+    check(patiently(&clock, store.put("k", "v")).0.unwrap_err());
+    check(patiently(&clock, store.collect(Scan::all())).0.unwrap_err());
+    for operation in [Operation::Get, Operation::Write, Operation::Scan] {
+        assert_eq!(faults.calls(operation), 4);
+    }
+}
+
+#[tokio::test]
+async fn two_retries_do_not_multiply() {
+    let (store, faults, clock) = filled(&RetryConfig::default()).await;
+    let store = layer(&RetryConfig::default(), &clock).layer(store);
+    faults.on_all().fail(ErrorKind::Unavailable);
+    assert!(patiently(&clock, store.get(&[1])).0.is_err());
+    assert!(patiently(&clock, store.put("k", "v")).0.is_err());
+    assert!(patiently(&clock, store.collect(Scan::all())).0.is_err());
+    for operation in [Operation::Get, Operation::Write, Operation::Scan] {
+        assert_eq!(faults.calls(operation), 4);
+    }
+}
+
+#[tokio::test]
+async fn what_trying_again_cannot_help_passes_at_once() {
+    let (store, faults, clock) = filled(&RetryConfig::default()).await;
+    faults.on_all().fail(ErrorKind::Corruption);
+    for error in [
+        assert_ready!(spawn(store.get(&[1])).poll()).unwrap_err(),
+        assert_ready!(spawn(store.put("k", "v")).poll()).unwrap_err(),
+        assert_ready!(spawn(store.collect(Scan::all())).poll()).unwrap_err(),
+    ] {
+        assert_eq!((error.kind(), error.retry()), (ErrorKind::Corruption, Again::Never));
+    }
+    assert_eq!(clock.sleepers(), 0);
+    faults.clear();
+    assert!(matches!(store.get(&[1]), Reply::Now(Ok(Some(_)))));
+    assert!(matches!(store.get(b""), Reply::Now(Err(_))));
+}
+
+#[tokio::test]
+async fn no_attempt_begins_after_max_elapsed() {
+    let config = RetryConfig {
+        attempts: usize::MAX,
+        max_delay: Span(SECOND),
+        max_elapsed: Span(20 * SECOND),
+        ..RetryConfig::default()
+    };
+    let (store, faults, clock) = filled(&config).await;
+    faults.on_all().fail(ErrorKind::Unavailable);
+    let (result, elapsed) = patiently(&clock, store.get(&[1]));
+    assert_eq!(result.unwrap_err().retry(), Again::GaveUp);
+    assert!(elapsed <= 20 * SECOND, "{elapsed:?}");
+    assert!(faults.calls(Operation::Get) > 10, "pauses stay at max_delay and its jitter");
+}
+
+/// At every page, in both directions, with and without a limit, once and often.
+#[tokio::test]
+async fn a_scan_goes_on_behind_the_last_entry_it_gave() {
+    let all = Scan::all().page_entries(2);
+    for scan in [
+        all.clone(),
+        all.clone().reverse(),
+        all.clone().limit(5),
+        all.clone().reverse().limit(6),
+        Scan { limit: Some(4), ..Scan::range([3u8]..[9u8]).page_entries(2) },
+    ] {
+        for page in 0..6 {
+            for times in [1, 2, 100] {
+                let (store, faults, clock) = filled(&RetryConfig::default()).await;
+                let expected = store.collect(scan.clone()).await.unwrap();
+                faults.on(Operation::Scan).at_page(page).times(times).fail(ErrorKind::Unavailable);
+                let result = patiently(&clock, store.collect(scan.clone())).0;
+                if page == 0 && times == 100 {
+                    assert!(result.is_err(), "no page ever comes");
+                } else {
+                    assert!(result.unwrap() == expected, "{scan:?} at page {page}, {times} times");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_took_effect_unseen_is_safely_repeated() {
+    let (store, faults, clock) = filled(&RetryConfig::default()).await;
+    faults.on(Operation::Write).times(2).after_effect().fail(ErrorKind::Timeout);
+    let batch = Batch::new().put("a", "1").delete([1u8].to_vec()).put("a", "2");
+    let _ = patiently(&clock, store.write(batch)).0.unwrap();
+    assert_eq!(faults.calls(Operation::Write), 3);
+    assert_eq!(store.get(b"a").await.unwrap(), Some("2".into()));
+    assert_eq!(store.get(&[1]).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_close_is_not_repeated_as_that_would_hide_its_error() {
+    let (store, faults, _) = filled(&RetryConfig::default()).await;
+    faults.on(Operation::Close).times(1).fail(ErrorKind::Unavailable);
+    let error = assert_ready!(spawn(store.close()).poll()).unwrap_err();
+    assert_eq!(error.retry(), Again::Later);
+    assert_eq!(faults.calls(Operation::Close), 1);
+}
+
+#[tokio::test]
+async fn a_dropped_operation_stops_trying() {
+    let (store, faults, clock) = filled(&RetryConfig::default()).await;
+    faults.on_all().fail(ErrorKind::Unavailable);
+    assert_pending!(spawn(store.get(&[1])).poll());
+    clock.advance(3600 * SECOND);
+    assert_eq!(faults.calls(Operation::Get), 1);
+}
+
+#[test]
+fn jitter_follows_from_the_seed_and_differs_between_operations() {
+    let delays = |seed| {
+        let context = Context { seed, ..Context::default() };
+        let layer = RetryLayer::new(&RetryConfig::default(), &context).unwrap();
+        let of = || layer.shared.attempts(Operation::Get).delays.collect::<Vec<_>>();
+        [of(), of()]
+    };
+    assert_eq!(delays(7), delays(7));
+    assert_ne!(delays(7), delays(1 << 40));
+    let [first, second] = delays(7);
+    assert_ne!(first, second);
+    assert_eq!(first.len(), 3, "and the first attempt");
+}
+
+#[tokio::test]
+async fn attempts_beyond_the_first_are_counted() {
+    let (store, faults, clock) = filled(&RetryConfig::default()).await;
+    faults.on(Operation::Get).times(2).fail(ErrorKind::Unavailable);
+    let recorder = DebuggingRecorder::new();
+    metrics::with_local_recorder(&recorder, || {
+        patiently(&clock, store.get(&[1])).0.unwrap();
+        patiently(&clock, store.get(&[1])).0.unwrap();
+    });
+    let counted = recorder.snapshotter().snapshot().into_vec();
+    assert_eq!(counted.len(), 1);
+    assert_eq!(counted[0].0.key().name(), names::RETRIES);
+    assert_eq!(counted[0].3, DebugValue::Counter(2));
+}
+
+#[test]
+fn settings_out_of_range_are_refused() {
+    let good = RetryConfig::default();
+    for (config, word) in [
+        (RetryConfig { attempts: 0, ..good.clone() }, "attempts"),
+        (RetryConfig { min_delay: Span::default(), ..good.clone() }, "min_delay"),
+        (RetryConfig { max_delay: Span(Duration::from_millis(1)), ..good }, "max_delay"),
+    ] {
+        let error = config.profile(Memory::new().profile()).unwrap_err();
+        assert!(error.kind() == ErrorKind::Config && error.to_string().contains(word), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_contract_is_kept() {
+    assert_conforms(|| async {
+        let clock = ManualClock::new();
+        let memory = Memory::with_clock(Arc::new(clock.clone()));
+        Ok(Fixture::new(layer(&RetryConfig::default(), &clock).layer(memory)).with_clock(&clock))
+    })
+    .await;
+}

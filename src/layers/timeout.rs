@@ -1,1 +1,0 @@
-//! `timeout`: a deadline for every operation.

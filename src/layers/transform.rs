@@ -1,1 +1,0 @@
-//! What `compress` and `encrypt` share: a store whose values are encoded below and decoded above.

@@ -1,0 +1,302 @@
+//! What `compress` and `encrypt` share: a store whose values are encoded below and decoded above.
+//!
+//! A [`Transform`] says how; everything else is here once: reads, scans, snapshots, batches,
+//! `accept_plain`, and [`Rewrite`](crate::Rewrite). Keys and expiries pass as they are.
+
+mod rewrite;
+mod stripes;
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt};
+use metrics::Counter;
+
+pub use self::rewrite::Rewriter;
+use self::stripes::Stripes;
+use crate::error::{Error, Result};
+use crate::layer::{Layer, Rewrite, StackLayer};
+use crate::reply::Reply;
+use crate::store::{Pages, Read, Store};
+use crate::telemetry::{Labels, names};
+use crate::types::{Batch, Commit, Entry, Op, Page, Profile, Scan, Usage, Value};
+
+/// How values are encoded. Pure: bytes in, bytes out.
+pub trait Transform: fmt::Debug + Send + Sync + 'static {
+    /// The name of the layer.
+    const NAME: &'static str;
+
+    /// The value of a key as it is stored.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a value that is too large.
+    fn encode(&self, key: &[u8], value: &[u8]) -> Result<Bytes>;
+
+    /// The value of a key from what is stored.
+    ///
+    /// # Errors
+    /// `Corruption` if that is not what [`encode`](Self::encode) made for this key.
+    fn decode(&self, key: &[u8], stored: Bytes) -> Result<Bytes>;
+
+    /// Whether stored bytes are a frame of this layer, whole or damaged, and not plain.
+    fn is_frame(stored: &[u8]) -> bool;
+
+    /// Whether encoding the value again would change nothing of note. Cheap.
+    fn is_current(&self, stored: &[u8]) -> bool;
+
+    /// What the stack promises with this layer over what it promises below.
+    fn profile(accept_plain: bool, below: Profile) -> Profile;
+}
+
+/// A layer that encodes values. Every store that it wraps shares its locks and counters.
+pub struct TransformLayer<T>(Arc<Shared<T>>);
+
+struct Shared<T> {
+    transform: T,
+    accept_plain: bool,
+    name: String,
+    stripes: Stripes,
+    written: Bytecount,
+    read: Bytecount,
+}
+
+/// A store whose values are encoded below.
+pub struct Transformed<S, T> {
+    inner: S,
+    shared: Arc<Shared<T>>,
+}
+
+/// Batches beyond this many bytes are encoded on a thread for blocking work: at 256 KiB that is half a
+/// millisecond and more, and the way there and back a twentieth of it.
+const INLINE_BYTES: usize = 256 << 10;
+
+impl<T: Transform> TransformLayer<T> {
+    /// A layer that encodes by `transform`. With `accept_plain`, stored values that are not frames are
+    /// read as they are.
+    #[must_use]
+    pub fn from_transform(transform: T, accept_plain: bool, labels: &Labels) -> Self {
+        let name = if labels.layer.is_empty() { T::NAME } else { &labels.layer };
+        Self(Arc::new(Shared {
+            transform,
+            accept_plain,
+            name: name.to_owned(),
+            stripes: Stripes::default(),
+            written: Bytecount::new(labels, "write"),
+            read: Bytecount::new(labels, "read"),
+        }))
+    }
+
+    /// What rewrites the values of a store that this layer wraps, or wrapped. Give it the store
+    /// *below* the layer.
+    #[must_use]
+    pub fn rewriter(&self, below: Arc<dyn Store>) -> Rewriter<T> {
+        Rewriter::new(below, Arc::clone(&self.0))
+    }
+
+    /// The same layer for a stack built at run time, which finds its [`Rewrite`].
+    pub(crate) fn for_stack(self) -> Arc<dyn StackLayer> {
+        Arc::new(Rewritable(self))
+    }
+}
+
+impl<S, T> Layer<S> for TransformLayer<T> {
+    type Service = Transformed<S, T>;
+
+    fn layer(&self, inner: S) -> Transformed<S, T> {
+        Transformed { inner, shared: Arc::clone(&self.0) }
+    }
+}
+
+/// Not a [`Layer`] itself: those are [`StackLayer`]s without a rewriter.
+struct Rewritable<T>(TransformLayer<T>);
+
+impl<T: Transform> StackLayer for Rewritable<T> {
+    fn wrap(&self, below: Arc<dyn Store>) -> Arc<dyn Store> {
+        Arc::new(self.0.layer(below))
+    }
+
+    fn rewriter(&self, below: Arc<dyn Store>) -> Option<Arc<dyn Rewrite>> {
+        Some(Arc::new(self.0.rewriter(below)))
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl<S: Read, T: Transform> Read for Transformed<S, T> {
+    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
+        self.inner.get(key).and_then(move |stored| {
+            stored.map(|stored| self.shared.decode(key, stored)).transpose()
+        })
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
+        self.inner.get_many(keys).and_then(move |stored| {
+            let decode = |(key, stored): (&Bytes, Option<Value>)| {
+                stored.map(|stored| self.shared.decode(key, stored)).transpose()
+            };
+            keys.iter().zip(stored).map(decode).collect()
+        })
+    }
+
+    fn scan(&self, scan: Scan) -> Pages<'_> {
+        let page_bytes = scan.page_bytes;
+        let state = (self.inner.scan(scan), Vec::new().into_iter());
+        // Ends after an error.
+        futures_util::stream::try_unfold(state, move |(mut pages, mut stored)| async move {
+            if stored.as_slice().is_empty() {
+                match pages.try_next().await? {
+                    Some(page) => stored = page.entries.into_iter(),
+                    None => return Ok(None),
+                }
+            }
+            let page = self.shared.decode_page(&mut stored, page_bytes)?;
+            Ok(Some((page, (pages, stored))))
+        })
+        .boxed()
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: Store, T: Transform> Store for Transformed<S, T> {
+    async fn write(&self, batch: Batch) -> Result<Commit> {
+        let keys: Vec<usize> = Stripes::of(batch.ops().iter().map(Op::key));
+        // The whole batch before anything is written.
+        let batch = if batch.bytes() <= INLINE_BYTES {
+            self.shared.encode_batch(batch)?
+        } else {
+            let shared = Arc::clone(&self.shared);
+            blocking(move || shared.encode_batch(batch)).await?
+        };
+        let claim = self.shared.stripes.share(keys).await;
+        claim.settled_by(self.inner.write(batch).await)
+    }
+
+    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
+        let inner = self.inner.snapshot().await?;
+        Ok(Arc::new(Transformed { inner, shared: Arc::clone(&self.shared) }))
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.inner.flush().await
+    }
+
+    async fn compact(&self) -> Result<()> {
+        self.inner.compact().await
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        self.inner.usage().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
+
+    fn profile(&self) -> Profile {
+        T::profile(self.shared.accept_plain, self.inner.profile())
+    }
+}
+
+impl<T: Transform> Shared<T> {
+    fn decode(&self, key: &[u8], stored: Value) -> Result<Value> {
+        let size = stored.bytes.len();
+        let bytes = self.plain(key, stored.bytes)?;
+        self.read.add(bytes.len(), size);
+        Ok(Value { bytes, expires_at: stored.expires_at })
+    }
+
+    fn plain(&self, key: &[u8], stored: Bytes) -> Result<Bytes> {
+        if self.accept_plain && !T::is_frame(&stored) {
+            return Ok(stored);
+        }
+        self.transform.decode(key, stored).map_err(|error| self.blame(error, key))
+    }
+
+    /// The next entries, until they reach the size of a page: what is small below may be large above.
+    fn decode_page(
+        &self,
+        stored: &mut impl Iterator<Item = Entry>,
+        page_bytes: usize,
+    ) -> Result<Page> {
+        let mut page = Page { entries: Vec::with_capacity(stored.size_hint().0) };
+        let mut bytes = 0;
+        for Entry { key, value } in stored {
+            let value = self.decode(&key, value)?;
+            bytes += key.len() + value.bytes.len();
+            page.entries.push(Entry { key, value });
+            if bytes >= page_bytes {
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    fn encode_batch(&self, batch: Batch) -> Result<Batch> {
+        let (mut logical, mut stored) = (0, 0);
+        let batch = batch.try_map(|op| match op {
+            Op::Put(key, value) => {
+                logical += value.bytes.len();
+                let value = self.encode(&key, value)?;
+                stored += value.bytes.len();
+                Ok(Op::Put(key, value))
+            }
+            Op::Delete(key) => Ok(Op::Delete(key)),
+        })?;
+        self.written.add(logical, stored);
+        Ok(batch)
+    }
+
+    fn encode(&self, key: &[u8], value: Value) -> Result<Value> {
+        let bytes =
+            self.transform.encode(key, &value.bytes).map_err(|error| self.blame(error, key))?;
+        Ok(Value { bytes, expires_at: value.expires_at })
+    }
+
+    fn blame(&self, error: Error, key: &[u8]) -> Error {
+        error.with_layer(self.name.clone()).with_key(key)
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for TransformLayer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TransformLayer").field(&self.0.transform).finish()
+    }
+}
+
+impl<S, T: fmt::Debug> fmt::Debug for Transformed<S, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Transformed").field(&self.shared.transform).finish()
+    }
+}
+
+/// Bytes of values before and after the codec, in one direction.
+struct Bytecount {
+    logical: Counter,
+    stored: Counter,
+}
+
+impl Bytecount {
+    fn new(labels: &Labels, op: &'static str) -> Self {
+        let counter = |stage| labels.counter(names::CODEC_BYTES, &[("stage", stage), ("op", op)]);
+        Self { logical: counter("logical"), stored: counter("stored") }
+    }
+
+    fn add(&self, logical: usize, stored: usize) {
+        self.logical.increment(logical as u64);
+        self.stored.increment(stored as u64);
+    }
+}
+
+/// Runs work for the processor where it holds up no other task.
+async fn blocking<R: Send + 'static>(
+    work: impl FnOnce() -> Result<R> + Send + 'static,
+) -> Result<R> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::internal("encoding did not finish").with_source(error))?
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! What keeps a rewrite from undoing a write.
+//!
+//! A rewrite reads an entry and writes it again, and the contract has no compare-and-swap. So writers
+//! share the locks of their keys, and a rewrite holds the locks of a few keys alone while it looks at
+//! them once more and writes. This is the one lock of the crate that is held across a write below; with
+//! no rewrite under way nobody ever waits for it.
+//!
+//! A write whose outcome is unknown (dropped, timed out, unavailable) may arrive below later, after its
+//! lock is gone. Its keys count as unsettled from then on, and a rewrite leaves them alone.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::error::{ErrorKind, Result};
+
+/// Few enough to be small, many enough that a step of a rewrite stops few writers.
+const STRIPES: usize = 256;
+
+pub(super) struct Stripes(Vec<Stripe>);
+
+#[derive(Default)]
+struct Stripe {
+    lock: RwLock<()>,
+    unsettled: AtomicBool,
+}
+
+impl Default for Stripes {
+    fn default() -> Self {
+        Self((0..STRIPES).map(|_| Stripe::default()).collect())
+    }
+}
+
+impl Stripes {
+    /// The stripes of keys, in the one order in which everybody locks them: that rules out deadlocks.
+    pub(super) fn of<'a>(keys: impl Iterator<Item = &'a Bytes>) -> Vec<usize> {
+        let mut stripes: Vec<usize> = keys.map(|key| stripe(key)).collect();
+        stripes.sort_unstable();
+        stripes.dedup();
+        stripes
+    }
+
+    /// Claims stripes for a write.
+    pub(super) async fn share(&self, of: Vec<usize>) -> Claim<'_> {
+        let mut claim = Claim { claimed: Vec::with_capacity(of.len()), settled: false };
+        for stripe in of.iter().filter_map(|at| self.0.get(*at)) {
+            claim.claimed.push((stripe, stripe.lock.read().await));
+        }
+        claim
+    }
+
+    /// Waits for the writes of stripes, and keeps new ones out.
+    pub(super) async fn exclude(&self, of: Vec<usize>) -> Vec<RwLockWriteGuard<'_, ()>> {
+        let mut guards = Vec::with_capacity(of.len());
+        for stripe in of.iter().filter_map(|at| self.0.get(*at)) {
+            guards.push(stripe.lock.write().await);
+        }
+        guards
+    }
+
+    /// Whether a write of the key may still be on its way.
+    pub(super) fn is_unsettled(&self, key: &[u8]) -> bool {
+        self.0.get(stripe(key)).is_none_or(|stripe| stripe.unsettled.load(Ordering::Acquire))
+    }
+}
+
+fn stripe(key: &[u8]) -> usize {
+    crc32fast::hash(key) as usize % STRIPES
+}
+
+/// A write under way.
+pub(super) struct Claim<'a> {
+    claimed: Vec<(&'a Stripe, RwLockReadGuard<'a, ()>)>,
+    settled: bool,
+}
+
+impl Claim<'_> {
+    /// The write has returned.
+    pub(super) fn settled_by<R>(mut self, result: Result<R>) -> Result<R> {
+        self.settled = result.as_ref().err().is_none_or(|error| {
+            !matches!(
+                error.kind(),
+                ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Internal
+            )
+        });
+        result
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        if !self.settled {
+            for (stripe, _) in &self.claimed {
+                stripe.unsettled.store(true, Ordering::Release);
+            }
+        }
+    }
+}

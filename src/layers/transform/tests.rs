@@ -1,0 +1,427 @@
+#![expect(unused_must_use, reason = "what memory acknowledges is as durable as it gets")]
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::sync::watch;
+
+use super::*;
+use crate::backends::Memory;
+use crate::layer::RewriteReport;
+use crate::{ErrorKind, ReadExt, StoreExt, Timestamp};
+
+/// A frame is `~`, a stamp, the value.
+#[derive(Debug, Default)]
+struct Stamp {
+    now: AtomicU8,
+    /// Nothing is ever current, so a rewrite rewrites everything.
+    restless: bool,
+}
+
+impl Stamp {
+    fn layer(now: u8, accept_plain: bool) -> TransformLayer<Self> {
+        let stamp = Self { now: now.into(), restless: false };
+        TransformLayer::from_transform(stamp, accept_plain, &Labels::default())
+    }
+}
+
+impl Transform for Stamp {
+    const NAME: &'static str = "stamp";
+
+    fn encode(&self, _key: &[u8], value: &[u8]) -> Result<Bytes> {
+        if value == b"refused" {
+            return Err(Error::invalid("refused"));
+        }
+        let now = if self.restless {
+            self.now.fetch_add(1, Ordering::Relaxed)
+        } else {
+            self.now.load(Ordering::Relaxed)
+        };
+        Ok([b"~", &[now][..], value].concat().into())
+    }
+
+    fn decode(&self, _key: &[u8], stored: Bytes) -> Result<Bytes> {
+        if !Self::is_frame(&stored) || stored.len() < 2 || stored.ends_with(b"damage") {
+            return Err(Error::corruption("not a stamped value"));
+        }
+        Ok(stored.slice(2..))
+    }
+
+    fn is_frame(stored: &[u8]) -> bool {
+        stored.starts_with(b"~")
+    }
+
+    fn is_current(&self, stored: &[u8]) -> bool {
+        !self.restless && stored.get(1) == Some(&self.now.load(Ordering::Relaxed))
+    }
+
+    fn profile(_accept_plain: bool, below: Profile) -> Profile {
+        Profile::layer(Self::NAME, below)
+    }
+}
+
+/// A memory store whose answers can be held back. What was written arrives in the end, whether or not
+/// somebody still waits for it.
+#[derive(Debug, Default)]
+struct Slow {
+    memory: Arc<Memory>,
+    reads: Arc<Gate>,
+    writes: Arc<Gate>,
+}
+
+#[derive(Debug)]
+struct Gate {
+    open: watch::Sender<bool>,
+    arrived: AtomicUsize,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self { open: watch::channel(true).0, arrived: AtomicUsize::new(0) }
+    }
+}
+
+impl Gate {
+    async fn pass(&self) {
+        self.arrived.fetch_add(1, Ordering::SeqCst);
+        tokio::task::yield_now().await;
+        self.open.subscribe().wait_for(|open| *open).await.unwrap();
+    }
+
+    fn close(&self) {
+        self.open.send_replace(false);
+        self.arrived.store(0, Ordering::SeqCst);
+    }
+
+    fn open(&self) {
+        self.open.send_replace(true);
+    }
+
+    async fn reached(&self) {
+        until(|| self.arrived.load(Ordering::SeqCst) > 0).await;
+    }
+}
+
+async fn until(mut done: impl FnMut() -> bool) {
+    for _ in 0..10_000 {
+        if done() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("it does not happen");
+}
+
+/// Lets every task that can go on do so.
+async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+impl Read for Slow {
+    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
+        self.memory.get(key)
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
+        Reply::later(async move {
+            let values = self.memory.get_many(keys).await;
+            self.reads.pass().await;
+            values
+        })
+    }
+
+    fn scan(&self, scan: Scan) -> Pages<'_> {
+        self.memory.scan(scan)
+    }
+}
+
+#[async_trait]
+impl Store for Slow {
+    async fn write(&self, batch: Batch) -> Result<Commit> {
+        let (memory, gate) = (Arc::clone(&self.memory), Arc::clone(&self.writes));
+        let write = async move {
+            gate.pass().await;
+            memory.write(batch).await
+        };
+        tokio::spawn(write).await.unwrap()
+    }
+
+    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
+        self.memory.snapshot().await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn compact(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        self.memory.usage().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.memory.close().await
+    }
+
+    fn profile(&self) -> Profile {
+        self.memory.profile()
+    }
+}
+
+fn nobody() -> impl FnMut(&RewriteReport) + Send {
+    |_: &RewriteReport| ()
+}
+
+#[tokio::test]
+async fn every_read_decodes_and_expiries_pass() {
+    let memory = Arc::new(Memory::new());
+    let store = Stamp::layer(1, false).layer(Arc::clone(&memory));
+    let late = Timestamp::from_millis(1 << 50);
+    store
+        .write(Batch::new().put("a", "1").put("b", Value::from("2").expiring_at(late)).delete("c"))
+        .await
+        .unwrap();
+    assert_eq!(memory.get(b"a").await.unwrap(), Some("~\x011".into()), "encoded below");
+    let frozen = store.snapshot().await.unwrap();
+    store.delete("a").await.unwrap();
+
+    let b = Value::from("2").expiring_at(late);
+    assert_eq!(store.get(b"b").await.unwrap(), Some(b.clone()));
+    assert!(matches!(store.get(b"b"), Reply::Now(_)), "what is in memory stays so");
+    let keys = ["b", "a", "b"].map(Bytes::from);
+    let many = [Some(b.clone()), None, Some(b.clone())];
+    assert_eq!(store.get_many(&keys).await.unwrap(), many);
+    let entries = store.collect(Scan::all().reverse()).await.unwrap();
+    assert_eq!(entries, [Entry { key: "b".into(), value: b.clone() }]);
+    assert_eq!(frozen.get(b"a").await.unwrap(), Some("1".into()));
+    assert_eq!(frozen.collect(Scan::all()).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_batch_that_cannot_be_encoded_writes_nothing() {
+    let memory = Arc::new(Memory::new());
+    let store = Stamp::layer(1, false).layer(Arc::clone(&memory));
+    let error = store.write(Batch::new().put("a", "1").put("b", "refused")).await.unwrap_err();
+    assert_eq!((error.kind(), error.layer()), (ErrorKind::InvalidInput, Some("stamp")));
+    assert_eq!(memory.usage().await.unwrap().entries, Some(0));
+    let large = Batch::new().put("a", vec![0; 2 * INLINE_BYTES]).put("b", "refused");
+    store.write(large).await.unwrap_err();
+    assert_eq!(memory.usage().await.unwrap().entries, Some(0));
+    store.put("a", vec![7; 2 * INLINE_BYTES]).await.unwrap();
+    assert_eq!(store.get(b"a").await.unwrap().unwrap().bytes, vec![7; 2 * INLINE_BYTES]);
+}
+
+#[tokio::test]
+async fn a_damaged_entry_fails_alone_and_says_where() {
+    let memory = Arc::new(Memory::new());
+    let store = Stamp::layer(1, false).layer(Arc::clone(&memory));
+    store.write(Batch::new().put("a", "1").put("b", "2").put("c", "3")).await.unwrap();
+    memory.put("b", "~\x01damage").await.unwrap();
+    let keys = ["a", "b"].map(Bytes::from);
+    let scan = Scan::all().page_entries(1);
+    let mut pages = store.scan(scan);
+    assert_eq!(pages.next().await.unwrap().unwrap().entries[0].key, "a");
+    let errors = [
+        store.get(b"b").await.unwrap_err(),
+        store.get_many(&keys).await.unwrap_err(),
+        pages.next().await.unwrap().unwrap_err(),
+    ];
+    assert!(pages.next().await.is_none(), "a scan ends after an error");
+    for error in errors {
+        assert_eq!((error.kind(), error.layer()), (ErrorKind::Corruption, Some("stamp")));
+        let fingerprint = Error::closed().with_key(b"b").key_fingerprint();
+        assert_eq!(error.key_fingerprint(), fingerprint);
+    }
+    assert_eq!(store.get(b"c").await.unwrap(), Some("3".into()), "the others are readable");
+}
+
+#[tokio::test]
+async fn a_rewrite_moves_everything_over_and_can_be_paced() {
+    let memory = Arc::new(Memory::new());
+    let late = Timestamp::from_millis(1 << 50);
+    let old = Stamp::layer(1, false).layer(Arc::clone(&memory));
+    for n in 0..200 {
+        let value = Value::from(n.to_string()).expiring_at(late);
+        old.put(format!("k{n:03}"), value).await.unwrap();
+    }
+    memory.put("k100", "plain").await.unwrap();
+    memory.put("k101", "~\x01damage").await.unwrap();
+
+    let layer = Stamp::layer(2, true);
+    let store = layer.layer(Arc::clone(&memory));
+    assert_eq!(store.get(b"k100").await.unwrap(), Some("plain".into()));
+    let before = store.collect(Scan::range(..="k100")).await.unwrap();
+
+    let rewriter = layer.rewriter(Arc::clone(&memory) as _);
+    assert_eq!(rewriter.name(), "stamp");
+    let mut scan = Scan::all().limit(150);
+    let first = rewriter.rewrite(scan.clone(), &mut nobody()).await.unwrap();
+    assert_eq!((first.examined, first.rewritten, first.damaged), (150, 149, 1));
+    assert_eq!(first.first_damage.as_ref().unwrap().kind(), ErrorKind::Corruption);
+    assert!(!format!("{first:?}").contains("k149"), "no key is printed");
+    scan = Scan::all().page_entries(10);
+    scan.resume_after(first.last_key.unwrap());
+    let mut pages = Vec::new();
+    let second =
+        rewriter.rewrite(scan, &mut |report: &RewriteReport| pages.push(report.examined)).await;
+    assert_eq!(second.unwrap().rewritten, 50);
+    assert_eq!(pages, [10, 20, 30, 40, 50]);
+
+    assert_eq!(store.collect(Scan::range(..="k100")).await.unwrap(), before);
+    for entry in memory.collect(Scan::all()).await.unwrap() {
+        let stamp = if entry.key == "k101" { 1 } else { 2 };
+        assert_eq!(entry.value.bytes[..2], [b'~', stamp]);
+    }
+    let again = rewriter.rewrite(Scan::all(), &mut nobody()).await.unwrap();
+    assert_eq!((again.examined, again.rewritten, again.damaged), (200, 0, 1));
+}
+
+/// A stale entry below a layer that writes another stamp.
+async fn stale() -> (Arc<Slow>, TransformLayer<Stamp>, Arc<Transformed<Arc<Slow>, Stamp>>) {
+    let below = Arc::new(Slow::default());
+    below.memory.put("k", "~\x01old").await.unwrap();
+    let layer = Stamp::layer(2, false);
+    let store = Arc::new(layer.layer(Arc::clone(&below)));
+    (below, layer, store)
+}
+
+fn rewrite(
+    layer: &TransformLayer<Stamp>,
+    below: &Arc<Slow>,
+) -> tokio::task::JoinHandle<RewriteReport> {
+    let rewriter = layer.rewriter(Arc::clone(below) as _);
+    tokio::spawn(async move { rewriter.rewrite(Scan::all(), &mut nobody()).await.unwrap() })
+}
+
+fn put(store: &Arc<Transformed<Arc<Slow>, Stamp>>) -> tokio::task::JoinHandle<()> {
+    let store = Arc::clone(store);
+    tokio::spawn(async move {
+        store.put("k", "new").await.unwrap();
+    })
+}
+
+#[tokio::test]
+async fn a_write_between_the_look_and_the_write_of_a_rewrite_stays() {
+    let (below, layer, store) = stale().await;
+    below.reads.close();
+    let rewriting = rewrite(&layer, &below);
+    below.reads.reached().await;
+    // The rewrite has seen the old value, and not yet written it.
+    let writing = put(&store);
+    settle().await;
+    below.reads.open();
+    rewriting.await.unwrap();
+    writing.await.unwrap();
+    assert_eq!(store.get(b"k").await.unwrap(), Some("new".into()));
+}
+
+#[tokio::test]
+async fn a_write_that_was_begun_before_the_look_of_a_rewrite_stays() {
+    let (below, layer, store) = stale().await;
+    below.writes.close();
+    let writing = put(&store);
+    below.writes.reached().await;
+    // The write is on its way, and the old value is still there.
+    let rewriting = rewrite(&layer, &below);
+    settle().await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    below.writes.open();
+    writing.await.unwrap();
+    assert_eq!(rewriting.await.unwrap().rewritten, 0);
+    assert_eq!(store.get(b"k").await.unwrap(), Some("new".into()));
+}
+
+#[tokio::test]
+async fn an_abandoned_write_may_still_arrive_so_a_rewrite_leaves_its_key_alone() {
+    let (below, layer, store) = stale().await;
+    below.writes.close();
+    let writing = put(&store);
+    below.writes.reached().await;
+    writing.abort();
+    assert!(writing.await.unwrap_err().is_cancelled());
+    let rewriting = rewrite(&layer, &below);
+    settle().await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    below.writes.open();
+    let report = rewriting.await.unwrap();
+    assert_eq!((report.rewritten, report.unsettled), (0, 1));
+    until(|| below.memory.get(b"k").now_or_never().unwrap().unwrap() != Some("~\x01old".into()))
+        .await;
+    assert_eq!(store.get(b"k").await.unwrap(), Some("new".into()));
+}
+
+#[tokio::test]
+async fn an_abandoned_rewrite_cannot_undo_a_later_write() {
+    let (below, layer, store) = stale().await;
+    below.writes.close();
+    let rewriting = rewrite(&layer, &below);
+    below.writes.reached().await;
+    rewriting.abort();
+    assert!(rewriting.await.unwrap_err().is_cancelled());
+    let done = Arc::new(AtomicBool::new(false));
+    let writing = {
+        let (store, done) = (Arc::clone(&store), Arc::clone(&done));
+        tokio::spawn(async move {
+            store.put("k", "new").await.unwrap();
+            done.store(true, Ordering::SeqCst);
+        })
+    };
+    settle().await;
+    assert_eq!(below.writes.arrived.load(Ordering::SeqCst), 1, "the write waits for the rewrite's");
+    below.writes.open();
+    writing.await.unwrap();
+    settle().await;
+    assert_eq!(store.get(b"k").await.unwrap(), Some("new".into()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_write_is_lost_under_a_rewrite_that_never_ends() {
+    let stamp = Stamp { restless: true, ..Stamp::default() };
+    let layer = TransformLayer::from_transform(stamp, false, &Labels::default());
+    let below = Arc::new(Slow::default());
+    let store = Arc::new(layer.layer(Arc::clone(&below)));
+    let rewritten = Arc::new(AtomicUsize::new(0));
+    let rewriting = {
+        let (rewriter, rewritten) =
+            (layer.rewriter(Arc::clone(&below) as _), Arc::clone(&rewritten));
+        tokio::spawn(async move {
+            loop {
+                let report = rewriter.rewrite(Scan::all(), &mut nobody()).await.unwrap();
+                rewritten.fetch_add(report.rewritten as usize, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        })
+    };
+    let writers = (0..3).map(|writer| {
+        let (store, rewritten) = (Arc::clone(&store), Arc::clone(&rewritten));
+        tokio::spawn(async move {
+            for n in 0.. {
+                if rewritten.load(Ordering::Relaxed) > 1000 {
+                    break;
+                }
+                let put = |key| Op::Put(format!("{writer}{key}").into(), n.to_string().into());
+                store.write((0..5).map(put).collect()).await.unwrap();
+                // Time for a rewrite that saw the value before to put it back.
+                settle().await;
+                for key in 0..5 {
+                    let seen = store.get(format!("{writer}{key}").as_bytes()).await.unwrap();
+                    assert_eq!(
+                        seen,
+                        Some(n.to_string().into()),
+                        "the last write of its only writer"
+                    );
+                }
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
+    }
+    rewriting.abort();
+}

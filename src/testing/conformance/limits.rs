@@ -1,0 +1,101 @@
+//! Limits: what is at a limit works, what is over it is refused with words, and leaves nothing.
+
+use bytes::Bytes;
+
+use super::bench::{Bench, Stop, Verdict, ensure, refused, seen};
+use crate::error::ErrorKind;
+use crate::store::{Read, Store};
+use crate::types::{Batch, Limits, Op};
+
+super::topic! { "limits":
+    the_longest_key_works,
+    wrong_keys_are_refused,
+    a_value_over_the_limit_is_refused,
+    a_batch_over_the_limit_is_refused,
+}
+
+async fn the_longest_key_works(bench: Bench) -> Verdict {
+    bench.needs_writes()?;
+    let limit = bench.promises.limits.key_bytes;
+    ensure!(
+        (1..=Limits::MAX_KEY_BYTES).contains(&limit),
+        "the profile must limit keys to between 1 and {} bytes, not {limit}",
+        Limits::MAX_KEY_BYTES
+    );
+    let scans = bench.promises.ordered_scans;
+    // Two that differ in the last byte only, of the largest and the smallest bytes.
+    let mut keys = Vec::new();
+    for (fill, last) in [(0xff, 0xff), (0xff, 0xfe), (0, 0), (0, 1)] {
+        let mut key = vec![fill; limit - 1];
+        key.push(last);
+        keys.push(Bytes::from(key));
+    }
+    for (n, key) in keys.iter().enumerate() {
+        bench.put(key.clone(), n.to_string()).await?;
+    }
+    for (n, key) in keys.iter().enumerate() {
+        let got = seen(&*bench.store, scans, key).await.map_err(Stop::failed)?;
+        ensure!(got == Some(n.to_string().into()), "a key of {limit} bytes has another value");
+        bench.delete(key.clone()).await?;
+        let got = bench.store.get(key).await?;
+        ensure!(got.is_none(), "a key of {limit} bytes cannot be deleted");
+    }
+    Ok(())
+}
+
+async fn wrong_keys_are_refused(bench: Bench) -> Verdict {
+    let long = Bytes::from(vec![b'k'; Limits::MAX_KEY_BYTES + 1]);
+    let kinds = &[ErrorKind::InvalidInput];
+    for key in [Bytes::new(), long] {
+        let what = |how: &str| format!("{how} with a key of {} bytes", key.len());
+        refused(bench.store.get(&key).await, kinds, &what("get"))?;
+        let many = bench.store.get_many(std::slice::from_ref(&key)).await;
+        refused(many, kinds, &what("get_many"))?;
+        if bench.promises.writable {
+            refused(bench.put(key.clone(), "value").await, kinds, &what("a put"))?;
+            refused(bench.delete(key.clone()).await, kinds, &what("a delete"))?;
+        }
+    }
+    let limit = bench.promises.limits.key_bytes;
+    if bench.promises.writable && limit < Limits::MAX_KEY_BYTES {
+        let key = Bytes::from(vec![b'k'; limit + 1]);
+        refused(bench.put(key.clone(), "v").await, kinds, "a key over the store's own limit")?;
+        // There is no such entry: whether the store says so or refuses the key is its choice.
+        if let Ok(Some(_)) = bench.store.get(&key).await {
+            return Err(Stop::failed("a refused key is there"));
+        }
+    }
+    Ok(())
+}
+
+async fn a_value_over_the_limit_is_refused(bench: Bench) -> Verdict {
+    bench.needs_writes()?;
+    let limit = bench.promises.limits.value_bytes.and_then(|limit| usize::try_from(limit).ok());
+    let Some(limit) = limit.filter(|limit| *limit <= 64 << 20) else {
+        return Err(Stop::Skipped("the store has no limit on values, or a large one"));
+    };
+    bench.put("k", vec![b'v'; limit]).await?;
+    let written = bench.put("k", vec![b'w'; limit + 1]).await;
+    refused(written, &[ErrorKind::InvalidInput], "a value over the limit")?;
+    let got = bench.store.get(b"k").await?;
+    ensure!(
+        got.is_some_and(|value| value.bytes == vec![b'v'; limit]),
+        "a refused value changed the entry"
+    );
+    Ok(())
+}
+
+async fn a_batch_over_the_limit_is_refused(bench: Bench) -> Verdict {
+    bench.needs_batches()?;
+    let Some(limit) = bench.promises.limits.batch_ops.filter(|limit| *limit <= 100_000) else {
+        return Err(Stop::Skipped("the store has no limit on batches, or a large one"));
+    };
+    let batch = |count: usize| -> Batch {
+        (0..count).map(|n| Op::Put(n.to_string().into(), "v".into())).collect()
+    };
+    let written = bench.store.write(batch(limit + 1)).await;
+    refused(written, &[ErrorKind::InvalidInput], "a batch over the limit")?;
+    bench.gives("0", None).await?;
+    bench.store.write(batch(limit)).await?.durable().await?;
+    bench.gives("0", Some("v")).await
+}

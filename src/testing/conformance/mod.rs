@@ -1,0 +1,237 @@
+//! The conformance suite: what every store must do, whatever it is made of.
+//!
+//! Each check gets a fresh, empty store from a factory. What is checked follows from the store's
+//! profile: what it promises must hold, and what it does not offer must be refused. A store that is
+//! not writable is only asked to refuse writes and to answer reads.
+//!
+//! Run it on a multi-thread runtime: on one thread, little happens at the same time.
+//!
+//! ```
+//! use tierstack::backends::Memory;
+//! use tierstack::testing::conformance;
+//! use tierstack::testing::conformance::Fixture;
+//!
+//! # tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(async {
+//! // In a test: `#[tokio::test(flavor = "multi_thread")]`
+//! conformance::assert_conforms(|| async { Ok(Fixture::new(Memory::new())) }).await;
+//! # });
+//! ```
+//!
+//! A harness that reports each check by itself goes through [`checks`], and calls [`Check::run`].
+
+mod bench;
+mod report;
+
+mod basic;
+mod batch;
+mod cancel;
+mod close;
+mod concurrency;
+mod expiry;
+mod limits;
+mod refuse;
+mod scan;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+mod upkeep;
+
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Either, select};
+
+use self::bench::{Bench, Stop, Verdict};
+pub use self::report::{Outcome, Report};
+use crate::clock::{Clock, ManualClock, SystemClock};
+use crate::error::Result;
+use crate::store::Store;
+
+/// A check that takes longer hangs. Generous: a debug build of a slow store on a busy machine.
+const HANGS_AFTER: Duration = Duration::from_secs(120);
+
+/// A fresh, empty store, and what the checks may do around it.
+#[derive(Clone)]
+pub struct Fixture {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The clock by which entries of the store expire. `None`: the system's clock; the checks then
+    /// wait for real.
+    pub clock: Option<ManualClock>,
+    reopen: Option<Reopen>,
+    /// Held until the check is over.
+    _kept: Vec<Arc<dyn Any + Send + Sync>>,
+}
+
+type Reopen = Arc<dyn Fn() -> BoxFuture<'static, Result<Arc<dyn Store>>> + Send + Sync>;
+
+impl Fixture {
+    /// A store on the system's clock.
+    #[must_use]
+    pub fn new(store: impl Store) -> Self {
+        Self { store: Arc::new(store), clock: None, reopen: None, _kept: Vec::new() }
+    }
+
+    /// The clock by which entries of the store expire, so that the checks need not wait.
+    #[must_use]
+    pub fn with_clock(mut self, clock: &ManualClock) -> Self {
+        self.clock = Some(clock.clone());
+        self
+    }
+
+    /// How the store is opened again after it was closed, to see that nothing is lost.
+    #[must_use]
+    pub fn reopened_by<F>(mut self, reopen: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<Arc<dyn Store>>> + Send + 'static,
+    {
+        self.reopen = Some(Arc::new(move || reopen().boxed()));
+        self
+    }
+
+    /// Keeps something until the check is over, such as a temporary folder.
+    #[must_use]
+    pub fn keeping(mut self, kept: impl Any + Send + Sync) -> Self {
+        self._kept.push(Arc::new(kept));
+        self
+    }
+}
+
+impl<S: Store> From<S> for Fixture {
+    fn from(store: S) -> Self {
+        Self::new(store)
+    }
+}
+
+impl fmt::Debug for Fixture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Fixture({})", self.store.profile())
+    }
+}
+
+/// One thing that every store must do.
+pub struct Check {
+    name: &'static str,
+    run: fn(Bench) -> BoxFuture<'static, Verdict>,
+}
+
+/// Lists functions `async fn(Bench) -> Verdict` as checks of a topic.
+macro_rules! topic {
+    ($topic:literal: $($name:ident),+ $(,)?) => {
+        pub(super) const CHECKS: &[super::Check] = &[$(super::Check {
+            name: concat!($topic, "::", stringify!($name)),
+            run: |bench| Box::pin($name(bench)),
+        }),+];
+    };
+}
+use topic;
+
+impl Check {
+    /// The topic and what must hold, such as `batch::the_last_operation_of_a_key_wins`.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Runs the check on a fresh, empty store, and closes the store. Catches panics; a check that
+    /// hangs fails after two minutes.
+    pub async fn run(&self, fixture: impl Into<Fixture>) -> Outcome {
+        let fixture = fixture.into();
+        let steps = async {
+            (self.run)(Bench::new(&fixture)).await?;
+            fixture.store.close().await?;
+            Ok(())
+        };
+        let steps = AssertUnwindSafe(steps).catch_unwind();
+        let verdict = match select(steps.boxed(), SystemClock.sleep(HANGS_AFTER)).await {
+            Either::Left((Ok(verdict), _)) => verdict,
+            Either::Left((Err(panic), _)) => Err(Stop::panicked(&*panic)),
+            Either::Right(_) => Err(Stop::Failed(format!(
+                "it hangs: nothing for {} seconds",
+                HANGS_AFTER.as_secs()
+            ))),
+        };
+        match verdict {
+            Ok(()) => Outcome::Passed,
+            Err(Stop::Skipped(why)) => Outcome::Skipped(why),
+            Err(Stop::Failed(why)) => Outcome::Failed(why),
+        }
+    }
+}
+
+impl fmt::Debug for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Check({})", self.name)
+    }
+}
+
+/// Every check, in the order in which [`run`] runs them.
+pub fn checks() -> impl Iterator<Item = &'static Check> {
+    [
+        basic::CHECKS,
+        batch::CHECKS,
+        scan::CHECKS,
+        snapshot::CHECKS,
+        expiry::CHECKS,
+        limits::CHECKS,
+        refuse::CHECKS,
+        upkeep::CHECKS,
+        cancel::CHECKS,
+        close::CHECKS,
+        concurrency::CHECKS,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// Runs every check, each on a store of its own from the factory.
+///
+/// ```
+/// # tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(async {
+/// use tierstack::backends::Memory;
+/// use tierstack::testing::conformance;
+///
+/// let report = conformance::run(|| async { Ok(Memory::new()) }).await;
+/// assert!(report.is_ok(), "{report}");
+/// # });
+/// ```
+pub async fn run<F, T>(factory: impl Fn() -> F) -> Report
+where
+    F: Future<Output = Result<T>>,
+    T: Into<Fixture>,
+{
+    let mut report = Report::default();
+    for check in checks() {
+        let outcome = match factory().await {
+            Ok(fixture) => {
+                let fixture = fixture.into();
+                report.store = fixture.store.profile().to_string();
+                check.run(fixture).await
+            }
+            Err(error) => Outcome::Failed(format!("the factory gave no store: {error:?}")),
+        };
+        report.outcomes.push((check.name, outcome));
+    }
+    report
+}
+
+/// Runs every check, for use in a test.
+///
+/// # Panics
+/// If a check fails; the message lists all that did, and why.
+#[expect(clippy::panic, reason = "a failed test panics")]
+pub async fn assert_conforms<F, T>(factory: impl Fn() -> F)
+where
+    F: Future<Output = Result<T>>,
+    T: Into<Fixture>,
+{
+    let report = run(factory).await;
+    if !report.is_ok() {
+        panic!("{report}");
+    }
+}

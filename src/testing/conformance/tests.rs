@@ -1,0 +1,559 @@
+//! The suite must notice: stores with one defect each, and the check that has to fail.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt};
+use parking_lot::Mutex;
+
+use super::*;
+use crate::backends::Memory;
+use crate::clock::Timestamp;
+use crate::error::{Error, ErrorKind};
+use crate::reply::Reply;
+use crate::store::{Pages, Read};
+use crate::types::{Batch, Commit, Durability, Op, Order, Page, Profile, Scan, Usage, Value};
+
+/// What is wrong with a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bug {
+    None,
+    // Writing
+    DropsTheLastOp,
+    FirstOpOfAKeyWins,
+    BatchIsNotAtomic,
+    WrongKeyInTheMiddleLeavesTheStart,
+    AcceptsLongKeys,
+    AcceptsMoreDurability,
+    SequenceStandsStill,
+    EmptyValueIsADelete,
+    DroppedWriteIsHalf,
+    LosesConcurrentWrites,
+    // Reading
+    StaleGet,
+    BulkReadsSortTheirKeys,
+    BulkReadsSkipMissing,
+    GetChecksNoKey,
+    // Scans
+    ReverseLimitIsOneShort,
+    IncludedBoundIsExcluded,
+    EmptyLastPage,
+    PageIgnoresItsSize,
+    PageIgnoresItsBytes,
+    ScanIsOpenedAtOnce,
+    ScanRepeatsTheKeyBetweenPages,
+    ScanHoldsALock,
+    SignedOrder,
+    // Snapshots
+    SnapshotSeesLaterWrites,
+    SnapshotExpires,
+    SnapshotDiesOnCompaction,
+    // Expiry
+    ScanShowsExpired,
+    ExpiredCountForTheLimit,
+    DeadlineIsOneLate,
+    DeadlineIsForgotten,
+    DeadlineOutlivesOverwrite,
+    // Closing
+    GetAfterClose,
+    WriteAfterClose,
+    SecondCloseFails,
+    EmptiesBeforeItCloses,
+    // Saying
+    ErrorsTellTheKey,
+    ProfileChanges,
+    RefusesNothing,
+    Panics,
+    Hangs,
+}
+
+/// A memory store with a bug.
+struct Broken {
+    memory: Arc<Memory>,
+    bug: Bug,
+    clock: ManualClock,
+    closed: AtomicBool,
+    calls: AtomicUsize,
+    /// Entries as they were before their last write, and deadlines of keys.
+    before: Mutex<Vec<(Bytes, Option<Value>)>>,
+    /// Held from the first page of a scan to its last by a store that should not.
+    lock: Arc<tokio::sync::Mutex<()>>,
+}
+
+fn broken(bug: Bug) -> Fixture {
+    let clock = ManualClock::new();
+    let memory = Arc::new(Memory::with_clock(Arc::new(clock.clone())));
+    let store = Broken {
+        memory,
+        bug,
+        clock: clock.clone(),
+        closed: AtomicBool::new(false),
+        calls: AtomicUsize::new(0),
+        before: Mutex::default(),
+        lock: Arc::default(),
+    };
+    Fixture::new(store).with_clock(&clock)
+}
+
+impl Broken {
+    fn has(&self, bug: Bug) -> bool {
+        self.bug == bug
+    }
+}
+
+impl Read for Broken {
+    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
+        let reply = self.memory.get(key);
+        match self.bug {
+            Bug::StaleGet => {
+                let before = self.before.lock();
+                let stale = before.iter().rev().find(|(written, _)| written == key);
+                stale.map_or(reply, |(_, value)| Reply::ready(value.clone()))
+            }
+            Bug::GetChecksNoKey => reply.then(|got| match got {
+                Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(None),
+                got => got,
+            }),
+            Bug::GetAfterClose => reply.then(|got| match got {
+                Err(error) if error.kind() == ErrorKind::Closed => Ok(None),
+                got => got,
+            }),
+            Bug::EmptiesBeforeItCloses if self.closed.load(Ordering::SeqCst) => {
+                Reply::Now(if self.calls.fetch_add(1, Ordering::SeqCst) < 8 {
+                    Ok(None)
+                } else {
+                    Err(Error::closed())
+                })
+            }
+            Bug::DeadlineIsOneLate => {
+                let late = self.before.lock().iter().rev().find(|(k, _)| k == key).cloned();
+                let ago = Timestamp::from_millis(self.clock.now().as_millis() - 1);
+                match late {
+                    Some((_, Some(value))) if !value.is_expired(ago) => Reply::ready(Some(value)),
+                    _ => reply,
+                }
+            }
+            Bug::DeadlineIsForgotten => {
+                reply.map(|value| value.map(|value| Value::new(value.bytes)))
+            }
+            Bug::Panics => panic!("a bug"),
+            Bug::Hangs => Reply::later(std::future::pending()),
+            _ => reply,
+        }
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
+        match self.bug {
+            Bug::BulkReadsSortTheirKeys => {
+                let mut keys = keys.to_vec();
+                keys.sort();
+                Reply::later(async move { self.memory.get_many(&keys).await })
+            }
+            Bug::BulkReadsSkipMissing => self
+                .memory
+                .get_many(keys)
+                .map(|values| values.into_iter().filter(Option::is_some).collect()),
+            _ => self.memory.get_many(keys),
+        }
+    }
+
+    fn scan(&self, mut scan: Scan) -> Pages<'_> {
+        use std::ops::Bound::{Excluded, Included};
+        let asked = scan.clone();
+        match self.bug {
+            Bug::ReverseLimitIsOneShort if scan.order == Order::Reverse => {
+                scan.limit = scan.limit.map(|limit| limit.saturating_sub(1).max(1));
+            }
+            Bug::IncludedBoundIsExcluded => {
+                if let Included(to) = &scan.to {
+                    scan.to = Excluded(to.clone());
+                }
+            }
+            Bug::PageIgnoresItsSize => scan.page_entries = 1000,
+            Bug::PageIgnoresItsBytes => scan.page_bytes = usize::MAX,
+            Bug::ExpiredCountForTheLimit => {
+                let expired =
+                    self.before.lock().iter().filter(|(key, _)| scan.contains(key)).count();
+                scan.limit = scan.limit.map(|limit| limit.saturating_sub(expired as u64).max(1));
+            }
+            _ => {}
+        }
+        let pages = self.memory.scan(scan);
+        match self.bug {
+            Bug::EmptyLastPage => {
+                pages.chain(futures_util::stream::iter([Ok(Page::default())])).boxed()
+            }
+            Bug::ScanIsOpenedAtOnce => {
+                let all: Vec<Result<Page>> =
+                    futures_util::FutureExt::now_or_never(pages.collect()).unwrap();
+                futures_util::stream::iter(all).boxed()
+            }
+            Bug::ScanRepeatsTheKeyBetweenPages => {
+                let mut last = None;
+                pages
+                    .map_ok(move |mut page| {
+                        let next = page.entries.last().cloned();
+                        // Where the store changed meanwhile, which is when real ones do it.
+                        if self.calls.load(Ordering::SeqCst) > 205 {
+                            page.entries.splice(0..0, last.take());
+                        }
+                        last = next;
+                        page
+                    })
+                    .boxed()
+            }
+            Bug::ScanHoldsALock => {
+                let lock = Arc::clone(&self.lock);
+                futures_util::stream::once(async move { lock.lock_owned().await })
+                    .flat_map(move |guard| {
+                        self.memory.scan(asked.clone()).inspect(move |_| {
+                            let _held = &guard;
+                        })
+                    })
+                    .boxed()
+            }
+            Bug::SignedOrder => pages
+                .map_ok(|mut page| {
+                    page.entries
+                        .sort_by_key(|e| e.key.iter().map(|b| *b as i8).collect::<Vec<_>>());
+                    page
+                })
+                .boxed(),
+            Bug::ScanShowsExpired => {
+                let before = self.before.lock().clone();
+                let pages: Pages<'_> = pages;
+                pages
+                    .chain(futures_util::stream::iter(before.into_iter().filter_map(
+                        move |(key, value)| {
+                            let value = value.filter(|value| value.is_expired(self.clock.now()))?;
+                            asked.contains(&key).then(|| {
+                                Ok(Page { entries: vec![crate::types::Entry { key, value }] })
+                            })
+                        },
+                    )))
+                    .boxed()
+            }
+            _ => pages,
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Broken {
+    async fn write(&self, batch: Batch) -> Result<Commit> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        let durability = batch.requested_durability();
+        let mut ops = batch.into_ops();
+        for op in &ops {
+            let value = match self.bug {
+                Bug::StaleGet => self.memory.get(op.key()).await.ok().flatten(),
+                _ => op.value().cloned(),
+            };
+            let expires = value.as_ref().is_some_and(|value| value.expires_at.is_some());
+            if self.has(Bug::StaleGet) || expires {
+                self.before.lock().push((op.key().clone(), value));
+            }
+        }
+        match self.bug {
+            Bug::DropsTheLastOp if ops.len() > 1 => drop(ops.pop()),
+            Bug::FirstOpOfAKeyWins => {
+                let mut seen = Vec::new();
+                ops.retain(|op| {
+                    let new = !seen.contains(op.key());
+                    seen.push(op.key().clone());
+                    new
+                });
+            }
+            Bug::BatchIsNotAtomic if ops.iter().all(|op| !op.key().is_empty()) => {
+                for op in ops {
+                    let _ = self.memory.write([op].into_iter().collect()).await?;
+                    tokio::task::yield_now().await;
+                }
+                return Ok(Commit::done());
+            }
+            Bug::WrongKeyInTheMiddleLeavesTheStart => {
+                let mut last = Commit::done();
+                for op in ops {
+                    last = self.memory.write([op].into_iter().collect()).await?;
+                }
+                return Ok(last);
+            }
+            Bug::AcceptsLongKeys => ops.retain(|op| op.key().len() <= 65_536),
+            Bug::AcceptsMoreDurability => {
+                return self.memory.write(ops.into_iter().collect()).await;
+            }
+            Bug::SequenceStandsStill => {
+                let _ = self.memory.write(ops.into_iter().collect()).await?;
+                return Ok(Commit::at(1));
+            }
+            Bug::EmptyValueIsADelete => {
+                for op in &mut ops {
+                    if op.value().is_some_and(|value| value.bytes.is_empty()) {
+                        *op = Op::Delete(op.key().clone());
+                    }
+                }
+            }
+            Bug::DroppedWriteIsHalf => {
+                let rest = ops.split_off(ops.len() / 2);
+                let _ = self.memory.write(ops.into_iter().collect()).await?;
+                tokio::task::yield_now().await;
+                return self.memory.write(rest.into_iter().collect()).await;
+            }
+            Bug::LosesConcurrentWrites => {
+                if let Ok(_guard) = self.lock.try_lock() {
+                    tokio::task::yield_now().await;
+                    return self.memory.write(ops.into_iter().collect()).await;
+                }
+                return Ok(Commit::done());
+            }
+            Bug::ScanHoldsALock => drop(self.lock.lock().await),
+            Bug::DeadlineOutlivesOverwrite => {
+                for op in &mut ops {
+                    let old = self.memory.get(op.key()).await.ok().flatten();
+                    if let (Op::Put(_, value), Some(old)) = (op, old) {
+                        value.expires_at = value.expires_at.or(old.expires_at);
+                    }
+                }
+            }
+            Bug::ErrorsTellTheKey => {
+                if let Some(op) = ops.iter().find(|op| op.key().len() > 65_536) {
+                    return Err(Error::invalid(format!("the key {:?} is too long", op.key())));
+                }
+            }
+            Bug::RefusesNothing => {}
+            _ => {}
+        }
+        let mut batch: Batch = ops.into_iter().collect();
+        if let Some(durability) = durability.filter(|_| !self.has(Bug::RefusesNothing)) {
+            batch = batch.durability(durability);
+        }
+        match self.memory.write(batch).await {
+            Err(error) if self.has(Bug::WriteAfterClose) && error.kind() == ErrorKind::Closed => {
+                Ok(Commit::done())
+            }
+            done => done,
+        }
+    }
+
+    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
+        let frozen = self.memory.snapshot().await?;
+        match self.bug {
+            Bug::SnapshotSeesLaterWrites => Ok(Arc::clone(&self.memory) as Arc<dyn Read>),
+            Bug::SnapshotExpires => Ok(Arc::new(Expiring { frozen, clock: self.clock.clone() })),
+            Bug::SnapshotDiesOnCompaction => Ok(Arc::new(Mortal {
+                frozen,
+                memory: Arc::clone(&self.memory),
+                lock: Arc::clone(&self.lock),
+            })),
+            _ => Ok(frozen),
+        }
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.memory.flush().await
+    }
+
+    async fn compact(&self) -> Result<()> {
+        if self.has(Bug::SnapshotDiesOnCompaction) {
+            // A lock that nobody can take any more stands for "was compacted".
+            std::mem::forget(Arc::clone(&self.lock).try_lock_owned());
+        }
+        self.memory.compact().await
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        self.memory.usage().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        if self.closed.swap(true, Ordering::SeqCst) && self.has(Bug::SecondCloseFails) {
+            return Err(Error::closed());
+        }
+        self.calls.store(0, Ordering::SeqCst);
+        self.memory.close().await
+    }
+
+    fn profile(&self) -> Profile {
+        let profile = self.memory.profile();
+        match self.bug {
+            Bug::ProfileChanges if self.calls.load(Ordering::SeqCst) > 0 => {
+                profile.changed(|promises| promises.durability_after_flush = Durability::PowerCut)
+            }
+            Bug::RefusesNothing => profile.changed(|promises| {
+                promises.ordered_scans = false;
+                promises.snapshots = false;
+                promises.expiry = false;
+                promises.atomic_batches = false;
+            }),
+            _ => profile,
+        }
+    }
+}
+
+/// A snapshot in which time goes on.
+struct Expiring {
+    frozen: Arc<dyn Read>,
+    clock: ManualClock,
+}
+
+impl Read for Expiring {
+    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
+        self.frozen.get(key).map(|value| value.filter(|value| !value.is_expired(self.clock.now())))
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
+        self.frozen.get_many(keys)
+    }
+
+    fn scan(&self, scan: Scan) -> Pages<'_> {
+        self.frozen.scan(scan)
+    }
+}
+
+/// A snapshot that turns into the store when that is compacted.
+struct Mortal {
+    frozen: Arc<dyn Read>,
+    memory: Arc<Memory>,
+    lock: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Mortal {
+    fn read(&self) -> &dyn Read {
+        if self.lock.try_lock().is_ok() { &*self.frozen } else { &*self.memory }
+    }
+}
+
+impl Read for Mortal {
+    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
+        self.read().get(key)
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
+        self.read().get_many(keys)
+    }
+
+    fn scan(&self, scan: Scan) -> Pages<'_> {
+        self.read().scan(scan)
+    }
+}
+
+/// Runs one check on a store with a bug.
+async fn outcome(name: &str, bug: Bug) -> Outcome {
+    let check = checks().find(|check| check.name() == name);
+    check.unwrap_or_else(|| panic!("there is no check '{name}'")).run(broken(bug)).await
+}
+
+macro_rules! mutants {
+    ($($bug:ident => $($check:literal),+;)+) => {
+        $(#[allow(non_snake_case, reason = "named after the bug")]
+        #[tokio::test(flavor = "multi_thread")]
+        async fn $bug() {
+            $(let came = outcome($check, Bug::$bug).await;
+            assert!(matches!(came, Outcome::Failed(_)), "{} must fail, not {came:?}", $check);)+
+        })+
+    };
+}
+
+mod notices {
+    use super::*;
+
+    mutants! {
+        DropsTheLastOp => "batch::puts_and_deletes_happen_together";
+        FirstOpOfAKeyWins => "batch::the_last_operation_of_a_key_wins";
+        BatchIsNotAtomic =>
+            "batch::a_snapshot_holds_a_batch_wholly_or_not_at_all",
+            "batch::a_page_holds_a_batch_wholly_or_not_at_all";
+        WrongKeyInTheMiddleLeavesTheStart => "batch::a_wrong_key_leaves_nothing_of_the_batch";
+        AcceptsLongKeys => "limits::wrong_keys_are_refused";
+        AcceptsMoreDurability => "refuse::more_durability_than_promised";
+        SequenceStandsStill => "upkeep::commits_become_durable_in_order";
+        EmptyValueIsADelete => "basic::an_empty_value_is_not_missing";
+        DroppedWriteIsHalf => "cancel::a_dropped_write_happens_wholly_or_not_at_all";
+        LosesConcurrentWrites => "concurrency::writes_of_many_tasks_are_all_there";
+        StaleGet => "basic::an_overwrite_replaces_the_value", "concurrency::a_key_never_goes_back";
+        BulkReadsSortTheirKeys => "basic::bulk_reads_keep_the_order_of_the_keys";
+        BulkReadsSkipMissing => "basic::a_missing_key_gives_none";
+        GetChecksNoKey => "limits::wrong_keys_are_refused";
+        ReverseLimitIsOneShort => "scan::every_limit_and_page_size";
+        IncludedBoundIsExcluded => "scan::every_range_in_both_directions";
+        EmptyLastPage => "scan::an_empty_store_has_no_pages";
+        PageIgnoresItsSize => "scan::every_limit_and_page_size";
+        PageIgnoresItsBytes => "scan::pages_end_at_their_bytes";
+        ScanIsOpenedAtOnce => "scan::a_scan_reads_nothing_before_it_is_polled";
+        ScanRepeatsTheKeyBetweenPages =>
+            "scan::entries_that_stay_are_seen_once_while_others_change";
+        SignedOrder => "scan::keys_are_ordered_bytewise";
+        SnapshotSeesLaterWrites => "snapshot::a_snapshot_does_not_see_later_writes";
+        SnapshotExpires => "expiry::time_stands_still_in_a_snapshot";
+        SnapshotDiesOnCompaction => "snapshot::a_snapshot_outlives_flush_and_compaction";
+        ScanShowsExpired => "expiry::an_entry_is_there_until_its_deadline";
+        ExpiredCountForTheLimit => "expiry::expired_entries_do_not_count";
+        DeadlineIsOneLate => "expiry::an_entry_is_there_until_its_deadline";
+        DeadlineIsForgotten => "expiry::the_deadline_is_reported";
+        DeadlineOutlivesOverwrite => "expiry::an_overwrite_replaces_the_deadline";
+        GetAfterClose => "close::operations_after_close_fail_as_closed";
+        WriteAfterClose => "close::operations_after_close_fail_as_closed";
+        SecondCloseFails => "close::a_second_close_succeeds";
+        EmptiesBeforeItCloses => "close::operations_during_close_finish_or_fail_as_closed";
+        ErrorsTellTheKey => "upkeep::errors_do_not_tell_the_key";
+        ProfileChanges => "upkeep::the_profile_is_stable_and_prints";
+        RefusesNothing =>
+            "refuse::scans_where_there_are_none",
+            "refuse::snapshots_where_there_are_none",
+            "refuse::expiries_where_there_are_none",
+            "refuse::batches_where_they_are_not_atomic",
+            "refuse::more_durability_than_promised";
+        Panics => "basic::a_missing_key_gives_none";
+    }
+}
+
+/// These hang, which is noticed after two minutes: on a paused runtime, at once.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_fails() {
+    for (check, bug) in [
+        ("basic::a_missing_key_gives_none", Bug::Hangs),
+        ("scan::a_scan_between_pages_holds_up_nobody", Bug::ScanHoldsALock),
+    ] {
+        let outcome = outcome(check, bug).await;
+        assert!(matches!(&outcome, Outcome::Failed(why) if why.contains("hangs")), "{outcome:?}");
+    }
+}
+
+/// The wrapper by itself must not be what fails the mutants.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_bug_every_check_passes() {
+    let report = run(|| async { Ok(broken(Bug::None)) }).await;
+    assert!(report.is_ok(), "{report}");
+}
+
+#[tokio::test]
+async fn a_report_names_what_failed_and_why() {
+    let outcomes = vec![
+        ("a::b", Outcome::Passed),
+        ("c::d", Outcome::Skipped("no scans")),
+        ("e::f", Outcome::Failed("it is wrong".to_owned())),
+    ];
+    let report = Report { store: "x(y)".to_owned(), outcomes };
+    assert!(!report.is_ok());
+    let text = report.to_string();
+    assert!(text.contains("x(y)") && text.contains("e::f: it is wrong"), "{text}");
+    assert!(!Report::default().is_ok(), "nothing checked is not conforming");
+}
+
+#[tokio::test]
+async fn a_factory_that_fails_is_reported() {
+    let report = run(|| async { Err::<Memory, _>(Error::internal("no disk")) }).await;
+    assert!(report.to_string().contains("no disk"), "{report}");
+}
+
+#[test]
+fn names_are_unique() {
+    let mut names: Vec<&str> = checks().map(Check::name).collect();
+    names.sort_unstable();
+    let count = names.len();
+    names.dedup();
+    assert_eq!(names.len(), count);
+    assert!(count > 60, "{count}");
+}

@@ -1,0 +1,69 @@
+//! `copy`.
+
+use crate::folder::Folder;
+
+const TWO: &str = "stores:\n  one: { backend: { rocksdb: { path: one } } }\n  \
+                   two: { backend: { rocksdb: { path: two } } }\ndefault: one\n";
+
+fn filled() -> Folder {
+    let folder = Folder::new(TWO);
+    let lines: String =
+        (0..5000).map(|n| format!("{{\"key\":\"{n:05}\",\"value\":\"v{n}\"}}\n")).collect();
+    folder.run_with(&["import", "-"], lines).ok();
+    folder
+}
+
+#[test]
+fn a_copy_is_equal_and_verified() {
+    let folder = filled();
+    let args = ["copy", "--to", "tierstack.yaml", "--to-store", "two", "--verify"];
+    folder
+        .run(&args)
+        .ok()
+        .prints("copied 5,000 entries")
+        .prints("verified: 5,000 entries are equal");
+    assert_eq!(
+        folder.run(&["export", "--store", "two"]).ok().out,
+        folder.run(&["export", "--store", "one"]).ok().out
+    );
+}
+
+#[test]
+fn a_prefix_copies_a_part_and_says_what_else_is_there() {
+    let folder = filled();
+    folder.run(&["put", "00010x", "mine", "--store", "two"]).ok();
+    let to =
+        ["copy", "--to", "tierstack.yaml", "--to-store", "two", "--prefix", "0001", "--verify"];
+    folder.run(&to).ok().prints("the target has 1 entry that the source does not have");
+    let json = folder.run(&[&to[..], &["--json"]].concat()).ok().json();
+    assert_eq!(json["entries"], 10);
+    assert_eq!(json["verified"]["equal"], 10);
+    assert_eq!(json["verified"]["only_in_target"], 1);
+    assert_eq!(folder.run(&["scan", "--store", "two"]).ok().out.lines().count(), 11);
+}
+
+#[test]
+fn a_store_is_not_copied_onto_itself() {
+    let folder = filled();
+    folder
+        .run(&["copy", "--to", "tierstack.yaml"])
+        .refused()
+        .says("source and target are the same store; --to or --to-store must name another");
+    folder.write("again.yaml", TWO);
+    folder.run(&["copy", "--to", "again.yaml"]).fails().says("where: rocksdb, open");
+    folder.run(&["copy"]).refused().says("--to <CONFIG>");
+}
+
+#[test]
+fn a_target_that_is_wrong_is_found_before_the_source_is_opened() {
+    let folder = filled();
+    folder.run(&["copy", "--to", "tierstack.yaml", "--to-store", "tow"]).refused().says("'two'");
+    folder.run(&["copy", "--to", "nowhere.yaml"]).refused().says("nowhere.yaml");
+}
+
+#[test]
+fn a_target_that_refuses_writes_is_named() {
+    let folder = filled();
+    folder.write("ro.yaml", "stores: { main: { layers: [ read_only ], backend: memory } }");
+    folder.run(&["copy", "--to", "ro.yaml"]).fails().says("where: read_only");
+}

@@ -1,0 +1,70 @@
+//! The model test over random stacks: random operations must give what a `BTreeMap` gives.
+//!
+//! `TIERSTACK_SEEDS=5000` runs more seeds,
+//! `TIERSTACK_SEED=17` only that one.
+
+#![cfg(all(feature = "cli", feature = "rocksdb"))]
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod stacks;
+
+use std::env;
+
+use stacks::{BACKENDS, LAYERS};
+use tierstack::ManualClock;
+use tierstack::testing::{Random, model};
+
+async fn agrees(layers: &[&str], backend: &str, seed: u64, steps: usize) {
+    let clock = ManualClock::new();
+    let opened = stacks::open(layers, backend, &clock).await;
+    if let Err(why) = model::run(&opened.stack.store(), Some(&clock), seed, steps).await {
+        panic!("TIERSTACK_SEED={seed}, {layers:?} over {backend}: {why}");
+    }
+    opened.stack.close().await.unwrap();
+    drop(opened.folder);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_stacks_agree_with_a_map() {
+    for seed in seeds() {
+        let mut random = Random::new(seed);
+        let backend = random.pick(BACKENDS).unwrap();
+        let layers: Vec<_> = LAYERS.iter().copied().filter(|_| random.chance(0.4)).collect();
+        agrees(&layers, backend, seed, 250).await;
+    }
+}
+
+/// Each layer by itself over each backend, and the bare backends.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_layer_agrees_with_a_map() {
+    for backend in BACKENDS {
+        agrees(&[], backend, 0, 400).await;
+        for layer in LAYERS {
+            for seed in 0..3 {
+                agrees(&[layer], backend, seed, 400).await;
+            }
+        }
+    }
+}
+
+/// The store below fails now and then, before or after a call took effect.
+#[tokio::test(flavor = "multi_thread")]
+async fn failed_writes_happen_wholly_or_not_at_all() {
+    for seed in seeds() {
+        let (clock, faults) = (ManualClock::new(), Faults::new());
+        let memory = Memory::with_clock(Arc::new(clock.clone()));
+        let store = FaultStore::new(memory, &faults);
+        let run = model::run_with_faults(&store, &faults, Some(&clock), seed, 250);
+        if let Err(why) = run.await {
+            panic!("TIERSTACK_SEED={seed}: {why}");
+        }
+    }
+}
+
+fn seeds() -> std::ops::Range<u64> {
+    let number = |name: &str| env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    match number("TIERSTACK_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("TIERSTACK_SEEDS").unwrap_or(30),
+    }
+}
