@@ -461,3 +461,38 @@ fn every_boundary_is_counted_under_its_own_name() {
     let boundaries = ["disk", "hold", "record", "seal", "shrink", "watch[1]", "watch[4]"];
     assert_eq!(counted, boundaries);
 }
+
+#[cfg(all(feature = "cache", feature = "compress", feature = "encrypt", feature = "backup"))]
+#[tokio::test]
+async fn each_layer_promises_the_same_checked_and_running() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tierstack.yaml");
+    let text = "
+stores:
+  main:
+    layers:
+      - metrics
+      - read_only
+      - limit
+      - cache: { ttl: 10m }
+      - retry
+      - timeout
+      - compress
+      - encrypt: { keys: { file: keys.txt } }
+      - prefix: { prefix: 'a/' }
+      - expire
+      - backup: { to: ./backups }
+    backend: memory
+";
+    std::fs::write(&path, text).unwrap();
+    let keys = tierstack::codec::KeyRing::generate().unwrap();
+    std::fs::write(folder.path().join("keys.txt"), keys.expose()).unwrap();
+    let config = Config::load(&path).unwrap();
+    let registry = Registry::standard();
+    let named: Vec<_> = config.stores["main"].layers.iter().map(|l| l.name.as_str()).collect();
+    let missing: Vec<_> = registry.layer_names().filter(|name| !named.contains(name)).collect();
+    assert!(missing.is_empty(), "add {missing:?} to the stack of this test");
+    let stack = Stack::open(&config, None, &registry, &OpenOptions::default()).await.unwrap();
+    assert_eq!(stack.profile(), *stack.checked().profile());
+    stack.close().await.unwrap();
+}
