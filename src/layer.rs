@@ -209,6 +209,7 @@ pub trait BackendConfig: Send + Sync + 'static {
 ///
 /// # Errors
 /// `Config` that names both layers and says why.
+#[cfg(any(test, feature = "config"))]
 pub(crate) fn check_order(layers: &[(&str, Zone)], mut price: impl FnMut(String)) -> Result<()> {
     for (at, (inner, zone)) in layers.iter().enumerate() {
         for (outer, above) in layers.iter().take(at) {
@@ -231,6 +232,7 @@ pub(crate) fn check_order(layers: &[(&str, Zone)], mut price: impl FnMut(String)
 }
 
 /// Why `outer` may not stand outside `inner`.
+#[cfg(any(test, feature = "config"))]
 fn conflict(outer: Zone, inner: Zone) -> Option<&'static str> {
     use Zone::{Backup, Cache, Compress, Encrypt, Expire, Guard, WriteBack};
     match (outer, inner) {
@@ -257,6 +259,7 @@ fn conflict(outer: Zone, inner: Zone) -> Option<&'static str> {
 }
 
 /// What an order costs that is allowed.
+#[cfg(any(test, feature = "config"))]
 fn cost(outer_name: &str, outer: Zone, inner_name: &str, inner: Zone) -> Option<String> {
     match (outer, inner) {
         (Zone::Compress, Zone::Cache) => Some(format!(
