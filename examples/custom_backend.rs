@@ -18,7 +18,7 @@ use tierstack::{
 };
 
 #[tokio::main]
-async fn main() -> std::process::ExitCode {
+pub async fn main() -> std::process::ExitCode {
     let report = conformance::run(|| async { Ok(Fixture::new(Shelf::default())) }).await;
     println!("{report}");
     for (check, why) in report.skipped() {

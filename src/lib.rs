@@ -49,3 +49,8 @@ pub use crate::types::{
     Batch, Commit, Durability, Entry, Freshness, Guarantees, Limits, Op, Order, Page, Place,
     Profile, ProfileKind, Recovery, Scan, Usage, Value, units,
 };
+
+/// The code of the README compiles.
+#[cfg(all(doctest, feature = "config"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -380,7 +380,7 @@ impl<S> Shared<S> {
     fn install(&self, key: &[u8], value: Option<&Value>, ticket: Ticket) {
         let Some(deadline) = self.deadline(value) else { return };
         let Some(entry) = self.engine.admit(key, value, deadline) else { return };
-        self.stripes.if_unchanged(key, ticket, || self.engine.insert(key, entry));
+        self.stripes.if_unchanged(ticket, || self.engine.insert(key, entry));
         self.bytes.set(self.engine.bytes() as f64);
         self.entries.set(self.engine.entries() as f64);
     }

@@ -18,8 +18,9 @@ use super::load::Flight;
 const STRIPES: usize = 1024;
 
 /// The generation of a key at the moment when its load began.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Ticket {
+    stripe: usize,
     generation: u64,
     /// A load that begins during a write may find what was there before it.
     during_write: bool,
@@ -68,14 +69,16 @@ impl Stripes {
 
     /// To be taken before the first read below.
     pub(super) fn ticket(&self, key: &[u8]) -> Ticket {
-        self.at(self.index(key)).lock().ticket()
+        let index = self.index(key);
+        self.at(index).lock().ticket(index)
     }
 
     /// Keeps what a load found, under the lock of its stripe, so that no write can come between the
     /// look at the generation and the keeping.
-    pub(super) fn if_unchanged(&self, key: &[u8], ticket: Ticket, keep: impl FnOnce()) {
-        let stripe = self.at(self.index(key)).lock();
-        if !ticket.during_write && stripe.ticket() == ticket {
+    pub(super) fn if_unchanged(&self, ticket: Ticket, keep: impl FnOnce()) {
+        let stripe = self.at(ticket.stripe).lock();
+        // Without a write since, there is none under way that began since.
+        if !ticket.during_write && stripe.generation == ticket.generation {
             keep();
         }
     }
@@ -99,8 +102,9 @@ impl Stripes {
     /// the write does not join it. While a write is under way its moment is unknown: a reader may
     /// have seen the new value already, so it waits for the load that begins when this one ends.
     pub(super) fn join_or_lead(&self, key: &[u8]) -> Lookup {
-        let mut stripe = self.at(self.index(key)).lock();
-        let ticket = stripe.ticket();
+        let index = self.index(key);
+        let mut stripe = self.at(index).lock();
+        let ticket = stripe.ticket(index);
         match stripe.flights.get(key) {
             Some((generation, flight)) if *generation == ticket.generation => {
                 Lookup::Join(if ticket.during_write { flight.next() } else { flight.clone() })
@@ -117,8 +121,9 @@ impl Stripes {
 
     /// Takes a load that has ended off the list, and gives the one that waits for its end.
     pub(super) fn land(&self, key: &[u8], flight: &Flight) -> Option<(Flight, Ticket)> {
-        let mut stripe = self.at(self.index(key)).lock();
-        let ticket = stripe.ticket();
+        let index = self.index(key);
+        let mut stripe = self.at(index).lock();
+        let ticket = stripe.ticket(index);
         let next = flight.take_next();
         let replaced = stripe.flights.get(key).is_some_and(|(_, current)| !current.is(flight));
         if !replaced {
@@ -138,8 +143,8 @@ impl Stripes {
 }
 
 impl Stripe {
-    fn ticket(&self) -> Ticket {
-        Ticket { generation: self.generation, during_write: self.writing > 0 }
+    fn ticket(&self, index: usize) -> Ticket {
+        Ticket { stripe: index, generation: self.generation, during_write: self.writing > 0 }
     }
 }
 

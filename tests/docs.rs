@@ -1,0 +1,140 @@
+//! What the documents say is there, is there; and what is there, the documents say.
+
+#![cfg(feature = "full")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tierstack::Stack;
+use tierstack::config::{Config, Format, Registry};
+
+#[path = "../examples/custom_backend.rs"]
+#[allow(dead_code, missing_docs, unreachable_pub)]
+mod custom_backend;
+
+fn documents() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![PathBuf::from(".")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            if path.is_dir() && ["docs", "backends", "formats"].contains(&name) {
+                folders.push(path);
+            } else if name.ends_with(".md") {
+                found.push(path);
+            }
+        }
+    }
+    assert!(found.len() > 6, "the walk found {found:?}");
+    found
+}
+
+fn readme() -> String {
+    fs::read_to_string("README.md").unwrap()
+}
+
+/// The first block of that language.
+fn block<'a>(text: &'a str, language: &str) -> &'a str {
+    let start = text.split_once(&format!("```{language}\n")).unwrap().1;
+    start.split_once("\n```").unwrap().0
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let mut broken = Vec::new();
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for link in links.filter(|link| !link.starts_with("http") && !link.starts_with('#')) {
+            let target = document.parent().unwrap().join(link.split('#').next().unwrap());
+            if !target.exists() {
+                broken.push(format!("{}: {link}", document.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn the_stack_of_the_readme_is_one() {
+    let text = block(&readme(), "yaml").to_owned();
+    assert!(text.lines().count() <= 25);
+    let config = Config::parse(&text, Format::Yaml, "tierstack.yaml").unwrap();
+    let checked = Stack::check(&config, None, &Registry::standard()).unwrap();
+    assert_eq!(checked.profile().to_string(), "cache(compress(encrypt(backup(rocksdb))))");
+}
+
+#[test]
+fn the_other_config_of_the_readme_is_one() {
+    let readme = readme();
+    let text = readme.split_once("cat > tierstack.yaml <<'END'\n").unwrap().1;
+    let text = text.split_once("\nEND\n").unwrap().0;
+    let config = Config::parse(text, Format::Yaml, "tierstack.yaml").unwrap();
+    Stack::check(&config, None, &Registry::standard()).unwrap();
+}
+
+/// The names that a table of the README has in its first column, below a heading.
+fn rows(heading: &str) -> Vec<String> {
+    let readme = readme();
+    let section = readme.split_once(&format!("\n## {heading}\n")).unwrap().1;
+    let section = section.split("\n## ").next().unwrap();
+    let cells = section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    cells.map(str::to_owned).collect()
+}
+
+fn modules(folder: &str) -> Vec<String> {
+    let text = fs::read_to_string(Path::new("src").join(folder).join("mod.rs")).unwrap();
+    let names = text.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+    names.map(str::to_owned).collect()
+}
+
+#[test]
+fn every_layer_and_backend_has_a_row_in_the_readme() {
+    for (heading, folder) in [("Layers", "layers"), ("Backends", "backends")] {
+        let (mut rows, mut modules) = (rows(heading), modules(folder));
+        rows.sort();
+        modules.sort();
+        assert_eq!(rows, modules, "{heading}");
+    }
+}
+
+#[test]
+fn every_room_stands_in_the_architecture() {
+    let text = fs::read_to_string("ARCHITECTURE.md").unwrap();
+    for entry in fs::read_dir("src").unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let name = if path.is_dir() { format!("`{name}/") } else { format!("`{name}`") };
+        assert!(name == "`lib.rs`" || text.contains(&name), "{name} is not in ARCHITECTURE.md");
+    }
+}
+
+#[test]
+fn every_command_has_its_place_in_the_documents() {
+    let help = Command::new(env!("CARGO_BIN_EXE_tierstack")).arg("--help").output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let commands = help.split_once("Commands:").unwrap().1.split_once("Options:").unwrap().0;
+    let names: Vec<_> =
+        commands.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).collect();
+    assert!(names.contains(&"check") && names.contains(&"backup"), "{names:?}");
+    let page = fs::read_to_string("docs/command.md").unwrap();
+    let changelog = fs::read_to_string("CHANGELOG.md").unwrap();
+    for name in names.iter().filter(|name| !name.is_empty() && **name != "help") {
+        assert!(
+            page.contains(&format!("`{name}")) || page.contains(&format!("tierstack {name}")),
+            "{name}"
+        );
+        assert!(changelog.contains(&format!("`{name}`")), "'{name}' is not in the changelog");
+    }
+}
+
+#[test]
+fn the_example_of_a_backend_conforms() {
+    assert_eq!(
+        format!("{:?}", custom_backend::main()),
+        format!("{:?}", std::process::ExitCode::SUCCESS)
+    );
+}
