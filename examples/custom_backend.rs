@@ -17,6 +17,7 @@ use tierstack::{
     Profile, Read, Reply, Result, Scan, Store, Usage, Value,
 };
 
+/// Runs the suite on the store, and says what came of it.
 #[tokio::main]
 pub async fn main() -> std::process::ExitCode {
     let report = conformance::run(|| async { Ok(Fixture::new(Shelf::default())) }).await;

@@ -87,6 +87,19 @@ impl std::str::FromStr for Timestamp {
 }
 
 /// Where time comes from.
+///
+/// ```
+/// # tokio_test::block_on(async {
+/// use std::time::Duration;
+/// use tierstack::{Clock, ManualClock};
+///
+/// // What waits for an hour is tested without waiting.
+/// let clock = ManualClock::new();
+/// let hour = Duration::from_secs(3600);
+/// tokio::join!(clock.sleep(hour), async { clock.advance(hour) });
+/// assert_eq!(clock.monotonic(), hour);
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
 #[async_trait]
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The wall-clock time. May jump when the machine's clock is set.
@@ -104,6 +117,17 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 }
 
 /// The machine's clocks.
+///
+/// ```
+/// # tokio_test::block_on(async {
+/// use tierstack::backends::Memory;
+/// use tierstack::{Clock, Read, StoreExt, SystemClock, Value};
+///
+/// let store = Memory::with_clock(SystemClock::shared());
+/// store.put("session", Value::new("Ada").expiring_at(SystemClock.now())).await?;
+/// assert_eq!(store.get(b"session").await?, None, "gone from this moment on");
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
@@ -152,6 +176,15 @@ fn monotonic(_coarse: bool) -> Duration {
 }
 
 /// Measures how long something took, for progress and throughput; never for decisions.
+///
+/// ```
+/// use tierstack::Stopwatch;
+///
+/// let watch = Stopwatch::new();
+/// let entries = (0..1000).filter(|number| number % 7 == 0).count();
+/// let seconds = watch.elapsed().as_secs_f64();
+/// assert!(entries as f64 / seconds > 0.0, "entries a second");
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Stopwatch(Instant);
 

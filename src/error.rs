@@ -10,9 +10,36 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, OnceLock};
 
 /// What the operations of this crate return.
+///
+/// ```
+/// # tokio_test::block_on(async {
+/// use tierstack::backends::Memory;
+/// use tierstack::{Read, Result};
+///
+/// async fn is_known(store: &dyn Read, user: &str) -> Result<bool> {
+///     Ok(store.get(user.as_bytes()).await?.is_some())
+/// }
+/// assert!(!is_known(&Memory::new(), "ada").await?);
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, in terms of what the caller should do.
+///
+/// ```
+/// # tokio_test::block_on(async {
+/// use tierstack::backends::Memory;
+/// use tierstack::{ErrorKind, StoreExt};
+///
+/// let error = Memory::new().put("", "a key is not empty").await.unwrap_err();
+/// let status = match error.kind() {
+///     ErrorKind::InvalidInput => 400,
+///     ErrorKind::Unavailable | ErrorKind::Timeout => 503,
+///     _ => 500,
+/// };
+/// assert_eq!(status, 400);
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -84,7 +111,7 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// Whether trying the same operation again can help.
+/// Whether trying the same operation again can help. See [`Error`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Retry {
     /// The same call will fail in the same way.
@@ -96,6 +123,7 @@ pub enum Retry {
 }
 
 /// The operation of the contract during which an error arose; also a metric label.
+/// See [`Error`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Operation {

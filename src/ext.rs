@@ -12,6 +12,21 @@ use crate::store::{Pages, Read, Store};
 use crate::types::{Batch, Commit, Entry, Scan, Value};
 
 /// Conveniences of everything that can be read: stores and snapshots.
+///
+/// ```
+/// # tokio_test::block_on(async {
+/// use futures_util::TryStreamExt;
+/// use tierstack::backends::Memory;
+/// use tierstack::{Batch, ReadExt, Scan, Store};
+///
+/// let store = Memory::new();
+/// store.write(Batch::new().put("user:1", "Ada").put("user:2", "Bob")).await?;
+/// assert_eq!(store.collect(Scan::prefix("user:")).await?.len(), 2);
+///
+/// let mut users = store.entries(Scan::prefix("user:").reverse());
+/// assert_eq!(users.try_next().await?.unwrap().value, "Bob".into());
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
 pub trait ReadExt: Read {
     /// Whether the key exists. Reads its value.
     ///

@@ -20,6 +20,15 @@ use crate::types::{Profile, Scan};
 
 /// Where a layer may stand. Zones are declared from the outside in; within a stack they may not go
 /// back, except that [`Zone::Guard`] stands anywhere.
+///
+/// ```
+/// use tierstack::layers::cache::CacheConfig;
+/// use tierstack::layers::timeout::TimeoutConfig;
+/// use tierstack::{LayerConfig, Zone};
+///
+/// assert!(CacheConfig::ZONE < Zone::Compress, "a cache stands outside");
+/// assert_eq!(TimeoutConfig::ZONE, Zone::Guard);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Zone {
@@ -40,6 +49,21 @@ pub enum Zone {
 }
 
 /// A layer that a stack can be built from at run time. Every [`Layer`] over `Arc<dyn Store>` is one.
+///
+/// ```
+/// use std::sync::Arc;
+/// use tierstack::backends::Memory;
+/// use tierstack::layers::prefix::PrefixLayer;
+/// use tierstack::layers::read_only::ReadOnlyLayer;
+/// use tierstack::{StackLayer, Store};
+///
+/// let layers: [Arc<dyn StackLayer>; 2] =
+///     [Arc::new(ReadOnlyLayer), Arc::new(PrefixLayer::new("orders/")?)];
+/// let backend: Arc<dyn Store> = Arc::new(Memory::new());
+/// let store = layers.iter().rev().fold(backend, |below, layer| layer.wrap(below));
+/// assert_eq!(store.profile().to_string(), "read_only(prefix(memory))");
+/// # Ok::<(), tierstack::Error>(())
+/// ```
 pub trait StackLayer: Send + Sync + 'static {
     /// Wraps a store.
     fn wrap(&self, below: Arc<dyn Store>) -> Arc<dyn Store>;
@@ -65,6 +89,27 @@ where
 
 /// Brings stored values into the form that a layer would write now: after a layer was added with
 /// `accept_plain`, after a change of codec or key. Values, expiries and what a reader sees stay.
+///
+/// ```
+/// # tokio_test::block_on(async {
+/// use std::sync::Arc;
+/// use tierstack::backends::Memory;
+/// use tierstack::layers::compress::{CompressConfig, CompressLayer};
+/// use tierstack::telemetry::Labels;
+/// use tierstack::{Rewrite, Scan, Store, StoreExt};
+///
+/// let below: Arc<dyn Store> = Arc::new(Memory::new());
+/// below.put("k", "from before the layer was added").await?;
+///
+/// let config = CompressConfig { accept_plain: true, ..CompressConfig::default() };
+/// let layer = CompressLayer::new(&config, &Labels::default())?;
+/// let rewriter = layer.rewriter(below);
+/// let report = rewriter.rewrite(Scan::all(), &mut |_| ()).await?;
+/// assert_eq!((report.examined, report.rewritten, report.damaged), (1, 1, 0));
+/// let again = rewriter.rewrite(Scan::all(), &mut |_| ()).await?;
+/// assert_eq!((again.examined, again.rewritten), (1, 0));
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
 #[async_trait]
 pub trait Rewrite: Send + Sync + 'static {
     /// The layer.
@@ -89,7 +134,7 @@ pub trait Rewrite: Send + Sync + 'static {
     ) -> Result<RewriteReport>;
 }
 
-/// How far a [`Rewrite`] came.
+/// How far a [`Rewrite`] came. See [`Rewrite`] for an example.
 #[derive(Clone, Default)]
 pub struct RewriteReport {
     /// Entries looked at.
@@ -121,6 +166,20 @@ impl fmt::Debug for RewriteReport {
 }
 
 /// What layers and backends are opened with, beside their settings.
+///
+/// ```
+/// use std::path::Path;
+/// use tierstack::Context;
+/// use tierstack::telemetry::Labels;
+///
+/// let context = Context {
+///     labels: Labels::new("orders", "encrypt"),
+///     folder: "/etc/tierstack".into(),
+///     ..Context::default()
+/// };
+/// assert_eq!(context.resolve(Path::new("keys.txt")), Path::new("/etc/tierstack/keys.txt"));
+/// assert_eq!(context.resolve(Path::new("/run/keys")), Path::new("/run/keys"));
+/// ```
 #[derive(Clone, Debug)]
 pub struct Context {
     /// Where time comes from.
@@ -165,6 +224,22 @@ impl Default for Context {
 }
 
 /// The settings of a layer: what it promises, and how it is opened.
+///
+/// ```
+/// # tokio_test::block_on(async {
+/// use std::sync::Arc;
+/// use tierstack::backends::Memory;
+/// use tierstack::layers::timeout::TimeoutConfig;
+/// use tierstack::{Context, LayerConfig, Store};
+///
+/// let config = TimeoutConfig { after: "2s".parse().unwrap() };
+/// let promised = config.profile(Memory::new().profile())?;
+/// assert_eq!(promised.to_string(), "timeout(memory)");
+///
+/// let layer = config.open(&Context::default()).await?;
+/// assert_eq!(layer.wrap(Arc::new(Memory::new())).profile(), promised);
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
 #[async_trait]
 pub trait LayerConfig: Send + Sync + 'static {
     /// The name, as in a config file.
@@ -187,6 +262,18 @@ pub trait LayerConfig: Send + Sync + 'static {
 }
 
 /// The settings of a backend: what it promises, and how it is opened.
+///
+/// ```
+/// # tokio_test::block_on(async {
+/// use tierstack::backends::MemoryConfig;
+/// use tierstack::{BackendConfig, Context, Store};
+///
+/// let config = MemoryConfig::default();
+/// let promised = config.profile()?;
+/// assert!(promised.guarantees.snapshots);
+/// assert_eq!(config.open(&Context::default()).await?.profile(), promised);
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
 #[async_trait]
 pub trait BackendConfig: Send + Sync + 'static {
     /// The name, as in a config file.

@@ -20,11 +20,47 @@ use crate::types::{Batch, Commit, Page, Profile, Scan, Usage, Value};
 
 /// A stream of the pages of a scan. Nothing is read before it is polled, and no lock or permit is
 /// held between pages. After an error the stream ends.
+///
+/// ```
+/// # tokio_test::block_on(async {
+/// use futures_util::TryStreamExt;
+/// use tierstack::backends::Memory;
+/// use tierstack::{Batch, Pages, Read, Scan, Store};
+///
+/// let store = Memory::new();
+/// store.write(Batch::new().put("a", "1").put("b", "2").put("c", "3")).await?;
+/// let mut pages: Pages<'_> = store.scan(Scan::all().page_entries(2));
+/// let mut sizes = Vec::new();
+/// while let Some(page) = pages.try_next().await? {
+///     sizes.push(page.len());
+/// }
+/// assert_eq!(sizes, [2, 1]);
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
 pub type Pages<'a> = BoxStream<'a, Result<Page>>;
 
 /// Reading: what stores and snapshots have in common.
 ///
 /// Keys are 1 to 65,536 bytes, ordered bytewise. Values are bytes, possibly none.
+///
+/// ```
+/// # tokio_test::block_on(async {
+/// use tierstack::backends::Memory;
+/// use tierstack::{Read, Result, Store, StoreExt};
+///
+/// // Takes a store as well as a snapshot.
+/// async fn name(from: &impl Read) -> Result<String> {
+///     let value = from.get(b"name").await?.unwrap_or_default();
+///     Ok(String::from_utf8_lossy(&value.bytes).into_owned())
+/// }
+///
+/// let store = Memory::new();
+/// store.put("name", "Ada").await?;
+/// let before = store.snapshot().await?;
+/// store.put("name", "Bob").await?;
+/// assert_eq!((name(&before).await?, name(&store).await?), ("Ada".to_owned(), "Bob".to_owned()));
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
 pub trait Read: Send + Sync + 'static {
     /// The value of a key.
     ///
@@ -65,6 +101,22 @@ pub trait Read: Send + Sync + 'static {
 }
 
 /// A key-value store: a backend, a layer over one, or a whole stack.
+///
+/// `examples/custom_backend.rs` is a store of one's own, from its settings to its tests.
+///
+/// ```
+/// # tokio_test::block_on(async {
+/// use tierstack::backends::Memory;
+/// use tierstack::{Batch, ErrorKind, Read, Store};
+///
+/// let store = Memory::new();
+/// store.write(Batch::new().put("a", "1").put("b", "2")).await?.durable().await?;
+/// assert_eq!(store.get(b"b").await?, Some("2".into()));
+///
+/// store.close().await?;
+/// assert_eq!(store.get(b"b").await.unwrap_err().kind(), ErrorKind::Closed);
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
 #[async_trait]
 pub trait Store: Read {
     /// Applies a batch.

@@ -100,6 +100,21 @@ pub fn listen(_address: std::net::SocketAddr) -> Result<()> {
 }
 
 /// Which stack and layer a series belongs to.
+///
+/// ```
+/// use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+/// use tierstack::telemetry::{Labels, names};
+///
+/// let recorder = DebuggingRecorder::new();
+/// let recorded = recorder.snapshotter();
+/// metrics::with_local_recorder(&recorder, || {
+///     let gets = Labels::new("orders", "cache").counter(names::OPS, &[("op", "get")]);
+///     gets.increment(2);
+/// });
+/// let (series, _, _, value) = recorded.snapshot().into_vec().remove(0);
+/// let labels: Vec<_> = series.key().labels().map(|label| label.value()).collect();
+/// assert_eq!((labels, value), (vec!["orders", "cache", "get"], DebugValue::Counter(2)));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Labels {
     /// The name of the store in the config file.

@@ -450,7 +450,8 @@ fn every_boundary_is_counted_under_its_own_name() {
         let labels: Vec<_> = key.key().labels().map(|l| (l.key(), l.value())).collect();
         if key.key().name() == "tierstack_ops_total" && labels.contains(&("op", "get")) {
             assert!(labels.contains(&("stack", "orders")), "{labels:?}");
-            if !matches!(value, metrics_util::debugging::DebugValue::Counter(1)) {
+            // Beside the read above, opening looks once whether a restore was cut off.
+            if !matches!(value, metrics_util::debugging::DebugValue::Counter(1..=2)) {
                 continue;
             }
             counted.extend(labels.iter().filter(|l| l.0 == "layer").map(|l| l.1.to_owned()));

@@ -55,6 +55,17 @@ use crate::types::{
 };
 
 /// Settings of the memory backend: none yet.
+///
+/// ```
+/// # tokio_test::block_on(async {
+/// use tierstack::backends::MemoryConfig;
+/// use tierstack::{BackendConfig, Context, Store, StoreExt};
+///
+/// let store = MemoryConfig::default().open(&Context::default()).await?;
+/// store.put("k", "v").await?;
+/// assert_eq!(store.usage().await?.entries, Some(1));
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]

@@ -28,6 +28,28 @@ const SEALERS: usize = 4;
 const QUESTIONS: usize = 16;
 
 /// A base that was taken.
+///
+/// ```
+/// # tokio_test::block_on(async {
+/// use std::sync::Arc;
+/// use object_store::memory::InMemory;
+/// use tierstack::backends::Memory;
+/// use tierstack::backup::{self, Repository};
+/// use tierstack::{StoreExt, SystemClock};
+///
+/// let store = Memory::new();
+/// store.put("user:1", "Ada").await?;
+/// let repository =
+///     Repository::create_or_open(Arc::new(InMemory::new()), SystemClock::shared()).await?;
+/// let first = backup::run(&store, &repository, &|_| ()).await?;
+/// assert_eq!((first.base.entries, first.base.bytes), (1, 9));
+///
+/// // Nothing has changed since, so nothing is uploaded again.
+/// let second = backup::run(&store, &repository, &|_| ()).await?;
+/// assert_eq!(second.base.parent, Some(first.base.id));
+/// assert_eq!((second.progress.uploaded_bytes, second.progress.reused_bytes), (0, 9));
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Taken {
     /// The base.

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::types::{Entry, Limits};
 
 /// Where entries are cut into chunks: fixed when a repository is created, as later bases would share
-/// nothing with those before.
+/// nothing with those before. See [`RepositoryOptions`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Chunking {
@@ -71,7 +71,8 @@ impl Chunking {
     pub(super) fn largest_chunk(&self) -> u64 {
         // Beside its key and value, an entry takes at most 21 bytes.
         let keys = u64::from(self.key_bytes) + Limits::MAX_KEY_BYTES as u64;
-        let run = keys + u64::from(self.max_entries) * (u64::from(self.inline_bytes) + 21);
+        let entry = u64::from(self.inline_bytes) + 21;
+        let run = keys.saturating_add(u64::from(self.max_entries).saturating_mul(entry));
         run.max(u64::from(self.piece_bytes))
     }
 }

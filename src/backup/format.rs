@@ -23,6 +23,15 @@ pub(super) const VERSION: u32 = 1;
 pub(super) const REPOSITORY: &str = "repo.json";
 
 /// 32 bytes of BLAKE3, written as 64 lower-case hexadecimal digits.
+///
+/// ```
+/// use tierstack::backup::Hash;
+///
+/// let text = "0f".repeat(32);
+/// assert_eq!(text.parse(), Ok(Hash([15; 32])));
+/// assert_eq!(Hash([15; 32]).to_string(), text);
+/// assert!("0f".parse::<Hash>().is_err());
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hash(pub [u8; 32]);
 
@@ -154,7 +163,7 @@ pub(super) struct HeadBase {
     pub manifest_hash: Hash,
 }
 
-/// What is known about a base without reading it.
+/// What is known about a base without reading it. See [`Taken`] for an example.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BaseInfo {

@@ -73,6 +73,7 @@ pub use self::verify::{Finding, Level, Report};
 pub const RESERVED_PREFIX: &[u8] = b"\0tierstack/";
 
 /// How far a backup, a verification or a restore has got. Numbers only grow.
+/// See [`OnProgress`] for an example.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Progress {
     /// Entries done.
@@ -88,4 +89,23 @@ pub struct Progress {
 }
 
 /// Told about progress, often: it should return at once.
+///
+/// ```
+/// # tokio_test::block_on(async {
+/// use std::sync::{Arc, Mutex};
+/// use object_store::memory::InMemory;
+/// use tierstack::backends::Memory;
+/// use tierstack::backup::{self, OnProgress, Progress, Repository};
+/// use tierstack::{StoreExt, SystemClock};
+///
+/// let store = Memory::new();
+/// store.put("user:1", "Ada").await?;
+/// let repository =
+///     Repository::create_or_open(Arc::new(InMemory::new()), SystemClock::shared()).await?;
+/// let last = Mutex::new(Progress::default());
+/// let on_progress: OnProgress<'_> = &|progress| *last.lock().unwrap() = progress;
+/// backup::run(&store, &repository, on_progress).await?;
+/// assert_eq!(last.into_inner().unwrap().entries, 1);
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
 pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Send + Sync);

@@ -9,6 +9,29 @@ use crate::clock::Timestamp;
 use crate::error::{Error, Operation, Result};
 
 /// What to restore.
+///
+/// ```
+/// # tokio_test::block_on(async {
+/// use std::sync::Arc;
+/// use std::time::Duration;
+/// use object_store::memory::InMemory;
+/// use tierstack::backends::Memory;
+/// use tierstack::backup::{self, Repository, Target};
+/// use tierstack::ManualClock;
+///
+/// let (store, clock) = (Memory::new(), ManualClock::new());
+/// let repository =
+///     Repository::create_or_open(Arc::new(InMemory::new()), Arc::new(clock.clone())).await?;
+/// let monday = backup::run(&store, &repository, &|_| ()).await?.base;
+/// clock.advance(Duration::from_secs(86_400));
+/// let tuesday = backup::run(&store, &repository, &|_| ()).await?.base;
+///
+/// let plan = repository.plan(Target::At(monday.time + Duration::from_secs(3600))).await?;
+/// assert_eq!(plan.reached, monday.time, "what was written in that hour is not in it");
+/// assert_eq!(repository.plan(Target::Latest).await?.base, tuesday);
+/// assert_eq!(repository.plan(Target::Base(monday.id.clone())).await?.base, monday);
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// The newest base.
@@ -22,7 +45,7 @@ pub enum Target {
     Base(String),
 }
 
-/// What a restore will do.
+/// What a restore will do. See [`Target`] for an example.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Plan {
     /// The base that is restored.

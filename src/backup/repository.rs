@@ -27,7 +27,7 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 
 /// A folder or bucket that holds bases.
 ///
-/// Cheap to clone; clones share what they know of the repository's state.
+/// Cheap to clone; clones share what they know of the repository's state. See the [module docs](super).
 #[derive(Clone)]
 pub struct Repository {
     pub(super) objects: Objects,
@@ -38,6 +38,27 @@ pub struct Repository {
 }
 
 /// What is chosen when a repository is created, for good.
+///
+/// ```
+/// # tokio_test::block_on(async {
+/// use std::sync::Arc;
+/// use object_store::memory::InMemory;
+/// use tierstack::backup::{Chunking, Repository, RepositoryOptions};
+/// use tierstack::{ErrorKind, SystemClock};
+///
+/// let objects = Arc::new(InMemory::new());
+/// let clock = SystemClock::shared();
+/// let none = Chunking { max_entries: 0, ..Chunking::default() };
+/// let wrong = RepositoryOptions { chunking: none, ..RepositoryOptions::default() };
+/// let refused = Repository::create_or_open_with(objects.clone(), clock.clone(), &wrong).await;
+/// assert_eq!(refused.err().unwrap().kind(), ErrorKind::InvalidInput);
+///
+/// // Fewer requests, for more memory.
+/// let large = RepositoryOptions { pack_bytes: 32 << 20, ..RepositoryOptions::default() };
+/// let repository = Repository::create_or_open_with(objects, clock, &large).await?;
+/// assert!(repository.bases().await?.is_empty());
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RepositoryOptions {
     /// Where entries are cut into chunks.

@@ -33,6 +33,30 @@ const BATCH_OPS: usize = 1000;
 const BATCH_BYTES: usize = 4 << 20;
 
 /// How to restore. The default: everything, with proof.
+///
+/// ```
+/// # tokio_test::block_on(async {
+/// use std::sync::Arc;
+/// use object_store::memory::InMemory;
+/// use tierstack::backends::Memory;
+/// use tierstack::backup::{self, Repository, Restore, Target};
+/// use tierstack::{Read, StoreExt, SystemClock};
+///
+/// let store = Memory::new();
+/// store.put("order:1", "tea").await?;
+/// store.put("user:1", "Ada").await?;
+/// let repository =
+///     Repository::create_or_open(Arc::new(InMemory::new()), SystemClock::shared()).await?;
+/// backup::run(&store, &repository, &|_| ()).await?;
+///
+/// let plan = repository.plan(Target::Latest).await?;
+/// let users = Restore { prefix: "user:".into(), ..Restore::default() };
+/// let copy = Memory::new();
+/// let restored = backup::restore(&repository, &plan, &copy, &users, &|_| ()).await?;
+/// assert_eq!((restored.entries, restored.proven), (1, true));
+/// assert_eq!(copy.get(b"order:1").await?, None);
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Restore {
     /// Only entries whose keys begin with this.
@@ -44,7 +68,7 @@ pub struct Restore {
     pub skip_proof: bool,
 }
 
-/// What was restored.
+/// What was restored. See [`Restore`] for an example.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Restored {
     /// The base.
@@ -64,6 +88,32 @@ pub struct Restored {
 }
 
 /// What an unfinished restore leaves in the target.
+///
+/// ```
+/// # let folder = tempfile::tempdir().unwrap();
+/// # tokio_test::block_on(async {
+/// use tierstack::backends::Memory;
+/// use tierstack::backup::{self, Location, Repository, Restore, Target};
+/// use tierstack::{StoreExt, SystemClock};
+///
+/// # let path = folder.path();
+/// let store = Memory::new();
+/// store.put("user:1", "Ada").await?;
+/// let place = Location::Folder(path.into());
+/// let repository = Repository::create_or_open_at(&place, SystemClock::shared()).await?;
+/// let taken = backup::run(&store, &repository, &|_| ()).await?;
+///
+/// // All packs are lost, which a restore notices when it has begun.
+/// std::fs::remove_dir_all(path.join("data")).unwrap();
+/// let plan = repository.plan(Target::Latest).await?;
+/// let copy = Memory::new();
+/// let cut_off = backup::restore(&repository, &plan, &copy, &Restore::default(), &|_| ()).await;
+/// assert!(cut_off.is_err());
+///
+/// let unfinished = backup::unfinished_restore(&copy).await?.unwrap();
+/// assert_eq!(unfinished.base, taken.base.id);
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UnfinishedRestore {

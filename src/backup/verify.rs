@@ -23,7 +23,7 @@ const PACKS: usize = 4;
 /// Packs with their sizes, and the place of the first base that needs each.
 type Packs = BTreeMap<Hash, (u64, usize)>;
 
-/// How closely to look.
+/// How closely to look. See [`Report`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
     /// The newest head, every manifest, and that every pack is there and has its size.
@@ -34,6 +34,28 @@ pub enum Level {
 }
 
 /// One thing that is not as it must be.
+///
+/// ```
+/// # let folder = tempfile::tempdir().unwrap();
+/// # tokio_test::block_on(async {
+/// use tierstack::backends::Memory;
+/// use tierstack::backup::{self, Level, Location, Repository};
+/// use tierstack::{StoreExt, SystemClock};
+///
+/// # let path = folder.path();
+/// let store = Memory::new();
+/// store.put("user:1", "Ada").await?;
+/// let place = Location::Folder(path.into());
+/// let repository = Repository::create_or_open_at(&place, SystemClock::shared()).await?;
+/// let taken = backup::run(&store, &repository, &|_| ()).await?;
+///
+/// std::fs::remove_dir_all(path.join("data")).unwrap();
+/// let report = repository.verify(Level::Structure, &|_| ()).await?;
+/// assert!(!report.is_intact());
+/// assert_eq!(report.findings[0].base, Some(taken.base.id));
+/// assert!(report.findings[0].object.ends_with(".pack"));
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// The object that is damaged or missing.
@@ -45,6 +67,26 @@ pub struct Finding {
 }
 
 /// What was found.
+///
+/// ```
+/// # tokio_test::block_on(async {
+/// use std::sync::Arc;
+/// use object_store::memory::InMemory;
+/// use tierstack::backends::Memory;
+/// use tierstack::backup::{self, Level, Repository};
+/// use tierstack::{StoreExt, SystemClock};
+///
+/// let store = Memory::new();
+/// store.put("user:1", "Ada").await?;
+/// let repository =
+///     Repository::create_or_open(Arc::new(InMemory::new()), SystemClock::shared()).await?;
+/// backup::run(&store, &repository, &|_| ()).await?;
+///
+/// let report = repository.verify(Level::All, &|_| ()).await?;
+/// assert!(report.is_intact());
+/// assert_eq!((report.bases, report.entries, report.orphans), (1, 1, 0));
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// Bases looked at.

@@ -16,7 +16,7 @@ const CRC: usize = 4;
 /// Idle contexts that are kept, each about 1 MiB at the default level. More are made in a rush.
 const IDLE_CONTEXTS: usize = 16;
 
-/// How values are made smaller.
+/// How values are made smaller. See [`Compressor`] for an example.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]

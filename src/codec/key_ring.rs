@@ -13,6 +13,16 @@ use crate::types::units::SecretText;
 
 /// What names a key in every frame that it sealed: a fingerprint of the key itself, so that an id
 /// and a key that do not belong together are noticed wherever they meet.
+///
+/// ```
+/// use tierstack::codec::KeyRing;
+///
+/// let (new, old) = (KeyRing::generate()?, KeyRing::generate()?);
+/// let ring = KeyRing::parse(&format!("{},{}", new.expose(), old.expose()))?;
+/// let active = ring.ids().next().unwrap();
+/// assert!(new.expose().starts_with(&format!("ts1:{active}:")));
+/// # Ok::<(), tierstack::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct KeyId(pub(super) [u8; 4]);
 

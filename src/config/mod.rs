@@ -49,7 +49,7 @@ use crate::error::{Error, Result};
 
 /// A config file: stores by name, which of them is meant when none is named, and telemetry.
 ///
-/// Printing it with `{:?}` prints names only, no settings.
+/// Printing it with `{:?}` prints names only, no settings. See the [module docs](self).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -70,6 +70,18 @@ pub struct Config {
 }
 
 /// A store: layers, outermost first, over a backend.
+///
+/// ```
+/// use tierstack::config::{Config, Format};
+///
+/// let text = "stores: { main: { layers: [metrics, { timeout: { after: 2s } }], backend: memory } }";
+/// let config = Config::parse(text, Format::Yaml, "tierstack.yaml")?;
+/// let (name, store) = config.store(None)?;
+/// assert_eq!((name, &*store.backend.name), ("main", "memory"));
+/// assert_eq!(store.layers[1].name, "timeout");
+/// assert_eq!(store.layers[1].settings["after"], "2s");
+/// # Ok::<(), tierstack::Error>(())
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoreConfig {
@@ -84,6 +96,18 @@ pub struct StoreConfig {
 }
 
 /// Whether values must be sealed wherever they rest.
+///
+/// ```
+/// use tierstack::Stack;
+/// use tierstack::config::{Config, Format, Registry, Sealed};
+///
+/// let text = "stores: { main: { sealed: required, layers: [backup: { to: ./b }], backend: memory } }";
+/// let config = Config::parse(text, Format::Yaml, "tierstack.yaml")?;
+/// assert_eq!(config.stores["main"].sealed, Some(Sealed::Required));
+/// let refused = Stack::check(&config, None, &Registry::standard()).err().unwrap();
+/// assert!(refused.to_string().contains("values would rest plain in backup (folder)"));
+/// # Ok::<(), tierstack::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sealed {
@@ -92,6 +116,15 @@ pub enum Sealed {
 }
 
 /// Telemetry of the process.
+///
+/// ```
+/// use tierstack::config::{Config, Format};
+///
+/// let text = r#"{"stores": {"main": {"backend": "memory"}}, "telemetry": {"listen": "[::]:9187"}}"#;
+/// let config = Config::parse(text, Format::Json, "tierstack.json")?;
+/// assert_eq!(config.telemetry.unwrap().listen.port(), 9187);
+/// # Ok::<(), tierstack::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TelemetryConfig {
@@ -102,7 +135,7 @@ pub struct TelemetryConfig {
 
 /// A layer or a backend: its name, and its settings as they stand in the file.
 ///
-/// In the file: `name`, `name:`, or `name: { settings }`.
+/// In the file: `name`, `name:`, or `name: { settings }`. See [`StoreConfig`] for an example.
 #[derive(Clone, PartialEq)]
 pub struct Part {
     /// The name, as registered.

@@ -13,6 +13,16 @@ use serde_json::{Map, Number, Value};
 use crate::error::{Error, Result};
 
 /// The format of a config file.
+///
+/// ```
+/// use std::path::Path;
+/// use tierstack::config::Format;
+///
+/// assert_eq!(Format::of(Path::new("tierstack.yml"))?, Format::Yaml);
+/// assert_eq!(Format::of(Path::new("/etc/tierstack.TOML"))?, Format::Toml);
+/// assert!(Format::of(Path::new("tierstack.ini")).is_err());
+/// # Ok::<(), tierstack::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// `.yaml`, `.yml`: YAML 1.2, so that `no` and `on` are text and only `true` is true.

@@ -68,7 +68,7 @@ use crate::types::Profile;
 use crate::types::units::ByteSize;
 
 /// Settings of compression. Changing them changes what is written from then on; `tierstack rewrite`
-/// brings what is there to another codec.
+/// brings what is there to another codec. See the [module docs](self).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
@@ -121,7 +121,7 @@ impl LayerConfig for CompressConfig {
     }
 }
 
-/// Compresses the values of the stores that it wraps.
+/// Compresses the values of the stores that it wraps. See the [module docs](self).
 pub type CompressLayer = TransformLayer<Compressor>;
 
 /// A store whose values are compressed below. See the [module docs](self).

@@ -73,6 +73,28 @@ use crate::types::Profile;
 use crate::types::units::Secret;
 
 /// Settings of encryption. They say where the keys are, never what they are.
+///
+/// ```
+/// # let folder = tempfile::tempdir().unwrap();
+/// # tokio_test::block_on(async {
+/// use std::sync::Arc;
+/// use tierstack::backends::Memory;
+/// use tierstack::codec::KeyRing;
+/// use tierstack::layers::encrypt::EncryptConfig;
+/// use tierstack::units::Secret;
+/// use tierstack::{Context, LayerConfig, Read, StoreExt};
+///
+/// # let file = folder.path().join("orders.keys");
+/// std::fs::write(&file, KeyRing::generate()?.expose()).unwrap();
+/// let config = EncryptConfig { keys: Secret::File(file), accept_plain: false };
+///
+/// let below = Arc::new(Memory::new());
+/// let store = config.open(&Context::default()).await?.wrap(below.clone());
+/// store.put("k", "secret").await?;
+/// let rests = below.get(b"k").await?.unwrap().bytes;
+/// assert!(!rests.windows(6).any(|bytes| bytes == b"secret"));
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -106,7 +128,7 @@ impl LayerConfig for EncryptConfig {
     }
 }
 
-/// Seals the values of the stores that it wraps.
+/// Seals the values of the stores that it wraps. See the [module docs](self).
 pub type EncryptLayer = TransformLayer<KeyRing>;
 
 /// A store whose values are sealed below. See the [module docs](self).

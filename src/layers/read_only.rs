@@ -49,6 +49,16 @@ use crate::store::{Pages, Read, Store};
 use crate::types::{Batch, Commit, Profile, Scan, Usage, Value};
 
 /// Settings of the read-only layer: none.
+///
+/// ```
+/// use tierstack::backends::Memory;
+/// use tierstack::layers::read_only::ReadOnlyConfig;
+/// use tierstack::{LayerConfig, Store};
+///
+/// let promised = ReadOnlyConfig {}.profile(Memory::new().profile())?;
+/// assert!(!promised.guarantees.writable);
+/// # Ok::<(), tierstack::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
@@ -72,7 +82,7 @@ fn profile(below: Profile) -> Profile {
     Profile::layer(ReadOnlyConfig::NAME, below).changed(|guarantees| guarantees.writable = false)
 }
 
-/// Refuses writes to the stores it wraps.
+/// Refuses writes to the stores it wraps. See the [module docs](self).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ReadOnlyLayer;
 

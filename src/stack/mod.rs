@@ -63,7 +63,7 @@ impl Registry {
 }
 
 /// What a stack is opened with, beside its config. The default is the system's clock and a seed from
-/// the operating system.
+/// the operating system. See [`Stack`] for an example.
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
     /// Where time comes from.

@@ -12,6 +12,18 @@ use super::Value;
 use crate::error::Result;
 
 /// What an acknowledged write survives. Each includes the ones before it.
+///
+/// ```
+/// # tokio_test::block_on(async {
+/// use tierstack::backends::Memory;
+/// use tierstack::{Batch, Durability, ErrorKind, Store};
+///
+/// assert!(Durability::PowerCut > Durability::ProcessCrash);
+/// let batch = Batch::new().put("k", "v").durability(Durability::PowerCut);
+/// let refused = Memory::new().write(batch).await.unwrap_err();
+/// assert_eq!(refused.kind(), ErrorKind::Unsupported);
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Durability {
@@ -26,6 +38,15 @@ pub enum Durability {
 }
 
 /// One operation of a [`Batch`].
+///
+/// ```
+/// use tierstack::{Batch, Op};
+///
+/// let ops = [Op::Put("a".into(), "1".into()), Op::Delete("b".into())];
+/// assert_eq!((ops[1].key(), ops[1].value()), (&"b".into(), None));
+/// let batch: Batch = ops.into_iter().collect();
+/// assert_eq!(batch, Batch::new().put("a", "1").delete("b"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
     /// Sets the value of a key, whatever it was before.

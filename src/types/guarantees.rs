@@ -14,6 +14,15 @@ use crate::error::{Error, Result};
 
 /// How old an answer may be compared with a write that bypassed this stack. Writes through the
 /// stack are always seen by the reads through it that follow their acknowledgement.
+///
+/// ```
+/// use std::time::Duration;
+/// use tierstack::Freshness;
+///
+/// let ttl = Duration::from_secs(60);
+/// assert_eq!(Freshness::Immediate.delayed(Some(ttl)), Freshness::Within(ttl));
+/// assert_eq!(Freshness::Exclusive.delayed(None), Freshness::Exclusive, "nobody else writes");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Freshness {
@@ -41,6 +50,21 @@ impl Freshness {
 }
 
 /// A place where bytes come to rest, and whether what rests there is sealed.
+///
+/// ```
+/// use tierstack::backends::Memory;
+/// use tierstack::layers::encrypt::EncryptConfig;
+/// use tierstack::units::Secret;
+/// use tierstack::{LayerConfig, Place, Store};
+///
+/// let file = Place { name: "mine".into(), what: "file".into(), sealed: false };
+/// let below = Memory::new().profile().changed(|promised| promised.places.push(file));
+/// assert!(!below.guarantees.sealed_everywhere());
+///
+/// let encrypt = EncryptConfig { keys: Secret::Env("KEYS".into()), accept_plain: false };
+/// assert!(encrypt.profile(below)?.guarantees.places[0].sealed);
+/// # Ok::<(), tierstack::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Place {
     /// The layer or backend that puts them there, such as `rocksdb` or `backup`.
@@ -52,6 +76,19 @@ pub struct Place {
 }
 
 /// How far back, and how closely, lost data can be brought back.
+///
+/// ```
+/// use std::time::Duration;
+/// use tierstack::backends::Memory;
+/// use tierstack::layers::backup::BackupConfig;
+/// use tierstack::{LayerConfig, Store};
+///
+/// let backup = BackupConfig { to: "./backups".into(), base: Some("daily".parse().unwrap()) };
+/// let recovery = backup.profile(Memory::new().profile())?.guarantees.recovery.unwrap();
+/// assert_eq!(recovery.lag, Some(Duration::from_secs(86_400)));
+/// assert_eq!(recovery.window, None);
+/// # Ok::<(), tierstack::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Recovery {
     /// The longest time of writes that the loss of the store can cost. `None`: backups are taken by
@@ -62,6 +99,15 @@ pub struct Recovery {
 }
 
 /// The largest things a store takes. Exceeding one is an error that says so.
+///
+/// ```
+/// use tierstack::Limits;
+///
+/// let limits = Limits { value_bytes: Some(1024), ..Limits::default() };
+/// assert!(limits.check(10, 1024).is_ok());
+/// let refused = limits.check(10, 1025).unwrap_err();
+/// assert!(refused.to_string().contains("limit of 1024 bytes"));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Limits {
     /// Bytes of a key.
@@ -103,6 +149,16 @@ impl Default for Limits {
 }
 
 /// What a store promises.
+///
+/// ```
+/// use tierstack::backends::Memory;
+/// use tierstack::{Durability, Store};
+///
+/// let promised = Memory::new().profile().guarantees;
+/// assert!(promised.atomic_batches && promised.ordered_scans && promised.expiry);
+/// assert_eq!(promised.durability, Durability::Nothing);
+/// assert!(promised.check_durability(Some(Durability::PowerCut)).is_err());
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Guarantees {
     /// What an acknowledged write survives.
@@ -162,7 +218,7 @@ impl fmt::Display for Durability {
     }
 }
 
-/// Whether a store holds data or wraps one that does.
+/// Whether a store holds data or wraps one that does. See [`Profile`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProfileKind {
@@ -173,6 +229,18 @@ pub enum ProfileKind {
 }
 
 /// What a store is, what it promises, and what is below it.
+///
+/// ```
+/// use tierstack::backends::Memory;
+/// use tierstack::layers::read_only::ReadOnlyLayer;
+/// use tierstack::{Layer, ProfileKind, Store};
+///
+/// let profile = ReadOnlyLayer.layer(Memory::new()).profile();
+/// assert_eq!(profile.to_string(), "read_only(memory)");
+/// let kinds: Vec<_> = profile.levels().map(|level| level.kind).collect();
+/// assert_eq!(kinds, [ProfileKind::Layer, ProfileKind::Backend]);
+/// assert!(!profile.guarantees.writable);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Profile {
     /// The name of the layer or backend, as in a config file.
@@ -243,6 +311,18 @@ impl fmt::Display for Profile {
 }
 
 /// How much a store holds. What a store cannot tell cheaply is `None`.
+///
+/// ```
+/// # tokio_test::block_on(async {
+/// use tierstack::backends::Memory;
+/// use tierstack::{Store, StoreExt, Usage};
+///
+/// let store = Memory::new();
+/// store.put("k", "v").await?;
+/// let Usage { entries, stored_bytes, .. } = store.usage().await?;
+/// assert_eq!((entries, stored_bytes), (Some(1), None));
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
     /// Entries, possibly estimated.

@@ -8,6 +8,13 @@ use super::Entry;
 use crate::error::{Error, Result};
 
 /// The direction of a scan.
+///
+/// ```
+/// use tierstack::{Order, Scan};
+///
+/// assert_eq!(Scan::all().order, Order::Forward);
+/// assert_eq!(Scan::all().reverse().order, Order::Reverse);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
     /// From the smallest key to the largest, bytewise.
@@ -184,7 +191,7 @@ pub(crate) fn prefix_end(prefix: &[u8]) -> Option<Bytes> {
     Some(end.into())
 }
 
-/// A run of entries of a scan, in the order of the scan. Never empty.
+/// A run of entries of a scan, in the order of the scan. Never empty. See [`Pages`] for an example.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
     /// The entries.

@@ -247,7 +247,7 @@ enum Form {
     Other(serde::de::IgnoredAny),
 }
 
-/// A secret that was read. Prints as `<redacted>`.
+/// A secret that was read. Prints as `<redacted>`. See [`Secret`] for an example.
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "encrypt", derive(zeroize::Zeroize, zeroize::ZeroizeOnDrop))]
 pub struct SecretText(String);

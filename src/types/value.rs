@@ -62,6 +62,19 @@ impl fmt::Debug for Value {
 }
 
 /// A key with its value, as a scan gives it.
+///
+/// ```
+/// # tokio_test::block_on(async {
+/// use tierstack::backends::Memory;
+/// use tierstack::{Entry, ReadExt, Scan, StoreExt};
+///
+/// let store = Memory::new();
+/// store.put("user:1", "Ada").await?;
+/// for Entry { key, value } in store.collect(Scan::all()).await? {
+///     assert_eq!((key, value.bytes), ("user:1".into(), "Ada".into()));
+/// }
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The key.

@@ -227,7 +227,7 @@ fn ctrl_c_leaves_no_half_base_and_a_restore_that_can_go_on() {
     folder
         .run(&["get", "000000", "--store", "restored"])
         .fails()
-        .says("this store holds a restore that has not finished");
+        .says("this store holds part of a restore that was cut off");
     restore(&folder, &["--resume"]).ok().prints("restored 6,000 entries");
     assert_eq!(folder.run(&["export", "--store", "restored"]).ok().out, all);
 }

@@ -14,7 +14,7 @@ use crate::store::Store;
 use crate::types::units::ByteSize;
 use crate::types::{Durability, Freshness, Guarantees, Limits, Place, Profile};
 
-/// How RocksDB compresses blocks.
+/// How RocksDB compresses blocks. See [`RocksDbConfig`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
@@ -29,7 +29,7 @@ pub enum Compression {
     Zstd,
 }
 
-/// Whether RocksDB compacts by itself.
+/// Whether RocksDB compacts by itself. See [`RocksDbConfig`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
@@ -45,6 +45,23 @@ pub enum Compaction {
 ///
 /// A setting that is left out keeps what the database has; a new database gets the default that is
 /// named here. `path` alone is a good configuration.
+///
+/// ```
+/// use tierstack::backends::RocksDbConfig;
+/// use tierstack::backends::rocksdb::{Compaction, Compression};
+/// use tierstack::{BackendConfig, Durability};
+///
+/// let config = RocksDbConfig {
+///     sync: false,
+///     compression: Some(Compression::Zstd),
+///     compaction: Some(Compaction::Off),
+///     ..RocksDbConfig::new("./data/orders")
+/// };
+/// let promised = config.profile()?.guarantees;
+/// assert_eq!(promised.durability, Durability::ProcessCrash);
+/// assert_eq!(promised.durability_after_flush, Durability::PowerCut);
+/// # Ok::<(), tierstack::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]

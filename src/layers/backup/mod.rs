@@ -73,7 +73,7 @@ use crate::reply::Reply;
 use crate::store::{Pages, Read, Store};
 use crate::types::{Batch, Commit, Place, Profile, Recovery, Scan, Usage, Value};
 
-/// Settings of the `backup` layer.
+/// Settings of the `backup` layer. See the [module docs](self).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -156,7 +156,7 @@ impl LayerConfig for BackupConfig {
     }
 }
 
-/// Wraps a store in [`Backup`].
+/// Wraps a store in [`Backup`]. See [`Worker`] for an example.
 #[derive(Clone, Debug)]
 pub struct BackupLayer {
     config: BackupConfig,

@@ -22,6 +22,30 @@ const BACKOFF: Duration = Duration::from_secs(60);
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// Keeps the schedule.
+///
+/// ```
+/// # let folder = tempfile::tempdir().unwrap();
+/// # tokio_test::block_on(async {
+/// use std::sync::Arc;
+/// use std::time::Duration;
+/// use tierstack::backends::Memory;
+/// use tierstack::layers::backup::{BackupConfig, BackupLayer};
+/// use tierstack::{Context, ManualClock};
+///
+/// # let to = folder.path().display().to_string();
+/// let clock = ManualClock::new();
+/// let context = Context { clock: Arc::new(clock.clone()), ..Context::default() };
+/// let config = BackupConfig { to, base: Some("daily".parse().unwrap()) };
+/// let (_store, worker) = BackupLayer::new(&config, &context)?.pair(Memory::new());
+/// let mut worker = worker.unwrap();
+///
+/// worker.step().await; // There is no base yet.
+/// worker.step().await; // Nothing is due.
+/// clock.advance(Duration::from_secs(86_400));
+/// worker.step().await;
+/// assert_eq!(config.repository(&context).await?.bases().await?.len(), 2);
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
 pub struct Worker {
     store: Arc<dyn Store>,
     repository: Option<Repository>,

@@ -80,7 +80,7 @@ use crate::telemetry::names;
 use crate::types::units::{ByteSize, Span};
 use crate::types::{Batch, Commit, Profile, Scan, Usage, Value};
 
-/// Settings of the cache.
+/// Settings of the cache. See the [module docs](self).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
@@ -165,7 +165,7 @@ fn profile(ttl: Option<Span>, negative_ttl: Option<Span>, below: Profile) -> Pro
     Profile::layer(CacheConfig::NAME, below).changed(|g| g.freshness = g.freshness.delayed(longest))
 }
 
-/// Keeps what is read from the stores it wraps, each in a cache of its own.
+/// Keeps what is read from the stores it wraps, each in a cache of its own. See the [module docs](self).
 #[derive(Clone, Debug)]
 pub struct CacheLayer {
     config: CacheConfig,

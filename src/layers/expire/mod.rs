@@ -80,7 +80,7 @@ use crate::store::{Pages, Read, Store};
 use crate::types::units::Span;
 use crate::types::{Batch, Commit, Op, Profile, Scan, Usage, Value};
 
-/// Settings of the expire layer.
+/// Settings of the expire layer. See the [module docs](self).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
@@ -167,7 +167,7 @@ fn profile(sweeps: bool, below: Profile) -> Profile {
     }
 }
 
-/// Gives the entries of the stores it wraps a deadline.
+/// Gives the entries of the stores it wraps a deadline. See the [module docs](self).
 #[derive(Clone, Debug)]
 pub struct ExpireLayer {
     config: ExpireConfig,

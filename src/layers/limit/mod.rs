@@ -67,7 +67,7 @@ use crate::telemetry::names;
 use crate::types::units::Span;
 use crate::types::{Batch, Commit, Profile, Scan, Usage, Value};
 
-/// Settings of the limit layer.
+/// Settings of the limit layer. See the [module docs](self).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
@@ -122,7 +122,7 @@ impl LayerConfig for LimitConfig {
     }
 }
 
-/// Bounds the operations of the stores it wraps, of all of them together.
+/// Bounds the operations of the stores it wraps, of all of them together. See the [module docs](self).
 #[derive(Clone, Debug)]
 pub struct LimitLayer {
     turns: Arc<Turns>,

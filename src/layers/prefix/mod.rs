@@ -60,6 +60,17 @@ use crate::store::{Pages, Read, Store};
 use crate::types::{Batch, Commit, Limits, Op, Page, Profile, Scan, Usage, Value, check_key};
 
 /// Settings of the prefix layer.
+///
+/// ```
+/// use tierstack::backends::Memory;
+/// use tierstack::layers::prefix::PrefixConfig;
+/// use tierstack::{LayerConfig, Limits, Store};
+///
+/// let config = PrefixConfig { prefix: "orders/".to_owned() };
+/// let limits = config.profile(Memory::new().profile())?.guarantees.limits;
+/// assert_eq!(limits.key_bytes, Limits::MAX_KEY_BYTES - "orders/".len());
+/// # Ok::<(), tierstack::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -100,7 +111,7 @@ fn profile(prefix: &[u8], below: Profile) -> Profile {
         .note("`usage`, `flush`, `compact` and `close` are of the whole store below the prefix.")
 }
 
-/// Puts what the stores it wraps hold under a prefix.
+/// Puts what the stores it wraps hold under a prefix. See the [module docs](self).
 #[derive(Clone)]
 pub struct PrefixLayer {
     prefix: Bytes,

@@ -67,7 +67,7 @@ use crate::telemetry::{Labels, names};
 use crate::types::units::Span;
 use crate::types::{Batch, Commit, Page, Profile, Scan, Usage, Value};
 
-/// Settings of the retry layer.
+/// Settings of the retry layer. See the [module docs](self).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
@@ -131,7 +131,7 @@ impl LayerConfig for RetryConfig {
     }
 }
 
-/// Repeats what fails in the stores it wraps.
+/// Repeats what fails in the stores it wraps. See the [module docs](self).
 #[derive(Clone, Debug)]
 pub struct RetryLayer {
     shared: Arc<Shared>,

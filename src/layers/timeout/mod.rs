@@ -58,7 +58,7 @@ use crate::store::{Pages, Read, Store};
 use crate::types::units::Span;
 use crate::types::{Batch, Commit, Profile, Scan, Usage, Value};
 
-/// Settings of the timeout layer.
+/// Settings of the timeout layer. See the [module docs](self).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
@@ -100,7 +100,7 @@ impl LayerConfig for TimeoutConfig {
     }
 }
 
-/// Gives the operations of the stores it wraps a deadline.
+/// Gives the operations of the stores it wraps a deadline. See the [module docs](self).
 #[derive(Clone, Debug)]
 pub struct TimeoutLayer {
     deadline: Deadline,

@@ -24,6 +24,55 @@ use crate::telemetry::{Labels, names};
 use crate::types::{Batch, Commit, Entry, Op, Page, Profile, Scan, Usage, Value};
 
 /// How values are encoded. Pure: bytes in, bytes out.
+///
+/// ```
+/// # tokio_test::block_on(async {
+/// use std::sync::Arc;
+/// use bytes::Bytes;
+/// use tierstack::backends::Memory;
+/// use tierstack::layers::{Transform, TransformLayer};
+/// use tierstack::telemetry::Labels;
+/// use tierstack::{Error, Layer, Profile, Read, Result, StoreExt};
+///
+/// /// Puts a byte before each value.
+/// #[derive(Debug)]
+/// struct Tag;
+///
+/// impl Transform for Tag {
+///     const NAME: &'static str = "tag";
+///
+///     fn encode(&self, _: &[u8], value: &[u8]) -> Result<Bytes> {
+///         Ok([b"#", value].concat().into())
+///     }
+///
+///     fn decode(&self, _: &[u8], stored: Bytes) -> Result<Bytes> {
+///         if !Self::is_frame(&stored) {
+///             return Err(Error::corruption("the value has no tag"));
+///         }
+///         Ok(stored.slice(1..))
+///     }
+///
+///     fn is_frame(stored: &[u8]) -> bool {
+///         stored.starts_with(b"#")
+///     }
+///
+///     fn is_current(&self, stored: &[u8]) -> bool {
+///         Self::is_frame(stored)
+///     }
+///
+///     fn profile(_: bool, below: Profile) -> Profile {
+///         Profile::layer(Self::NAME, below)
+///     }
+/// }
+///
+/// let below = Arc::new(Memory::new());
+/// let layer = TransformLayer::from_transform(Tag, false, &Labels::default());
+/// let store = layer.layer(below.clone());
+/// store.put("k", "v").await?;
+/// assert_eq!(below.get(b"k").await?, Some("#v".into()));
+/// assert_eq!(store.get(b"k").await?, Some("v".into()));
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
 pub trait Transform: fmt::Debug + Send + Sync + 'static {
     /// The name of the layer.
     const NAME: &'static str;
@@ -51,6 +100,7 @@ pub trait Transform: fmt::Debug + Send + Sync + 'static {
 }
 
 /// A layer that encodes values. Every store that it wraps shares its locks and counters.
+/// See [`Transform`] for an example.
 pub struct TransformLayer<T>(Arc<Shared<T>>);
 
 struct Shared<T> {
@@ -62,7 +112,7 @@ struct Shared<T> {
     read: Bytecount,
 }
 
-/// A store whose values are encoded below.
+/// A store whose values are encoded below. See [`Transform`] for an example.
 pub struct Transformed<S, T> {
     inner: S,
     shared: Arc<Shared<T>>,

@@ -25,6 +25,7 @@ const STEP: usize = 64;
 ///
 /// A `timeout` below the layer may abandon a rewrite's own write, which could then arrive after a later
 /// one: let no `timeout` stand inside a layer that is rewritten under live writes.
+/// See [`Rewrite`] for an example.
 pub struct Rewriter<T> {
     below: Arc<dyn Store>,
     shared: Arc<Shared<T>>,

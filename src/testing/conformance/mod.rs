@@ -56,6 +56,21 @@ use crate::store::Store;
 const HANGS_AFTER: Duration = Duration::from_secs(120);
 
 /// A fresh, empty store, and what the checks may do around it.
+///
+/// ```
+/// # tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(async {
+/// use std::sync::Arc;
+/// use tierstack::ManualClock;
+/// use tierstack::backends::Memory;
+/// use tierstack::testing::conformance::{self, Fixture, Outcome};
+///
+/// // With the store's clock in hand, the checks of expiry need not wait.
+/// let check = conformance::checks().find(|check| check.name().starts_with("expiry::")).unwrap();
+/// let clock = ManualClock::new();
+/// let store = Memory::with_clock(Arc::new(clock.clone()));
+/// assert_eq!(check.run(Fixture::new(store).with_clock(&clock)).await, Outcome::Passed);
+/// # });
+/// ```
 #[derive(Clone)]
 pub struct Fixture {
     /// The store.
@@ -114,7 +129,7 @@ impl fmt::Debug for Fixture {
     }
 }
 
-/// One thing that every store must do.
+/// One thing that every store must do. See [`Fixture`] for an example.
 pub struct Check {
     name: &'static str,
     run: fn(Bench) -> BoxFuture<'static, Verdict>,

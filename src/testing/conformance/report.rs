@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What came of a check.
+/// What came of a check. See [`Fixture`](super::Fixture) for an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The store does what it must.
@@ -14,6 +14,7 @@ pub enum Outcome {
 }
 
 /// What came of all checks. Prints the failed ones with their reasons.
+/// See [`run`](super::run) for an example.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// The store from the outside in, as its profile prints.

@@ -75,6 +75,7 @@ struct Broken {
     bug: Bug,
     clock: ManualClock,
     closed: AtomicBool,
+    after_close: AtomicUsize,
     calls: AtomicUsize,
     /// Entries as they were before their last write, and deadlines of keys.
     before: Mutex<Vec<(Bytes, Option<Value>)>>,
@@ -90,6 +91,7 @@ fn broken(bug: Bug) -> Fixture {
         bug,
         clock: clock.clone(),
         closed: AtomicBool::new(false),
+        after_close: AtomicUsize::new(0),
         calls: AtomicUsize::new(0),
         before: Mutex::default(),
         lock: Arc::default(),
@@ -121,7 +123,7 @@ impl Read for Broken {
                 got => got,
             }),
             Bug::EmptiesBeforeItCloses if self.closed.load(Ordering::SeqCst) => {
-                Reply::Now(if self.calls.fetch_add(1, Ordering::SeqCst) < 8 {
+                Reply::Now(if self.after_close.fetch_add(1, Ordering::SeqCst) < 8 {
                     Ok(None)
                 } else {
                     Err(Error::closed())
@@ -371,7 +373,6 @@ impl Store for Broken {
         if self.closed.swap(true, Ordering::SeqCst) && self.has(Bug::SecondCloseFails) {
             return Err(Error::closed());
         }
-        self.calls.store(0, Ordering::SeqCst);
         self.memory.close().await
     }
 

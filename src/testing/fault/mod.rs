@@ -19,6 +19,19 @@ use crate::store::{Pages, Read, Store};
 use crate::types::{Batch, Commit, Page, Profile, Scan, Usage, Value};
 
 /// Puts a [`FaultStore`] around a store, as a layer of a stack.
+///
+/// ```
+/// # tokio_test::block_on(async {
+/// use tierstack::backends::Memory;
+/// use tierstack::testing::{FaultLayer, Faults};
+/// use tierstack::{ErrorKind, Layer, Operation, StoreExt};
+///
+/// let faults = Faults::new();
+/// let store = FaultLayer(faults.clone()).layer(Memory::new());
+/// faults.on(Operation::Write).fail(ErrorKind::Unavailable);
+/// assert_eq!(store.put("k", "v").await.unwrap_err().kind(), ErrorKind::Unavailable);
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct FaultLayer(pub Faults);
 
@@ -30,7 +43,7 @@ impl<S> Layer<S> for FaultLayer {
     }
 }
 
-/// A store with [`Faults`]. Its snapshots follow the same plan.
+/// A store with [`Faults`]. Its snapshots follow the same plan. See [`Faults`] for an example.
 #[derive(Clone, Debug)]
 pub struct FaultStore<S> {
     inner: S,

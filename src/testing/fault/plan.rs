@@ -55,6 +55,20 @@ struct Plan {
 }
 
 /// A call that reached the store, with what it asked for.
+///
+/// ```
+/// # tokio_test::block_on(async {
+/// use tierstack::Read;
+/// use tierstack::backends::Memory;
+/// use tierstack::testing::{Call, FaultStore, Faults};
+///
+/// let faults = Faults::new();
+/// let store = FaultStore::new(Memory::new(), &faults);
+/// faults.record();
+/// store.get(b"k").await?;
+/// assert_eq!(faults.record(), [Call::Get("k".into())]);
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
     /// [`Read::get`](crate::Read::get) of that key.
@@ -179,6 +193,21 @@ impl fmt::Debug for Faults {
 
 /// A rule under construction. Rules apply in the order in which they were made; the first that fails
 /// a call is the last that sees it.
+///
+/// ```
+/// # tokio_test::block_on(async {
+/// use tierstack::backends::Memory;
+/// use tierstack::testing::{FaultStore, Faults};
+/// use tierstack::{ErrorKind, Operation, ReadExt};
+///
+/// let faults = Faults::new();
+/// let store = FaultStore::new(Memory::new(), &faults);
+/// faults.on(Operation::Get).skip(1).times(1).fail(ErrorKind::Timeout);
+/// assert!(store.contains(b"k").await.is_ok());
+/// assert!(store.contains(b"k").await.is_err());
+/// assert!(store.contains(b"k").await.is_ok());
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
 #[must_use = "a rule does nothing until it is ended by what shall happen, such as `fail`"]
 pub struct Rule<'a> {
     faults: &'a Faults,
@@ -255,6 +284,27 @@ impl fmt::Debug for Rule<'_> {
 }
 
 /// Where calls wait that a rule holds.
+///
+/// ```
+/// # tokio_test::block_on(async {
+/// use std::sync::Arc;
+/// use tierstack::backends::Memory;
+/// use tierstack::testing::{FaultStore, Faults};
+/// use tierstack::{Operation, Read, StoreExt};
+///
+/// let faults = Faults::new();
+/// let store = Arc::new(FaultStore::new(Memory::new(), &faults));
+/// let gate = faults.on(Operation::Write).hold();
+/// let writer = store.clone();
+/// let writing = tokio::spawn(async move { writer.put("k", "v").await });
+///
+/// gate.reached(1).await;
+/// assert_eq!(store.get(b"k").await?, None, "the write is on its way");
+/// gate.open();
+/// writing.await.unwrap()?;
+/// assert_eq!(store.get(b"k").await?, Some("v".into()));
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug)]
 pub struct Gate(Arc<watch::Sender<State>>);
 
