@@ -118,7 +118,7 @@ fn open_existing(config: &RocksDbConfig) -> Result<DB> {
     let cache = cache(config);
     let (mut options, families) = match Recorded::latest(path)? {
         Some(recorded) => {
-            accept(&recorded, &listed, &config.column_family)?;
+            accept(&recorded, &listed, config)?;
             load(config, &recorded, &listed, &cache)?
         }
         // A crash while the database was made, before anything was written to it.
@@ -151,9 +151,14 @@ fn open_existing(config: &RocksDbConfig) -> Result<DB> {
 }
 
 /// Refuses a database that would be misread or damaged without the program that wrote it.
-fn accept(recorded: &Recorded, listed: &[String], used: &str) -> Result<()> {
+fn accept(recorded: &Recorded, listed: &[String], config: &RocksDbConfig) -> Result<()> {
+    if let Some(log) = recorded.log_elsewhere(&config.path) {
+        return Err(Error::unsupported(format!(
+            "its log is in another folder, {log}, which may be that of the database that this is a copy of. The database was left as it is; if its own folder holds all of its log, empty `wal_dir` in its latest OPTIONS file"
+        )));
+    }
     for name in listed {
-        if let Some(why) = recorded.objection(name, name == used) {
+        if let Some(why) = recorded.objection(name, *name == config.column_family) {
             return Err(Error::unsupported(format!(
                 "the column family '{name}' {why}. The database was left as it is; only the program that wrote it can open it"
             )));
@@ -197,6 +202,8 @@ fn changes(config: &RocksDbConfig, recorded: &Recorded) -> Vec<(Section, &'stati
     let mut changes = recorded.lost_filters();
     // Keys must get neither into messages nor into RocksDB's own log.
     changes.push((Section::Database, "allow_data_in_errors", "false".into()));
+    // Where it is named, it is this folder: `accept` has seen to that.
+    changes.push((Section::Database, "wal_dir", String::new()));
     if let Some(jobs) = config.background_jobs {
         changes.push((Section::Database, "max_background_jobs", jobs.to_string()));
     }

@@ -169,6 +169,20 @@ impl Recorded {
         (!matches!(value, "nullptr" | "")).then_some(value)
     }
 
+    /// The folder of the log, if that is not the folder of the database.
+    ///
+    /// It is where the log was when the file was written. From a copy of the database it leads to the
+    /// log of the original, which opening would replay and then delete; where it is gone, opening would
+    /// make it anew, and miss the writes in the copy's own log.
+    pub(super) fn log_elsewhere(&self, folder: &Path) -> Option<&str> {
+        let recorded = Self::named(self.sections.get(&Section::Database)?, "wal_dir")?;
+        let same = match (fs::canonicalize(recorded), fs::canonicalize(folder)) {
+            (Ok(recorded), Ok(folder)) => recorded == folder,
+            _ => false,
+        };
+        (!same).then_some(recorded)
+    }
+
     /// Why a column family cannot be opened without the program that wrote it. `None`: it can.
     ///
     /// The others are opened along with the one that is `used`, so all are to be checked.

@@ -723,6 +723,48 @@ async fn what_only_another_program_can_read_is_refused_and_left_alone() {
     }
 }
 
+/// A copy of a database whose OPTIONS file names the folder of its log would replay the original's
+/// log, and delete it; where that folder is gone, the copy's own log would not be found.
+#[tokio::test]
+async fn a_copy_does_not_consume_the_log_of_the_original() {
+    let (original, copy, log) = (folder(), folder(), folder());
+    let mut options = creating();
+    options.set_wal_dir(log.path());
+    let db = DB::open(&options, original.path()).unwrap();
+    db.put("k", "v").unwrap();
+    drop(db);
+    for (name, bytes) in image(original.path()) {
+        fs::write(copy.path().join(name), bytes).unwrap();
+    }
+    let before = image(log.path());
+    let error = refusal(RocksDbConfig::new(copy.path())).await;
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains(log.path().to_str().unwrap()), "{error}");
+    assert!(image(log.path()) == before, "the log of the original was changed");
+    let db = DB::open(&options, original.path()).unwrap();
+    assert_eq!(db.get("k").unwrap(), Some(b"v".to_vec()));
+}
+
+/// Older versions of RocksDB record the database's own folder.
+#[tokio::test]
+async fn a_log_in_the_folder_of_the_database_is_read() {
+    let folder = folder();
+    let db = DB::open(&creating(), folder.path()).unwrap();
+    db.put("k", "v").unwrap();
+    drop(db);
+    let own = format!("{}/.", folder.path().display());
+    for (name, bytes) in image(folder.path()) {
+        if name.starts_with("OPTIONS-") {
+            let text = String::from_utf8(bytes).unwrap();
+            let text = text.replace("[DBOptions]\n", &format!("[DBOptions]\n  wal_dir={own}\n"));
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+    }
+    let store = open(folder.path()).await;
+    assert_eq!(store.get(b"k").await.unwrap(), Some("v".into()));
+    store.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_database_with_a_time_to_live_is_refused() {
     let folder = folder();
