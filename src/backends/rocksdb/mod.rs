@@ -12,8 +12,8 @@
 //!
 //! # Gives up
 //! Expiry of entries (the `expire` layer adds it). A database whose values only another program can
-//! read is refused: one with a merge operator, with a comparator other than the bytewise one,
-//! with user-defined timestamps, or with a time to live. So is one whose log is
+//! read or keep is refused: one with a merge operator, with a comparator other than the bytewise one,
+//! with user-defined timestamps, with a time to live, or with FIFO compaction. So is one whose log is
 //! in a folder of its own (`wal_dir`), as a copy of it would consume the log of the original.
 //!
 //! # Cancellation

@@ -229,6 +229,11 @@ impl Recorded {
                 ));
             }
         }
+        if named("compaction_style") == Some("kCompactionStyleFIFO") {
+            return Some(
+                "has FIFO compaction, which drops the oldest values when there are too many".into(),
+            );
+        }
         (named("inplace_update_support") == Some("true"))
             .then(|| "updates values in place, which breaks snapshots".into())
     }
@@ -313,6 +318,9 @@ mod tests {
             ("table_factory=PlainTable", true, Some("'PlainTable'")),
             ("table_factory=PlainTable", false, None),
             ("inplace_update_support=true", true, Some("in place")),
+            ("compaction_style=kCompactionStyleFIFO", true, Some("FIFO")),
+            ("compaction_style=kCompactionStyleFIFO", false, None),
+            ("compaction_style=kCompactionStyleUniversal", true, None),
         ] {
             let recorded = Recorded::parse(format!("[CFOptions \"x\"]\n{line}\n"));
             let why = recorded.objection("x", used);
