@@ -102,10 +102,11 @@ struct Landing<S> {
 impl<S: Read> Landing<S> {
     async fn fly(mut self, mut ticket: Ticket) {
         loop {
+            let asked = self.shared.clock.coarse();
             let outcome = self.ask().await;
             // What comes after the deadline is thrown away with its future.
             if let Ok(value) = &outcome {
-                self.shared.install(&self.key, value.as_ref(), ticket);
+                self.shared.install(&self.key, value.as_ref(), asked, ticket);
             }
             match self.land(outcome) {
                 Some(next) => ticket = next,

@@ -6,7 +6,8 @@
 //! 2. One load per key at a time: however many ask for a key that is not there, the store below is
 //!    asked once. The load is a task of its own with a deadline; whoever asked may leave. An error
 //!    reaches all who wait and is not kept. What the store below answers at once needs no task.
-//! 3. An entry is served for at most `ttl` after it was read, and never past its own expiry.
+//! 3. An entry is served for at most `ttl` after the store below was asked for it, and never past its
+//!    own expiry.
 //! 4. What is larger than an eighth of `capacity` passes by.
 //!
 //! # Gives up
@@ -88,8 +89,8 @@ pub struct CacheConfig {
     /// Memory for keys, values and what keeping them costs. Default 256MiB; at least 64KiB. More
     /// memory, more hits.
     pub capacity: ByteSize,
-    /// How long an entry is served after it was read from below. Default: until it is evicted. A
-    /// short one sees foreign writes sooner and loads more often.
+    /// How long an entry is served, from the moment when the store below was asked for it. Default:
+    /// until it is evicted. A short one sees foreign writes sooner and loads more often.
     pub ttl: Option<Span>,
     /// How long it is remembered that a key does not exist. Default: not at all. Spares the store
     /// below from repeated questions for keys that are not there.
@@ -226,12 +227,12 @@ impl<S: Read> Read for Cache<S> {
         if let Some(value) = shared.lookup(key) {
             return Reply::Now(Ok(value));
         }
-        let ticket = shared.stripes.ticket(key);
+        let (asked, ticket) = (shared.clock.coarse(), shared.stripes.ticket(key));
         match shared.inner.get(key) {
             Reply::Now(result) => {
                 shared.miss.increment(1);
                 if let Ok(value) = &result {
-                    shared.install(key, value.as_ref(), ticket);
+                    shared.install(key, value.as_ref(), asked, ticket);
                 }
                 Reply::Now(result)
             }
@@ -254,10 +255,11 @@ impl<S: Read> Read for Cache<S> {
             return Reply::ready(values.into_iter().flatten().collect());
         }
         shared.miss.increment(missing.len() as u64);
+        let asked = shared.clock.coarse();
         let tickets: Vec<Ticket> = missing.iter().map(|key| shared.stripes.ticket(key)).collect();
         let merge = move |missing: &[Bytes], loaded: Vec<Option<Value>>| {
             for ((key, value), ticket) in missing.iter().zip(&loaded).zip(tickets) {
-                shared.install(key, value.as_ref(), ticket);
+                shared.install(key, value.as_ref(), asked, ticket);
             }
             let mut loaded = loaded.into_iter();
             values
@@ -368,6 +370,11 @@ impl<S> Shared<S> {
         if cached.deadline != Duration::MAX && cached.deadline <= self.clock.coarse() {
             return None;
         }
+        // An expiry is a moment of the wall clock, which may be set while the other clocks go on.
+        let expires = cached.value.as_ref().filter(|value| value.expires_at.is_some());
+        if expires.is_some_and(|value| value.is_expired(self.clock.now())) {
+            return None;
+        }
         if cached.value.is_some() {
             self.hit.increment(1)
         } else {
@@ -376,9 +383,9 @@ impl<S> Shared<S> {
         Some(cached.value)
     }
 
-    /// Keeps what a load found, unless a write came between.
-    fn install(&self, key: &[u8], value: Option<&Value>, ticket: Ticket) {
-        let Some(deadline) = self.deadline(value) else { return };
+    /// Keeps what a load found that began at `asked`, unless a write came between.
+    fn install(&self, key: &[u8], value: Option<&Value>, asked: Duration, ticket: Ticket) {
+        let Some(deadline) = self.deadline(value, asked) else { return };
         let Some(entry) = self.engine.admit(key, value, deadline) else { return };
         self.stripes.if_unchanged(ticket, || self.engine.insert(key, entry));
         self.bytes.set(self.engine.bytes() as f64);
@@ -386,16 +393,10 @@ impl<S> Shared<S> {
     }
 
     /// Until when an answer may be served. `None`: not at all.
-    fn deadline(&self, value: Option<&Value>) -> Option<Duration> {
-        let Some(value) = value else {
-            return self.negative_ttl.map(|ttl| self.clock.coarse() + ttl.0);
-        };
-        let own = value.expires_at.map(|at| at.since(self.clock.now()));
-        let span = match (self.ttl.map(|ttl| ttl.0), own) {
-            (Some(ttl), Some(own)) => ttl.min(own),
-            (Some(span), None) | (None, Some(span)) => span,
-            (None, None) => return Some(Duration::MAX),
-        };
-        (!span.is_zero()).then(|| self.clock.coarse().saturating_add(span))
+    ///
+    /// It counts from the question: what the store below found may be as old as that.
+    fn deadline(&self, value: Option<&Value>, asked: Duration) -> Option<Duration> {
+        let ttl = if value.is_some() { self.ttl } else { Some(self.negative_ttl?) };
+        Some(ttl.map_or(Duration::MAX, |ttl| asked.saturating_add(ttl.0)))
     }
 }
