@@ -26,17 +26,23 @@ pub(super) struct Ticket {
     during_write: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Stripe {
     generation: u64,
     writing: u32,
     flights: HashMap<Bytes, (u64, Flight)>,
 }
 
-#[derive(Debug)]
 pub(super) struct Stripes {
     stripes: Box<[Mutex<Stripe>]>,
     hasher: RandomState,
+}
+
+/// Prints no key.
+impl std::fmt::Debug for Stripes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stripes").finish_non_exhaustive()
+    }
 }
 
 impl Default for Stripes {

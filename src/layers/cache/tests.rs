@@ -261,6 +261,15 @@ async fn a_dropped_write_is_completed_and_seen() {
 }
 
 #[tokio::test]
+async fn debug_prints_no_key() {
+    let (cache, _) = cached(CacheConfig::default());
+    cache.0.inner.reads.shut();
+    let mut read = tokio_test::task::spawn(cache.get(b"secret-key"));
+    tokio_test::assert_pending!(read.poll());
+    assert!(!format!("{cache:?}").contains("secret"), "{cache:?}");
+}
+
+#[tokio::test]
 async fn many_readers_of_one_key_cause_one_load() {
     let (cache, _) = cached(CacheConfig::default());
     let _ = cache.0.inner.memory.put("k", "v").await.unwrap();
