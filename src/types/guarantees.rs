@@ -44,7 +44,7 @@ impl Freshness {
             (Self::Exclusive, _) => Self::Exclusive,
             (Self::Unbounded, _) | (_, None) => Self::Unbounded,
             (Self::Immediate, Some(own)) => Self::Within(own),
-            (Self::Within(below), Some(own)) => Self::Within(below + own),
+            (Self::Within(below), Some(own)) => Self::Within(below.saturating_add(own)),
         }
     }
 }
@@ -344,5 +344,7 @@ mod tests {
         assert_eq!(Freshness::Within(second).delayed(Some(second)), Freshness::Within(2 * second));
         assert_eq!(Freshness::Within(second).delayed(None), Freshness::Unbounded);
         assert_eq!(Freshness::Exclusive.delayed(None), Freshness::Exclusive);
+        let longest = Freshness::Within(Duration::MAX);
+        assert_eq!(longest.delayed(Some(second)), longest);
     }
 }
