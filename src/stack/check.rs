@@ -11,6 +11,7 @@ use super::{OpenOptions, Stack, instrument};
 use crate::config::{AnyBackend, AnyLayer, Config, Registry, Sealed, StoreConfig};
 use crate::error::{Error, Operation, Result};
 use crate::layer::{BackendConfig, Context, LayerConfig, Zone, check_order};
+use crate::layers::metrics::MetricsConfig;
 use crate::store::Store;
 use crate::telemetry::Labels;
 use crate::types::Profile;
@@ -235,7 +236,11 @@ impl Checked {
             match layer.config.open(&context).await {
                 Ok(opened) => {
                     rewriters.extend(opened.rewriter(Arc::clone(&store)));
-                    store = instrument(opened.wrap(store), &context);
+                    store = opened.wrap(store);
+                    // A layer of metrics counts at its boundary already, in the same series.
+                    if layer.name != MetricsConfig::NAME {
+                        store = instrument(store, &context);
+                    }
                 }
                 Err(error) => {
                     close_after(&self.store, &*store).await;

@@ -200,3 +200,40 @@ fn instrument(store: Arc<dyn Store>, context: &Context) -> Arc<dyn Store> {
     let layer = MetricsLayer::new(context.labels.clone()).with_clock(Arc::clone(&context.clock));
     Arc::new(layer.layer(store))
 }
+
+#[cfg(test)]
+mod tests {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+    use super::*;
+    use crate::config::Format;
+
+    /// A boundary has one series, also where the config asks for it.
+    #[test]
+    fn a_layer_of_metrics_counts_each_operation_once() {
+        let recorder = DebuggingRecorder::new();
+        let text = "stores: { main: { layers: [ metrics ], backend: memory } }";
+        let config = Config::parse(text, Format::Yaml, "test.yaml").unwrap();
+        metrics::with_local_recorder(&recorder, || {
+            tokio_test::block_on(async {
+                let checked = Stack::check(&config, None, &Registry::standard()).unwrap();
+                let stack = checked.open(&OpenOptions::default()).await.unwrap();
+                stack.get(b"").await.unwrap_err();
+            });
+        });
+        let errors = |value| match value {
+            DebugValue::Counter(count) => count,
+            _ => 0,
+        };
+        let series = recorder.snapshotter().snapshot().into_vec();
+        let counted = series.into_iter().filter(|(key, ..)| {
+            let has =
+                |name, value| key.key().labels().any(|l| l.key() == name && l.value() == value);
+            key.key().name() == "tierstack_ops_total"
+                && has("layer", "metrics")
+                && has("op", "get")
+                && has("outcome", "error")
+        });
+        assert_eq!(counted.map(|(.., value)| errors(value)).sum::<u64>(), 1);
+    }
+}
