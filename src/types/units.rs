@@ -100,9 +100,14 @@ impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        humantime::parse_duration(text).map(Self).map_err(|_| {
-            format!("'{text}' is not a duration; write a number with ms, s, m, h or d, such as 10m")
-        })
+        // To `humantime` an M is a month; `10M` is more likely meant as ten minutes.
+        let months = text.split(|c: char| !c.is_ascii_alphabetic()).any(|unit| unit == "M");
+        match humantime::parse_duration(text) {
+            Ok(span) if !months => Ok(Self(span)),
+            _ => Err(format!(
+                "'{text}' is not a duration; write a number with ms, s, m, h or d, such as 10m"
+            )),
+        }
     }
 }
 
@@ -329,6 +334,15 @@ mod tests {
         assert!("99999999TiB".parse::<ByteSize>().is_err(), "too large to count");
         assert!("-1".parse::<ByteSize>().is_err());
         assert!("".parse::<ByteSize>().is_err());
+    }
+
+    #[test]
+    fn months_are_not_mistaken_for_minutes() {
+        for text in ["10M", "1h 10M", "10 M"] {
+            assert!(text.parse::<Span>().is_err(), "{text}");
+        }
+        let long = Span(Duration::from_secs(400 * 86_400));
+        assert_eq!(long.to_string().parse(), Ok(long), "what is printed can be read");
     }
 
     #[cfg(feature = "config")]
