@@ -73,6 +73,7 @@ use tokio::runtime::Handle;
 use self::locks::KeyLocks;
 use self::sweep::{Sweeper, Worker};
 use self::view::{Now, View};
+use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
@@ -239,12 +240,10 @@ impl<S: Store> Expire<S> {
     }
 
     /// The operation as the store below gets it.
-    fn encode(&self, op: Op) -> Op {
+    fn encode(&self, op: Op, default: Option<Timestamp>) -> Op {
         match op {
             Op::Put(key, mut value) => {
-                if let (None, Some(ttl)) = (value.expires_at, self.default_ttl) {
-                    value.expires_at = Some(self.sweeper.clock.now() + ttl.0);
-                }
+                value.expires_at = value.expires_at.or(default);
                 Op::Put(key, Value::new(header::encode(&value)))
             }
             delete => delete,
@@ -271,7 +270,10 @@ impl<S: Store> Read for Expire<S> {
 #[deny(clippy::missing_trait_methods)]
 impl<S: Store> Store for Expire<S> {
     async fn write(&self, batch: Batch) -> Result<Commit> {
-        let batch = batch.try_map(|op| Ok(self.encode(op)))?;
+        // A value that is there already, and is only written in another form, keeps what it has.
+        let ttl = self.default_ttl.filter(|_| !batch.is_rewrite());
+        let default = ttl.map(|ttl| self.sweeper.clock.now() + ttl.0);
+        let batch = batch.try_map(|op| Ok(self.encode(op, default)))?;
         let _shared = self.sweeper.locks.share(batch.ops().iter().map(Op::key)).await;
         self.view.inner.write(batch).await
     }

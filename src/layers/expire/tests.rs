@@ -454,3 +454,29 @@ async fn the_contract_is_kept_while_sweeping() {
     })
     .await;
 }
+
+/// `compress` stands outside; its rewrite writes through this layer.
+#[cfg(feature = "compress")]
+#[tokio::test]
+async fn a_rewrite_of_a_layer_outside_gives_no_entry_a_deadline() {
+    use crate::layer::Rewrite;
+    use crate::layers::compress::{Codec, CompressConfig, CompressLayer};
+    let compress = |codec| {
+        let config = CompressConfig { codec, ..CompressConfig::default() };
+        CompressLayer::new(&config, &crate::telemetry::Labels::default()).unwrap()
+    };
+    let (_, below, _, clock) = over_memory(&ExpireConfig::default());
+    let text = "the same again, ".repeat(100);
+    let expire = |default_ttl| {
+        let config = ExpireConfig { default_ttl, ..ExpireConfig::default() };
+        Arc::new(ExpireLayer::new(&config, &context(&clock)).unwrap().layer(Arc::clone(&below)))
+    };
+    let before = compress(Codec::Zstd).layer(expire(None));
+    let _ = before.put("k", text.clone()).await.unwrap();
+
+    let (lz4, expire) = (compress(Codec::Lz4), expire(Some(Span(SECOND))));
+    let rewriter = lz4.rewriter(Arc::clone(&expire) as _);
+    assert_eq!(rewriter.rewrite(Scan::all(), &mut |_| ()).await.unwrap().rewritten, 1);
+    clock.advance(SECOND);
+    assert_eq!(lz4.layer(expire).get(b"k").await.unwrap(), Some(text.into()));
+}
