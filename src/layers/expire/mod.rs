@@ -21,7 +21,8 @@
 //!
 //! # Cancellation
 //! As the store below. A batch that is dropped while the store below applies it may lose entries whose
-//! keys held an expired one: outcome unknown, as for any dropped batch.
+//! keys held an expired one: outcome unknown, as for any dropped batch. A dropped `compact` or
+//! [`sweep`](Expire::sweep) finishes the deletes that it has begun.
 //!
 //! # Errors
 //! `Corruption` for an entry with a damaged header, and for one without a header unless
@@ -230,7 +231,8 @@ impl<S: Store> Expire<S> {
     /// Those that are being written are left for the next time.
     ///
     /// # Errors
-    /// As [`Read::scan`] and [`Store::write`]; what was removed before stays removed.
+    /// As [`Read::scan`] and [`Store::write`]; what was removed before stays removed. `Unsupported`
+    /// outside a tokio runtime.
     pub async fn sweep(&self) -> Result<u64> {
         let (mut scan, mut deleted) = (Scan::all(), 0);
         while let Some(more) = self.sweeper.step(&self.view.inner, &mut scan).await? {
