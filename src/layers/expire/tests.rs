@@ -174,7 +174,7 @@ async fn a_sweep_removes_what_has_expired_and_nothing_else() {
     assert_eq!(store.sweep().await.unwrap(), 0);
 }
 
-/// Takes one operation at a time, and says so.
+/// Takes one operation at a time, and says so. What it has acknowledged becomes durable after the test.
 struct OneByOne(Memory);
 
 impl Read for OneByOne {
@@ -197,7 +197,7 @@ impl Store for OneByOne {
         if batch.len() > 1 {
             return Err(Error::unsupported("batches are not atomic here"));
         }
-        self.0.write(batch).await
+        Ok(self.0.write(batch).await?.durable_after(std::future::pending()))
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
