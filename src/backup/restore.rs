@@ -214,9 +214,13 @@ async fn fill(
         }
         progress.entries += 1;
         progress.bytes += (entry.key.len() + entry.value.bytes.len()) as u64;
+        // The first and the last run of a prefix reach beyond it.
+        if !entry.key.starts_with(&options.prefix) {
+            continue;
+        }
         if entry.value.expires_at.is_some_and(|at| at <= repository.clock.now()) {
             restored.expired += 1;
-        } else if entry.key.starts_with(&options.prefix) {
+        } else {
             restored.entries += 1;
             restored.bytes += (entry.key.len() + entry.value.bytes.len()) as u64;
             witness.add(&entry);
