@@ -47,6 +47,29 @@ async fn the_schedule_is_kept_and_what_was_missed_is_made_up_for_once() {
     assert_eq!(count().await, 3, "one for all that were missed");
 }
 
+/// A machine that starts with a wrong clock takes a base in the far future, and then has its clock set.
+#[tokio::test]
+async fn a_base_from_the_future_does_not_end_the_schedule() {
+    let (clock, wrong, folder) =
+        (ManualClock::new(), ManualClock::new(), tempfile::tempdir().unwrap());
+    wrong.jump(24 * 365 * 10 * HOUR);
+    let (config, context) = setup(&wrong, folder.path());
+    let (_, worker) = BackupLayer::new(&config, &context).unwrap().pair(Memory::new());
+    worker.unwrap().step().await;
+
+    let (config, context) = setup(&clock, folder.path());
+    let (_, worker) = BackupLayer::new(&config, &context).unwrap().pair(Memory::new());
+    let mut worker = worker.unwrap();
+    let repository = config.repository(&context).await.unwrap();
+    let mut counts = Vec::new();
+    for _ in 0..8 {
+        worker.step().await;
+        counts.push(repository.bases().await.unwrap().len());
+        clock.advance(HOUR);
+    }
+    assert_eq!(counts, [2, 2, 2, 2, 2, 2, 3, 3], "one at once, as this clock knows of none, then in turn");
+}
+
 #[tokio::test]
 async fn a_failure_is_tried_again_and_never_fails_the_store() {
     let (clock, folder) = (ManualClock::new(), tempfile::tempdir().unwrap());
