@@ -88,6 +88,25 @@ async fn a_failure_is_tried_again_and_never_fails_the_store() {
 }
 
 #[tokio::test]
+async fn a_place_that_is_repaired_by_hand_is_used_again() {
+    let (clock, folder) = (ManualClock::new(), tempfile::tempdir().unwrap());
+    let (config, context) = setup(&clock, folder.path());
+    let (_, worker) = BackupLayer::new(&config, &context).unwrap().pair(Memory::new());
+    let mut worker = worker.unwrap();
+    for _ in 0..2 {
+        worker.step().await;
+        clock.advance(6 * HOUR);
+    }
+    let head = folder.path().join("head/00000000000000000002.json");
+    std::fs::write(&head, "damaged").unwrap();
+    assert_eq!(worker.step().await, HOUR / 60);
+    // As the error says.
+    std::fs::remove_file(&head).unwrap();
+    assert_eq!(worker.step().await, HOUR, "what was known of the place was forgotten");
+    assert_eq!(config.repository(&context).await.unwrap().bases().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn the_running_stack_takes_a_base_after_a_minute_and_close_ends_it() {
     let (clock, folder) = (ManualClock::new(), tempfile::tempdir().unwrap());
     let (config, context) = setup(&clock, folder.path());

@@ -82,6 +82,8 @@ impl Worker {
             Ok(()) => self.failures = 0,
             Err(error) => {
                 self.failures = self.failures.saturating_add(1);
+                // What was known of the place may be what is wrong: it was repaired by hand, or replaced.
+                self.repository = None;
                 self.meters.failures.increment(1);
                 let (stack, failures) = (&self.context.labels.stack, self.failures);
                 tracing::error!(%stack, failures, ?error, "a scheduled base was not taken");
