@@ -387,7 +387,8 @@ async fn prove(
     let some_expired = expected.first_expiry.is_some_and(|at| at <= now);
     let expiring = found.expiring.finish() == expected.expiring.finish();
     if lasting
-        && (expiring || (some_expired && equal_but_expired(repository, manifest, target, prefix).await?))
+        && (expiring
+            || (some_expired && equal_but_expired(repository, manifest, target, prefix).await?))
     {
         return Ok(());
     }
@@ -450,5 +451,25 @@ mod tests {
         for lost in ["b", "c"] {
             assert_eq!(restored(Some(lost)).await.unwrap_err().kind(), ErrorKind::Corruption);
         }
+    }
+
+    #[tokio::test]
+    async fn a_prefix_counts_no_expired_entry_beside_it() {
+        let time = ManualClock::new();
+        let clock: Arc<dyn Clock> = Arc::new(time.clone());
+        let objects = Arc::new(InMemory::new());
+        let repository = Repository::create_or_open(objects, Arc::clone(&clock)).await.unwrap();
+        let store = Memory::with_clock(Arc::clone(&clock));
+        let soon = clock.now() + Duration::from_secs(1);
+        for key in ["a", "b", "ba", "c"] {
+            let _ = store.put(key, Value::new("v").expiring_at(soon)).await.unwrap();
+        }
+        run(&store, &repository, &|_| ()).await.unwrap();
+        time.advance(Duration::from_secs(1));
+        let plan = repository.plan(Target::Latest).await.unwrap();
+        let options = Restore { prefix: "b".into(), ..Restore::default() };
+        let target = Memory::with_clock(clock);
+        let restored = restore(&repository, &plan, &target, &options, &|_| ()).await.unwrap();
+        assert_eq!((restored.entries, restored.expired), (0, 2));
     }
 }

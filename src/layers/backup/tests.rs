@@ -67,7 +67,11 @@ async fn a_base_from_the_future_does_not_end_the_schedule() {
         counts.push(repository.bases().await.unwrap().len());
         clock.advance(HOUR);
     }
-    assert_eq!(counts, [2, 2, 2, 2, 2, 2, 3, 3], "one at once, as this clock knows of none, then in turn");
+    assert_eq!(
+        counts,
+        [2, 2, 2, 2, 2, 2, 3, 3],
+        "one at once, as this clock knows of none, then in turn"
+    );
 }
 
 #[tokio::test]
