@@ -231,14 +231,18 @@ impl Repository {
     /// The number of the newest head, 0 without one. Heads are numbered without a gap.
     pub(super) async fn last_head(&self) -> Result<u64> {
         let mut low = *self.known.lock();
-        let mut step = 1;
+        let mut step = 1_u64;
         let mut high = loop {
             let number = low.saturating_add(step);
             if self.objects.size(&head_path(number)).await?.is_none() {
                 break number;
             }
             low = number;
-            step *= 2;
+            step = step.checked_mul(2).ok_or_else(|| {
+                Error::corruption(
+                    "the place says that every object exists, so no head is the newest",
+                )
+            })?;
         };
         while high - low > 1 {
             let middle = low + (high - low) / 2;
