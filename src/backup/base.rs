@@ -102,7 +102,7 @@ async fn take(
 ) -> Result<Taken> {
     check_source(store).await?;
     repository.check_create().await?;
-    let state = first_state(repository).await?;
+    let state = repository.state().await?;
     let earlier = if reuse { Earlier::of(repository, &state).await? } else { Earlier::default() };
 
     let clock_before = repository.clock.now();
@@ -172,24 +172,6 @@ async fn check_source(store: &dyn Store) -> Result<()> {
         "a base is an image of one moment in key order, and '{}' has no {lacks}",
         profile.name
     )))
-}
-
-/// The state to build on. Heads behind a missing first one would not be found, and would hide what is
-/// committed now, so the first base looks whether there are any.
-async fn first_state(repository: &Repository) -> Result<State> {
-    let state = repository.state().await?;
-    if state.number > 0 || repository.objects.list("head").await?.is_empty() {
-        return Ok(state);
-    }
-    // Or another writer has committed the first one meanwhile.
-    let state = repository.state().await?;
-    if state.number > 0 {
-        return Ok(state);
-    }
-    Err(Error::corruption(
-        "the first head of this repository is missing, so those behind it are not found; bring it \
-         back, or choose an empty place",
-    ))
 }
 
 /// Bases are ordered by their times: a clock that went back must not put a new base before an old one.

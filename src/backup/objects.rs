@@ -23,6 +23,8 @@ pub(super) enum Created {
     Theirs,
 }
 
+/// What is read whole is never larger: 4 GiB of manifest list more than a petabyte.
+const MAX_DOCUMENT: u64 = 4 << 30;
 /// How often creating is tried while nobody's object appears under the name.
 const ATTEMPTS: usize = 3;
 /// Writers of a race, and races, when a store is probed.
@@ -31,8 +33,14 @@ const RACES: usize = 3;
 
 impl Objects {
     pub(super) async fn get(&self, path: &Path) -> Result<Option<Bytes>> {
-        let read = async { self.0.get(path).await?.bytes().await };
-        found(read.await, "reading", path)
+        let Some(object) = found(self.0.get(path).await, "reading", path)? else { return Ok(None) };
+        if object.meta.size > MAX_DOCUMENT {
+            return Err(Error::corruption(format!(
+                "{path} has {} bytes, more than any document of a repository",
+                object.meta.size
+            )));
+        }
+        found(object.bytes().await, "reading", path)
     }
 
     pub(super) async fn get_range(&self, path: &Path, range: Range<u64>) -> Result<Bytes> {

@@ -175,8 +175,29 @@ impl Repository {
 
     /// The newest head.
     pub(super) async fn state(&self) -> Result<State> {
-        let number = self.last_head().await?;
+        let mut number = self.last_head().await?;
+        while self.hides(number).await? {
+            // Or others have committed heads meanwhile.
+            let again = self.last_head().await?;
+            if again == number {
+                return Err(at(
+                    Error::corruption(
+                        "it is missing, so the heads behind it are not found, and what is committed \
+                         now would be lost; bring it back, or choose an empty place",
+                    ),
+                    &head_path(number + 1),
+                ));
+            }
+            number = again;
+        }
         self.state_at(number).await
+    }
+
+    /// Whether a head stands behind the gap after this one: what was lost in the middle must not pass for
+    /// the end. A wider gap is found by `verify`, which lists; without any head, listing is cheap.
+    async fn hides(&self, number: u64) -> Result<bool> {
+        Ok(self.objects.size(&head_path(number.saturating_add(2))).await?.is_some()
+            || (number == 0 && !self.objects.list("head").await?.is_empty()))
     }
 
     pub(super) async fn state_at(&self, number: u64) -> Result<State> {
@@ -210,14 +231,18 @@ impl Repository {
     /// The number of the newest head, 0 without one. Heads are numbered without a gap.
     pub(super) async fn last_head(&self) -> Result<u64> {
         let mut low = *self.known.lock();
-        let mut step = 1;
+        let mut step = 1_u64;
         let mut high = loop {
             let number = low.saturating_add(step);
             if self.objects.size(&head_path(number)).await?.is_none() {
                 break number;
             }
             low = number;
-            step *= 2;
+            step = step.checked_mul(2).ok_or_else(|| {
+                Error::corruption(
+                    "the place says that every object exists, so no head is the newest",
+                )
+            })?;
         };
         while high - low > 1 {
             let middle = low + (high - low) / 2;
@@ -358,4 +383,42 @@ async fn create(objects: &Objects, clock: &dyn Clock, options: &RepositoryOption
     };
     let bytes = format::encode(Kind::Repository, &doc, b"")?;
     objects.create(&path, &bytes).await.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::ObjectStoreExt;
+    use object_store::memory::InMemory;
+
+    use super::*;
+    use crate::backends::Memory;
+    use crate::backup::run;
+    use crate::clock::ManualClock;
+
+    #[tokio::test]
+    async fn a_head_that_got_lost_is_noticed_by_whoever_reads_or_adds_a_base() {
+        let objects = Arc::new(InMemory::new());
+        let open =
+            || Repository::create_or_open(objects.clone() as _, Arc::new(ManualClock::new()));
+        let store = Memory::new();
+        for _ in 0..5 {
+            run(&store, &open().await.unwrap(), &|_| ()).await.unwrap();
+        }
+        for lost in 1..5 {
+            let path = head_path(lost);
+            let bytes = objects.get(&path).await.unwrap().bytes().await.unwrap();
+            objects.delete(&path).await.unwrap();
+            let repository = open().await.unwrap();
+            // A search that jumps over the gap finds all.
+            if let Ok(bases) = repository.bases().await {
+                assert_eq!(bases.len(), 5, "without {lost}");
+            } else {
+                let error = run(&store, &repository, &|_| ()).await.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Corruption);
+                assert!(error.to_string().contains(path.as_ref()), "{error}");
+            }
+            objects.put(&path, bytes.into()).await.unwrap();
+        }
+        assert_eq!(open().await.unwrap().bases().await.unwrap().len(), 5);
+    }
 }

@@ -12,7 +12,8 @@
 //! # Gives up
 //! 49 bytes a value, and the time of the cipher. Keys, expiries, lengths and the times of changes stay
 //! visible: a store must sort and expire. A whole store, or one entry, can be put back to an *older* value
-//! of the same key by whoever writes below: backups are, and no layer can tell. The ring lost, all is lost.
+//! of the same key by whoever writes below: backups are, and no layer can tell. Two stores with one ring
+//! can have the values of a key swapped likewise: give each a ring of its own. The ring lost, all is lost.
 //!
 //! # Position
 //! Inside `compress`: sealed bytes do not compress. Everything below, with its files, journals and

@@ -100,6 +100,7 @@ impl fmt::Debug for Op {
 pub struct Batch {
     ops: Vec<Op>,
     durability: Option<Durability>,
+    rewrite: bool,
 }
 
 impl Batch {
@@ -131,6 +132,20 @@ impl Batch {
         self
     }
 
+    /// Says that the values are those that the store holds already, in another form: what a layer adds
+    /// to new values, such as a default deadline, it leaves off.
+    #[must_use]
+    pub fn rewriting(mut self) -> Self {
+        self.rewrite = true;
+        self
+    }
+
+    /// Whether the values are there already, in another form.
+    #[must_use]
+    pub fn is_rewrite(&self) -> bool {
+        self.rewrite
+    }
+
     /// Adds an operation at the end.
     pub fn push(&mut self, op: Op) {
         self.ops.push(op);
@@ -158,9 +173,9 @@ impl Batch {
     ///
     /// # Errors
     /// What `rewrite` returns for the first operation that it refuses.
-    pub fn try_map(self, rewrite: impl FnMut(Op) -> Result<Op>) -> Result<Self> {
-        let ops = self.ops.into_iter().map(rewrite).collect::<Result<_>>()?;
-        Ok(Self { ops, durability: self.durability })
+    pub fn try_map(mut self, rewrite: impl FnMut(Op) -> Result<Op>) -> Result<Self> {
+        let ops = std::mem::take(&mut self.ops).into_iter().map(rewrite).collect::<Result<_>>()?;
+        Ok(Self { ops, ..self })
     }
 
     /// How many operations.
@@ -207,7 +222,7 @@ impl fmt::Debug for Batch {
 
 impl FromIterator<Op> for Batch {
     fn from_iter<I: IntoIterator<Item = Op>>(ops: I) -> Self {
-        Self { ops: ops.into_iter().collect(), durability: None }
+        Self { ops: ops.into_iter().collect(), ..Self::default() }
     }
 }
 

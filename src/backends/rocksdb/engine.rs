@@ -1,7 +1,9 @@
 //! The open database, and the two tiers in which it is read: memory, which never waits, and disk.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use ::rocksdb::{
     BottommostLevelCompaction, BoundColumnFamily, CompactOptions, DB, DBPinnableSlice, ReadOptions,
@@ -10,7 +12,7 @@ use ::rocksdb::{
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::task::JoinError;
+use tokio::task::{JoinError, JoinHandle};
 
 use super::failure::failed;
 use super::open::lost;
@@ -281,10 +283,26 @@ pub(super) fn spawn<T: Send + 'static>(
     let runtime = Handle::try_current().map_err(|error| {
         Error::unsupported("what needs the disk runs in a thread of a tokio runtime, and there is none; call it from within one").with_source(error)
     })?;
-    let handle = runtime.spawn_blocking(work);
-    Ok(futures_util::FutureExt::map(handle, |joined| {
-        joined.unwrap_or_else(|error| Err(ended(error)))
-    }))
+    Ok(Offloaded(runtime.spawn_blocking(work)))
+}
+
+/// Work of a thread that somebody waits for. Dropped before a thread has begun it, it is never done:
+/// a write that was given up must not wait in a queue while later ones pass it.
+struct Offloaded<T>(JoinHandle<Result<T>>);
+
+impl<T> Future for Offloaded<T> {
+    type Output = Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
+        let joined = Pin::new(&mut self.0).poll(context);
+        joined.map(|joined| joined.unwrap_or_else(|error| Err(ended(error))))
+    }
+}
+
+impl<T> Drop for Offloaded<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 fn ended(error: JoinError) -> Error {

@@ -47,6 +47,33 @@ async fn the_schedule_is_kept_and_what_was_missed_is_made_up_for_once() {
     assert_eq!(count().await, 3, "one for all that were missed");
 }
 
+/// A machine that starts with a wrong clock takes a base in the far future, and then has its clock set.
+#[tokio::test]
+async fn a_base_from_the_future_does_not_end_the_schedule() {
+    let (clock, wrong, folder) =
+        (ManualClock::new(), ManualClock::new(), tempfile::tempdir().unwrap());
+    wrong.jump(24 * 365 * 10 * HOUR);
+    let (config, context) = setup(&wrong, folder.path());
+    let (_, worker) = BackupLayer::new(&config, &context).unwrap().pair(Memory::new());
+    worker.unwrap().step().await;
+
+    let (config, context) = setup(&clock, folder.path());
+    let (_, worker) = BackupLayer::new(&config, &context).unwrap().pair(Memory::new());
+    let mut worker = worker.unwrap();
+    let repository = config.repository(&context).await.unwrap();
+    let mut counts = Vec::new();
+    for _ in 0..8 {
+        worker.step().await;
+        counts.push(repository.bases().await.unwrap().len());
+        clock.advance(HOUR);
+    }
+    assert_eq!(
+        counts,
+        [2, 2, 2, 2, 2, 2, 3, 3],
+        "one at once, as this clock knows of none, then in turn"
+    );
+}
+
 #[tokio::test]
 async fn a_failure_is_tried_again_and_never_fails_the_store() {
     let (clock, folder) = (ManualClock::new(), tempfile::tempdir().unwrap());
@@ -62,6 +89,25 @@ async fn a_failure_is_tried_again_and_never_fails_the_store() {
     std::fs::remove_file(&place).unwrap();
     worker.step().await;
     assert_eq!(config.repository(&context).await.unwrap().bases().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_place_that_is_repaired_by_hand_is_used_again() {
+    let (clock, folder) = (ManualClock::new(), tempfile::tempdir().unwrap());
+    let (config, context) = setup(&clock, folder.path());
+    let (_, worker) = BackupLayer::new(&config, &context).unwrap().pair(Memory::new());
+    let mut worker = worker.unwrap();
+    for _ in 0..2 {
+        worker.step().await;
+        clock.advance(6 * HOUR);
+    }
+    let head = folder.path().join("head/00000000000000000002.json");
+    std::fs::write(&head, "damaged").unwrap();
+    assert_eq!(worker.step().await, HOUR / 60);
+    // As the error says.
+    std::fs::remove_file(&head).unwrap();
+    assert_eq!(worker.step().await, HOUR, "what was known of the place was forgotten");
+    assert_eq!(config.repository(&context).await.unwrap().bases().await.unwrap().len(), 2);
 }
 
 #[tokio::test]

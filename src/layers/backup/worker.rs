@@ -21,6 +21,10 @@ const BACKOFF: Duration = Duration::from_secs(60);
 /// The longest wait. The schedule is also looked at this often, as clocks get set.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
+/// A base that is newer than this machine's clock by more than this was taken by a clock that was wrong:
+/// the schedule cannot wait until time has caught up.
+const AHEAD: Duration = Duration::from_secs(3600);
+
 /// Keeps the schedule.
 ///
 /// ```
@@ -51,6 +55,8 @@ pub struct Worker {
     repository: Option<Repository>,
     config: BackupConfig,
     schedule: Schedule,
+    /// When this worker last took a base, by its own clock.
+    taken: Option<Timestamp>,
     failures: u32,
     meters: Meters,
     context: Context,
@@ -77,6 +83,7 @@ impl Worker {
             repository: None,
             config: config.clone(),
             schedule,
+            taken: None,
             failures: 0,
             meters: Meters::new(&context.labels),
             context: context.clone(),
@@ -99,6 +106,8 @@ impl Worker {
             Ok(()) => self.failures = 0,
             Err(error) => {
                 self.failures = self.failures.saturating_add(1);
+                // What was known of the place may be what is wrong: it was repaired by hand, or replaced.
+                self.repository = None;
                 self.meters.failures.increment(1);
                 let (stack, failures) = (&self.context.labels.stack, self.failures);
                 tracing::error!(%stack, failures, ?error, "a scheduled base was not taken");
@@ -116,7 +125,7 @@ impl Worker {
             }
         };
         // Whoever took the last base, perhaps another process, it counts.
-        let last = repository.bases().await?.last().map(|base| base.time);
+        let last = self.last(&repository).await?;
         if let Some(last) = last {
             self.meters.succeeded(last);
         }
@@ -135,14 +144,16 @@ impl Worker {
         .await;
         match taken {
             Ok(taken) => {
-                self.meters.succeeded(taken.base.time);
+                let now = self.context.clock.now();
+                self.taken = Some(now);
+                self.meters.succeeded(taken.base.time.min(now));
                 let (id, entries) = (&taken.base.id, taken.base.entries);
                 tracing::info!(stack = %self.context.labels.stack, base = %id, entries, "a base was taken");
                 Ok(())
             }
             // Another process was faster. If its base is the one that was due, all is well.
             Err(error) if error.kind() == ErrorKind::Conflict => {
-                let last = repository.bases().await?.last().map(|base| base.time);
+                let last = self.last(&repository).await?;
                 match self.schedule.is_due(last, self.context.clock.now()) {
                     true => Err(error),
                     false => Ok(()),
@@ -150,6 +161,13 @@ impl Worker {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// When the last base was taken.
+    async fn last(&self, repository: &Repository) -> Result<Option<Timestamp>> {
+        let last = repository.bases().await?.last().map(|base| base.time);
+        let now = self.context.clock.now();
+        Ok(if last.is_some_and(|last| last > now + AHEAD) { self.taken } else { last })
     }
 }
 

@@ -21,7 +21,8 @@
 //!
 //! # Cancellation
 //! As the store below. A batch that is dropped while the store below applies it may lose entries whose
-//! keys held an expired one: outcome unknown, as for any dropped batch.
+//! keys held an expired one: outcome unknown, as for any dropped batch. A dropped `compact` or
+//! [`sweep`](Expire::sweep) finishes the deletes that it has begun.
 //!
 //! # Errors
 //! `Corruption` for an entry with a damaged header, and for one without a header unless
@@ -73,6 +74,7 @@ use tokio::runtime::Handle;
 use self::locks::KeyLocks;
 use self::sweep::{Sweeper, Worker};
 use self::view::{Now, View};
+use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
@@ -229,7 +231,8 @@ impl<S: Store> Expire<S> {
     /// Those that are being written are left for the next time.
     ///
     /// # Errors
-    /// As [`Read::scan`] and [`Store::write`]; what was removed before stays removed.
+    /// As [`Read::scan`] and [`Store::write`]; what was removed before stays removed. `Unsupported`
+    /// outside a tokio runtime.
     pub async fn sweep(&self) -> Result<u64> {
         let (mut scan, mut deleted) = (Scan::all(), 0);
         while let Some(more) = self.sweeper.step(&self.view.inner, &mut scan).await? {
@@ -239,12 +242,10 @@ impl<S: Store> Expire<S> {
     }
 
     /// The operation as the store below gets it.
-    fn encode(&self, op: Op) -> Op {
+    fn encode(&self, op: Op, default: Option<Timestamp>) -> Op {
         match op {
             Op::Put(key, mut value) => {
-                if let (None, Some(ttl)) = (value.expires_at, self.default_ttl) {
-                    value.expires_at = Some(self.sweeper.clock.now() + ttl.0);
-                }
+                value.expires_at = value.expires_at.or(default);
                 Op::Put(key, Value::new(header::encode(&value)))
             }
             delete => delete,
@@ -271,7 +272,10 @@ impl<S: Store> Read for Expire<S> {
 #[deny(clippy::missing_trait_methods)]
 impl<S: Store> Store for Expire<S> {
     async fn write(&self, batch: Batch) -> Result<Commit> {
-        let batch = batch.try_map(|op| Ok(self.encode(op)))?;
+        // A value that is there already, and is only written in another form, keeps what it has.
+        let ttl = self.default_ttl.filter(|_| !batch.is_rewrite());
+        let default = ttl.map(|ttl| self.sweeper.clock.now() + ttl.0);
+        let batch = batch.try_map(|op| Ok(self.encode(op, default)))?;
         let _shared = self.sweeper.locks.share(batch.ops().iter().map(Op::key)).await;
         self.view.inner.write(batch).await
     }

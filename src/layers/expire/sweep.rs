@@ -4,16 +4,17 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
 use super::header;
 use super::locks::KeyLocks;
 use crate::clock::Clock;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::store::Store;
 use crate::types::units::Span;
-use crate::types::{Batch, Op, Scan, Value};
+use crate::types::{Op, Scan, Value};
 
 /// Keys that are locked and deleted at a time.
 const CHUNK: usize = 64;
@@ -28,7 +29,11 @@ pub(super) struct Sweeper {
 impl Sweeper {
     /// Reads the next page of the scan, moves the scan behind it, and deletes what has expired.
     /// Returns how many entries, and `None` at the end.
-    pub(super) async fn step<S: Store>(&self, store: &S, scan: &mut Scan) -> Result<Option<u64>> {
+    pub(super) async fn step<S: Store>(
+        self: &Arc<Self>,
+        store: &Arc<S>,
+        scan: &mut Scan,
+    ) -> Result<Option<u64>> {
         let Some(page) = store.scan(scan.clone()).next().await.transpose()? else {
             return Ok(None);
         };
@@ -44,7 +49,16 @@ impl Sweeper {
             .collect();
         let mut deleted = 0;
         for keys in expired.chunks(CHUNK) {
-            deleted += self.delete_expired(store, keys).await?;
+            let (sweeper, store, keys) = (Arc::clone(self), Arc::clone(store), keys.to_vec());
+            // A task of its own: a delete that was begun keeps its locks when its caller is dropped, or
+            // it could arrive after the keys were written anew.
+            let runtime = Handle::try_current().map_err(|error| {
+                Error::unsupported("sweeping needs a tokio runtime").with_source(error)
+            })?;
+            deleted += runtime
+                .spawn(async move { sweeper.delete_expired(&*store, &keys).await })
+                .await
+                .map_err(|error| Error::internal("sweeping ended early").with_source(error))??;
         }
         Ok(Some(deleted))
     }
@@ -63,7 +77,9 @@ impl Sweeper {
         let guarantees = store.profile().guarantees;
         let at_once = if guarantees.atomic_batches { guarantees.limits.batch_ops } else { Some(1) };
         for deletes in deletes.chunks(at_once.unwrap_or(CHUNK).max(1)) {
-            store.write(deletes.iter().cloned().collect::<Batch>()).await?.durable().await?;
+            // Writers wait for the locks meanwhile, so nobody waits for durability: a delete that is
+            // lost is made again.
+            let _acknowledged = store.write(deletes.iter().cloned().collect()).await?;
         }
         Ok(deletes.len() as u64)
     }
@@ -82,7 +98,7 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn spawn<S: Store>(
-        runtime: &tokio::runtime::Handle,
+        runtime: &Handle,
         store: Weak<S>,
         sweeper: Arc<Sweeper>,
         every: Span,
@@ -122,7 +138,7 @@ async fn run<S: Store>(
         let (mut scan, mut deleted) = (Scan::all(), 0);
         loop {
             let Some(store) = store.upgrade() else { return };
-            match sweeper.step(&*store, &mut scan).await {
+            match sweeper.step(&store, &mut scan).await {
                 Ok(Some(more)) => deleted += more,
                 Ok(None) => {
                     tracing::debug!(deleted, "swept expired entries");

@@ -174,7 +174,7 @@ async fn a_sweep_removes_what_has_expired_and_nothing_else() {
     assert_eq!(store.sweep().await.unwrap(), 0);
 }
 
-/// Takes one operation at a time, and says so.
+/// Takes one operation at a time, and says so. What it has acknowledged becomes durable after the test.
 struct OneByOne(Memory);
 
 impl Read for OneByOne {
@@ -197,7 +197,7 @@ impl Store for OneByOne {
         if batch.len() > 1 {
             return Err(Error::unsupported("batches are not atomic here"));
         }
-        self.0.write(batch).await
+        Ok(self.0.write(batch).await?.durable_after(std::future::pending()))
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
@@ -253,16 +253,35 @@ async fn an_entry_written_during_its_removal_stays() {
     let delete = faults.on(Operation::Write).times(1).hold();
     let mut sweep = spawn(store.sweep());
     assert_pending!(sweep.poll());
-    assert_ready!(spawn(delete.reached(1)).poll());
+    delete.reached(1).await;
     let mut write = spawn(store.put("k", "new"));
     let acknowledged = write.poll().is_ready();
     delete.open();
-    assert_eq!(assert_ready!(sweep.poll()).unwrap(), 1);
+    assert_eq!(sweep.await.unwrap(), 1);
     if !acknowledged {
-        let _ = assert_ready!(write.poll()).unwrap();
+        let _ = write.await.unwrap();
     }
     assert_eq!(store.get(b"k").await.unwrap(), Some("new".into()));
     assert_eq!(below.usage().await.unwrap().entries, Some(1));
+}
+
+/// What a store below has begun may arrive though nobody waits for it any more.
+#[tokio::test]
+async fn a_sweep_that_is_dropped_keeps_writers_out_until_its_delete_is_done() {
+    let (store, _, faults, clock) = over_memory(&ExpireConfig::default());
+    let _ = store.put("k", value("old", clock.now() + SECOND)).await.unwrap();
+    clock.advance(SECOND);
+    let delete = faults.on(Operation::Write).times(1).hold();
+    let mut sweep = spawn(store.sweep());
+    assert_pending!(sweep.poll());
+    delete.reached(1).await;
+    drop(sweep);
+    let mut write = spawn(store.put("k", "new"));
+    assert_pending!(write.poll());
+    delete.open();
+    let _ = write.await.unwrap();
+    settle().await;
+    assert_eq!(store.get(b"k").await.unwrap(), Some("new".into()));
 }
 
 #[tokio::test]
@@ -284,8 +303,7 @@ async fn an_entry_that_is_being_written_is_left_alone_and_holds_nobody_up() {
     let gate = faults.on(Operation::Write).times(1).hold();
     let mut hangs = spawn(store.put("k", "hangs"));
     assert_pending!(hangs.poll());
-    let mut sweep = spawn(store.sweep());
-    assert_eq!(assert_ready!(sweep.poll()).unwrap(), 0);
+    assert_eq!(store.sweep().await.unwrap(), 0);
     let _ = assert_ready!(spawn(store.put("k", "passes")).poll()).unwrap();
     gate.open();
     let _ = assert_ready!(hangs.poll()).unwrap();
@@ -453,4 +471,30 @@ async fn the_contract_is_kept_while_sweeping() {
         Ok(Fixture::new(store).with_clock(&clock))
     })
     .await;
+}
+
+/// `compress` stands outside; its rewrite writes through this layer.
+#[cfg(feature = "compress")]
+#[tokio::test]
+async fn a_rewrite_of_a_layer_outside_gives_no_entry_a_deadline() {
+    use crate::layer::Rewrite;
+    use crate::layers::compress::{Codec, CompressConfig, CompressLayer};
+    let compress = |codec| {
+        let config = CompressConfig { codec, ..CompressConfig::default() };
+        CompressLayer::new(&config, &crate::telemetry::Labels::default()).unwrap()
+    };
+    let (_, below, _, clock) = over_memory(&ExpireConfig::default());
+    let text = "the same again, ".repeat(100);
+    let expire = |default_ttl| {
+        let config = ExpireConfig { default_ttl, ..ExpireConfig::default() };
+        Arc::new(ExpireLayer::new(&config, &context(&clock)).unwrap().layer(Arc::clone(&below)))
+    };
+    let before = compress(Codec::Zstd).layer(expire(None));
+    let _ = before.put("k", text.clone()).await.unwrap();
+
+    let (lz4, expire) = (compress(Codec::Lz4), expire(Some(Span(SECOND))));
+    let rewriter = lz4.rewriter(Arc::clone(&expire) as _);
+    assert_eq!(rewriter.rewrite(Scan::all(), &mut |_| ()).await.unwrap().rewritten, 1);
+    clock.advance(SECOND);
+    assert_eq!(lz4.layer(expire).get(b"k").await.unwrap(), Some(text.into()));
 }

@@ -9,7 +9,8 @@
 //! # Gives up
 //! A write whose first attempt took effect unseen may take effect twice: what another writer put
 //! there in between is then overwritten. That is an order of concurrent writes that the contract
-//! allows, as the first was not acknowledged.
+//! allows, as the first was not acknowledged. A store below must not let an attempt that was given up
+//! take effect after a later one: `rocksdb` calls off what it has not begun, and does the rest in order.
 //!
 //! # Position
 //! Anywhere, outside `timeout`, which turns an attempt that hangs into one that failed. Of two

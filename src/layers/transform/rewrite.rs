@@ -125,7 +125,7 @@ impl<T: Transform> Shared<T> {
             .collect();
         report.rewritten = batch.len() as u64;
         if !batch.is_empty() {
-            let _acknowledged = below.write(batch).await?;
+            let _acknowledged = below.write(batch.rewriting()).await?;
         }
         Ok(report)
     }
