@@ -279,29 +279,42 @@ pub(super) async fn offload<T: Send + 'static>(
 /// As [`offload`], begun at once.
 pub(super) fn spawn<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<impl Future<Output = Result<T>> + Send + Unpin + 'static> {
+) -> Result<Offloaded<T>> {
     let runtime = Handle::try_current().map_err(|error| {
         Error::unsupported("what needs the disk runs in a thread of a tokio runtime, and there is none; call it from within one").with_source(error)
     })?;
-    Ok(Offloaded(runtime.spawn_blocking(work)))
+    Ok(Offloaded { task: runtime.spawn_blocking(work), call_off: true })
 }
 
 /// Work of a thread that somebody waits for. Dropped before a thread has begun it, it is never done:
 /// a write that was given up must not wait in a queue while later ones pass it.
-struct Offloaded<T>(JoinHandle<Result<T>>);
+pub(super) struct Offloaded<T> {
+    task: JoinHandle<Result<T>>,
+    call_off: bool,
+}
+
+impl<T> Offloaded<T> {
+    /// The same work, done also if nobody waits for it any more.
+    pub(super) fn in_any_case(mut self) -> Self {
+        self.call_off = false;
+        self
+    }
+}
 
 impl<T> Future for Offloaded<T> {
     type Output = Result<T>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
-        let joined = Pin::new(&mut self.0).poll(context);
+        let joined = Pin::new(&mut self.task).poll(context);
         joined.map(|joined| joined.unwrap_or_else(|error| Err(ended(error))))
     }
 }
 
 impl<T> Drop for Offloaded<T> {
     fn drop(&mut self) {
-        self.0.abort();
+        if self.call_off {
+            self.task.abort();
+        }
     }
 }
 

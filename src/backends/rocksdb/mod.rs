@@ -197,11 +197,13 @@ impl Store for RocksDb {
                 for snapshot in self.snapshots.lock().drain(..) {
                     snapshot.upgrade().and_then(|snapshot| snapshot.close());
                 }
-                Some(spawn(move || {
+                // A second call finds nothing left to sync, so this one is not called off.
+                let closing = spawn(move || {
                     let flushed = engine.sync(Operation::Close);
                     engine.cancel_background_work();
                     flushed
-                })?)
+                })?;
+                Some(closing.in_any_case())
             }
             None => None,
         };

@@ -428,24 +428,45 @@ async fn a_batch_is_one_write_and_its_last_operation_wins() {
 }
 
 /// `kill -9` does not tell a write that the disk has from one that only the system has; RocksDB counts.
+/// A store, and how often its log was synced.
+fn counting(folder: &Path, sync: bool) -> (RocksDb, impl Fn() -> u64) {
+    let mut options = creating();
+    options.enable_statistics();
+    let (sender, gone) = watch::channel(());
+    let db = DB::open_cf(&options, folder, ["default"]).unwrap();
+    let store = RocksDb {
+        reader: Reader::new(Engine::over(db, "default", sender).unwrap()),
+        snapshots: Mutex::default(),
+        profile: RocksDbConfig { sync, ..RocksDbConfig::new("x") }.profile().unwrap(),
+        sync,
+        gone,
+    };
+    (store, move || options.get_ticker_count(::rocksdb::statistics::Ticker::WalFileSynced))
+}
+
+#[test]
+fn closing_that_was_given_up_before_it_began_syncs_nevertheless() {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let folder = folder();
+        let (store, synced) = counting(folder.path(), false);
+        store.put("k", "v").await.unwrap().durable().await.unwrap();
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let busy = tokio::task::spawn_blocking(move || held.recv());
+        assert!(store.close().now_or_never().is_none());
+        release.send(()).unwrap();
+        busy.await.unwrap().unwrap();
+        store.close().await.unwrap();
+        assert_eq!(synced(), 1);
+    });
+}
+
 #[tokio::test]
 async fn a_write_is_synced_before_it_is_acknowledged_or_when_it_is_flushed() {
-    use ::rocksdb::statistics::Ticker;
-
     for sync in [true, false] {
         let folder = folder();
-        let mut options = creating();
-        options.enable_statistics();
-        let (sender, gone) = watch::channel(());
-        let db = DB::open_cf(&options, folder.path(), ["default"]).unwrap();
-        let store = RocksDb {
-            reader: Reader::new(Engine::over(db, "default", sender).unwrap()),
-            snapshots: Mutex::default(),
-            profile: RocksDbConfig { sync, ..RocksDbConfig::new("x") }.profile().unwrap(),
-            sync,
-            gone,
-        };
-        let synced = || options.get_ticker_count(Ticker::WalFileSynced);
+        let (store, synced) = counting(folder.path(), sync);
         let before = synced();
         store.put("k", "v").await.unwrap().durable().await.unwrap();
         assert_eq!(synced() - before, u64::from(sync));
