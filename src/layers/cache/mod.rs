@@ -13,7 +13,9 @@
 //! # Gives up
 //! Freshness against writes that bypass this stack: such a write is seen after `ttl` at the latest,
 //! without a `ttl` when the entry is evicted. The bound on memory is an estimate: the engine evicts a
-//! moment after it is exceeded.
+//! moment after it is exceeded. A bulk read asks for what is missing in one call of its own: it joins no
+//! load, and has no deadline. Where a write failed with an unknown outcome and takes effect late, what was
+//! read in between is served until its `ttl`, or until the key is written again.
 //!
 //! # Position
 //! Outside `compress` and `encrypt`, so that a hit is decoded already. Inside them it holds more, or
@@ -21,7 +23,8 @@
 //!
 //! # Cancellation
 //! A dropped read leaves its load running for others, until its deadline. A dropped write is
-//! completed by a task of its own, as its effect on the cache must follow it.
+//! completed by a task of its own, as its effect on the cache must follow it. So is each attempt of a
+//! `retry` below, which may then come after a later write of the same key: put `retry` outside.
 //!
 //! # Errors
 //! `Timeout` when a load takes longer than `load_timeout`; `Internal` when it panics; `Unsupported`
