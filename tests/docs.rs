@@ -131,6 +131,88 @@ fn every_command_has_its_place_in_the_documents() {
     }
 }
 
+/// Every file below `src` but those of the command and the tests.
+fn sources() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![PathBuf::from("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.ends_with("bin") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs")
+                && !path.ends_with("tests.rs")
+            {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// Whether a type can be named from outside: its module is public, or the name is exported further up.
+fn is_reachable(source: &Path, name: &str) -> bool {
+    let module = if source.ends_with("mod.rs") { source.parent().unwrap() } else { source };
+    let stem = module.file_stem().unwrap().to_str().unwrap();
+    let parents = module.ancestors().skip(1).take_while(|folder| !folder.as_os_str().is_empty());
+    let mut parents = parents.map(|folder| {
+        let root = if folder == Path::new("src") { "lib.rs" } else { "mod.rs" };
+        fs::read_to_string(folder.join(root)).unwrap()
+    });
+    let nearest = parents.next().unwrap_or_default();
+    if nearest.contains(&format!("\npub mod {stem};")) {
+        return true;
+    }
+    let exports = |text: &str| {
+        let mut uses = text.split("\npub use ").skip(1).filter_map(|rest| rest.split(';').next());
+        uses.any(|names| names.split(|c: char| !c.is_alphanumeric()).any(|word| word == name))
+    };
+    exports(&nearest) || parents.any(|text| exports(&text))
+}
+
+/// The names of the public types of a text, each with its docs.
+fn public_types(text: &str) -> Vec<(&str, String)> {
+    let mut found = Vec::new();
+    let mut docs = String::new();
+    for line in text.lines() {
+        let name = ["struct", "enum", "trait", "type"]
+            .iter()
+            .find_map(|kind| line.strip_prefix("pub ")?.strip_prefix(kind)?.strip_prefix(' '))
+            .and_then(|rest| rest.split(|c: char| !c.is_alphanumeric()).next());
+        if let Some(line) = line.strip_prefix("///") {
+            docs.push_str(line);
+            docs.push('\n');
+        } else if let Some(name) = name {
+            found.push((name, std::mem::take(&mut docs)));
+        } else if line.is_empty() || line == "}" {
+            docs.clear();
+        }
+    }
+    found
+}
+
+#[test]
+fn every_public_type_has_an_example() {
+    let (mut seen, mut lacking) = (0, Vec::new());
+    for source in sources() {
+        let text = fs::read_to_string(&source).unwrap();
+        for (name, docs) in public_types(&text) {
+            if !is_reachable(&source, name) {
+                continue;
+            }
+            seen += 1;
+            let refers = docs
+                .split_once("See [`")
+                .is_some_and(|(_, rest)| rest.replace('\n', " ").contains(" for an example"));
+            if !docs.contains("```") && !docs.contains("[module docs](") && !refers {
+                lacking.push(format!("{}: {name}", source.display()));
+            }
+        }
+    }
+    assert!(seen > 100, "the walk found {seen} types");
+    assert!(lacking.is_empty(), "without an example:\n{}", lacking.join("\n"));
+}
+
 #[test]
 fn the_example_of_a_backend_conforms() {
     assert_eq!(

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::types::{Entry, Limits};
 
 /// Where entries are cut into chunks: fixed when a repository is created, as later bases would share
-/// nothing with those before. See [`RepositoryOptions`] for an example.
+/// nothing with those before. See [`RepositoryOptions`](super::RepositoryOptions) for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Chunking {

@@ -84,7 +84,7 @@ pub struct Progress {
     pub bytes: u64,
     /// Bytes uploaded, after compression. Only of a backup.
     pub uploaded_bytes: u64,
-    /// Bytes of keys and values that an earlier base had already. Only of a backup.
+    /// Bytes of chunks, before compression, that an earlier base had already. Only of a backup.
     pub reused_bytes: u64,
 }
 

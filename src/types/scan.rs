@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 /// ```
 /// use tierstack::{Order, Scan};
 ///
-/// assert_eq!(Scan::all().order, Order::Forward);
-/// assert_eq!(Scan::all().reverse().order, Order::Reverse);
+/// let newest = Scan { order: Order::Reverse, limit: Some(1), ..Scan::prefix("log/") };
+/// assert_eq!(newest, Scan::prefix("log/").reverse().limit(1));
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
@@ -191,7 +191,8 @@ pub(crate) fn prefix_end(prefix: &[u8]) -> Option<Bytes> {
     Some(end.into())
 }
 
-/// A run of entries of a scan, in the order of the scan. Never empty. See [`Pages`] for an example.
+/// A run of entries of a scan, in the order of the scan. Never empty.
+/// See [`Pages`](crate::Pages) for an example.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
     /// The entries.

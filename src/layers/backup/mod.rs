@@ -7,7 +7,7 @@
 //!
 //! # Gives up
 //! Between bases nothing is recorded yet: what is written after the last base is lost with the store.
-//! Keys that begin with [`RESERVED_PREFIX`](crate::backup::RESERVED_PREFIX) cannot be written.
+//! Keys that begin with [`RESERVED_PREFIX`] cannot be written.
 //!
 //! # Position
 //! Next to the backend: what it records is what the backend holds, so `encrypt` and `compress` above it

@@ -20,7 +20,8 @@
 //! A dropped operation stops trying.
 //!
 //! # Errors
-//! The error of the last attempt, which then says [`Retry::GaveUp`] and how many attempts there were.
+//! The error of the last attempt, which then says [`GaveUp`](crate::Retry::GaveUp) and how many attempts
+//! there were.
 //! Errors that trying again cannot help pass at once. `close` is not repeated: a second call would
 //! succeed, and hide what the first could not save.
 //!
