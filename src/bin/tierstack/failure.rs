@@ -131,10 +131,8 @@ fn advice(error: &Error) -> Option<&'static str> {
     }
     match error.kind() {
         ErrorKind::Access => Some("correct the permissions or credentials, then run it again"),
-        // Of the backups themselves; what can be done about it, the command knows.
-        _ if is_of_damaged_backup(error) => {
-            Some("`tierstack backup verify` lists everything in the backups that is damaged")
-        }
+        // What can be done about the backups themselves, the message or the command says.
+        _ if is_of_damaged_backup(error) => None,
         ErrorKind::Corruption => Some(
             "nothing was repaired; `tierstack backup list` shows what can be restored, and \
              `tierstack backup restore --into CONFIG` brings it back into another store",

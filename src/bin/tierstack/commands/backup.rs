@@ -235,9 +235,9 @@ async fn unfinished(target: &dyn Store, failure: Failure) -> Failure {
     match backup::unfinished_restore(target).await {
         Ok(None) => failure.next("the target is as it was"),
         _ if failure.is_of_damaged_backup() => failure.next(
-            "the target holds part of the base, and says so to whoever asks; --resume goes on once the \
-             backup is whole again, or empty the target and name an earlier base: `tierstack backup list` \
-             shows them",
+            "the target holds part of the base, and says so to whoever asks: --resume goes on once the \
+             backup is whole again; or empty the target and restore another base of `tierstack backup \
+             list`, which `tierstack backup verify` finds sound",
         ),
         _ => failure.next(
             "the target holds part of the base, and says so to whoever asks; the same command with \
