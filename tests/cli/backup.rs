@@ -173,6 +173,23 @@ fn verify_of_nothing_is_no_yes() {
 }
 
 #[test]
+fn one_value_that_cannot_be_opened_does_not_stop_a_rotation() {
+    let folder = filled(1);
+    let key = || folder.run(&["keys", "generate"]).ok().out;
+    let (second, third) = (key(), key());
+    folder.write("keys.txt", &second);
+    folder.run(&["put", "mine", "1"]).ok();
+    folder.write("keys.txt", format!("{third}{second}"));
+    folder
+        .run(&["rewrite"])
+        .fails()
+        .prints("encrypt: wrote 1 of 2 entries again; 1 cannot be decoded")
+        .says("compress was not rewritten to the end");
+    folder.write("keys.txt", third);
+    assert_eq!(folder.run(&["get", "mine"]).ok().out, "1");
+}
+
+#[test]
 fn what_only_memory_holds_is_said_to_be_gone() {
     let folder = filled(10);
     folder.run(&["backup", "run"]).ok();

@@ -60,6 +60,11 @@ impl Failure {
         self
     }
 
+    /// Whether something is damaged.
+    pub(crate) fn is_corruption(&self) -> bool {
+        self.error.kind() == ErrorKind::Corruption
+    }
+
     /// Whether a backup, and not the store, is damaged.
     pub(crate) fn is_of_damaged_backup(&self) -> bool {
         is_of_damaged_backup(&self.error)
