@@ -88,16 +88,24 @@ impl Repository {
     /// Opens a repository that exists.
     ///
     /// # Errors
-    /// `InvalidInput` if there is none, `Unsupported` if it is of a newer format, `Corruption`,
-    /// `Unavailable`, `Access`.
+    /// `InvalidInput` if there is none, `Unsupported` if it is of a newer format, `Corruption` (also if
+    /// there are backups here without their `repo.json`), `Unavailable`, `Access`.
     pub async fn open(objects: Arc<dyn ObjectStore>, clock: Arc<dyn Clock>) -> Result<Self> {
         let objects = Objects(objects);
         let path = Path::from(REPOSITORY);
-        let bytes = objects.get(&path).await?.ok_or_else(|| {
-            Error::invalid("there is no repository here; the first backup creates one")
-                .with_operation(Operation::Backup)
+        let bytes = match objects.get(&path).await? {
+            Some(bytes) => bytes,
+            None => {
+                let backups = first_folder(&objects).await?;
+                // Another may have created it meanwhile, and backed up to it.
+                objects.get(&path).await?.ok_or_else(|| no_repository(backups))?
+            }
+        };
+        let doc = read_doc(&bytes).map_err(|error| match error.kind() {
+            ErrorKind::Corruption => at(error, &path)
+                .with_context("nothing here can be checked without it; bring it back from a copy"),
+            _ => at(error, &path),
         })?;
-        let doc = read_doc(&bytes).map_err(|error| at(error, &path))?;
         Ok(Self { objects, doc: Arc::new(doc), clock, known: Arc::default() })
     }
 
@@ -117,8 +125,7 @@ impl Repository {
     ///
     /// # Errors
     /// `Unsupported` if the object store cannot keep two writers apart: this is tried out.
-    /// `InvalidInput` for options that are out of range; `Corruption` if there are backups here without
-    /// their `repo.json`; otherwise as [`open`](Self::open).
+    /// `InvalidInput` for options that are out of range; otherwise as [`open`](Self::open).
     pub async fn create_or_open_with(
         objects: Arc<dyn ObjectStore>,
         clock: Arc<dyn Clock>,
@@ -352,23 +359,30 @@ fn read_doc(bytes: &bytes::Bytes) -> Result<RepositoryDoc> {
     Ok(doc)
 }
 
+/// The first folder that holds a part of backups.
+async fn first_folder(objects: &Objects) -> Result<Option<&'static str>> {
+    for folder in ["head", "base", "data"] {
+        if !objects.list(folder).await?.is_empty() {
+            return Ok(Some(folder));
+        }
+    }
+    Ok(None)
+}
+
+fn no_repository(backups: Option<&str>) -> Error {
+    match backups {
+        None => Error::invalid("there is no repository here; the first backup creates one"),
+        Some(folder) => Error::corruption(format!(
+            "there are backups here (in '{folder}/'), but no '{REPOSITORY}'; bring it back, or choose \
+             an empty place"
+        )),
+    }
+    .with_operation(Operation::Backup)
+}
+
 async fn create(objects: &Objects, clock: &dyn Clock, options: &RepositoryOptions) -> Result<()> {
     options.chunking.check()?;
     let path = Path::from(REPOSITORY);
-    for folder in ["head", "base", "data"] {
-        if objects.list(folder).await?.is_empty() {
-            continue;
-        }
-        if objects.size(&path).await?.is_some() {
-            // Another has created it meanwhile, and backed up to it.
-            return Ok(());
-        }
-        return Err(Error::corruption(format!(
-            "there are backups here (in '{folder}/'), but no '{REPOSITORY}'; bring it back, or choose \
-             an empty place"
-        ))
-        .with_operation(Operation::Backup));
-    }
     let capabilities = objects.probe().await?;
     let mut key = Hash([0; 32]);
     random(&mut key.0)?;

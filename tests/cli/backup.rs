@@ -133,7 +133,12 @@ fn without_a_backup_or_a_layer_it_says_what_to_do() {
 fn verify_lists_what_is_damaged() {
     let folder = filled(3000);
     folder.run(&["backup", "run"]).ok();
-    folder.run(&["backup", "verify"]).ok().prints("every byte is as it was written");
+    let ran = folder.run(&["backup", "verify"]).ok().prints("every byte is as it was written");
+    assert!(
+        ran.err.contains("verifying: 3,000 entries, "),
+        "the number that was read: {}",
+        ran.err
+    );
     let pack = packs(&folder).remove(0);
     let mut bytes = std::fs::read(&pack).unwrap();
     let middle = bytes.len() / 2;
@@ -147,8 +152,53 @@ fn verify_lists_what_is_damaged() {
         .says("`tierstack backup run --whole`");
     let json = folder.run(&["backup", "verify", "--json"]).fails().json();
     assert!(!json["findings"].as_array().unwrap().is_empty());
-    restore(&folder, &[]).fails().says("the same command with --resume goes on");
+    restore(&folder, &[]).fails().says("--resume goes on once the backup is whole again");
     folder.run(&["backup", "run", "--whole"]).ok();
+}
+
+#[test]
+fn verify_of_nothing_is_no_yes() {
+    let folder = filled(10);
+    folder.run(&["backup", "run"]).ok();
+    for head in std::fs::read_dir(folder.path("backups/head")).unwrap() {
+        std::fs::remove_file(head.unwrap().path()).unwrap();
+    }
+    let ran = folder.run(&["backup", "verify"]).fails();
+    assert!(!ran.out.contains("every byte"), "{}", ran.out);
+    ran.says("there is no base").says("bring back what is missing from head/");
+    std::fs::remove_file(folder.path("backups/repo.json")).unwrap();
+    for command in ["list", "verify", "run"] {
+        folder.run(&["backup", command]).fails().says("but no 'repo.json'; bring it back");
+    }
+}
+
+#[test]
+fn one_value_that_cannot_be_opened_does_not_stop_a_rotation() {
+    let folder = filled(1);
+    let key = || folder.run(&["keys", "generate"]).ok().out;
+    let (second, third) = (key(), key());
+    folder.write("keys.txt", &second);
+    folder.run(&["put", "mine", "1"]).ok();
+    folder.write("keys.txt", format!("{third}{second}"));
+    folder
+        .run(&["rewrite"])
+        .fails()
+        .prints("encrypt: wrote 1 of 2 entries again; 1 cannot be decoded")
+        .says("compress was not rewritten to the end");
+    folder.write("keys.txt", third);
+    assert_eq!(folder.run(&["get", "mine"]).ok().out, "1");
+}
+
+#[test]
+fn what_only_memory_holds_is_said_to_be_gone() {
+    let folder = filled(10);
+    folder.run(&["backup", "run"]).ok();
+    folder.write("memory.yaml", "stores: { main: { backend: memory } }\n");
+    let note = "note: this store is in memory only";
+    folder.run(&["backup", "restore", "--into", "memory.yaml"]).ok().says(note);
+    folder.run(&["copy", "--to", "memory.yaml", "--verify"]).ok().says(note);
+    folder.run(&["put", "--config", "memory.yaml", "a", "1"]).ok().says(note);
+    assert!(!folder.run(&["put", "a", "1"]).ok().err.contains("note:"));
 }
 
 fn packs(folder: &Folder) -> Vec<std::path::PathBuf> {

@@ -127,7 +127,7 @@ fn a_locked_store_says_so() {
     while !folder.path("data/CURRENT").exists() {
         std::thread::yield_now();
     }
-    folder.run(&["get", "a"]).fails().says("where: rocksdb, open").says("next: find out who holds");
+    folder.run(&["get", "a"]).fails().says("where: rocksdb, open").says("close it there first");
     drop(holder.stdin.take());
     assert!(holder.wait().unwrap().success());
     folder.run(&["put", "a", "1"]).ok();

@@ -47,7 +47,7 @@ fn a_place_that_cannot_be_written_leaves_nothing() {
         .fails()
         .says("no/where.jsonl cannot be written");
     std::fs::create_dir(folder.path("folder")).unwrap();
-    folder.run(&["export", "--output", "folder"]).fails().says("folder cannot be written");
+    folder.run(&["export", "--output", "folder"]).refused().says("folder is a folder");
     assert_eq!(folder.names(), ["data", "folder", "tierstack.yaml"]);
 }
 

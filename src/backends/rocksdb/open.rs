@@ -6,7 +6,8 @@ use std::io;
 use std::path::Path;
 
 use ::rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, Env, Options,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Env,
+    Options,
 };
 
 use super::config::{Compaction, Compression, RocksDbConfig};
@@ -242,6 +243,9 @@ fn keep_promises(options: &mut Options) {
     options.set_manual_wal_flush(false);
     // A batch is seen wholly or not at all, also by a snapshot.
     options.set_unordered_write(false);
+    // RocksDB's default ends at the first damage in its log as if it were the end of the log, opens, and
+    // deletes what follows. An incomplete last record, as after a crash, is still no damage.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     // Deleting files that a dropped iterator has held back is left to the background.
     options.set_avoid_unnecessary_blocking_io(true);
 }

@@ -932,6 +932,34 @@ async fn a_damaged_database_is_refused_with_what_to_do() {
 }
 
 #[tokio::test]
+async fn damage_within_the_log_is_refused_and_a_cut_off_end_is_not() {
+    // All entries are in the log: what a crash leaves.
+    let folder = folder();
+    let db = DB::open(&creating(), folder.path()).unwrap();
+    for entry in 0..2000 {
+        db.put(key(entry), format!("value-{entry}")).unwrap();
+    }
+    let files = image(folder.path());
+    drop(db);
+    let log = named(&files, ".log");
+    let middle = files[&log].len() / 2;
+
+    let hurt = damaged(&files, &log, |bytes| bytes[middle] ^= 0x10);
+    for _ in 0..2 {
+        let error = refusal(RocksDbConfig::new(hurt.path())).await;
+        assert_eq!(error.kind(), ErrorKind::Corruption, "{error:?}");
+    }
+    assert_eq!(fs::read(hurt.path().join(&log)).unwrap()[..middle], files[&log][..middle]);
+    fs::write(hurt.path().join(&log), &files[&log]).unwrap();
+    let cut = damaged(&files, &log, |bytes| bytes.truncate(bytes.len() - 5));
+    for (folder, entries) in [(&hurt, 2000), (&cut, 1999)] {
+        let store = RocksDb::open(RocksDbConfig::new(folder.path())).await.unwrap();
+        assert_eq!(all(&store, Scan::all()).await.len(), entries);
+        store.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn without_an_options_file_nothing_is_guessed() {
     let folder = folder();
     foreign(folder.path(), &creating(), 1);

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::Write;
 use std::process::ExitCode;
 
-use tierstack::{Error, ErrorKind, Retry};
+use tierstack::{Error, ErrorKind, Operation, Retry};
 
 /// What a command returns.
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
@@ -60,6 +60,16 @@ impl Failure {
         self
     }
 
+    /// Whether something is damaged.
+    pub(crate) fn is_corruption(&self) -> bool {
+        self.error.kind() == ErrorKind::Corruption
+    }
+
+    /// Whether a backup, and not the store, is damaged.
+    pub(crate) fn is_of_damaged_backup(&self) -> bool {
+        is_of_damaged_backup(&self.error)
+    }
+
     /// Prints the block, and gives the exit code: 1 failed, 2 wrong usage or config.
     pub(crate) fn report(&self) -> ExitCode {
         if self.quiet && self.also.is_empty() {
@@ -112,19 +122,26 @@ fn causes(error: &Error) -> impl Iterator<Item = String> {
     })
 }
 
-/// What to do about an error, as its kind asks. A message about wrong input or a wrong setting says
-/// itself what is allowed.
+fn is_of_damaged_backup(error: &Error) -> bool {
+    // What fails below names its layer.
+    let backup = error.layer().is_none() && error.operation() == Some(Operation::Backup);
+    backup && error.kind() == ErrorKind::Corruption
+}
+
+/// What to do about an error, as its kind asks. A message about wrong input, a wrong setting or a
+/// conflict says itself what is allowed.
 fn advice(error: &Error) -> Option<&'static str> {
     if error.retry() == Retry::Later {
         return Some("check that the store can be reached, then run the command again");
     }
     match error.kind() {
         ErrorKind::Access => Some("correct the permissions or credentials, then run it again"),
+        // What can be done about the backups themselves, the message or the command says.
+        _ if is_of_damaged_backup(error) => None,
         ErrorKind::Corruption => Some(
             "nothing was repaired; `tierstack backup list` shows what can be restored, and \
              `tierstack backup restore --into CONFIG` brings it back into another store",
         ),
-        ErrorKind::Conflict => Some("find out who holds or changed it, then run it again"),
         ErrorKind::Capacity => Some("free space or raise the limit"),
         ErrorKind::Internal => Some("this is a defect of tierstack: please report it"),
         _ => None,

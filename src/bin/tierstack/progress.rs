@@ -93,7 +93,11 @@ impl Progress {
     pub(crate) fn finish(self) {
         match &self.bar {
             Some(bar) => bar.finish_and_clear(),
-            None => self.plain(self.done.load(Ordering::Relaxed), ", done"),
+            None => {
+                // A total may be an estimate; now the number is known.
+                self.total.store(NO_TOTAL, Ordering::Relaxed);
+                self.plain(self.done.load(Ordering::Relaxed), ", done");
+            }
         }
     }
 

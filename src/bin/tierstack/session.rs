@@ -1,9 +1,10 @@
 //! Stores of config files, opened for one command and closed at its end, however it ends.
 
+use std::io::Write;
 use std::sync::Arc;
 
 use tierstack::config::{Config, Registry};
-use tierstack::{Checked, OpenOptions, Read, Stack, Store};
+use tierstack::{Checked, Durability, OpenOptions, Read, Stack, Store};
 
 use crate::args::StoreArgs;
 use crate::failure::{Failure, Outcome};
@@ -72,6 +73,16 @@ pub(crate) async fn until_closed<T>(
         (done, Ok(())) => done,
         (Ok(_), Err(closing)) => Err(closing),
         (Err(failure), Err(closing)) => Err(failure.also(closing)),
+    }
+}
+
+/// Says so where what was written does not outlive the command.
+pub(crate) fn warn_if_forgotten(store: &dyn Store) {
+    let guarantees = store.profile().guarantees;
+    if guarantees.durability.max(guarantees.durability_after_flush) == Durability::Nothing {
+        // A closed standard error leaves nobody to tell.
+        let note = "note: this store is in memory only, and gone when the command ends";
+        let _ = writeln!(std::io::stderr(), "{note}");
     }
 }
 

@@ -27,8 +27,10 @@ pub(crate) struct Trace {
 impl Trace {
     /// Opens a trace, and finds out its format by its content.
     pub(crate) fn open(path: &Path) -> Outcome<Self> {
-        let describe =
-            |error| Error::io(format!("the trace {} cannot be read", path.display()), error);
+        let describe = |error: io::Error| {
+            let what = format!("the trace {} cannot be read", path.display());
+            Error::invalid(what).with_source(error)
+        };
         let file = File::open(path).map_err(describe)?;
         Ok(Self::new(BufReader::with_capacity(1 << 16, file)).map_err(describe)?)
     }

@@ -134,7 +134,7 @@ async fn verify(args: &BackupArgs, stop: &Stop) -> Outcome {
         let (entries, bytes) = (output::entries(report.entries), output::bytes(report.bytes));
         let bases = output::counted(report.bases, "base", "bases");
         words += &format!("read {bases}, {entries}, {bytes}");
-        if report.is_intact() {
+        if report.is_intact() && report.bases > 0 {
             words += ": every byte is as it was written";
         }
         if report.orphans > 0 {
@@ -144,6 +144,14 @@ async fn verify(args: &BackupArgs, stop: &Stop) -> Outcome {
         }
         words
     })?;
+    if report.is_intact() && report.bases == 0 {
+        // An answer of yes would hide a wrong path, or heads that somebody deleted.
+        let none = Failure::failed("there is no base, so nothing can be restored");
+        return Err(none.next(match report.orphans {
+            0 => "`tierstack backup run` takes one",
+            _ => "if there were bases, bring back what is missing from head/; `tierstack backup run` takes a new one",
+        }));
+    }
     if report.is_intact() {
         return Ok(());
     }
@@ -190,7 +198,9 @@ async fn restore(args: &Restore, stop: &Stop) -> Outcome {
             resume: args.resume,
             ..backup::Restore::default()
         };
-        restore_base(&repository, &plan, &**store, &options, stop).await
+        let restored = restore_base(&repository, &plan, &**store, &options, stop).await?;
+        session::warn_if_forgotten(&**store);
+        Ok(restored)
     })
     .await?;
     planned.restored = Some(&restored);
@@ -224,6 +234,11 @@ pub(crate) async fn restore_base(
 async fn unfinished(target: &dyn Store, failure: Failure) -> Failure {
     match backup::unfinished_restore(target).await {
         Ok(None) => failure.next("the target is as it was"),
+        _ if failure.is_of_damaged_backup() => failure.next(
+            "the target holds part of the base, and says so to whoever asks: --resume goes on once the \
+             backup is whole again; or empty the target and restore another base of `tierstack backup \
+             list`, which `tierstack backup verify` finds sound",
+        ),
         _ => failure.next(
             "the target holds part of the base, and says so to whoever asks; the same command with \
              --resume goes on",

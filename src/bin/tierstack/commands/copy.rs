@@ -53,6 +53,7 @@ pub(crate) async fn run(args: Copy, stop: &Stop) -> Outcome {
                 progress.finish();
                 copied.verified = Some(compared);
             }
+            session::warn_if_forgotten(&**to);
             report(&args, &copied, &output::duration(took))
         })
         .await

@@ -74,7 +74,9 @@ pub(crate) async fn put(args: Put, stop: &Stop) -> Outcome {
     let expires_at = args.expires_in.map(|span| SystemClock.now() + span.0);
     session::with(&args.store, stop, async |store: &Arc<dyn Store>| {
         let value = Value { bytes, expires_at };
-        stop.or(async { Ok(store.put(key, value).await?.durable().await?) }).await
+        stop.or(async { Ok(store.put(key, value).await?.durable().await?) }).await?;
+        session::warn_if_forgotten(&**store);
+        Ok(())
     })
     .await
 }

@@ -38,6 +38,10 @@ pub(crate) async fn run(args: Export, stop: &Stop) -> Outcome {
 async fn to_file(store: &Arc<dyn Store>, scan: Scan, path: &Path, stop: &Stop) -> Outcome<u64> {
     let failed =
         |error| Failure::from(Error::io(format!("{} cannot be written", path.display()), error));
+    if path.is_dir() {
+        let what = format!("{} is a folder; --output names a file", path.display());
+        return Err(Failure::usage(what));
+    }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
     let mut beside = tempfile::Builder::new();

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use tierstack::{Batch, Error, Op, Store};
+use tierstack::{Batch, Error, ErrorKind, Op, Store};
 
 use crate::args::Import;
 use crate::failure::{Failure, Outcome};
@@ -77,6 +77,7 @@ pub(crate) async fn run(args: Import, stop: &Stop) -> Outcome {
         let imported = write_all(store, &source, reader, &progress, stop).await?;
         let took = progress.elapsed();
         progress.finish();
+        session::warn_if_forgotten(&**store);
         output::fact(args.json.json, &imported, || {
             let (entries, bytes) =
                 (output::entries(imported.entries), output::bytes(imported.bytes));
@@ -172,14 +173,14 @@ async fn check(source: &Source, path: &Path, total: Option<u64>, stop: &Stop) ->
         })
     });
     let checked = checked.await.map_err(defect)?;
-    if let Some(progress) = Arc::into_inner(progress) {
-        progress.finish();
-    }
     checked.map_err(|error| {
         Failure::from(error).next("correct the line and run it again; nothing was written")
     })?;
     if stop.requested() {
         return Err(Failure::stopped("nothing was written"));
+    }
+    if let Some(progress) = Arc::into_inner(progress) {
+        progress.finish();
     }
     Ok(())
 }
@@ -215,6 +216,9 @@ async fn write_all(
         };
         match lot {
             None => break None,
+            Some(Err(error)) if error.kind() == ErrorKind::InvalidInput => {
+                break Some(Failure::from(error).next("correct the line"));
+            }
             Some(Err(error)) => break Some(error.into()),
             Some(Ok(lot)) => match write(store, lot, &mut imported).await {
                 Ok(end) => progress.set(end, None),
@@ -270,7 +274,7 @@ mod tests {
 
     use tierstack::backends::Memory;
     use tierstack::testing::{FaultStore, Faults};
-    use tierstack::{ErrorKind, Limits, Operation, Read};
+    use tierstack::{Limits, Operation, Read};
 
     use super::*;
 

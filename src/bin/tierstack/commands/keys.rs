@@ -21,7 +21,8 @@ pub(crate) fn run(args: &Keys) -> Outcome {
         format!(
             "# A key for `encrypt: {{ keys: {{ env: NAME }} }}` or `{{ file: PATH }}`. To rotate, put it\n\
              # before the entries that are there, and run `tierstack rewrite`.\n\
-             # Keep a copy away from the store: what is sealed with it is lost without it.\n{}",
+             # Keep a copy away from the store: what is sealed with it, older backups too, is lost\n\
+             # without it.\n{}",
             entry.expose()
         )
     })

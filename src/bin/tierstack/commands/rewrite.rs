@@ -34,9 +34,17 @@ pub(crate) async fn run(args: args::Rewrite, stop: &Stop) -> Outcome {
         }
         let total = store.usage().await?.entries;
         let mut all = Vec::new();
-        let mut damage = None;
+        let mut damage: Option<Failure> = None;
         for rewriter in &rewriters {
-            let report = rewrite(&**rewriter, total, stop).await?;
+            let report = match rewrite(&**rewriter, total, stop).await {
+                // What cannot be decoded further in ends this layer's pass, and no other's.
+                Err(failure) if failure.is_corruption() => {
+                    let what = format!("{} was not rewritten to the end", rewriter.name());
+                    damage = damage.or(Some(failure.context(what)));
+                    continue;
+                }
+                done => done?,
+            };
             all.push(Rewritten {
                 layer: rewriter.name().to_owned(),
                 examined: report.examined,
@@ -44,19 +52,17 @@ pub(crate) async fn run(args: args::Rewrite, stop: &Stop) -> Outcome {
                 damaged: report.damaged,
                 unsettled: report.unsettled,
             });
-            damage = damage.or(report.first_damage);
+            if let Some(error) = report.first_damage {
+                let damaged = output::entries(report.damaged);
+                let what = format!("{damaged} cannot be decoded and stay as they are; the first");
+                damage = damage.or(Some(Failure::from(error).context(what)));
+            }
         }
         store.flush().await?;
         output::fact(args.json.json, &all, || words(&all))?;
         match damage {
             None => Ok(()),
-            Some(error) => {
-                let damaged = output::entries(all.iter().map(|layer| layer.damaged).sum());
-                let first = Failure::from(error);
-                Err(first.context(format!(
-                    "{damaged} cannot be decoded and stay as they are; the first"
-                )))
-            }
+            Some(failure) => Err(failure),
         }
     })
     .await

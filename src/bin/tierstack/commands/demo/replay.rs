@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use tierstack::Error;
 
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::output::count;
 use crate::trace::{Request, Trace};
 
@@ -18,6 +18,28 @@ const QUICK_READS: usize = 3_000;
 /// Requests of a trace that are replayed. The demo says when a trace has more.
 const MAX_REQUESTS: usize = 5_000_000;
 const SEED: u64 = 0x7469_6572_7374_6163;
+
+/// A trace that cannot be read shows at once, not after the import.
+pub(super) fn look_at(path: &Path) -> Outcome {
+    if path.exists() && !path.is_file() {
+        // A pipe can be read once only.
+        return Ok(());
+    }
+    match Trace::open(path)?.next() {
+        Some(Ok(_)) => Ok(()),
+        Some(Err(error)) => Err(unreadable(path, error)),
+        None => Err(nothing_in(path)),
+    }
+}
+
+fn unreadable(path: &Path, error: std::io::Error) -> Failure {
+    // A damaged trace is wrong input, and no damage to a store.
+    Error::invalid(format!("the trace {} cannot be read", path.display())).with_source(error).into()
+}
+
+fn nothing_in(path: &Path) -> Failure {
+    Failure::usage(format!("the trace {} holds no request", path.display()))
+}
 
 /// Indices of keys, in the order in which they are read.
 pub(super) struct Pattern {
@@ -61,9 +83,7 @@ impl Pattern {
         let mut reads = Vec::new();
         let mut trace = Trace::open(path)?;
         for request in trace.by_ref().take(most) {
-            let request = request.map_err(|error| {
-                Error::io(format!("the trace {} cannot be read", path.display()), error)
-            })?;
+            let request = request.map_err(|error| unreadable(path, error))?;
             if let Request::Key(key) = &request
                 && let Some(at) = place.get(key.as_slice())
             {
@@ -74,8 +94,7 @@ impl Pattern {
             reads.push(*given.entry(request).or_insert(next));
         }
         if reads.is_empty() {
-            let what = format!("the trace {} holds no request", path.display());
-            return Err(Error::config(what).into());
+            return Err(nothing_in(path));
         }
         let asked = match trace.next() {
             Some(_) => format!("the first {} requests of ", count(reads.len() as u64)),

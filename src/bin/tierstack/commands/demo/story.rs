@@ -10,7 +10,7 @@ use tierstack::backup::Target;
 
 use super::counters::Counters;
 use super::files::Files;
-use super::replay::{Latencies, Pattern};
+use super::replay::{self, Latencies, Pattern};
 use super::setup::{Place, size};
 use super::steps::{self, Digest, Imported, Replayed};
 use crate::args::Demo;
@@ -58,6 +58,9 @@ impl Teller {
 pub(crate) async fn run(args: Demo, stop: &Stop) -> Outcome {
     let teller = Teller { json: args.json.json };
     let counters = Counters::install();
+    if let Some(trace) = &args.trace {
+        replay::look_at(trace)?;
+    }
     let place = Place::new(&args)?;
     let files = Files::find(args.files.as_deref(), args.quick)?;
     let mut facts =
@@ -266,7 +269,8 @@ fn next_thing(place: &Place, teller: &Teller) -> Outcome {
     if place.is_temporary() {
         return teller.say(
             "Next: `tierstack demo --dir ./demo` keeps the stores to play with; and put this in front of a\n\
-             database of yours: write its path into a copy of examples/quickstart.yaml, then\n\n    \
+             database of yours: README.md, \"In front of a database that is there already\", has the config,\n\
+             then\n\n    \
              tierstack check --config tierstack.yaml",
         );
     }
