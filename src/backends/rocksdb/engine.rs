@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use ::rocksdb::{
     BottommostLevelCompaction, BoundColumnFamily, CompactOptions, DB, DBPinnableSlice, ReadOptions,
@@ -14,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 
-use super::failure::failed;
+use super::failure::{failed, is_incomplete, stalled};
 use super::open::lost;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::types::{Batch, Op, Usage, Value};
@@ -177,16 +178,12 @@ impl Moment {
     }
 }
 
-/// How a write treats the disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Write {
-    /// Returns when the operating system has it, or `Incomplete` when that would have to wait.
-    NoWait,
-    /// Returns when the operating system has it. Blocks.
-    Wait,
-    /// Returns when the disk has it, in one fsync with the other writes that wait. Blocks.
-    Sync,
-}
+/// The pause between two attempts of a write while RocksDB has stopped all of them.
+const STALL_PAUSE: Duration = Duration::from_millis(10);
+/// Attempts before a stall is an error: a minute, or 2 seconds once background work has failed, as
+/// RocksDB then may never let writes go on by itself.
+const STALL_ATTEMPTS: u32 = 6000;
+const STALL_ATTEMPTS_AFTER_FAILURE: u32 = 200;
 
 impl Engine {
     pub(super) fn over(db: DB, family: &str, gone: watch::Sender<()>) -> Result<Self> {
@@ -202,7 +199,23 @@ impl Engine {
         self.borrow_dependent()
     }
 
-    pub(super) fn write(&self, batch: &Batch, how: Write) -> Result<(), ::rocksdb::Error> {
+    /// Hands a batch to the operating system, unless that would have to wait: `Incomplete`.
+    pub(super) fn write_now(&self, batch: &Batch) -> Result<(), ::rocksdb::Error> {
+        self.attempt(self.encode(batch), false, true)
+    }
+
+    /// Hands a batch to the operating system, or to the disk in one fsync with the other writes that
+    /// wait. Blocks.
+    pub(super) fn write(&self, batch: &Batch, sync: bool) -> Result<()> {
+        self.commit(Operation::Write, || self.encode(batch), sync)
+    }
+
+    /// Syncs the log, and returns what earlier background work failed with: an empty write does both.
+    pub(super) fn sync(&self, operation: Operation) -> Result<()> {
+        self.commit(operation, WriteBatch::default, true)
+    }
+
+    fn encode(&self, batch: &Batch) -> WriteBatch {
         let mut writes = WriteBatch::default();
         for op in batch.ops() {
             match op {
@@ -210,19 +223,50 @@ impl Engine {
                 Op::Delete(key) => writes.delete_cf(self.family(), key),
             }
         }
-        self.commit(writes, how)
+        writes
     }
 
-    fn commit(&self, writes: WriteBatch, how: Write) -> Result<(), ::rocksdb::Error> {
+    /// Waits out a stall by itself: inside RocksDB a write waits without end when a full disk keeps
+    /// the flush from happening that would end the stall.
+    fn commit(
+        &self,
+        operation: Operation,
+        writes: impl Fn() -> WriteBatch,
+        sync: bool,
+    ) -> Result<()> {
+        let mut attempts = 0;
+        // RocksDB slows writes down before it stops them; that wait has an end, and is left to it.
+        let mut no_slowdown = true;
+        loop {
+            match self.attempt(writes(), sync, no_slowdown) {
+                Err(error) if is_incomplete(&error) => {
+                    attempts += 1;
+                    let broken = self.number(properties::BACKGROUND_ERRORS) > Some(0);
+                    if attempts > STALL_ATTEMPTS
+                        || broken && attempts > STALL_ATTEMPTS_AFTER_FAILURE
+                    {
+                        return Err(stalled(operation, broken, error));
+                    }
+                    no_slowdown = self.number(properties::IS_WRITE_STOPPED) == Some(1);
+                    if no_slowdown {
+                        std::thread::sleep(STALL_PAUSE);
+                    }
+                }
+                done => return done.map_err(|error| failed(operation, error)),
+            }
+        }
+    }
+
+    fn attempt(
+        &self,
+        writes: WriteBatch,
+        sync: bool,
+        no_slowdown: bool,
+    ) -> Result<(), ::rocksdb::Error> {
         let mut options = WriteOptions::default();
-        options.set_sync(how == Write::Sync);
-        options.set_no_slowdown(how == Write::NoWait);
+        options.set_sync(sync);
+        options.set_no_slowdown(no_slowdown);
         self.db().write_opt(writes, &options)
-    }
-
-    /// Syncs the log, and returns what earlier background work failed with: an empty write does both.
-    pub(super) fn sync(&self, operation: Operation) -> Result<()> {
-        self.commit(WriteBatch::default(), Write::Sync).map_err(|error| failed(operation, error))
     }
 
     pub(super) fn compact(&self) -> Result<()> {

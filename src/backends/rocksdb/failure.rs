@@ -12,6 +12,23 @@ pub(super) fn is_incomplete(error: &::rocksdb::Error) -> bool {
     error.kind() == Theirs::Incomplete
 }
 
+/// The error of a write that RocksDB would not take for too long.
+pub(super) fn stalled(operation: Operation, broken: bool, error: ::rocksdb::Error) -> Error {
+    let (kind, message) = if broken {
+        (
+            ErrorKind::Capacity,
+            "RocksDB has stopped writes after a background job failed; most often the disk is full: free some space",
+        )
+    } else {
+        (
+            ErrorKind::Unavailable,
+            "RocksDB has stopped writes until its background jobs catch up; write more slowly, or give it more background_jobs",
+        )
+    };
+    let error = Error::new(kind, message).with_source(error).with_retry(Retry::Later);
+    error.with_operation(operation).with_layer("rocksdb")
+}
+
 /// The error of an operation on an open database.
 pub(super) fn failed(operation: Operation, error: ::rocksdb::Error) -> Error {
     let (kind, message) = classify(&error);

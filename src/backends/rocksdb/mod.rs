@@ -67,7 +67,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 pub use self::config::{Compaction, Compression, RocksDbConfig};
-use self::engine::{Engine, Moment, Write, offload, spawn};
+use self::engine::{Engine, Moment, offload, spawn};
 use self::failure::{failed, is_incomplete};
 use self::reader::Reader;
 use crate::error::{Error, Operation, Result};
@@ -129,7 +129,7 @@ impl RocksDb {
 
     /// Writes without waiting, if that is possible. `false`: it is not.
     fn write_now(&self, batch: &Batch) -> Result<bool> {
-        match self.reader.view()?.write(batch, Write::NoWait) {
+        match self.reader.view()?.write_now(batch) {
             Ok(()) => Ok(true),
             Err(error) if is_incomplete(&error) => Ok(false),
             Err(error) => Err(failed(Operation::Write, error)),
@@ -160,12 +160,8 @@ impl Store for RocksDb {
         if !self.sync && batch.bytes() <= INLINE_WRITE_BYTES && self.write_now(&batch)? {
             return Ok(Commit::done());
         }
-        let how = if self.sync { Write::Sync } else { Write::Wait };
-        self.reader
-            .offload(move |engine| {
-                engine.write(&batch, how).map_err(|error| failed(Operation::Write, error))
-            })
-            .await?;
+        let sync = self.sync;
+        self.reader.offload(move |engine| engine.write(&batch, sync)).await?;
         // RocksDB has sequence numbers, but does not say which one a batch got.
         Ok(Commit::done())
     }
