@@ -6,7 +6,6 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::task::JoinError;
 
 use super::stripes::{Lookup, Ticket};
 use super::{Cache, Shared};
@@ -52,15 +51,6 @@ impl Flight {
             Ok(outcome) => outcome.clone().unwrap_or(Ok(None)),
             Err(_) => Err(Error::internal("a load ended without an outcome")),
         }
-    }
-}
-
-/// What became of a task that did not return.
-pub(super) fn lost(error: &JoinError, what: &str) -> Error {
-    if error.is_panic() {
-        Error::internal(format!("the task of a {what} panicked"))
-    } else {
-        Error::new(ErrorKind::Closed, format!("the runtime was shut down during a {what}"))
     }
 }
 

@@ -14,17 +14,16 @@
 //! Freshness against writes that bypass this stack: such a write is seen after `ttl` at the latest,
 //! without a `ttl` when the entry is evicted. The bound on memory is an estimate: the engine evicts a
 //! moment after it is exceeded. A bulk read asks for what is missing in one call of its own: it joins no
-//! load, and has no deadline. Where a write failed with an unknown outcome and takes effect late, what was
-//! read in between is served until its `ttl`, or until the key is written again.
+//! load, and has no deadline. After a write whose outcome is unknown, as it failed or its future was
+//! dropped, its keys are not kept for the length of `load_timeout`, in which it may still arrive.
 //!
 //! # Position
 //! Outside `compress` and `encrypt`, so that a hit is decoded already. Inside them it holds more, or
 //! only sealed bytes, and pays for decoding on each hit.
 //!
 //! # Cancellation
-//! A dropped read leaves its load running for others, until its deadline. A dropped write is
-//! completed by a task of its own, as its effect on the cache must follow it. So is each attempt of a
-//! `retry` below, which may then come after a later write of the same key: put `retry` outside.
+//! A dropped read leaves its load running for others, until its deadline. A dropped write is dropped
+//! below as well.
 //!
 //! # Errors
 //! `Timeout` when a load takes longer than `load_timeout`; `Internal` when it panics; `Unsupported`
@@ -70,13 +69,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use metrics::{Counter, Gauge};
 use serde::{Deserialize, Serialize};
-use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use self::engine::Engine;
 use self::stripes::{Stripes, Ticket};
 use crate::clock::Clock;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Pages, Read, Store};
@@ -98,7 +96,8 @@ pub struct CacheConfig {
     /// How long it is remembered that a key does not exist. Default: not at all. Spares the store
     /// below from repeated questions for keys that are not there.
     pub negative_ttl: Option<Span>,
-    /// How long a load may take before those who wait get an error. Default 30s.
+    /// How long a load may take before those who wait get an error, and how long the keys of a write
+    /// with an unknown outcome are not kept. Default 30s.
     pub load_timeout: Span,
     /// How many loads may run at once; more wait for their turn, within their deadline. Default
     /// 1024.
@@ -196,7 +195,7 @@ impl<S> Layer<S> for CacheLayer {
         Cache(Arc::new(Shared {
             inner,
             engine: Engine::new(config.capacity.0),
-            stripes: Stripes::default(),
+            stripes: Stripes::new(Arc::clone(&self.context.clock), config.load_timeout.0),
             loads: Arc::new(Semaphore::new(config.max_loads)),
             load_timeout: config.load_timeout.0,
             ttl: config.ttl,
@@ -292,25 +291,17 @@ impl<S: Read> Read for Cache<S> {
 #[deny(clippy::missing_trait_methods)]
 impl<S: Store> Store for Cache<S> {
     async fn write(&self, batch: Batch) -> Result<Commit> {
-        let shared = Arc::clone(&self.0);
-        let write = async move {
-            let writing =
-                shared.stripes.begin_write(batch.ops().iter().map(|op| op.key().as_ref()));
-            for op in batch.ops() {
-                shared.engine.remove(op.key());
-            }
-            let commit = shared.inner.write(batch).await;
-            drop(writing);
-            commit
-        };
-        // The store below may go on with a write whose future was dropped, and what it does must
-        // not be missed. Outside a runtime nothing goes on by itself.
-        match Handle::try_current() {
-            Ok(runtime) => {
-                runtime.spawn(write).await.unwrap_or_else(|error| Err(load::lost(&error, "write")))
-            }
-            Err(_) => write.await,
+        let shared = &*self.0;
+        let keys = batch.ops().iter().map(|op| op.key().as_ref());
+        let writing = shared.stripes.begin_write(keys);
+        for op in batch.ops() {
+            shared.engine.remove(op.key());
         }
+        let commit = shared.inner.write(batch).await;
+        if commit.as_ref().err().is_none_or(had_no_effect) {
+            writing.settle();
+        }
+        commit
     }
 
     /// A snapshot passes by: it is older than what is kept.
@@ -341,6 +332,12 @@ impl<S: Store> Store for Cache<S> {
     fn profile(&self) -> Profile {
         profile(self.0.ttl, self.0.negative_ttl, self.0.inner.profile())
     }
+}
+
+/// Whether an error of a write says that nothing of it arrives below.
+fn had_no_effect(error: &Error) -> bool {
+    use ErrorKind::{Access, Config, InvalidInput, Unsupported};
+    matches!(error.kind(), Access | Config | InvalidInput | Unsupported)
 }
 
 #[derive(Debug)]

@@ -3,16 +3,21 @@
 //! A write announces itself to the stripes of its keys before it touches the store below, and takes
 //! its leave when it is done; both begin a new generation. A load takes a [`Ticket`] before its first
 //! read below, and what it found is kept only if the generation is still the same and no write is
-//! under way. Keys that share a stripe cost each other a load that is not kept, never an old answer.
+//! under way. A write whose outcome is unknown, as it failed or its future was dropped, may still arrive
+//! below, so its stripes stay in doubt for a while, as if it were under way. Keys that share a stripe
+//! cost each other a load that is not kept, never an old answer.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 
 use super::load::Flight;
+use crate::clock::Clock;
 
 /// Enough that writes to a few keys seldom disturb loads of others.
 const STRIPES: usize = 1024;
@@ -30,27 +35,22 @@ pub(super) struct Ticket {
 struct Stripe {
     generation: u64,
     writing: u32,
+    /// On the coarse clock: until then a write may arrive that nobody waits for.
+    doubtful_until: Option<Duration>,
     flights: HashMap<Bytes, (u64, Flight)>,
 }
 
 pub(super) struct Stripes {
     stripes: Box<[Mutex<Stripe>]>,
     hasher: RandomState,
+    clock: Arc<dyn Clock>,
+    doubt: Duration,
 }
 
 /// Prints no key.
 impl std::fmt::Debug for Stripes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Stripes").finish_non_exhaustive()
-    }
-}
-
-impl Default for Stripes {
-    fn default() -> Self {
-        Self {
-            stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
-            hasher: RandomState::default(),
-        }
     }
 }
 
@@ -63,6 +63,12 @@ pub(super) enum Lookup {
 }
 
 impl Stripes {
+    /// Stripes that stay in doubt for that long after a write with an unknown outcome.
+    pub(super) fn new(clock: Arc<dyn Clock>, doubt: Duration) -> Self {
+        let stripes = (0..STRIPES).map(|_| Mutex::default()).collect();
+        Self { stripes, hasher: RandomState::default(), clock, doubt }
+    }
+
     fn index(&self, key: &[u8]) -> usize {
         // The remainder is below the number of stripes.
         (self.hasher.hash_one(key) % STRIPES as u64) as usize
@@ -76,7 +82,7 @@ impl Stripes {
     /// To be taken before the first read below.
     pub(super) fn ticket(&self, key: &[u8]) -> Ticket {
         let index = self.index(key);
-        self.at(index).lock().ticket(index)
+        self.at(index).lock().ticket(index, &*self.clock)
     }
 
     /// Keeps what a load found, under the lock of its stripe, so that no write can come between the
@@ -89,7 +95,8 @@ impl Stripes {
         }
     }
 
-    /// Announces a write of these keys. It ends when the guard is dropped.
+    /// Announces a write of these keys. It ends when the guard is dropped, in doubt unless it was
+    /// [settled](Writing::settle).
     pub(super) fn begin_write<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) -> Writing<'_> {
         let mut indexes: Vec<usize> = keys.map(|key| self.index(key)).collect();
         indexes.sort_unstable();
@@ -99,7 +106,7 @@ impl Stripes {
             stripe.generation += 1;
             stripe.writing += 1;
         }
-        Writing { stripes: self, indexes }
+        Writing { stripes: self, indexes, settled: false }
     }
 
     /// Finds the load of a key that a reader may wait for, or registers a new one.
@@ -110,7 +117,7 @@ impl Stripes {
     pub(super) fn join_or_lead(&self, key: &[u8]) -> Lookup {
         let index = self.index(key);
         let mut stripe = self.at(index).lock();
-        let ticket = stripe.ticket(index);
+        let ticket = stripe.ticket(index, &*self.clock);
         match stripe.flights.get(key) {
             Some((generation, flight)) if *generation == ticket.generation => {
                 Lookup::Join(if ticket.during_write { flight.next() } else { flight.clone() })
@@ -129,7 +136,7 @@ impl Stripes {
     pub(super) fn land(&self, key: &[u8], flight: &Flight) -> Option<(Flight, Ticket)> {
         let index = self.index(key);
         let mut stripe = self.at(index).lock();
-        let ticket = stripe.ticket(index);
+        let ticket = stripe.ticket(index, &*self.clock);
         let next = flight.take_next();
         let replaced = stripe.flights.get(key).is_some_and(|(_, current)| !current.is(flight));
         if !replaced {
@@ -149,8 +156,10 @@ impl Stripes {
 }
 
 impl Stripe {
-    fn ticket(&self, index: usize) -> Ticket {
-        Ticket { stripe: index, generation: self.generation, during_write: self.writing > 0 }
+    fn ticket(&mut self, index: usize, clock: &dyn Clock) -> Ticket {
+        self.doubtful_until = self.doubtful_until.filter(|until| clock.coarse() < *until);
+        let during_write = self.writing > 0 || self.doubtful_until.is_some();
+        Ticket { stripe: index, generation: self.generation, during_write }
     }
 }
 
@@ -159,6 +168,14 @@ impl Stripe {
 pub(super) struct Writing<'a> {
     stripes: &'a Stripes,
     indexes: Vec<usize>,
+    settled: bool,
+}
+
+impl Writing<'_> {
+    /// The outcome is known: nothing of the write arrives below any more.
+    pub(super) fn settle(mut self) {
+        self.settled = true;
+    }
 }
 
 impl Drop for Writing<'_> {
@@ -167,6 +184,9 @@ impl Drop for Writing<'_> {
             let mut stripe = self.stripes.at(*index).lock();
             stripe.generation += 1;
             stripe.writing -= 1;
+            if !self.settled {
+                stripe.doubtful_until = Some(self.stripes.clock.coarse() + self.stripes.doubt);
+            }
         }
     }
 }
