@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::chunk::Chunking;
+use super::chunking::Chunking;
 use super::format::{self, BaseInfo, Cursor, Hash, Kind, check_id, push_number};
 use crate::error::{Error, Result};
 use crate::types::Limits;

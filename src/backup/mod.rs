@@ -45,6 +45,7 @@
 
 mod base;
 mod chunk;
+mod chunking;
 mod digest;
 mod format;
 mod manifest;
@@ -58,7 +59,7 @@ mod schedule;
 mod verify;
 
 pub use self::base::{Taken, run, run_whole};
-pub use self::chunk::Chunking;
+pub use self::chunking::Chunking;
 pub use self::format::{BaseInfo, Hash};
 pub use self::place::Location;
 pub use self::plan::{Plan, Target, plan};

@@ -13,7 +13,7 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 use parking_lot::Mutex;
 
-use super::chunk::Chunking;
+use super::chunking::Chunking;
 use super::format::{
     self, BaseInfo, Hash, Head, HeadBase, Kind, Lineage, REPOSITORY, RepositoryDoc, check_id,
     head_path, manifest_path, random, random_id,

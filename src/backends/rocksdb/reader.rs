@@ -96,7 +96,7 @@ impl<V: View> Read for Reader<V> {
     }
 
     fn scan(&self, scan: Scan) -> Pages<'_> {
-        scan::pages(self, scan)
+        scan::pages(|| self.view(), scan)
     }
 }
 

@@ -17,7 +17,6 @@ use futures_util::stream::unfold;
 
 use super::engine::{Tier, View, spawn};
 use super::failure::{failed, is_incomplete};
-use super::reader::Reader;
 use crate::error::{Error, Operation, Result};
 use crate::store::Pages;
 use crate::types::{Entry, Order, Page, Scan, Value, check_key};
@@ -41,40 +40,47 @@ enum Step {
     Done,
 }
 
-pub(super) fn pages<V: View>(reader: &Reader<V>, scan: Scan) -> Pages<'_> {
+pub(super) fn pages<'a, V: View>(
+    view: impl Fn() -> Result<Arc<V>> + Send + Sync + 'a,
+    scan: Scan,
+) -> Pages<'a> {
+    let view = Arc::new(view);
     let step = if scan.is_empty() { Step::Done } else { Step::First };
-    unfold((step, scan), move |(mut step, mut scan)| async move {
-        loop {
-            let ahead_next = matches!(step, Step::Disk | Step::Ahead(_));
-            let read = match step {
-                Step::Done => return None,
-                Step::First => {
-                    reader.view().and_then(|view| read(&*view, &small(&scan), From::Memory))
+    unfold((step, scan), move |(mut step, mut scan)| {
+        let view = Arc::clone(&view);
+        async move {
+            loop {
+                let ahead_next = matches!(step, Step::Disk | Step::Ahead(_));
+                let read = match step {
+                    Step::Done => return None,
+                    Step::First => {
+                        view().and_then(|view| read(&*view, &small(&scan), From::Memory))
+                    }
+                    Step::Fill => in_thread(begin(view(), small(&scan), From::DiskIntoCache)).await,
+                    Step::Disk => in_thread(begin(view(), scan.clone(), From::Disk)).await,
+                    Step::Ahead(ahead) => ahead.await,
+                };
+                let run = match read {
+                    Ok(run) => run,
+                    Err(error) => return Some((Err(error), (Step::Done, scan))),
+                };
+                scan.consume(run.page.len());
+                if let Some(last) = run.page.entries.last() {
+                    scan.resume_after(last.key.clone());
                 }
-                Step::Fill => in_thread(begin(reader, small(&scan), From::DiskIntoCache)).await,
-                Step::Disk => in_thread(begin(reader, scan.clone(), From::Disk)).await,
-                Step::Ahead(ahead) => ahead.await,
-            };
-            let run = match read {
-                Ok(run) => run,
-                Err(error) => return Some((Err(error), (Step::Done, scan))),
-            };
-            scan.consume(run.page.len());
-            if let Some(last) = run.page.entries.last() {
-                scan.resume_after(last.key.clone());
-            }
-            step = if run.end == End::Range || scan.is_empty() {
-                Step::Done
-            } else if run.end == End::Cold {
-                Step::Fill
-            } else if ahead_next {
-                // Without a runtime, or after a close, the next poll says so.
-                begin(reader, scan.clone(), From::Disk).map_or(Step::Disk, Step::Ahead)
-            } else {
-                Step::Disk
-            };
-            if !run.page.is_empty() {
-                return Some((Ok(run.page), (step, scan)));
+                step = if run.end == End::Range || scan.is_empty() {
+                    Step::Done
+                } else if run.end == End::Cold {
+                    Step::Fill
+                } else if ahead_next {
+                    // Without a runtime, or after a close, the next poll says so.
+                    begin(view(), scan.clone(), From::Disk).map_or(Step::Disk, Step::Ahead)
+                } else {
+                    Step::Disk
+                };
+                if !run.page.is_empty() {
+                    return Some((Ok(run.page), (step, scan)));
+                }
             }
         }
     })
@@ -82,8 +88,8 @@ pub(super) fn pages<V: View>(reader: &Reader<V>, scan: Scan) -> Pages<'_> {
 }
 
 /// Begins to read a page in a thread.
-fn begin<V: View>(reader: &Reader<V>, scan: Scan, from: From) -> Result<Ahead> {
-    let view: Arc<V> = reader.view()?;
+fn begin<V: View>(view: Result<Arc<V>>, scan: Scan, from: From) -> Result<Ahead> {
+    let view = view?;
     Ok(Box::pin(spawn(move || read(&*view, &scan, from))?))
 }
 

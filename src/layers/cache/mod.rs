@@ -56,6 +56,7 @@
 //! ```
 
 mod engine;
+mod flight;
 mod load;
 mod stripes;
 #[cfg(test)]

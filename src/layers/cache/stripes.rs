@@ -16,7 +16,7 @@ use bytes::Bytes;
 use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 
-use super::load::Flight;
+use super::flight::Flight;
 use crate::clock::Clock;
 
 /// Enough that writes to a few keys seldom disturb loads of others.
