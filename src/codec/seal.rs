@@ -86,6 +86,12 @@ impl KeyRing {
     pub fn is_current(&self, stored: &[u8]) -> bool {
         parts(stored).is_ok_and(|(id, ..)| self.active().is_ok_and(|active| active.id == id))
     }
+
+    /// Whether the frame is sealed under a key that the ring does not hold. Reads the header only.
+    #[must_use]
+    pub fn is_foreign(&self, stored: &[u8]) -> bool {
+        parts(stored).is_ok_and(|(id, ..)| self.find(id).is_none())
+    }
 }
 
 fn parts(stored: &[u8]) -> Result<(KeyId, [u8; NONCE], [u8; SUM])> {

@@ -156,6 +156,11 @@ impl Transform for Compressor {
         self.is_current(stored)
     }
 
+    /// Every codec is read, whatever the settings.
+    fn is_foreign(&self, _: &[u8]) -> bool {
+        false
+    }
+
     fn profile(accept_plain: bool, below: Profile) -> Profile {
         let profile = Profile::layer(Self::NAME, below).changed(|stack| {
             let below = stack.limits.value_bytes.unwrap_or(u64::MAX);

@@ -26,7 +26,8 @@
 //! # Errors
 //! `Corruption` (of one entry; a scan that meets it ends): damaged, moved, or sealed under a key that the
 //! ring does not hold, whose id the message then names. `Config` for a malformed or mistyped ring, before
-//! anything is read or written. A batch of more than 256 KiB is sealed on a thread for blocking work.
+//! anything is read or written; `Config` too for a put into a store whose first 16 values are all sealed
+//! under keys that the ring does not hold: the wrong ring never mixes. A batch of more than 256 KiB is sealed on a thread for blocking work.
 //!
 //! # Metrics
 //! | name | type | labels | a rise means |
@@ -162,6 +163,10 @@ impl Transform for KeyRing {
         self.is_current(stored)
     }
 
+    fn is_foreign(&self, stored: &[u8]) -> bool {
+        self.is_foreign(stored)
+    }
+
     fn profile(accept_plain: bool, below: Profile) -> Profile {
         let profile = Profile::layer(Self::NAME, below).changed(|stack| {
             if let Some(limit) = &mut stack.limits.value_bytes {
@@ -242,6 +247,32 @@ mod tests {
         let report = rewriter.rewrite(Scan::all(), &mut |_: &_| ()).await.unwrap();
         assert_eq!((report.examined, report.rewritten), (2, 1));
         assert_eq!(only_new.collect(Scan::all()).await.unwrap().len(), 2, "the old key can go");
+    }
+
+    #[tokio::test]
+    async fn the_wrong_ring_does_not_mix() {
+        let memory = Arc::new(Memory::new());
+        let [right, wrong] = keys();
+        put(&layer(&[&right], false).layer(Arc::clone(&memory)), "a", "1").await;
+        let mistaken = layer(&[&wrong], false).layer(Arc::clone(&memory));
+        let error = mistaken.put("b", "2").await.unwrap_err();
+        assert_eq!((error.kind(), error.layer()), (ErrorKind::Config, Some("encrypt")));
+        let why = std::error::Error::source(&error).unwrap().to_string();
+        assert!(why.contains(&right.expose()[4..12]), "{why}");
+        assert_eq!(memory.get(b"b").await.unwrap(), None);
+        // What cannot be read can be removed, and then the ring is as good as any.
+        mistaken.delete("a").await.unwrap().durable().await.unwrap();
+        put(&mistaken, "b", "2").await;
+    }
+
+    #[tokio::test]
+    async fn one_value_under_a_lost_key_does_not_stop_writes() {
+        let memory = Arc::new(Memory::new());
+        let [lost, ring] = keys();
+        put(&layer(&[&ring], false).layer(Arc::clone(&memory)), "b", "2").await;
+        let lost = layer(&[&lost, &ring], false).layer(Arc::clone(&memory));
+        put(&lost, "a", "1").await;
+        put(&layer(&[&ring], false).layer(Arc::clone(&memory)), "c", "3").await;
     }
 
     #[tokio::test]

@@ -177,7 +177,14 @@ fn one_value_that_cannot_be_opened_does_not_stop_a_rotation() {
     let folder = filled(1);
     let key = || folder.run(&["keys", "generate"]).ok().out;
     let (second, third) = (key(), key());
+    let first = std::fs::read_to_string(folder.path("keys.txt")).unwrap();
     folder.write("keys.txt", &second);
+    folder
+        .run(&["put", "mine", "1"])
+        .refused()
+        .says("nothing is written beside them")
+        .says("add that key to the ring");
+    folder.write("keys.txt", format!("{second}{first}"));
     folder.run(&["put", "mine", "1"]).ok();
     folder.write("keys.txt", format!("{third}{second}"));
     folder

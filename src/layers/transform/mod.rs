@@ -8,6 +8,7 @@ mod stripes;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -60,6 +61,10 @@ use crate::types::{Batch, Commit, Entry, Op, Page, Profile, Scan, Usage, Value};
 ///         Self::is_frame(stored)
 ///     }
 ///
+///     fn is_foreign(&self, _: &[u8]) -> bool {
+///         false
+///     }
+///
 ///     fn profile(_: bool, below: Profile) -> Profile {
 ///         Profile::layer(Self::NAME, below)
 ///     }
@@ -95,6 +100,10 @@ pub trait Transform: fmt::Debug + Send + Sync + 'static {
     /// Whether encoding the value again would change nothing of note. Cheap.
     fn is_current(&self, stored: &[u8]) -> bool;
 
+    /// Whether stored bytes are a frame that these settings cannot decode, though it is whole: under a
+    /// key that is not there. Cheap. A store that begins with such frames only is not written to.
+    fn is_foreign(&self, stored: &[u8]) -> bool;
+
     /// What the stack promises with this layer over what it promises below.
     fn profile(accept_plain: bool, below: Profile) -> Profile;
 }
@@ -116,7 +125,12 @@ struct Shared<T> {
 pub struct Transformed<S, T> {
     inner: S,
     shared: Arc<Shared<T>>,
+    /// What is stored was looked at before the first put.
+    vetted: AtomicBool,
 }
+
+/// How many stored entries are looked at before the first put: one may be damaged, not all.
+const VETTED_ENTRIES: u64 = 16;
 
 /// Batches beyond this many bytes are encoded on a thread for blocking work: at 256 KiB that is half a
 /// millisecond and more, and the way there and back a twentieth of it.
@@ -155,7 +169,7 @@ impl<S, T> Layer<S> for TransformLayer<T> {
     type Service = Transformed<S, T>;
 
     fn layer(&self, inner: S) -> Transformed<S, T> {
-        Transformed { inner, shared: Arc::clone(&self.0) }
+        Transformed { inner, shared: Arc::clone(&self.0), vetted: AtomicBool::new(false) }
     }
 }
 
@@ -211,6 +225,10 @@ impl<S: Read, T: Transform> Read for Transformed<S, T> {
 #[deny(clippy::missing_trait_methods)]
 impl<S: Store, T: Transform> Store for Transformed<S, T> {
     async fn write(&self, batch: Batch) -> Result<Commit> {
+        if !self.vetted.load(Ordering::Relaxed) && batch.ops().iter().any(|op| op.value().is_some())
+        {
+            self.vet().await?;
+        }
         let keys: Vec<usize> = Stripes::of(batch.ops().iter().map(Op::key));
         // The whole batch before anything is written.
         let batch = if batch.bytes() <= INLINE_BYTES {
@@ -225,7 +243,8 @@ impl<S: Store, T: Transform> Store for Transformed<S, T> {
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
         let inner = self.inner.snapshot().await?;
-        Ok(Arc::new(Transformed { inner, shared: Arc::clone(&self.shared) }))
+        let shared = Arc::clone(&self.shared);
+        Ok(Arc::new(Transformed { inner, shared, vetted: AtomicBool::new(false) }))
     }
 
     async fn flush(&self) -> Result<()> {
@@ -246,6 +265,38 @@ impl<S: Store, T: Transform> Store for Transformed<S, T> {
 
     fn profile(&self) -> Profile {
         T::profile(self.shared.accept_plain, self.inner.profile())
+    }
+}
+
+impl<S: Store, T: Transform> Transformed<S, T> {
+    /// Refuses to mix what these settings write with what they cannot read: a mistake that reading
+    /// would tell only when it is too late. Where the store cannot be read now, the next put looks.
+    async fn vet(&self) -> Result<()> {
+        let mut seen = Vec::new();
+        if self.inner.profile().guarantees.ordered_scans {
+            let mut pages = self.inner.scan(Scan::all().limit(VETTED_ENTRIES));
+            while let Some(page) = pages.next().await {
+                let Ok(page) = page else { return Ok(()) };
+                seen.extend(
+                    page.entries.into_iter().filter(|entry| T::is_frame(&entry.value.bytes)),
+                );
+            }
+        }
+        let foreign = |entry: &Entry| self.shared.transform.is_foreign(&entry.value.bytes);
+        if let Some(first) = seen.first()
+            && seen.iter().all(foreign)
+        {
+            let why = self.shared.plain(&first.key, first.value.bytes.clone()).err();
+            let mut error = Error::config(
+                "the store holds values that these settings cannot read, so nothing is written beside them",
+            );
+            if let Some(why) = why {
+                error = error.with_source(why);
+            }
+            return Err(error.with_layer(self.shared.name.clone()));
+        }
+        self.vetted.store(true, Ordering::Relaxed);
+        Ok(())
     }
 }
 

@@ -54,6 +54,10 @@ impl Transform for Stamp {
         !self.restless && stored.get(1) == Some(&self.now.load(Ordering::Relaxed))
     }
 
+    fn is_foreign(&self, _: &[u8]) -> bool {
+        false
+    }
+
     fn profile(_accept_plain: bool, below: Profile) -> Profile {
         Profile::layer(Self::NAME, below)
     }
