@@ -163,8 +163,7 @@ impl Checked {
         Some(self.context(&layer.label, options))
     }
 
-    /// Opens the stack: the backend first, then the layers from the inside out. If one fails, what was
-    /// opened before it is closed.
+    /// Opens the stack: what the layers need, then the backend. If something fails, nothing stays open.
     ///
     /// # Errors
     /// What a backend or layer can fail with, with its path in the file; `Conflict` if the store holds
@@ -219,33 +218,33 @@ impl Checked {
         stored: Option<usize>,
         options: &OpenOptions,
     ) -> Result<Stack> {
+        // What layers need (keys, a bucket) comes first: where it is missing, no backend is made.
+        let mut layers = Vec::new();
+        for layer in self.layers.iter().skip(outermost) {
+            let context = self.context(&layer.label, options);
+            let opened = layer.config.open(&context).await.map_err(|e| self.failed(layer, e))?;
+            layers.push((layer, opened, context));
+        }
         let backend = &self.backend;
         let context = self.context(&backend.label, options);
         let opened = backend.config.open(&context).await;
         let mut store = instrument(opened.map_err(|e| self.failed(backend, e))?, &context);
         let mut rewriters = Vec::new();
-        for at in (outermost..=self.layers.len()).rev() {
-            if stored == Some(at)
+        loop {
+            if stored == Some(outermost + layers.len())
                 && let Err(error) = refuse_half_restored(&*store).await
             {
-                close_after(&self.store, &*store).await;
+                if let Err(error) = store.close().await {
+                    tracing::warn!(store = self.store, %error, "closing after a failed opening");
+                }
                 return Err(self.failed(backend, error));
             }
-            let Some(layer) = self.layers.get(outermost..at).and_then(<[_]>::last) else { break };
-            let context = self.context(&layer.label, options);
-            match layer.config.open(&context).await {
-                Ok(opened) => {
-                    rewriters.extend(opened.rewriter(Arc::clone(&store)));
-                    store = opened.wrap(store);
-                    // A layer of metrics counts at its boundary already, in the same series.
-                    if layer.name != MetricsConfig::NAME {
-                        store = instrument(store, &context);
-                    }
-                }
-                Err(error) => {
-                    close_after(&self.store, &*store).await;
-                    return Err(self.failed(layer, error));
-                }
+            let Some((layer, opened, context)) = layers.pop() else { break };
+            rewriters.extend(opened.rewriter(Arc::clone(&store)));
+            store = opened.wrap(store);
+            // A layer of metrics counts at its boundary already, in the same series.
+            if layer.name != MetricsConfig::NAME {
+                store = instrument(store, &context);
             }
         }
         rewriters.reverse();
@@ -267,13 +266,6 @@ impl Checked {
             seed: options.seed,
             folder: self.folder.clone(),
         }
-    }
-}
-
-/// Closes what was opened before something failed.
-async fn close_after(name: &str, store: &dyn Store) {
-    if let Err(error) = store.close().await {
-        tracing::warn!(store = name, %error, "closing after a failed opening");
     }
 }
 

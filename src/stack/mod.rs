@@ -121,8 +121,8 @@ impl Stack {
         config.stores.keys().map(|name| Self::check(config, Some(name), registry)).collect()
     }
 
-    /// Checks and opens a store: the backend first, then the layers from the inside out. If one fails,
-    /// what was opened before it is closed.
+    /// Checks and opens a store: what the layers need, then the backend. If something fails, nothing
+    /// stays open.
     ///
     /// # Errors
     /// As [`check`](Self::check), and what a backend or layer can fail with, with its path in the file.

@@ -160,7 +160,11 @@ fn a_generated_key_is_taken_as_it_is() {
     // The last line, and the whole output, which may go to a file as it is.
     run(Some(entry), &["put", "a", "secret"]).ok();
     assert_eq!(run(Some(&printed), &["get", "a"]).ok().out, "secret");
+    let data = folder.path("data");
+    std::fs::rename(&data, folder.path("aside")).unwrap();
     run(None, &["get", "a"]).refused().says("DEMO_KEYS, which is not set");
+    assert!(!data.exists(), "no database is made for a stack that cannot be opened");
+    std::fs::rename(folder.path("aside"), &data).unwrap();
     let other = json["entry"].as_str().unwrap();
     let ran = run(Some(other), &["get", "a"]).fails();
     assert!(ran.out.is_empty() && !ran.err.contains(other), "{}", ran.err);
