@@ -134,7 +134,7 @@ impl Checked {
     /// #     const NAME: &'static str = "loud";
     /// #     const ZONE: Zone = Zone::Guard;
     /// #     fn profile(&self, below: Profile) -> Result<Profile> { Ok(Profile::layer("loud", below)) }
-    /// #     async fn open(&self, _: &Context) -> Result<Arc<dyn StackLayer>> { unimplemented!() }
+    /// #     async fn open(&self, _: &Context) -> Result<Arc<dyn StackLayer>> { Err(tierstack::Error::closed()) }
     /// # }
     /// let mut registry = Registry::standard();
     /// registry.layer::<LoudConfig>()?;
