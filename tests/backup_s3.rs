@@ -14,7 +14,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use tierstack::backends::Memory;
 use tierstack::backup::{self, Level, Repository, Restore, Target};
 use tierstack::layers::backup::BackupConfig;
-use tierstack::{Context, ErrorKind, ReadExt, Scan, StoreExt, SystemClock};
+use tierstack::{Context, ErrorKind, ReadExt, Retry, Scan, StoreExt, SystemClock};
 
 /// The server, or `None` with a printed reason: then there is nothing to test.
 fn server() -> Option<String> {
@@ -157,4 +157,15 @@ async fn with_the_environment() {
     backup::run(&filled(10).await, &repository, &|_| ()).await.unwrap();
     let again = config.repository(&context).await.unwrap();
     assert_eq!(again.bases().await.unwrap().len(), 1);
+
+    let to = "s3://tierstack-no-such-bucket/path".to_owned();
+    let nowhere = BackupConfig { to, base: None };
+    for error in [
+        nowhere.repository(&context).await.unwrap_err(),
+        nowhere.create_repository(&context).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
+        assert_eq!(error.retry(), Retry::Never, "{error:?}");
+        assert!(error.message().contains("bucket"), "{error:?}");
+    }
 }

@@ -32,6 +32,27 @@ fn refused(text: &str) -> String {
     error.to_string()
 }
 
+/// A registry without names is what a build without features has of them.
+#[test]
+fn a_name_that_is_not_compiled_in_names_its_feature() {
+    for (text, feature) in [
+        ("{ backend: { rocksdb: { path: data } } }", "rocksdb"),
+        ("{ layers: [ encrypt: { keys: { env: K } } ], backend: memory }", "encrypt"),
+    ] {
+        let config = yaml(&format!("stores: {{ main: {text} }}")).unwrap();
+        let mut bare = tierstack::config::Registry::new();
+        bare.backend::<tierstack::backends::MemoryConfig>().unwrap();
+        let error = Stack::check(&config, None, &bare).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        let hint = format!("`--features {feature}`");
+        assert!(lacks_a_feature(&error) && error.to_string().contains(&hint), "{error}");
+        assert!(
+            error.to_string().starts_with("config: conf/tierstack.yaml: stores.main."),
+            "{error}"
+        );
+    }
+}
+
 const FULL: &str = "
 stores:
   orders:

@@ -201,6 +201,10 @@ pub(super) fn missing(path: &Path) -> Error {
 
 pub(super) fn translate(error: object_store::Error, what: &str, path: &Path) -> Error {
     use object_store::Error as Store;
+    if lacks_a_bucket(&error) {
+        let message = "the bucket does not exist; create it, or correct the name";
+        return Error::invalid(message).with_source(error).with_operation(Operation::Backup);
+    }
     let kind = match &error {
         Store::NotFound { .. } => ErrorKind::InvalidInput,
         Store::InvalidPath { .. } | Store::UnknownConfigurationKey { .. } => ErrorKind::Config,
@@ -212,6 +216,14 @@ pub(super) fn translate(error: object_store::Error, what: &str, path: &Path) -> 
     Error::new(kind, format!("{what} {path} failed"))
         .with_source(error)
         .with_operation(Operation::Backup)
+}
+
+/// The codes with which S3, Azure and Google Cloud Storage say so; the client tells them as text only.
+fn lacks_a_bucket(error: &object_store::Error) -> bool {
+    const CODES: [&str; 3] =
+        ["NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist"];
+    let text = error.to_string();
+    CODES.iter().any(|code| text.contains(code))
 }
 
 /// A full disk or a lack of rights, where the error is one of the file system.
