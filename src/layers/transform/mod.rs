@@ -272,27 +272,30 @@ impl<S: Store, T: Transform> Transformed<S, T> {
     /// Refuses to mix what these settings write with what they cannot read: a mistake that reading
     /// would tell only when it is too late. Where the store cannot be read now, the next put looks.
     async fn vet(&self) -> Result<()> {
-        let mut seen = Vec::new();
+        let mut first_foreign = None;
         if self.inner.profile().guarantees.ordered_scans {
             let mut pages = self.inner.scan(Scan::all().limit(VETTED_ENTRIES));
-            while let Some(page) = pages.next().await {
+            'frames: while let Some(page) = pages.next().await {
                 let Ok(page) = page else { return Ok(()) };
-                seen.extend(
-                    page.entries.into_iter().filter(|entry| T::is_frame(&entry.value.bytes)),
-                );
+                for Entry { key, value } in page.entries {
+                    if self.shared.transform.is_foreign(&value.bytes) {
+                        // One is enough for the message: values may be large.
+                        first_foreign.get_or_insert((key, value));
+                    } else if T::is_frame(&value.bytes) {
+                        first_foreign = None;
+                        break 'frames;
+                    }
+                }
             }
         }
-        let foreign = |entry: &Entry| self.shared.transform.is_foreign(&entry.value.bytes);
-        if let Some(first) = seen.first()
-            && seen.iter().all(foreign)
-        {
-            let why = self.shared.plain(&first.key, first.value.bytes.clone()).err();
-            let mut error = Error::config(
+        if let Some((key, value)) = first_foreign {
+            let error = Error::config(
                 "the store holds values that these settings cannot read, so nothing is written beside them",
             );
-            if let Some(why) = why {
-                error = error.with_source(why);
-            }
+            let error = match self.shared.plain(&key, value.bytes) {
+                Ok(_) => error,
+                Err(why) => error.with_source(why),
+            };
             return Err(error.with_layer(self.shared.name.clone()));
         }
         self.vetted.store(true, Ordering::Relaxed);
