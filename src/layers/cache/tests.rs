@@ -1,6 +1,7 @@
 use std::sync::atomic::AtomicU64;
 
 use futures_util::future::join_all;
+use tokio::task::JoinHandle;
 
 use super::*;
 use crate::backends::Memory;
@@ -139,6 +140,12 @@ async fn get(cache: &Cache<Gated>, key: &'static [u8]) -> Result<Option<Value>> 
     cache.get(key).await
 }
 
+/// A reader of its own.
+fn reader(cache: &Cache<Gated>, key: &'static [u8]) -> JoinHandle<Result<Option<Value>>> {
+    let cache = cache.clone();
+    tokio::spawn(async move { get(&cache, key).await })
+}
+
 #[tokio::test]
 async fn a_second_read_is_answered_from_memory() {
     let (cache, _) = cached(CacheConfig::default());
@@ -153,10 +160,7 @@ async fn a_load_that_a_write_overtook_is_not_kept() {
     let (cache, _) = cached(CacheConfig::default());
     let _ = cache.put("k", "old").await.unwrap();
     cache.0.inner.reads.shut();
-    let slow = tokio::spawn({
-        let cache = cache.clone();
-        async move { get(&cache, b"k").await }
-    });
+    let slow = reader(&cache, b"k");
     settle().await;
     let _ = cache.put("k", "new").await.unwrap();
     cache.0.inner.reads.open();
@@ -169,16 +173,10 @@ async fn who_comes_after_a_write_does_not_join_a_load_from_before_it() {
     let (cache, _) = cached(CacheConfig::default());
     let _ = cache.put("k", "old").await.unwrap();
     cache.0.inner.reads.shut();
-    let early = tokio::spawn({
-        let cache = cache.clone();
-        async move { get(&cache, b"k").await }
-    });
+    let early = reader(&cache, b"k");
     settle().await;
     let _ = cache.put("k", "new").await.unwrap();
-    let late = tokio::spawn({
-        let cache = cache.clone();
-        async move { get(&cache, b"k").await }
-    });
+    let late = reader(&cache, b"k");
     settle().await;
     cache.0.inner.reads.open();
     assert_eq!(late.await.unwrap().unwrap(), Some("new".into()));
@@ -305,12 +303,7 @@ async fn many_readers_of_one_key_cause_one_load() {
     let (cache, _) = cached(CacheConfig::default());
     let _ = cache.0.inner.memory.put("k", "v").await.unwrap();
     cache.0.inner.reads.shut();
-    let readers: Vec<_> = (0..1000)
-        .map(|_| {
-            let cache = cache.clone();
-            tokio::spawn(async move { get(&cache, b"k").await })
-        })
-        .collect();
+    let readers: Vec<_> = (0..1000).map(|_| reader(&cache, b"k")).collect();
     settle().await;
     cache.0.inner.reads.open();
     for value in join_all(readers).await {
@@ -340,10 +333,7 @@ async fn a_load_that_hangs_is_given_up_and_the_next_begins_anew() {
     let (cache, clock) = cached(CacheConfig::default());
     let _ = cache.0.inner.memory.put("k", "v").await.unwrap();
     cache.0.inner.reads.shut();
-    let hung = tokio::spawn({
-        let cache = cache.clone();
-        async move { get(&cache, b"k").await }
-    });
+    let hung = reader(&cache, b"k");
     settle().await;
     clock.advance(Duration::from_secs(30));
     assert_eq!(hung.await.unwrap().unwrap_err().kind(), ErrorKind::Timeout);
@@ -358,12 +348,7 @@ async fn an_error_reaches_all_and_is_not_kept() {
     let _ = cache.0.inner.memory.put("k", "v").await.unwrap();
     cache.0.inner.reads.shut();
     cache.0.inner.fail.store(true, Ordering::SeqCst);
-    let readers: Vec<_> = (0..3)
-        .map(|_| {
-            let cache = cache.clone();
-            tokio::spawn(async move { get(&cache, b"k").await })
-        })
-        .collect();
+    let readers: Vec<_> = (0..3).map(|_| reader(&cache, b"k")).collect();
     settle().await;
     cache.0.inner.reads.open();
     for outcome in join_all(readers).await {
@@ -388,10 +373,7 @@ async fn no_more_loads_run_at_once_than_allowed() {
     let (cache, _) = cached(CacheConfig { max_loads: 2, ..CacheConfig::default() });
     cache.0.inner.reads.shut();
     let keys: [&'static [u8]; 5] = [b"a", b"b", b"c", b"d", b"e"];
-    let readers = keys.map(|key| {
-        let cache = cache.clone();
-        tokio::spawn(async move { get(&cache, key).await })
-    });
+    let readers = keys.map(|key| reader(&cache, key));
     settle().await;
     assert_eq!(asked(&cache), 2);
     cache.0.inner.reads.open();
