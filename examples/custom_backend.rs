@@ -13,8 +13,8 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tierstack::testing::conformance::{self, Fixture};
 use tierstack::{
-    Batch, Commit, Durability, Entry, Error, Freshness, Guarantees, Limits, Op, Order, Page, Pages,
-    Profile, Read, Reply, Result, Scan, Store, Usage, Value,
+    Batch, Changes, Commit, Counting, Durability, Entry, Error, Freshness, Guarantees, Limits, Op,
+    Order, Page, Pages, Profile, Read, Reply, Result, Scan, Store, Usage, Value,
 };
 
 /// Runs the suite on the store, and says what came of it.
@@ -102,13 +102,7 @@ impl Read for Shelf {
 #[async_trait]
 impl Store for Shelf {
     async fn write(&self, batch: Batch) -> Result<Commit> {
-        self.profile().guarantees.check_durability(batch.requested_durability())?;
-        for op in batch.ops() {
-            check(op.key())?;
-            if op.value().is_some_and(|value| value.expires_at.is_some()) {
-                return Err(Error::unsupported("a shelf has no expiry; add the layer 'expire'"));
-            }
-        }
+        self.profile().guarantees.check_batch(&batch)?;
         let mut entries = self.entries()?;
         for op in batch.into_ops() {
             match op {
@@ -117,6 +111,16 @@ impl Store for Shelf {
             };
         }
         Ok(Commit::done())
+    }
+
+    async fn ingest(&self, _: Pages<'_>) -> Result<u64> {
+        let _open = self.entries()?;
+        Err(Error::unsupported("a shelf takes batches only"))
+    }
+
+    async fn changes(&self) -> Result<Changes> {
+        let _open = self.entries()?;
+        Err(Error::unsupported("a shelf announces nothing"))
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
@@ -148,10 +152,14 @@ impl Store for Shelf {
                 durability: Durability::Nothing,
                 durability_after_flush: Durability::Nothing,
                 atomic_batches: true,
+                conditional_writes: false,
                 freshness: Freshness::Exclusive,
+                announces: None,
                 ordered_scans: true,
                 snapshots: false,
                 expiry: false,
+                ingest: false,
+                counts: Counting::Exact,
                 writable: true,
                 places: Vec::new(),
                 recovery: None,

@@ -14,8 +14,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tierstack::config::{Config, Format, Registry};
 use tierstack::{
-    Batch, Commit, Context, Error, ErrorKind, Layer, LayerConfig, OpenOptions, Pages, Profile,
-    Read, Reply, Result, Scan, Stack, StackLayer, Store, StoreExt, Usage, Value, Zone,
+    Batch, Changes, Commit, Context, Error, ErrorKind, Layer, LayerConfig, OpenOptions, Pages,
+    Profile, Read, Reply, Result, Scan, Stack, StackLayer, Store, StoreExt, Usage, Value, Zone,
 };
 
 /// Refuses writes to keys that begin with a prefix.
@@ -94,6 +94,14 @@ impl<S: Store> Store for Protect<S> {
                 .with_key(op.key())),
             None => self.inner.write(batch).await,
         }
+    }
+
+    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
+        self.inner.ingest(run).await
+    }
+
+    async fn changes(&self) -> Result<Changes> {
+        self.inner.changes().await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

@@ -135,6 +135,10 @@ pub enum Operation {
     Scan,
     /// [`Store::write`](crate::Store::write)
     Write,
+    /// [`Store::ingest`](crate::Store::ingest)
+    Ingest,
+    /// [`Store::changes`](crate::Store::changes)
+    Changes,
     /// [`Store::snapshot`](crate::Store::snapshot)
     Snapshot,
     /// [`Store::flush`](crate::Store::flush)
@@ -160,6 +164,8 @@ impl Operation {
             Self::GetMany => "get_many",
             Self::Scan => "scan",
             Self::Write => "write",
+            Self::Ingest => "ingest",
+            Self::Changes => "changes",
             Self::Snapshot => "snapshot",
             Self::Flush => "flush",
             Self::Compact => "compact",
@@ -251,6 +257,14 @@ impl Error {
     #[must_use]
     pub fn closed() -> Self {
         Self::new(ErrorKind::Closed, "the store was closed; open it again")
+    }
+
+    /// A batch that was to be written only [where its keys are absent](crate::Batch::if_absent), and one
+    /// is there.
+    #[must_use]
+    pub fn exists(key: &[u8]) -> Self {
+        let message = "a key that was to be absent exists, so nothing was written";
+        Self::new(ErrorKind::Conflict, message).with_key(key)
     }
 
     /// A defect of this program.

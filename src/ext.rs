@@ -6,10 +6,10 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::reply::Reply;
 use crate::store::{Pages, Read, Store};
-use crate::types::{Batch, Commit, Entry, Scan, Value};
+use crate::types::{Batch, Commit, Entry, Op, Page, RunOrder, Scan, Value};
 
 /// Conveniences of everything that can be read: stores and snapshots.
 ///
@@ -90,6 +90,37 @@ pub trait StoreExt: Store {
         self.write(Batch::new().put(key, value))
     }
 
+    /// Puts a run of entries, in strictly ascending key order, as fast as the store can: by
+    /// [`ingest`](Store::ingest) where it is offered, otherwise page by page in batches. Gives their
+    /// number.
+    ///
+    /// Not atomic: after an error, or when the future is dropped, any part of the run may be there.
+    ///
+    /// # Errors
+    /// The first error of the run, as it is; `InvalidInput` for a run that is out of order; otherwise
+    /// as [`Store::write`].
+    ///
+    /// ```
+    /// # tokio_test::block_on(async {
+    /// use tierstack::backends::Memory;
+    /// use tierstack::{Read, Scan, StoreExt};
+    ///
+    /// let (from, to) = (Memory::new(), Memory::new());
+    /// from.put("k", "v").await?;
+    /// assert_eq!(to.load(from.scan(Scan::all())).await?, 1);
+    /// assert_eq!(to.get(b"k").await?, Some("v".into()));
+    /// # Ok::<(), tierstack::Error>(()) }).unwrap();
+    /// ```
+    fn load<'a>(&'a self, run: Pages<'a>) -> impl Future<Output = Result<u64>> + Send + 'a {
+        async move {
+            if self.profile().guarantees.ingest {
+                self.ingest(run).await
+            } else {
+                load_by_batches(self, run).await
+            }
+        }
+    }
+
     /// Removes one key.
     ///
     /// # Errors
@@ -100,3 +131,57 @@ pub trait StoreExt: Store {
 }
 
 impl<S: Store + ?Sized> StoreExt for S {}
+
+/// Operations and bytes of a batch of [`StoreExt::load`]: large enough to spread the price of a synced
+/// write.
+const LOAD_OPS: usize = 8192;
+const LOAD_BYTES: usize = 4 << 20;
+/// Writes at a time to a store that takes one operation each.
+const LOAD_WRITERS: usize = 32;
+
+/// Loads by batches, or by many single writes at a time where there are no atomic batches.
+async fn load_by_batches<S: Store + ?Sized>(store: &S, run: Pages<'_>) -> Result<u64> {
+    let guarantees = store.profile().guarantees;
+    let (most, writers) = if guarantees.atomic_batches {
+        (guarantees.limits.batch_ops.unwrap_or(LOAD_OPS).clamp(1, LOAD_OPS), 1)
+    } else {
+        (1, LOAD_WRITERS)
+    };
+    let mut order = RunOrder::default();
+    let lots = run.map(|page| {
+        let page = page?;
+        order.check(&page)?;
+        Ok::<_, Error>(lots(page, most))
+    });
+    lots.map_ok(|lots| futures_util::stream::iter(lots.into_iter().map(Ok)))
+        .try_flatten()
+        .map_ok(|batch: Batch| async move {
+            let entries = batch.len() as u64;
+            let _ = store.write(batch).await?;
+            Ok(entries)
+        })
+        .try_buffer_unordered(writers)
+        .try_fold(0, |sum, entries| async move { Ok(sum + entries) })
+        .await
+}
+
+/// A page in batches that the store takes.
+fn lots(page: Page, most: usize) -> Vec<Batch> {
+    let mut lots = vec![Batch::new()];
+    let mut bytes = 0;
+    for Entry { key, value } in page.entries {
+        let size = key.len() + value.bytes.len();
+        match lots.last_mut() {
+            Some(lot) if lot.len() < most && bytes + size <= LOAD_BYTES => {
+                lot.push(Op::Put(key, value));
+                bytes += size;
+            }
+            _ => {
+                lots.push(Batch::new().put(key, value));
+                bytes = size;
+            }
+        }
+    }
+    lots.retain(|lot| !lot.is_empty());
+    lots
+}

@@ -44,10 +44,10 @@ pub use crate::layer::{
 pub use crate::reply::Reply;
 #[cfg(feature = "config")]
 pub use crate::stack::{Checked, OpenOptions, Stack};
-pub use crate::store::{Pages, Read, Store};
+pub use crate::store::{Change, Changes, Pages, Read, Store};
 pub use crate::types::{
-    Batch, Commit, Durability, Entry, Freshness, Guarantees, Limits, Op, Order, Page, Place,
-    Profile, ProfileKind, Recovery, Scan, Usage, Value, units,
+    Batch, Commit, Counting, Durability, Entry, Freshness, Guarantees, Limits, Op, Order, Page,
+    Place, Profile, ProfileKind, Recovery, RunOrder, Scan, Usage, Value, units,
 };
 
 /// The code of the README compiles.

@@ -8,6 +8,7 @@
 //! also fail with `Closed` after [`Store::close`], with `Timeout` under a `timeout` layer, and with
 //! `Internal`, which is a defect to report; these are not repeated.
 
+use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -38,6 +39,38 @@ use crate::types::{Batch, Commit, Page, Profile, Scan, Usage, Value};
 /// # Ok::<(), tierstack::Error>(()) }).unwrap();
 /// ```
 pub type Pages<'a> = BoxStream<'a, Result<Page>>;
+
+/// What others changed, as [`Store::changes`] announces it. Ends when the store is closed.
+pub type Changes = BoxStream<'static, Change>;
+
+/// A change that bypassed this stack.
+///
+/// ```
+/// use tierstack::Change;
+///
+/// let change = Change::Keys(vec!["user:1".into()]);
+/// assert_eq!(format!("{change:?}"), "Keys(1)", "keys do not print");
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub enum Change {
+    /// These keys were, or may have been, written, deleted or expired.
+    Keys(Vec<Bytes>),
+    /// Any key may have been changed. What follows is announced again.
+    All,
+    /// From now until [`Change::All`], changes go unannounced: the connection is lost.
+    Lost,
+}
+
+/// Prints how many keys, never the keys.
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Keys(keys) => write!(f, "Keys({})", keys.len()),
+            Self::All => f.write_str("All"),
+            Self::Lost => f.write_str("Lost"),
+        }
+    }
+}
 
 /// Reading: what stores and snapshots have in common.
 ///
@@ -122,17 +155,48 @@ pub trait Store: Read {
     /// Applies a batch.
     ///
     /// - **Missing key**: deleting one succeeds.
-    /// - **Atomicity**: all operations or none, for readers and across a crash, where the profile
-    ///   says `atomic_batches`; otherwise a batch of more than one operation is `Unsupported`.
+    /// - **Atomicity**: all operations or none, for readers and across a crash. Where the profile does
+    ///   not say `atomic_batches`, a batch of more than one operation is `Unsupported`, unless the store
+    ///   can apply just that one atomically, as all its keys are kept in one place.
     /// - **Ordering, visibility**: the last operation of a key wins. Once acknowledged, every read
     ///   through the stack sees it. Concurrent batches take effect in some order, the same for all.
     /// - **Durability**: at least `durability` of the profile; [`Commit::durable`] waits for what
     ///   the whole stack promises. A batch that asks for more than the profile has is `Unsupported`.
     /// - **Dropped future**: the batch takes effect wholly or not at all; which is unknown.
-    /// - **Errors**: `InvalidInput` (key, limits), `Unsupported`, `Capacity`, `Conflict`,
-    ///   `Unavailable`, `Access`. After `Unavailable` and `Timeout` the outcome is unknown, and
-    ///   writing the same batch again is safe.
+    /// - **Errors**: `InvalidInput` (key, limits), `Unsupported`, `Capacity`, `Conflict` (nothing was
+    ///   written), `Unavailable`, `Access`. After `Unavailable` and `Timeout` the outcome is unknown, and
+    ///   writing the same batch again is safe, unless it is [`if_absent`](Batch::if_absent).
     async fn write(&self, batch: Batch) -> Result<Commit>;
+
+    /// Puts a run of entries, in strictly ascending key order, in the way in which the store loads
+    /// most entries in the least time. Gives their number.
+    ///
+    /// [`StoreExt::load`](crate::StoreExt::load) does the same with every store.
+    ///
+    /// - **Missing key**: does not apply. Entries that exist are replaced, others stay.
+    /// - **Atomicity**: each entry is whole, the run is not: after an error any part of it may be there.
+    /// - **Ordering, visibility**: on return every read through the stack sees the whole run, before
+    ///   that any part of it. What remains of a key that is written meanwhile is unspecified.
+    /// - **Durability**: on return as after a [`write`](Self::write).
+    /// - **Dropped future**: any part of the run may be there, and a part may still arrive.
+    /// - **Errors**: the first error of the run, as it is; `Unsupported` without `ingest`; `InvalidInput`
+    ///   for a run that is out of order; otherwise as [`write`](Self::write).
+    async fn ingest(&self, run: Pages<'_>) -> Result<u64>;
+
+    /// Announces what others change: every change that bypasses this stack and takes effect after the
+    /// call has returned, within `announces` of the profile. Changes made through this stack may be
+    /// among them. Each call is a subscription of its own, held until the stream is dropped.
+    ///
+    /// - **Missing key**: does not apply.
+    /// - **Atomicity**: the keys of a batch may come apart.
+    /// - **Ordering, visibility**: an announced change is seen by every read that begins after the
+    ///   announcement.
+    /// - **Durability**: none. When the connection is lost, [`Change::Lost`] says so, and
+    ///   [`Change::All`] when it is there again: the stream goes on by itself. A reader that falls
+    ///   behind gets [`Change::All`] in place of what it missed.
+    /// - **Dropped future or stream**: nothing is left behind.
+    /// - **Errors**: `Unsupported` without `announces`; `Unavailable`, `Access`.
+    async fn changes(&self) -> Result<Changes>;
 
     /// A frozen view of this moment. It outlives flushes, compactions and later writes, and may be
     /// used from many tasks; dropping it releases it. It may hold back space meanwhile.
@@ -168,7 +232,8 @@ pub trait Store: Read {
     /// - **Errors**: `Capacity`, `Unavailable`. A store with nothing to reclaim succeeds.
     async fn compact(&self) -> Result<()>;
 
-    /// How much the store holds. Cheap; numbers may be estimates, and `None` where unknown.
+    /// How much the store holds. Cheap; numbers may be estimates, and `None` where unknown: the number
+    /// of entries is as precise as `counts` of the profile.
     ///
     /// - **Missing key**: does not apply.
     /// - **Atomicity**, **ordering**: numbers of roughly this moment.
@@ -213,6 +278,14 @@ impl<R: Read + ?Sized> Read for Arc<R> {
 impl<S: Store + ?Sized> Store for Arc<S> {
     async fn write(&self, batch: Batch) -> Result<Commit> {
         (**self).write(batch).await
+    }
+
+    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
+        (**self).ingest(run).await
+    }
+
+    async fn changes(&self) -> Result<Changes> {
+        (**self).changes().await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

@@ -31,13 +31,13 @@ fn home(name: &str) -> &str {
     match name {
         "Error" | "ErrorKind" | "Operation" | "Result" | "Retry" => "error",
         "Clock" | "ManualClock" | "Stopwatch" | "SystemClock" | "Timestamp" => "clock",
-        "Read" | "Store" | "Pages" => "store",
+        "Change" | "Changes" | "Pages" | "Read" | "Store" => "store",
         "ReadExt" | "StoreExt" => "ext",
         "Reply" => "reply",
         "BackendConfig" | "Context" | "Layer" | "LayerConfig" | "StackLayer" | "Zone" => "layer",
-        "units" | "Batch" | "Commit" | "Durability" | "Entry" | "Freshness" | "Guarantees"
-        | "Limits" | "Op" | "Order" | "Page" | "Place" | "Profile" | "ProfileKind" | "Recovery"
-        | "Scan" | "Usage" | "Value" => "types",
+        "units" | "Batch" | "Commit" | "Counting" | "Durability" | "Entry" | "Freshness"
+        | "Guarantees" | "Limits" | "Op" | "Order" | "Page" | "Place" | "Profile"
+        | "ProfileKind" | "Recovery" | "RunOrder" | "Scan" | "Usage" | "Value" => "types",
         other => other,
     }
 }

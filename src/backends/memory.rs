@@ -40,7 +40,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::{ArcSwap, Guard};
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use imbl::{OrdMap, OrdSet};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -49,10 +49,10 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::error::{Error, Result};
 use crate::layer::{BackendConfig, Context};
 use crate::reply::Reply;
-use crate::store::{Pages, Read, Store};
+use crate::store::{Changes, Pages, Read, Store};
 use crate::types::{
-    Batch, Commit, Durability, Entry, Freshness, Guarantees, Limits, Op, Order, Page, Place,
-    Profile, Scan, Usage, Value, check_key,
+    Batch, Commit, Counting, Durability, Entry, Freshness, Guarantees, Limits, Op, Order, Page,
+    Place, Profile, RunOrder, Scan, Usage, Value, check_key,
 };
 
 /// Settings of the memory backend: none yet.
@@ -151,10 +151,14 @@ impl Memory {
             durability: Durability::Nothing,
             durability_after_flush: Durability::Nothing,
             atomic_batches: true,
+            conditional_writes: true,
             freshness: Freshness::Exclusive,
+            announces: None,
             ordered_scans: true,
             snapshots: true,
             expiry: true,
+            ingest: true,
+            counts: Counting::Estimated,
             writable: true,
             places: Vec::<Place>::new(),
             recovery: None,
@@ -191,14 +195,15 @@ impl Read for Memory {
 #[deny(clippy::missing_trait_methods)]
 impl Store for Memory {
     async fn write(&self, batch: Batch) -> Result<Commit> {
-        Self::guarantees().check_durability(batch.requested_durability())?;
-        for op in batch.ops() {
-            check_key(op.key())?;
-        }
+        Self::guarantees().check_batch(&batch)?;
         let _writing = self.writing.lock();
         self.open()?;
         let mut root = Root::clone(&self.root.load());
-        root.sweep(self.clock.now(), batch.len() + SWEEP);
+        let now = self.clock.now();
+        if batch.is_if_absent() {
+            root.check_absent(&batch, now)?;
+        }
+        root.sweep(now, batch.len() + SWEEP);
         for op in batch.into_ops() {
             root.apply(op);
         }
@@ -206,6 +211,24 @@ impl Store for Memory {
         let commit = Commit::at(root.sequence);
         self.root.store(Arc::new(root));
         Ok(commit)
+    }
+
+    /// A page at a time: there is no faster way into memory.
+    async fn ingest(&self, mut run: Pages<'_>) -> Result<u64> {
+        self.open()?;
+        let (mut order, mut entries) = (RunOrder::default(), 0);
+        while let Some(page) = run.try_next().await? {
+            order.check(&page)?;
+            entries += page.len() as u64;
+            let puts = page.entries.into_iter().map(|entry| Op::Put(entry.key, entry.value));
+            let _ = self.write(puts.collect()).await?;
+        }
+        Ok(entries)
+    }
+
+    async fn changes(&self) -> Result<Changes> {
+        self.open()?;
+        Err(Error::unsupported("nobody else can change what is in this process's memory"))
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
@@ -247,6 +270,15 @@ impl Root {
         let value = self.entries.get(key);
         // The clock is read only for an entry that can expire.
         Ok(value.filter(|value| value.expires_at.is_none() || !value.is_expired(now())).cloned())
+    }
+
+    fn check_absent(&self, batch: &Batch, now: Timestamp) -> Result<()> {
+        for key in batch.ops().iter().filter(|op| op.value().is_some()).map(Op::key) {
+            if self.entries.get(key).is_some_and(|value| !value.is_expired(now)) {
+                return Err(Error::exists(key));
+            }
+        }
+        Ok(())
     }
 
     fn apply(&mut self, op: Op) {

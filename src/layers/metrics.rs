@@ -63,7 +63,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Operation, Result};
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
-use crate::store::{Pages, Read, Store};
+use crate::store::{Changes, Pages, Read, Store};
 use crate::telemetry::{Labels, names};
 use crate::types::{Batch, Commit, Profile, Scan, Usage, Value};
 
@@ -232,6 +232,21 @@ impl<S: Store> Store for Metrics<S> {
         Ok(commit)
     }
 
+    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
+        let series = &self.shared.ingest;
+        let counted = run.map(|page| {
+            if let Ok(page) = &page {
+                series.bytes.increment(page.bytes() as u64);
+            }
+            page
+        });
+        self.shared.count(series, self.inner.ingest(counted.boxed())).await
+    }
+
+    async fn changes(&self) -> Result<Changes> {
+        self.shared.count(&self.shared.changes, self.inner.changes()).await
+    }
+
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
         let inner = self.shared.count(&self.shared.snapshot, self.inner.snapshot()).await?;
         Ok(Arc::new(Metrics { inner, shared: Arc::clone(&self.shared), visible: self.visible }))
@@ -281,6 +296,8 @@ struct Shared {
     get_many: Series,
     scan: Series,
     write: Series,
+    ingest: Series,
+    changes: Series,
     snapshot: Series,
     flush: Series,
     compact: Series,
@@ -303,6 +320,8 @@ impl Shared {
             get_many: series(Operation::GetMany),
             scan: series(Operation::Scan),
             write: series(Operation::Write),
+            ingest: series(Operation::Ingest),
+            changes: series(Operation::Changes),
             snapshot: series(Operation::Snapshot),
             flush: series(Operation::Flush),
             compact: series(Operation::Compact),

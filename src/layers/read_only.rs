@@ -45,7 +45,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
-use crate::store::{Pages, Read, Store};
+use crate::store::{Changes, Pages, Read, Store};
 use crate::types::{Batch, Commit, Profile, Scan, Usage, Value};
 
 /// Settings of the read-only layer: none.
@@ -136,6 +136,14 @@ impl<S: Read> Read for ReadOnly<S> {
 impl<S: Store> Store for ReadOnly<S> {
     async fn write(&self, _: Batch) -> Result<Commit> {
         Err(self.refusal(Operation::Write))
+    }
+
+    async fn ingest(&self, _: Pages<'_>) -> Result<u64> {
+        Err(self.refusal(Operation::Ingest))
+    }
+
+    async fn changes(&self) -> Result<Changes> {
+        self.inner.changes().await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

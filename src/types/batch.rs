@@ -101,6 +101,7 @@ pub struct Batch {
     ops: Vec<Op>,
     durability: Option<Durability>,
     rewrite: bool,
+    if_absent: bool,
 }
 
 impl Batch {
@@ -138,6 +139,37 @@ impl Batch {
     pub fn rewriting(mut self) -> Self {
         self.rewrite = true;
         self
+    }
+
+    /// Asks that the batch is written only if none of the keys that it puts exists; otherwise it is
+    /// refused as a whole with [`Conflict`](crate::ErrorKind::Conflict). An entry that has expired does
+    /// not exist. A store without conditional writes refuses it with
+    /// [`Unsupported`](crate::ErrorKind::Unsupported).
+    ///
+    /// Written again after an unknown outcome, it may meet its own entry: read before you believe a
+    /// conflict that follows one.
+    ///
+    /// ```
+    /// # tokio_test::block_on(async {
+    /// use tierstack::backends::Memory;
+    /// use tierstack::{Batch, ErrorKind, Store};
+    ///
+    /// let store = Memory::new();
+    /// store.write(Batch::new().put("lock", "me").if_absent()).await?;
+    /// let refused = store.write(Batch::new().put("lock", "you").if_absent()).await.unwrap_err();
+    /// assert_eq!(refused.kind(), ErrorKind::Conflict);
+    /// # Ok::<(), tierstack::Error>(()) }).unwrap();
+    /// ```
+    #[must_use]
+    pub fn if_absent(mut self) -> Self {
+        self.if_absent = true;
+        self
+    }
+
+    /// Whether the batch is written only if none of the keys that it puts exists.
+    #[must_use]
+    pub fn is_if_absent(&self) -> bool {
+        self.if_absent
     }
 
     /// Whether the values are there already, in another form.

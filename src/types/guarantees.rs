@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Durability;
+use super::{Batch, Durability, Op, check_key};
 use crate::error::{Error, Result};
 
 /// How old an answer may be compared with a write that bypassed this stack. Writes through the
@@ -98,6 +98,26 @@ pub struct Recovery {
     pub window: Option<Duration>,
 }
 
+/// How well a store knows how many entries it holds, without reading them.
+///
+/// ```
+/// use tierstack::backends::Memory;
+/// use tierstack::{Counting, Store};
+///
+/// assert_eq!(Memory::new().profile().guarantees.counts, Counting::Estimated);
+/// assert!(Counting::Exact > Counting::Estimated);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Counting {
+    /// Not at all: [`Usage::entries`] is `None`.
+    No,
+    /// Roughly. Expired entries may be among those counted.
+    Estimated,
+    /// Exactly, every acknowledged write included.
+    Exact,
+}
+
 /// The largest things a store takes. Exceeding one is an error that says so.
 ///
 /// ```
@@ -165,16 +185,27 @@ pub struct Guarantees {
     pub durability: Durability,
     /// What every acknowledged write survives once `flush` has returned.
     pub durability_after_flush: Durability,
-    /// Whether a batch is applied wholly or not at all, also across a crash.
+    /// Whether a batch is applied wholly or not at all, also across a crash. Without it, a batch of
+    /// more than one operation is refused, unless the store can apply just that one atomically.
     pub atomic_batches: bool,
+    /// Whether a batch can be made to depend on its keys being absent, with
+    /// [`Batch::if_absent`](super::Batch::if_absent).
+    pub conditional_writes: bool,
     /// How old an answer may be compared with writes that bypass this stack.
     pub freshness: Freshness,
+    /// How late changes that bypass this stack are announced by [`changes`](crate::Store::changes), at
+    /// most, the loss of the connection included. `None`: not at all.
+    pub announces: Option<Duration>,
     /// Whether scans are offered, in key order.
     pub ordered_scans: bool,
     /// Whether frozen views are offered.
     pub snapshots: bool,
     /// Whether an entry can carry an expiry.
     pub expiry: bool,
+    /// Whether runs of sorted entries are taken in bulk, by [`ingest`](crate::Store::ingest).
+    pub ingest: bool,
+    /// How well the number of entries is known.
+    pub counts: Counting,
     /// Whether writes are accepted.
     pub writable: bool,
     /// Every place where bytes come to rest.
@@ -192,7 +223,47 @@ impl Guarantees {
         self.places.iter().all(|place| place.sealed)
     }
 
-    /// Checks that a batch asks for no more than is promised.
+    /// Checks that a batch asks for no more than is promised: keys and values within the limits,
+    /// expiries, conditions, atomicity, durability. What every backend does before it writes anything.
+    ///
+    /// # Errors
+    /// `InvalidInput` or `Unsupported`, which say what is promised.
+    pub fn check_batch(&self, batch: &Batch) -> Result<()> {
+        for op in batch.ops() {
+            self.check_op(op).map_err(|error| error.with_key(op.key()))?;
+        }
+        if batch.is_if_absent() && !self.conditional_writes {
+            return Err(Error::unsupported(
+                "the batch is to be written only where its keys are absent, but this store has no conditional writes",
+            ));
+        }
+        if batch.len() > 1 && !self.atomic_batches {
+            return Err(Error::unsupported(
+                "this store has no atomic batches; write one operation at a time",
+            ));
+        }
+        match self.limits.batch_ops {
+            Some(limit) if batch.len() > limit => Err(Error::invalid(format!(
+                "a batch of {} operations is over this store's limit of {limit}",
+                batch.len()
+            ))),
+            _ => self.check_durability(batch.requested_durability()),
+        }
+    }
+
+    fn check_op(&self, op: &Op) -> Result<()> {
+        check_key(op.key())?;
+        let value = op.value();
+        self.limits.check(op.key().len(), value.map_or(0, |value| value.bytes.len()))?;
+        if !self.expiry && value.is_some_and(|value| value.expires_at.is_some()) {
+            return Err(Error::unsupported(
+                "this store has no expiry of entries; add the `expire` layer",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Checks that no more durability is asked for than is promised.
     ///
     /// # Errors
     /// `Unsupported` that says what is promised.
@@ -325,7 +396,7 @@ impl fmt::Display for Profile {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
-    /// Entries, possibly estimated.
+    /// Entries, as precisely as [`Guarantees::counts`] says.
     pub entries: Option<u64>,
     /// Bytes in memory.
     pub memory_bytes: Option<u64>,

@@ -7,7 +7,9 @@ pub mod units;
 mod value;
 
 pub use batch::{Batch, Commit, Durability, Op};
-pub use guarantees::{Freshness, Guarantees, Limits, Place, Profile, ProfileKind, Recovery, Usage};
+pub use guarantees::{
+    Counting, Freshness, Guarantees, Limits, Place, Profile, ProfileKind, Recovery, Usage,
+};
 pub(crate) use scan::check_key;
-pub use scan::{Order, Page, Scan};
+pub use scan::{Order, Page, RunOrder, Scan};
 pub use value::{Entry, Value};

@@ -1,5 +1,6 @@
 //! Ranges of keys, and pages of entries.
 
+use std::fmt;
 use std::ops::{Bound, RangeBounds};
 
 use bytes::Bytes;
@@ -216,6 +217,52 @@ impl Page {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.entries.iter().map(|entry| entry.key.len() + entry.value.bytes.len()).sum()
+    }
+}
+
+/// Checks that the pages of a run are in strictly ascending key order, and their keys valid.
+///
+/// ```
+/// use tierstack::{Entry, ErrorKind, Page, RunOrder};
+///
+/// let page = |key: &'static str| {
+///     Page { entries: vec![Entry { key: key.into(), value: "v".into() }] }
+/// };
+/// let mut order = RunOrder::default();
+/// order.check(&page("a"))?;
+/// order.check(&page("b"))?;
+/// assert_eq!(order.check(&page("b")).unwrap_err().kind(), ErrorKind::InvalidInput);
+/// # Ok::<(), tierstack::Error>(())
+/// ```
+#[derive(Default)]
+pub struct RunOrder {
+    last: Bytes,
+}
+
+impl RunOrder {
+    /// Checks the next page.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a key that is not behind the one before it, or not a key.
+    pub fn check(&mut self, page: &Page) -> Result<()> {
+        for Entry { key, .. } in &page.entries {
+            check_key(key)?;
+            if *key <= self.last {
+                return Err(Error::invalid(
+                    "a run must be in strictly ascending key order, without repeated keys",
+                )
+                .with_key(key));
+            }
+            self.last = key.clone();
+        }
+        Ok(())
+    }
+}
+
+/// Prints no key.
+impl fmt::Debug for RunOrder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RunOrder")
     }
 }
 

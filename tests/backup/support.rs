@@ -22,8 +22,8 @@ use tierstack::backup::{
     self, Chunking, Level, Plan, Repository, RepositoryOptions, Restore, Restored, Target,
 };
 use tierstack::{
-    Batch, Clock, Commit, Entry, Error, ErrorKind, Guarantees, ManualClock, Op, Pages, Profile,
-    Read, ReadExt, Reply, Result, Scan, Store, Usage, Value,
+    Batch, Changes, Clock, Commit, Entry, Error, ErrorKind, Guarantees, ManualClock, Op, Pages,
+    Profile, Read, ReadExt, Reply, Result, Scan, Store, Usage, Value,
 };
 
 /// Runs of a few entries, pieces of 100 bytes, packs of 2 KiB: everything happens in a small repository.
@@ -298,6 +298,14 @@ impl Store for Lesser {
             return Err(Error::new(ErrorKind::Unavailable, "the server is gone"));
         }
         self.inner.write(batch).await
+    }
+
+    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
+        self.inner.ingest(run).await
+    }
+
+    async fn changes(&self) -> Result<Changes> {
+        self.inner.changes().await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

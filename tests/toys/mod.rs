@@ -14,8 +14,8 @@ use tierstack::backends::Memory;
 use tierstack::config::Registry;
 use tierstack::units::{ByteSize, Secret, Span};
 use tierstack::{
-    BackendConfig, Batch, Commit, Context, Durability, Error, LayerConfig, Pages, Place, Profile,
-    Read, Recovery, Reply, Result, Scan, StackLayer, Store, Usage, Value, Zone,
+    BackendConfig, Batch, Changes, Commit, Context, Durability, Error, LayerConfig, Pages, Place,
+    Profile, Read, Recovery, Reply, Result, Scan, StackLayer, Store, Usage, Value, Zone,
 };
 
 pub fn registry() -> Registry {
@@ -280,6 +280,14 @@ impl<C: LayerConfig> Read for Same<C> {
 impl<C: LayerConfig> Store for Same<C> {
     async fn write(&self, batch: Batch) -> Result<Commit> {
         self.inner.write(batch).await
+    }
+
+    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
+        self.inner.ingest(run).await
+    }
+
+    async fn changes(&self) -> Result<Changes> {
+        self.inner.changes().await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::layer::{BackendConfig, Context};
 use crate::store::Store;
 use crate::types::units::ByteSize;
-use crate::types::{Durability, Freshness, Guarantees, Limits, Place, Profile};
+use crate::types::{Counting, Durability, Freshness, Guarantees, Limits, Place, Profile};
 
 /// How RocksDB compresses blocks. See [`RocksDbConfig`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,10 +170,14 @@ impl RocksDbConfig {
             durability: if self.sync { Durability::PowerCut } else { Durability::ProcessCrash },
             durability_after_flush: Durability::PowerCut,
             atomic_batches: true,
+            conditional_writes: false,
             freshness: Freshness::Exclusive,
+            announces: None,
             ordered_scans: true,
             snapshots: true,
             expiry: false,
+            ingest: false,
+            counts: Counting::Estimated,
             writable: true,
             places: vec![Place { name: Self::NAME.into(), what: "database".into(), sealed: false }],
             recovery: None,

@@ -73,8 +73,8 @@ use self::reader::Reader;
 use crate::error::{Error, Operation, Result};
 use crate::layer::BackendConfig;
 use crate::reply::Reply;
-use crate::store::{Pages, Read, Store};
-use crate::types::{Batch, Commit, Op, Profile, Scan, Usage, Value, check_key};
+use crate::store::{Changes, Pages, Read, Store};
+use crate::types::{Batch, Commit, Profile, Scan, Usage, Value};
 
 /// A RocksDB database, or one column family of it. See the [module docs](self).
 pub struct RocksDb {
@@ -109,24 +109,6 @@ impl RocksDb {
     }
 
     /// Refuses what cannot be written as it was asked for.
-    fn check(&self, batch: &Batch) -> Result<()> {
-        let guarantees = &self.profile.guarantees;
-        guarantees.check_durability(batch.requested_durability())?;
-        for op in batch.ops() {
-            check_key(op.key())?;
-            if let Op::Put(key, value) = op {
-                guarantees.limits.check(key.len(), value.bytes.len())?;
-                if value.expires_at.is_some() {
-                    return Err(Error::unsupported(
-                        "RocksDB has no expiry of entries; add the `expire` layer",
-                    )
-                    .with_key(key));
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Writes without waiting, if that is possible. `false`: it is not.
     fn write_now(&self, batch: &Batch) -> Result<bool> {
         match self.reader.view()?.write_now(batch) {
@@ -156,7 +138,7 @@ impl Read for RocksDb {
 #[deny(clippy::missing_trait_methods)]
 impl Store for RocksDb {
     async fn write(&self, batch: Batch) -> Result<Commit> {
-        self.check(&batch)?;
+        self.profile.guarantees.check_batch(&batch)?;
         if !self.sync && batch.bytes() <= INLINE_WRITE_BYTES && self.write_now(&batch)? {
             return Ok(Commit::done());
         }
@@ -164,6 +146,16 @@ impl Store for RocksDb {
         self.reader.offload(move |engine| engine.write(&batch, sync)).await?;
         // RocksDB has sequence numbers, but does not say which one a batch got.
         Ok(Commit::done())
+    }
+
+    async fn ingest(&self, _: Pages<'_>) -> Result<u64> {
+        self.reader.view()?;
+        Err(Error::unsupported("RocksDB takes batches only"))
+    }
+
+    async fn changes(&self) -> Result<Changes> {
+        self.reader.view()?;
+        Err(Error::unsupported("nobody else can change the database while it is open here"))
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

@@ -60,6 +60,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
@@ -70,7 +71,7 @@ use crate::backup::{Location, RESERVED_PREFIX, Repository, Schedule};
 use crate::error::{Error, Result};
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
-use crate::store::{Pages, Read, Store};
+use crate::store::{Changes, Pages, Read, Store};
 use crate::types::{Batch, Commit, Place, Profile, Recovery, Scan, Usage, Value};
 
 /// Settings of the `backup` layer. See the [module docs](self).
@@ -243,16 +244,20 @@ impl<S: Read> Read for Backup<S> {
 #[deny(clippy::missing_trait_methods)]
 impl<S: Store> Store for Backup<S> {
     async fn write(&self, batch: Batch) -> Result<Commit> {
-        for op in batch.ops() {
-            if op.key().starts_with(RESERVED_PREFIX) {
-                return Err(Error::invalid(
-                    "keys that begin with \\0tierstack/ are kept for backups; use another key",
-                )
-                .with_layer(BackupConfig::NAME)
-                .with_key(op.key()));
-            }
-        }
+        batch.ops().iter().try_for_each(|op| check_reserved(op.key()))?;
         self.inner.write(batch).await
+    }
+
+    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
+        let checked = run.and_then(|page| async {
+            page.entries.iter().try_for_each(|entry| check_reserved(&entry.key))?;
+            Ok(page)
+        });
+        self.inner.ingest(checked.boxed()).await
+    }
+
+    async fn changes(&self) -> Result<Changes> {
+        self.inner.changes().await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
@@ -284,6 +289,17 @@ impl<S: Store> Store for Backup<S> {
     fn profile(&self) -> Profile {
         self.profile.clone()
     }
+}
+
+fn check_reserved(key: &[u8]) -> Result<()> {
+    if key.starts_with(RESERVED_PREFIX) {
+        return Err(Error::invalid(
+            "keys that begin with \\0tierstack/ are kept for backups; use another key",
+        )
+        .with_layer(BackupConfig::NAME)
+        .with_key(key));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

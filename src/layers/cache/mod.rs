@@ -78,7 +78,7 @@ use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
-use crate::store::{Pages, Read, Store};
+use crate::store::{Changes, Pages, Read, Store};
 use crate::telemetry::names;
 use crate::types::units::{ByteSize, Span};
 use crate::types::{Batch, Commit, Profile, Scan, Usage, Value};
@@ -305,6 +305,22 @@ impl<S: Store> Store for Cache<S> {
         commit
     }
 
+    /// Nothing is kept while a run is taken, and nothing of before it.
+    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
+        let shared = &*self.0;
+        let writing = shared.stripes.begin_write_all();
+        shared.engine.clear();
+        let taken = shared.inner.ingest(run).await;
+        if taken.is_ok() {
+            writing.settle();
+        }
+        taken
+    }
+
+    async fn changes(&self) -> Result<Changes> {
+        self.0.inner.changes().await
+    }
+
     /// A snapshot passes by: it is older than what is kept.
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
         self.0.inner.snapshot().await
@@ -337,8 +353,8 @@ impl<S: Store> Store for Cache<S> {
 
 /// Whether an error of a write says that nothing of it arrives below.
 fn had_no_effect(error: &Error) -> bool {
-    use ErrorKind::{Access, Config, InvalidInput, Unsupported};
-    matches!(error.kind(), Access | Config | InvalidInput | Unsupported)
+    use ErrorKind::{Access, Config, Conflict, InvalidInput, Unsupported};
+    matches!(error.kind(), Access | Config | Conflict | InvalidInput | Unsupported)
 }
 
 #[derive(Debug)]

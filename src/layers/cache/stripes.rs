@@ -101,6 +101,15 @@ impl Stripes {
         let mut indexes: Vec<usize> = keys.map(|key| self.index(key)).collect();
         indexes.sort_unstable();
         indexes.dedup();
+        self.begin(indexes)
+    }
+
+    /// Announces a write of any keys.
+    pub(super) fn begin_write_all(&self) -> Writing<'_> {
+        self.begin((0..STRIPES).collect())
+    }
+
+    fn begin(&self, indexes: Vec<usize>) -> Writing<'_> {
         for index in &indexes {
             let mut stripe = self.at(*index).lock();
             stripe.generation += 1;

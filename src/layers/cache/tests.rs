@@ -8,6 +8,7 @@ use crate::backends::Memory;
 use crate::clock::{ManualClock, SystemClock};
 use crate::error::ErrorKind;
 use crate::ext::StoreExt;
+use crate::store::Changes;
 
 /// A door that lets everybody pass until it is shut.
 #[derive(Debug)]
@@ -91,6 +92,14 @@ impl Store for Gated {
             return Err(Error::new(ErrorKind::Unavailable, "out of order"));
         }
         self.memory.write(batch).await
+    }
+
+    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
+        self.memory.ingest(run).await
+    }
+
+    async fn changes(&self) -> Result<Changes> {
+        self.memory.changes().await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
@@ -578,6 +587,14 @@ async fn no_reader_sees_less_than_what_was_acknowledged() {
             let commit = self.0.write(batch).await;
             tokio::task::yield_now().await;
             commit
+        }
+
+        async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
+            self.0.ingest(run).await
+        }
+
+        async fn changes(&self) -> Result<Changes> {
+            self.0.changes().await
         }
 
         async fn snapshot(&self) -> Result<Arc<dyn Read>> {

@@ -39,6 +39,15 @@ impl KeyLocks {
         held
     }
 
+    /// For a writer of any keys.
+    pub(super) async fn share_all(&self) -> Vec<RwLockReadGuard<'_, ()>> {
+        let mut held = Vec::with_capacity(STRIPES);
+        for stripe in &self.stripes {
+            held.push(stripe.read().await);
+        }
+        held
+    }
+
     /// For the sweeper: those of the keys that no writer holds.
     pub(super) fn try_alone(&self, keys: &[Bytes]) -> (Vec<Bytes>, Vec<RwLockWriteGuard<'_, ()>>) {
         let mut by_stripe = BTreeMap::<usize, Vec<Bytes>>::new();

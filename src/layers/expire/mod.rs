@@ -68,6 +68,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
@@ -78,9 +79,9 @@ use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
-use crate::store::{Pages, Read, Store};
+use crate::store::{Changes, Pages, Read, Store};
 use crate::types::units::Span;
-use crate::types::{Batch, Commit, Op, Profile, Scan, Usage, Value};
+use crate::types::{Batch, Commit, Counting, Entry, Op, Profile, Scan, Usage, Value};
 
 /// Settings of the expire layer. See the [module docs](self).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,6 +154,9 @@ fn profile(sweeps: bool, below: Profile) -> Profile {
     let native = below.guarantees.expiry;
     let profile = Profile::layer(ExpireConfig::NAME, below).changed(|guarantees| {
         guarantees.expiry = true;
+        // To the store below an entry that has expired is there.
+        guarantees.conditional_writes = false;
+        guarantees.counts = guarantees.counts.min(Counting::Estimated);
         let limit = &mut guarantees.limits.value_bytes;
         *limit = limit.map(|bytes| bytes.saturating_sub(header::LENGTH as u64));
     });
@@ -218,6 +222,12 @@ impl<S: Store> Layer<S> for ExpireLayer {
     }
 }
 
+/// The value as the store below gets it.
+fn stored(mut value: Value, default: Option<Timestamp>) -> Value {
+    value.expires_at = value.expires_at.or(default);
+    Value::new(header::encode(&value))
+}
+
 /// See the [module docs](self).
 pub struct Expire<S> {
     view: View<Arc<S>>,
@@ -244,10 +254,7 @@ impl<S: Store> Expire<S> {
     /// The operation as the store below gets it.
     fn encode(&self, op: Op, default: Option<Timestamp>) -> Op {
         match op {
-            Op::Put(key, mut value) => {
-                value.expires_at = value.expires_at.or(default);
-                Op::Put(key, Value::new(header::encode(&value)))
-            }
+            Op::Put(key, value) => Op::Put(key, stored(value, default)),
             delete => delete,
         }
     }
@@ -273,11 +280,34 @@ impl<S: Store> Read for Expire<S> {
 impl<S: Store> Store for Expire<S> {
     async fn write(&self, batch: Batch) -> Result<Commit> {
         // A value that is there already, and is only written in another form, keeps what it has.
+        if batch.is_if_absent() {
+            return Err(Error::unsupported(
+                "`expire` cannot make a batch depend on absent keys, as expired entries may still be stored",
+            )
+            .with_layer(ExpireConfig::NAME));
+        }
         let ttl = self.default_ttl.filter(|_| !batch.is_rewrite());
         let default = ttl.map(|ttl| self.sweeper.clock.now() + ttl.0);
         let batch = batch.try_map(|op| Ok(self.encode(op, default)))?;
         let _shared = self.sweeper.locks.share(batch.ops().iter().map(Op::key)).await;
         self.view.inner.write(batch).await
+    }
+
+    /// The sweeper leaves everything alone until the run has ended.
+    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
+        let default = self.default_ttl.map(|ttl| self.sweeper.clock.now() + ttl.0);
+        let _shared = self.sweeper.locks.share_all().await;
+        let encoded = run.map_ok(|mut page| {
+            for Entry { value, .. } in &mut page.entries {
+                *value = stored(std::mem::take(value), default);
+            }
+            page
+        });
+        self.view.inner.ingest(encoded.boxed()).await
+    }
+
+    async fn changes(&self) -> Result<Changes> {
+        self.view.inner.changes().await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

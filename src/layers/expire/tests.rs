@@ -9,6 +9,7 @@ use crate::backends::Memory;
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::error::{ErrorKind, Operation};
 use crate::ext::{ReadExt, StoreExt};
+use crate::store::Changes;
 use crate::testing::conformance::{Fixture, assert_conforms};
 use crate::testing::{FaultStore, Faults};
 use crate::types::Page;
@@ -198,6 +199,14 @@ impl Store for OneByOne {
             return Err(Error::unsupported("batches are not atomic here"));
         }
         Ok(self.0.write(batch).await?.durable_after(std::future::pending()))
+    }
+
+    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
+        self.0.ingest(run).await
+    }
+
+    async fn changes(&self) -> Result<Changes> {
+        self.0.changes().await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

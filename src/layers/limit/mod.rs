@@ -62,7 +62,7 @@ use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Operation, Result, Retry};
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
-use crate::store::{Pages, Read, Store};
+use crate::store::{Changes, Pages, Read, Store};
 use crate::telemetry::names;
 use crate::types::units::Span;
 use crate::types::{Batch, Commit, Profile, Scan, Usage, Value};
@@ -196,6 +196,15 @@ impl<S: Read> Read for Limit<S> {
 impl<S: Store> Store for Limit<S> {
     async fn write(&self, batch: Batch) -> Result<Commit> {
         self.turns.during(Operation::Write, self.inner.write(batch)).await
+    }
+
+    /// Passes without a permit: the run may be read through this very store.
+    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
+        self.inner.ingest(run).await
+    }
+
+    async fn changes(&self) -> Result<Changes> {
+        self.turns.during(Operation::Changes, self.inner.changes()).await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

@@ -51,12 +51,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
+use futures_util::future::ready;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
-use crate::store::{Pages, Read, Store};
+use crate::store::{Change, Changes, Pages, Read, Store};
 use crate::types::{Batch, Commit, Limits, Op, Page, Profile, Scan, Usage, Value, check_key};
 
 /// Settings of the prefix layer.
@@ -218,6 +219,16 @@ impl<S: Store> Store for Prefix<S> {
         self.inner.write(batch).await
     }
 
+    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
+        self.inner.ingest(run.map(|page| self.keys.page_below(page?)).boxed()).await
+    }
+
+    async fn changes(&self) -> Result<Changes> {
+        let prefix = self.keys.prefix.clone();
+        let changes = self.inner.changes().await?;
+        Ok(changes.filter_map(move |change| ready(change_above(&prefix, change))).boxed())
+    }
+
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
         let inner = self.inner.snapshot().await?;
         Ok(Arc::new(Prefix { inner, keys: self.keys.clone() }))
@@ -242,6 +253,15 @@ impl<S: Store> Store for Prefix<S> {
     fn profile(&self) -> Profile {
         profile(&self.keys.prefix, self.inner.profile())
     }
+}
+
+/// A change below as it is seen above; `None` if it is of other keys.
+fn change_above(prefix: &[u8], change: Change) -> Option<Change> {
+    let Change::Keys(keys) = change else { return Some(change) };
+    let inside = |key: &Bytes| key.len() > prefix.len() && key.starts_with(prefix);
+    let keys: Vec<_> =
+        keys.iter().filter(|key| inside(key)).map(|key| key.slice(prefix.len()..)).collect();
+    (!keys.is_empty()).then_some(Change::Keys(keys))
 }
 
 /// How keys above and below correspond.
@@ -291,6 +311,14 @@ impl Keys {
             },
             ..scan
         }
+    }
+
+    fn page_below(&self, mut page: Page) -> Result<Page> {
+        for entry in &mut page.entries {
+            self.check(&entry.key)?;
+            entry.key = self.below(&entry.key);
+        }
+        Ok(page)
     }
 
     fn page_above(&self, mut page: Page) -> Result<Page> {

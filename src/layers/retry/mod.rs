@@ -64,7 +64,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Operation, Result, Retry as Again};
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
-use crate::store::{Pages, Read, Store};
+use crate::store::{Changes, Pages, Read, Store};
 use crate::telemetry::{Labels, names};
 use crate::types::units::Span;
 use crate::types::{Batch, Commit, Page, Profile, Scan, Usage, Value};
@@ -198,8 +198,21 @@ impl<S: Read> Read for Retry<S> {
 #[deny(clippy::missing_trait_methods)]
 impl<S: Store> Store for Retry<S> {
     async fn write(&self, batch: Batch) -> Result<Commit> {
+        if batch.is_if_absent() {
+            // Repeated after an unknown outcome, it could meet its own entry and report a conflict.
+            return self.inner.write(batch).await;
+        }
         // Keys and values are shared by the copies.
         self.shared.repeat(Operation::Write, || self.inner.write(batch.clone())).await
+    }
+
+    /// Passes: a run can be read once only.
+    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
+        self.inner.ingest(run).await
+    }
+
+    async fn changes(&self) -> Result<Changes> {
+        self.shared.repeat(Operation::Changes, || self.inner.changes()).await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

@@ -54,7 +54,7 @@ use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
-use crate::store::{Pages, Read, Store};
+use crate::store::{Changes, Pages, Read, Store};
 use crate::types::units::Span;
 use crate::types::{Batch, Commit, Profile, Scan, Usage, Value};
 
@@ -168,6 +168,14 @@ impl<S: Read> Read for Timeout<S> {
 impl<S: Store> Store for Timeout<S> {
     async fn write(&self, batch: Batch) -> Result<Commit> {
         self.deadline.of(Operation::Write, self.inner.write(batch)).await
+    }
+
+    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
+        self.inner.ingest(run).await
+    }
+
+    async fn changes(&self) -> Result<Changes> {
+        self.deadline.of(Operation::Changes, self.inner.changes()).await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

@@ -20,7 +20,7 @@ use self::stripes::Stripes;
 use crate::error::{Error, Result};
 use crate::layer::{Layer, Rewrite, StackLayer};
 use crate::reply::Reply;
-use crate::store::{Pages, Read, Store};
+use crate::store::{Changes, Pages, Read, Store};
 use crate::telemetry::{Labels, names};
 use crate::types::{Batch, Commit, Entry, Op, Page, Profile, Scan, Usage, Value};
 
@@ -241,6 +241,20 @@ impl<S: Store, T: Transform> Store for Transformed<S, T> {
         claim.settled_by(self.inner.write(batch).await)
     }
 
+    /// A rewrite waits until the run has ended, so that it undoes nothing of it.
+    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
+        if !self.vetted.load(Ordering::Relaxed) {
+            self.vet().await?;
+        }
+        let claim = self.shared.stripes.share(Stripes::all()).await;
+        let encoded = run.and_then(|page| async { self.shared.encode_page(page) });
+        claim.settled_by(self.inner.ingest(encoded.boxed()).await)
+    }
+
+    async fn changes(&self) -> Result<Changes> {
+        self.inner.changes().await
+    }
+
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
         let inner = self.inner.snapshot().await?;
         let shared = Arc::clone(&self.shared);
@@ -350,6 +364,16 @@ impl<T: Transform> Shared<T> {
         })?;
         self.written.add(logical, stored);
         Ok(batch)
+    }
+
+    fn encode_page(&self, mut page: Page) -> Result<Page> {
+        let logical = page.bytes();
+        for Entry { key, value } in &mut page.entries {
+            *value = self.encode(key, std::mem::take(value))?;
+        }
+        let keys = page.entries.iter().map(|entry| entry.key.len()).sum::<usize>();
+        self.written.add(logical - keys, page.bytes() - keys);
+        Ok(page)
     }
 
     fn encode(&self, key: &[u8], value: Value) -> Result<Value> {

@@ -41,6 +41,11 @@ impl Stripes {
         stripes
     }
 
+    /// Every stripe, in that order.
+    pub(super) fn all() -> Vec<usize> {
+        (0..STRIPES).collect()
+    }
+
     /// Claims stripes for a write.
     pub(super) async fn share(&self, of: Vec<usize>) -> Claim<'_> {
         let mut claim = Claim { claimed: Vec::with_capacity(of.len()), settled: false };

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::backends::Memory;
 use crate::layer::RewriteReport;
-use crate::{ErrorKind, ReadExt, StoreExt, Timestamp};
+use crate::{Changes, ErrorKind, ReadExt, StoreExt, Timestamp};
 
 /// A frame is `~`, a stamp, the value.
 #[derive(Debug, Default)]
@@ -149,6 +149,14 @@ impl Store for Slow {
             memory.write(batch).await
         };
         tokio::spawn(write).await.unwrap()
+    }
+
+    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
+        self.memory.ingest(run).await
+    }
+
+    async fn changes(&self) -> Result<Changes> {
+        self.memory.changes().await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

@@ -13,7 +13,7 @@ use crate::backends::Memory;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind};
 use crate::reply::Reply;
-use crate::store::{Pages, Read};
+use crate::store::{Changes, Pages, Read};
 use crate::types::{Batch, Commit, Durability, Op, Order, Page, Profile, Scan, Usage, Value};
 
 /// What is wrong with a store.
@@ -337,6 +337,14 @@ impl Store for Broken {
             }
             done => done,
         }
+    }
+
+    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
+        self.memory.ingest(run).await
+    }
+
+    async fn changes(&self) -> Result<Changes> {
+        self.memory.changes().await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

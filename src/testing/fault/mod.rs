@@ -15,7 +15,7 @@ pub use self::plan::{Call, Faults, Gate, Rule};
 use crate::error::{Operation, Result};
 use crate::layer::Layer;
 use crate::reply::Reply;
-use crate::store::{Pages, Read, Store};
+use crate::store::{Changes, Pages, Read, Store};
 use crate::types::{Batch, Commit, Page, Profile, Scan, Usage, Value};
 
 /// Puts a [`FaultStore`] around a store, as a layer of a stack.
@@ -122,6 +122,14 @@ impl<S: Store> Store for FaultStore<S> {
     async fn write(&self, batch: Batch) -> Result<Commit> {
         let fate = self.faults.decide(Operation::Write, || Call::Write(batch.clone()));
         fate.around(self.inner.write(batch)).await
+    }
+
+    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
+        self.other(Operation::Ingest, self.inner.ingest(run)).await
+    }
+
+    async fn changes(&self) -> Result<Changes> {
+        self.other(Operation::Changes, self.inner.changes()).await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
