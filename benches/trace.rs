@@ -1,0 +1,159 @@
+//! A real trace of reads against stores with and without the cache in front: median and 99th
+//! percentile, and the queries that the store was spared. Draws the picture of the README.
+//!
+//! `scripts/test-servers run cargo bench --features full --bench trace`
+//!
+//! `TIERSTACK_TRACE=FILE` replays a trace (big-endian 32-bit ids, plain or xz), otherwise a skewed pattern.
+//! `TIERSTACK_PICTURE=FILE` says where the picture goes; the default is `docs/pictures/trace.svg`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    missing_docs,
+    unreachable_pub,
+    dead_code,
+    reason = "a benchmark"
+)]
+
+#[path = "harness/picture.rs"]
+mod picture;
+#[path = "harness/requests.rs"]
+mod requests;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use bytes::Bytes;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tierstack::config::{Config, Format, Registry};
+use tierstack::{Batch, Op, OpenOptions, Read, Stack, Store, Value};
+use tokio::runtime::Runtime;
+
+use self::picture::{Replayed, draw, in_words};
+use self::requests::Requests;
+
+/// Requests that are replayed against each store, with the cache and without it.
+const MOST: usize = 200_000;
+const VALUE_BYTES: usize = 1024;
+/// Of the bytes of all entries, the cache holds a tenth.
+const CACHE_SHARE: f64 = 0.1;
+
+fn main() {
+    let metrics = PrometheusBuilder::new().install_recorder().unwrap();
+    let runtime = Runtime::new().unwrap();
+    let requests = Requests::given(MOST);
+    println!("{}: {} reads of {} keys", requests.origin, requests.order.len(), requests.keys);
+    let mut replays = Vec::new();
+    for (name, backend) in stores() {
+        let replay = runtime.block_on(replay(name, &backend, &requests, &metrics));
+        println!(
+            "{name:<12} median {} -> {}, 99th percentile {} -> {}, queries {} -> {}",
+            in_words(replay.p50.0),
+            in_words(replay.p50.1),
+            in_words(replay.p99.0),
+            in_words(replay.p99.1),
+            replay.queries.0,
+            replay.queries.1,
+        );
+        replays.push(replay);
+    }
+    let path = std::env::var_os("TIERSTACK_PICTURE")
+        .map_or_else(|| PathBuf::from("docs/pictures/trace.svg"), PathBuf::from);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let title = format!(
+        "{}, {} reads of {} keys; grey: the store alone, blue: with a cache for a tenth of the data",
+        requests.origin,
+        requests.order.len(),
+        requests.keys
+    );
+    draw(&path, &title, &replays);
+    println!("{}", path.display());
+}
+
+/// The stores whose servers are there.
+fn stores() -> Vec<(&'static str, String)> {
+    let mut stores = Vec::new();
+    match std::env::var("TIERSTACK_TEST_POSTGRES") {
+        Ok(url) => {
+            stores.push(("PostgreSQL", format!("postgres: {{ url: '{url}', table: trace_bench }}")))
+        }
+        Err(_) => println!("TIERSTACK_TEST_POSTGRES names no PostgreSQL server: left out"),
+    }
+    match std::env::var("TIERSTACK_TEST_REDIS") {
+        Ok(url) => stores.push(("Redis", format!("redis: {{ url: '{url}' }}"))),
+        Err(_) => println!("TIERSTACK_TEST_REDIS names no Redis server: left out"),
+    }
+    assert!(!stores.is_empty(), "run it by `scripts/test-servers run cargo bench ...`");
+    stores
+}
+
+async fn open(name: &str, layers: &str, backend: &str) -> Stack {
+    let text = format!("stores: {{ {name}: {{ layers: [{layers}], backend: {{ {backend} }} }} }}",);
+    let config = Config::parse(&text, Format::Yaml, "bench.yaml").unwrap();
+    Stack::open(&config, None, &Registry::standard(), &OpenOptions::default()).await.unwrap()
+}
+
+async fn replay(
+    name: &str,
+    backend: &str,
+    requests: &Requests,
+    metrics: &PrometheusHandle,
+) -> Replayed {
+    let stem = name.to_lowercase();
+    let bare = open(&format!("{stem}-bare"), "", backend).await;
+    fill(&bare, requests.keys).await;
+    let (p50_without, p99_without) = reads(&bare, requests).await;
+    bare.close().await.unwrap();
+    let bytes = f64::from(requests.keys) * (VALUE_BYTES + 12) as f64 * CACHE_SHARE;
+    let cache = format!("cache: {{ capacity: '{}B' }}", bytes as u64);
+    let cached = open(&format!("{stem}-cached"), &format!("{{ {cache} }}"), backend).await;
+    let (p50_with, p99_with) = reads(&cached, requests).await;
+    cached.close().await.unwrap();
+    let asked = |stack: &str| gets(&metrics.render(), &format!("{stem}-{stack}"), backend);
+    Replayed {
+        store: name.to_owned(),
+        p50: (p50_without, p50_with),
+        p99: (p99_without, p99_with),
+        queries: (asked("bare"), asked("cached")),
+    }
+}
+
+/// The reads that the backend of a stack was asked for, as its boundary counted them.
+fn gets(rendered: &str, stack: &str, backend: &str) -> u64 {
+    let layer = backend.split(':').next().unwrap();
+    let wanted =
+        [format!("stack=\"{stack}\""), format!("layer=\"{layer}\""), "op=\"get\"".to_owned()];
+    let lines = rendered.lines().filter(|line| {
+        line.starts_with("tierstack_ops_total{") && wanted.iter().all(|label| line.contains(label))
+    });
+    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
+fn key(number: u32) -> Bytes {
+    format!("item:{number:08}").into()
+}
+
+async fn fill(store: &dyn Store, keys: u32) {
+    let numbers: Vec<u32> = (0..keys).collect();
+    for numbers in numbers.chunks(500) {
+        let put =
+            |number: &u32| Op::Put(key(*number), Value::new(vec![*number as u8; VALUE_BYTES]));
+        let _ = store.write(numbers.iter().map(put).collect::<Batch>()).await.unwrap();
+    }
+}
+
+/// Microseconds: the median and the 99th percentile of the reads, one after another.
+async fn reads(store: &dyn Store, requests: &Requests) -> (f64, f64) {
+    let keys: Vec<Bytes> = (0..requests.keys).map(key).collect();
+    let mut took = Vec::with_capacity(requests.order.len());
+    for number in &requests.order {
+        let begun = Instant::now();
+        let value = store.get(&keys[*number as usize]).await.unwrap();
+        took.push(begun.elapsed().as_secs_f64() * 1e6);
+        assert!(value.is_some());
+    }
+    took.sort_by(f64::total_cmp);
+    let share = |share: f64| took[((took.len() as f64 * share) as usize).min(took.len() - 1)];
+    (share(0.5), share(0.99))
+}
