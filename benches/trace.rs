@@ -27,7 +27,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tierstack::config::{Config, Format, Registry};
-use tierstack::{Batch, Op, OpenOptions, Read, Stack, Store, Value};
+use tierstack::{Batch, Op, OpenOptions, Stack, Store, Value};
 use tokio::runtime::Runtime;
 
 use self::picture::{Replayed, draw, in_words};
@@ -102,13 +102,13 @@ async fn replay(
 ) -> Replayed {
     let stem = name.to_lowercase();
     let bare = open(&format!("{stem}-bare"), "", backend).await;
-    fill(&bare, requests.keys).await;
-    let (p50_without, p99_without) = reads(&bare, requests).await;
+    fill(&*bare, requests.keys).await;
+    let (p50_without, p99_without) = reads(&*bare, requests).await;
     bare.close().await.unwrap();
     let bytes = f64::from(requests.keys) * (VALUE_BYTES + 12) as f64 * CACHE_SHARE;
     let cache = format!("cache: {{ capacity: '{}B' }}", bytes as u64);
     let cached = open(&format!("{stem}-cached"), &format!("{{ {cache} }}"), backend).await;
-    let (p50_with, p99_with) = reads(&cached, requests).await;
+    let (p50_with, p99_with) = reads(&*cached, requests).await;
     cached.close().await.unwrap();
     let asked = |stack: &str| gets(&metrics.render(), &format!("{stem}-{stack}"), backend);
     Replayed {

@@ -60,7 +60,7 @@ pub(crate) fn draw(path: &Path, title: &str, replays: &[Replayed]) {
         });
         chart.draw_series(filled).unwrap();
         let labels = bars.iter().map(|(left, micros, _)| {
-            Text::new(in_words(*micros), (left + 0.1, micros * 1.3), style(13))
+            Text::new(in_words(*micros), (left + 0.1, micros * 1.55), style(13))
         });
         chart.draw_series(labels).unwrap();
     }
