@@ -1,0 +1,438 @@
+//! Each backend through a bare stack, instrumentation on, against its client library called directly,
+//! on the same server or file system. Then a scan of a million entries, and the memory that it took.
+//!
+//! `scripts/test-servers run cargo bench --features full --bench backends`
+//!
+//! Names as arguments choose backends: `... --bench backends -- redis postgres`.
+//! `TIERSTACK_SCAN_ENTRIES=N` scans another number of entries.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    missing_docs,
+    unreachable_pub,
+    reason = "a benchmark"
+)]
+
+mod harness;
+
+use std::cell::Cell;
+use std::fs;
+use std::hint::black_box;
+use std::io::Write as _;
+use std::path::Path;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt};
+use object_store::ObjectStoreExt;
+use tempfile::TempDir;
+use tierstack::config::{Config, Format, Registry};
+use tierstack::{Batch, Entry, OpenOptions, Page, Pages, Scan, Stack, StoreExt, Value};
+use tokio::runtime::Runtime;
+
+use crate::harness::{compare, heading};
+
+const VALUE_BYTES: usize = 1024;
+const KEYS: usize = 2_000;
+const BULK: usize = 100;
+
+fn main() {
+    metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().unwrap();
+    let chosen: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let wanted = |name: &str| chosen.is_empty() || chosen.iter().any(|chosen| chosen == name);
+    let runtime = Runtime::new().unwrap();
+    let bench = Bench { runtime: &runtime, keys: keys(), at: Cell::new(0) };
+    heading();
+    for (name, run) in [
+        ("file", file as fn(&Bench<'_>)),
+        ("sqlite", sqlite),
+        ("postgres", postgres),
+        ("redis", redis),
+        ("object", object),
+        ("opendal", opendal),
+    ] {
+        if wanted(name) {
+            run(&bench);
+        }
+    }
+    println!("\n{:<44} {:>12} {:>14}", "scan", "entries/s", "memory grew by");
+    for (name, backend) in scanned() {
+        if wanted(name) {
+            bench.scan(name, &backend);
+        }
+    }
+}
+
+fn keys() -> Vec<Bytes> {
+    (0..KEYS).map(|n| format!("user:{:08}", n * 7919 % KEYS).into()).collect()
+}
+
+fn value() -> Bytes {
+    vec![b'v'; VALUE_BYTES].into()
+}
+
+struct Bench<'r> {
+    runtime: &'r Runtime,
+    keys: Vec<Bytes>,
+    at: Cell<usize>,
+}
+
+impl Bench<'_> {
+    fn next(&self) -> &Bytes {
+        let at = self.at.get();
+        self.at.set((at + 1) % KEYS);
+        &self.keys[at]
+    }
+
+    fn open(&self, name: &str, backend: &str) -> (Stack, TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let text = format!("stores: {{ {name}: {{ backend: {{ {backend} }} }} }}");
+        let config = Config::parse(&text, Format::Yaml, folder.path().join("bench.yaml")).unwrap();
+        let (registry, options) = (Registry::standard(), OpenOptions::default());
+        let stack = self.runtime.block_on(Stack::open(&config, None, &registry, &options));
+        (stack.unwrap(), folder)
+    }
+
+    /// Puts every key, so that each read finds one.
+    fn fill(&self, store: &Stack) {
+        let mut sorted = self.keys.clone();
+        sorted.sort_unstable();
+        let entries = sorted.into_iter().map(|key| Entry { key, value: Value::new(value()) });
+        let run: Pages<'_> =
+            futures_util::stream::iter([Ok(Page { entries: entries.collect() })]).boxed();
+        assert_eq!(self.runtime.block_on(store.load(run)).unwrap(), KEYS as u64);
+    }
+
+    /// Compares get and write of one entry, one after another.
+    fn singles<'a, G, W>(
+        &'a self,
+        name: &str,
+        store: &'a Stack,
+        get: impl Fn(&'a Bytes) -> G,
+        write: impl Fn(&'a Bytes, Bytes) -> W,
+    ) where
+        G: Future<Output = usize>,
+        W: Future<Output = ()>,
+    {
+        compare(
+            &format!("{name}: get"),
+            |times| {
+                self.runtime.block_on(async {
+                    for _ in 0..times {
+                        assert_eq!(get(self.next()).await, VALUE_BYTES);
+                    }
+                });
+            },
+            |times| {
+                self.runtime.block_on(async {
+                    for _ in 0..times {
+                        let value = store.get(self.next()).await.unwrap().unwrap();
+                        assert_eq!(value.bytes.len(), VALUE_BYTES);
+                    }
+                });
+            },
+        );
+        compare(
+            &format!("{name}: write"),
+            |times| {
+                self.runtime.block_on(async {
+                    for _ in 0..times {
+                        write(self.next(), value()).await;
+                    }
+                });
+            },
+            |times| {
+                self.runtime.block_on(async {
+                    for _ in 0..times {
+                        let batch = Batch::new().put(self.next().clone(), value());
+                        let _ = black_box(store.write(batch).await.unwrap());
+                    }
+                });
+            },
+        );
+    }
+
+    fn bulk<'a, G>(&'a self, name: &str, store: &'a Stack, get_many: impl Fn(&'a [Bytes]) -> G)
+    where
+        G: Future<Output = usize>,
+    {
+        let keys = &self.keys[..BULK];
+        compare(
+            &format!("{name}: get_many of {BULK}"),
+            |times| {
+                self.runtime.block_on(async {
+                    for _ in 0..times {
+                        assert_eq!(get_many(keys).await, BULK);
+                    }
+                });
+            },
+            |times| {
+                self.runtime.block_on(async {
+                    for _ in 0..times {
+                        let values = store.get_many(keys).await.unwrap();
+                        assert_eq!(values.iter().flatten().count(), BULK);
+                    }
+                });
+            },
+        );
+    }
+
+    fn scan(&self, name: &str, backend: &str) {
+        let (store, _folder) = self.open(name, backend);
+        let entries: u64 = std::env::var("TIERSTACK_SCAN_ENTRIES")
+            .map_or(1_000_000, |entries| entries.parse().unwrap());
+        let pages = futures_util::stream::iter((0..entries.div_ceil(1000)).map(|page| {
+            let numbers = page * 1000..entries.min((page + 1) * 1000);
+            let entry = |n: u64| Entry {
+                key: format!("entry:{n:012}").into(),
+                value: Value::new(vec![n as u8; 100]),
+            };
+            Ok(Page { entries: numbers.map(entry).collect() })
+        }));
+        self.runtime.block_on(async {
+            assert_eq!(store.load(pages.boxed()).await.unwrap(), entries);
+            // The first pages bring the memory that a scan needs to its height.
+            let warm: u64 = count(store.scan(Scan::all().limit(10_000)), &mut |_| ()).await;
+            assert_eq!(warm, 10_000.min(entries));
+            let (before, mut most) = (resident(), 0_u64);
+            let begun = std::time::Instant::now();
+            let mut watch = |_: &Page| most = most.max(resident());
+            assert_eq!(count(store.scan(Scan::prefix("entry:")), &mut watch).await, entries);
+            let rate = entries as f64 / begun.elapsed().as_secs_f64();
+            let grew = most.saturating_sub(before) as f64 / f64::from(1 << 20);
+            println!("{name:<44} {rate:>12.0} {grew:>10.1} MiB");
+            store.close().await.unwrap();
+        });
+    }
+}
+
+async fn count(mut pages: Pages<'_>, each: &mut dyn FnMut(&Page)) -> u64 {
+    let mut entries = 0;
+    while let Some(page) = pages.try_next().await.unwrap() {
+        entries += page.len() as u64;
+        each(&page);
+    }
+    entries
+}
+
+/// Bytes of memory that the process occupies.
+fn resident() -> u64 {
+    let pages = fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
+
+fn server(name: &str) -> Option<String> {
+    let url = std::env::var(name).ok();
+    if url.is_none() {
+        println!("{name} is not set, so its server is left out: run it by scripts/test-servers");
+    }
+    url
+}
+
+fn scanned() -> Vec<(&'static str, String)> {
+    let mut scanned = vec![
+        ("rocksdb", "rocksdb: { path: data }".to_owned()),
+        ("sqlite", "sqlite: { path: data.db }".to_owned()),
+    ];
+    if let Some(url) = server("TIERSTACK_TEST_POSTGRES") {
+        scanned.push(("postgres", format!("postgres: {{ url: '{url}', table: scan_bench }}")));
+    }
+    if let Some(url) = server("TIERSTACK_TEST_REDIS") {
+        scanned.push(("redis", format!("redis: {{ url: '{url}/7', index: scan_bench }}")));
+    }
+    scanned
+}
+
+// --- The backends ----------------------------------------------------------------------------------
+
+fn file(bench: &Bench<'_>) {
+    let (store, _folder) = bench.open("file", "file: { path: data }");
+    bench.fill(&store);
+    let folder = tempfile::tempdir().unwrap();
+    for key in &bench.keys {
+        fs::write(folder.path().join(name(key)), value()).unwrap();
+    }
+    let get = |key: &Bytes| {
+        let path = folder.path().join(name(key));
+        async move { tokio::fs::read(path).await.unwrap().len() }
+    };
+    let write = |key: &Bytes, value: Bytes| {
+        let (folder, name) = (folder.path().to_owned(), name(key));
+        async move {
+            tokio::task::spawn_blocking(move || replace(&folder, &name, &value)).await.unwrap()
+        }
+    };
+    bench.singles("file", &store, get, write);
+    bench.runtime.block_on(store.close()).unwrap();
+}
+
+fn name(key: &Bytes) -> String {
+    String::from_utf8(key.to_vec()).unwrap()
+}
+
+/// What a program does that wants a file to be there whole, also after a power cut.
+fn replace(folder: &Path, name: &str, value: &[u8]) {
+    let draft = folder.join(".draft");
+    let mut file = fs::File::create(&draft).unwrap();
+    file.write_all(value).unwrap();
+    file.sync_all().unwrap();
+    fs::rename(draft, folder.join(name)).unwrap();
+    fs::File::open(folder).unwrap().sync_all().unwrap();
+}
+
+fn sqlite(bench: &Bench<'_>) {
+    let (store, folder) = bench.open("sqlite", "sqlite: { path: data.db }");
+    bench.fill(&store);
+    let client = rusqlite::Connection::open(folder.path().join("direct.db")).unwrap();
+    client.pragma_update(None, "journal_mode", "wal").unwrap();
+    client.pragma_update(None, "synchronous", "full").unwrap();
+    client
+        .execute_batch("CREATE TABLE kv (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
+        .unwrap();
+    let put =
+        "INSERT INTO kv VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+    for key in &bench.keys {
+        client.prepare_cached(put).unwrap().execute((&**key, &*value())).unwrap();
+    }
+    let get = |key: &Bytes| {
+        let mut get = client.prepare_cached("SELECT value FROM kv WHERE key = ?1").unwrap();
+        let value: Vec<u8> = get.query_row([&**key], |row| row.get(0)).unwrap();
+        std::future::ready(value.len())
+    };
+    let write = |key: &Bytes, value: Bytes| {
+        client.prepare_cached(put).unwrap().execute((&**key, &*value)).unwrap();
+        std::future::ready(())
+    };
+    bench.singles("sqlite", &store, get, write);
+    bench.runtime.block_on(store.close()).unwrap();
+}
+
+fn postgres(bench: &Bench<'_>) {
+    let Some(url) = server("TIERSTACK_TEST_POSTGRES") else { return };
+    let (store, _folder) =
+        bench.open("postgres", &format!("postgres: {{ url: '{url}', table: singles_bench }}"));
+    bench.fill(&store);
+    let client = bench.runtime.block_on(async {
+        let (client, connection) =
+            tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let table = "DROP TABLE IF EXISTS direct_bench;
+            CREATE TABLE direct_bench (key bytea PRIMARY KEY, value bytea NOT NULL)";
+        client.batch_execute(table).await.unwrap();
+        client
+    });
+    let prepare = |sql| bench.runtime.block_on(client.prepare(sql)).unwrap();
+    let select = prepare("SELECT value FROM direct_bench WHERE key = $1");
+    let many = prepare("SELECT key, value FROM direct_bench WHERE key = ANY($1)");
+    let insert = prepare(
+        "INSERT INTO direct_bench VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+    );
+    let write = |key: &Bytes, value: Bytes| {
+        let (client, insert, key) = (&client, &insert, key.clone());
+        async move {
+            client.execute(insert, &[&&*key, &&*value]).await.unwrap();
+        }
+    };
+    for key in &bench.keys {
+        bench.runtime.block_on(write(key, value()));
+    }
+    let get = |key: &Bytes| {
+        let (client, select, key) = (&client, &select, key.clone());
+        async move {
+            let row = client.query_opt(select, &[&&*key]).await.unwrap().unwrap();
+            row.get::<_, &[u8]>(0).len()
+        }
+    };
+    bench.singles("postgres", &store, get, write);
+    bench.bulk("postgres", &store, |keys| {
+        let (client, many) = (&client, &many);
+        let keys: Vec<&[u8]> = keys.iter().map(|key| &**key).collect();
+        async move { client.query(many, &[&keys]).await.unwrap().len() }
+    });
+    bench.runtime.block_on(store.close()).unwrap();
+}
+
+fn redis(bench: &Bench<'_>) {
+    let Some(url) = server("TIERSTACK_TEST_REDIS") else { return };
+    let (store, _folder) = bench.open("redis", &format!("redis: {{ url: '{url}/8' }}"));
+    bench.fill(&store);
+    let client = bench.runtime.block_on(async {
+        let client = ::redis::Client::open(format!("{url}/8")).unwrap();
+        client.get_multiplexed_async_connection().await.unwrap()
+    });
+    let get = |key: &Bytes| {
+        let (mut client, key) = (client.clone(), key.clone());
+        async move {
+            let value: Vec<u8> =
+                ::redis::cmd("GET").arg(&*key).query_async(&mut client).await.unwrap();
+            value.len()
+        }
+    };
+    let write = |key: &Bytes, value: Bytes| {
+        let (mut client, key) = (client.clone(), key.clone());
+        async move {
+            let set = ::redis::cmd("SET").arg(&*key).arg(&*value).take();
+            let _: () = set.query_async(&mut client).await.unwrap();
+        }
+    };
+    bench.singles("redis", &store, get, write);
+    bench.bulk("redis", &store, |keys| {
+        let mut client = client.clone();
+        let mut mget = ::redis::cmd("MGET");
+        keys.iter().for_each(|key| {
+            mget.arg(&**key);
+        });
+        async move {
+            let values: Vec<Vec<u8>> = mget.query_async(&mut client).await.unwrap();
+            values.len()
+        }
+    });
+    bench.runtime.block_on(store.close()).unwrap();
+}
+
+fn object(bench: &Bench<'_>) {
+    let (store, _folder) = bench.open("object", "object: { url: 'memory:///' }");
+    bench.fill(&store);
+    let client = object_store::memory::InMemory::new();
+    objects(bench, "object (memory)", &store, &client);
+    bench.runtime.block_on(store.close()).unwrap();
+}
+
+fn objects(bench: &Bench<'_>, name: &str, store: &Stack, client: &impl object_store::ObjectStore) {
+    let write = |key: &Bytes, value: Bytes| {
+        let path = object_store::path::Path::from(self::name(key));
+        async move {
+            client.put(&path, value.into()).await.unwrap();
+        }
+    };
+    for key in &bench.keys {
+        bench.runtime.block_on(write(key, value()));
+    }
+    let get = |key: &Bytes| {
+        let path = object_store::path::Path::from(self::name(key));
+        async move { client.get(&path).await.unwrap().bytes().await.unwrap().len() }
+    };
+    bench.singles(name, store, get, write);
+}
+
+fn opendal(bench: &Bench<'_>) {
+    let (store, _folder) = bench.open("opendal", "opendal: { scheme: memory }");
+    bench.fill(&store);
+    let client = ::opendal::Operator::new(::opendal::services::Memory::default()).unwrap();
+    let write = |key: &Bytes, value: Bytes| {
+        let (client, path) = (&client, name(key));
+        async move {
+            client.write(&path, value).await.unwrap();
+        }
+    };
+    for key in &bench.keys {
+        bench.runtime.block_on(write(key, value()));
+    }
+    let get = |key: &Bytes| {
+        let (client, path) = (&client, name(key));
+        async move { client.read(&path).await.unwrap().len() }
+    };
+    bench.singles("opendal (memory)", &store, get, write);
+    bench.runtime.block_on(store.close()).unwrap();
+}
