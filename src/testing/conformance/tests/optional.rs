@@ -352,7 +352,7 @@ impl Store for Offering {
         if !self.guarantees.ingest && !self.has(Bug::RunIsTakenUnpromised) {
             return Err(Error::unsupported("no runs"));
         }
-        let limits = self.guarantees.limits.clone();
+        let limits = self.guarantees.limits;
         let checked = run.and_then(move |page| {
             let wrong = page
                 .entries
