@@ -1,12 +1,13 @@
 //! [`StoreExt`] and [`ReadExt`]: conveniences for everybody who uses a store.
 
+use std::collections::VecDeque;
 use std::future::Future;
 
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{BoxStream, FuturesUnordered};
 use futures_util::{StreamExt, TryStreamExt};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::reply::Reply;
 use crate::store::{Pages, Read, Store};
 use crate::types::{Batch, Commit, Entry, Op, Page, RunOrder, Scan, Value};
@@ -136,33 +137,72 @@ impl<S: Store + ?Sized> StoreExt for S {}
 /// write.
 const LOAD_OPS: usize = 8192;
 const LOAD_BYTES: usize = 4 << 20;
-/// Writes at a time to a store that takes one operation each.
+/// Writes at a time to a store that takes one operation each, of this many bytes together.
 const LOAD_WRITERS: usize = 32;
+const LOAD_BYTES_AT_ONCE: usize = 32 << 20;
 
-/// Loads by batches, or by many single writes at a time where there are no atomic batches.
-async fn load_by_batches<S: Store + ?Sized>(store: &S, run: Pages<'_>) -> Result<u64> {
+/// Loads by batches, or by many single writes at a time where there are no atomic batches. The run is
+/// read meanwhile.
+async fn load_by_batches<S: Store + ?Sized>(store: &S, mut run: Pages<'_>) -> Result<u64> {
     let guarantees = store.profile().guarantees;
     let (most, writers) = if guarantees.atomic_batches {
         (guarantees.limits.batch_ops.unwrap_or(LOAD_OPS).clamp(1, LOAD_OPS), 1)
     } else {
         (1, LOAD_WRITERS)
     };
-    let mut order = RunOrder::default();
-    let lots = run.map(|page| {
-        let page = page?;
-        order.check(&page)?;
-        Ok::<_, Error>(lots(page, most))
-    });
-    lots.map_ok(|lots| futures_util::stream::iter(lots.into_iter().map(Ok)))
-        .try_flatten()
-        .map_ok(|batch: Batch| async move {
-            let entries = batch.len() as u64;
-            let _ = store.write(batch).await?;
-            Ok(entries)
-        })
-        .try_buffer_unordered(writers)
-        .try_fold(0, |sum, entries| async move { Ok(sum + entries) })
-        .await
+    let (mut order, mut loaded, mut bytes_at_once) = (RunOrder::default(), 0, 0);
+    let mut ready: VecDeque<Batch> = VecDeque::new();
+    let mut writes = FuturesUnordered::new();
+    // How the run ended; nothing more is begun from then on, and what was begun is waited for, so that
+    // it does not arrive later.
+    let mut ended: Option<Result<()>> = None;
+    loop {
+        while let Some(batch) = ready.pop_front() {
+            let busy = writes.len() >= writers || bytes_at_once >= LOAD_BYTES_AT_ONCE;
+            if !writes.is_empty() && busy {
+                ready.push_front(batch);
+                break;
+            }
+            bytes_at_once += batch.bytes();
+            writes.push(write_counted(store, batch));
+        }
+        if let Some(how) = ended.take_if(|_| writes.is_empty() && ready.is_empty()) {
+            return how.map(|()| loaded);
+        }
+        tokio::select! {
+            Some(written) = writes.next(), if !writes.is_empty() => {
+                let (bytes, written) = written;
+                bytes_at_once -= bytes;
+                match written {
+                    Ok(entries) => loaded += entries,
+                    Err(error) => {
+                        ready.clear();
+                        // The first error counts, of the run or of a write.
+                        if !matches!(ended, Some(Err(_))) {
+                            ended = Some(Err(error));
+                        }
+                    }
+                }
+            }
+            page = run.next(), if ready.is_empty() && ended.is_none() => {
+                let page = page.transpose().and_then(|page| match page {
+                    Some(page) => order.check(&page).map(|()| Some(page)),
+                    None => Ok(None),
+                });
+                match page {
+                    Ok(Some(page)) => ready.extend(lots(page, most)),
+                    Ok(None) => ended = Some(Ok(())),
+                    Err(error) => ended = Some(Err(error)),
+                }
+            }
+        }
+    }
+}
+
+/// Writes a batch; gives its bytes, and its entries if they were written.
+async fn write_counted<S: Store + ?Sized>(store: &S, batch: Batch) -> (usize, Result<u64>) {
+    let (entries, bytes) = (batch.len() as u64, batch.bytes());
+    (bytes, store.write(batch).await.map(|_| entries))
 }
 
 /// A page in batches that the store takes.

@@ -395,11 +395,14 @@ orders, the default store of conf/tierstack.yaml
   │                  │            is kept can be restored.
   ╞══════════════════╡
   │ disk             │  writes    An acknowledged write survives a power cut.
-  │                  │  batches   A batch is applied wholly or not at all.
+  │                  │  batches   A batch is applied wholly or not at all. It can be made to
+  │                  │            depend on its keys being absent.
+  │                  │  loads     Sorted entries are taken in bulk.
   │                  │  reads     Never older than the last write acknowledged through this
   │                  │            stack. Nobody else can write while it is open.
   │                  │  scans     In key order, forward and reverse. A snapshot shows one
   │                  │            moment.
+  │                  │  counts    The number of entries is known roughly.
   │                  │  expiry    None: an entry with an expiry is refused. The layer
   │                  │            `expire` adds it.
   │                  │  at rest   Values are plain in disk (database).
@@ -411,10 +414,13 @@ orders, the default store of conf/tierstack.yaml
 What the stack promises
 
   writes    An acknowledged write survives a power cut.
-  batches   A batch is applied wholly or not at all.
+  batches   A batch is applied wholly or not at all. It can be made to depend on its keys
+            being absent.
+  loads     Sorted entries are taken in bulk.
   reads     Never older than the last write acknowledged through this stack. Nobody else can
             write while it is open.
   scans     In key order, forward and reverse. A snapshot shows one moment.
+  counts    The number of entries is known roughly.
   expiry    None: an entry with an expiry is refused. The layer `expire` adds it.
   at rest   Values are sealed by `seal` wherever they rest: disk (database), record
             (folder). Keys are plain. The config requires that values are sealed.

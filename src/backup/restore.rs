@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::TryStreamExt;
+use futures_util::{Stream, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
@@ -24,13 +24,13 @@ use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::ext::{ReadExt, StoreExt};
 use crate::store::{Read, Store};
-use crate::types::{Batch, Entry, Guarantees, Op, Scan};
+use crate::types::{Entry, Guarantees, Page, Scan};
 
 const MARK: &[u8] = b"\0tierstack/restore";
 
-/// A batch is written when it has this many operations or bytes.
-const BATCH_OPS: usize = 1000;
-const BATCH_BYTES: usize = 4 << 20;
+/// A page on its way into the target ends at this many entries or bytes.
+const PAGE_ENTRIES: usize = 1000;
+const PAGE_BYTES: usize = 4 << 20;
 
 /// How to restore. The default: everything, with proof.
 ///
@@ -241,59 +241,91 @@ async fn fill(
 ) -> Result<Restored> {
     let base = &manifest.base;
     let whole = options.prefix.is_empty();
-    let mut writer = BatchWriter::new(target);
-    let mut source = Digest::new(&repository.doc.key);
-    let mut witness = Witness::new(&repository.doc.key);
-    let mut restored = Restored {
-        base: base.clone(),
-        reached: base.time,
-        reached_seq: base.last_seq,
-        entries: 0,
-        bytes: 0,
-        expired: 0,
-        proven: false,
-    };
-    let mut progress =
-        Progress { total_entries: whole.then_some(base.entries), ..Progress::default() };
-
     let part = chunks_with(manifest, &options.prefix);
-    let mut entries = Entries::new(chunks(repository, manifest, part), manifest);
-    while let Some(entry) = entries.next().await? {
-        if whole {
-            source.add(&entry);
-        }
-        progress.entries += 1;
-        progress.bytes += (entry.key.len() + entry.value.bytes.len()) as u64;
-        // The first and the last run of a prefix reach beyond it.
-        if !entry.key.starts_with(&options.prefix) {
-            continue;
-        }
-        if entry.value.expires_at.is_some_and(|at| at <= repository.clock.now()) {
-            restored.expired += 1;
-        } else {
-            restored.entries += 1;
-            restored.bytes += (entry.key.len() + entry.value.bytes.len()) as u64;
-            witness.add(&entry);
-            if writer.add(entry).await? {
-                on_progress(progress);
-            }
-        }
-    }
+    let mut run = Run {
+        entries: Entries::new(chunks(repository, manifest, part), manifest),
+        repository,
+        prefix: &options.prefix,
+        read: Digest::new(&repository.doc.key),
+        expected: Witness::new(&repository.doc.key),
+        expired: 0,
+        bytes: 0,
+        progress: Progress { total_entries: whole.then_some(base.entries), ..Progress::default() },
+        on_progress,
+    };
+    let pages = futures_util::stream::try_unfold(&mut run, |run| async move {
+        let page = run.page().await?;
+        Ok((!page.is_empty()).then_some((page, run)))
+    });
+    let entries = target.load(pages.boxed()).await?;
     if whole
-        && (progress.entries, progress.bytes, source.finish())
+        && (run.progress.entries, run.progress.bytes, run.read.finish())
             != (base.entries, base.bytes, base.digest)
     {
         return Err(Error::corruption("the entries are not those that the base was taken of"));
     }
-    writer.finish().await?;
-    on_progress(progress);
-    if !options.skip_proof {
-        prove(repository, manifest, target, &options.prefix, &witness).await?;
-        restored.proven = true;
+    // The load is as durable as a write.
+    target.flush().await?;
+    on_progress(run.progress);
+    let proven = !options.skip_proof;
+    if proven {
+        prove(repository, manifest, target, &options.prefix, &run.expected).await?;
     }
     target.delete(MARK).await?.durable().await?;
     target.flush().await?;
-    Ok(restored)
+    Ok(Restored {
+        base: base.clone(),
+        reached: base.time,
+        reached_seq: base.last_seq,
+        entries,
+        bytes: run.bytes,
+        expired: run.expired,
+        proven,
+    })
+}
+
+/// The entries of a base on their way into the target.
+struct Run<'a, S> {
+    entries: Entries<S>,
+    repository: &'a Repository,
+    prefix: &'a Bytes,
+    /// Of everything that was read.
+    read: Digest,
+    /// Of what goes into the target.
+    expected: Witness,
+    bytes: u64,
+    expired: u64,
+    progress: Progress,
+    on_progress: OnProgress<'a>,
+}
+
+impl<S: Stream<Item = super::read::Read> + Unpin> Run<'_, S> {
+    /// The next entries for the target; none at the end.
+    async fn page(&mut self) -> Result<Page> {
+        // What was read before has been taken, so the progress is close behind.
+        (self.on_progress)(self.progress);
+        let (mut page, mut bytes) = (Page::default(), 0);
+        while page.len() < PAGE_ENTRIES && bytes < PAGE_BYTES {
+            let Some(entry) = self.entries.next().await? else { break };
+            let size = entry.key.len() + entry.value.bytes.len();
+            self.read.add(&entry);
+            self.progress.entries += 1;
+            self.progress.bytes += size as u64;
+            // The first and the last run of a prefix reach beyond it.
+            if !entry.key.starts_with(self.prefix) {
+                continue;
+            }
+            if entry.value.expires_at.is_some_and(|at| at <= self.repository.clock.now()) {
+                self.expired += 1;
+            } else {
+                self.bytes += size as u64;
+                self.expected.add(&entry);
+                bytes += size;
+                page.entries.push(entry);
+            }
+        }
+        Ok(page)
+    }
 }
 
 /// The chunks that can hold keys with a prefix.
@@ -309,49 +341,6 @@ fn chunks_with(manifest: &Manifest, prefix: &[u8]) -> Range<usize> {
     let end = runs().find(|(_, first)| first.as_ref() > prefix && !first.starts_with(prefix));
     let end = end.map_or(manifest.chunks.len(), |(at, _)| at);
     start.map_or(0, |(at, _)| at)..end
-}
-
-/// Writes entries in batches that the target takes.
-struct BatchWriter<'a> {
-    target: &'a dyn Store,
-    batch: Batch,
-    bytes: usize,
-    most: usize,
-}
-
-impl<'a> BatchWriter<'a> {
-    fn new(target: &'a dyn Store) -> Self {
-        let guarantees = target.profile().guarantees;
-        // A store without atomic batches refuses more than one operation.
-        let most = if guarantees.atomic_batches { BATCH_OPS } else { 1 };
-        let most = guarantees.limits.batch_ops.map_or(most, |limit| most.min(limit)).max(1);
-        Self { target, batch: Batch::new(), bytes: 0, most }
-    }
-
-    /// Whether something was written.
-    async fn add(&mut self, entry: Entry) -> Result<bool> {
-        self.bytes += entry.key.len() + entry.value.bytes.len();
-        self.batch.push(Op::Put(entry.key, entry.value));
-        let full = self.batch.len() >= self.most || self.bytes >= BATCH_BYTES;
-        if full {
-            self.write().await?;
-        }
-        Ok(full)
-    }
-
-    async fn write(&mut self) -> Result<()> {
-        self.bytes = 0;
-        let batch = std::mem::take(&mut self.batch);
-        // Durable once all of it is: `finish` flushes.
-        self.target.write(batch).await.map(|_| ())
-    }
-
-    async fn finish(mut self) -> Result<()> {
-        if !self.batch.is_empty() {
-            self.write().await?;
-        }
-        self.target.flush().await
-    }
 }
 
 /// What the target must hold. Entries with an expiry are kept apart: some may expire before they are

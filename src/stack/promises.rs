@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::types::units::ByteSize;
-use crate::types::{Durability, Freshness, Place, Profile};
+use crate::types::{Counting, Durability, Freshness, Place, Profile};
 
 /// One thing that a stack promises.
 #[derive(Clone, Copy)]
@@ -19,11 +19,13 @@ pub(super) struct Aspect {
 pub(super) const AT_REST: &str = "at rest";
 
 /// Every aspect, in the order in which a person asks.
-pub(super) const ASPECTS: [Aspect; 8] = [
+pub(super) const ASPECTS: [Aspect; 10] = [
     Aspect { name: "writes", say: writes },
     Aspect { name: "batches", say: batches },
+    Aspect { name: "loads", say: loads },
     Aspect { name: "reads", say: reads },
     Aspect { name: "scans", say: scans },
+    Aspect { name: "counts", say: counts },
     Aspect { name: "expiry", say: expiry },
     Aspect { name: AT_REST, say: at_rest },
     Aspect { name: "recovery", say: recovery },
@@ -60,14 +62,40 @@ fn writes(profile: &Profile) -> String {
 }
 
 fn batches(profile: &Profile) -> String {
-    match profile.guarantees {
-        ref promised if !promised.writable => "None: writes are refused.".to_owned(),
-        ref promised if promised.atomic_batches => {
-            "A batch is applied wholly or not at all.".to_owned()
-        }
-        _ => "A batch of more than one operation is refused, as it could be applied in part."
-            .to_owned(),
+    let promised = &profile.guarantees;
+    if !promised.writable {
+        return "None: writes are refused.".to_owned();
     }
+    let whole = if promised.atomic_batches {
+        "A batch is applied wholly or not at all."
+    } else {
+        "A batch of more than one operation is refused, as it could be applied in part."
+    };
+    let conditions = if promised.conditional_writes {
+        "It can be made to depend on its keys being absent."
+    } else {
+        "It cannot be made to depend on absent keys."
+    };
+    format!("{whole} {conditions}")
+}
+
+fn loads(profile: &Profile) -> String {
+    match &profile.guarantees {
+        promised if !promised.writable => "None: writes are refused.",
+        promised if promised.ingest => "Sorted entries are taken in bulk.",
+        promised if promised.atomic_batches => "Sorted entries are written batch by batch.",
+        _ => "Sorted entries are written one by one, many at a time.",
+    }
+    .to_owned()
+}
+
+fn counts(profile: &Profile) -> String {
+    match profile.guarantees.counts {
+        Counting::Exact => "The number of entries is known exactly.",
+        Counting::Estimated => "The number of entries is known roughly.",
+        Counting::No => "The number of entries is not known without reading all of them.",
+    }
+    .to_owned()
 }
 
 fn reads(profile: &Profile) -> String {
@@ -79,7 +107,11 @@ fn reads(profile: &Profile) -> String {
         }
         Freshness::Unbounded => "What others write may never be seen.".to_owned(),
     };
-    format!("Never older than the last write acknowledged through this stack. {others}")
+    let announced = match profile.guarantees.announces {
+        Some(delay) => format!(" It is announced within {}.", words(delay)),
+        None => String::new(),
+    };
+    format!("Never older than the last write acknowledged through this stack. {others}{announced}")
 }
 
 fn scans(profile: &Profile) -> String {
@@ -209,7 +241,7 @@ mod tests {
     use super::*;
     use crate::backends::MemoryConfig;
     use crate::layer::BackendConfig;
-    use crate::types::Recovery;
+    use crate::types::{Guarantees, Recovery};
 
     fn memory() -> Profile {
         MemoryConfig::default().profile().unwrap()
@@ -265,6 +297,28 @@ mod tests {
         assert!(recover(Some(day), Some(7 * day)).contains("its last day of writes"));
         assert!(recover(Some(day), Some(7 * day)).contains("last 7 days"));
         assert!(recover(None, None).contains("by hand"));
+    }
+
+    #[test]
+    fn what_only_some_stores_offer_has_its_words() {
+        let say = |say: fn(&Profile) -> String, change: fn(&mut Guarantees)| {
+            say(&memory().changed(change))
+        };
+        let announced = say(reads, |promised| {
+            promised.freshness = Freshness::Immediate;
+            promised.announces = Some(Duration::from_secs(2));
+        });
+        assert!(announced.ends_with("seen at once. It is announced within 2 seconds."));
+        assert!(say(batches, |_| ()).ends_with("can be made to depend on its keys being absent."));
+        assert!(say(batches, |p| p.conditional_writes = false).contains("cannot"));
+        assert!(say(batches, |p| p.writable = false).starts_with("None"));
+        assert_eq!(say(loads, |_| ()), "Sorted entries are taken in bulk.");
+        assert!(say(loads, |p| p.ingest = false).ends_with("batch by batch."));
+        let single = say(loads, |p| (p.ingest, p.atomic_batches) = (false, false));
+        assert!(single.ends_with("one by one, many at a time."));
+        assert!(say(loads, |p| p.writable = false).starts_with("None"));
+        assert!(say(counts, |p| p.counts = Counting::Exact).ends_with("exactly."));
+        assert!(say(counts, |p| p.counts = Counting::No).contains("not known"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::{StreamExt, TryStreamExt};
 use serde::Serialize;
 
-use tierstack::{Batch, Clock, Entry, Error, Op, Read, ReadExt, Result, Scan, Store, SystemClock};
+use tierstack::{Clock, Entry, Error, Read, ReadExt, Result, Scan, Store, StoreExt, SystemClock};
 
 use crate::args::{Copy, StoreArgs};
 use crate::failure::{Failure, Outcome};
@@ -83,37 +83,23 @@ async fn copy(
     progress: &Progress,
     stop: &Stop,
 ) -> Outcome<Copied> {
-    let guarantees = to.profile().guarantees;
-    let most = guarantees.limits.batch_ops.unwrap_or(usize::MAX).max(1);
-    let most = if guarantees.atomic_batches { most } else { 1 };
     let mut copied = Copied::default();
-    let mut pages = source.scan(scan);
-    let end: Outcome = async {
-        while let Some(page) = stop.or(async { Ok(pages.try_next().await?) }).await? {
-            for entries in page.entries.chunks(most) {
-                let puts =
-                    entries.iter().map(|entry| Op::Put(entry.key.clone(), entry.value.clone()));
-                let batch: Batch = puts.collect();
-                let bytes = batch.bytes() as u64;
-                // The flush at the end covers what a write-back holds.
-                let _ = to.write(batch).await?;
-                copied.entries += entries.len() as u64;
-                copied.bytes += bytes;
-                progress.add(entries.len() as u64);
-            }
-        }
-        Ok(())
-    }
-    .await;
+    // Counted as it is read: the target takes a page while the next one is read.
+    let run = source.scan(scan).inspect_ok(|page| {
+        copied.entries += page.len() as u64;
+        copied.bytes += page.bytes() as u64;
+        progress.add(page.len() as u64);
+    });
+    let end = stop.or(async { Ok(to.load(run.boxed()).await?) }).await;
     let flushed = to.flush().await.map_err(Failure::from);
     let again = "run it again: entries that are there are written once more, which does no harm";
     match (end, flushed) {
-        (Ok(()), Ok(())) => Ok(copied),
+        (Ok(_), Ok(())) => Ok(copied),
         (Err(end), Ok(())) => {
             let entries = output::entries(copied.entries);
-            Err(end.next(format!("{entries} are in the target; {again}")))
+            Err(end.next(format!("up to {entries} are in the target; {again}")))
         }
-        (Ok(()), Err(flush)) => Err(flush.context("the copy may not survive a crash").next(again)),
+        (Ok(_), Err(flush)) => Err(flush.context("the copy may not survive a crash").next(again)),
         (Err(end), Err(flush)) => Err(end.next(again).also(flush)),
     }
 }

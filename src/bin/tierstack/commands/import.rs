@@ -5,11 +5,16 @@
 //! line stays. Whatever ends an import early, it says the line with which to go on; a line that is
 //! imported twice does no harm.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesOrdered;
+use futures_util::{FutureExt, StreamExt};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
@@ -27,6 +32,10 @@ use crate::stop::Stop;
 const BATCH_BYTES: usize = 4 << 20;
 /// Operations after which a batch is written.
 const BATCH_OPS: usize = 8192;
+
+/// Writes under way at a time to a store that takes one operation each, of this many bytes together.
+const WRITERS: usize = 32;
+const BYTES_AT_ONCE: usize = 32 << 20;
 
 /// What was imported.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -208,23 +217,41 @@ async fn write_all(
             let _ = send.blocking_send(Err(error));
         }
     });
+    let mut writes = Writes::new(store);
     let end = loop {
+        let room = writes.has_room();
         let lot = tokio::select! {
             biased;
             () = stop.wait() => break Some(Failure::stopped("the import is not complete")),
-            lot = lots.recv() => lot,
+            Some(written) = writes.next(), if !writes.is_empty() => match written {
+                Ok(part) => {
+                    imported.add(part, progress);
+                    continue;
+                }
+                Err(error) => break Some(error.into()),
+            },
+            lot = lots.recv(), if room => lot,
         };
         match lot {
-            None => break None,
+            None => break writes.drain(&mut imported, progress).await.err().map(Failure::from),
             Some(Err(error)) if error.kind() == ErrorKind::InvalidInput => {
                 break Some(Failure::from(error).next("correct the line"));
             }
             Some(Err(error)) => break Some(error.into()),
-            Some(Ok(lot)) => match write(store, lot, &mut imported).await {
-                Ok(end) => progress.set(end, None),
-                Err(error) => break Some(error.into()),
-            },
+            Some(Ok(lot)) => {
+                // Of two lines with the same key the later one counts.
+                if writes.meets(&lot)
+                    && let Err(error) = writes.drain(&mut imported, progress).await
+                {
+                    break Some(error.into());
+                }
+                writes.begin(lot);
+            }
         }
+    };
+    let end = match (end, writes.drain(&mut imported, progress).await) {
+        (None, Err(error)) => Some(error.into()),
+        (end, _) => end,
     };
     let flushed = store.flush().await;
     let promised = store.profile().guarantees;
@@ -240,16 +267,97 @@ async fn write_all(
     }
 }
 
-async fn write(store: &Arc<dyn Store>, lot: Lot, imported: &mut Imported) -> Result<u64, Error> {
-    let (entries, bytes) = (lot.batch.len() as u64, lot.batch.bytes() as u64);
-    if entries > 0 {
-        // The flush at the end covers what a write-back holds.
-        let _ = store.write(lot.batch).await?;
+impl Imported {
+    fn add(&mut self, part: Part, progress: &Progress) {
+        self.entries += part.keys.len() as u64;
+        self.bytes += part.bytes as u64;
+        self.last_line = part.line;
+        progress.set(part.end, None);
     }
-    imported.entries += entries;
-    imported.bytes += bytes;
-    imported.last_line = lot.line;
-    Ok(lot.end)
+}
+
+/// A lot without its entries.
+struct Part {
+    keys: Vec<Bytes>,
+    bytes: usize,
+    line: u64,
+    end: u64,
+}
+
+/// The writes under way: one where the store takes batches, many where it takes one operation each.
+/// They end in the order of their lines, so that what has ended is all there is up to its line.
+struct Writes<'a> {
+    store: &'a Arc<dyn Store>,
+    most: usize,
+    under_way: FuturesOrdered<BoxFuture<'a, Result<Part, Error>>>,
+    keys: HashSet<Bytes>,
+    bytes: usize,
+    failed: bool,
+}
+
+impl<'a> Writes<'a> {
+    fn new(store: &'a Arc<dyn Store>) -> Self {
+        let most = if store.profile().guarantees.atomic_batches { 1 } else { WRITERS };
+        let (under_way, keys) = (FuturesOrdered::new(), HashSet::new());
+        Self { store, most, under_way, keys, bytes: 0, failed: false }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.under_way.is_empty()
+    }
+
+    fn has_room(&self) -> bool {
+        self.is_empty() || (self.under_way.len() < self.most && self.bytes < BYTES_AT_ONCE)
+    }
+
+    /// Whether a key of the lot is being written.
+    fn meets(&self, lot: &Lot) -> bool {
+        lot.batch.ops().iter().any(|op| self.keys.contains(op.key()))
+    }
+
+    fn begin(&mut self, lot: Lot) {
+        let keys: Vec<Bytes> = lot.batch.ops().iter().map(|op| op.key().clone()).collect();
+        let part = Part { keys, bytes: lot.batch.bytes(), line: lot.line, end: lot.end };
+        self.bytes += part.bytes;
+        self.keys.extend(part.keys.iter().cloned());
+        let store = self.store;
+        let write = async move {
+            if !lot.batch.is_empty() {
+                // The flush at the end covers what a write-back holds.
+                let _ = store.write(lot.batch).await?;
+            }
+            Ok(part)
+        };
+        self.under_way.push_back(write.boxed());
+    }
+
+    /// The next lines that are in the store. After a failure none is said to be.
+    async fn next(&mut self) -> Option<Result<Part, Error>> {
+        let written = self.under_way.next().await?;
+        match &written {
+            Ok(part) => {
+                self.bytes -= part.bytes;
+                part.keys.iter().for_each(|key| {
+                    self.keys.remove(key);
+                });
+            }
+            Err(_) => self.failed = true,
+        }
+        Some(written)
+    }
+
+    /// Waits for all of them, also after a failure: none must arrive after the lines were imported again.
+    async fn drain(&mut self, imported: &mut Imported, progress: &Progress) -> Result<(), Error> {
+        let mut first = Ok(());
+        while let Some(written) = { self.next().await } {
+            match written {
+                Ok(part) if !self.failed => imported.add(part, progress),
+                Ok(_) => {}
+                Err(error) => first = first.and(Err(error)),
+            }
+        }
+        first
+    }
 }
 
 fn is_in(imported: Imported) -> String {
@@ -272,11 +380,74 @@ fn not_flushed(error: Error, source: &Source) -> Failure {
 mod tests {
     use std::io::Cursor;
 
+    use async_trait::async_trait;
     use tierstack::backends::Memory;
     use tierstack::testing::{FaultStore, Faults};
-    use tierstack::{Limits, Operation, Read};
+    use tierstack::{
+        Changes, Commit, Limits, Operation, Pages, Profile, Read, Reply, Scan, Usage, Value,
+    };
 
     use super::*;
+
+    /// A store without batches.
+    struct Single(FaultStore<Memory>);
+
+    impl Read for Single {
+        fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
+            self.0.get(key)
+        }
+
+        fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
+            self.0.get_many(keys)
+        }
+
+        fn scan(&self, scan: Scan) -> Pages<'_> {
+            self.0.scan(scan)
+        }
+    }
+
+    #[async_trait]
+    impl Store for Single {
+        async fn write(&self, batch: Batch) -> Result<Commit, Error> {
+            self.profile().guarantees.check_batch(&batch)?;
+            self.0.write(batch).await
+        }
+
+        async fn ingest(&self, _: Pages<'_>) -> Result<u64, Error> {
+            Err(Error::unsupported("no runs"))
+        }
+
+        async fn changes(&self) -> Result<Changes, Error> {
+            self.0.changes().await
+        }
+
+        async fn snapshot(&self) -> Result<Arc<dyn Read>, Error> {
+            self.0.snapshot().await
+        }
+
+        async fn flush(&self) -> Result<(), Error> {
+            self.0.flush().await
+        }
+
+        async fn compact(&self) -> Result<(), Error> {
+            self.0.compact().await
+        }
+
+        async fn usage(&self) -> Result<Usage, Error> {
+            self.0.usage().await
+        }
+
+        async fn close(&self) -> Result<(), Error> {
+            self.0.close().await
+        }
+
+        fn profile(&self) -> Profile {
+            self.0.profile().changed(|promised| {
+                promised.atomic_batches = false;
+                promised.ingest = false;
+            })
+        }
+    }
 
     /// Imports ten lines, two a batch, from a pipe.
     async fn import(faults: &Faults, from_line: u64) -> (Arc<dyn Store>, Outcome<Imported>) {
@@ -308,6 +479,86 @@ mod tests {
         assert!(store.get(b"04").await.unwrap().is_some());
         assert!(store.get(b"05").await.unwrap().is_none());
         assert_eq!(faults.calls(Operation::Flush), 1, "what is said to be in is flushed");
+    }
+
+    /// A store without batches: every line is a write, many of which are under way.
+    async fn import_one_by_one(
+        faults: &Faults,
+        lines: &str,
+    ) -> (Arc<dyn Store>, Outcome<Imported>) {
+        let store = FaultStore::new(Memory::new(), faults);
+        let store: Arc<dyn Store> = Arc::new(Single(store));
+        let source = Source {
+            name: "-".to_owned(),
+            from_line: 1,
+            max_line: 100,
+            rules: Rules { limits: Limits::default(), expiry: false },
+            batch_ops: 1,
+        };
+        let progress = Progress::new("importing", None, Unit::Bytes);
+        let reader = Box::new(Cursor::new(lines.to_owned()));
+        let done = write_all(&store, &source, reader, &progress, &Stop::listen()).await;
+        (store, done)
+    }
+
+    fn numbered(count: usize) -> String {
+        (1..=count).map(|n| format!("{{\"key\":\"{n:03}\",\"value\":\"v\"}}\n")).collect()
+    }
+
+    #[tokio::test]
+    async fn a_store_without_batches_is_written_many_lines_at_a_time() {
+        let faults = Faults::new();
+        let gate = faults.on(Operation::Write).hold();
+        let lines = numbered(100);
+        let import = import_one_by_one(&faults, &lines);
+        let opened = async {
+            gate.reached(WRITERS).await;
+            gate.open();
+        };
+        let ((store, done), ()) = tokio::join!(import, opened);
+        assert_eq!(done.ok().map(|done| (done.entries, done.last_line)), Some((100, 100)));
+        assert!(store.get(b"100").await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn what_is_said_to_be_in_ends_before_the_first_line_that_failed() {
+        let faults = Faults::new();
+        faults.on(Operation::Write).skip(6).times(1).fail(ErrorKind::Capacity);
+        // The line before it takes long, and those behind it do not.
+        let gate = faults.on(Operation::Write).skip(5).times(1).hold();
+        let lines = numbered(40);
+        let import = import_one_by_one(&faults, &lines);
+        let opened = async {
+            gate.reached(1).await;
+            tokio::task::yield_now().await;
+            gate.open();
+        };
+        let ((store, done), ()) = tokio::join!(import, opened);
+        let said = done.err().unwrap().to_string();
+        assert!(said.contains("6 entries are in the store, up to line 6"), "{said}");
+        assert!(said.contains("--from-line 7"), "{said}");
+        assert!(store.get(b"006").await.unwrap().is_some());
+        assert!(store.get(b"007").await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn of_lines_with_the_same_key_the_last_counts() {
+        let faults = Faults::new();
+        // Were the two under way at once, the first would win.
+        let gate = faults.on(Operation::Write).times(1).hold();
+        let line = |value: &str| format!("{{\"key\":\"k\",\"value\":\"{value}\"}}\n");
+        let lines = line("first") + &numbered(5) + &line("last");
+        let import = import_one_by_one(&faults, &lines);
+        let opened = async {
+            gate.reached(1).await;
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            gate.open();
+        };
+        let ((store, done), ()) = tokio::join!(import, opened);
+        assert_eq!(done.ok().map(|done| done.entries), Some(7));
+        assert_eq!(store.get(b"k").await.unwrap(), Some("last".into()));
     }
 
     #[tokio::test]
