@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::error::{ErrorKind, Result};
+use crate::error::{ErrorKind, Result, Retry};
 
 /// Few enough to be small, many enough that a step of a rewrite stops few writers.
 const STRIPES: usize = 256;
@@ -84,10 +84,12 @@ impl Claim<'_> {
     /// The write has returned.
     pub(super) fn settled_by<R>(mut self, result: Result<R>) -> Result<R> {
         self.settled = result.as_ref().err().is_none_or(|error| {
-            !matches!(
-                error.kind(),
-                ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Internal
-            )
+            // What was tried again may still be on its way from before.
+            error.retry() != Retry::GaveUp
+                && !matches!(
+                    error.kind(),
+                    ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Internal
+                )
         });
         result
     }
@@ -99,6 +101,26 @@ impl Drop for Claim<'_> {
             for (stripe, _) in &self.claimed {
                 stripe.unsettled.store(true, Ordering::Release);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    #[tokio::test]
+    async fn a_refused_write_is_settled_unless_it_was_tried_before() {
+        let refused = Error::new(ErrorKind::Access, "read-only");
+        for (error, unsettled) in
+            [(refused.clone(), false), (refused.with_retry(Retry::GaveUp), true)]
+        {
+            let stripes = Stripes::default();
+            let key = Bytes::from("k");
+            let claim = stripes.share(Stripes::of([&key].into_iter())).await;
+            claim.settled_by::<()>(Err(error)).unwrap_err();
+            assert_eq!(stripes.is_unsettled(&key), unsettled);
         }
     }
 }
