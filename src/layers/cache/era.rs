@@ -74,9 +74,9 @@ impl Eras {
 
     fn follow(&self, mode: Option<Mode>) {
         // The closure always gives a successor.
-        let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
-            Some(Era(now).next(mode).0)
-        });
+        let _ = self
+            .0
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| Some(Era(now).next(mode).0));
     }
 }
 

@@ -143,7 +143,8 @@ impl<S: Store> Cache<S> {
             return Ok(());
         }
         let runtime = Handle::try_current().map_err(|error| {
-            let message = "a cache listens in a task of its own, and there is no tokio runtime here";
+            let message =
+                "a cache listens in a task of its own, and there is no tokio runtime here";
             Error::unsupported(message).with_source(error)
         })?;
         let _starting = listening.starting.lock();
@@ -247,7 +248,8 @@ impl<S: Store> Listener<S> {
         loop {
             let began = clock.monotonic();
             let outcome = AssertUnwindSafe(self.listen()).catch_unwind().await;
-            let error = outcome.unwrap_or_else(|_| Error::internal("listening to changes panicked"));
+            let error =
+                outcome.unwrap_or_else(|_| Error::internal("listening to changes panicked"));
             self.with(|shared, listening| {
                 shared.deafen(listening);
                 listening.failed(&error);
