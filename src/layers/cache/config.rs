@@ -22,13 +22,14 @@ pub struct CacheConfig {
     /// memory, more hits.
     pub capacity: ByteSize,
     /// How long an entry is served, from the moment when the store below was asked for it. Default:
-    /// until it is evicted. A short one sees foreign writes sooner and loads more often.
+    /// until it is evicted. A short one sees foreign writes sooner, where the store below does not
+    /// announce them, and loads more often.
     pub ttl: Option<Span>,
     /// How long it is remembered that a key does not exist. Default: not at all. Spares the store
     /// below from repeated questions for keys that are not there.
     pub negative_ttl: Option<Span>,
-    /// How long a load may take before those who wait get an error, and how long the keys of a write
-    /// with an unknown outcome are not kept. Default 30s.
+    /// How long a load may take before those who wait get an error, how long subscribing to changes
+    /// may take, and how long the keys of a write with an unknown outcome are not kept. Default 30s.
     pub load_timeout: Span,
     /// How many loads may run at once; more wait for their turn, within their deadline. Default
     /// 1024.

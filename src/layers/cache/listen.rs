@@ -79,6 +79,7 @@ impl Listening {
         }
         self.outer.lock().take();
         self.stop.closed().await;
+        self.active.set(0.0);
     }
 
     /// Tells those who listen to this cache.

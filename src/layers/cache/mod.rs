@@ -9,13 +9,21 @@
 //! 3. An entry is served for at most `ttl` after the store below was asked for it, and never past its
 //!    own expiry.
 //! 4. What is larger than an eighth of `capacity` passes by.
+//! 5. Where the store below [announces](Store::changes) what others change, an entry is dropped when its change
+//!    is announced. Before the announcements have begun, and while they are interrupted, nothing is kept
+//!    and every read goes below. Whoever listens to this cache hears of a change once it is dropped here.
 //!
 //! # Gives up
-//! Freshness against writes that bypass this stack: such a write is seen after `ttl` at the latest,
-//! without a `ttl` when the entry is evicted. The bound on memory is an estimate: the engine evicts a
-//! moment after it is exceeded. A bulk read asks for what is missing in one call of its own: it joins no
-//! load, and has no deadline. After a write whose outcome is unknown, as it failed or its future was
-//! dropped, its keys are not kept for the length of `load_timeout`, in which it may still arrive.
+//! Freshness against writes that bypass this stack: such a write is seen when it is announced, and after
+//! `ttl` at the latest; without either when the entry is evicted. Announcements are dealt with by a task in
+//! the runtime of the first read that missed, so while that runtime stands still they wait. Writes
+//! through this stack that the store below announces as well cost a load each.
+//!
+//! The bound on memory is an estimate: the engine evicts a moment after it is exceeded. A bulk read asks
+//! for what is missing in one call of its own: it joins no load, and has no deadline. After a write whose
+//! outcome is unknown, as it failed or its future was dropped, its keys are not kept for the length of
+//! `load_timeout`, in which it may still arrive; after a run that failed or was dropped, no key is. While
+//! a run is taken every read goes below.
 //!
 //! # Position
 //! Outside `compress` and `encrypt`, so that a hit is decoded already. Inside them it holds more, or
@@ -27,7 +35,9 @@
 //!
 //! # Errors
 //! `Timeout` when a load takes longer than `load_timeout`; `Internal` when it panics; `Unsupported`
-//! for a load outside a tokio runtime.
+//! for a load outside a tokio runtime. A subscription that cannot be made, within `load_timeout`, is logged,
+//! counted in `tierstack_errors_total{op="changes"}`, and made again after pauses of 0.1 s to 10 s; reads
+//! do not fail because of it, and `changes` gives the error of the last attempt.
 //!
 //! # Metrics
 //! | name | type | labels | a rise means |
@@ -35,6 +45,15 @@
 //! | `tierstack_cache_requests_total` | counter | result: hit, miss, negative, coalesced | more reads |
 //! | `tierstack_cache_bytes` | gauge | | more memory in use |
 //! | `tierstack_cache_entries` | gauge | | more entries kept |
+//!
+//! Only where the store below announces changes:
+//!
+//! | name | type | labels | a rise means |
+//! |---|---|---|---|
+//! | `tierstack_cache_invalidations_total` | counter | cause: announced | more keys that others changed |
+//! | | | cause: all | everything was dropped, as announcements were missed |
+//! | | | cause: lost | the connection was lost, and everything was dropped |
+//! | `tierstack_cache_listening` | gauge | | 1: changes are heard of; 0: nothing is kept |
 //!
 //! # Configuration
 //! `cache: { capacity: 256MiB, ttl: 10m, negative_ttl: 10s }`
