@@ -118,7 +118,8 @@ pub enum Retry {
     Never,
     /// The same call may succeed after a while.
     Later,
-    /// It was tried again as often as the stack allows. A retry further out must not multiply it.
+    /// It was tried again as often as the stack allows. A retry further out must not multiply it. Of a
+    /// write, an attempt before the last may still take effect.
     GaveUp,
 }
 

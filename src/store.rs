@@ -191,7 +191,8 @@ pub trait Store: Read {
     /// - **Missing key**: does not apply.
     /// - **Atomicity**: the keys of a batch may come apart.
     /// - **Ordering, visibility**: an announced change is seen by every read that begins after the
-    ///   announcement.
+    ///   announcement. What took effect before the call returned is announced as well, or seen by every
+    ///   read that begins afterwards: so what is read from then on may be kept until it is announced.
     /// - **Durability**: none. When the connection is lost, [`Change::Lost`] says so, and
     ///   [`Change::All`] when it is there again: the stream goes on by itself. A reader that falls
     ///   behind gets [`Change::All`] in place of what it missed.

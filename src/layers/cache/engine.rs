@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use foldhash::quality::RandomState;
 
+use super::era::Era;
 use crate::types::Value;
 
 /// What is kept for a key.
@@ -14,6 +15,8 @@ pub(super) struct Cached {
     pub(super) value: Option<Value>,
     /// On the coarse clock. `MAX`: never.
     pub(super) deadline: Duration,
+    /// In which its load began.
+    pub(super) era: Era,
 }
 
 /// What an entry costs beside its key and value: the nodes of the engine's map and queues, and the
@@ -59,8 +62,10 @@ impl Engine {
         key: &[u8],
         value: Option<&Value>,
         deadline: Duration,
+        era: Era,
     ) -> Option<Cached> {
-        (weight(key, value) <= self.largest).then(|| Cached { value: value.cloned(), deadline })
+        let fits = weight(key, value) <= self.largest;
+        fits.then(|| Cached { value: value.cloned(), deadline, era })
     }
 
     pub(super) fn insert(&self, key: &[u8], cached: Cached) {

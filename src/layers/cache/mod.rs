@@ -9,13 +9,21 @@
 //! 3. An entry is served for at most `ttl` after the store below was asked for it, and never past its
 //!    own expiry.
 //! 4. What is larger than an eighth of `capacity` passes by.
+//! 5. Where the store below [announces](Store::changes) what others change, an entry is dropped when its change
+//!    is announced. Before the announcements have begun, and while they are interrupted, nothing is kept
+//!    and every read goes below. Whoever listens to this cache hears of a change once it is dropped here.
 //!
 //! # Gives up
-//! Freshness against writes that bypass this stack: such a write is seen after `ttl` at the latest,
-//! without a `ttl` when the entry is evicted. The bound on memory is an estimate: the engine evicts a
-//! moment after it is exceeded. A bulk read asks for what is missing in one call of its own: it joins no
-//! load, and has no deadline. After a write whose outcome is unknown, as it failed or its future was
-//! dropped, its keys are not kept for the length of `load_timeout`, in which it may still arrive.
+//! Freshness against writes that bypass this stack: such a write is seen when it is announced, and after
+//! `ttl` at the latest; without either when the entry is evicted. Announcements are dealt with by a task in
+//! the runtime of the first read that missed, so while that runtime stands still they wait. Writes
+//! through this stack that the store below announces as well cost a load each.
+//!
+//! The bound on memory is an estimate: the engine evicts a moment after it is exceeded. A bulk read asks
+//! for what is missing in one call of its own: it joins no load, and has no deadline. After a write whose
+//! outcome is unknown, as it failed or its future was dropped, its keys are not kept for the length of
+//! `load_timeout`, in which it may still arrive; after a run that failed or was dropped, no key is. While
+//! a run is taken every read goes below.
 //!
 //! # Position
 //! Outside `compress` and `encrypt`, so that a hit is decoded already. Inside them it holds more, or
@@ -27,7 +35,9 @@
 //!
 //! # Errors
 //! `Timeout` when a load takes longer than `load_timeout`; `Internal` when it panics; `Unsupported`
-//! for a load outside a tokio runtime.
+//! for a load outside a tokio runtime. A subscription that cannot be made, within `load_timeout`, is logged,
+//! counted in `tierstack_errors_total{op="changes"}`, and made again after pauses of 0.1 s to 10 s; reads
+//! do not fail because of it, and `changes` gives the error of the last attempt.
 //!
 //! # Metrics
 //! | name | type | labels | a rise means |
@@ -35,6 +45,15 @@
 //! | `tierstack_cache_requests_total` | counter | result: hit, miss, negative, coalesced | more reads |
 //! | `tierstack_cache_bytes` | gauge | | more memory in use |
 //! | `tierstack_cache_entries` | gauge | | more entries kept |
+//!
+//! Only where the store below announces changes:
+//!
+//! | name | type | labels | a rise means |
+//! |---|---|---|---|
+//! | `tierstack_cache_invalidations_total` | counter | cause: announced | more keys that others changed |
+//! | | | cause: all | everything was dropped, as announcements were missed |
+//! | | | cause: lost | the connection was lost, and everything was dropped |
+//! | `tierstack_cache_listening` | gauge | | 1: changes are heard of; 0: nothing is kept |
 //!
 //! # Configuration
 //! `cache: { capacity: 256MiB, ttl: 10m, negative_ttl: 10s }`
@@ -55,119 +74,38 @@
 //! # Ok::<(), tierstack::Error>(()) }).unwrap();
 //! ```
 
+mod config;
 mod engine;
+mod era;
 mod flight;
+mod listen;
 mod load;
 mod stripes;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use metrics::{Counter, Gauge};
-use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
+pub use self::config::CacheConfig;
+use self::config::profile;
 use self::engine::Engine;
+use self::era::{Eras, Mode};
+use self::listen::Listening;
 use self::stripes::{Stripes, Ticket};
 use crate::clock::Clock;
-use crate::error::{Error, ErrorKind, Result};
-use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
+use crate::error::{Error, ErrorKind, Result, Retry};
+use crate::layer::{Context, Layer};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::telemetry::names;
-use crate::types::units::{ByteSize, Span};
+use crate::types::units::Span;
 use crate::types::{Batch, Commit, Profile, Scan, Usage, Value};
-
-/// Settings of the cache. See the [module docs](self).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
-#[serde(default, deny_unknown_fields)]
-pub struct CacheConfig {
-    /// Memory for keys, values and what keeping them costs. Default 256MiB; at least 64KiB. More
-    /// memory, more hits.
-    pub capacity: ByteSize,
-    /// How long an entry is served, from the moment when the store below was asked for it. Default:
-    /// until it is evicted. A short one sees foreign writes sooner and loads more often.
-    pub ttl: Option<Span>,
-    /// How long it is remembered that a key does not exist. Default: not at all. Spares the store
-    /// below from repeated questions for keys that are not there.
-    pub negative_ttl: Option<Span>,
-    /// How long a load may take before those who wait get an error, and how long the keys of a write
-    /// with an unknown outcome are not kept. Default 30s.
-    pub load_timeout: Span,
-    /// How many loads may run at once; more wait for their turn, within their deadline. Default
-    /// 1024.
-    pub max_loads: usize,
-}
-
-impl Default for CacheConfig {
-    fn default() -> Self {
-        Self {
-            capacity: ByteSize(256 << 20),
-            ttl: None,
-            negative_ttl: None,
-            load_timeout: Span(Duration::from_secs(30)),
-            max_loads: 1024,
-        }
-    }
-}
-
-/// Less holds too little to be a cache.
-const MIN_CAPACITY: u64 = 64 << 10;
-
-impl CacheConfig {
-    fn check(&self) -> Result<()> {
-        if self.capacity.0 < MIN_CAPACITY {
-            return Err(Error::config(format!(
-                "capacity is {}; it must be at least 64KiB",
-                self.capacity
-            )));
-        }
-        for (name, span) in [
-            ("ttl", self.ttl),
-            ("negative_ttl", self.negative_ttl),
-            ("load_timeout", Some(self.load_timeout)),
-        ] {
-            if span.is_some_and(|span| span.0.is_zero()) {
-                return Err(Error::config(format!(
-                    "{name} is 0; it must be longer, or be left out"
-                )));
-            }
-        }
-        if self.max_loads == 0 || self.max_loads > Semaphore::MAX_PERMITS {
-            return Err(Error::config(format!(
-                "max_loads is {}; it must be at least 1",
-                self.max_loads
-            )));
-        }
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl LayerConfig for CacheConfig {
-    const NAME: &'static str = "cache";
-    const ZONE: Zone = Zone::Cache;
-
-    fn profile(&self, below: Profile) -> Result<Profile> {
-        self.check()?;
-        Ok(profile(self.ttl, self.negative_ttl, below))
-    }
-
-    async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>> {
-        Ok(Arc::new(CacheLayer::new(self, context)?))
-    }
-}
-
-fn profile(ttl: Option<Span>, negative_ttl: Option<Span>, below: Profile) -> Profile {
-    let longest = ttl.map(|ttl| ttl.max(negative_ttl.unwrap_or_default()).0);
-    Profile::layer(CacheConfig::NAME, below).changed(|g| g.freshness = g.freshness.delayed(longest))
-}
 
 /// Keeps what is read from the stores it wraps, each in a cache of its own. See the [module docs](self).
 #[derive(Clone, Debug)]
@@ -187,21 +125,23 @@ impl CacheLayer {
     }
 }
 
-impl<S> Layer<S> for CacheLayer {
+impl<S: Store> Layer<S> for CacheLayer {
     type Service = Cache<S>;
 
     fn layer(&self, inner: S) -> Cache<S> {
         let (config, labels) = (&self.config, &self.context.labels);
         let request = |result| labels.counter(names::CACHE_REQUESTS, &[("result", result)]);
+        let announced = inner.profile().guarantees.announces.is_some();
+        let eras = Eras::new(if announced { Mode::Deaf } else { Mode::Keeping });
         Cache(Arc::new(Shared {
             inner,
             engine: Engine::new(config.capacity.0),
-            stripes: Stripes::new(Arc::clone(&self.context.clock), config.load_timeout.0),
+            stripes: Stripes::new(Arc::clone(&self.context.clock), config.load_timeout.0, eras),
+            listening: announced.then(|| Listening::new(&self.context)),
             loads: Arc::new(Semaphore::new(config.max_loads)),
             load_timeout: config.load_timeout.0,
             ttl: config.ttl,
             negative_ttl: config.negative_ttl,
-            closed: AtomicBool::new(false),
             clock: Arc::clone(&self.context.clock),
             hit: request("hit"),
             miss: request("miss"),
@@ -224,12 +164,13 @@ impl<S> Clone for Cache<S> {
 }
 
 #[deny(clippy::missing_trait_methods)]
-impl<S: Read> Read for Cache<S> {
+impl<S: Store> Read for Cache<S> {
     fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
         let shared = &self.0;
         if let Some(value) = shared.lookup(key) {
             return Reply::Now(Ok(value));
         }
+        self.attend();
         let (asked, ticket) = (shared.clock.coarse(), shared.stripes.ticket(key));
         match shared.inner.get(key) {
             Reply::Now(result) => {
@@ -257,6 +198,7 @@ impl<S: Read> Read for Cache<S> {
         if missing.is_empty() && !keys.is_empty() {
             return Reply::ready(values.into_iter().flatten().collect());
         }
+        self.attend();
         shared.miss.increment(missing.len() as u64);
         let asked = shared.clock.coarse();
         let tickets: Vec<Ticket> = missing.iter().map(|key| shared.stripes.ticket(key)).collect();
@@ -288,6 +230,18 @@ impl<S: Read> Read for Cache<S> {
     }
 }
 
+impl<S: Store> Cache<S> {
+    /// Sees to it that foreign changes are heard of, where they are announced.
+    fn attend(&self) {
+        if let Some(listening) = &self.0.listening
+            && !self.0.stripes.eras.now().keeps()
+        {
+            // Where it cannot begin to listen, nothing is kept.
+            let _ = self.listen(listening);
+        }
+    }
+}
+
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<S: Store> Store for Cache<S> {
@@ -299,7 +253,7 @@ impl<S: Store> Store for Cache<S> {
             shared.engine.remove(op.key());
         }
         let commit = shared.inner.write(batch).await;
-        if commit.as_ref().err().is_none_or(had_no_effect) {
+        if commit.as_ref().err().is_none_or(nothing_follows) {
             writing.settle();
         }
         commit
@@ -308,8 +262,12 @@ impl<S: Store> Store for Cache<S> {
     /// Nothing is kept while a run is taken, and nothing of before it.
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
         let shared = &*self.0;
+        if !shared.inner.profile().guarantees.ingest {
+            // It is refused, so what is kept stays.
+            return shared.inner.ingest(run).await;
+        }
         let writing = shared.stripes.begin_write_all();
-        shared.engine.clear();
+        shared.forget();
         let taken = shared.inner.ingest(run).await;
         if taken.is_ok() {
             writing.settle();
@@ -318,7 +276,10 @@ impl<S: Store> Store for Cache<S> {
     }
 
     async fn changes(&self) -> Result<Changes> {
-        self.0.inner.changes().await
+        match &self.0.listening {
+            Some(listening) => self.announcements(listening).await,
+            None => self.0.inner.changes().await,
+        }
     }
 
     /// A snapshot passes by: it is older than what is kept.
@@ -341,8 +302,11 @@ impl<S: Store> Store for Cache<S> {
     }
 
     async fn close(&self) -> Result<()> {
-        self.0.closed.store(true, Ordering::Release);
+        self.0.stripes.eras.begin(Mode::Closed);
         self.0.engine.clear();
+        if let Some(listening) = &self.0.listening {
+            listening.stop().await;
+        }
         self.0.inner.close().await
     }
 
@@ -351,10 +315,12 @@ impl<S: Store> Store for Cache<S> {
     }
 }
 
-/// Whether an error of a write says that nothing of it arrives below.
-fn had_no_effect(error: &Error) -> bool {
+/// Whether an error of a write says that nothing of it arrives below any more. What was tried again may
+/// have failed for sure in the end, and still be on its way from before.
+fn nothing_follows(error: &Error) -> bool {
     use ErrorKind::{Access, Config, Conflict, InvalidInput, Unsupported};
-    matches!(error.kind(), Access | Config | Conflict | InvalidInput | Unsupported)
+    error.retry() != Retry::GaveUp
+        && matches!(error.kind(), Access | Config | Conflict | InvalidInput | Unsupported)
 }
 
 #[derive(Debug)]
@@ -362,11 +328,12 @@ struct Shared<S> {
     inner: S,
     engine: Engine,
     stripes: Stripes,
+    /// Where the store below announces what others change.
+    listening: Option<Listening>,
     loads: Arc<Semaphore>,
     load_timeout: Duration,
     ttl: Option<Span>,
     negative_ttl: Option<Span>,
-    closed: AtomicBool,
     clock: Arc<dyn Clock>,
     hit: Counter,
     miss: Counter,
@@ -379,10 +346,7 @@ struct Shared<S> {
 impl<S> Shared<S> {
     /// The value that is kept, `Some(None)` if it is kept that there is none.
     fn lookup(&self, key: &[u8]) -> Option<Option<Value>> {
-        if self.closed.load(Ordering::Relaxed) {
-            return None;
-        }
-        let cached = self.engine.get(key)?;
+        let cached = self.engine.get(key).filter(|cached| cached.era == self.stripes.eras.now())?;
         // Only what can expire costs a look at the clock.
         if cached.deadline != Duration::MAX && cached.deadline <= self.clock.coarse() {
             return None;
@@ -403,10 +367,16 @@ impl<S> Shared<S> {
     /// Keeps what a load found that began at `asked`, unless a write came between.
     fn install(&self, key: &[u8], value: Option<&Value>, asked: Duration, ticket: Ticket) {
         let Some(deadline) = self.deadline(value, asked) else { return };
-        let Some(entry) = self.engine.admit(key, value, deadline) else { return };
+        let Some(entry) = self.engine.admit(key, value, deadline, ticket.era) else { return };
         self.stripes.if_unchanged(ticket, || self.engine.insert(key, entry));
         self.bytes.set(self.engine.bytes() as f64);
         self.entries.set(self.engine.entries() as f64);
+    }
+
+    /// Forgets everything that is kept.
+    fn forget(&self) {
+        self.stripes.eras.renew();
+        self.engine.clear();
     }
 
     /// Until when an answer may be served. `None`: not at all.

@@ -6,6 +6,8 @@
 //! under way. A write whose outcome is unknown, as it failed or its future was dropped, may still arrive
 //! below, so its stripes stay in doubt for a while, as if it were under way. Keys that share a stripe
 //! cost each other a load that is not kept, never an old answer.
+//!
+//! What concerns every key at once is an [`Era`], which a ticket and an entry carry as well.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -16,19 +18,28 @@ use bytes::Bytes;
 use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 
+use super::era::{Era, Eras};
 use super::flight::Flight;
 use crate::clock::Clock;
 
 /// Enough that writes to a few keys seldom disturb loads of others.
 const STRIPES: usize = 1024;
 
-/// The generation of a key at the moment when its load began.
+/// The moment at which the load of a key began.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ticket {
     stripe: usize,
     generation: u64,
-    /// A load that begins during a write may find what was there before it.
-    during_write: bool,
+    pub(super) era: Era,
+    /// A load that begins during a write may find what was there before it, and so may whoever waits
+    /// for it while changes go unannounced.
+    in_doubt: bool,
+}
+
+impl Ticket {
+    fn began(&self) -> (Era, u64) {
+        (self.era, self.generation)
+    }
 }
 
 #[derive(Default)]
@@ -37,12 +48,13 @@ struct Stripe {
     writing: u32,
     /// On the coarse clock: until then a write may arrive that nobody waits for.
     doubtful_until: Option<Duration>,
-    flights: HashMap<Bytes, (u64, Flight)>,
+    flights: HashMap<Bytes, ((Era, u64), Flight)>,
 }
 
 pub(super) struct Stripes {
     stripes: Box<[Mutex<Stripe>]>,
     hasher: RandomState,
+    pub(super) eras: Eras,
     clock: Arc<dyn Clock>,
     doubt: Duration,
 }
@@ -64,9 +76,9 @@ pub(super) enum Lookup {
 
 impl Stripes {
     /// Stripes that stay in doubt for that long after a write with an unknown outcome.
-    pub(super) fn new(clock: Arc<dyn Clock>, doubt: Duration) -> Self {
+    pub(super) fn new(clock: Arc<dyn Clock>, doubt: Duration, eras: Eras) -> Self {
         let stripes = (0..STRIPES).map(|_| Mutex::default()).collect();
-        Self { stripes, hasher: RandomState::default(), clock, doubt }
+        Self { stripes, hasher: RandomState::default(), eras, clock, doubt }
     }
 
     fn index(&self, key: &[u8]) -> usize {
@@ -82,15 +94,22 @@ impl Stripes {
     /// To be taken before the first read below.
     pub(super) fn ticket(&self, key: &[u8]) -> Ticket {
         let index = self.index(key);
-        self.at(index).lock().ticket(index, &*self.clock)
+        self.issue(index, &mut self.at(index).lock())
+    }
+
+    fn issue(&self, index: usize, stripe: &mut Stripe) -> Ticket {
+        let era = self.eras.now();
+        let in_doubt = !era.keeps() || stripe.is_written(&*self.clock);
+        Ticket { stripe: index, generation: stripe.generation, era, in_doubt }
     }
 
     /// Keeps what a load found, under the lock of its stripe, so that no write can come between the
     /// look at the generation and the keeping.
     pub(super) fn if_unchanged(&self, ticket: Ticket, keep: impl FnOnce()) {
         let stripe = self.at(ticket.stripe).lock();
-        // Without a write since, there is none under way that began since.
-        if !ticket.during_write && stripe.generation == ticket.generation {
+        // Without a write since, there is none under way that began since. An era may end before the
+        // answer is kept: then it is never served.
+        if !ticket.in_doubt && (self.eras.now(), stripe.generation) == ticket.began() {
             keep();
         }
     }
@@ -123,19 +142,20 @@ impl Stripes {
     /// A load that began before a write may bring what was there before it, so whoever comes after
     /// the write does not join it. While a write is under way its moment is unknown: a reader may
     /// have seen the new value already, so it waits for the load that begins when this one ends.
+    /// So it does while changes go unannounced: how old the answer of this one is, nobody knows.
     pub(super) fn join_or_lead(&self, key: &[u8]) -> Lookup {
         let index = self.index(key);
         let mut stripe = self.at(index).lock();
-        let ticket = stripe.ticket(index, &*self.clock);
+        let ticket = self.issue(index, &mut stripe);
         match stripe.flights.get(key) {
-            Some((generation, flight)) if *generation == ticket.generation => {
-                Lookup::Join(if ticket.during_write { flight.next() } else { flight.clone() })
+            Some((began, flight)) if *began == ticket.began() => {
+                Lookup::Join(if ticket.in_doubt { flight.next() } else { flight.clone() })
             }
             _ => {
                 let flight = Flight::default();
                 stripe
                     .flights
-                    .insert(Bytes::copy_from_slice(key), (ticket.generation, flight.clone()));
+                    .insert(Bytes::copy_from_slice(key), (ticket.began(), flight.clone()));
                 Lookup::Lead(flight, ticket)
             }
         }
@@ -145,7 +165,7 @@ impl Stripes {
     pub(super) fn land(&self, key: &[u8], flight: &Flight) -> Option<(Flight, Ticket)> {
         let index = self.index(key);
         let mut stripe = self.at(index).lock();
-        let ticket = stripe.ticket(index, &*self.clock);
+        let ticket = self.issue(index, &mut stripe);
         let next = flight.take_next();
         let replaced = stripe.flights.get(key).is_some_and(|(_, current)| !current.is(flight));
         if !replaced {
@@ -153,7 +173,7 @@ impl Stripes {
                 Some(next) => {
                     stripe
                         .flights
-                        .insert(Bytes::copy_from_slice(key), (ticket.generation, next.clone()));
+                        .insert(Bytes::copy_from_slice(key), (ticket.began(), next.clone()));
                 }
                 None => {
                     stripe.flights.remove(key);
@@ -165,10 +185,10 @@ impl Stripes {
 }
 
 impl Stripe {
-    fn ticket(&mut self, index: usize, clock: &dyn Clock) -> Ticket {
+    /// Whether a write is under way, or may still arrive.
+    fn is_written(&mut self, clock: &dyn Clock) -> bool {
         self.doubtful_until = self.doubtful_until.filter(|until| clock.coarse() < *until);
-        let during_write = self.writing > 0 || self.doubtful_until.is_some();
-        Ticket { stripe: index, generation: self.generation, during_write }
+        self.writing > 0 || self.doubtful_until.is_some()
     }
 }
 

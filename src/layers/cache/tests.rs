@@ -1,6 +1,11 @@
-use std::sync::atomic::AtomicU64;
+mod announced;
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use futures_util::StreamExt;
 use futures_util::future::join_all;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -8,7 +13,10 @@ use crate::backends::Memory;
 use crate::clock::{ManualClock, SystemClock};
 use crate::error::ErrorKind;
 use crate::ext::StoreExt;
-use crate::store::Changes;
+use crate::layer::LayerConfig;
+use crate::store::{Change, Changes};
+use crate::types::units::ByteSize;
+use crate::types::{Entry, Freshness, Page};
 
 /// A door that lets everybody pass until it is shut.
 #[derive(Debug)]
@@ -41,6 +49,12 @@ struct Gated {
     asked: AtomicU64,
     fail: AtomicBool,
     panic: AtomicBool,
+    /// How late it announces, and to whom.
+    announces: Option<Duration>,
+    listeners: Mutex<Vec<mpsc::UnboundedSender<Change>>>,
+    subscribing: Gate,
+    subscribed: AtomicU64,
+    refuse: Mutex<Option<ErrorKind>>,
 }
 
 impl Gated {
@@ -52,7 +66,17 @@ impl Gated {
             asked: AtomicU64::new(0),
             fail: AtomicBool::new(false),
             panic: AtomicBool::new(false),
+            announces: None,
+            listeners: Mutex::default(),
+            subscribing: Gate::open_now(),
+            subscribed: AtomicU64::new(0),
+            refuse: Mutex::default(),
         }
+    }
+
+    /// Says it to all who listen.
+    fn announce(&self, change: Change) {
+        self.listeners.lock().retain(|listener| listener.send(change.clone()).is_ok());
     }
 }
 
@@ -99,7 +123,15 @@ impl Store for Gated {
     }
 
     async fn changes(&self) -> Result<Changes> {
-        self.memory.changes().await
+        self.subscribing.pass().await;
+        self.subscribed.fetch_add(1, Ordering::SeqCst);
+        assert!(!self.panic.load(Ordering::SeqCst), "a defect below");
+        if let Some(kind) = *self.refuse.lock() {
+            return Err(Error::new(kind, "no subscriptions today"));
+        }
+        let (listener, mut changes) = mpsc::unbounded_channel();
+        self.listeners.lock().push(listener);
+        Ok(futures_util::stream::poll_fn(move |context| changes.poll_recv(context)).boxed())
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
@@ -119,11 +151,17 @@ impl Store for Gated {
     }
 
     async fn close(&self) -> Result<()> {
+        self.listeners.lock().clear();
         self.memory.close().await
     }
 
     fn profile(&self) -> Profile {
-        self.memory.profile()
+        self.memory.profile().changed(|guarantees| {
+            guarantees.announces = self.announces;
+            if self.announces.is_some() {
+                guarantees.freshness = Freshness::Immediate;
+            }
+        })
     }
 }
 
@@ -522,6 +560,88 @@ async fn a_bulk_read_asks_below_once_for_what_is_missing() {
     );
     assert_eq!(asked(&cache), 2, "one get, one bulk read");
     assert!(matches!(cache.get_many(&keys[..3]), Reply::Now(Ok(_))), "all of them are kept now");
+}
+
+/// Some tell a write that came too late by a conflict, and a refusal by a kind of its own.
+#[tokio::test]
+async fn a_write_only_where_keys_are_absent_leaves_no_doubt_when_they_exist() {
+    let (cache, _) = cached(CacheConfig::default());
+    let _ = cache.put("k", "old").await.unwrap();
+    let batch = Batch::new().put("k", "new").put("other", "new").if_absent();
+    assert_eq!(cache.write(batch).await.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(get(&cache, b"k").await.unwrap(), Some("old".into()));
+    assert!(matches!(cache.get(b"k"), Reply::Now(Ok(Some(_)))), "kept");
+    let _ = cache.write(Batch::new().put("other", "new").if_absent()).await.unwrap();
+    assert_eq!(get(&cache, b"other").await.unwrap(), Some("new".into()));
+}
+
+/// What is tried again below may fail for sure in the end, while its first attempt is on its way.
+#[test]
+fn a_refusal_after_other_attempts_is_in_doubt() {
+    for kind in [ErrorKind::Access, ErrorKind::Conflict, ErrorKind::InvalidInput] {
+        let error = Error::new(kind, "no");
+        assert!(nothing_follows(&error));
+        assert!(!nothing_follows(&error.with_retry(Retry::GaveUp)));
+    }
+    assert!(!nothing_follows(&Error::new(ErrorKind::Timeout, "late")));
+}
+
+/// A run of one page that comes when it is let.
+fn run<'a>(gate: &'a Gate, pairs: &[(&'static str, &'static str)]) -> Pages<'a> {
+    let entries =
+        pairs.iter().map(|(key, value)| Entry { key: (*key).into(), value: (*value).into() });
+    let page = Page { entries: entries.collect() };
+    futures_util::stream::once(async {
+        gate.pass().await;
+        Ok(page)
+    })
+    .boxed()
+}
+
+#[tokio::test]
+async fn nothing_is_kept_while_a_run_is_taken_and_nothing_of_before() {
+    let (cache, _) = cached(CacheConfig::default());
+    let _ = cache.put("k", "old").await.unwrap();
+    get(&cache, b"k").await.unwrap();
+    let gate = Gate::open_now();
+    gate.shut();
+    cache.0.inner.reads.shut();
+    let mut early = tokio_test::task::spawn(cache.get(b"a"));
+    tokio_test::assert_pending!(early.poll());
+    settle().await;
+    let mut ingest =
+        tokio_test::task::spawn(cache.ingest(run(&gate, &[("a", "new"), ("k", "new")])));
+    tokio_test::assert_pending!(ingest.poll());
+    cache.0.inner.reads.open();
+    assert_eq!(early.into_inner().await.unwrap(), None);
+    assert_eq!(get(&cache, b"k").await.unwrap(), Some("old".into()), "not taken yet");
+    // A part of it is there before it is acknowledged.
+    let _ = cache.0.inner.memory.put("k", "new").await.unwrap();
+    assert_eq!(get(&cache, b"k").await.unwrap(), Some("new".into()));
+    gate.open();
+    assert_eq!(ingest.into_inner().await.unwrap(), 2);
+    for key in [b"a", b"k"] {
+        assert_eq!(get(&cache, key).await.unwrap(), Some("new".into()));
+        assert!(matches!(cache.get(key), Reply::Now(Ok(Some(_)))), "kept again");
+    }
+}
+
+#[tokio::test]
+async fn a_part_of_a_run_that_was_abandoned_is_seen_when_it_arrives() {
+    let (cache, clock) = cached(CacheConfig::default());
+    let _ = cache.put("k", "old").await.unwrap();
+    let gate = Gate::open_now();
+    gate.shut();
+    let mut ingest = tokio_test::task::spawn(cache.ingest(run(&gate, &[("k", "new")])));
+    tokio_test::assert_pending!(ingest.poll());
+    drop(ingest);
+    clock.advance(Duration::from_secs(29));
+    assert_eq!(get(&cache, b"k").await.unwrap(), Some("old".into()));
+    let _ = cache.0.inner.memory.put("k", "new").await.unwrap();
+    assert_eq!(get(&cache, b"k").await.unwrap(), Some("new".into()));
+    clock.advance(Duration::from_secs(1));
+    get(&cache, b"k").await.unwrap();
+    assert!(matches!(cache.get(b"k"), Reply::Now(Ok(Some(_)))), "kept again");
 }
 
 #[tokio::test]

@@ -25,7 +25,8 @@
 //! # Errors
 //! The error of the last attempt, which then says [`GaveUp`](crate::Retry::GaveUp) and how many attempts
 //! there were.
-//! Errors that trying again cannot help pass at once. `close` is not repeated: a second call would
+//! Errors that trying again cannot help pass at once; after an earlier attempt of a write they say
+//! `GaveUp` too, as that one may still take effect. `close` is not repeated: a second call would
 //! succeed, and hide what the first could not save.
 //!
 //! # Metrics
@@ -354,7 +355,8 @@ impl Attempts<'_> {
     async fn pause_after(&mut self, error: Error) -> Result<()> {
         self.made += 1;
         if error.retry() != Again::Later {
-            return Err(error);
+            // What the attempts before it did is as unknown as it was.
+            return Err(if self.made == 1 { error } else { self.give_up(error) });
         }
         let clock = &self.shared.clock;
         let elapsed = clock.monotonic().saturating_sub(self.began);
@@ -362,14 +364,16 @@ impl Attempts<'_> {
             .delays
             .next()
             .filter(|delay| elapsed.saturating_add(*delay) <= self.shared.config.max_elapsed.0);
-        let Some(delay) = delay else {
-            return Err(error
-                .with_retry(Again::GaveUp)
-                .with_context(format_args!("gave up after {} attempts", self.made)));
-        };
+        let Some(delay) = delay else { return Err(self.give_up(error)) };
         clock.sleep(delay).await;
         let labels = &self.shared.labels;
         labels.counter(names::RETRIES, &[("op", self.operation.as_str())]).increment(1);
         Ok(())
+    }
+
+    fn give_up(&self, error: Error) -> Error {
+        error
+            .with_retry(Again::GaveUp)
+            .with_context(format_args!("gave up after {} attempts", self.made))
     }
 }

@@ -123,6 +123,17 @@ async fn what_trying_again_cannot_help_passes_at_once() {
     assert!(matches!(store.get(b""), Reply::Now(Err(_))));
 }
 
+/// Or whoever is further out would believe that nothing of the write is on its way.
+#[tokio::test]
+async fn a_refusal_after_an_attempt_with_an_unknown_outcome_says_that_there_was_one() {
+    let (store, faults, clock) = filled(&RetryConfig::default()).await;
+    faults.on(Operation::Write).times(1).fail(ErrorKind::Timeout);
+    faults.on(Operation::Write).times(1).fail(ErrorKind::Access);
+    let error = patiently(&clock, store.put("k", "v")).0.unwrap_err();
+    assert_eq!((error.kind(), error.retry()), (ErrorKind::Access, Again::GaveUp));
+    assert_eq!(faults.calls(Operation::Write), 2);
+}
+
 #[tokio::test]
 async fn no_attempt_begins_after_max_elapsed() {
     let config = RetryConfig {

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, watch};
 
-use crate::error::{ErrorKind, Result};
+use crate::error::{ErrorKind, Result, Retry};
 
 /// Few enough to be small, many enough that a step of a rewrite stops few writers.
 const STRIPES: usize = 256;
@@ -114,7 +114,10 @@ impl Claim<'_> {
 /// Whether nothing of a write that ended like this can arrive later.
 fn is_settled<R>(result: &Result<R>) -> bool {
     result.as_ref().err().is_none_or(|error| {
-        !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Internal)
+        use ErrorKind::{Internal, Timeout, Unavailable};
+        // What was tried again may still be on its way from before.
+        error.retry() != Retry::GaveUp
+            && !matches!(error.kind(), Internal | Timeout | Unavailable)
     })
 }
 
@@ -150,5 +153,25 @@ impl Drop for Run<'_> {
             }
         }
         self.of.runs.send_modify(|runs| *runs -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    #[tokio::test]
+    async fn a_refused_write_is_settled_unless_it_was_tried_before() {
+        let refused = Error::new(ErrorKind::Access, "read-only");
+        for (error, unsettled) in
+            [(refused.clone(), false), (refused.with_retry(Retry::GaveUp), true)]
+        {
+            let stripes = Stripes::default();
+            let key = Bytes::from("k");
+            let claim = stripes.share(Stripes::of([&key].into_iter())).await;
+            claim.settled_by::<()>(Err(error)).unwrap_err();
+            assert_eq!(stripes.is_unsettled(&key), unsettled);
+        }
     }
 }

@@ -1,0 +1,305 @@
+//! Listening to what others change, as the store below announces it.
+//!
+//! A task of its own subscribes, drops from the cache what was changed, and then passes each
+//! announcement on to those who listen to this cache. In that order: a cache further out that heard first
+//! could ask this one, and keep the old answer. For the same reason there is one subscription for both: of
+//! two, one could be ahead of the other.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
+use metrics::{Counter, Gauge};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, watch};
+
+use super::era::Mode;
+use super::{Cache, CacheConfig, Shared};
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::layer::{Context, LayerConfig};
+use crate::store::{Change, Changes, Store};
+use crate::telemetry::{Labels, names};
+
+/// Announcements that somebody further out may be behind by. Who is further behind is told that any key
+/// may have changed.
+const BEHIND: usize = 1024;
+
+/// The first pause before subscribing again; it doubles with each further one.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// How the last attempt to subscribe ended. `None`: none has ended yet.
+type Attempt = Option<Result<()>>;
+
+/// The listening of one cache.
+#[derive(Debug)]
+pub(super) struct Listening {
+    /// `true` tells the task to end. The task holds the one receiver.
+    stop: watch::Sender<bool>,
+    starting: Mutex<()>,
+    attempt: watch::Sender<Attempt>,
+    /// Those who listen to this cache. Gone once it is closed.
+    outer: Mutex<Option<broadcast::Sender<Change>>>,
+    seed: u64,
+    labels: Labels,
+    active: Gauge,
+    announced: Counter,
+    all: Counter,
+    lost: Counter,
+}
+
+impl Listening {
+    pub(super) fn new(context: &Context) -> Self {
+        let labels = &context.labels;
+        let cause = |cause| labels.counter(names::CACHE_INVALIDATIONS, &[("cause", cause)]);
+        Self {
+            stop: watch::Sender::new(false),
+            starting: Mutex::new(()),
+            attempt: watch::Sender::new(None),
+            outer: Mutex::new(Some(broadcast::Sender::new(BEHIND))),
+            seed: context.seed,
+            labels: labels.clone(),
+            active: labels.gauge(names::CACHE_LISTENING, &[]),
+            announced: cause("announced"),
+            all: cause("all"),
+            lost: cause("lost"),
+        }
+    }
+
+    /// Ends the task and waits until it has let go of its subscription.
+    pub(super) async fn stop(&self) {
+        {
+            let _starting = self.starting.lock();
+            self.stop.send_replace(true);
+        }
+        self.outer.lock().take();
+        self.stop.closed().await;
+        self.active.set(0.0);
+    }
+
+    /// Tells those who listen to this cache.
+    fn tell(&self, change: Change) {
+        if let Some(outer) = &*self.outer.lock() {
+            // An error means that nobody listens.
+            let _ = outer.send(change);
+        }
+    }
+
+    fn failed(&self, error: &Error) {
+        self.labels.count_error(Operation::Changes, error);
+        self.attempt.send_replace(Some(Err(error.clone())));
+    }
+}
+
+impl<S> Shared<S> {
+    /// Applies an announcement, and passes it on.
+    fn apply(&self, listening: &Listening, change: Change) {
+        match change {
+            Change::Keys(keys) => {
+                // As a write that begins and ends at this moment.
+                let writing = self.stripes.begin_write(keys.iter().map(Bytes::as_ref));
+                keys.iter().for_each(|key| self.engine.remove(key));
+                writing.settle();
+                listening.announced.increment(keys.len() as u64);
+                listening.tell(Change::Keys(keys));
+            }
+            Change::All => {
+                listening.all.increment(1);
+                self.hear(listening);
+            }
+            Change::Lost => self.deafen(listening),
+        }
+    }
+
+    /// From now on changes are announced. What changed until now, nobody knows.
+    fn hear(&self, listening: &Listening) {
+        self.stripes.eras.begin(Mode::Keeping);
+        self.engine.clear();
+        listening.active.set(1.0);
+        listening.tell(Change::All);
+    }
+
+    /// From now on changes go unannounced.
+    fn deafen(&self, listening: &Listening) {
+        if self.stripes.eras.now().keeps() {
+            self.stripes.eras.begin(Mode::Deaf);
+            self.engine.clear();
+            listening.lost.increment(1);
+            listening.active.set(0.0);
+            listening.tell(Change::Lost);
+        }
+    }
+}
+
+impl<S: Store> Cache<S> {
+    /// Starts the task unless it runs.
+    pub(super) fn listen(&self, listening: &Listening) -> Result<()> {
+        // Only the task holds a receiver.
+        if listening.stop.receiver_count() > 0 {
+            return Ok(());
+        }
+        let runtime = Handle::try_current().map_err(|error| {
+            let message =
+                "a cache listens in a task of its own, and there is no tokio runtime here";
+            Error::unsupported(message).with_source(error)
+        })?;
+        let _starting = listening.starting.lock();
+        if *listening.stop.borrow() {
+            return Err(Error::closed());
+        }
+        if listening.stop.receiver_count() == 0 {
+            listening.attempt.send_replace(None);
+            let (shared, stop) = (Arc::downgrade(&self.0), listening.stop.subscribe());
+            runtime.spawn(Listener { shared, stop }.run());
+        }
+        Ok(())
+    }
+
+    /// The announcements of this cache: each comes when it was applied here.
+    pub(super) async fn announcements(&self, listening: &Listening) -> Result<Changes> {
+        self.listen(listening)?;
+        let mut attempt = listening.attempt.subscribe();
+        // The sender lives as long as this cache.
+        if let Ok(ended) = attempt.wait_for(Option::is_some).await
+            && let Some(Err(error)) = &*ended
+        {
+            return Err(error.clone());
+        }
+        let Some(changes) = listening.outer.lock().as_ref().map(broadcast::Sender::subscribe)
+        else {
+            return Err(Error::closed());
+        };
+        // Looked at behind the subscription: what happens from here on is told.
+        let first = (!self.0.stripes.eras.now().keeps()).then_some(Change::Lost);
+        let shared = Arc::downgrade(&self.0);
+        let rest = futures_util::stream::unfold((changes, shared), |(mut changes, shared)| async {
+            let change = match changes.recv().await {
+                Ok(change) => change,
+                Err(RecvError::Closed) => return None,
+                // What was missed may have been the loss of the connection.
+                Err(RecvError::Lagged(_)) => match shared.upgrade()?.stripes.eras.now().keeps() {
+                    true => Change::All,
+                    false => Change::Lost,
+                },
+            };
+            Some((change, (changes, shared)))
+        });
+        Ok(futures_util::stream::iter(first).chain(rest).boxed())
+    }
+}
+
+/// The task. It does not keep the cache alive.
+struct Listener<S: Store> {
+    shared: Weak<Shared<S>>,
+    stop: watch::Receiver<bool>,
+}
+
+/// The runtime may end the task without a word.
+impl<S: Store> Drop for Listener<S> {
+    fn drop(&mut self) {
+        self.with(|shared, listening| {
+            shared.deafen(listening);
+            listening.attempt.send_if_modified(|attempt| {
+                let unexpected = !matches!(attempt, Some(Err(_)));
+                if unexpected {
+                    let message = "the runtime of the task that listens was shut down";
+                    *attempt = Some(Err(Error::new(ErrorKind::Unavailable, message)));
+                }
+                unexpected
+            });
+        });
+    }
+}
+
+impl<S: Store> Listener<S> {
+    fn with<T>(&self, act: impl FnOnce(&Arc<Shared<S>>, &Listening) -> T) -> Option<T> {
+        let shared = self.shared.upgrade()?;
+        shared.listening.as_ref().map(|listening| act(&shared, listening))
+    }
+
+    async fn run(self) {
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            biased;
+            // An error means that the sender, and with it the cache, is gone.
+            _ = stop.wait_for(|stop| *stop) => {}
+            () = self.keep_listening() => {}
+        }
+    }
+
+    /// Subscribes again and again, until the store below is closed.
+    async fn keep_listening(&self) {
+        let Some((clock, seed)) =
+            self.with(|shared, listening| (Arc::clone(&shared.clock), listening.seed))
+        else {
+            return;
+        };
+        let pauses = ExponentialBuilder::new()
+            .with_min_delay(SHORTEST_PAUSE)
+            .with_max_delay(LONGEST_PAUSE)
+            .without_max_times()
+            .with_jitter()
+            .with_jitter_seed(seed);
+        let mut pause: ExponentialBackoff = pauses.build();
+        loop {
+            let began = clock.monotonic();
+            let outcome = AssertUnwindSafe(self.listen()).catch_unwind().await;
+            let error =
+                outcome.unwrap_or_else(|_| Error::internal("listening to changes panicked"));
+            self.with(|shared, listening| {
+                shared.deafen(listening);
+                listening.failed(&error);
+            });
+            if error.kind() == ErrorKind::Closed {
+                self.with(|_, listening| listening.outer.lock().take());
+                return;
+            }
+            tracing::warn!(?error, "the cache is not told of foreign changes, and keeps nothing");
+            // A subscription that lasted was no failure.
+            if clock.monotonic().saturating_sub(began) > LONGEST_PAUSE {
+                pause = pauses.build();
+            }
+            clock.sleep(pause.next().unwrap_or(LONGEST_PAUSE)).await;
+        }
+    }
+
+    /// Applies announcements until they end. Gives the reason.
+    async fn listen(&self) -> Error {
+        let mut changes = match self.subscribe().await {
+            Ok(changes) => changes,
+            Err(error) => return error,
+        };
+        let listens = self.with(|shared, listening| {
+            shared.hear(listening);
+            listening.attempt.send_replace(Some(Ok(())));
+        });
+        if listens.is_none() {
+            return Error::closed();
+        }
+        while let Some(change) = changes.next().await {
+            if self.with(|shared, listening| shared.apply(listening, change)).is_none() {
+                return Error::closed();
+            }
+            // Announcements that are there already must not keep the thread from others.
+            tokio::task::coop::consume_budget().await;
+        }
+        Error::new(ErrorKind::Unavailable, "the announcements of the store below have ended")
+    }
+
+    async fn subscribe(&self) -> Result<Changes> {
+        let Some(shared) = self.shared.upgrade() else { return Err(Error::closed()) };
+        let limit = shared.load_timeout;
+        tokio::select! {
+            changes = shared.inner.changes() => changes,
+            () = shared.clock.sleep(limit) => {
+                let message = format!("subscribing took longer than load_timeout ({limit:?})");
+                Err(Error::new(ErrorKind::Timeout, message).with_layer(CacheConfig::NAME))
+            }
+        }
+    }
+}
