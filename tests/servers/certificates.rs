@@ -34,7 +34,7 @@ pub(crate) struct Certificates {
 
 impl Certificates {
     pub(crate) async fn make() -> Option<Self> {
-        let openssl = find("openssl", &[]);
+        let openssl = find(&["openssl"]);
         required(openssl, "the command openssl is not installed")?;
         Some(blocking(Self::make_now).await)
     }

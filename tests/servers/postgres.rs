@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::process::{NotStarted, Process, Signals, find, output, signal};
+use super::process::{NotStarted, Process, Signals, output, signal};
 use super::{Certificates, blocking, port, required};
 
 /// In order is "fast": it ends the sessions. At once is "immediate", which cleans up, unlike SIGKILL.
@@ -307,10 +307,14 @@ fn programs() -> Option<PathBuf> {
             .extend(folders.filter_map(|folder| Some((version(&folder)?, folder.join("bin")))));
     }
     installed.sort();
-    let newest_first: Vec<PathBuf> =
-        installed.into_iter().rev().map(|(_, folder)| folder).collect();
-    let folder = find("initdb", &newest_first)?.parent()?.to_owned();
-    ["postgres", "psql"].iter().all(|program| folder.join(program).is_file()).then_some(folder)
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let newest_first = installed.into_iter().rev().map(|(_, folder)| folder);
+    // A link in `PATH` may lead to one of them, and its neighbours not be linked.
+    let homes = std::env::split_paths(&path).chain(newest_first).filter_map(|folder| {
+        Some(fs::canonicalize(folder.join("initdb")).ok()?.parent()?.to_owned())
+    });
+    let is_whole = |home: &PathBuf| ["postgres", "psql"].iter().all(|p| home.join(p).is_file());
+    homes.into_iter().find(is_whole)
 }
 
 /// The user `postgres`, as which the server runs where the tests are run by root.

@@ -199,11 +199,12 @@ fn processes_of_ps() -> Vec<Running> {
     text.lines().filter_map(process).collect()
 }
 
-/// The program's path: in `PATH`, or else in one of these folders.
-pub(super) fn find(program: &str, folders: &[PathBuf]) -> Option<PathBuf> {
+/// The first of these programs that is in `PATH`.
+pub(super) fn find(programs: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let path: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    path.iter().chain(folders).map(|folder| folder.join(program)).find(|file| file.is_file())
+    let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    let files = programs.iter().flat_map(|program| folders.iter().map(move |f| f.join(program)));
+    files.into_iter().find(|file| file.is_file())
 }
 
 /// Runs a command that must succeed, and gives what it printed.

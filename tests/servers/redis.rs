@@ -29,6 +29,7 @@ pub(crate) struct Redis {
 struct Settings {
     folder: TempDir,
     program: PathBuf,
+    client: PathBuf,
     arguments: Vec<String>,
     certificates: Option<Arc<Certificates>>,
 }
@@ -51,11 +52,12 @@ impl Redis {
         arguments: &[&str],
         certificates: Option<Arc<Certificates>>,
     ) -> Option<Self> {
-        let program = find("redis-server", &[]).filter(|_| find("redis-cli", &[]).is_some());
-        let program = required(program, "redis-server and redis-cli are not installed")?;
+        let programs =
+            find(&["redis-server", "valkey-server"]).zip(find(&["redis-cli", "valkey-cli"]));
+        let (program, client) = required(programs, "redis-server and redis-cli are not installed")?;
         let folder = tempfile::tempdir().unwrap();
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let settings = Arc::new(Settings { folder, program, arguments, certificates });
+        let settings = Arc::new(Settings { folder, program, client, arguments, certificates });
         let mut server =
             Self { process: None, settings, port: 0, next_database: AtomicU32::new(0) };
         for _ in 0..20 {
@@ -170,7 +172,7 @@ impl Settings {
     }
 
     fn client(&self, port: u16) -> Command {
-        let mut command = Command::new("redis-cli");
+        let mut command = Command::new(&self.client);
         command.args(["-h", "127.0.0.1", "-p", &port.to_string()]);
         if let Some(files) = &self.certificates {
             command.arg("--tls").arg("--cacert").arg(files.ca());
@@ -195,7 +197,7 @@ impl RedisCluster {
             let settings = [&settings[..], &["--cluster-node-timeout", NODE_TIMEOUT]].concat();
             nodes.push(Redis::start(&settings).await?);
         }
-        let mut command = Command::new("redis-cli");
+        let mut command = Command::new(&nodes[0].settings.client);
         command.args(["--cluster", "create"]).args(nodes.iter().map(Redis::addr));
         command.args(["--cluster-replicas", &replicas_each.to_string(), "--cluster-yes"]);
         blocking(move || output(&mut command)).await;
