@@ -1,15 +1,12 @@
 //! The settings, and what they promise over a store.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
-use super::CacheLayer;
 use crate::error::{Error, Result};
-use crate::layer::{Context, LayerConfig, StackLayer, Zone};
+use crate::layer::LayerConfig;
 use crate::types::Profile;
 use crate::types::units::{ByteSize, Span};
 
@@ -77,21 +74,6 @@ impl CacheConfig {
             )));
         }
         Ok(())
-    }
-}
-
-#[async_trait]
-impl LayerConfig for CacheConfig {
-    const NAME: &'static str = "cache";
-    const ZONE: Zone = Zone::Cache;
-
-    fn profile(&self, below: Profile) -> Result<Profile> {
-        self.check()?;
-        Ok(profile(self.ttl, self.negative_ttl, below))
-    }
-
-    async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>> {
-        Ok(Arc::new(CacheLayer::new(self, context)?))
     }
 }
 

@@ -100,12 +100,27 @@ use self::listen::Listening;
 use self::stripes::{Stripes, Ticket};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result, Retry};
-use crate::layer::{Context, Layer};
+use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::telemetry::names;
 use crate::types::units::Span;
 use crate::types::{Batch, Commit, Profile, Scan, Usage, Value};
+
+#[async_trait]
+impl LayerConfig for CacheConfig {
+    const NAME: &'static str = "cache";
+    const ZONE: Zone = Zone::Cache;
+
+    fn profile(&self, below: Profile) -> Result<Profile> {
+        self.check()?;
+        Ok(profile(self.ttl, self.negative_ttl, below))
+    }
+
+    async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>> {
+        Ok(Arc::new(CacheLayer::new(self, context)?))
+    }
+}
 
 /// Keeps what is read from the stores it wraps, each in a cache of its own. See the [module docs](self).
 #[derive(Clone, Debug)]

@@ -13,7 +13,6 @@ use crate::backends::Memory;
 use crate::clock::{ManualClock, SystemClock};
 use crate::error::ErrorKind;
 use crate::ext::StoreExt;
-use crate::layer::LayerConfig;
 use crate::store::{Change, Changes};
 use crate::types::units::ByteSize;
 use crate::types::{Entry, Freshness, Page};
