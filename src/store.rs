@@ -41,6 +41,24 @@ use crate::types::{Batch, Commit, Page, Profile, Scan, Usage, Value};
 pub type Pages<'a> = BoxStream<'a, Result<Page>>;
 
 /// What others changed, as [`Store::changes`] announces it. Ends when the store is closed.
+///
+/// ```
+/// # tokio_test::block_on(async {
+/// use futures_util::StreamExt;
+/// use tierstack::{Change, Changes};
+///
+/// async fn count(changes: Changes) -> usize {
+///     let keys = |change| match change {
+///         Change::Keys(keys) => keys.len(),
+///         Change::All | Change::Lost => 0,
+///     };
+///     changes.map(keys).fold(0, |sum, keys| async move { sum + keys }).await
+/// }
+///
+/// let changes = [Change::Keys(vec!["a".into(), "b".into()]), Change::Lost, Change::All];
+/// assert_eq!(count(futures_util::stream::iter(changes).boxed()).await, 2);
+/// # });
+/// ```
 pub type Changes = BoxStream<'static, Change>;
 
 /// A change that bypassed this stack.

@@ -4,7 +4,7 @@
 //! Mounting a small file system needs root on Linux. Without it those tests print why they are skipped;
 //! with `CI` set they fail instead.
 
-#![cfg(feature = "rocksdb")]
+#![cfg(all(feature = "rocksdb", feature = "testing"))]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test")]
 
 use std::io::{BufRead, BufReader};
@@ -12,11 +12,12 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{StreamExt, stream};
 use tempfile::{TempDir, tempdir};
 use tierstack::backends::{RocksDb, RocksDbConfig};
+use tierstack::testing::Random;
 use tierstack::units::ByteSize;
-use tierstack::{Batch, ErrorKind, Read, Scan, Store, StoreExt};
+use tierstack::{Batch, Entry, ErrorKind, Page, Read, ReadExt, Scan, Store, StoreExt};
 
 const ROLE: &str = "TIERSTACK_ROCKSDB_TEST_CHILD";
 
@@ -204,6 +205,28 @@ async fn a_full_disk_fails_writes_and_not_reads() {
         assert!(store.get(key.as_bytes()).await.unwrap().unwrap().bytes == value(number), "{key}");
     }
     store.put("after", "1").await.unwrap().durable().await.unwrap();
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_run_that_does_not_fit_leaves_no_half_table() {
+    let Some(disk) = Mount::small(64 << 20) else { return };
+    let store = open(&disk.path().join("db")).await;
+    store.put("before", "1").await.unwrap().durable().await.unwrap();
+    let mut random = Random::new(1);
+    let pages = (0..100).map(|n| {
+        let value = random.bytes(1 << 20).into();
+        Ok(Page { entries: vec![Entry { key: format!("key-{n:05}").into(), value }] })
+    });
+    let error = store.ingest(stream::iter(pages).boxed()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Capacity, "{error:?}");
+    let left = std::fs::read_dir(disk.path().join("db/tierstack-ingest")).unwrap().count();
+    assert_eq!(left, 0);
+    // The first table is there and the space of the second is free: the store goes on.
+    let found = store.collect(Scan::all().page_entries(1)).await.unwrap().len();
+    assert!((30..100).contains(&found), "{found}");
+    store.put("after", vec![1; 1 << 20]).await.unwrap().durable().await.unwrap();
+    store.flush().await.unwrap();
     store.close().await.unwrap();
 }
 

@@ -51,6 +51,7 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -233,14 +234,28 @@ impl<S: Store> Store for Metrics<S> {
     }
 
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
-        let series = &self.shared.ingest;
+        let shared = &*self.shared;
+        let series = &shared.ingest;
+        let run_failed = AtomicBool::new(false);
         let counted = run.map(|page| {
-            if let Ok(page) = &page {
-                series.bytes.increment(page.bytes() as u64);
+            match &page {
+                Ok(page) => series.bytes.increment(page.bytes() as u64),
+                Err(_) => run_failed.store(true, Ordering::Relaxed),
             }
             page
         });
-        self.shared.count(series, self.inner.ingest(counted.boxed())).await
+        let waiting = Waiting::new(&shared.inflight, &series.cancelled);
+        let start = shared.clock.monotonic();
+        let result = self.inner.ingest(counted.boxed()).await;
+        waiting.done();
+        series.time(&*shared.clock, start);
+        match &result {
+            Ok(_) => series.ok.increment(1),
+            // It did not arise here, but where the run comes from.
+            Err(_) if run_failed.load(Ordering::Relaxed) => series.error.increment(1),
+            Err(error) => return Err(shared.failed(series, error.clone())),
+        }
+        result
     }
 
     async fn changes(&self) -> Result<Changes> {
@@ -513,6 +528,18 @@ mod tests {
         assert_eq!(counted["tierstack_op_bytes_total ingest"], 3 * 6);
         assert_eq!(counted["tierstack_op_duration_seconds ingest"], 1);
         assert_eq!(counted["tierstack_ops_total changes error"], 1);
+    }
+
+    #[tokio::test]
+    async fn what_a_run_fails_with_is_not_said_to_have_arisen_here() {
+        let (store, read) = recorded();
+        let broken = || futures_util::stream::iter([Err(Error::corruption("elsewhere"))]).boxed();
+        let error = store.ingest(broken()).await.unwrap_err();
+        assert_eq!((error.layer(), error.operation()), (None, None));
+        assert_eq!(read()["tierstack_ops_total ingest error"], 1);
+        store.close().await.unwrap();
+        let error = store.ingest(broken()).await.unwrap_err();
+        assert_eq!((error.layer(), error.operation()), (Some("memory"), Some(Operation::Ingest)));
     }
 
     #[tokio::test]

@@ -242,7 +242,7 @@ async fn a_target_without_batches_is_filled_one_by_one() {
     let repository = repository(&objects, &time).await;
     let store = filled(30).await;
     take(&store, &repository).await;
-    let target = Lesser::new(|g| g.atomic_batches = false);
+    let target = Lesser::new(|g| (g.atomic_batches, g.ingest) = (false, false));
     let plan = repository.plan(Target::Latest).await.unwrap();
     backup::restore(&repository, &plan, &target, &Restore::default(), &|_| ()).await.unwrap();
     assert_eq!(all(&target).await, all(&store).await);
@@ -259,7 +259,7 @@ async fn an_interrupted_restore_is_visible_and_can_be_gone_on_with() {
     take(&store, &repository).await;
     let other = repository.plan(Target::Latest).await.unwrap();
 
-    let target = Lesser::new(|g| g.atomic_batches = false);
+    let target = Lesser::new(|g| (g.atomic_batches, g.ingest) = (false, false));
     for left in [1, 5, 30, 31] {
         target.writes_left.store(left, Ordering::SeqCst);
         let options = Restore { resume: left != 1, ..Restore::default() };
@@ -289,7 +289,7 @@ async fn the_proof_finds_an_entry_that_is_not_of_the_base() {
     let repository = repository(&objects, &time).await;
     take(&filled(30).await, &repository).await;
     let plan = repository.plan(Target::Latest).await.unwrap();
-    let target = Lesser::new(|g| g.atomic_batches = false);
+    let target = Lesser::new(|g| (g.atomic_batches, g.ingest) = (false, false));
     target.writes_left.store(5, Ordering::SeqCst);
     let options = Restore::default();
     backup::restore(&repository, &plan, &target, &options, &|_| ()).await.unwrap_err();

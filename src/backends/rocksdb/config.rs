@@ -176,7 +176,7 @@ impl RocksDbConfig {
             ordered_scans: true,
             snapshots: true,
             expiry: false,
-            ingest: false,
+            ingest: true,
             counts: Counting::Estimated,
             writable: true,
             places: vec![Place { name: Self::NAME.into(), what: "database".into(), sealed: false }],

@@ -1,14 +1,16 @@
 //! The open database, and the two tiers in which it is read: memory, which never waits, and disk.
 
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ::rocksdb::{
-    BottommostLevelCompaction, BoundColumnFamily, CompactOptions, DB, DBPinnableSlice, ReadOptions,
-    ReadTier, Snapshot, WriteBatch, WriteOptions, properties,
+    BottommostLevelCompaction, BoundColumnFamily, CompactOptions, DB, DBPinnableSlice,
+    IngestExternalFileOptions, ReadOptions, ReadTier, Snapshot, WriteBatch, WriteOptions,
+    properties,
 };
 use bytes::Bytes;
 use tokio::runtime::Handle;
@@ -208,6 +210,16 @@ impl Engine {
     /// wait. Blocks.
     pub(super) fn write(&self, batch: &Batch, sync: bool) -> Result<()> {
         self.commit(Operation::Write, || self.encode(batch), sync)
+    }
+
+    /// Takes in a table: all of its entries or none. Blocks, and other writes with it while entries of the
+    /// same keys are moved out of memory.
+    pub(super) fn ingest(&self, table: &Path) -> Result<()> {
+        let mut options = IngestExternalFileOptions::default();
+        options.set_move_files(true);
+        self.db()
+            .ingest_external_file_cf_opts(self.family(), &options, vec![table])
+            .map_err(|error| failed(Operation::Ingest, error))
     }
 
     /// Syncs the log, and returns what earlier background work failed with: an empty write does both.

@@ -7,6 +7,9 @@
 //! a power cut with `sync`, the default, and a crash of the process without. Snapshots see one moment.
 //! Nobody else can write: RocksDB locks the folder.
 //!
+//! A sorted run is written as tables, which are taken in whole and need no log: a folder
+//! `tierstack-ingest` in that of the database holds them until then.
+//!
 //! What is in memory, in memtables and the block cache, is answered inline, without a future or a
 //! thread. Only what needs the disk goes to a thread of the runtime.
 //!
@@ -51,6 +54,7 @@
 mod config;
 mod engine;
 mod failure;
+mod ingest;
 mod open;
 mod reader;
 mod recorded;
@@ -63,18 +67,20 @@ use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::TryStreamExt;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 pub use self::config::{Compaction, Compression, RocksDbConfig};
-use self::engine::{Engine, Moment, offload, spawn};
+use self::engine::{Engine, Moment, Offloaded, offload, spawn};
 use self::failure::{failed, is_incomplete};
+use self::ingest::{LOT_BYTES, Tables};
 use self::reader::Reader;
 use crate::error::{Error, Operation, Result};
 use crate::layer::BackendConfig;
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
-use crate::types::{Batch, Commit, Profile, Scan, Usage, Value};
+use crate::types::{Batch, Commit, Op, Profile, RunOrder, Scan, Usage, Value};
 
 /// A RocksDB database, or one column family of it. See the [module docs](self).
 pub struct RocksDb {
@@ -83,6 +89,7 @@ pub struct RocksDb {
     snapshots: Mutex<Vec<Weak<Reader<Moment>>>>,
     profile: Profile,
     sync: bool,
+    tables: Arc<Tables>,
     /// Ends when the last user of the database has let go of it.
     gone: watch::Receiver<()>,
 }
@@ -101,14 +108,15 @@ impl RocksDb {
         let sync = config.sync;
         let opening = offload(move || {
             let db = open::open(&config)?;
-            Engine::over(db, &config.column_family, sender)
+            let tables = Tables::of(&config)?;
+            Ok((Engine::over(db, &config.column_family, sender)?, tables))
         });
-        let engine = opening.await.map_err(|error| error.with_layer(RocksDbConfig::NAME))?;
-        let snapshots = Mutex::default();
-        Ok(Self { reader: Reader::new(engine), snapshots, profile, sync, gone })
+        let (engine, tables) =
+            opening.await.map_err(|error| error.with_layer(RocksDbConfig::NAME))?;
+        let (snapshots, tables) = (Mutex::default(), Arc::new(tables));
+        Ok(Self { reader: Reader::new(engine), snapshots, profile, sync, tables, gone })
     }
 
-    /// Refuses what cannot be written as it was asked for.
     /// Writes without waiting, if that is possible. `false`: it is not.
     fn write_now(&self, batch: &Batch) -> Result<bool> {
         match self.reader.view()?.write_now(batch) {
@@ -116,6 +124,40 @@ impl RocksDb {
             Err(error) if is_incomplete(&error) => Ok(false),
             Err(error) => Err(failed(Operation::Write, error)),
         }
+    }
+
+    /// Puts the next entries of a run, once the ones before them are there.
+    async fn put_lot(&self, before: &mut Option<Offloaded<()>>, lot: Batch) -> Result<()> {
+        if let Some(before) = before.take() {
+            before.await?;
+        }
+        let (engine, tables, sync) = (self.reader.view()?, Arc::clone(&self.tables), self.sync);
+        *before = Some(spawn(move || tables.take_in(&engine, &lot, sync))?);
+        Ok(())
+    }
+
+    async fn put_run(
+        &self,
+        mut run: Pages<'_>,
+        under_way: &mut Option<Offloaded<()>>,
+    ) -> Result<u64> {
+        let (mut order, mut entries) = (RunOrder::default(), 0);
+        let (mut lot, mut bytes) = (Batch::new(), 0);
+        while let Some(page) = run.try_next().await? {
+            order.check(&page)?;
+            entries += page.len() as u64;
+            bytes += page.bytes();
+            let puts = page.entries.into_iter().map(|entry| Op::Put(entry.key, entry.value));
+            let puts: Batch = puts.collect();
+            self.profile.guarantees.check_batch(&puts)?;
+            puts.into_ops().into_iter().for_each(|put| lot.push(put));
+            if bytes >= LOT_BYTES {
+                self.put_lot(under_way, std::mem::take(&mut lot)).await?;
+                bytes = 0;
+            }
+        }
+        self.put_lot(under_way, lot).await?;
+        Ok(entries)
     }
 }
 
@@ -148,9 +190,17 @@ impl Store for RocksDb {
         Ok(Commit::done())
     }
 
-    async fn ingest(&self, _: Pages<'_>) -> Result<u64> {
+    /// In lots of 32 MiB, each of which is there wholly or not at all.
+    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
         self.reader.view()?;
-        Err(Error::unsupported("RocksDB takes batches only"))
+        let mut under_way = None;
+        let read = self.put_run(run, &mut under_way).await;
+        let written = match under_way {
+            Some(under_way) => under_way.await,
+            None => Ok(()),
+        };
+        let entries = read?;
+        written.map(|()| entries)
     }
 
     async fn changes(&self) -> Result<Changes> {
@@ -186,7 +236,9 @@ impl Store for RocksDb {
                     snapshot.upgrade().and_then(|snapshot| snapshot.close());
                 }
                 // A second call finds nothing left to sync, so this one is not called off.
+                let tables = Arc::clone(&self.tables);
                 let closing = spawn(move || {
+                    tables.remove_folder();
                     let flushed = engine.sync(Operation::Close);
                     engine.cancel_background_work();
                     flushed

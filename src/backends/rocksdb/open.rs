@@ -275,6 +275,24 @@ fn new_family(config: &RocksDbConfig, cache: &Cache) -> Options {
     options
 }
 
+/// How tables are written that the open database is to take in: as it writes its own, as far as the
+/// settings or its OPTIONS file say so in words that we have.
+pub(super) fn table_options(config: &RocksDbConfig) -> Result<Options> {
+    let recorded = Recorded::latest(&config.path)?;
+    let compression =
+        recorded.and_then(|recorded| match recorded.compression(&config.column_family)? {
+            "kNoCompression" => Some(Compression::None),
+            "kSnappyCompression" => Some(Compression::Snappy),
+            "kLZ4Compression" => Some(Compression::Lz4),
+            "kZSTD" => Some(Compression::Zstd),
+            _ => None,
+        });
+    // A block cache of its own would be one too many; a table that is written needs none.
+    let none = Cache::new_lru_cache(0);
+    let compression = config.compression.or(compression);
+    Ok(new_family(&RocksDbConfig { compression, ..config.clone() }, &none))
+}
+
 /// A column family that was opened is in the handle's list.
 pub(super) fn lost() -> Error {
     Error::internal("RocksDB opened the column family but does not know it")

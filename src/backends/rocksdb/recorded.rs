@@ -169,6 +169,12 @@ impl Recorded {
         (!matches!(value, "nullptr" | "")).then_some(value)
     }
 
+    /// The name of the compression of a column family.
+    pub(super) fn compression(&self, family: &str) -> Option<&str> {
+        let settings = self.sections.get(&Section::Family(family.into()))?;
+        Self::named(settings, "compression")
+    }
+
     /// The folder of the log, if that is not the folder of the database.
     ///
     /// It is where the log was when the file was written. From a copy of the database it leads to the

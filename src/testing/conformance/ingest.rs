@@ -10,7 +10,7 @@ use futures_util::{StreamExt, stream};
 use super::bench::{
     Bench, Stop, Verdict, ensure, known, numbered, numbered_key, poll_and_drop, refused, scan_gives,
 };
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::ext::StoreExt;
 use crate::store::{Pages, Read, Store};
 use crate::testing::oracle::Known;
@@ -167,6 +167,8 @@ async fn an_error_of_the_run_comes_back(bench: Bench) -> Verdict {
         let error = bench.store.ingest(failing.boxed()).await;
         let error = refused(error, &[ErrorKind::Access], "a run that fails")?;
         ensure!(error.message().contains("marker"), "the error of a run is lost: {error:?}");
+        let blamed = error.layer().or(error.operation().map(Operation::as_str));
+        ensure!(blamed.is_none(), "the store takes the blame for an error of a run: {error:?}");
     }
     whole_or_absent(&bench, &entries).await?;
     bench.gives("x", Some("stays")).await?;

@@ -4,6 +4,7 @@
 mod closing;
 mod damage;
 mod existing;
+mod ingesting;
 mod reading;
 mod settings;
 mod writing;

@@ -36,6 +36,7 @@ fn counting(folder: &Path, sync: bool) -> (RocksDb, impl Fn() -> u64) {
         snapshots: Mutex::default(),
         profile: RocksDbConfig { sync, ..RocksDbConfig::new("x") }.profile().unwrap(),
         sync,
+        tables: Arc::new(Tables::of(&RocksDbConfig::new(folder)).unwrap()),
         gone,
     };
     (store, move || options.get_ticker_count(::rocksdb::statistics::Ticker::WalFileSynced))
