@@ -427,6 +427,10 @@ async fn found_in(load: Load, how: How) -> std::result::Result<servers::Report, 
     load.try_run(&store, async |progress| {
         armed.store(true, std::sync::atomic::Ordering::SeqCst);
         progress.writes(200).await;
+        progress.reads(200).await;
+        if matches!(how, How::Late) {
+            progress.failures(100).await;
+        }
         armed.store(false, std::sync::atomic::Ordering::SeqCst);
     })
     .await
@@ -438,7 +442,10 @@ async fn lost_halved_and_late_writes_are_found() {
     assert!(broken.contains("was acknowledged before it began"), "{broken}");
     found_in(Load::default().keeps(Kept::Anything), How::Forgets).await.unwrap();
 
-    let broken = found_in(Load::default(), How::KeepsHalf).await.unwrap_err().join("\n");
+    let broken = found_in(Load::default().keeps(Kept::Anything), How::KeepsHalf)
+        .await
+        .unwrap_err()
+        .join("\n");
     assert!(broken.contains("one half of a batch"), "{broken}");
 
     let broken = found_in(Load::default(), How::Late).await.unwrap_err().join("\n");
