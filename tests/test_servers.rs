@@ -120,6 +120,8 @@ async fn postgres_dies_and_comes_back_with_its_data() {
     postgres.restart().await;
     assert_eq!(postgres.sql("SELECT v FROM t").await, "kept");
     assert_ne!(postgres.fresh_url().await, postgres.fresh_url().await);
+    // What it leaves in shared memory goes with it.
+    postgres.kill();
 }
 
 #[tokio::test]
