@@ -9,7 +9,15 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use servers::{Certificates, Counters, Postgres, Proxy, Redis, RedisCluster, Way};
+use async_trait::async_trait;
+use bytes::Bytes;
+use servers::{Certificates, Counters, Kept, Load, Postgres, Proxy, Redis, RedisCluster, Way};
+use tierstack::backends::Memory;
+use tierstack::testing::{FaultStore, Faults};
+use tierstack::{
+    Batch, Changes, Commit, ErrorKind, Operation, Pages, Profile, Read, Reply, Result, Scan, Store,
+    Usage, Value,
+};
 
 /// Long enough for a frozen server not to have answered, however busy the machine.
 const A_WHILE: Duration = Duration::from_millis(300);
@@ -112,6 +120,8 @@ async fn postgres_dies_and_comes_back_with_its_data() {
     postgres.restart().await;
     assert_eq!(postgres.sql("SELECT v FROM t").await, "kept");
     assert_ne!(postgres.fresh_url().await, postgres.fresh_url().await);
+    // What it leaves in shared memory goes with it.
+    postgres.kill();
 }
 
 #[tokio::test]
@@ -266,4 +276,181 @@ async fn a_slow_line_delays_each_way() {
     let mut answer = [0];
     line.read_exact(&mut answer).unwrap();
     assert_eq!(answer, [b'b']);
+}
+
+// --- The load that runs through a fault ----------------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_recovers_passes() {
+    let faults = Faults::new();
+    let store: Arc<dyn Store> = Arc::new(FaultStore::new(Memory::new(), &faults));
+    let report = Load::default()
+        .run(&store, async |progress| {
+            faults.on(Operation::Write).after_effect().chance(0.5).fail(ErrorKind::Timeout);
+            faults.on(Operation::Write).chance(0.5).fail(ErrorKind::Unavailable);
+            faults.on(Operation::Scan).at_page(1).fail(ErrorKind::Unavailable);
+            progress.failures(50).await;
+            progress.writes(10).await;
+            faults.clear();
+        })
+        .await;
+    assert!(report.failed_writes > 0 && report.failed_reads > 0 && report.acknowledged > 10);
+    assert_eq!(report.errors.keys().copied().collect::<Vec<_>>(), ["timeout", "unavailable"]);
+}
+
+/// What the load finds broken in a store to which this is done.
+async fn found(
+    load: Load,
+    store: Arc<dyn Store>,
+    fault: impl AsyncFnOnce(&servers::Progress),
+) -> String {
+    load.try_run(&store, fault).await.expect_err("the load finds it").join("\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_of_another_kind_and_hangs_are_found() {
+    let faults = Faults::new();
+    let store: Arc<dyn Store> = Arc::new(FaultStore::new(Memory::new(), &faults));
+    let broken = found(Load::default(), Arc::clone(&store), async |progress| {
+        faults.on(Operation::GetMany).times(1).fail(ErrorKind::Internal);
+        progress.failures(1).await;
+    });
+    assert!(broken.await.contains("a get_many may not fail so"));
+
+    let load = Load { deadline: A_WHILE, patience: A_WHILE * 2, ..Load::default() };
+    let broken = found(load, store, async |_| {
+        let _ = faults.on(Operation::Write).hold();
+    });
+    let broken = broken.await;
+    assert!(broken.contains("a write hangs") && broken.contains("not every writer"), "{broken}");
+}
+
+/// Does to writes what a broken store might, once armed.
+struct Broken {
+    inner: Memory,
+    how: How,
+    armed: Arc<std::sync::atomic::AtomicBool>,
+    kept: std::sync::Mutex<Option<Batch>>,
+}
+
+#[derive(Clone, Copy)]
+enum How {
+    Forgets,
+    KeepsHalf,
+    /// A write times out, and arrives after the next one of its keys.
+    Late,
+}
+
+#[async_trait]
+impl Store for Broken {
+    async fn write(&self, batch: Batch) -> Result<Commit> {
+        if !self.armed.load(std::sync::atomic::Ordering::SeqCst) {
+            return self.inner.write(batch).await;
+        }
+        match self.how {
+            How::Forgets => Ok(Commit::done()),
+            How::KeepsHalf => {
+                self.inner.write(batch.into_ops().into_iter().take(1).collect()).await
+            }
+            How::Late => {
+                let late = {
+                    let mut kept = self.kept.lock().unwrap();
+                    let same = |kept: &Batch| kept.ops()[0].key() == batch.ops()[0].key();
+                    match kept.take_if(|kept| same(kept)) {
+                        Some(late) => Some(late),
+                        None if kept.is_none() => {
+                            *kept = Some(batch);
+                            return Err(tierstack::Error::new(ErrorKind::Timeout, "late"));
+                        }
+                        None => None,
+                    }
+                };
+                let commit = self.inner.write(batch).await?;
+                if let Some(late) = late {
+                    self.inner.write(late).await?;
+                }
+                Ok(commit)
+            }
+        }
+    }
+
+    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
+        self.inner.ingest(run).await
+    }
+
+    async fn changes(&self) -> Result<Changes> {
+        self.inner.changes().await
+    }
+
+    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
+        self.inner.snapshot().await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.inner.flush().await
+    }
+
+    async fn compact(&self) -> Result<()> {
+        self.inner.compact().await
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        self.inner.usage().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
+
+    fn profile(&self) -> Profile {
+        self.inner.profile()
+    }
+}
+
+impl Read for Broken {
+    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
+        self.inner.get(key)
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
+        self.inner.get_many(keys)
+    }
+
+    fn scan(&self, scan: Scan) -> Pages<'_> {
+        self.inner.scan(scan)
+    }
+}
+
+async fn found_in(load: Load, how: How) -> std::result::Result<servers::Report, Vec<String>> {
+    let armed = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let kept = std::sync::Mutex::new(None);
+    let store = Broken { inner: Memory::new(), how, armed: Arc::clone(&armed), kept };
+    let store: Arc<dyn Store> = Arc::new(store);
+    load.try_run(&store, async |progress| {
+        armed.store(true, std::sync::atomic::Ordering::SeqCst);
+        progress.writes(200).await;
+        progress.reads(200).await;
+        if matches!(how, How::Late) {
+            progress.failures(100).await;
+        }
+        armed.store(false, std::sync::atomic::Ordering::SeqCst);
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_halved_and_late_writes_are_found() {
+    let broken = found_in(Load::default(), How::Forgets).await.unwrap_err().join("\n");
+    assert!(broken.contains("was acknowledged before it began"), "{broken}");
+    found_in(Load::default().keeps(Kept::Anything), How::Forgets).await.unwrap();
+
+    let broken = found_in(Load::default().keeps(Kept::Anything), How::KeepsHalf)
+        .await
+        .unwrap_err()
+        .join("\n");
+    assert!(broken.contains("one half of a batch"), "{broken}");
+
+    let broken = found_in(Load::default(), How::Late).await.unwrap_err().join("\n");
+    assert!(broken.contains("(Some(Unknown)) though"), "{broken}");
+    found_in(Load::default().late_writes(), How::Late).await.unwrap();
 }

@@ -14,6 +14,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 
 mod certificates;
+pub(crate) mod fault;
 mod port;
 mod postgres;
 mod process;
@@ -21,6 +22,7 @@ mod proxy;
 mod redis;
 
 pub(crate) use certificates::Certificates;
+pub(crate) use fault::{Kept, Load, Progress, Report};
 pub(crate) use postgres::{Postgres, PostgresOptions};
 pub(crate) use proxy::{Counters, Proxy, Way};
 pub(crate) use redis::{Redis, RedisCluster};

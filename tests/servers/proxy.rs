@@ -157,7 +157,7 @@ impl Proxy {
 
     async fn order(&self, order: impl FnOnce(oneshot::Sender<()>) -> Order) {
         let (done, wait) = oneshot::channel();
-        self.orders.send(order(done)).ok().expect("the proxy runs");
+        self.orders.send(order(done)).expect("the proxy runs");
         wait.await.expect("the proxy runs");
     }
 }
