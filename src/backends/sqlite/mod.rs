@@ -96,7 +96,7 @@ pub struct Sqlite {
 }
 
 /// Bytes of a transaction of a run.
-const INGEST_BYTES: usize = 8 << 20;
+const INGEST_BYTES: usize = 2 << 20;
 
 impl Sqlite {
     /// Opens the database, or makes it, with expiry by the system's clock.

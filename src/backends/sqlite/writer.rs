@@ -25,14 +25,14 @@ use crate::types::{Batch, Op};
 
 /// Batches, and their bytes, that share a transaction at most.
 const GROUP: usize = 1024;
-const GROUP_BYTES: usize = 16 << 20;
+const GROUP_BYTES: usize = 4 << 20;
 /// A larger batch is written in the thread.
 const INLINE_BYTES: usize = 64 << 10;
 const INLINE_OPS: usize = 32;
-/// Frames in the log at which it is copied into the database: about 4 MiB, as SQLite does by itself.
-const CHECKPOINT_FRAMES: u64 = 1000;
-/// Bytes of a page that hold data.
-const PAGE: u64 = 4000;
+/// New frames in the log at which it is copied into the database: about 4 MiB, as SQLite does by itself.
+const CHECKPOINT_FRAMES: i64 = 1000;
+/// Commits on the caller's thread between two looks at the log, which cost a tenth of a commit each.
+const LOOK_EVERY: u32 = 16;
 /// Expired entries that are removed along with other writes, at most every second.
 const SWEEP: i64 = 256;
 const SWEEP_EVERY: u64 = 1000;
@@ -56,7 +56,7 @@ pub(super) struct Writer {
     tasks: Mutex<Option<Sender<Task>>>,
     /// Ends when the thread has closed its connection.
     ended: watch::Receiver<()>,
-    pace: Pace,
+    pace: Arc<Pace>,
     inline: bool,
     /// Whether a commit is on the disk when it returns.
     synced: bool,
@@ -74,12 +74,15 @@ impl Writer {
     pub(super) fn start(base: Arc<Base>, db: Connection, manner: Manner) -> Result<Self> {
         let broken = Arc::new(AtomicBool::new(false));
         let (inline, synced) = (!manner.sync, manner.sync || !manner.wal);
+        let pace = Arc::new(Pace::default());
         let engine = Engine {
             db,
             base: Arc::clone(&base),
+            pace: Arc::clone(&pace),
             manner,
             swept: Cell::new(Timestamp::default()),
-            frames: Cell::new(0),
+            unseen: Cell::new(0),
+            behind: Cell::new(0),
             restarts: Cell::new(true),
             broken: Arc::clone(&broken),
         };
@@ -97,7 +100,7 @@ impl Writer {
             })
             .map_err(|error| Error::io("the writer's thread cannot be started", error))?;
         let tasks = Mutex::new(Some(tasks));
-        Ok(Self { base, engine, tasks, ended, pace: Pace::default(), inline, synced, broken })
+        Ok(Self { base, engine, tasks, ended, pace, inline, synced, broken })
     }
 
     pub(super) async fn write(&self, batch: Batch) -> Result<()> {
@@ -120,10 +123,7 @@ impl Writer {
         if engine.has_upkeep() {
             return None;
         }
-        let begun = self.base.clock.monotonic();
-        let done = engine.commit(&[batch]);
-        self.pace.took(self.base.clock.monotonic().saturating_sub(begun));
-        match done {
+        match engine.timed(|| engine.commit(&[batch])) {
             Err(Failed::Engine(error)) if is_busy(&error) => None,
             done => Some(done.map(drop).map_err(Failed::into_error)),
         }
@@ -156,6 +156,12 @@ impl Writer {
         }
         let (base, broken) = (Arc::clone(&self.base), Arc::clone(&self.broken));
         offload(move || sync_log(&base, &broken, Operation::Flush)).await
+    }
+
+    /// As if the disk had failed to save a write.
+    #[cfg(test)]
+    pub(super) fn fail_sync(&self) {
+        self.broken.store(true, Ordering::Release);
     }
 
     /// Writes what waits, syncs it, and closes the connection.
@@ -271,11 +277,14 @@ impl Failed {
 pub(super) struct Engine {
     db: Connection,
     base: Arc<Base>,
+    pace: Arc<Pace>,
     manner: Manner,
     /// When expired entries were last removed.
     swept: Cell<Timestamp>,
-    /// Frames in the log that were not yet copied, at most.
-    frames: Cell<u64>,
+    /// Commits since somebody last looked at the log.
+    unseen: Cell<u32>,
+    /// Frames that the last checkpoint had to leave in the log.
+    behind: Cell<i64>,
     /// Whether the next commit may begin the log anew, which is synced.
     restarts: Cell<bool>,
     broken: Arc<AtomicBool>,
@@ -285,7 +294,8 @@ impl Engine {
     /// Writes a group of batches and answers each.
     fn serve(&self, group: Vec<Waiting>) {
         let batches: Vec<_> = group.iter().map(|waiting| &waiting.batch).collect();
-        let committed = self.base.site.patient(&self.db, |_| self.commit(&batches));
+        let committed =
+            self.timed(|| self.base.site.patient(&self.db, |_| self.commit(&batches)));
         match committed {
             Ok(results) => {
                 for (waiting, result) in group.into_iter().zip(results) {
@@ -305,9 +315,14 @@ impl Engine {
                 }
             }
         }
-        if self.frames.get() >= CHECKPOINT_FRAMES {
-            self.checkpoint("PASSIVE");
-        }
+        self.look_after_log();
+    }
+
+    fn timed<T>(&self, work: impl FnOnce() -> T) -> T {
+        let begun = self.base.clock.monotonic();
+        let done = work();
+        self.pace.took(self.base.clock.monotonic().saturating_sub(begun));
+        done
     }
 
     /// One transaction. Gives a result for each batch, or why nothing was written at all.
@@ -325,8 +340,7 @@ impl Engine {
         match &committed {
             Ok(_) => {
                 self.restarts.set(false);
-                let frames: u64 = batches.iter().map(|batch| frames(batch)).sum();
-                self.frames.set(self.frames.get() + frames);
+                self.unseen.set(self.unseen.get() + 1);
             }
             Err(Failed::Engine(error)) if is_failed_sync(error) => {
                 self.broken.store(true, Ordering::Release);
@@ -427,7 +441,7 @@ impl Engine {
     /// Whether the next write is better done in the thread.
     fn has_upkeep(&self) -> bool {
         self.restarts.get()
-            || self.frames.get() >= CHECKPOINT_FRAMES
+            || self.unseen.get() >= LOOK_EVERY && self.log_is_long()
             || self.sweep_is_due(self.base.clock.now())
     }
 
@@ -471,7 +485,6 @@ impl Engine {
             delete.raw_bind_parameter(2, layout.key_cell(key))?;
             delete.raw_execute()?;
         }
-        self.frames.set(self.frames.get() + found.len() as u64);
         let count = i64::try_from(found.len()).unwrap_or(i64::MAX);
         Ok((found.pop(), count))
     }
@@ -484,7 +497,7 @@ impl Engine {
             let transaction = Transaction::new_unchecked(db, TransactionBehavior::Immediate)?;
             let (last, _) = self.remove(&expired.behind, now, STEP, Some(behind))?;
             transaction.commit()?;
-            self.checkpoint("PASSIVE");
+            self.look_after_log();
             Ok::<_, Failed>(last)
         });
         removed.map_err(|failed| failed.into_error().with_operation(Operation::Compact))
@@ -505,28 +518,49 @@ impl Engine {
             let mut rows = statement.raw_query();
             while rows.next()?.is_some() {}
             drop(rows);
-            self.checkpoint("PASSIVE");
+            self.look_after_log();
             let after = number("PRAGMA freelist_count")?;
             Ok(after > 0 && after < before)
         });
         shrunk.map_err(|error| failed(Operation::Compact, error))
     }
 
+    /// Whether there is enough in the log for a checkpoint.
+    fn log_is_long(&self) -> bool {
+        self.unseen.set(0);
+        self.manner.wal
+            && self
+                .log("NOOP")
+                .is_ok_and(|uncopied| uncopied - self.behind.get() >= CHECKPOINT_FRAMES)
+    }
+
+    fn look_after_log(&self) {
+        if self.log_is_long() {
+            self.checkpoint("PASSIVE");
+        }
+    }
+
+    /// A checkpoint, and the frames that are then still to be copied.
+    fn log(&self, how: &str) -> rusqlite::Result<i64> {
+        let mut statement = self.db.prepare_cached(&format!("PRAGMA wal_checkpoint({how})"))?;
+        statement.query_row([], |row| Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?))
+    }
+
     /// Copies the log into the database. What a snapshot holds back stays in the log until later.
     pub(super) fn checkpoint(&self, how: &str) {
         if !self.manner.wal {
-            self.frames.set(0);
             return;
         }
-        let done = self.db.query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |_| Ok(()));
-        if let Err(error) = &done {
-            if is_failed_sync(error) {
-                self.broken.store(true, Ordering::Release);
+        match self.log(how) {
+            Ok(behind) => self.behind.set(behind),
+            Err(error) => {
+                if is_failed_sync(&error) {
+                    self.broken.store(true, Ordering::Release);
+                }
+                // The writes are in the log; the next write meets the same trouble and says so.
+                tracing::debug!(%error, "the log was not copied into the database");
             }
-            // The writes are in the log; the next write meets the same trouble and says so.
-            tracing::debug!(%error, "the log was not copied into the database");
         }
-        self.frames.set(0);
         self.restarts.set(true);
     }
 
@@ -537,9 +571,4 @@ impl Engine {
         self.checkpoint("TRUNCATE");
         check_broken(&self.broken)
     }
-}
-
-/// Pages that a batch changes, roughly and rather too many.
-fn frames(batch: &Batch) -> u64 {
-    batch.len() as u64 + batch.bytes() as u64 / PAGE
 }
