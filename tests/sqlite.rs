@@ -5,7 +5,13 @@
 //! with `CI` set they fail instead.
 
 #![cfg(feature = "sqlite")]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test"
+)]
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -119,7 +125,9 @@ async fn what_was_acknowledged_without_a_sync_is_there_after_kill_9() {
         Some(folder) => {
             write_until_killed(SqliteConfig { sync: false, ..config(&folder) }).await;
         }
-        None => kill_and_look("what_was_acknowledged_without_a_sync_is_there_after_kill_9", 1000).await,
+        None => {
+            kill_and_look("what_was_acknowledged_without_a_sync_is_there_after_kill_9", 1000).await
+        }
     }
 }
 
@@ -144,11 +152,12 @@ async fn several_processes_write_one_table() {
     }
     let folder = tempdir().unwrap();
     let mut children: Vec<_> = (0..4).map(|_| child(TEST, folder.path())).collect();
-    let made: Vec<usize> =
-        children.iter_mut().map(|child| marked(child).next().unwrap().parse().unwrap()).collect();
+    let outputs: Vec<_> =
+        children.iter_mut().map(|child| marked(child).collect::<Vec<_>>()).collect();
     for mut child in children {
         assert!(child.wait().unwrap().success());
     }
+    let made: Vec<usize> = outputs.iter().map(|lines| lines[0].parse().unwrap()).collect();
     assert_eq!(made.iter().sum::<usize>(), 200, "{made:?}");
     let store = open(folder.path()).await;
     assert_eq!(store.collect(Scan::all()).await.unwrap().len(), 200);

@@ -222,7 +222,9 @@ impl SqliteConfig {
         for (at, (setting, name)) in columns.clone().enumerate() {
             let twin = columns.clone().take(at).find(|(_, other)| other.eq_ignore_ascii_case(name));
             if let Some((other, _)) = twin {
-                return Err(Error::config(format!("`{other}` and `{setting}` name the same column")));
+                return Err(Error::config(format!(
+                    "`{other}` and `{setting}` name the same column"
+                )));
             }
         }
         if self.busy_timeout.0 > MAX_BUSY_TIMEOUT {

@@ -30,10 +30,8 @@ pub(super) fn is_failed_sync(error: &rusqlite::Error) -> bool {
 
 /// The error of an operation on an open database.
 pub(super) fn failed(operation: Operation, error: rusqlite::Error) -> Error {
-    let (kind, message) = cause(&error).map_or(
-        (ErrorKind::Internal, "SQLite was used in a way that should not happen"),
-        classify,
-    );
+    let (kind, message) = cause(&error)
+        .map_or((ErrorKind::Internal, "SQLite was used in a way that should not happen"), classify);
     let mapped = Error::new(kind, message).with_operation(operation).with_layer(NAME);
     match error {
         // The words of a trigger may hold a key or a value.
@@ -65,9 +63,10 @@ fn classify(cause: ffi::Error) -> (ErrorKind, &'static str) {
             ErrorKind::Corruption,
             "the file is not a SQLite database, or is encrypted, or its beginning is damaged",
         ),
-        ErrorCode::DiskFull => {
-            (ErrorKind::Capacity, "the disk is full; free some space. Nothing was written, and reads go on")
-        }
+        ErrorCode::DiskFull => (
+            ErrorKind::Capacity,
+            "the disk is full; free some space. Nothing was written, and reads go on",
+        ),
         ErrorCode::OutOfMemory => (ErrorKind::Capacity, "SQLite has no memory left"),
         ErrorCode::TooBig => (ErrorKind::Capacity, "the entry is larger than SQLite stores"),
         ErrorCode::NoLargeFileSupport => {

@@ -162,8 +162,11 @@ impl Sqlite {
     fn writer(&self) -> Result<&Writer> {
         self.base.open()?;
         self.writer.as_ref().ok_or_else(|| {
-            Error::new(ErrorKind::Access, "the database is open for reading only (`read_only: true`)")
-                .with_layer(NAME)
+            Error::new(
+                ErrorKind::Access,
+                "the database is open for reading only (`read_only: true`)",
+            )
+            .with_layer(NAME)
         })
     }
 

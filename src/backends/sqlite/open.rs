@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use super::config::{Journal, SqliteConfig};
@@ -22,6 +23,9 @@ pub(super) struct Site {
     path: PathBuf,
     read_only: bool,
     busy_timeout: Duration,
+    /// With a rollback journal, who reads and who writes here take turns: SQLite lets a busy writer keep
+    /// readers out without end.
+    turns: Option<RwLock<()>>,
 }
 
 /// What opening has found out.
@@ -46,7 +50,12 @@ impl Site {
     fn new(config: &SqliteConfig) -> Result<Self> {
         let path = std::path::absolute(&config.path)
             .map_err(|error| Error::io("the path of the database is wrong", error))?;
-        Ok(Self { path, read_only: config.read_only, busy_timeout: config.busy_timeout.0 })
+        Ok(Self {
+            path,
+            read_only: config.read_only,
+            busy_timeout: config.busy_timeout.0,
+            turns: None,
+        })
     }
 
     /// A connection that waits for locks.
@@ -89,6 +98,24 @@ impl Site {
         done
     }
 
+    /// The turn of a reader. Blocks.
+    pub(super) fn reading(&self) -> Option<RwLockReadGuard<'_, ()>> {
+        self.turns.as_ref().map(RwLock::read)
+    }
+
+    /// As [`reading`](Self::reading), where it need not wait. `None`: it would.
+    pub(super) fn try_reading(&self) -> Option<Option<RwLockReadGuard<'_, ()>>> {
+        match &self.turns {
+            Some(turns) => turns.try_read().map(Some),
+            None => Some(None),
+        }
+    }
+
+    /// The turn of the writer. Blocks.
+    pub(super) fn writing(&self) -> Option<RwLockWriteGuard<'_, ()>> {
+        self.turns.as_ref().map(RwLock::write)
+    }
+
     pub(super) fn log(&self) -> PathBuf {
         let mut name = self.path.clone().into_os_string();
         name.push("-wal");
@@ -111,7 +138,7 @@ impl Site {
 
 /// Opens or makes the database, and checks that it can do what the settings promise. Blocks.
 pub(super) fn open(config: &SqliteConfig, layout: &Layout) -> Result<Opened> {
-    let site = Site::new(config)?;
+    let mut site = Site::new(config)?;
     let create = config.create && !config.read_only;
     prepare(&site.path, create)?;
     let db = site.connect(create).map_err(cannot_open)?;
@@ -135,6 +162,7 @@ pub(super) fn open(config: &SqliteConfig, layout: &Layout) -> Result<Opened> {
         }
         Ok::<_, Error>((found, wal))
     })?;
+    site.turns = (!wal).then(RwLock::default);
     Ok(Opened { site, db, found, wal })
 }
 
@@ -207,7 +235,8 @@ fn synchronous(db: &Connection, config: &SqliteConfig, wal: bool) -> Result<()> 
     };
     // The writer empties the log itself, in its thread.
     db.execute_batch(&format!("PRAGMA synchronous = {level}")).map_err(opening)?;
-    for pragma in ["wal_autocheckpoint = 0".to_owned(), format!("journal_size_limit = {LOG_BYTES}")] {
+    for pragma in ["wal_autocheckpoint = 0".to_owned(), format!("journal_size_limit = {LOG_BYTES}")]
+    {
         db.query_row(&format!("PRAGMA {pragma}"), [], |_| Ok(())).map_err(opening)?;
     }
     Ok(())

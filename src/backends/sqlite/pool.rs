@@ -122,12 +122,13 @@ impl Pool {
             let db = pool.connection()?;
             let base = Arc::clone(&pool.base);
             let view = View { db: Some(db), pool, _permit: permit };
-            base.site.patient(view.db()?, |db| {
-                // The first read fixes the moment, not BEGIN.
-                db.execute_batch("BEGIN")?;
-                db.prepare_cached(&base.layout.begin)?.query([])?.next().map(drop)
-            })
-            .map_err(|error| failed(Operation::Snapshot, error))?;
+            base.site
+                .patient(view.db()?, |db| {
+                    // The first read fixes the moment, not BEGIN.
+                    db.execute_batch("BEGIN")?;
+                    db.prepare_cached(&base.layout.begin)?.query([])?.next().map(drop)
+                })
+                .map_err(|error| failed(Operation::Snapshot, error))?;
             // After it: what was swept before has expired by then.
             let now = base.clock.now();
             Ok(Moment { base, now, view: Arc::new(tokio::sync::Mutex::new(view)) })
@@ -154,6 +155,7 @@ impl Source for Pool {
 
     fn at_once<T>(&self, work: impl FnOnce(&Connection) -> T) -> Option<T> {
         let _permit = self.readers.try_acquire().ok()?;
+        let _turn = self.base.site.try_reading()?;
         let db = self.idle.lock().pop()?;
         let done = work(&db);
         self.give_back(db);
@@ -168,6 +170,7 @@ impl Source for Pool {
         let permit = Arc::clone(&self.readers).acquire_owned().await.map_err(|_| closed())?;
         offload(move || {
             self.base.open()?;
+            let _turn = self.base.site.reading();
             let db = self.connection()?;
             let done = self.base.site.patient(&db, work);
             self.give_back(db);

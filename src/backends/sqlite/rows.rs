@@ -30,8 +30,7 @@ pub(super) fn get_many(
     keys: &[Bytes],
 ) -> Result<Vec<Option<Value>>, Miss> {
     // In a snapshot the transaction is open already.
-    let transaction =
-        if db.is_autocommit() { Some(db.unchecked_transaction()?) } else { None };
+    let transaction = if db.is_autocommit() { Some(db.unchecked_transaction()?) } else { None };
     let values = keys.iter().map(|key| get(db, layout, key)).collect();
     // It has written nothing, so dropping it ends it as well.
     drop(transaction);

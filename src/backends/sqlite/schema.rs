@@ -58,8 +58,9 @@ impl Layout {
         let value = of(&columns.value);
         let expires = columns.expires.as_deref().map(of);
         let deadline = expires.as_deref().unwrap_or("NULL");
-        let is_expired =
-            expires.as_ref().map(|at| format!("typeof({at}) = 'integer' AND {at} BETWEEN 0 AND ?1"));
+        let is_expired = expires
+            .as_ref()
+            .map(|at| format!("typeof({at}) = 'integer' AND {at} BETWEEN 0 AND ?1"));
         Self {
             keys: config.keys,
             values: config.values,
@@ -78,10 +79,7 @@ impl Layout {
                 delete: format!("DELETE FROM {table} AS t WHERE {is} AND {key} = ?2"),
             }),
             begin: format!("SELECT 1 FROM {table} LIMIT 1"),
-            select: format!(
-                "SELECT {}, {value}, {deadline} FROM {table} AS t",
-                of(&columns.key)
-            ),
+            select: format!("SELECT {}, {value}, {deadline} FROM {table} AS t", of(&columns.key)),
             key,
         }
     }
@@ -167,11 +165,18 @@ fn create(config: &SqliteConfig) -> String {
     for stamp in [&columns.created, &columns.updated].into_iter().flatten() {
         let _ = writeln!(sql, "  {} INTEGER NOT NULL, -- milliseconds since 1970", quoted(stamp));
     }
-    let _ =
-        writeln!(sql, "  {} {} NOT NULL\n) WITHOUT ROWID;", quoted(&columns.value), kind(config.values));
+    let _ = writeln!(
+        sql,
+        "  {} {} NOT NULL\n) WITHOUT ROWID;",
+        quoted(&columns.value),
+        kind(config.values)
+    );
     if let Some(expires) = columns.expires.as_deref().map(quoted) {
         let index = quoted(&format!("{}_expires", config.table));
-        let _ = writeln!(sql, "CREATE INDEX {index} ON {table} ({expires}) WHERE {expires} IS NOT NULL;");
+        let _ = writeln!(
+            sql,
+            "CREATE INDEX {index} ON {table} ({expires}) WHERE {expires} IS NOT NULL;"
+        );
     }
     sql
 }
@@ -294,7 +299,8 @@ impl Layout {
     fn check_columns(&self, columns: &[Column], strict: bool, writable: bool) -> Result<()> {
         let used = &self.columns;
         let (key, value) = ((&used.key, "key"), (&used.value, "value"));
-        let rest = [(&used.expires, "expires"), (&used.created, "created"), (&used.updated, "updated")];
+        let rest =
+            [(&used.expires, "expires"), (&used.created, "created"), (&used.updated, "updated")];
         let rest = rest.into_iter().filter_map(|(name, setting)| Some((name.as_ref()?, setting)));
         let names: Vec<_> = [key, value].into_iter().chain(rest).collect();
         for (name, setting) in &names {
@@ -332,7 +338,8 @@ impl Layout {
         };
         let wrong = |what: &str| {
             let name = quoted(&column.name);
-            Err(self.objection(format!("has the column {name} of type {}, {what}", column.declared)))
+            Err(self
+                .objection(format!("has the column {name} of type {}, {what}", column.declared)))
         };
         match (setting, affinity) {
             ("key" | "value", Affinity::Number) => {

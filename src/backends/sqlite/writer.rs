@@ -294,8 +294,9 @@ impl Engine {
     /// Writes a group of batches and answers each.
     fn serve(&self, group: Vec<Waiting>) {
         let batches: Vec<_> = group.iter().map(|waiting| &waiting.batch).collect();
-        let committed =
-            self.timed(|| self.base.site.patient(&self.db, |_| self.commit(&batches)));
+        let turn = self.base.site.writing();
+        let committed = self.timed(|| self.base.site.patient(&self.db, |_| self.commit(&batches)));
+        drop(turn);
         match committed {
             Ok(results) => {
                 for (waiting, result) in group.into_iter().zip(results) {
@@ -493,6 +494,7 @@ impl Engine {
     pub(super) fn expire(&self, behind: &Bytes) -> Result<Option<Bytes>> {
         let Some(expired) = &self.base.layout.expired else { return Ok(None) };
         let now = self.base.clock.now();
+        let _turn = self.base.site.writing();
         let removed = self.base.site.patient(&self.db, |db| {
             let transaction = Transaction::new_unchecked(db, TransactionBehavior::Immediate)?;
             let (last, _) = self.remove(&expired.behind, now, STEP, Some(behind))?;
@@ -506,6 +508,7 @@ impl Engine {
     /// Gives some unused pages at the end of the file back, where the database was made for it. Says
     /// whether there are more.
     pub(super) fn shrink(&self) -> Result<bool> {
+        let _turn = self.base.site.writing();
         let number = |sql: &str| self.db.query_row(sql, [], |row| row.get::<_, i64>(0));
         let shrunk = self.base.site.patient(&self.db, |db| {
             const INCREMENTAL: i64 = 2;

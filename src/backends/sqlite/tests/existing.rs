@@ -44,10 +44,16 @@ async fn what_does_not_fit_is_refused_with_the_setting_that_would() {
     for (sql, words) in [
         ("CREATE TABLE other (k BLOB PRIMARY KEY, v)", "there is no table \"t\""),
         ("CREATE VIEW t AS SELECT 1 AS k, 2 AS v", "is a view"),
-        ("CREATE TABLE t (k BLOB PRIMARY KEY, w)", "has no column \"v\" (`columns.value`); it has \"k\", \"w\""),
+        (
+            "CREATE TABLE t (k BLOB PRIMARY KEY, w)",
+            "has no column \"v\" (`columns.value`); it has \"k\", \"w\"",
+        ),
         ("CREATE TABLE t (k BLOB, v)", "no primary key and no unique index"),
         ("CREATE TABLE t (k BLOB, v, PRIMARY KEY (k, v))", "no primary key and no unique index"),
-        ("CREATE TABLE t (k BLOB, v); CREATE UNIQUE INDEX i ON t (k) WHERE v > 1", "no unique index"),
+        (
+            "CREATE TABLE t (k BLOB, v); CREATE UNIQUE INDEX i ON t (k) WHERE v > 1",
+            "no unique index",
+        ),
         ("CREATE TABLE t (k BLOB COLLATE NOCASE PRIMARY KEY, v)", "BINARY"),
         ("CREATE TABLE t (k INTEGER PRIMARY KEY, v)", "type INTEGER"),
         ("CREATE TABLE t (k BLOB PRIMARY KEY, v REAL)", "type REAL"),
@@ -56,8 +62,14 @@ async fn what_does_not_fit_is_refused_with_the_setting_that_would() {
         ("CREATE TABLE t (k BLOB PRIMARY KEY, v, must NOT NULL)", "\"must\" is NOT NULL"),
         ("CREATE TABLE t (k BLOB PRIMARY KEY, w, v AS (w))", "computes its column"),
         ("CREATE TABLE t (k PRIMARY KEY, v); INSERT INTO t VALUES ('text', 1)", "set `keys: text`"),
-        ("CREATE TABLE t (k PRIMARY KEY, v); INSERT INTO t VALUES (x'00', 1), (5, 1)", "type integer"),
-        ("CREATE TABLE t (k PRIMARY KEY, v); INSERT INTO t VALUES (x'00', 1), (NULL, 1)", "type null"),
+        (
+            "CREATE TABLE t (k PRIMARY KEY, v); INSERT INTO t VALUES (x'00', 1), (5, 1)",
+            "type integer",
+        ),
+        (
+            "CREATE TABLE t (k PRIMARY KEY, v); INSERT INTO t VALUES (x'00', 1), (NULL, 1)",
+            "type null",
+        ),
         ("PRAGMA encoding = 'UTF-16'; CREATE TABLE t (k BLOB PRIMARY KEY, v)", "UTF-16"),
     ] {
         let folder = Folder::new();
@@ -116,8 +128,7 @@ async fn keys_and_values_of_text_are_read_and_written_as_text() {
     folder.foreign_did(
         "CREATE TABLE t (k TEXT PRIMARY KEY, v TEXT) STRICT; INSERT INTO t VALUES ('1', 'one'), ('é', '');",
     );
-    let config =
-        SqliteConfig { keys: Storage::Text, values: Storage::Text, ..folder.plain() };
+    let config = SqliteConfig { keys: Storage::Text, values: Storage::Text, ..folder.plain() };
     let store = open(config).await;
     assert_eq!(store.get(b"1").await.unwrap(), Some("one".into()));
     let _ = store.write(Batch::new().put("2", "two").put("é", "e")).await.unwrap();
@@ -173,7 +184,8 @@ async fn cells_that_are_no_key_value_or_time_are_errors_that_say_so() {
 #[tokio::test]
 async fn a_column_that_is_dropped_meanwhile_is_an_error_and_no_value() {
     let folder = Folder::new();
-    folder.foreign_did("CREATE TABLE t (k BLOB PRIMARY KEY, v); INSERT INTO t VALUES (x'61', x'00')");
+    folder
+        .foreign_did("CREATE TABLE t (k BLOB PRIMARY KEY, v); INSERT INTO t VALUES (x'61', x'00')");
     let store = open(folder.plain()).await;
     assert!(store.get(b"a").await.unwrap().is_some());
     folder.foreign_did("ALTER TABLE t DROP COLUMN v");

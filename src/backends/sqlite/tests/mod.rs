@@ -54,13 +54,7 @@ impl Folder {
 }
 
 fn columns(key: &str, value: &str) -> Columns {
-    Columns {
-        key: key.into(),
-        value: value.into(),
-        expires: None,
-        created: None,
-        updated: None,
-    }
+    Columns { key: key.into(), value: value.into(), expires: None, created: None, updated: None }
 }
 
 async fn open(config: SqliteConfig) -> Sqlite {

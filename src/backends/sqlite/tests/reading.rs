@@ -52,7 +52,8 @@ async fn reads_go_on_while_another_program_writes() {
 #[tokio::test]
 async fn a_read_that_is_locked_out_for_too_long_is_unavailable() {
     let folder = Folder::new();
-    folder.foreign_did("CREATE TABLE t (k BLOB PRIMARY KEY, v); INSERT INTO t VALUES (x'61', x'62')");
+    folder
+        .foreign_did("CREATE TABLE t (k BLOB PRIMARY KEY, v); INSERT INTO t VALUES (x'61', x'62')");
     let store = open(impatient(folder.plain())).await;
     let foreign = folder.foreign();
     foreign.execute_batch("BEGIN EXCLUSIVE").unwrap();
@@ -108,7 +109,10 @@ async fn only_a_snapshot_holds_the_log_back() {
     drop(held);
     store.compact().await.unwrap();
     assert_eq!(log_bytes(&folder.path()), 0, "an idle scan holds nothing");
-    assert_eq!(pages.map(|page| page.unwrap().len()).collect::<Vec<_>>().await.iter().sum::<usize>(), 91);
+    assert_eq!(
+        pages.map(|page| page.unwrap().len()).collect::<Vec<_>>().await.iter().sum::<usize>(),
+        91
+    );
 }
 
 #[tokio::test]

@@ -149,7 +149,7 @@ async fn compact_removes_what_has_expired_from_tables_without_an_index() {
     let soon = clock.now() + Duration::from_secs(1);
     let put = |n: u32| {
         let value = Value::new("v");
-        let value = if n % 3 == 0 { value } else { value.expiring_at(soon) };
+        let value = if n.is_multiple_of(3) { value } else { value.expiring_at(soon) };
         Op::Put(n.to_be_bytes().to_vec().into(), value)
     };
     let _ = store.write((0..4500).map(put).collect()).await.unwrap();
