@@ -10,9 +10,9 @@
 //!
 //! A get, and a small write that need not be synced, are done on the caller's thread as long as they
 //! take microseconds there, as a hop to another thread costs several times as much. SQLite cannot tell
-//! beforehand whether it will need the disk, so an operation that took over 150 µs sends those after it
-//! to threads, until a run of them was fast there: at first 8, twice as many each time it happens again,
-//! up to 8,192. Everything else runs in threads.
+//! beforehand whether it will need the disk: when more than one in 128 operations has lately taken over
+//! 150 µs, they go to threads, until for long enough nearly all were fast there. So a few reads of the
+//! disk happen on the caller's thread. Everything else runs in threads.
 //!
 //! # Gives up
 //! Counting entries, which SQLite does by reading them. Announcing the writes of others. A key that is not

@@ -2,6 +2,13 @@
 
 use super::*;
 
+/// As if reads had taken long.
+fn needs_the_disk(store: &Sqlite) {
+    for _ in 0..2 {
+        store.base.pace.took(Duration::from_millis(1));
+    }
+}
+
 #[tokio::test]
 async fn a_get_of_what_is_in_memory_is_answered_at_once() {
     let folder = Folder::new();
@@ -11,7 +18,7 @@ async fn a_get_of_what_is_in_memory_is_answered_at_once() {
     let keys = vec![Bytes::from("k"); 16];
     assert!(matches!(store.get_many(&keys), Reply::Now(Ok(_))));
     // When it takes long, the next ones go to threads.
-    store.base.pace.took(Duration::from_millis(1));
+    needs_the_disk(&store);
     let later = store.get(b"k");
     assert!(matches!(later, Reply::Later(_)));
     assert_eq!(later.await.unwrap(), Some("v".into()));
@@ -86,7 +93,7 @@ async fn snapshots_are_limited_and_never_keep_reads_waiting() {
     };
     assert_eq!((error.kind(), frozen.len()), (ErrorKind::Capacity, 64));
     let _ = store.put("k", "w").await.unwrap();
-    store.base.pace.took(Duration::from_millis(1));
+    needs_the_disk(&store);
     assert_eq!(store.get(b"k").await.unwrap(), Some("w".into()));
     assert_eq!(frozen[63].get(b"k").await.unwrap(), Some("v".into()));
     frozen.pop();
