@@ -47,7 +47,7 @@ fn refused(message: impl Into<String>) -> Error {
 
 impl Site {
     /// Absolute, as SQLite takes a path that begins with `file:` for a URI.
-    fn new(config: &SqliteConfig) -> Result<Self> {
+    pub(super) fn new(config: &SqliteConfig) -> Result<Self> {
         let path = std::path::absolute(&config.path)
             .map_err(|error| Error::io("the path of the database is wrong", error))?;
         Ok(Self {

@@ -84,9 +84,9 @@ async fn what_does_not_fit_is_refused_with_the_setting_that_would() {
 async fn a_column_in_another_order_works_by_an_index_in_bytewise_order() {
     let folder = Folder::new();
     folder.foreign_did(
-        "CREATE TABLE t (k BLOB COLLATE NOCASE, v); CREATE UNIQUE INDEX i ON t (k COLLATE BINARY);",
+        "CREATE TABLE t (k TEXT COLLATE NOCASE, v); CREATE UNIQUE INDEX i ON t (k COLLATE BINARY);",
     );
-    let store = open(folder.plain()).await;
+    let store = open(SqliteConfig { keys: Storage::Text, ..folder.plain() }).await;
     let _ = store.write(Batch::new().put("a", "1").put("B", "2").put("A", "3")).await.unwrap();
     let _ = store.delete("A").await.unwrap();
     let keys: Vec<_> = all(&store, Scan::all()).await.into_iter().map(|entry| entry.key).collect();
@@ -270,10 +270,9 @@ async fn nothing_is_made_where_that_was_not_asked() {
     }
     let error = refusal(SqliteConfig::new(folder.0.path())).await;
     assert!(error.message().contains("not its folder"), "{error}");
-    // A name that SQLite would take for a URI.
-    let odd = folder.0.path().join("file:sub?mode=memory");
-    open(SqliteConfig::new(&odd)).await.close().await.unwrap();
-    assert!(odd.exists());
+    // By itself, SQLite would take it for a URI.
+    let path = open::Site::new(&SqliteConfig::new("file:x?mode=memory")).unwrap().log();
+    assert!(path.is_absolute() && path.ends_with("file:x?mode=memory-wal"), "{path:?}");
 }
 
 #[tokio::test]
