@@ -61,6 +61,20 @@ async fn rocksdb_that_syncs_in_a_column_family() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sqlite_that_syncs() {
+    conforms(&[], "sqlite: { path: data.db }").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_with_a_rollback_journal_and_two_columns() {
+    conforms(
+        &[],
+        "sqlite: { path: data.db, journal: rollback, table: kv, columns: { key: k, value: v } }",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_fault_plan_without_rules() {
     let faultless = || async {
         let clock = ManualClock::new();

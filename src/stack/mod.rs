@@ -14,6 +14,8 @@ pub use self::check::Checked;
 use crate::backends::MemoryConfig;
 #[cfg(feature = "rocksdb")]
 use crate::backends::RocksDbConfig;
+#[cfg(feature = "sqlite")]
+use crate::backends::SqliteConfig;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Registry};
 use crate::error::Result;
@@ -43,6 +45,8 @@ impl Registry {
         registry.put_backend::<MemoryConfig>();
         #[cfg(feature = "rocksdb")]
         registry.put_backend::<RocksDbConfig>();
+        #[cfg(feature = "sqlite")]
+        registry.put_backend::<SqliteConfig>();
         #[cfg(feature = "cache")]
         registry.put_layer::<CacheConfig>();
         #[cfg(feature = "compress")]

@@ -28,8 +28,11 @@ pub(crate) const LAYERS: &[&str] = &[
 
 /// The backends that can be opened without a server. RocksDB with little memory, so that it makes
 /// files.
-pub(crate) const BACKENDS: &[&str] =
-    &["memory: {}", "rocksdb: { path: data, sync: false, write_buffer_size: 64KiB }"];
+pub(crate) const BACKENDS: &[&str] = &[
+    "memory: {}",
+    "rocksdb: { path: data, sync: false, write_buffer_size: 64KiB }",
+    "sqlite: { path: data.db, sync: false }",
+];
 
 /// A running stack with the folder where its files are.
 pub(crate) struct Opened {

@@ -1,0 +1,318 @@
+//! The settings: their ranges, and what they promise.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::Sqlite;
+use super::schema::Layout;
+use crate::error::{Error, Result};
+use crate::layer::{BackendConfig, Context};
+use crate::store::Store;
+use crate::types::units::Span;
+use crate::types::{Counting, Durability, Freshness, Guarantees, Limits, Place, Profile};
+
+/// The columns that are used. See [`SqliteConfig`] for an example.
+///
+/// Without `columns` in a config they are those of a table that tierstack makes: `key`, `value`,
+/// `expires`, `created` and `updated`. With it, the last three are used only where they are named.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Columns {
+    /// The key, with a unique index of its own. Default: `key`.
+    #[serde(default = "key_column")]
+    pub key: String,
+    /// The value. Default: `value`.
+    #[serde(default = "value_column")]
+    pub value: String,
+    /// When the entry expires, in milliseconds since 1970, or NULL. Left out: entries cannot expire.
+    #[serde(default)]
+    pub expires: Option<String>,
+    /// When the entry was first put, in milliseconds since 1970. Left out: it is not recorded.
+    #[serde(default)]
+    pub created: Option<String>,
+    /// When the entry was last put, in milliseconds since 1970. Left out: it is not recorded.
+    #[serde(default)]
+    pub updated: Option<String>,
+}
+
+fn key_column() -> String {
+    "key".into()
+}
+
+fn value_column() -> String {
+    "value".into()
+}
+
+/// All five, as in a table that tierstack makes.
+impl Default for Columns {
+    fn default() -> Self {
+        Self {
+            key: key_column(),
+            value: value_column(),
+            expires: Some("expires".into()),
+            created: Some("created".into()),
+            updated: Some("updated".into()),
+        }
+    }
+}
+
+/// How SQLite stores bytes. To SQLite, the text `a` and the blob `x'61'` are different things. See
+/// [`SqliteConfig`] for an example.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Storage {
+    /// As BLOB: any bytes.
+    #[default]
+    Blob,
+    /// As TEXT: UTF-8 only, others are refused.
+    Text,
+}
+
+/// How SQLite makes commits atomic. See [`SqliteConfig`] for an example.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Journal {
+    /// A write-ahead log: readers and the writer do not wait for each other. An existing database in
+    /// another mode is changed to it, for every program that uses it.
+    Wal,
+    /// A rollback journal, as databases have that nobody has changed: a writer and readers wait for
+    /// each other, and there are no snapshots.
+    Rollback,
+}
+
+/// Settings of the SQLite backend. `path` alone is a good configuration.
+///
+/// ```
+/// use tierstack::backends::SqliteConfig;
+/// use tierstack::backends::sqlite::{Columns, Journal, Storage};
+/// use tierstack::{BackendConfig, Durability};
+///
+/// // A table that another program made: CREATE TABLE settings (name TEXT PRIMARY KEY, json TEXT)
+/// let config = SqliteConfig {
+///     table: "settings".into(),
+///     columns: Columns {
+///         key: "name".into(),
+///         value: "json".into(),
+///         expires: None,
+///         created: None,
+///         updated: None,
+///     },
+///     keys: Storage::Text,
+///     values: Storage::Text,
+///     journal: Some(Journal::Rollback),
+///     ..SqliteConfig::new("./app.db")
+/// };
+/// let promised = config.profile()?.guarantees;
+/// assert!(!promised.expiry && !promised.snapshots);
+/// assert_eq!(promised.durability, Durability::PowerCut);
+/// # Ok::<(), tierstack::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct SqliteConfig {
+    /// The database file. A relative path is meant from the folder of the config file.
+    pub path: PathBuf,
+    /// The table that is this store. Default: `entries`. The others stay as they are.
+    #[serde(default = "default_table")]
+    pub table: String,
+    /// The columns that are used. Default: those of a table that tierstack makes.
+    #[serde(default)]
+    pub columns: Columns,
+    /// How keys are stored. Default: `blob`. All keys of the table must be of this one kind.
+    #[serde(default)]
+    pub keys: Storage,
+    /// How values are written. Default: `blob`. Values of both kinds are read.
+    #[serde(default)]
+    pub values: Storage,
+    /// Whether a missing file, folder or table is made. Default: true.
+    #[serde(default = "yes")]
+    pub create: bool,
+    /// Whether the database is opened for reading only. Default: false.
+    #[serde(default)]
+    pub read_only: bool,
+    /// How commits are made atomic. Left out: as `wal`, but a database of others must be in that mode
+    /// already.
+    #[serde(default)]
+    pub journal: Option<Journal>,
+    /// Whether a write is acknowledged when it is on the disk. Default: true. Concurrent writes share
+    /// one fsync. With false a write is acknowledged when the operating system has it: faster by far,
+    /// and lost by a power cut (not by a crash of the process) unless `flush` was called.
+    #[serde(default = "yes")]
+    pub sync: bool,
+    /// How long an operation waits for a lock that another program holds, up to 1h, before it fails as
+    /// unavailable. Default: 5s.
+    #[serde(default = "default_busy_timeout")]
+    pub busy_timeout: Span,
+    /// Whether opening reads the whole database and refuses a damaged one. Default: false. Takes as
+    /// long as reading the file.
+    #[serde(default)]
+    pub check_on_open: bool,
+}
+
+fn default_table() -> String {
+    "entries".into()
+}
+
+const fn yes() -> bool {
+    true
+}
+
+const fn default_busy_timeout() -> Span {
+    Span(Duration::from_secs(5))
+}
+
+const MAX_BUSY_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// SQLite's limit on a row, less the longest key and the row's header.
+const MAX_VALUE_BYTES: u64 = 1_000_000_000 - Limits::MAX_KEY_BYTES as u64 - 1024;
+
+impl SqliteConfig {
+    /// The defaults, with the database at that path.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            table: default_table(),
+            columns: Columns::default(),
+            keys: Storage::Blob,
+            values: Storage::Blob,
+            create: true,
+            read_only: false,
+            journal: None,
+            sync: true,
+            busy_timeout: default_busy_timeout(),
+            check_on_open: false,
+        }
+    }
+
+    /// The SQL that makes the table and its index, as it is run when the table is missing.
+    ///
+    /// ```
+    /// use tierstack::backends::SqliteConfig;
+    ///
+    /// let sql = SqliteConfig::new("./data.db").schema();
+    /// assert!(sql.starts_with("CREATE TABLE \"entries\""), "{sql}");
+    /// ```
+    #[must_use]
+    pub fn schema(&self) -> String {
+        Layout::new(self).create
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.path.as_os_str().is_empty() {
+            return Err(Error::config("`path` is empty; name the database file"));
+        }
+        let names = self.names();
+        for (setting, name) in &names {
+            if name.is_empty() || name.contains('\0') {
+                return Err(Error::config(format!(
+                    "`{setting}` must have at least one character and no NUL"
+                )));
+            }
+        }
+        let columns = names.iter().skip(1);
+        for (at, (setting, name)) in columns.clone().enumerate() {
+            let twin = columns.clone().take(at).find(|(_, other)| other.eq_ignore_ascii_case(name));
+            if let Some((other, _)) = twin {
+                return Err(Error::config(format!(
+                    "`{other}` and `{setting}` name the same column"
+                )));
+            }
+        }
+        if self.busy_timeout.0 > MAX_BUSY_TIMEOUT {
+            return Err(Error::config("`busy_timeout` must be at most 1h"));
+        }
+        if !self.sync && self.journal == Some(Journal::Rollback) {
+            return Err(Error::config(
+                "`sync: false` needs the write-ahead log; with `journal: rollback`, without syncs, a power cut can damage the database",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Every name in the settings, the table first.
+    fn names(&self) -> Vec<(&'static str, &str)> {
+        let columns = &self.columns;
+        let required = [
+            ("table", self.table.as_str()),
+            ("columns.key", &columns.key),
+            ("columns.value", &columns.value),
+        ];
+        let optional = [
+            ("columns.expires", &columns.expires),
+            ("columns.created", &columns.created),
+            ("columns.updated", &columns.updated),
+        ];
+        let optional = optional.into_iter().filter_map(|(at, name)| Some((at, name.as_deref()?)));
+        required.into_iter().chain(optional).collect()
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        let writable = !self.read_only;
+        Guarantees {
+            durability: if self.sync { Durability::PowerCut } else { Durability::ProcessCrash },
+            durability_after_flush: Durability::PowerCut,
+            atomic_batches: true,
+            conditional_writes: writable,
+            freshness: Freshness::Immediate,
+            announces: None,
+            ordered_scans: true,
+            snapshots: self.journal != Some(Journal::Rollback),
+            expiry: self.columns.expires.is_some(),
+            ingest: writable,
+            counts: Counting::No,
+            writable,
+            places: vec![Place { name: Self::NAME.into(), what: "database".into(), sealed: false }],
+            recovery: None,
+            limits: Limits { value_bytes: Some(MAX_VALUE_BYTES), ..Limits::default() },
+        }
+    }
+}
+
+#[async_trait]
+impl BackendConfig for SqliteConfig {
+    const NAME: &'static str = "sqlite";
+
+    fn profile(&self) -> Result<Profile> {
+        self.check().map_err(|error| error.with_layer(Self::NAME))?;
+        let notes = [
+            (
+                !self.sync,
+                "`sync` is false: a write is acknowledged before it is on the disk, and a power cut can cost the last seconds of writes. `flush` makes all of them survive one.",
+            ),
+            (
+                self.journal == Some(Journal::Rollback),
+                "`journal` is rollback: a writer and the readers of all programs wait for each other, and there are no snapshots, as one would hold up every write.",
+            ),
+            (
+                self.journal == Some(Journal::Wal),
+                "`journal` is wal: a database in another mode is changed to it when it is opened, for every program that uses it.",
+            ),
+            (self.read_only, "`read_only` is true: writes are refused."),
+            (
+                self.keys == Storage::Text,
+                "`keys` is text: only UTF-8 is a key, and others are refused.",
+            ),
+            (
+                self.values == Storage::Text,
+                "`values` is text: only UTF-8 is a value, and others are refused; do not put `compress` or `encrypt` above it.",
+            ),
+        ];
+        let profile = Profile::backend(Self::NAME, self.guarantees());
+        let notes = notes.into_iter().filter(|(holds, _)| *holds);
+        Ok(notes.fold(profile, |profile, (_, note)| profile.note(note)))
+    }
+
+    async fn open(&self, context: &Context) -> Result<Arc<dyn Store>> {
+        let config = Self { path: context.resolve(&self.path), ..self.clone() };
+        Ok(Arc::new(Sqlite::open_with_clock(config, Arc::clone(&context.clock)).await?))
+    }
+}

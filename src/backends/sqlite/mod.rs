@@ -1,0 +1,303 @@
+//! `sqlite`: a table of a SQLite database, as it is.
+//!
+//! # Guarantees
+//! It opens the table that a user already has, under the names that the settings give, and reads its
+//! rows as they are; or makes one. Batches are transactions. An acknowledged write survives a power cut
+//! with `sync`, the default, and a crash of the process without. Other programs may read and write the
+//! database meanwhile: what they commit is seen at once. Snapshots see one moment. Expiry is kept in a
+//! column, by the clock of the process; what has expired is not there, and is removed by later writes
+//! and by `compact`.
+//!
+//! A get, and a small write that need not be synced, are done on the caller's thread as long as they
+//! take microseconds there, as a hop to another thread costs several times as much. SQLite cannot tell
+//! beforehand whether it will need the disk: when more than one in 128 operations has lately taken over
+//! 150 µs, they go to threads, until for long enough nearly all were fast there. So a few reads of the
+//! disk happen on the caller's thread. Everything else runs in threads.
+//!
+//! # Gives up
+//! Counting entries, which SQLite does by reading them. Announcing the writes of others. A key that is not
+//! stored as the setting `keys` says, a value that is a number, or a NULL: reading it is an error.
+//! Views, virtual tables, and text that is not in UTF-8.
+//!
+//! # Cancellation
+//! A read in a thread ends by itself and is dropped. A write takes effect wholly or not at all; one that
+//! no thread has begun does not. An idle scan holds neither a connection nor a transaction.
+//!
+//! # Errors
+//! Opening: `Config` (settings; no such table or column; a type, index or journal mode that does not
+//! fit, with the setting that would; made by a newer tierstack), `Access`, `Corruption` (also of a file
+//! that is no database), `Unavailable` (locked). Later: `InvalidInput` (key, limits; a constraint of the
+//! table), `Unavailable` when another program holds its lock for longer than `busy_timeout`, `Capacity`
+//! when the disk is full or too many snapshots are open, `Access`, `Corruption`, `Config` when somebody
+//! has changed the table, `Closed`, also once the disk has failed to save a write.
+//!
+//! Closing waits for operations that run. Snapshots that are still alive then fail with `Closed`.
+//!
+//! # Configuration
+//! `sqlite: { path: ./data.db }`; see [`SqliteConfig`].
+//!
+//! # Example
+//! ```
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let path = folder.path().join("data.db");
+//! # tokio::runtime::Builder::new_multi_thread().build().unwrap().block_on(async {
+//! use tierstack::backends::{Sqlite, SqliteConfig};
+//! use tierstack::{Read, Store, StoreExt};
+//!
+//! let store = Sqlite::open(SqliteConfig::new(path)).await?;
+//! store.put("user:1", "Ada").await?;
+//! assert_eq!(store.get(b"user:1").await?, Some("Ada".into()));
+//! store.close().await?;
+//! # Ok::<(), tierstack::Error>(()) }).unwrap();
+//! ```
+
+mod config;
+mod failure;
+mod open;
+mod pace;
+mod pool;
+mod reader;
+mod rows;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use parking_lot::Mutex;
+
+pub use self::config::{Columns, Journal, SqliteConfig, Storage};
+use self::failure::NAME;
+use self::pool::{Base, Moment, Pool, Source, offload};
+use self::reader::Reader;
+use self::schema::Layout;
+use self::writer::{Manner, Writer};
+use crate::clock::{Clock, SystemClock};
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::layer::BackendConfig;
+use crate::reply::Reply;
+use crate::store::{Changes, Pages, Read, Store};
+use crate::types::{Batch, Commit, Op, Profile, RunOrder, Scan, Usage, Value};
+
+/// A table of a SQLite database. See the [module docs](self).
+pub struct Sqlite {
+    base: Arc<Base>,
+    reader: Reader<Pool>,
+    /// The snapshots that may be alive, to be taken away when the store is closed.
+    snapshots: Mutex<Vec<Weak<Moment>>>,
+    /// `None`: opened for reading only.
+    writer: Option<Writer>,
+    profile: Profile,
+}
+
+/// Bytes of a transaction of a run.
+const INGEST_BYTES: usize = 2 << 20;
+
+impl Sqlite {
+    /// Opens the database, or makes it, with expiry by the system's clock.
+    ///
+    /// # Errors
+    /// See the [module docs](self). A dropped future may leave the database open for a moment.
+    pub async fn open(config: SqliteConfig) -> Result<Self> {
+        Self::open_with_clock(config, SystemClock::shared()).await
+    }
+
+    /// As [`open`](Self::open), with expiry by that clock.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_with_clock(config: SqliteConfig, clock: Arc<dyn Clock>) -> Result<Self> {
+        let profile = config.profile()?;
+        let opening = offload(move || {
+            let layout = Layout::new(&config);
+            let opened = open::open(&config, &layout)?;
+            let first = opened.site.reader()?;
+            let manner = Manner {
+                sync: config.sync,
+                wal: opened.wal,
+                sweeps: opened.found.expiry_is_indexed,
+            };
+            let base = Arc::new(Base::new(opened.site, layout, clock));
+            let writer = match config.read_only {
+                true => None,
+                false => Some(Writer::start(Arc::clone(&base), opened.db, manner)?),
+            };
+            Ok((base, first, writer))
+        });
+        let (base, first, writer) = opening.await.map_err(|error| error.with_layer(NAME))?;
+        let reader = Reader(Arc::new(Pool::new(Arc::clone(&base), first)));
+        Ok(Self { base, reader, snapshots: Mutex::default(), writer, profile })
+    }
+
+    /// Reads the whole database, all tables and indexes, and checks that they are sound and agree.
+    /// Reads and writes go on meanwhile.
+    ///
+    /// # Errors
+    /// `Corruption` that says what is wrong first; as a read otherwise. After a dropped future it goes
+    /// on to its end.
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("data.db");
+    /// # tokio::runtime::Builder::new_multi_thread().build().unwrap().block_on(async {
+    /// use tierstack::backends::{Sqlite, SqliteConfig};
+    /// use tierstack::{Store, StoreExt};
+    ///
+    /// let store = Sqlite::open(SqliteConfig::new(path)).await?;
+    /// store.put("user:1", "Ada").await?;
+    /// store.integrity_check().await?;
+    /// # store.close().await?;
+    /// # Ok::<(), tierstack::Error>(()) }).unwrap();
+    /// ```
+    pub async fn integrity_check(&self) -> Result<()> {
+        let pool = Arc::clone(&self.reader.0);
+        pool.in_thread(|db| open::check(db, "integrity_check", Operation::Get)).await
+    }
+
+    fn writer(&self) -> Result<&Writer> {
+        self.base.open()?;
+        self.writer.as_ref().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Access,
+                "the database is open for reading only (`read_only: true`)",
+            )
+            .with_layer(NAME)
+        })
+    }
+
+    fn check_batch(&self, batch: &Batch) -> Result<()> {
+        self.profile.guarantees.check_batch(batch)?;
+        batch.ops().iter().try_for_each(|op| self.base.layout.check_op(op))
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl Read for Sqlite {
+    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
+        self.reader.get(key)
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
+        self.reader.get_many(keys)
+    }
+
+    fn scan(&self, scan: Scan) -> Pages<'_> {
+        self.reader.scan(scan)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Store for Sqlite {
+    async fn write(&self, batch: Batch) -> Result<Commit> {
+        let writer = self.writer()?;
+        self.check_batch(&batch)?;
+        if !batch.is_empty() {
+            writer.write(batch).await?;
+        }
+        // SQLite does not number its transactions.
+        Ok(Commit::done())
+    }
+
+    /// In large transactions: the next is gathered while one is written.
+    async fn ingest(&self, mut run: Pages<'_>) -> Result<u64> {
+        let writer = self.writer()?;
+        let (mut order, mut entries) = (RunOrder::default(), 0);
+        let mut lot = Vec::new();
+        let mut bytes = 0;
+        while let Some(page) = run.try_next().await? {
+            order.check(&page)?;
+            entries += page.len() as u64;
+            bytes += page.bytes();
+            lot.extend(page.entries.into_iter().map(|entry| Op::Put(entry.key, entry.value)));
+            if bytes >= INGEST_BYTES {
+                bytes = 0;
+                let batch = std::mem::take(&mut lot).into_iter().collect();
+                self.check_batch(&batch)?;
+                writer.write(batch).await?;
+            }
+        }
+        let _ = self.write(lot.into_iter().collect()).await?;
+        Ok(entries)
+    }
+
+    async fn changes(&self) -> Result<Changes> {
+        self.base.open()?;
+        Err(Error::unsupported("SQLite does not announce what other programs write"))
+    }
+
+    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
+        self.base.open()?;
+        if !self.profile.guarantees.snapshots {
+            return Err(Error::unsupported(
+                "with a rollback journal a snapshot would hold up every write; `journal: wal` has snapshots",
+            ));
+        }
+        let moment = Arc::new(self.reader.0.freeze().await?);
+        let mut snapshots = self.snapshots.lock();
+        // Closing looks for snapshots after it has said that it closes.
+        self.base.open()?;
+        snapshots.retain(|snapshot| snapshot.strong_count() > 0);
+        snapshots.push(Arc::downgrade(&moment));
+        Ok(Arc::new(Reader(moment)))
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.base.open()?;
+        match &self.writer {
+            Some(writer) => writer.flush().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Removes what has expired, gives unused pages back, and empties the log, in short steps between
+    /// which writes go on.
+    async fn compact(&self) -> Result<()> {
+        let writer = self.writer()?;
+        let mut behind = Bytes::new();
+        while let Some(last) = writer.run(move |engine| engine.expire(&behind)).await? {
+            behind = last;
+        }
+        while writer.run(|engine| engine.shrink()).await? {}
+        writer
+            .run(|engine| {
+                engine.checkpoint("TRUNCATE");
+                Ok(())
+            })
+            .await
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        self.base.open()?;
+        let base = Arc::clone(&self.base);
+        let stored = offload(move || base.site.bytes()).await?;
+        Ok(Usage { stored_bytes: Some(stored), ..Usage::default() })
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.reader.0.close().await;
+        let alive: Vec<_> = self.snapshots.lock().drain(..).collect();
+        for snapshot in alive.iter().filter_map(Weak::upgrade) {
+            snapshot.close().await;
+        }
+        match &self.writer {
+            Some(writer) => writer.close().await,
+            None => Ok(()),
+        }
+    }
+
+    fn profile(&self) -> Profile {
+        self.profile.clone()
+    }
+}
+
+impl fmt::Debug for Sqlite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sqlite").field("profile", &self.profile.to_string()).finish_non_exhaustive()
+    }
+}

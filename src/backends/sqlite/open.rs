@@ -1,0 +1,276 @@
+//! Opening: connections, and what must hold before the first operation.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+
+use super::config::{Journal, SqliteConfig};
+use super::failure::{NAME, failed};
+use super::schema::{Found, Layout};
+use crate::error::{Error, ErrorKind, Operation, Result};
+
+/// Pages that each connection keeps: 8 MiB.
+const CACHE_KIB: i32 = 8 << 10;
+/// The log is cut back to this once it is empty.
+const LOG_BYTES: i64 = 64 << 20;
+/// Statements that each connection keeps: of scans alone there are 18.
+const STATEMENTS: usize = 32;
+
+/// Where the database is, and how its connections are opened.
+pub(super) struct Site {
+    path: PathBuf,
+    read_only: bool,
+    busy_timeout: Duration,
+    /// With a rollback journal, who reads and who writes here take turns: SQLite lets a busy writer keep
+    /// readers out without end.
+    turns: Option<RwLock<()>>,
+}
+
+/// What opening has found out.
+pub(super) struct Opened {
+    pub(super) site: Site,
+    pub(super) db: Connection,
+    pub(super) found: Found,
+    /// Whether the database is in WAL mode.
+    pub(super) wal: bool,
+}
+
+fn opening(error: rusqlite::Error) -> Error {
+    failed(Operation::Open, error)
+}
+
+fn refused(message: impl Into<String>) -> Error {
+    Error::config(message.into()).with_operation(Operation::Open).with_layer(NAME)
+}
+
+impl Site {
+    /// Absolute, as SQLite takes a path that begins with `file:` for a URI.
+    pub(super) fn new(config: &SqliteConfig) -> Result<Self> {
+        let path = std::path::absolute(&config.path)
+            .map_err(|error| Error::io("the path of the database is wrong", error))?;
+        Ok(Self {
+            path,
+            read_only: config.read_only,
+            busy_timeout: config.busy_timeout.0,
+            turns: None,
+        })
+    }
+
+    /// A connection that waits for locks.
+    fn connect(&self, create: bool) -> Result<Connection, rusqlite::Error> {
+        let access = if self.read_only {
+            OpenFlags::SQLITE_OPEN_READ_ONLY
+        } else if create {
+            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE
+        } else {
+            OpenFlags::SQLITE_OPEN_READ_WRITE
+        };
+        let db = Connection::open_with_flags(&self.path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        db.busy_timeout(self.busy_timeout)?;
+        db.set_prepared_statement_cache_capacity(STATEMENTS);
+        // `trusted_schema`: triggers and views of a file of others get no dangerous functions.
+        // `cell_size_check`: damage is found where it is, not where it leads to.
+        db.execute_batch(&format!(
+            "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA foreign_keys = ON;
+             PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON; PRAGMA cache_size = -{CACHE_KIB};"
+        ))?;
+        Ok(db)
+    }
+
+    /// A connection that writes nothing, and waits for locks only while it is
+    /// [told to](Self::patient). Not a read-only one, which could not recover a log that a
+    /// crash has left.
+    pub(super) fn reader(&self) -> Result<Connection> {
+        let db = self.connect(false).map_err(opening)?;
+        let ready = db.execute_batch("PRAGMA query_only = ON");
+        ready.and_then(|()| db.busy_timeout(Duration::ZERO)).map_err(opening)?;
+        Ok(db)
+    }
+
+    /// Does what may wait for locks of other programs.
+    pub(super) fn patient<T>(&self, db: &Connection, work: impl FnOnce(&Connection) -> T) -> T {
+        // Setting it can fail for a timeout out of range only.
+        let _ = db.busy_timeout(self.busy_timeout);
+        let done = work(db);
+        let _ = db.busy_timeout(Duration::ZERO);
+        done
+    }
+
+    /// The turn of a reader. Blocks.
+    pub(super) fn reading(&self) -> Option<RwLockReadGuard<'_, ()>> {
+        self.turns.as_ref().map(RwLock::read)
+    }
+
+    /// As [`reading`](Self::reading), where it need not wait. `None`: it would.
+    pub(super) fn try_reading(&self) -> Option<Option<RwLockReadGuard<'_, ()>>> {
+        match &self.turns {
+            Some(turns) => turns.try_read().map(Some),
+            None => Some(None),
+        }
+    }
+
+    /// The turn of the writer. Blocks.
+    pub(super) fn writing(&self) -> Option<RwLockWriteGuard<'_, ()>> {
+        self.turns.as_ref().map(RwLock::write)
+    }
+
+    pub(super) fn log(&self) -> PathBuf {
+        let mut name = self.path.clone().into_os_string();
+        name.push("-wal");
+        name.into()
+    }
+
+    /// Bytes of the database and its log. Only asks for their sizes: to open and close the file here
+    /// would release the locks that SQLite holds in this process.
+    pub(super) fn bytes(&self) -> Result<u64> {
+        let size = |path: &Path| match std::fs::metadata(path) {
+            Ok(file) => Ok(file.len()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+            Err(error) => {
+                Err(Error::io("the size of the database cannot be told", error).with_layer(NAME))
+            }
+        };
+        Ok(size(&self.path)? + size(&self.log())?)
+    }
+}
+
+/// Opens or makes the database, and checks that it can do what the settings promise. Blocks.
+pub(super) fn open(config: &SqliteConfig, layout: &Layout) -> Result<Opened> {
+    let mut site = Site::new(config)?;
+    let create = config.create && !config.read_only;
+    prepare(&site.path, create)?;
+    let db = site.connect(create).map_err(cannot_open)?;
+    if !config.read_only && db.is_readonly("main").map_err(opening)? {
+        return Err(Error::new(
+            ErrorKind::Access,
+            "the database file is not writable for this process; make it so, or set `read_only: true`",
+        )
+        .with_operation(Operation::Open)
+        .with_layer(NAME));
+    }
+    let (found, wal) = site.patient(&db, |db| {
+        let wal = journal(db, config, create)?;
+        synchronous(db, config, wal)?;
+        if create {
+            make(db, layout)?;
+        }
+        let found = layout.verify(db, !config.read_only)?;
+        if config.check_on_open {
+            check(db, "quick_check", Operation::Open)?;
+        }
+        Ok::<_, Error>((found, wal))
+    })?;
+    site.turns = (!wal).then(RwLock::default);
+    Ok(Opened { site, db, found, wal })
+}
+
+fn prepare(path: &Path, create: bool) -> Result<()> {
+    let cannot = |error| Error::io("the database file cannot be reached", error).with_layer(NAME);
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_file() => Ok(()),
+        Ok(_) => Err(refused("`path` is not a file; name the database file, not its folder")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            if !create {
+                return Err(refused(
+                    "there is no database at `path`, and `create: false` or `read_only: true` says not to make one",
+                ));
+            }
+            path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(cannot)
+        }
+        Err(error) => Err(cannot(error)),
+    }
+}
+
+fn cannot_open(error: rusqlite::Error) -> Error {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::CannotOpen) => Error::new(
+            ErrorKind::Access,
+            "the database file, or its folder, cannot be opened by this process",
+        )
+        .with_operation(Operation::Open)
+        .with_layer(NAME)
+        .with_source(error),
+        _ => opening(error),
+    }
+}
+
+/// Brings the database into its journal mode, or checks it. Says whether it is WAL.
+fn journal(db: &Connection, config: &SqliteConfig, create: bool) -> Result<bool> {
+    let text = |sql: &str| db.query_row(sql, [], |row| row.get::<_, String>(0));
+    let tables: i64 = db
+        .query_row("SELECT count(*) FROM main.sqlite_schema", [], |row| row.get(0))
+        .map_err(cannot_open)?;
+    let fresh = create && tables == 0;
+    if fresh {
+        // Only possible before the first table: pages can then be given back bit by bit.
+        db.execute_batch("PRAGMA auto_vacuum = INCREMENTAL").map_err(opening)?;
+    }
+    let mut wal = text("PRAGMA journal_mode").map_err(opening)? == "wal";
+    let wanted = config.journal == Some(Journal::Wal) || config.journal.is_none() && fresh;
+    if wanted && !wal && !config.read_only {
+        wal = text("PRAGMA journal_mode = WAL").map_err(opening)? == "wal";
+    }
+    match (config.journal, wal) {
+        (Some(Journal::Rollback), true) => Err(refused(
+            "the database is in WAL mode, but `journal` is rollback; leave `journal` out",
+        )),
+        (None, false) if !fresh => Err(refused(
+            "the database is not in WAL mode; set `journal: wal` to change that, for every program that uses it, or `journal: rollback` to use it as it is, without snapshots",
+        )),
+        (None | Some(Journal::Wal), false) => Err(refused(
+            "SQLite cannot use a write-ahead log here, most often because the file is on a network; set `journal: rollback`, or move it to a local disk",
+        )),
+        _ => Ok(wal),
+    }
+}
+
+fn synchronous(db: &Connection, config: &SqliteConfig, wal: bool) -> Result<()> {
+    let level = match (wal, config.sync) {
+        (true, true) => "FULL",
+        (true, false) => "NORMAL",
+        // The folder as well, without which a power cut can bring back the journal of a commit.
+        (false, _) => "EXTRA",
+    };
+    // The writer empties the log itself, in its thread.
+    db.execute_batch(&format!("PRAGMA synchronous = {level}")).map_err(opening)?;
+    for pragma in ["wal_autocheckpoint = 0".to_owned(), format!("journal_size_limit = {LOG_BYTES}")]
+    {
+        db.query_row(&format!("PRAGMA {pragma}"), [], |_| Ok(())).map_err(opening)?;
+    }
+    Ok(())
+}
+
+fn make(db: &Connection, layout: &Layout) -> Result<()> {
+    if layout.exists(db)? {
+        return Ok(());
+    }
+    let transaction =
+        Transaction::new_unchecked(db, TransactionBehavior::Immediate).map_err(opening)?;
+    // Somebody else may have been faster.
+    if !layout.exists(db)? {
+        transaction.execute_batch(&layout.create).map_err(|error| {
+            opening(error).with_context("making the table, as `create` is true")
+        })?;
+    }
+    transaction.commit().map_err(opening)
+}
+
+/// Reads the whole database and says what is wrong with it. SQLite's words name pages, tables and
+/// row numbers, no contents.
+pub(super) fn check(db: &Connection, how: &str, operation: Operation) -> Result<()> {
+    let wrong = |error| failed(operation, error);
+    let mut statement = db.prepare(&format!("PRAGMA {how}(100)")).map_err(wrong)?;
+    let lines = statement.query_map([], |row| row.get::<_, String>(0)).map_err(wrong)?;
+    let lines = lines.collect::<Result<Vec<_>, _>>().map_err(wrong)?;
+    match lines.split_first() {
+        Some((first, rest)) if first != "ok" => Err(Error::corruption(format!(
+            "the database is damaged: {first}{}; restore it from a backup, or try `.recover` of the `sqlite3` shell on a copy",
+            if rest.is_empty() { String::new() } else { format!(", and {} more", rest.len()) }
+        ))
+        .with_operation(operation)
+        .with_layer(NAME)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,577 @@
+//! Writing: one connection, whoever waits for it shares a commit, and with it an fsync.
+//!
+//! The writer's thread takes all batches that wait and commits them in one transaction, each in a
+//! savepoint of its own, so that one that is refused takes no other with it. A small batch that need not
+//! be synced is written on the caller's thread where nobody else writes.
+
+use std::cell::Cell;
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+use tokio::sync::{oneshot, watch};
+
+use super::failure::{NAME, closed, failed, is_busy, is_failed_sync};
+use super::pace::Pace;
+use super::pool::{Base, offload};
+use super::rows::{expiry, key, millis, millis_cell};
+use crate::clock::Timestamp;
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::types::{Batch, Op};
+
+/// Batches, and their bytes, that share a transaction at most.
+const GROUP: usize = 1024;
+const GROUP_BYTES: usize = 4 << 20;
+/// A larger batch is written in the thread.
+const INLINE_BYTES: usize = 64 << 10;
+const INLINE_OPS: usize = 32;
+/// New frames in the log at which it is copied into the database: about 4 MiB, as SQLite does by itself.
+const CHECKPOINT_FRAMES: i64 = 1000;
+/// Commits on the caller's thread between two looks at the log, which cost a tenth of a commit each.
+const LOOK_EVERY: u32 = 16;
+/// Expired entries that are removed along with other writes, at most every second.
+const SWEEP: i64 = 256;
+const SWEEP_EVERY: u64 = 1000;
+/// Pages that one step of a compaction gives back, and entries that it removes.
+const STEP: i64 = 1000;
+
+enum Task {
+    Write(Waiting),
+    Do(Box<dyn FnOnce(&Engine) + Send>),
+}
+
+struct Waiting {
+    batch: Batch,
+    reply: oneshot::Sender<Result<()>>,
+}
+
+/// How a store reaches its writer.
+pub(super) struct Writer {
+    base: Arc<Base>,
+    engine: Arc<Mutex<Option<Engine>>>,
+    tasks: Mutex<Option<Sender<Task>>>,
+    /// Ends when the thread has closed its connection.
+    ended: watch::Receiver<()>,
+    pace: Arc<Pace>,
+    inline: bool,
+    /// Whether a commit is on the disk when it returns.
+    synced: bool,
+    broken: Arc<AtomicBool>,
+}
+
+/// How the writer works.
+pub(super) struct Manner {
+    pub(super) sync: bool,
+    pub(super) wal: bool,
+    pub(super) sweeps: bool,
+}
+
+impl Writer {
+    pub(super) fn start(base: Arc<Base>, db: Connection, manner: Manner) -> Result<Self> {
+        let broken = Arc::new(AtomicBool::new(false));
+        let (inline, synced) = (!manner.sync, manner.sync || !manner.wal);
+        let pace = Arc::new(Pace::default());
+        let engine = Engine {
+            db,
+            base: Arc::clone(&base),
+            pace: Arc::clone(&pace),
+            manner,
+            swept: Cell::new(Timestamp::default()),
+            unseen: Cell::new(0),
+            behind: Cell::new(0),
+            restarts: Cell::new(true),
+            broken: Arc::clone(&broken),
+        };
+        let engine = Arc::new(Mutex::new(Some(engine)));
+        let (tasks, waiting) = mpsc::channel();
+        let (alive, ended) = watch::channel(());
+        let mine = Arc::clone(&engine);
+        std::thread::Builder::new()
+            .name("tierstack-sqlite".into())
+            .spawn(move || {
+                serve(&mine, &waiting);
+                // Closing the last connection empties the log.
+                drop(mine.lock().take());
+                drop(alive);
+            })
+            .map_err(|error| Error::io("the writer's thread cannot be started", error))?;
+        let tasks = Mutex::new(Some(tasks));
+        Ok(Self { base, engine, tasks, ended, pace, inline, synced, broken })
+    }
+
+    pub(super) async fn write(&self, batch: Batch) -> Result<()> {
+        if let Some(done) = self.at_once(&batch) {
+            return done;
+        }
+        let (reply, done) = oneshot::channel();
+        self.send(Task::Write(Waiting { batch, reply }))?;
+        done.await.map_err(|_| ended())?
+    }
+
+    /// The result, unless it may take long or somebody else is writing.
+    fn at_once(&self, batch: &Batch) -> Option<Result<()>> {
+        let small = batch.len() <= INLINE_OPS && batch.bytes() <= INLINE_BYTES;
+        if !self.inline || !small || !self.pace.is_fast() {
+            return None;
+        }
+        let engine = self.engine.try_lock()?;
+        let engine = engine.as_ref()?;
+        if engine.has_upkeep() {
+            return None;
+        }
+        match engine.timed(|| engine.commit(&[batch])) {
+            Err(Failed::Engine(error)) if is_busy(&error) => None,
+            done => Some(done.map(drop).map_err(Failed::into_error)),
+        }
+    }
+
+    fn send(&self, task: Task) -> Result<()> {
+        let tasks = self.tasks.lock();
+        tasks.as_ref().ok_or_else(closed)?.send(task).map_err(|_| ended())
+    }
+
+    /// Does something between two transactions.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Engine) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (reply, done) = oneshot::channel();
+        self.send(Task::Do(Box::new(move |engine| {
+            if !reply.is_closed() {
+                let _ = reply.send(work(engine));
+            }
+        })))?;
+        done.await.map_err(|_| ended())?
+    }
+
+    /// Syncs the log, by its file: a checkpoint would pass over what a snapshot holds back.
+    pub(super) async fn flush(&self) -> Result<()> {
+        self.base.open()?;
+        if self.synced {
+            return Ok(());
+        }
+        let (base, broken) = (Arc::clone(&self.base), Arc::clone(&self.broken));
+        offload(move || sync_log(&base, &broken, Operation::Flush)).await
+    }
+
+    /// As if the disk had failed to save a write.
+    #[cfg(test)]
+    pub(super) fn fail_sync(&self) {
+        self.broken.store(true, Ordering::Release);
+    }
+
+    /// Writes what waits, syncs it, and closes the connection.
+    pub(super) async fn close(&self) -> Result<()> {
+        let first = self.tasks.lock().take();
+        let synced = match first {
+            Some(tasks) => {
+                let (reply, done) = oneshot::channel();
+                // The last task, as the sender goes with it.
+                let sync = Task::Do(Box::new(move |engine: &Engine| {
+                    let _ = reply.send(engine.finish());
+                }));
+                if tasks.send(sync).is_ok() { done.await.map_err(|_| ended())? } else { Ok(()) }
+            }
+            None => Ok(()),
+        };
+        // Nothing is ever sent: it fails when the thread has ended.
+        let _ = self.ended.clone().changed().await;
+        synced
+    }
+}
+
+fn ended() -> Error {
+    Error::internal("the writer's thread ended").with_layer(NAME)
+}
+
+fn sync_log(base: &Base, broken: &AtomicBool, operation: Operation) -> Result<()> {
+    // Closing it again releases no lock of SQLite: those are on its two other files.
+    let synced = match File::options().read(true).write(true).open(base.site.log()) {
+        Ok(log) => log.sync_data().inspect_err(|_| broken.store(true, Ordering::Release)),
+        // No log: all of it is in the database, synced before the log went.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    };
+    check_broken(broken)
+        .and(synced.map_err(|error| Error::io("the log cannot be synced", error)))
+        .map_err(|error| error.with_operation(operation).with_layer(NAME))
+}
+
+/// After a failed fsync the next one may succeed without having saved what the first did not.
+fn check_broken(broken: &AtomicBool) -> Result<()> {
+    if broken.load(Ordering::Acquire) {
+        return Err(Error::new(
+            ErrorKind::Closed,
+            "the disk failed to save a write, so what it says later cannot be believed; check the disk, and open the database again",
+        )
+        .with_layer(NAME));
+    }
+    Ok(())
+}
+
+fn serve(engine: &Mutex<Option<Engine>>, tasks: &Receiver<Task>) {
+    let mut next = tasks.recv().ok();
+    while let Some(task) = next.take() {
+        let mut group = Vec::new();
+        match task {
+            Task::Write(first) => {
+                let mut bytes = first.batch.bytes();
+                group.push(first);
+                while group.len() < GROUP && bytes < GROUP_BYTES {
+                    match tasks.try_recv() {
+                        Ok(Task::Write(another)) => {
+                            bytes += another.batch.bytes();
+                            group.push(another);
+                        }
+                        other => {
+                            next = other.ok();
+                            break;
+                        }
+                    }
+                }
+                // A write that was given up must not take effect after later ones.
+                group.retain(|waiting| !waiting.reply.is_closed());
+                if let Some(engine) = engine.lock().as_ref() {
+                    engine.serve(group);
+                }
+            }
+            Task::Do(work) => {
+                if let Some(engine) = engine.lock().as_ref() {
+                    work(engine);
+                }
+            }
+        }
+        if next.is_none() {
+            next = tasks.recv().ok();
+        }
+    }
+}
+
+/// Why a transaction was not committed.
+enum Failed {
+    Engine(rusqlite::Error),
+    /// Not SQLite's: the batch is refused, or the store broken.
+    Refused(Error),
+}
+
+impl From<rusqlite::Error> for Failed {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Engine(error)
+    }
+}
+
+impl Failed {
+    fn into_error(self) -> Error {
+        match self {
+            Self::Engine(error) => failed(Operation::Write, error),
+            Self::Refused(error) => error.with_operation(Operation::Write),
+        }
+    }
+}
+
+/// The connection that writes.
+pub(super) struct Engine {
+    db: Connection,
+    base: Arc<Base>,
+    pace: Arc<Pace>,
+    manner: Manner,
+    /// When expired entries were last removed.
+    swept: Cell<Timestamp>,
+    /// Commits since somebody last looked at the log.
+    unseen: Cell<u32>,
+    /// Frames that the last checkpoint had to leave in the log.
+    behind: Cell<i64>,
+    /// Whether the next commit may begin the log anew, which is synced.
+    restarts: Cell<bool>,
+    broken: Arc<AtomicBool>,
+}
+
+impl Engine {
+    /// Writes a group of batches and answers each.
+    fn serve(&self, group: Vec<Waiting>) {
+        let batches: Vec<_> = group.iter().map(|waiting| &waiting.batch).collect();
+        let turn = self.base.site.writing();
+        let committed = self.timed(|| self.base.site.patient(&self.db, |_| self.commit(&batches)));
+        drop(turn);
+        match committed {
+            Ok(results) => {
+                for (waiting, result) in group.into_iter().zip(results) {
+                    let _ = waiting.reply.send(result);
+                }
+            }
+            // What is too large for the disk must not fail those that happen to be with it.
+            Err(Failed::Engine(error)) if group.len() > 1 && !is_busy(&error) => {
+                for waiting in group {
+                    self.serve(vec![waiting]);
+                }
+            }
+            Err(failed) => {
+                let error = failed.into_error();
+                for waiting in group {
+                    let _ = waiting.reply.send(Err(error.clone()));
+                }
+            }
+        }
+        self.look_after_log();
+    }
+
+    fn timed<T>(&self, work: impl FnOnce() -> T) -> T {
+        let begun = self.base.clock.monotonic();
+        let done = work();
+        self.pace.took(self.base.clock.monotonic().saturating_sub(begun));
+        done
+    }
+
+    /// One transaction. Gives a result for each batch, or why nothing was written at all.
+    fn commit(&self, batches: &[&Batch]) -> Result<Vec<Result<()>>, Failed> {
+        check_broken(&self.broken).map_err(Failed::Refused)?;
+        let now = self.base.clock.now();
+        let sweeps = self.sweep_is_due(now);
+        let committed = match batches {
+            // A single statement is a transaction by itself.
+            [one] if one.len() == 1 && !one.is_if_absent() && !sweeps => {
+                self.apply(one, now).map(|()| vec![Ok(())])
+            }
+            _ => self.transaction(batches, now, sweeps),
+        };
+        match &committed {
+            Ok(_) => {
+                self.restarts.set(false);
+                self.unseen.set(self.unseen.get() + 1);
+            }
+            Err(Failed::Engine(error)) if is_failed_sync(error) => {
+                self.broken.store(true, Ordering::Release);
+            }
+            Err(_) => {}
+        }
+        committed
+    }
+
+    fn transaction(
+        &self,
+        batches: &[&Batch],
+        now: Timestamp,
+        sweeps: bool,
+    ) -> Result<Vec<Result<()>>, Failed> {
+        // Dropped, it is rolled back.
+        let transaction = Transaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?;
+        let results = match batches {
+            [one] => self.apply(one, now).map(|()| vec![Ok(())])?,
+            _ => batches
+                .iter()
+                .map(|batch| self.in_savepoint(batch, now))
+                .collect::<Result<Vec<_>, _>>()?,
+        };
+        if sweeps {
+            self.sweep(now)?;
+        }
+        transaction.commit()?;
+        Ok(results)
+    }
+
+    /// Applies a batch wholly or not at all. An error of the outer kind has ended the transaction.
+    fn in_savepoint(&self, batch: &Batch, now: Timestamp) -> Result<Result<()>, Failed> {
+        let run = |sql| self.db.prepare_cached(sql)?.raw_execute();
+        run("SAVEPOINT batch")?;
+        let applied = match self.apply(batch, now) {
+            Ok(()) => Ok(()),
+            // A full disk, for one, makes SQLite roll back all of it.
+            Err(failed) if self.db.is_autocommit() => return Err(failed),
+            Err(failed) => {
+                run("ROLLBACK TO batch")?;
+                Err(failed.into_error())
+            }
+        };
+        run("RELEASE batch")?;
+        Ok(applied)
+    }
+
+    fn apply(&self, batch: &Batch, now: Timestamp) -> Result<(), Failed> {
+        if batch.is_if_absent() {
+            self.check_absent(batch, now)?;
+        }
+        let layout = &self.base.layout;
+        for op in batch.ops() {
+            let key = layout.key_cell(op.key());
+            match op {
+                Op::Put(_, value) => {
+                    let expires = layout.expired.as_ref().and(value.expires_at);
+                    let mut put = self.db.prepare_cached(&layout.put)?;
+                    put.raw_bind_parameter(1, key)?;
+                    put.raw_bind_parameter(2, layout.value_cell(&value.bytes))?;
+                    // Parameters 3 and 4 are there only where a column takes them.
+                    if layout.expired.is_some() {
+                        put.raw_bind_parameter(3, millis_cell(expires))?;
+                    }
+                    if put.parameter_count() > 3 {
+                        put.raw_bind_parameter(4, millis(now))?;
+                    }
+                    put.raw_execute()?;
+                }
+                Op::Delete(_) => {
+                    self.db.prepare_cached(&layout.delete)?.execute([key])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_absent(&self, batch: &Batch, now: Timestamp) -> Result<(), Failed> {
+        let layout = &self.base.layout;
+        let mut statement = self.db.prepare_cached(&layout.get)?;
+        for key in batch.ops().iter().filter(|op| op.value().is_some()).map(Op::key) {
+            let mut rows = statement.query([layout.key_cell(key)])?;
+            if let Some(row) = rows.next()? {
+                let expires = expiry(row.get_ref(1)?).map_err(Failed::Refused)?;
+                if expires.is_none_or(|at| at > now) {
+                    return Err(Failed::Refused(Error::exists(key)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn sweep_is_due(&self, now: Timestamp) -> bool {
+        self.manner.sweeps && now.since(self.swept.get()).as_millis() >= u128::from(SWEEP_EVERY)
+    }
+
+    /// Whether the next write is better done in the thread.
+    fn has_upkeep(&self) -> bool {
+        self.restarts.get()
+            || self.unseen.get() >= LOOK_EVERY && self.log_is_long()
+            || self.sweep_is_due(self.base.clock.now())
+    }
+
+    /// Removes some entries that have expired.
+    fn sweep(&self, now: Timestamp) -> Result<(), Failed> {
+        let Some(expired) = &self.base.layout.expired else { return Ok(()) };
+        let removed = self.remove(&expired.any, now, SWEEP, None)?.1;
+        // Again with the next write, where there are more.
+        if removed < SWEEP {
+            self.swept.set(now);
+        }
+        Ok(())
+    }
+
+    /// Removes what a query finds. Gives the last key, and how many were found.
+    fn remove(
+        &self,
+        query: &str,
+        now: Timestamp,
+        most: i64,
+        behind: Option<&Bytes>,
+    ) -> Result<(Option<Bytes>, i64), Failed> {
+        let layout = &self.base.layout;
+        let Some(expired) = &layout.expired else { return Ok((None, 0)) };
+        let mut statement = self.db.prepare_cached(query)?;
+        statement.raw_bind_parameter(1, millis(now))?;
+        statement.raw_bind_parameter(2, most)?;
+        if let Some(behind) = behind {
+            statement.raw_bind_parameter(3, layout.key_cell(behind))?;
+        }
+        let mut found = Vec::new();
+        let mut rows = statement.raw_query();
+        while let Some(row) = rows.next()? {
+            // What is no key is left to the one who wrote it.
+            found.extend(key(row.get_ref(0)?, layout.keys));
+        }
+        drop(rows);
+        let mut delete = self.db.prepare_cached(&expired.delete)?;
+        for key in &found {
+            delete.raw_bind_parameter(1, millis(now))?;
+            delete.raw_bind_parameter(2, layout.key_cell(key))?;
+            delete.raw_execute()?;
+        }
+        let count = i64::try_from(found.len()).unwrap_or(i64::MAX);
+        Ok((found.pop(), count))
+    }
+
+    /// Removes the next expired entries behind a key. Gives the last of them; `None`: there are no more.
+    pub(super) fn expire(&self, behind: &Bytes) -> Result<Option<Bytes>> {
+        let Some(expired) = &self.base.layout.expired else { return Ok(None) };
+        let now = self.base.clock.now();
+        let _turn = self.base.site.writing();
+        let removed = self.base.site.patient(&self.db, |db| {
+            let transaction = Transaction::new_unchecked(db, TransactionBehavior::Immediate)?;
+            let (last, _) = self.remove(&expired.behind, now, STEP, Some(behind))?;
+            transaction.commit()?;
+            self.look_after_log();
+            Ok::<_, Failed>(last)
+        });
+        removed.map_err(|failed| failed.into_error().with_operation(Operation::Compact))
+    }
+
+    /// Gives some unused pages at the end of the file back, where the database was made for it. Says
+    /// whether there are more.
+    pub(super) fn shrink(&self) -> Result<bool> {
+        let _turn = self.base.site.writing();
+        let number = |sql: &str| self.db.query_row(sql, [], |row| row.get::<_, i64>(0));
+        let shrunk = self.base.site.patient(&self.db, |db| {
+            const INCREMENTAL: i64 = 2;
+            let before = number("PRAGMA freelist_count")?;
+            if before == 0 || number("PRAGMA auto_vacuum")? != INCREMENTAL {
+                return Ok(false);
+            }
+            // Each row is a page, so all are to be asked for.
+            let mut statement = db.prepare(&format!("PRAGMA incremental_vacuum({STEP})"))?;
+            let mut rows = statement.raw_query();
+            while rows.next()?.is_some() {}
+            drop(rows);
+            self.look_after_log();
+            let after = number("PRAGMA freelist_count")?;
+            Ok(after > 0 && after < before)
+        });
+        shrunk.map_err(|error| failed(Operation::Compact, error))
+    }
+
+    /// Whether there is enough in the log for a checkpoint.
+    fn log_is_long(&self) -> bool {
+        self.unseen.set(0);
+        self.manner.wal
+            && self
+                .log("NOOP")
+                .is_ok_and(|uncopied| uncopied - self.behind.get() >= CHECKPOINT_FRAMES)
+    }
+
+    fn look_after_log(&self) {
+        if self.log_is_long() {
+            self.checkpoint("PASSIVE");
+        }
+    }
+
+    /// A checkpoint, and the frames that are then still to be copied.
+    fn log(&self, how: &str) -> rusqlite::Result<i64> {
+        let mut statement = self.db.prepare_cached(&format!("PRAGMA wal_checkpoint({how})"))?;
+        statement.query_row([], |row| Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?))
+    }
+
+    /// Copies the log into the database. What a snapshot holds back stays in the log until later.
+    pub(super) fn checkpoint(&self, how: &str) {
+        if !self.manner.wal {
+            return;
+        }
+        match self.log(how) {
+            Ok(behind) => self.behind.set(behind),
+            Err(error) => {
+                if is_failed_sync(&error) {
+                    self.broken.store(true, Ordering::Release);
+                }
+                // The writes are in the log; the next write meets the same trouble and says so.
+                tracing::debug!(%error, "the log was not copied into the database");
+            }
+        }
+        self.restarts.set(true);
+    }
+
+    fn finish(&self) -> Result<()> {
+        if self.manner.wal && !self.manner.sync {
+            sync_log(&self.base, &self.broken, Operation::Close)?;
+        }
+        self.checkpoint("TRUNCATE");
+        check_broken(&self.broken)
+    }
+}
