@@ -246,7 +246,7 @@ impl RedisCluster {
             };
             words[2].contains("master")
                 && !words[2].contains("fail")
-                && words[8..].iter().any(|w| holds(w))
+                && words[8..].iter().any(holds)
         };
         let line = table.lines().find(serves).expect("each slot has a master");
         let addr = line.split([' ', '@']).nth(1).unwrap();
