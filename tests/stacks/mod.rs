@@ -28,8 +28,11 @@ pub(crate) const LAYERS: &[&str] = &[
 
 /// The backends that can be opened without a server. RocksDB with little memory, so that it makes
 /// files.
-pub(crate) const BACKENDS: &[&str] =
-    &["memory: {}", "rocksdb: { path: data, sync: false, write_buffer_size: 64KiB }"];
+pub(crate) const BACKENDS: &[&str] = &[
+    "memory: {}",
+    "rocksdb: { path: data, sync: false, write_buffer_size: 64KiB }",
+    "file: { path: data, sync: false }",
+];
 
 /// A running stack with the folder where its files are.
 pub(crate) struct Opened {
@@ -97,4 +100,11 @@ pub(crate) async fn reopen(
     let mut registry = Registry::standard();
     registry.backend::<GivenConfig>()?;
     Stack::open(&config, None, &registry, &options).await
+}
+
+/// The layers that can stand over a backend: `backup` needs snapshots.
+#[allow(dead_code, reason = "not every test that shares this module stacks all layers")]
+pub(crate) fn layers_over(backend: &str) -> Vec<&'static str> {
+    let snapshots = !backend.starts_with("file:");
+    LAYERS.iter().copied().filter(|layer| snapshots || !layer.starts_with("backup:")).collect()
 }

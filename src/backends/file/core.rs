@@ -62,6 +62,13 @@ struct Temporary<'a> {
     placed: bool,
 }
 
+impl Temporary<'_> {
+    /// It is placed, or an intent will see to it.
+    fn keep(mut self) {
+        self.placed = true;
+    }
+}
+
 impl Drop for Temporary<'_> {
     fn drop(&mut self) {
         if !self.placed && !fault::dead() {
@@ -132,11 +139,10 @@ impl Core {
         let done = {
             let _view = self.view.write();
             match files.into_iter().next() {
-                Some(mut file) => {
+                Some(file) => {
                     let name = file.written.name();
                     let placed = self.tree.place(&path, &self.temporary, &name, &mut touched);
-                    file.placed = placed.is_ok();
-                    placed
+                    placed.map(|()| file.keep())
                 }
                 None => self.tree.remove(&path, &mut touched),
             }
@@ -158,6 +164,14 @@ impl Core {
         files: Vec<Temporary<'_>>,
         _turn: MutexGuard<'_, ()>,
     ) -> Result<()> {
+        let deeds = self.plan(ops, &files)?;
+        self.write_intent(&encode(&deeds)?)?;
+        files.into_iter().for_each(Temporary::keep);
+        self.finish_deeds(&deeds, self.intent_name()).map_err(unfinished)
+    }
+
+    /// What a batch is going to do. Makes the folders for it, which is what most likely fails on a full disk.
+    fn plan(&self, ops: &[&Op], files: &[Temporary<'_>]) -> Result<Vec<Deed>> {
         let mut written = files.iter().map(|file| file.written);
         let mut deeds = Vec::with_capacity(ops.len());
         let mut touched = Touched::new();
@@ -167,7 +181,6 @@ impl Core {
                 deeds.push(Deed::Delete { key });
                 continue;
             };
-            // Folders are made before the decision: they are what most likely fails on a full disk.
             let _view = self.view.write();
             let path = self.tree.layout.path(&key);
             let way = self.tree.make_way(&path.folders, &mut touched);
@@ -176,11 +189,7 @@ impl Core {
             deeds.push(Deed::Put { key, file });
         }
         self.sync_touched(&touched)?;
-        self.write_intent(&encode(&deeds)?)?;
-        for mut file in files {
-            file.placed = true;
-        }
-        self.finish_deeds(&deeds, self.intent_name()).map_err(unfinished)
+        Ok(deeds)
     }
 
     /// The moment of decision is the rename.
@@ -313,11 +322,11 @@ impl Core {
         let _turn = self.decide()?;
         let mut made = Touched::new();
         let _view = self.view.write();
-        for (op, mut file) in ops.iter().zip(files) {
+        for (op, file) in ops.iter().zip(files) {
             let path = self.tree.layout.path(op.key());
             self.tree.make_way(&path.folders, &mut made)?;
             self.tree.place(&path, &self.temporary, &file.written.name(), touched)?;
-            file.placed = true;
+            file.keep();
         }
         self.sync_touched(&made)
     }

@@ -3,7 +3,7 @@
 #[cfg(not(test))]
 pub(super) use self::none::{dead, step, tears};
 #[cfg(test)]
-pub(super) use self::plan::{crash_after, dead, revive, step, tears};
+pub(super) use self::plan::{crash_after, dead, record, recorded, revive, step, tears};
 
 #[cfg(not(test))]
 mod none {
@@ -12,7 +12,7 @@ mod none {
     /// Nothing goes wrong here.
     #[expect(clippy::unnecessary_wraps, reason = "in tests it fails")]
     #[inline]
-    pub(crate) fn step() -> io::Result<()> {
+    pub(crate) fn step(_: &'static str) -> io::Result<()> {
         Ok(())
     }
 
@@ -34,6 +34,7 @@ mod plan {
 
     thread_local! {
         static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
+        static TAKEN: Cell<Option<Vec<&'static str>>> = const { Cell::new(None) };
     }
 
     /// Lets this thread take that many steps more, and then none.
@@ -55,14 +56,25 @@ mod plan {
         LEFT.get() == Some(0)
     }
 
-    pub(crate) fn step() -> io::Result<()> {
+    /// Writes down the steps of this thread from now on.
+    pub(crate) fn record() {
+        TAKEN.set(Some(Vec::new()));
+    }
+
+    pub(crate) fn recorded() -> Vec<&'static str> {
+        TAKEN.take().unwrap_or_default()
+    }
+
+    pub(crate) fn step(what: &'static str) -> io::Result<()> {
         match LEFT.get() {
-            None => Ok(()),
-            Some(0) => Err(io::Error::other("the process ended here")),
-            Some(left) => {
-                LEFT.set(Some(left - 1));
-                Ok(())
-            }
+            None => {}
+            Some(0) => return Err(io::Error::other("the process ended here")),
+            Some(left) => LEFT.set(Some(left - 1)),
         }
+        if let Some(mut taken) = TAKEN.take() {
+            taken.push(what);
+            TAKEN.set(Some(taken));
+        }
+        Ok(())
     }
 }

@@ -103,17 +103,17 @@ impl Folder {
 
     /// Makes a file, writes it, and syncs it if asked.
     pub(super) fn create(&self, name: &[u8], content: &[u8], sync: bool) -> io::Result<()> {
-        fault::step()?;
+        fault::step("create")?;
         let flags = FILE | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
         let mut file: File =
             rustix::fs::openat(&self.0, name, flags, Mode::from_raw_mode(0o666))?.into();
         if fault::tears() {
             file.write_all(content.get(..content.len() / 2).unwrap_or_default())?;
         }
-        fault::step()?;
+        fault::step("write")?;
         file.write_all(content)?;
         if sync {
-            fault::step()?;
+            fault::step("sync file")?;
             file.sync_all()?;
         }
         Ok(())
@@ -121,7 +121,7 @@ impl Folder {
 
     /// Makes a folder. `false`: the name is taken.
     pub(super) fn make(&self, name: &[u8]) -> io::Result<bool> {
-        fault::step()?;
+        fault::step("make folder")?;
         match rustix::fs::mkdirat(&self.0, name, Mode::from_raw_mode(0o777)) {
             Ok(()) => Ok(true),
             Err(Errno::EXIST) => Ok(false),
@@ -131,13 +131,13 @@ impl Folder {
 
     /// Gives a file another name, in place of what has it.
     pub(super) fn rename(&self, name: &[u8], to: &Self, to_name: &[u8]) -> io::Result<()> {
-        fault::step()?;
+        fault::step("rename")?;
         Ok(rustix::fs::renameat(&self.0, name, &to.0, to_name)?)
     }
 
     /// Removes a file. `false`: there is none.
     pub(super) fn remove(&self, name: &[u8]) -> io::Result<bool> {
-        fault::step()?;
+        fault::step("remove")?;
         match rustix::fs::unlinkat(&self.0, name, AtFlags::empty()) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
@@ -147,7 +147,7 @@ impl Folder {
 
     /// Removes a folder if it is empty.
     pub(super) fn remove_empty(&self, name: &[u8]) -> io::Result<bool> {
-        fault::step()?;
+        fault::step("remove folder")?;
         match rustix::fs::unlinkat(&self.0, name, AtFlags::REMOVEDIR) {
             Ok(()) => Ok(true),
             // Kept by what is in it, as a mount point, or by rights.
@@ -165,14 +165,14 @@ impl Folder {
 
     /// Brings the names in this folder to the disk.
     pub(super) fn sync(&self) -> io::Result<()> {
-        fault::step()?;
+        fault::step("sync folder")?;
         Ok(rustix::fs::fsync(&self.0)?)
     }
 
     /// Brings everything of this file system to the disk.
     #[cfg(target_os = "linux")]
     pub(super) fn sync_all(&self) -> io::Result<()> {
-        fault::step()?;
+        fault::step("sync all")?;
         Ok(rustix::fs::syncfs(&self.0)?)
     }
 

@@ -135,7 +135,7 @@ pub(super) struct Walk {
 impl Walk {
     /// The next page; empty if there are no more entries. The caller sees to it that nothing is written
     /// meanwhile.
-    fn page(&mut self, tree: &Tree, scan: &Scan) -> Result<Page> {
+    pub(super) fn page(&mut self, tree: &Tree, scan: &Scan) -> Result<Page> {
         if !self.begun {
             self.begun = true;
             self.visits.push(Visit { slot: Growth::slot::<Vec<u8>>(&[]), ..Visit::default() });
