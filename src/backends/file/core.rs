@@ -166,25 +166,46 @@ impl Core {
     ) -> Result<()> {
         let deeds = self.plan(ops, &files)?;
         self.write_intent(&encode(&deeds)?)?;
+        let mut done = 0;
+        let finished = self.finish_deeds(&deeds, self.intent_name(), &mut done);
+        if let Err(error) = finished {
+            if done == 0 && self.give_up() {
+                return Err(error);
+            }
+            files.into_iter().for_each(Temporary::keep);
+            return Err(unfinished(error));
+        }
         files.into_iter().for_each(Temporary::keep);
-        self.finish_deeds(&deeds, self.intent_name()).map_err(unfinished)
+        Ok(())
     }
 
-    /// What a batch is going to do. Makes the folders for it, which is what most likely fails on a full disk.
+    /// Takes the decision back, as nothing of it was done. Whether that worked.
+    fn give_up(&self) -> bool {
+        let removed = self.home.remove(self.intent_name());
+        let gone = removed.and_then(|_| if self.sync { self.home.sync() } else { Ok(()) });
+        if gone.is_ok() {
+            self.unfinished.store(false, Ordering::Release);
+        }
+        gone.is_ok()
+    }
+
+    /// What a batch is going to do. Makes the folders for it, which is what most likely fails on a full disk,
+    /// and refuses what could not be done.
     fn plan(&self, ops: &[&Op], files: &[Temporary<'_>]) -> Result<Vec<Deed>> {
         let mut written = files.iter().map(|file| file.written);
         let mut deeds = Vec::with_capacity(ops.len());
         let mut touched = Touched::new();
         for op in ops {
             let key = op.key().clone();
-            let Some(_) = op.value() else {
+            let path = self.tree.layout.path(&key);
+            let told = |error: Error| error.with_key(op.key());
+            if op.value().is_none() {
+                self.tree.check_removable(&path).map_err(told)?;
                 deeds.push(Deed::Delete { key });
                 continue;
-            };
+            }
             let _view = self.view.write();
-            let path = self.tree.layout.path(&key);
-            let way = self.tree.make_way(&path.folders, &mut touched);
-            way.map_err(|error| error.with_key(&key))?;
+            self.tree.check_place(&path, &self.temporary, &mut touched).map_err(told)?;
             let file = written.next().ok_or_else(|| Error::internal("a put without its file"))?;
             deeds.push(Deed::Put { key, file });
         }
@@ -223,18 +244,19 @@ impl Core {
         self.check_unbroken()?;
         for name in [INTENT, INTENT_UNSYNCED] {
             if let Some(content) = read_own(&self.home, name)? {
-                self.finish_deeds(&decode(&content)?, name)?;
+                self.finish_deeds(&decode(&content)?, name, &mut 0)?;
             }
         }
         Ok(())
     }
 
-    fn finish_deeds(&self, deeds: &[Deed], intent: &[u8]) -> Result<()> {
+    fn finish_deeds(&self, deeds: &[Deed], intent: &[u8], count: &mut usize) -> Result<()> {
         let mut touched = Touched::new();
         {
             let _view = self.view.write();
             let done = deeds.iter().try_for_each(|deed| {
                 let done = self.carry_out(deed, &mut touched);
+                *count += usize::from(done.is_ok());
                 done.map_err(|error| error.with_key(deed.key()))
             });
             // While it is half done, no reader gets past this.

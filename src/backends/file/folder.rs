@@ -135,6 +135,16 @@ impl Folder {
         Ok(rustix::fs::renameat(&self.0, name, &to.0, to_name)?)
     }
 
+    /// Finds out whether a file could be renamed into this folder: one mounted by itself takes none. The
+    /// kernel compares the mounts before it looks for the name, which is none that exists.
+    pub(super) fn check_takes(&self, from: &Self) -> io::Result<()> {
+        let name = b"no such file".as_slice();
+        match rustix::fs::renameat(&from.0, name, &self.0, name) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Removes a file. `false`: there is none.
     pub(super) fn remove(&self, name: &[u8]) -> io::Result<bool> {
         fault::step("remove")?;

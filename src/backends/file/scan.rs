@@ -19,13 +19,15 @@ use super::failure::{failed, foreign};
 use super::folder::{Folder, Spot, What};
 use super::names::{At, HOME, Kind};
 use super::thread::offload;
-use super::tree::{Growth, Tree};
+use super::tree::{Growth, Tree, Way};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::store::Pages;
 use crate::types::{Entry, Order, Page, Scan, Value};
 
 /// Bytes of names that are kept of one folder.
 pub(super) const MOST_BYTES: usize = 8 << 20;
+/// Folders that a page keeps open at once.
+const MOST_OPEN: usize = 16;
 /// What a name takes beside its bytes.
 const OVERHEAD: usize = 48;
 
@@ -138,45 +140,41 @@ impl Walk {
     pub(super) fn page(&mut self, tree: &Tree, scan: &Scan) -> Result<Page> {
         if !self.begun {
             self.begun = true;
-            self.visits.push(Visit { slot: Growth::slot::<Vec<u8>>(&[]), ..Visit::default() });
+            self.visits.push(Visit { slot: Growth::slot(&[]), ..Visit::default() });
         }
         self.forget_outdated(tree);
         let (mut page, mut bytes) = (Page::default(), 0);
-        let mut open: Option<Spot<'_>> = None;
+        // The innermost folders, so that coming back to one does not begin at the root.
+        let mut open: Vec<Spot<'_>> = Vec::new();
         while !self.visits.is_empty() {
-            let folder = match open.take() {
-                Some(folder) => folder,
-                None => {
-                    let way: Vec<_> =
-                        self.visits.iter().skip(1).map(|visit| visit.name.clone()).collect();
-                    match tree.enter(&way)? {
-                        Some(folder) => folder,
-                        None => {
-                            self.leave();
-                            continue;
-                        }
+            if open.is_empty() {
+                match tree.enter(&self.way())? {
+                    Some(folder) => open.push(folder),
+                    None => {
+                        self.leave();
+                        continue;
                     }
                 }
-            };
+            }
+            let Some(folder) = open.last() else { break };
             let Some(visit) = self.visits.last_mut() else { break };
             if !visit.listed {
-                visit.list(tree, &folder, &self.prefix, scan)?;
+                visit.list(tree, folder, &self.prefix, scan)?;
             }
             let Some(item) = visit.items.pop() else {
                 if visit.whole {
                     self.leave();
+                    open.pop();
                 } else {
                     visit.listed = false;
-                    open = Some(folder);
                 }
                 continue;
             };
             let name = tree.layout.name(item.spelt(), item.kind, visit.at);
             if item.kind == Kind::File {
                 let key = Bytes::from([&self.prefix, &*item.bytes].concat());
-                let read = tree.read(&folder, &name).map_err(|error| error.with_key(&key));
+                let read = tree.read(folder, &name).map_err(|error| error.with_key(&key));
                 visit.after = Some(item);
-                open = Some(folder);
                 // It may have vanished since the folder was listed.
                 if let Some(value) = read? {
                     bytes += key.len() + value.len();
@@ -190,12 +188,12 @@ impl Walk {
             match folder.child(&name).map_err(|error| failed("opening a folder", error))? {
                 Some(child) => {
                     self.enter(item, name);
-                    open = Some(Spot::Below(child));
+                    if open.len() >= MOST_OPEN {
+                        open.remove(0);
+                    }
+                    open.push(Spot::Below(child));
                 }
-                None => {
-                    visit.after = Some(item);
-                    open = Some(folder);
-                }
+                None => visit.after = Some(item),
             }
         }
         self.done = true;
@@ -224,10 +222,15 @@ impl Walk {
         let at = visit.at.inside(item.spelt(), item.kind);
         self.prefix.extend_from_slice(&item.bytes);
         visit.current = Some(item);
-        let mut way: Vec<&[u8]> = self.visits.iter().skip(1).map(|visit| &*visit.name).collect();
-        way.push(&name);
+        let mut way = self.way();
+        way.push(name.clone());
         let slot = Growth::slot(&way);
         self.visits.push(Visit { name, at, slot, ..Visit::default() });
+    }
+
+    /// The names that lead to the folder that is being visited.
+    fn way(&self) -> Way {
+        self.visits.iter().skip(1).map(|visit| visit.name.clone()).collect()
     }
 
     fn leave(&mut self) {

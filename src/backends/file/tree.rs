@@ -111,6 +111,34 @@ impl Tree {
         Ok(spot)
     }
 
+    /// Finds out whether a file could be placed, and makes its folders.
+    pub(super) fn check_place(
+        &self,
+        path: &Path,
+        from: &Folder,
+        touched: &mut Touched,
+    ) -> Result<()> {
+        let folder = self.make_way(&path.folders, touched)?;
+        folder.check_takes(from).map_err(|error| failed("placing an entry", error))?;
+        for name in [&path.file, &beside(&path.file)] {
+            if look_at(&folder, name)? == What::Other {
+                return Err(foreign());
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds out whether removing an entry would be refused.
+    pub(super) fn check_removable(&self, path: &Path) -> Result<()> {
+        let Some(folder) = self.enter(&path.folders)? else { return Ok(()) };
+        for name in [&path.file, &beside(&path.file)] {
+            if self.strict && look_at(&folder, name)? == What::Other {
+                return Err(foreign());
+            }
+        }
+        Ok(())
+    }
+
     /// Moves a file to where the entry's is.
     pub(super) fn place(
         &self,
@@ -218,10 +246,10 @@ impl Growth {
         }
     }
 
-    pub(super) fn slot<N: AsRef<[u8]>>(way: &[N]) -> usize {
+    pub(super) fn slot(way: &[Vec<u8>]) -> usize {
         let mut hasher = DefaultHasher::new();
         for name in way {
-            name.as_ref().hash(&mut hasher);
+            name.hash(&mut hasher);
         }
         (hasher.finish() % COUNTERS as u64) as usize
     }
