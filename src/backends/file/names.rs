@@ -17,8 +17,22 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Which bytes of a key stand for themselves in a name. See
-/// [`FileConfig`](super::FileConfig) for an example.
+/// Which bytes of a key stand for themselves in a name.
+///
+/// ```
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path();
+/// # tokio_test::block_on(async {
+/// use tierstack::StoreExt;
+/// use tierstack::backends::file::Names;
+/// use tierstack::backends::{FileConfig, FileStore};
+///
+/// let config = FileConfig { names: Some(Names::Portable), ..FileConfig::new(path) };
+/// let store = FileStore::open(config).await?;
+/// store.put("docs/README", "A and a are two names everywhere").await?;
+/// assert!(path.join("docs/^r^e^a^d^m^e").exists());
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
@@ -271,11 +285,15 @@ fn is_portable(byte: u8) -> bool {
 /// are escaped in any case.
 fn is_device(bytes: &[u8]) -> bool {
     let stem = bytes.split(|byte| *byte == b'.').next().unwrap_or_default().trim_ascii_end();
-    match stem {
-        b"con" | b"prn" | b"aux" | b"nul" => true,
-        [b'c', b'o', b'm', b'0'..=b'9'] | [b'l', b'p', b't', b'0'..=b'9'] => true,
-        _ => false,
-    }
+    matches!(
+        stem,
+        b"con"
+            | b"prn"
+            | b"aux"
+            | b"nul"
+            | [b'c', b'o', b'm', b'0'..=b'9']
+            | [b'l', b'p', b't', b'0'..=b'9']
+    )
 }
 
 fn hex(byte: u8) -> [u8; 3] {

@@ -137,7 +137,7 @@ fn lock(home: &Folder) -> Result<(File, bool)> {
     }
     let written = file.set_len(0).and_then(|()| {
         file.rewind()?;
-        write!(file, "open in process {}\n", std::process::id())
+        writeln!(file, "open in process {}", std::process::id())
     });
     written.map_err(locking)?;
     Ok((file, !said.is_empty() && said != CLOSED))
@@ -235,8 +235,8 @@ fn probe_plain(temporary: &Folder) -> Result<()> {
         ))
     };
     // A name in lower case and one in upper case; one letter in two Unicode forms; bytes of no text.
-    let probes: [(&[u8], Option<&[u8]>, &str); 3] = [
-        (b"probe", Some(b"PROBE"), "does not tell upper from lower case"),
+    let probes = [
+        (b"probe".as_slice(), Some(b"PROBE".as_slice()), "does not tell upper from lower case"),
         ("prob\u{e9}".as_bytes(), Some("probe\u{301}".as_bytes()), "changes Unicode in names"),
         (b"probe:*?\"<>|\\\x01\xfe. ", None, "refuses some bytes in names"),
     ];
