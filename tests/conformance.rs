@@ -75,6 +75,13 @@ async fn sqlite_with_a_rollback_journal_and_two_columns() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn files_that_are_synced_in_every_layout() {
+    conforms(&[], "file: { path: data }").await;
+    conforms(&[], "file: { path: data, sync: false, names: plain }").await;
+    conforms(&[], "file: { path: data, sync: false, fan_out: [2, 3] }").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_fault_plan_without_rules() {
     let faultless = || async {
         let clock = ManualClock::new();
@@ -102,6 +109,13 @@ async fn each_layer_over_rocksdb() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn each_layer_over_files() {
+    for layer in stacks::layers_over(BACKENDS[2]) {
+        conforms(&[layer], BACKENDS[2]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_other_codec() {
     conforms(&["compress: { codec: lz4, min_size: 0 }"], "memory: {}").await;
 }
@@ -123,7 +137,7 @@ async fn each_pair_of_layers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_layers_together() {
     for backend in BACKENDS {
-        conforms(LAYERS, backend).await;
+        conforms(&stacks::layers_over(backend), backend).await;
     }
 }
 

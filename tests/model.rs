@@ -10,7 +10,7 @@ mod stacks;
 use std::env;
 use std::sync::Arc;
 
-use stacks::{BACKENDS, LAYERS};
+use stacks::{BACKENDS, LAYERS, layers_over};
 use tierstack::ManualClock;
 use tierstack::backends::Memory;
 use tierstack::testing::{FaultStore, Faults, Random, model};
@@ -30,7 +30,8 @@ async fn random_stacks_agree_with_a_map() {
     for seed in seeds() {
         let mut random = Random::new(seed);
         let backend = random.pick(BACKENDS).unwrap();
-        let layers: Vec<_> = LAYERS.iter().copied().filter(|_| random.chance(0.4)).collect();
+        let layers: Vec<_> =
+            layers_over(backend).into_iter().filter(|_| random.chance(0.4)).collect();
         agrees(&layers, backend, seed, 250).await;
     }
 }
@@ -40,7 +41,7 @@ async fn random_stacks_agree_with_a_map() {
 async fn each_layer_agrees_with_a_map() {
     for backend in BACKENDS {
         agrees(&[], backend, 0, 400).await;
-        for layer in LAYERS {
+        for layer in layers_over(backend) {
             for seed in 0..3 {
                 agrees(&[layer], backend, seed, 400).await;
             }

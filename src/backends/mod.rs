@@ -1,11 +1,15 @@
 //! Backends: stores that hold data themselves. One module each, none imports another.
 
+#[cfg(all(feature = "file", unix))]
+pub mod file;
 pub mod memory;
 #[cfg(feature = "rocksdb")]
 pub mod rocksdb;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
+#[cfg(all(feature = "file", unix))]
+pub use self::file::{FileConfig, FileStore};
 pub use self::memory::{Memory, MemoryConfig};
 #[cfg(feature = "rocksdb")]
 pub use self::rocksdb::{RocksDb, RocksDbConfig};

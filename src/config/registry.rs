@@ -100,6 +100,7 @@ const FEATURES: [(&str, Kind, &str); 6] = [
     ("compress", Kind::Layer, "compress"),
     ("encrypt", Kind::Layer, "encrypt"),
     ("backup", Kind::Layer, "backup"),
+    ("file", Kind::Backend, "file"),
     ("rocksdb", Kind::Backend, "rocksdb"),
     ("sqlite", Kind::Backend, "sqlite"),
 ];

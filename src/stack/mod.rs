@@ -11,6 +11,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 pub use self::check::Checked;
+#[cfg(all(feature = "file", unix))]
+use crate::backends::FileConfig;
 use crate::backends::MemoryConfig;
 #[cfg(feature = "rocksdb")]
 use crate::backends::RocksDbConfig;
@@ -42,6 +44,8 @@ impl Registry {
     #[must_use]
     pub fn standard() -> Self {
         let mut registry = Self::new();
+        #[cfg(all(feature = "file", unix))]
+        registry.put_backend::<FileConfig>();
         registry.put_backend::<MemoryConfig>();
         #[cfg(feature = "rocksdb")]
         registry.put_backend::<RocksDbConfig>();

@@ -32,6 +32,7 @@ pub(crate) const BACKENDS: &[&str] = &[
     "memory: {}",
     "rocksdb: { path: data, sync: false, write_buffer_size: 64KiB }",
     "sqlite: { path: data.db, sync: false }",
+    "file: { path: data, sync: false }",
 ];
 
 /// A running stack with the folder where its files are.
@@ -100,4 +101,11 @@ pub(crate) async fn reopen(
     let mut registry = Registry::standard();
     registry.backend::<GivenConfig>()?;
     Stack::open(&config, None, &registry, &options).await
+}
+
+/// The layers that can stand over a backend: `backup` needs snapshots.
+#[allow(dead_code, reason = "not every test that shares this module stacks all layers")]
+pub(crate) fn layers_over(backend: &str) -> Vec<&'static str> {
+    let snapshots = !backend.starts_with("file:");
+    LAYERS.iter().copied().filter(|layer| snapshots || !layer.starts_with("backup:")).collect()
 }

@@ -1,0 +1,162 @@
+//! The settings: their ranges, and what they promise.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::FileStore;
+use super::names::Names;
+use super::tree::MAX_VALUE_BYTES;
+use crate::error::{Error, Result};
+use crate::layer::{BackendConfig, Context};
+use crate::store::Store;
+use crate::types::{Counting, Durability, Freshness, Guarantees, Limits, Place, Profile};
+
+/// What happens to that which is in the folder and is no entry: a symbolic link, a device, a file whose name
+/// stands for no key. See [`FileConfig`] for an example.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Foreign {
+    /// Whatever meets it fails with `Unsupported`, so that a copy or a backup does not leave out silently
+    /// what somebody takes for an entry.
+    #[default]
+    Refuse,
+    /// It is left alone, and reads and scans pass it by.
+    Skip,
+}
+
+/// Settings of the file backend. `path` alone is a good configuration.
+///
+/// ```
+/// use tierstack::backends::FileConfig;
+/// use tierstack::backends::file::{Foreign, Names};
+/// use tierstack::{BackendConfig, Durability};
+///
+/// let config = FileConfig {
+///     sync: false,
+///     names: Some(Names::Portable),
+///     fan_out: Some(vec![2, 2]),
+///     foreign: Foreign::Skip,
+///     ..FileConfig::new("./data/documents")
+/// };
+/// let promised = config.profile()?.guarantees;
+/// assert!(promised.atomic_batches && promised.ordered_scans);
+/// assert_eq!(promised.durability, Durability::ProcessCrash);
+/// # Ok::<(), tierstack::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct FileConfig {
+    /// The folder. A relative path is meant from the folder of the config file.
+    pub path: PathBuf,
+    /// Whether a missing folder is made. Default: true.
+    #[serde(default = "yes")]
+    pub create: bool,
+    /// Whether a write is acknowledged when it is on the disk. Default: true. With false a write is
+    /// acknowledged when the operating system has it: faster by far, and a power cut (not a crash of the
+    /// process) can lose it, or halve a batch, unless `flush` was called.
+    #[serde(default = "yes")]
+    pub sync: bool,
+    /// How keys become names. Left out: as the folder has it; `portable` for a new one, and `plain` for one
+    /// that has files already, which are then read as they are. It is recorded in the folder, and opening
+    /// with another one is refused.
+    #[serde(default)]
+    pub names: Option<Names>,
+    /// Folders for many keys: how many bytes of a key name each level, at most 8 levels of 1 to 64 bytes.
+    /// `[2, 2]` puts what begins with `abcd` into `ab%+/cd%+`. Left out: as the folder has it; none for a
+    /// new one. Keeps the order of scans, and so does nothing for keys that all begin alike: give the
+    /// length of that beginning as the first level. Recorded in the folder; only for new ones.
+    #[serde(default)]
+    pub fan_out: Option<Vec<u16>>,
+    /// What happens to that which is no entry, such as a symbolic link. Default: `refuse`.
+    #[serde(default)]
+    pub foreign: Foreign,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+const LEVELS: usize = 8;
+const WIDTH: u16 = 64;
+
+impl FileConfig {
+    /// The defaults, with the folder at that path.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            create: true,
+            sync: true,
+            names: None,
+            fan_out: None,
+            foreign: Foreign::Refuse,
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.path.as_os_str().is_empty() {
+            return Err(Error::config("`path` is empty; name the folder that holds the entries"));
+        }
+        let fan_out = self.fan_out.as_deref().unwrap_or_default();
+        if fan_out.len() > LEVELS || fan_out.iter().any(|width| !(1..=WIDTH).contains(width)) {
+            return Err(Error::config(format!(
+                "`fan_out` must be at most {LEVELS} levels of 1 to {WIDTH} bytes, such as [2, 2]"
+            )));
+        }
+        if !cfg!(target_os = "linux") && !self.sync {
+            return Err(Error::config(
+                "`sync: false` needs Linux, as `flush` could not sync everything elsewhere; leave it at true",
+            ));
+        }
+        Ok(())
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        Guarantees {
+            durability: if self.sync { Durability::PowerCut } else { Durability::ProcessCrash },
+            durability_after_flush: Durability::PowerCut,
+            atomic_batches: true,
+            conditional_writes: true,
+            freshness: Freshness::Immediate,
+            announces: None,
+            ordered_scans: true,
+            snapshots: false,
+            expiry: false,
+            ingest: true,
+            counts: Counting::No,
+            writable: true,
+            places: vec![Place { name: Self::NAME.into(), what: "folder".into(), sealed: false }],
+            recovery: None,
+            limits: Limits { value_bytes: Some(MAX_VALUE_BYTES), ..Limits::default() },
+        }
+    }
+}
+
+#[async_trait]
+impl BackendConfig for FileConfig {
+    const NAME: &'static str = "file";
+
+    fn profile(&self) -> Result<Profile> {
+        self.check().map_err(|error| error.with_layer(Self::NAME))?;
+        let profile = Profile::backend(Self::NAME, self.guarantees()).note(
+            "Other programs may change files: their changes are seen at once, are not atomic with each other, and are not seen by conditional writes that run at the same moment.",
+        );
+        Ok(if self.sync {
+            profile
+        } else {
+            profile.note(
+                "`sync` is false: a write is acknowledged before it is on the disk, and a power cut can cost the last seconds of writes or leave a batch half done. `flush` makes all of them survive one.",
+            )
+        })
+    }
+
+    async fn open(&self, context: &Context) -> Result<Arc<dyn Store>> {
+        let path = context.resolve(&self.path);
+        Ok(Arc::new(FileStore::open(Self { path, ..self.clone() }).await?))
+    }
+}

@@ -1,0 +1,266 @@
+//! The entries in their folders: finding, placing and removing files.
+
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use rustix::io::Errno;
+
+use super::failure::{failed, foreign, large};
+use super::folder::{Folder, Found, Spot, What};
+use super::names::{HOME, Layout, Path, beside};
+use crate::error::Result;
+
+/// The largest value: it is read as a whole.
+pub(super) const MAX_VALUE_BYTES: u64 = 1 << 30;
+
+/// A folder, as the names that lead to it.
+pub(super) type Way = Vec<Vec<u8>>;
+
+/// The folders whose names changed, and have to be brought to the disk.
+pub(super) type Touched = BTreeSet<Way>;
+
+/// The folder of a store, without locks: who calls it has those.
+#[derive(Debug)]
+pub(super) struct Tree {
+    pub(super) root: Folder,
+    pub(super) layout: Layout,
+    /// Whether what is no entry is an error.
+    pub(super) strict: bool,
+    pub(super) growth: Growth,
+}
+
+impl Tree {
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        let path = self.layout.path(key);
+        match self.enter(&path.folders)? {
+            Some(folder) => self.read(&folder, &path.file),
+            None => Ok(None),
+        }
+    }
+
+    /// The value of the entry that has this name in a folder, or the name beside it.
+    pub(super) fn read(&self, folder: &Folder, name: &[u8]) -> Result<Option<Bytes>> {
+        for name in [name, &beside(name)] {
+            let found = folder.read(name, MAX_VALUE_BYTES);
+            match found.map_err(|error| failed("reading an entry", error))? {
+                Found::Value(value) => return Ok(Some(value.into())),
+                Found::Large => return Err(large(MAX_VALUE_BYTES)),
+                Found::Other if self.strict => return Err(foreign()),
+                Found::Missing | Found::Folder | Found::Other => {}
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn exists(&self, key: &[u8]) -> Result<bool> {
+        let path = self.layout.path(key);
+        let Some(folder) = self.enter(&path.folders)? else { return Ok(false) };
+        for name in [&path.file, &beside(&path.file)] {
+            if look_at(&folder, name)? == What::File {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The length of an entry's file.
+    pub(super) fn length(&self, key: &[u8]) -> Result<Option<u64>> {
+        Ok(self.get(key)?.map(|value| value.len() as u64))
+    }
+
+    /// The folder that these names lead to.
+    pub(super) fn enter(&self, way: &[Vec<u8>]) -> Result<Option<Spot<'_>>> {
+        let mut spot = Spot::Root(&self.root);
+        for name in way {
+            match spot.child(name).map_err(|error| failed("opening a folder", error))? {
+                Some(folder) => spot = Spot::Below(folder),
+                None if self.strict && look_at(&spot, name)? == What::Other => {
+                    return Err(foreign());
+                }
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(spot))
+    }
+
+    /// Makes the folders that are missing. A file that has the name of one moves beside it.
+    pub(super) fn make_way(&self, way: &[Vec<u8>], touched: &mut Touched) -> Result<Spot<'_>> {
+        let making = |error| failed("making a folder", error);
+        let mut spot = Spot::Root(&self.root);
+        for (depth, name) in way.iter().enumerate() {
+            if let Some(folder) = spot.child(name).map_err(making)? {
+                spot = Spot::Below(folder);
+                continue;
+            }
+            let above = way.get(..depth).unwrap_or_default();
+            self.growth.grew(above);
+            touched.insert(above.to_vec());
+            match look_at(&spot, name)? {
+                What::Missing | What::Folder => {}
+                What::File if !name.ends_with(b"%+") => {
+                    spot.rename(name, &spot, &beside(name)).map_err(making)?;
+                }
+                What::File | What::Other => return Err(foreign()),
+            }
+            spot.make(name).map_err(making)?;
+            let made = spot.child(name).and_then(|folder| Ok(folder.ok_or(Errno::NOENT)?));
+            spot = Spot::Below(made.map_err(making)?);
+        }
+        Ok(spot)
+    }
+
+    /// Finds out whether a file could be placed, and makes its folders.
+    pub(super) fn check_place(
+        &self,
+        path: &Path,
+        from: &Folder,
+        touched: &mut Touched,
+    ) -> Result<()> {
+        let folder = self.make_way(&path.folders, touched)?;
+        folder.check_takes(from).map_err(|error| failed("placing an entry", error))?;
+        for name in [&path.file, &beside(&path.file)] {
+            if look_at(&folder, name)? == What::Other {
+                return Err(foreign());
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds out whether removing an entry would be refused.
+    pub(super) fn check_removable(&self, path: &Path) -> Result<()> {
+        let Some(folder) = self.enter(&path.folders)? else { return Ok(()) };
+        for name in [&path.file, &beside(&path.file)] {
+            if self.strict && look_at(&folder, name)? == What::Other {
+                return Err(foreign());
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves a file to where the entry's is.
+    pub(super) fn place(
+        &self,
+        path: &Path,
+        from: &Folder,
+        name: &[u8],
+        touched: &mut Touched,
+    ) -> Result<()> {
+        let placing = |error| failed("placing an entry", error);
+        let folder = self.make_way(&path.folders, touched)?;
+        let beside = beside(&path.file);
+        let target = match look_at(&folder, &path.file)? {
+            What::Missing | What::File => &path.file,
+            What::Folder => &beside,
+            What::Other => return Err(foreign()),
+        };
+        self.growth.grew(&path.folders);
+        touched.insert(path.folders.clone());
+        from.rename(name, &folder, target).map_err(placing)?;
+        if *target == path.file && look_at(&folder, &beside)? == What::File {
+            // It was needed while a folder had the name. What has the name itself is the entry.
+            // If it stays, nothing comes of it.
+            let _ = folder.remove(&beside);
+        }
+        Ok(())
+    }
+
+    /// Removes an entry's file, and the folders that are empty without it.
+    pub(super) fn remove(&self, path: &Path, touched: &mut Touched) -> Result<()> {
+        let removing = |error| failed("removing an entry", error);
+        let Some(folder) = self.enter(&path.folders)? else { return Ok(()) };
+        let mut removed = false;
+        // The one beside first: after a crash in between, the other is still the entry.
+        for name in [&beside(&path.file), &path.file] {
+            match look_at(&folder, name)? {
+                What::File => removed |= folder.remove(name).map_err(removing)?,
+                What::Other if self.strict => return Err(foreign()),
+                What::Missing | What::Folder | What::Other => {}
+            }
+        }
+        drop(folder);
+        if removed {
+            touched.insert(path.folders.clone());
+            self.prune(&path.folders, touched);
+        }
+        Ok(())
+    }
+
+    /// Removes a folder and those above it as long as they are empty. One that cannot be removed stays.
+    fn prune(&self, way: &[Vec<u8>], touched: &mut Touched) {
+        let mut way = way;
+        while let Some((name, above)) = way.split_last()
+            && let Ok(Some(folder)) = self.enter(above)
+            && folder.remove_empty(name).unwrap_or(false)
+        {
+            touched.insert(above.to_vec());
+            way = above;
+        }
+    }
+
+    /// Brings changed folders to the disk; of those that are gone, the nearest that is there.
+    pub(super) fn sync(&self, touched: &Touched) -> Result<()> {
+        let syncing = |error| failed("syncing a folder", error);
+        for way in touched {
+            let mut way = way.as_slice();
+            loop {
+                if let Some(folder) = self.enter(way)? {
+                    folder.sync().map_err(syncing)?;
+                    break;
+                }
+                let Some((_, above)) = way.split_last() else { break };
+                way = above;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the root holds nothing but what is the store's own.
+    pub(super) fn is_empty(&self) -> Result<bool> {
+        let mut empty = true;
+        let listed = self.root.list(|name, _| {
+            empty &= name == HOME;
+            Ok::<_, std::io::Error>(())
+        });
+        listed.map_err(|error| failed("listing the folder", error))?;
+        Ok(empty)
+    }
+}
+
+fn look_at(folder: &Folder, name: &[u8]) -> Result<What> {
+    folder.what(name).map_err(|error| failed("looking at an entry", error))
+}
+
+/// Counts which folders got new names, so that a scan knows whether what it has listed is still all
+/// there is. Folders share counters: a scan that is told in vain lists a folder again.
+#[derive(Debug)]
+pub(super) struct Growth(Box<[AtomicU64]>);
+
+const COUNTERS: usize = 1024;
+
+impl Growth {
+    fn grew(&self, way: &[Vec<u8>]) {
+        if let Some(counter) = self.0.get(Self::slot(way)) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn slot(way: &[Vec<u8>]) -> usize {
+        let mut hasher = DefaultHasher::new();
+        for name in way {
+            name.hash(&mut hasher);
+        }
+        (hasher.finish() % COUNTERS as u64) as usize
+    }
+
+    pub(super) fn count(&self, slot: usize) -> u64 {
+        self.0.get(slot).map_or(0, |counter| counter.load(Ordering::Relaxed))
+    }
+}
+
+impl Default for Growth {
+    fn default() -> Self {
+        Self((0..COUNTERS).map(|_| AtomicU64::new(0)).collect())
+    }
+}
