@@ -1,9 +1,17 @@
 //! Backends: stores that hold data themselves. One module each, none imports another.
 
 pub mod memory;
+#[cfg(feature = "object")]
+pub mod object;
+#[cfg(feature = "opendal")]
+pub mod opendal;
 #[cfg(feature = "rocksdb")]
 pub mod rocksdb;
 
 pub use self::memory::{Memory, MemoryConfig};
+#[cfg(feature = "object")]
+pub use self::object::{Object, ObjectConfig};
+#[cfg(feature = "opendal")]
+pub use self::opendal::{OpenDal, OpenDalConfig};
 #[cfg(feature = "rocksdb")]
 pub use self::rocksdb::{RocksDb, RocksDbConfig};

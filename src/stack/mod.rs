@@ -12,6 +12,10 @@ use std::sync::Arc;
 
 pub use self::check::Checked;
 use crate::backends::MemoryConfig;
+#[cfg(feature = "object")]
+use crate::backends::ObjectConfig;
+#[cfg(feature = "opendal")]
+use crate::backends::OpenDalConfig;
 #[cfg(feature = "rocksdb")]
 use crate::backends::RocksDbConfig;
 use crate::clock::{Clock, SystemClock};
@@ -41,6 +45,10 @@ impl Registry {
     pub fn standard() -> Self {
         let mut registry = Self::new();
         registry.put_backend::<MemoryConfig>();
+        #[cfg(feature = "object")]
+        registry.put_backend::<ObjectConfig>();
+        #[cfg(feature = "opendal")]
+        registry.put_backend::<OpenDalConfig>();
         #[cfg(feature = "rocksdb")]
         registry.put_backend::<RocksDbConfig>();
         #[cfg(feature = "cache")]
