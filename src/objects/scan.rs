@@ -153,7 +153,8 @@ impl<'a> Listing<'a> {
             Bound::Included(from) | Bound::Excluded(from) => entries.naming.before(from),
             Bound::Unbounded => None,
         };
-        let listing = entries.objects.list(before.as_deref());
+        // It is asked again after its end, by a page that found it not full.
+        let listing = entries.objects.list(before.as_deref()).fuse().boxed();
         Self { entries, scan: scan.clone(), listing, last: None }
     }
 

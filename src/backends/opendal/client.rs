@@ -8,6 +8,7 @@ use ::opendal::layers::{RetryLayer, TimeoutLayer};
 use ::opendal::{Entry, ErrorKind as Theirs, Operator};
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
 
@@ -30,6 +31,10 @@ pub(super) struct Client {
     /// Repeats nothing: a create that is repeated may meet its own object, and a read that is taken up again
     /// in the middle may put two values together.
     once: Operator,
+    /// For a service whose connections do not survive a request that is dropped: OpenDAL gives them back to
+    /// its pool, and the next request on them gets the answer to the former. So requests are never dropped,
+    /// and this is how long is waited for them.
+    deadline: Option<Duration>,
     clock: Arc<dyn Clock>,
 }
 
@@ -41,11 +46,39 @@ impl fmt::Debug for Client {
 
 impl Client {
     pub(super) fn new(operator: Operator, timeout: Duration, clock: Arc<dyn Clock>) -> Self {
-        let timeout = TimeoutLayer::new().with_timeout(timeout).with_io_timeout(timeout);
-        let once = operator.layer(timeout);
+        let deadline = (operator.info().scheme() == "memcached").then_some(timeout);
+        let once = match deadline {
+            Some(_) => operator,
+            None => {
+                operator.layer(TimeoutLayer::new().with_timeout(timeout).with_io_timeout(timeout))
+            }
+        };
         // Outside the deadline, so that each try has its own.
         let retry = RetryLayer::new().with_max_times(TRIES - 1).with_min_delay(PAUSE).with_jitter();
-        Self { repeating: once.clone().layer(retry), once, clock }
+        Self { repeating: once.clone().layer(retry), once, deadline, clock }
+    }
+
+    /// To the end, also when nobody waits any more.
+    async fn undisturbed<T: Send + 'static>(
+        &self,
+        request: impl Future<Output = ::opendal::Result<T>> + Send + 'static,
+    ) -> ::opendal::Result<T> {
+        let failed = |what| ::opendal::Error::new(Theirs::Unexpected, what);
+        let mut request = tokio::spawn(request);
+        let ended = match self.deadline {
+            None => request.await,
+            Some(deadline) => match select(&mut request, self.clock.sleep(deadline)).await {
+                Either::Left((ended, _)) => ended,
+                Either::Right(_) => return Err(failed("timeout")),
+            },
+        };
+        ended.unwrap_or_else(|error| Err(failed("the task ended").set_source(error)))
+    }
+
+    async fn read(&self, name: &str) -> ::opendal::Result<Bytes> {
+        let (operator, name) = (self.once.clone(), name.to_owned());
+        let reading = async move { operator.read(&name).await.map(|value| value.to_bytes()) };
+        if self.deadline.is_some() { self.undisturbed(reading).await } else { reading.await }
     }
 }
 
@@ -73,25 +106,13 @@ async fn write(
     written
 }
 
-/// To the end, also when nobody waits any more.
-async fn undisturbed(
-    writing: impl Future<Output = ::opendal::Result<()>> + Send + 'static,
-) -> ::opendal::Result<()> {
-    match tokio::spawn(writing).await {
-        Ok(written) => written,
-        Err(error) => {
-            Err(::opendal::Error::new(Theirs::Unexpected, "the task ended").set_source(error))
-        }
-    }
-}
-
 #[async_trait]
 impl Objects for Client {
     async fn get(&self, name: &str) -> Result<Option<Bytes>> {
         let mut tried = 1;
         loop {
-            match self.once.read(check(name)?).await {
-                Ok(value) => return Ok(Some(value.to_bytes())),
+            match self.read(check(name)?).await {
+                Ok(value) => return Ok(Some(value)),
                 Err(error) if is_missing(&error) => return Ok(None),
                 Err(error) if error.is_temporary() && tried < TRIES => {
                     self.clock.sleep(PAUSE * (1 << (tried - 1))).await;
@@ -107,12 +128,12 @@ impl Objects for Client {
             return Err(Error::unsupported("this service takes no empty values"));
         }
         let writing = write(self.repeating.clone(), check(name)?.to_owned(), value, false);
-        undisturbed(writing).await.map_err(|error| redacted(&error, "writing"))
+        self.undisturbed(writing).await.map_err(|error| redacted(&error, "writing"))
     }
 
     async fn create(&self, name: &str, value: Bytes) -> Result<bool> {
         let writing = write(self.once.clone(), check(name)?.to_owned(), value, true);
-        match undisturbed(writing).await {
+        match self.undisturbed(writing).await {
             Ok(()) => Ok(true),
             Err(error)
                 if matches!(
@@ -127,7 +148,8 @@ impl Objects for Client {
     }
 
     async fn delete(&self, name: &str) -> Result<()> {
-        match self.repeating.delete(check(name)?).await {
+        let (operator, name) = (self.repeating.clone(), check(name)?.to_owned());
+        match self.undisturbed(async move { operator.delete(&name).await }).await {
             Ok(()) => Ok(()),
             Err(error) if is_missing(&error) => Ok(()),
             Err(error) => Err(redacted(&error, "removing")),

@@ -14,7 +14,7 @@
 //!
 //! # Cancellation
 //! A write goes on when its future is dropped: a service that keeps what it got of a broken request would
-//! keep half a value.
+//! keep half a value. So does every request to memcached, whose connections do not survive a dropped one.
 //!
 //! # Errors
 //! Opening: `Config` (scheme, options; no such bucket; what is promised and the service cannot do),
