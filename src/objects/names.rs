@@ -139,6 +139,9 @@ impl Naming {
 
     /// A name behind which every name of a key from `key` on lies, and few others. `None`: every name.
     pub(crate) fn before(self, key: &[u8]) -> Option<String> {
+        if key.is_empty() {
+            return None;
+        }
         let mut name = match self {
             Self::Ordered | Self::Flat => self.escape(key),
             // A bound need not be a key, so this is the part of it that can be a name.

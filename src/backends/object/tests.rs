@@ -94,7 +94,7 @@ impl ObjectStore for Faulty {
         let sorted = async move {
             let mut all: Vec<ObjectMeta> = listing.try_collect().await?;
             all.sort_by_key(|meta| meta.location.as_ref().contains('/'));
-            Ok(futures_util::stream::iter(all.into_iter().map(Ok)))
+            Ok::<_, ::object_store::Error>(futures_util::stream::iter(all.into_iter().map(Ok)))
         };
         futures_util::stream::once(sorted).try_flatten().boxed()
     }

@@ -195,9 +195,24 @@ fn check(name: &str) -> Result<&str> {
     }
 }
 
-/// The object is missing, and the bucket is there.
+/// The object is missing, and the bucket is there. A folder is no entry.
 fn is_missing(error: &::opendal::Error) -> bool {
-    error.kind() == Theirs::NotFound && !lacks_a_bucket(error)
+    match error.kind() {
+        Theirs::NotFound => !lacks_a_bucket(error),
+        Theirs::IsADirectory | Theirs::NotADirectory => true,
+        _ => is_a_folder(error),
+    }
+}
+
+fn is_a_folder(error: &::opendal::Error) -> bool {
+    use std::io::ErrorKind as Io;
+    file_system(error).is_some_and(|kind| matches!(kind, Io::IsADirectory | Io::NotADirectory))
+}
+
+fn file_system(error: &::opendal::Error) -> Option<std::io::ErrorKind> {
+    let first: &(dyn std::error::Error + 'static) = error;
+    let mut causes = std::iter::successors(Some(first), |cause| cause.source());
+    causes.find_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind)
 }
 
 fn lacks_a_bucket(error: &::opendal::Error) -> bool {
@@ -206,6 +221,11 @@ fn lacks_a_bucket(error: &::opendal::Error) -> bool {
         .iter()
         .any(|code| text.contains(code))
 }
+
+const BLOCKED: (ErrorKind, &str) = (
+    ErrorKind::Conflict,
+    "a folder is where the file should be, or a file where its folder should be",
+);
 
 /// OpenDAL's words name the object, which is the key, so they are not kept.
 fn redacted(error: &::opendal::Error, doing: &str) -> Error {
@@ -225,11 +245,9 @@ fn redacted(error: &::opendal::Error, doing: &str) -> Error {
             (ErrorKind::Config, "the place does not exist; create it, or correct `options`")
         }
         Theirs::RateLimited => (ErrorKind::Unavailable, "the service is busy; slow down"),
-        Theirs::IsADirectory | Theirs::NotADirectory => (
-            ErrorKind::Conflict,
-            "a folder is where the file should be, or a file where its folder should be",
-        ),
         Theirs::Conflict => (ErrorKind::Unavailable, "somebody else writes the same object now"),
+        Theirs::IsADirectory | Theirs::NotADirectory => BLOCKED,
+        _ if is_a_folder(error) => BLOCKED,
         _ if timed_out => (ErrorKind::Timeout, "the service did not answer within `timeout`"),
         _ => of_the_disk(error).unwrap_or((
             ErrorKind::Unavailable,
@@ -241,10 +259,8 @@ fn redacted(error: &::opendal::Error, doing: &str) -> Error {
 
 /// A full disk, where the error is one of the file system.
 fn of_the_disk(error: &::opendal::Error) -> Option<(ErrorKind, &'static str)> {
-    let first: &(dyn std::error::Error + 'static) = error;
-    let mut causes = std::iter::successors(Some(first), |cause| cause.source());
-    let io = causes.find_map(|cause| cause.downcast_ref::<std::io::Error>())?;
-    match Error::io("", std::io::Error::from(io.kind())).kind() {
+    let kind = file_system(error)?;
+    match Error::io("", std::io::Error::from(kind)).kind() {
         ErrorKind::Capacity => Some((ErrorKind::Capacity, "the disk is full")),
         ErrorKind::Access => {
             Some((ErrorKind::Access, "the folder or the file system is read-only"))
