@@ -77,7 +77,13 @@ pub(crate) fn redacted(error: &object_store::Error, doing: &str) -> Error {
             "no credentials: neither the options nor the environment have any, and the machine's own identity cannot be had",
         );
     }
-    let (kind, words) = match kind_of(error) {
+    let status = between(&text, "status code: ").and_then(|rest| rest.get(..3));
+    let kind = match status {
+        // Told so by a listing, which knows fewer errors.
+        Some("401" | "403") => ErrorKind::Access,
+        _ => kind_of(error),
+    };
+    let (kind, words) = match kind {
         ErrorKind::Config => (
             ErrorKind::Config,
             "an object here has a name with an empty, `.` or `..` segment, or a control character, so that nothing behind it can be listed; remove it, or set `scans: false`",
@@ -97,8 +103,8 @@ pub(crate) fn redacted(error: &object_store::Error, doing: &str) -> Error {
         _ if text.contains("EntityTooLarge") => {
             (ErrorKind::Capacity, "the value is larger than the service takes")
         }
-        _ if between(&text, "status code: 4")
-            .is_some_and(|rest| !rest.starts_with("29") && !rest.starts_with("08")) =>
+        _ if status
+            .is_some_and(|status| status.starts_with('4') && !["408", "429"].contains(&status)) =>
         {
             (
                 ErrorKind::Config,
@@ -108,7 +114,6 @@ pub(crate) fn redacted(error: &object_store::Error, doing: &str) -> Error {
         _ => (ErrorKind::Unavailable, "the service cannot be reached, is busy or failed"),
     };
     let code = between(&text, "<Code>").and_then(|rest| rest.split('<').next());
-    let status = between(&text, "status code: ").and_then(|rest| rest.get(..3));
     let answer = match (status, code.filter(|code| code.chars().all(|c| c.is_ascii_alphanumeric())))
     {
         (Some(status), Some(code)) => format!(" (it answered {status} {code})"),

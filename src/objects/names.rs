@@ -8,6 +8,7 @@
 //! - A byte above is `~` and two hex digits, and sorts behind them: `~C3~A9` is é.
 //! - A `/` whose segment would be empty, `.` or `..` is written `.~~/`. That sorts behind whatever
 //!   begins with the next `.`, and before `0`, as `/` itself does.
+//! - A backslash, which Azure takes for a `/`, is written `[~~`, likewise behind `[` and before `]`.
 //! - A last segment that is empty, `.` or `..` ends with a bare `%`, which sorts before `%00`.
 
 use serde::{Deserialize, Serialize};
@@ -35,8 +36,8 @@ pub enum Names {
     #[default]
     Escaped,
     /// The name is the key, as it is: every object that is there already can be read, and a key that
-    /// cannot be a name is refused: one that is not UTF-8, has control characters, or an empty, `.` or
-    /// `..` segment.
+    /// cannot be a name is refused: one that is not UTF-8, has control characters or a backslash (which
+    /// some services take for a `/`), or an empty, `.` or `..` segment.
     Plain,
 }
 
@@ -84,7 +85,7 @@ impl Naming {
     pub(crate) fn of(self, key: &[u8]) -> Result<String> {
         self.find(key).ok_or_else(|| {
             Error::invalid(
-                "with `names: plain` a key must be UTF-8, without control characters and without empty, `.` and `..` segments between `/`; `names: escaped` takes any key",
+                "with `names: plain` a key must be UTF-8, without control characters and backslashes, and without empty, `.` and `..` segments between `/`; `names: escaped` takes any key",
             )
             .with_key(key)
         })
@@ -121,6 +122,8 @@ impl Naming {
                 }
                 name.push('/');
                 segment = name.len();
+            } else if *byte == b'\\' && self == Self::Ordered {
+                name.push_str("[~~");
             } else if self.is_literal(*byte) {
                 name.push(char::from(*byte));
             } else {
@@ -175,7 +178,7 @@ fn is_reserved(segment: Option<&str>) -> bool {
 /// What every service takes as a name.
 fn is_name(text: &str) -> bool {
     !text.starts_with(PROBE)
-        && !text.chars().any(char::is_control)
+        && !text.chars().any(|c| c.is_control() || c == '\\')
         && text.split('/').all(|segment| !is_reserved(Some(segment)))
 }
 
@@ -188,11 +191,17 @@ fn unescape(name: &str) -> Option<Vec<u8>> {
     let mut key = Vec::with_capacity(rest.len());
     while let Some((first, more)) = rest.split_first() {
         rest = match (first, more) {
-            (b'~', [b'~', b'/', more @ ..]) => {
-                (key.pop() == Some(b'.')).then_some(())?;
-                key.push(b'/');
-                more
-            }
+            (b'~', [b'~', more @ ..]) => match (key.pop()?, more) {
+                (b'.', [b'/', more @ ..]) => {
+                    key.push(b'/');
+                    more
+                }
+                (b'[', more) => {
+                    key.push(b'\\');
+                    more
+                }
+                _ => return None,
+            },
             (b'%' | b'~', [high, low, more @ ..]) => {
                 key.push(digit(*high)? << 4 | digit(*low)?);
                 more
@@ -239,6 +248,7 @@ mod tests {
             ("%", "%25"),
             ("~", "~7E"),
             ("é", "~C3~A9"),
+            ("a\\b", "a[~~b"),
         ] {
             assert_eq!(Naming::Ordered.of(key.as_bytes()).unwrap(), name);
         }
@@ -248,9 +258,10 @@ mod tests {
 
     #[test]
     fn what_is_no_name_of_a_key_is_known_as_such() {
-        for name in
-            ["a b", "é", "%2f", "%41", "a~~/b", ".~~/", "a%", "%", "~", "a/%2", "..", "a//b"]
-        {
+        for name in [
+            "a b", "é", "%2f", "%41", "a~~/b", ".~~/", "[~", "a\\b", "a%", "%", "~", "a/%2", "..",
+            "a//b",
+        ] {
             assert_eq!(Naming::Ordered.key(name), None, "{name}");
         }
         assert_eq!(Naming::Flat.key("Users"), None);
@@ -263,7 +274,7 @@ mod tests {
     /// Bytes at which the rules change, among others.
     fn keys() -> impl Strategy<Value = Vec<u8>> {
         let byte = prop_oneof![
-            4 => prop::sample::select(b"/.%&~}0aA\x00\x2d\x7e\x7f\x80\xff".to_vec()),
+            4 => prop::sample::select(b"/.%&~}0aA[\\]\x00\x2d\x7e\x7f\x80\xff".to_vec()),
             1 => any::<u8>(),
         ];
         prop::collection::vec(byte, 1..12)
