@@ -26,6 +26,8 @@ mod ext;
 pub mod keys;
 mod layer;
 pub mod layers;
+#[cfg(any(feature = "backup", feature = "object", feature = "opendal"))]
+mod objects;
 mod reply;
 #[cfg(feature = "config")]
 mod stack;

@@ -17,6 +17,7 @@ const FLOORS: &[&[&str]] = &[
     &["store", "reply", "ext", "layer", "telemetry"],
     &["codec"],
     &["journal"],
+    &["objects"],
     &["backup"],
     &["backends"],
     &["layers"],

@@ -3,6 +3,10 @@
 #[cfg(all(feature = "file", unix))]
 pub mod file;
 pub mod memory;
+#[cfg(feature = "object")]
+pub mod object;
+#[cfg(feature = "opendal")]
+pub mod opendal;
 #[cfg(feature = "rocksdb")]
 pub mod rocksdb;
 #[cfg(feature = "sqlite")]
@@ -11,6 +15,10 @@ pub mod sqlite;
 #[cfg(all(feature = "file", unix))]
 pub use self::file::{FileConfig, FileStore};
 pub use self::memory::{Memory, MemoryConfig};
+#[cfg(feature = "object")]
+pub use self::object::{Object, ObjectConfig};
+#[cfg(feature = "opendal")]
+pub use self::opendal::{OpenDal, OpenDalConfig};
 #[cfg(feature = "rocksdb")]
 pub use self::rocksdb::{RocksDb, RocksDbConfig};
 #[cfg(feature = "sqlite")]

@@ -50,7 +50,6 @@ mod digest;
 mod format;
 mod manifest;
 mod objects;
-mod place;
 mod plan;
 mod read;
 mod repository;
@@ -61,12 +60,12 @@ mod verify;
 pub use self::base::{Taken, run, run_whole};
 pub use self::chunking::Chunking;
 pub use self::format::{BaseInfo, Hash};
-pub use self::place::Location;
 pub use self::plan::{Plan, Target, plan};
 pub use self::repository::{Repository, RepositoryOptions};
 pub use self::restore::{Restore, Restored, UnfinishedRestore, restore, unfinished_restore};
 pub use self::schedule::Schedule;
 pub use self::verify::{Finding, Level, Report};
+pub use crate::objects::Location;
 
 /// Keys that begin with this are the project's own: the mark of a restore that has not finished, and,
 /// with the log, the last applied sequence. They are not part of a base, and a `backup` layer refuses

@@ -13,6 +13,7 @@ use object_store::{
 
 use super::format::{Capabilities, random_id};
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::objects::{kind_of, lacks_a_bucket};
 
 #[derive(Clone, Debug)]
 pub(super) struct Objects(pub(super) Arc<dyn ObjectStore>);
@@ -85,7 +86,10 @@ impl Objects {
                 Ok(_) => return Ok(Created::Ours),
                 Err(error) => translate(error, "creating", path),
             };
-            if !matches!(failure.kind(), ErrorKind::Conflict | ErrorKind::Unavailable) {
+            if !matches!(
+                failure.kind(),
+                ErrorKind::Conflict | ErrorKind::Timeout | ErrorKind::Unavailable
+            ) {
                 break;
             }
             match self.get(path).await? {
@@ -200,48 +204,11 @@ pub(super) fn missing(path: &Path) -> Error {
 }
 
 pub(super) fn translate(error: object_store::Error, what: &str, path: &Path) -> Error {
-    use object_store::Error as Store;
     if lacks_a_bucket(&error) {
         let message = "the bucket does not exist; create it, or correct the name";
         return Error::invalid(message).with_source(error).with_operation(Operation::Backup);
     }
-    let kind = match &error {
-        Store::NotFound { .. } => ErrorKind::InvalidInput,
-        Store::InvalidPath { .. } | Store::UnknownConfigurationKey { .. } => ErrorKind::Config,
-        Store::NotSupported { .. } | Store::NotImplemented { .. } => ErrorKind::Unsupported,
-        Store::AlreadyExists { .. } | Store::Precondition { .. } => ErrorKind::Conflict,
-        Store::PermissionDenied { .. } | Store::Unauthenticated { .. } => ErrorKind::Access,
-        other => file_system(other).unwrap_or(ErrorKind::Unavailable),
-    };
-    Error::new(kind, format!("{what} {path} failed"))
+    Error::new(kind_of(&error), format!("{what} {path} failed"))
         .with_source(error)
         .with_operation(Operation::Backup)
-}
-
-/// The codes with which S3, Azure and Google Cloud Storage say so; the client tells them as text only.
-fn lacks_a_bucket(error: &object_store::Error) -> bool {
-    const CODES: [&str; 3] =
-        ["NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist"];
-    let text = error.to_string();
-    CODES.iter().any(|code| text.contains(code))
-}
-
-/// A full disk or a lack of rights, where the error is one of the file system.
-fn file_system(error: &object_store::Error) -> Option<ErrorKind> {
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(cause) = next {
-        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-            return match io.kind() {
-                std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
-                    Some(ErrorKind::Access)
-                }
-                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                    Some(ErrorKind::Capacity)
-                }
-                _ => None,
-            };
-        }
-        next = cause.source();
-    }
-    None
 }

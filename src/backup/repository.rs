@@ -20,10 +20,10 @@ use super::format::{
 };
 use super::manifest::Manifest;
 use super::objects::{Created, Objects, missing};
-use super::place::Location;
 use super::plan::{Plan, Target, plan};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::objects::{Connection, Location};
 
 /// A folder or bucket that holds bases.
 ///
@@ -146,7 +146,9 @@ impl Repository {
     /// As [`open`](Self::open), and `Config` if the place cannot be used.
     pub async fn open_at(place: &Location, clock: Arc<dyn Clock>) -> Result<Self> {
         let named = |error: Error| error.with_context(place);
-        Self::open(place.objects(false).map_err(named)?, clock).await.map_err(named)
+        Self::open(place.objects(false, &Connection::default()).map_err(named)?, clock)
+            .await
+            .map_err(named)
     }
 
     /// Creates a repository at a place, unless there is one.
@@ -155,7 +157,9 @@ impl Repository {
     /// As [`create_or_open`](Self::create_or_open), and `Config` if the place cannot be used.
     pub async fn create_or_open_at(place: &Location, clock: Arc<dyn Clock>) -> Result<Self> {
         let named = |error: Error| error.with_context(place);
-        Self::create_or_open(place.objects(true).map_err(named)?, clock).await.map_err(named)
+        Self::create_or_open(place.objects(true, &Connection::default()).map_err(named)?, clock)
+            .await
+            .map_err(named)
     }
 
     /// The repository's identifier, drawn at random when it was created.

@@ -95,12 +95,14 @@ impl<C: BackendConfig> AnyBackend for C {
 
 /// Names that need a cargo feature. They stay reserved where it is off, so that turning it on never
 /// changes what a config means.
-const FEATURES: [(&str, Kind, &str); 6] = [
+const FEATURES: [(&str, Kind, &str); 10] = [
     ("cache", Kind::Layer, "cache"),
     ("compress", Kind::Layer, "compress"),
     ("encrypt", Kind::Layer, "encrypt"),
     ("backup", Kind::Layer, "backup"),
     ("file", Kind::Backend, "file"),
+    ("object", Kind::Backend, "object"),
+    ("opendal", Kind::Backend, "opendal"),
     ("rocksdb", Kind::Backend, "rocksdb"),
     ("sqlite", Kind::Backend, "sqlite"),
 ];

@@ -14,6 +14,10 @@ pub use self::check::Checked;
 #[cfg(all(feature = "file", unix))]
 use crate::backends::FileConfig;
 use crate::backends::MemoryConfig;
+#[cfg(feature = "object")]
+use crate::backends::ObjectConfig;
+#[cfg(feature = "opendal")]
+use crate::backends::OpenDalConfig;
 #[cfg(feature = "rocksdb")]
 use crate::backends::RocksDbConfig;
 #[cfg(feature = "sqlite")]
@@ -47,6 +51,10 @@ impl Registry {
         #[cfg(all(feature = "file", unix))]
         registry.put_backend::<FileConfig>();
         registry.put_backend::<MemoryConfig>();
+        #[cfg(feature = "object")]
+        registry.put_backend::<ObjectConfig>();
+        #[cfg(feature = "opendal")]
+        registry.put_backend::<OpenDalConfig>();
         #[cfg(feature = "rocksdb")]
         registry.put_backend::<RocksDbConfig>();
         #[cfg(feature = "sqlite")]

@@ -1,16 +1,18 @@
-//! Where a repository is kept: a folder, or a bucket and a path in it.
+//! Where objects are kept: a folder, or a bucket and a path in it; and how it is opened.
 
 use std::fmt;
 use std::path::{Path as FilePath, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 
 use crate::error::{Error, Result};
+use crate::types::units::SecretText;
 
-/// Where a repository is kept.
+/// Where objects are kept: those of a backup, or the entries of the backend `object`.
 ///
 /// A plain path or `file://` is a folder; `s3://bucket/path`, `gs://bucket/path` and
 /// `az://container/path` are object storage and need the feature `cloud`. Credentials, region and
@@ -48,7 +50,7 @@ impl FromStr for Location {
     fn from_str(text: &str) -> Result<Self, String> {
         let Some((scheme, rest)) = text.split_once("://") else {
             return match text.trim() {
-                "" => Err("the place of the backups is empty; write a folder or a URL".to_owned()),
+                "" => Err("the place is empty; write a folder or a URL".to_owned()),
                 path => Ok(Self::Folder(path.into())),
             };
         };
@@ -99,8 +101,7 @@ impl Location {
     pub fn check(&self) -> Result<()> {
         match self {
             Self::Bucket { scheme, .. } if !cfg!(feature = "cloud") => Err(Error::config(format!(
-                "backups to {scheme}:// need the feature 'cloud'; build with --features cloud, or \
-                 use a folder"
+                "{scheme}:// needs the feature 'cloud'; build with --features cloud, or use a folder"
             ))),
             _ => Ok(()),
         }
@@ -110,16 +111,55 @@ impl Location {
     ///
     /// # Errors
     /// `Config` if settings are missing or wrong, `InvalidInput` if the folder is not there.
-    pub(super) fn objects(&self, create: bool) -> Result<Arc<dyn ObjectStore>> {
+    pub(crate) fn objects(
+        &self,
+        create: bool,
+        connection: &Connection,
+    ) -> Result<Arc<dyn ObjectStore>> {
         self.check()?;
         match self {
-            Self::Folder(path) => open_folder(path, create),
-            Self::Bucket { scheme, bucket, path } => cloud::open(scheme, bucket, path),
+            Self::Folder(path) => open_folder(path, create, connection),
+            Self::Bucket { scheme, bucket, path } => cloud::open(scheme, bucket, path, connection),
         }
     }
 }
 
-fn open_folder(path: &FilePath, create: bool) -> Result<Arc<dyn ObjectStore>> {
+/// How a place is talked to.
+#[derive(Clone, Debug)]
+pub(crate) struct Connection {
+    /// The deadline of one request.
+    pub(crate) timeout: Duration,
+    /// How often, and for how long, a request is repeated.
+    pub(crate) retries: usize,
+    pub(crate) retry_for: Duration,
+    /// Whether a file is on the disk before a put is acknowledged.
+    pub(crate) sync: bool,
+    /// What the environment does not say, or says otherwise, by `object_store`'s names.
+    pub(crate) options: Vec<(String, SecretText)>,
+}
+
+/// Of a repository: a pack of 16 MiB must get through a slow line, and an acknowledged backup
+/// survives a power cut.
+impl Default for Connection {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(600),
+            retries: 10,
+            retry_for: Duration::from_secs(180),
+            sync: true,
+            options: Vec::new(),
+        }
+    }
+}
+
+fn open_folder(
+    path: &FilePath,
+    create: bool,
+    connection: &Connection,
+) -> Result<Arc<dyn ObjectStore>> {
+    if let Some((name, _)) = connection.options.first() {
+        return Err(Error::config(format!("`options.{name}`: a folder has no options")));
+    }
     let context = |what: &str| format!("the folder {} {what}", path.display());
     if create {
         std::fs::create_dir_all(path)
@@ -127,62 +167,85 @@ fn open_folder(path: &FilePath, create: bool) -> Result<Arc<dyn ObjectStore>> {
     }
     std::fs::read_dir(path).map_err(|error| Error::io(context("cannot be read"), error))?;
     let folder = LocalFileSystem::new_with_prefix(path)
-        .map_err(|error| Error::config(context("cannot hold a repository")).with_source(error))?;
-    // Off by default in `object_store`; without it an acknowledged backup may not survive a power cut.
-    Ok(Arc::new(folder.with_fsync(true)))
+        .map_err(|error| Error::config(context("cannot hold objects")).with_source(error))?;
+    Ok(Arc::new(folder.with_fsync(connection.sync)))
 }
 
 #[cfg(not(feature = "cloud"))]
 mod cloud {
-    use super::{Arc, Error, ObjectStore, Result};
+    use super::{Arc, Connection, Error, ObjectStore, Result};
 
-    pub(super) fn open(scheme: &str, _: &str, _: &str) -> Result<Arc<dyn ObjectStore>> {
+    pub(super) fn open(
+        scheme: &str,
+        _: &str,
+        _: &str,
+        _: &Connection,
+    ) -> Result<Arc<dyn ObjectStore>> {
         Err(Error::config(format!("{scheme}:// needs the feature 'cloud'")))
     }
 }
 
 #[cfg(feature = "cloud")]
 mod cloud {
-    use object_store::ClientConfigKey;
     use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
     use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
     use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
     use object_store::path::Path;
     use object_store::prefix::PrefixStore;
+    use object_store::{BackoffConfig, ClientConfigKey, RetryConfig};
 
-    use super::{Arc, Error, ObjectStore, Result};
+    use super::{Arc, Connection, Error, ObjectStore, Result};
 
-    /// A pack of 16 MiB must get through a slow line; `object_store` allows 30 seconds otherwise.
-    const TIMEOUT: &str = "10m";
+    /// A client from the environment and the options.
+    macro_rules! client {
+        ($builder:ty, $key:ty, $connection:expr) => {{
+            let connection: &Connection = $connection;
+            let retry = RetryConfig {
+                backoff: BackoffConfig::default(),
+                max_retries: connection.retries,
+                retry_timeout: connection.retry_for,
+            };
+            let timeout = <$key>::Client(ClientConfigKey::Timeout);
+            let mut builder = <$builder>::from_env()
+                .with_config(timeout, format!("{}ms", connection.timeout.as_millis()))
+                .with_retry(retry);
+            for (name, value) in &connection.options {
+                let key: $key = name.to_ascii_lowercase().parse().map_err(|_| {
+                    Error::config(format!(
+                        "`options.{name}` is not known; options are named as in `object_store`, such as endpoint, region, allow_http"
+                    ))
+                })?;
+                builder = builder.with_config(key, value.expose());
+            }
+            builder
+        }};
+    }
 
-    pub(super) fn open(scheme: &str, bucket: &str, path: &str) -> Result<Arc<dyn ObjectStore>> {
-        let wrong = |error: object_store::Error| {
-            Error::config(format!("{scheme}://{bucket} cannot be opened; check the environment"))
-                .with_source(error)
+    pub(super) fn open(
+        scheme: &str,
+        bucket: &str,
+        path: &str,
+        connection: &Connection,
+    ) -> Result<Arc<dyn ObjectStore>> {
+        // The client's words may quote an option, so they are not kept.
+        let wrong = |_: object_store::Error| {
+            Error::config(format!(
+                "{scheme}://{bucket} cannot be opened with these options and this environment"
+            ))
         };
-        let timeout = ClientConfigKey::Timeout;
         let store: Arc<dyn ObjectStore> = match scheme {
-            "s3" => Arc::new(
-                AmazonS3Builder::from_env()
-                    .with_config(AmazonS3ConfigKey::Client(timeout), TIMEOUT)
-                    .with_bucket_name(bucket)
-                    .build()
-                    .map_err(wrong)?,
-            ),
-            "gs" => Arc::new(
-                GoogleCloudStorageBuilder::from_env()
-                    .with_config(GoogleConfigKey::Client(timeout), TIMEOUT)
-                    .with_bucket_name(bucket)
-                    .build()
-                    .map_err(wrong)?,
-            ),
-            _ => Arc::new(
-                MicrosoftAzureBuilder::from_env()
-                    .with_config(AzureConfigKey::Client(timeout), TIMEOUT)
-                    .with_container_name(bucket)
-                    .build()
-                    .map_err(wrong)?,
-            ),
+            "s3" => {
+                let builder = client!(AmazonS3Builder, AmazonS3ConfigKey, connection);
+                Arc::new(builder.with_bucket_name(bucket).build().map_err(wrong)?)
+            }
+            "gs" => {
+                let builder = client!(GoogleCloudStorageBuilder, GoogleConfigKey, connection);
+                Arc::new(builder.with_bucket_name(bucket).build().map_err(wrong)?)
+            }
+            _ => {
+                let builder = client!(MicrosoftAzureBuilder, AzureConfigKey, connection);
+                Arc::new(builder.with_container_name(bucket).build().map_err(wrong)?)
+            }
         };
         let path = Path::parse(path).map_err(|error| {
             Error::config(format!("'{path}' cannot be a path in a bucket")).with_source(error)
@@ -226,8 +289,9 @@ mod tests {
     fn a_folder_that_is_not_there_is_created_only_when_asked() {
         let folder = tempfile::tempdir().unwrap();
         let place = Location::Folder(folder.path().join("a/b"));
-        assert!(place.objects(false).is_err());
-        place.objects(true).unwrap();
-        place.objects(false).unwrap();
+        let connection = Connection::default();
+        assert!(place.objects(false, &connection).is_err());
+        place.objects(true, &connection).unwrap();
+        place.objects(false, &connection).unwrap();
     }
 }

@@ -1,0 +1,177 @@
+//! `object_store` as a service of named objects.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use ::object_store::path::Path;
+use ::object_store::{
+    GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutPayload,
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::objects::{Listed, Objects, lacks_a_bucket, redacted};
+
+/// 5 GiB: a value is in memory as a whole.
+pub(super) const MAX_VALUE_BYTES: u64 = 5 << 30;
+/// Parts of a large value, and how many of them are on their way at a time.
+pub(super) const PART_BYTES: usize = 8 << 20;
+const PARTS: usize = 4;
+/// From here on a value is read and written in parts.
+const LARGE_BYTES: usize = 2 * PART_BYTES;
+/// How often a large value is read from its start again because it was replaced meanwhile.
+const ATTEMPTS: usize = 5;
+
+#[derive(Debug)]
+pub(super) struct Client {
+    repeating: Arc<dyn ObjectStore>,
+    /// The same place without retries: a create that is repeated may meet its own object.
+    once: Arc<dyn ObjectStore>,
+}
+
+type Theirs = ::object_store::Error;
+
+impl Client {
+    pub(super) fn new(repeating: Arc<dyn ObjectStore>, once: Arc<dyn ObjectStore>) -> Self {
+        Self { repeating, once }
+    }
+
+    /// `None`: the object was replaced meanwhile.
+    async fn read(&self, path: &Path) -> ::object_store::Result<Option<Bytes>> {
+        let object = self.repeating.get(path).await?;
+        let size = object.meta.size;
+        let Some(tag) = object.meta.e_tag.clone().filter(|_| size > LARGE_BYTES as u64) else {
+            return object.bytes().await.map(Some);
+        };
+        drop(object);
+        let parts = (0..size).step_by(PART_BYTES).map(|start| {
+            let range = start..size.min(start + PART_BYTES as u64);
+            self.read_part(path, range, tag.clone())
+        });
+        let mut parts = futures_util::stream::iter(parts).buffered(PARTS);
+        let mut value = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
+        while let Some(part) = parts.next().await {
+            match part {
+                Ok(part) => value.extend_from_slice(&part),
+                Err(Theirs::Precondition { .. }) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Some(value.into()))
+    }
+
+    async fn read_part(
+        &self,
+        path: &Path,
+        range: Range<u64>,
+        tag: String,
+    ) -> ::object_store::Result<Bytes> {
+        let options = GetOptions {
+            if_match: Some(tag),
+            range: Some(GetRange::Bounded(range)),
+            ..GetOptions::default()
+        };
+        self.repeating.get_opts(path, options).await?.bytes().await
+    }
+
+    async fn write_parts(&self, path: &Path, value: &Bytes) -> ::object_store::Result<()> {
+        let mut upload = Unfinished(Some(self.repeating.put_multipart(path).await?));
+        let Some(parts) = upload.0.as_mut() else { return Ok(()) };
+        let parts: Vec<_> = (0..value.len())
+            .step_by(PART_BYTES)
+            .map(|start| value.slice(start..value.len().min(start + PART_BYTES)))
+            .map(|part| parts.put_part(PutPayload::from_bytes(part)))
+            .collect();
+        let sent: Result<(), _> =
+            futures_util::stream::iter(parts).buffer_unordered(PARTS).try_collect().await;
+        if let (Ok(()), Some(all)) = (&sent, upload.0.as_mut()) {
+            let _ = all.complete().await?;
+            upload.0 = None;
+        }
+        sent
+    }
+}
+
+/// An upload in parts, aborted when it fails or is dropped.
+struct Unfinished(Option<Box<dyn MultipartUpload>>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let (Some(mut upload), Ok(runtime)) =
+            (self.0.take(), tokio::runtime::Handle::try_current())
+        {
+            runtime.spawn(async move {
+                // What cannot be aborted stays unseen, for the bucket's lifecycle rule.
+                let _ = upload.abort().await;
+            });
+        }
+    }
+}
+
+fn path(name: &str) -> Result<Path> {
+    Path::parse(name).map_err(|_| Error::invalid("the key cannot be a name here"))
+}
+
+#[async_trait]
+impl Objects for Client {
+    async fn get(&self, name: &str) -> Result<Option<Bytes>> {
+        let path = path(name)?;
+        for _ in 0..ATTEMPTS {
+            match self.read(&path).await {
+                Ok(Some(value)) => return Ok(Some(value)),
+                Ok(None) => {}
+                Err(error) if is_missing(&error) => return Ok(None),
+                Err(error) => return Err(redacted(&error, "reading an object")),
+            }
+        }
+        let message = "a large value was replaced again and again while it was read";
+        Err(Error::new(ErrorKind::Unavailable, message))
+    }
+
+    async fn put(&self, name: &str, value: Bytes) -> Result<()> {
+        let path = path(name)?;
+        let written = if value.len() > LARGE_BYTES {
+            self.write_parts(&path, &value).await
+        } else {
+            self.repeating.put(&path, PutPayload::from_bytes(value)).await.map(drop)
+        };
+        written.map_err(|error| redacted(&error, "writing an object"))
+    }
+
+    async fn create(&self, name: &str, value: Bytes) -> Result<bool> {
+        let path = path(name)?;
+        let payload = PutPayload::from_bytes(value);
+        match self.once.put_opts(&path, payload, PutMode::Create.into()).await {
+            Ok(_) => Ok(true),
+            Err(Theirs::AlreadyExists { .. } | Theirs::Precondition { .. }) => Ok(false),
+            Err(error) => Err(redacted(&error, "creating an object")),
+        }
+    }
+
+    async fn delete(&self, name: &str) -> Result<()> {
+        match self.repeating.delete(&path(name)?).await {
+            Ok(()) => Ok(()),
+            Err(error) if is_missing(&error) => Ok(()),
+            Err(error) => Err(redacted(&error, "removing an object")),
+        }
+    }
+
+    fn list(&self, after: Option<&str>) -> BoxStream<'static, Result<Listed>> {
+        let listing = match after.and_then(|after| Path::parse(after).ok()) {
+            Some(after) => self.repeating.list_with_offset(None, &after),
+            None => self.repeating.list(None),
+        };
+        listing
+            .map_ok(|meta| Listed { name: meta.location.into(), size: Some(meta.size) })
+            .map_err(|error| redacted(&error, "listing objects"))
+            .boxed()
+    }
+}
+
+/// The object is missing, and the bucket is there.
+fn is_missing(error: &Theirs) -> bool {
+    matches!(error, Theirs::NotFound { .. }) && !lacks_a_bucket(error)
+}

@@ -1,0 +1,293 @@
+//! Services that do not do what they should, and large values.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use ::object_store::memory::InMemory;
+use ::object_store::path::Path;
+use ::object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, UploadPart,
+};
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+use futures_util::{FutureExt, StreamExt, TryStreamExt};
+
+use super::*;
+use crate::error::ErrorKind;
+use crate::ext::{ReadExt, StoreExt};
+use crate::store::{Read, Store};
+use crate::types::{Batch, Scan};
+
+type Outcome<T> = ::object_store::Result<T>;
+
+/// A service in memory, with defects.
+#[derive(Debug, Default)]
+struct Faulty {
+    inner: InMemory,
+    /// Lists folders last, as some do.
+    unordered: bool,
+    /// Takes the condition of a create, and ignores it.
+    overwrites: bool,
+    /// Checks the condition without a lock.
+    races: bool,
+    fails_parts: bool,
+    uploads: AtomicUsize,
+    aborted: Arc<AtomicUsize>,
+}
+
+impl fmt::Display for Faulty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Faulty")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Faulty {
+    async fn put_opts(
+        &self,
+        path: &Path,
+        payload: PutPayload,
+        mut options: PutOptions,
+    ) -> Outcome<PutResult> {
+        if self.overwrites {
+            options.mode = PutMode::Overwrite;
+        }
+        if self.races && matches!(options.mode, PutMode::Create) {
+            let there = self.inner.head(path).await.is_ok();
+            tokio::task::yield_now().await;
+            if !there {
+                options.mode = PutMode::Overwrite;
+            }
+        }
+        self.inner.put_opts(path, payload, options).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        path: &Path,
+        options: PutMultipartOptions,
+    ) -> Outcome<Box<dyn MultipartUpload>> {
+        self.uploads.fetch_add(1, Ordering::Relaxed);
+        let inner = self.inner.put_multipart_opts(path, options).await?;
+        let (fails, aborted) = (self.fails_parts, Arc::clone(&self.aborted));
+        Ok(Box::new(FaultyUpload { inner, fails, aborted }))
+    }
+
+    async fn get_opts(&self, path: &Path, options: GetOptions) -> Outcome<GetResult> {
+        self.inner.get_opts(path, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        paths: BoxStream<'static, Outcome<Path>>,
+    ) -> BoxStream<'static, Outcome<Path>> {
+        self.inner.delete_stream(paths)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Outcome<ObjectMeta>> {
+        let listing = self.inner.list(prefix);
+        if !self.unordered {
+            return listing;
+        }
+        let sorted = async move {
+            let mut all: Vec<ObjectMeta> = listing.try_collect().await?;
+            all.sort_by_key(|meta| meta.location.as_ref().contains('/'));
+            Ok::<_, ::object_store::Error>(futures_util::stream::iter(all.into_iter().map(Ok)))
+        };
+        futures_util::stream::once(sorted).try_flatten().boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Outcome<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Outcome<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
+
+#[derive(Debug)]
+struct FaultyUpload {
+    inner: Box<dyn MultipartUpload>,
+    fails: bool,
+    aborted: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl MultipartUpload for FaultyUpload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        if self.fails {
+            let source = "secret-key cannot be written".into();
+            return async move { Err(::object_store::Error::Generic { store: "Faulty", source }) }
+                .boxed();
+        }
+        self.inner.put_part(data)
+    }
+
+    async fn complete(&mut self) -> Outcome<PutResult> {
+        self.inner.complete().await
+    }
+
+    async fn abort(&mut self) -> Outcome<()> {
+        self.aborted.fetch_add(1, Ordering::Relaxed);
+        self.inner.abort().await
+    }
+}
+
+async fn over(service: &Arc<Faulty>, config: &ObjectConfig) -> Result<Object> {
+    let profile = config.profile()?;
+    let (repeating, once) = (Arc::clone(service) as Arc<dyn ObjectStore>, Arc::clone(service) as _);
+    Object::over(repeating, once, config.naming()?, profile).await
+}
+
+fn config() -> ObjectConfig {
+    ObjectConfig::new("s3://acme")
+}
+
+async fn put(service: &Faulty, names: &[&str]) {
+    for name in names {
+        service.inner.put(&Path::parse(name).unwrap(), "v".into()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn names_out_of_order_are_an_error_when_opening_and_when_scanning() {
+    let service = Arc::new(Faulty { unordered: true, ..Faulty::default() });
+    let store = over(&service, &config()).await.unwrap();
+    put(&service, &["a", "b/1", "c"]).await;
+    let scanned = store.collect(Scan::all()).await.unwrap_err();
+    assert_eq!(scanned.kind(), ErrorKind::Config);
+    assert!(scanned.to_string().contains("`scans: false`"), "{scanned}");
+    assert!(store.collect(Scan::all().reverse()).await.is_err());
+
+    let opened = over(&service, &config()).await.unwrap_err();
+    assert!(opened.to_string().contains("`scans: false`"), "{opened}");
+    let without = over(&service, &ObjectConfig { scans: Some(false), ..config() }).await.unwrap();
+    assert!(!without.profile().guarantees.ordered_scans);
+    assert_eq!(without.get(b"b/1").await.unwrap(), Some("v".into()));
+}
+
+#[tokio::test]
+async fn a_service_that_does_not_keep_writers_apart_is_refused() {
+    for service in [
+        Faulty { overwrites: true, ..Faulty::default() },
+        Faulty { races: true, ..Faulty::default() },
+    ] {
+        let service = Arc::new(service);
+        let config = ObjectConfig { conditional_writes: true, ..config() };
+        let refused = over(&service, &config).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Config);
+        assert!(refused.to_string().contains("`conditional_writes: false`"), "{refused}");
+        assert_eq!(service.inner.list(None).count().await, 0, "what was tried out is removed");
+    }
+}
+
+#[tokio::test]
+async fn a_large_value_goes_in_parts_and_is_seen_whole_or_not_at_all() {
+    let large: Vec<u8> = (0..(17 << 20) + 5).map(|at: u32| (at >> 7) as u8).collect();
+    let service = Arc::new(Faulty::default());
+    let store = over(&service, &config()).await.unwrap();
+    let _ = store.put("small", vec![1; 16 << 20]).await.unwrap();
+    assert_eq!(service.uploads.load(Ordering::Relaxed), 0);
+    let _ = store.put("large", large.clone()).await.unwrap();
+    assert_eq!(service.uploads.load(Ordering::Relaxed), 1);
+    assert!(store.get(b"large").await.unwrap().unwrap().bytes == large);
+
+    let service = Arc::new(Faulty { fails_parts: true, ..Faulty::default() });
+    let store = over(&service, &config()).await.unwrap();
+    let failed = store.put("large", large.clone()).await.unwrap_err();
+    assert!(!format!("{failed:?}").contains("secret"), "{failed:?}");
+    tokio::task::yield_now().await;
+    assert_eq!(service.aborted.load(Ordering::Relaxed), 1);
+    assert_eq!(store.get(b"large").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_dropped_upload_is_aborted() {
+    let service = Arc::new(Faulty::default());
+    let client = Client::new(Arc::clone(&service) as _, Arc::clone(&service) as _);
+    let writing = crate::objects::Objects::put(&client, "large", vec![1; 20 << 20].into());
+    let mut writing = tokio_test::task::spawn(writing);
+    // Polls end before the upload does, as the store yields.
+    let _ = writing.poll();
+    drop(writing);
+    tokio::task::yield_now().await;
+    let uploads = service.uploads.load(Ordering::Relaxed);
+    let whole = service.inner.head(&"large".into()).await.is_ok();
+    assert_eq!(service.aborted.load(Ordering::Relaxed), usize::from(uploads == 1 && !whole));
+}
+
+#[tokio::test]
+async fn what_is_there_already_is_opened_as_it_is() {
+    let service = Arc::new(Faulty::default());
+    put(&service, &["users/1", "users/2", "a:b=c", "ZZ"]).await;
+    let store = over(&service, &config()).await.unwrap();
+    assert_eq!(store.get(b"users/1").await.unwrap(), Some("v".into()));
+    let keys: Vec<_> =
+        store.collect(Scan::all()).await.unwrap().into_iter().map(|entry| entry.key).collect();
+    assert_eq!(keys, ["ZZ", "a:b=c", "users/1", "users/2"]);
+
+    // A name that no key has is never passed over in silence.
+    put(&service, &["my photo.jpg"]).await;
+    let failed = store.collect(Scan::all()).await.unwrap_err();
+    assert!(failed.to_string().contains("`names: plain`"), "{failed}");
+    let plain = ObjectConfig { names: Names::Plain, ..config() };
+    let plain = over(&service, &plain).await.unwrap();
+    assert_eq!(plain.collect(Scan::all()).await.unwrap().len(), 5);
+    assert_eq!(plain.collect(Scan::prefix("my ")).await.unwrap().len(), 1);
+    let _ = plain.put("caf\u{e9}/1", "v").await.unwrap();
+    assert_eq!(plain.get("caf\u{e9}/1".as_bytes()).await.unwrap(), Some("v".into()));
+    let refused = plain.put(&b"\xff"[..], "v").await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+    assert_eq!(plain.get(b"a//b").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_reverse_scan_of_many_keeps_its_place() {
+    let service = Arc::new(Faulty::default());
+    let names: Vec<_> = (0..20_000).map(|n| format!("k{n:05}")).collect();
+    put(&service, &names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let store = over(&service, &config()).await.unwrap();
+    let all = store.collect(Scan::all().reverse()).await.unwrap();
+    assert!(all.iter().map(|entry| &entry.key).eq(names.iter().rev()));
+    let some = store.collect(Scan::range("k00100".."k19000").reverse().limit(9000)).await.unwrap();
+    assert!(some.iter().map(|entry| &entry.key).eq(names[..19_000].iter().rev().take(9000)));
+    let forward = store.collect(Scan::range("k19000"..)).await.unwrap();
+    assert!(forward.iter().map(|entry| &entry.key).eq(&names[19_000..]));
+}
+
+#[tokio::test]
+async fn a_create_that_loses_writes_nothing() {
+    let service = Arc::new(Faulty::default());
+    let store =
+        over(&service, &ObjectConfig { conditional_writes: true, ..config() }).await.unwrap();
+    let _ = store.write(Batch::new().put("lock", "me").if_absent()).await.unwrap();
+    let refused = store.write(Batch::new().put("lock", "you").if_absent()).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Conflict);
+    assert_eq!(store.get(b"lock").await.unwrap(), Some("me".into()));
+}
+
+#[test]
+fn settings_that_cannot_be_are_refused_with_words() {
+    use crate::types::Durability::{MachineLoss, PowerCut};
+    let folder = ObjectConfig::new("./data");
+    let wrong = [
+        (ObjectConfig::new("ftp://x"), "`url`"),
+        (ObjectConfig { scans: Some(true), ..folder.clone() }, "`file`"),
+        (ObjectConfig { durability: Some(PowerCut), ..folder.clone() }, "`durability`"),
+        (
+            ObjectConfig { durability: Some(MachineLoss), ..ObjectConfig::new("memory://") },
+            "`durability`",
+        ),
+        (ObjectConfig { timeout: "0s".parse().unwrap(), ..config() }, "`timeout`"),
+        (ObjectConfig::new(format!("s3://acme/{}", "x".repeat(1023))), "no room"),
+    ];
+    for (config, word) in wrong {
+        let error = config.profile().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains(word), "{error}");
+    }
+    assert!(!folder.profile().unwrap().guarantees.ordered_scans);
+}

@@ -1,0 +1,270 @@
+//! OpenDAL's operator as a service of named objects.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::opendal::layers::{RetryLayer, TimeoutLayer};
+use ::opendal::{Entry, ErrorKind as Theirs, Operator};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::future::{Either, select};
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt};
+
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::objects::{Listed, Objects};
+
+/// Parts of a large value, and how many of them are on their way at a time.
+const PART_BYTES: usize = 8 << 20;
+const PARTS: usize = 4;
+/// From here on a value is written in parts, where the service takes them.
+const LARGE_BYTES: usize = 2 * PART_BYTES;
+/// Tries of a request in all.
+const TRIES: usize = 3;
+/// Before the second try; twice as long before the third.
+const PAUSE: Duration = Duration::from_millis(200);
+
+pub(super) struct Client {
+    repeating: Operator,
+    /// Repeats nothing: a create that is repeated may meet its own object, and a read that is taken up again
+    /// in the middle may put two values together.
+    once: Operator,
+    /// For a service whose connections do not survive a request that is dropped: OpenDAL gives them back to
+    /// its pool, and the next request on them gets the answer to the former. So requests are never dropped,
+    /// and this is how long is waited for them.
+    deadline: Option<Duration>,
+    clock: Arc<dyn Clock>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("scheme", &self.once.info().scheme()).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    pub(super) fn new(operator: Operator, timeout: Duration, clock: Arc<dyn Clock>) -> Self {
+        let deadline = (operator.info().scheme() == "memcached").then_some(timeout);
+        let once = match deadline {
+            Some(_) => operator,
+            None => {
+                operator.layer(TimeoutLayer::new().with_timeout(timeout).with_io_timeout(timeout))
+            }
+        };
+        // Outside the deadline, so that each try has its own.
+        let retry = RetryLayer::new().with_max_times(TRIES - 1).with_min_delay(PAUSE).with_jitter();
+        Self { repeating: once.clone().layer(retry), once, deadline, clock }
+    }
+
+    /// To the end, also when nobody waits any more.
+    async fn undisturbed<T: Send + 'static>(
+        &self,
+        request: impl Future<Output = ::opendal::Result<T>> + Send + 'static,
+    ) -> ::opendal::Result<T> {
+        let failed = |what| ::opendal::Error::new(Theirs::Unexpected, what);
+        let mut request = tokio::spawn(request);
+        let ended = match self.deadline {
+            None => request.await,
+            Some(deadline) => match select(&mut request, self.clock.sleep(deadline)).await {
+                Either::Left((ended, _)) => ended,
+                Either::Right(_) => return Err(failed("timeout")),
+            },
+        };
+        ended.unwrap_or_else(|error| Err(failed("the task ended").set_source(error)))
+    }
+
+    async fn read(&self, name: &str) -> ::opendal::Result<Bytes> {
+        let (operator, name) = (self.once.clone(), name.to_owned());
+        let reading = async move { operator.read(&name).await.map(|value| value.to_bytes()) };
+        if self.deadline.is_some() { self.undisturbed(reading).await } else { reading.await }
+    }
+}
+
+async fn write(
+    operator: Operator,
+    name: String,
+    value: Bytes,
+    create: bool,
+) -> ::opendal::Result<()> {
+    let in_parts =
+        value.len() > LARGE_BYTES && operator.info().capability().write_can_multi && !create;
+    if !in_parts {
+        let writing = operator.write_with(&name, value).if_not_exists(create);
+        return writing.await.map(drop);
+    }
+    let mut writer = operator.writer_with(&name).chunk(PART_BYTES).concurrent(PARTS).await?;
+    let written = match writer.write(value).await {
+        Ok(()) => writer.close().await.map(drop),
+        failed => failed,
+    };
+    if written.is_err() {
+        // What cannot be aborted stays unseen.
+        let _ = writer.abort().await;
+    }
+    written
+}
+
+#[async_trait]
+impl Objects for Client {
+    async fn get(&self, name: &str) -> Result<Option<Bytes>> {
+        let mut tried = 1;
+        loop {
+            match self.read(check(name)?).await {
+                Ok(value) => return Ok(Some(value)),
+                Err(error) if is_missing(&error) => return Ok(None),
+                Err(error) if error.is_temporary() && tried < TRIES => {
+                    self.clock.sleep(PAUSE * (1 << (tried - 1))).await;
+                    tried += 1;
+                }
+                Err(error) => return Err(redacted(&error, "reading")),
+            }
+        }
+    }
+
+    async fn put(&self, name: &str, value: Bytes) -> Result<()> {
+        if value.is_empty() && !self.once.info().capability().write_can_empty {
+            return Err(Error::unsupported("this service takes no empty values"));
+        }
+        let writing = write(self.repeating.clone(), check(name)?.to_owned(), value, false);
+        self.undisturbed(writing).await.map_err(|error| redacted(&error, "writing"))
+    }
+
+    async fn create(&self, name: &str, value: Bytes) -> Result<bool> {
+        let writing = write(self.once.clone(), check(name)?.to_owned(), value, true);
+        match self.undisturbed(writing).await {
+            Ok(()) => Ok(true),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    Theirs::ConditionNotMatch | Theirs::AlreadyExists | Theirs::Conflict
+                ) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(redacted(&error, "creating")),
+        }
+    }
+
+    async fn delete(&self, name: &str) -> Result<()> {
+        let (operator, name) = (self.repeating.clone(), check(name)?.to_owned());
+        match self.undisturbed(async move { operator.delete(&name).await }).await {
+            Ok(()) => Ok(()),
+            Err(error) if is_missing(&error) => Ok(()),
+            Err(error) => Err(redacted(&error, "removing")),
+        }
+    }
+
+    fn list(&self, after: Option<&str>) -> BoxStream<'static, Result<Listed>> {
+        let (operator, after) = (self.repeating.clone(), after.map(str::to_owned));
+        let listing = async move {
+            let begins = operator.info().capability().list_with_start_after;
+            let lister = operator.lister_with("/").recursive(true);
+            let lister = match after.as_deref().filter(|_| begins) {
+                Some(after) => lister.start_after(after).await?,
+                None => lister.await?,
+            };
+            // Elsewhere what lies before is listed too.
+            Ok(lister.try_filter(move |entry| {
+                let wanted = after.as_deref().is_none_or(|after| entry.path() > after);
+                std::future::ready(wanted && entry.metadata().is_file())
+            }))
+        };
+        futures_util::stream::once(listing)
+            .try_flatten()
+            .map_ok(|entry: Entry| Listed { name: entry.path().to_owned(), size: size(&entry) })
+            .map_err(|error: ::opendal::Error| redacted(&error, "listing"))
+            .boxed()
+    }
+}
+
+/// Some listings tell no sizes, and OpenDAL then says 0.
+fn size(entry: &Entry) -> Option<u64> {
+    Some(entry.metadata().content_length()).filter(|size| *size > 0)
+}
+
+/// OpenDAL takes the white space off the ends of a path.
+fn check(name: &str) -> Result<&str> {
+    if name.trim() == name {
+        Ok(name)
+    } else {
+        Err(Error::invalid(
+            "a key with white space at an end cannot be a name here; `names: escaped` takes any key",
+        ))
+    }
+}
+
+/// The object is missing, and the bucket is there. A folder is no entry.
+fn is_missing(error: &::opendal::Error) -> bool {
+    match error.kind() {
+        Theirs::NotFound => !lacks_a_bucket(error),
+        Theirs::IsADirectory | Theirs::NotADirectory => true,
+        _ => is_a_folder(error),
+    }
+}
+
+fn is_a_folder(error: &::opendal::Error) -> bool {
+    use std::io::ErrorKind as Io;
+    file_system(error).is_some_and(|kind| matches!(kind, Io::IsADirectory | Io::NotADirectory))
+}
+
+fn file_system(error: &::opendal::Error) -> Option<std::io::ErrorKind> {
+    let first: &(dyn std::error::Error + 'static) = error;
+    let mut causes = std::iter::successors(Some(first), |cause| cause.source());
+    causes.find_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind)
+}
+
+fn lacks_a_bucket(error: &::opendal::Error) -> bool {
+    let text = error.to_string();
+    ["NoSuchBucket", "ContainerNotFound", "bucket does not exist"]
+        .iter()
+        .any(|code| text.contains(code))
+}
+
+const BLOCKED: (ErrorKind, &str) = (
+    ErrorKind::Conflict,
+    "a folder is where the file should be, or a file where its folder should be",
+);
+
+/// OpenDAL's words name the object, which is the key, so they are not kept.
+fn redacted(error: &::opendal::Error, doing: &str) -> Error {
+    if lacks_a_bucket(error) {
+        return Error::config("the bucket does not exist; create it, or correct `options`");
+    }
+    let timed_out = error.message().contains("timeout");
+    let (kind, words) = match error.kind() {
+        Theirs::PermissionDenied => {
+            (ErrorKind::Access, "the service refuses access; check credentials and rights")
+        }
+        Theirs::Unsupported => (ErrorKind::Unsupported, "the service cannot do this"),
+        Theirs::ConfigInvalid => {
+            (ErrorKind::Config, "the service does not take the settings; check `options`")
+        }
+        Theirs::NotFound => {
+            (ErrorKind::Config, "the place does not exist; create it, or correct `options`")
+        }
+        Theirs::RateLimited => (ErrorKind::Unavailable, "the service is busy; slow down"),
+        Theirs::Conflict => (ErrorKind::Unavailable, "somebody else writes the same object now"),
+        Theirs::IsADirectory | Theirs::NotADirectory => BLOCKED,
+        _ if is_a_folder(error) => BLOCKED,
+        _ if timed_out => (ErrorKind::Timeout, "the service did not answer within `timeout`"),
+        _ => of_the_disk(error).unwrap_or((
+            ErrorKind::Unavailable,
+            "the service cannot be reached, is busy or failed",
+        )),
+    };
+    Error::new(kind, format!("{doing}: {words}"))
+}
+
+/// A full disk, where the error is one of the file system.
+fn of_the_disk(error: &::opendal::Error) -> Option<(ErrorKind, &'static str)> {
+    let kind = file_system(error)?;
+    match Error::io("", std::io::Error::from(kind)).kind() {
+        ErrorKind::Capacity => Some((ErrorKind::Capacity, "the disk is full")),
+        ErrorKind::Access => {
+            Some((ErrorKind::Access, "the folder or the file system is read-only"))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,249 @@
+//! The settings: what they promise, and the operator they make.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::opendal::Operator;
+use async_trait::async_trait;
+use serde::Deserialize;
+
+use super::OpenDal;
+use super::services::{self, Service};
+use crate::error::{Error, Result};
+use crate::layer::{BackendConfig, Context};
+use crate::objects::{
+    Names, Naming, Options, Promises, Setting, check_durability, check_options, read_options,
+};
+use crate::store::Store;
+use crate::types::units::Span;
+use crate::types::{Durability, Profile};
+
+/// Settings of the backend `opendal`.
+///
+/// ```
+/// use tierstack::BackendConfig;
+/// use tierstack::backends::OpenDalConfig;
+/// use tierstack::units::Secret;
+///
+/// let mut config = OpenDalConfig::new("s3");
+/// config.options.insert("bucket".into(), "acme".into());
+/// config.options.insert("secret_access_key".into(), Secret::Env("S3_SECRET".into()).into());
+/// assert!(config.profile()?.guarantees.ordered_scans);
+///
+/// let refused = OpenDalConfig::new("s4").profile().unwrap_err();
+/// assert!(refused.to_string().contains("s3, swift"));
+/// # Ok::<(), tierstack::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct OpenDalConfig {
+    /// The service: `azblob`, `azdls`, `azfile`, `b2`, `cos`, `dropbox`, `fs`, `gcs`, `gdrive`, `memcached`,
+    /// `memory`, `obs`, `onedrive`, `oss`, `s3`, `swift`, `webdav` or `webhdfs`.
+    pub scheme: String,
+    /// Options of the service by OpenDAL's names for them, such as `bucket`, `root`, `endpoint`. OpenDAL
+    /// ignores names that it does not know. Default: none.
+    #[serde(default)]
+    pub options: Options,
+    /// How keys become names. Default: `escaped`. `plain` for names beyond plain ASCII, and for files in
+    /// folders.
+    #[serde(default)]
+    pub names: Names,
+    /// Whether scans are offered. Default: true where the service lists all names in order. False for an
+    /// S3 directory bucket.
+    #[serde(default)]
+    pub scans: Option<bool>,
+    /// Whether a batch can depend on its key being absent. Default: false. Tried out when the store is
+    /// opened, which writes a few small objects and removes them.
+    #[serde(default)]
+    pub conditional_writes: bool,
+    /// What an acknowledged write survives. Default: `power_cut` for a bucket, `process_crash` for files, as
+    /// nobody tells when they are on the disk. Set it to what your server is known to do.
+    #[serde(default)]
+    pub durability: Option<Durability>,
+    /// The deadline of one request, and of each piece of a body. Default: 30s. What fails in passing is
+    /// tried 3 times in all, so an operation on a service that is gone fails within 4 times as long.
+    #[serde(default = "default_timeout")]
+    pub timeout: Span,
+}
+
+const fn default_timeout() -> Span {
+    Span(Duration::from_secs(30))
+}
+
+impl OpenDalConfig {
+    /// The defaults of a service.
+    #[must_use]
+    pub fn new(scheme: impl Into<String>) -> Self {
+        Self {
+            scheme: scheme.into(),
+            options: Options::new(),
+            names: Names::default(),
+            scans: None,
+            conditional_writes: false,
+            durability: None,
+            timeout: default_timeout(),
+        }
+    }
+
+    fn service(&self) -> Result<&'static Service> {
+        services::find(&self.scheme).ok_or_else(|| {
+            Error::config(format!(
+                "`scheme`: '{}' is not compiled in; there are {}",
+                self.scheme,
+                services::names()
+            ))
+        })
+    }
+
+    pub(super) fn naming(&self) -> Result<Naming> {
+        Ok(match self.names {
+            Names::Plain => Naming::Plain,
+            Names::Escaped => self.service()?.naming,
+        })
+    }
+
+    fn promises(&self) -> Result<Promises> {
+        let service = self.service()?;
+        check_options(&self.options)?;
+        if self.timeout.0.is_zero() {
+            return Err(Error::config("`timeout` must be longer than 0s"));
+        }
+        if self.scans == Some(true) && !service.ordered {
+            return Err(Error::config(format!(
+                "`scans`: the service '{}' does not list all names in order; leave the setting out",
+                self.scheme
+            )));
+        }
+        if self.conditional_writes && !service.conditional {
+            return Err(Error::config(format!(
+                "`conditional_writes`: the service '{}' cannot write where an object is absent; leave the setting out",
+                self.scheme
+            )));
+        }
+        let root = match self.options.get("root") {
+            // A folder is not part of the names within.
+            Some(Setting::Text(root)) if service.naming == Naming::Ordered => {
+                root.trim_matches('/').len() + 1
+            }
+            _ => 0,
+        };
+        let key_bytes = self.naming()?.key_bytes(service.name_bytes.saturating_sub(root));
+        if key_bytes == 0 {
+            return Err(Error::config("`options.root` leaves no room for keys; shorten it"));
+        }
+        Ok(Promises {
+            durability: check_durability(self.durability, service.durability, service.most)?,
+            conditional_writes: self.conditional_writes,
+            scans: self.scans.unwrap_or(service.ordered),
+            key_bytes,
+            value_bytes: service.value_bytes,
+            place: service.place,
+            private: service.place.is_none(),
+        })
+    }
+
+    pub(super) fn operator(&self, context: &Context) -> Result<Operator> {
+        let _ = self.service()?;
+        ::opendal::install_default();
+        let mut options: Vec<(String, String)> = read_options(&self.options, context)?
+            .into_iter()
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.expose().to_owned()))
+            .collect();
+        if self.scheme == "fs" {
+            place_files(&mut options, context)?;
+        }
+        // OpenDAL's words may quote an option.
+        Operator::via_iter(&self.scheme, options).map_err(|error| {
+            Error::config(format!(
+                "`options`: the service '{}' cannot be opened with them: {}",
+                self.scheme,
+                if error.kind() == ::opendal::ErrorKind::ConfigInvalid {
+                    error.message()
+                } else {
+                    "see its page in OpenDAL's documentation"
+                },
+            ))
+        })
+    }
+
+    /// Compares what is promised with what OpenDAL says.
+    pub(super) fn check_operator(&self, operator: &Operator) -> Result<()> {
+        let (info, promises) = (operator.info(), self.promises()?);
+        let can = info.capability();
+        if info.scheme() != self.scheme {
+            return Err(Error::config(format!(
+                "`scheme` is '{}', but the operator is of the service '{}'",
+                self.scheme,
+                info.scheme()
+            )));
+        }
+        if !(can.read && can.write && can.delete) {
+            return Err(Error::config("the service cannot read, write and delete"));
+        }
+        if promises.scans && !(can.list && can.list_with_recursive) {
+            return Err(Error::config(
+                "the service does not list all names in order here; set `scans: false`",
+            ));
+        }
+        if promises.conditional_writes && !can.write_with_if_not_exists {
+            return Err(Error::config(
+                "the service cannot write where an object is absent here; set `conditional_writes: false`",
+            ));
+        }
+        match can.write_total_max_size {
+            Some(most) if (most as u64) < promises.value_bytes => Err(Error::config(format!(
+                "the service takes values of {most} bytes only, fewer than the profile promises"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A file is written beside its place and renamed, so that nobody reads half of it.
+fn place_files(options: &mut Vec<(String, String)>, context: &Context) -> Result<()> {
+    let Some((_, root)) = options.iter_mut().find(|(name, _)| name == "root") else {
+        return Err(Error::config("`options.root` is missing; name the folder of the files"));
+    };
+    let path = std::path::absolute(context.resolve(root.as_ref()))
+        .map_err(|error| Error::io("`options.root` is no path", error))?;
+    let text = |path: &std::path::Path| {
+        path.to_str().map(str::to_owned).ok_or_else(|| Error::config("`options.root` is not text"))
+    };
+    *root = text(&path)?;
+    if !options.iter().any(|(name, _)| name == "atomic_write_dir") {
+        options.push(("atomic_write_dir".to_owned(), text(&path.join(".~~tierstack-unfinished"))?));
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl BackendConfig for OpenDalConfig {
+    const NAME: &'static str = "opendal";
+
+    fn profile(&self) -> Result<Profile> {
+        let promises = self.promises().map_err(|error| error.with_layer(Self::NAME))?;
+        let mut profile = promises.profile(Self::NAME);
+        if self.names == Names::Plain {
+            profile = profile.note(
+                "`names` is plain: a key that cannot be a name, such as one that is not UTF-8, is refused.",
+            );
+        }
+        match self.scheme.as_str() {
+            "memcached" => {
+                profile = profile.note("memcached drops entries when its memory is full.");
+            }
+            "webdav" => {
+                profile = profile.note(
+                    "Whether a WebDAV server keeps half a file of a broken connection is up to the server.",
+                );
+            }
+            _ => {}
+        }
+        Ok(profile)
+    }
+
+    async fn open(&self, context: &Context) -> Result<Arc<dyn Store>> {
+        Ok(Arc::new(OpenDal::open(self, context).await?))
+    }
+}

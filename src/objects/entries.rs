@@ -1,0 +1,350 @@
+//! A store of objects, an entry each.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use futures_util::{FutureExt, StreamExt, TryStreamExt};
+
+use super::names::Naming;
+use super::{probe, scan};
+use crate::error::{Error, Operation, Result};
+use crate::reply::Reply;
+use crate::store::{Changes, Pages, Read};
+use crate::types::{
+    Batch, Commit, Counting, Durability, Freshness, Guarantees, Limits, Op, Place, Profile,
+    RunOrder, Scan, Usage, Value, check_key,
+};
+
+/// What a service of named objects can do. Errors hold no name.
+#[async_trait]
+pub(crate) trait Objects: Send + Sync + 'static {
+    /// The object of that name.
+    async fn get(&self, name: &str) -> Result<Option<Bytes>>;
+    /// Sets the object of that name, visible once it is whole.
+    async fn put(&self, name: &str, value: Bytes) -> Result<()>;
+    /// Makes the object unless there is one. `false`: there is one, and nothing was written. Is never
+    /// repeated by itself, as it might meet its own object.
+    async fn create(&self, name: &str, value: Bytes) -> Result<bool>;
+    /// Removes the object, if it is there.
+    async fn delete(&self, name: &str) -> Result<()>;
+    /// The objects whose names lie behind `after`, in the order of the service.
+    fn list(&self, after: Option<&str>) -> BoxStream<'static, Result<Listed>>;
+}
+
+/// What a listing tells of an object.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) name: String,
+    /// `None`: the listing does not tell.
+    pub(crate) size: Option<u64>,
+}
+
+/// Requests at a time of one operation.
+pub(super) const CONCURRENCY: usize = 16;
+
+/// What the settings of a backend come to.
+pub(crate) struct Promises {
+    pub(crate) durability: Durability,
+    pub(crate) conditional_writes: bool,
+    pub(crate) scans: bool,
+    pub(crate) key_bytes: usize,
+    pub(crate) value_bytes: u64,
+    /// What the objects lie in, such as `bucket`. `None`: this process's memory.
+    pub(crate) place: Option<&'static str>,
+    /// Nobody else can write.
+    pub(crate) private: bool,
+}
+
+impl Promises {
+    pub(crate) fn profile(self, name: &'static str) -> Profile {
+        let place =
+            |what: &'static str| Place { name: name.into(), what: what.into(), sealed: false };
+        let guarantees = Guarantees {
+            durability: self.durability,
+            durability_after_flush: self.durability,
+            atomic_batches: false,
+            conditional_writes: self.conditional_writes,
+            freshness: if self.private { Freshness::Exclusive } else { Freshness::Immediate },
+            announces: None,
+            ordered_scans: self.scans,
+            snapshots: false,
+            expiry: false,
+            ingest: true,
+            counts: Counting::No,
+            writable: true,
+            places: self.place.map(place).into_iter().collect(),
+            recovery: None,
+            limits: Limits {
+                key_bytes: self.key_bytes,
+                value_bytes: Some(self.value_bytes),
+                batch_ops: Some(1),
+            },
+        };
+        let profile = Profile::backend(name, guarantees);
+        if self.scans {
+            profile.note(
+                "Objects are listed forwards only: the first page of a reverse scan lists every name of its range.",
+            )
+        } else {
+            profile
+        }
+    }
+}
+
+/// The durability that a place has, or that was set for it.
+pub(crate) fn check_durability(
+    set: Option<Durability>,
+    default: Durability,
+    most: Durability,
+) -> Result<Durability> {
+    match set {
+        Some(set) if set > most => Err(Error::config(format!(
+            "`durability`: what is kept here survives {most}, at most; leave the setting out"
+        ))),
+        set => Ok(set.unwrap_or(default)),
+    }
+}
+
+/// A store of objects.
+pub(crate) struct Entries {
+    pub(super) objects: Arc<dyn Objects>,
+    pub(super) naming: Naming,
+    profile: Profile,
+    closed: AtomicBool,
+}
+
+impl Entries {
+    /// Checks that the service does what the profile promises.
+    pub(crate) async fn open(
+        objects: Arc<dyn Objects>,
+        naming: Naming,
+        profile: Profile,
+    ) -> Result<Self> {
+        let name = profile.name.clone();
+        let told = |error: Error| error.with_operation(Operation::Open).with_layer(name.clone());
+        if profile.guarantees.ordered_scans {
+            probe::listing(&*objects).await.map_err(told)?;
+        } else {
+            probe::access(&*objects).await.map_err(told)?;
+        }
+        if profile.guarantees.conditional_writes {
+            probe::create(&objects).await.map_err(told)?;
+        }
+        Ok(Self { objects, naming, profile, closed: AtomicBool::new(false) })
+    }
+
+    pub(super) fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) { Err(Error::closed()) } else { Ok(()) }
+    }
+
+    pub(super) fn told(&self, error: Error, operation: Operation) -> Error {
+        error.with_operation(operation).with_layer(self.profile.name.clone())
+    }
+
+    pub(super) fn guarantees(&self) -> &Guarantees {
+        &self.profile.guarantees
+    }
+
+    pub(super) async fn fetch(&self, name: &str) -> Result<Option<Bytes>> {
+        self.objects.get(name).await
+    }
+
+    async fn get_one(&self, key: &[u8], operation: Operation) -> Result<Option<Value>> {
+        // What cannot have a name cannot be there.
+        let Some(name) = self.naming.find(key) else { return Ok(None) };
+        if key.len() > self.guarantees().limits.key_bytes {
+            return Ok(None);
+        }
+        let found = self.fetch(&name).await;
+        found
+            .map(|found| found.map(Value::new))
+            .map_err(|error| self.told(error.with_key(key), operation))
+    }
+
+    pub(crate) fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
+        match check_key(key).and_then(|()| self.check_open()) {
+            Ok(()) => Reply::later(self.get_one(key, Operation::Get)),
+            Err(error) => Reply::Now(Err(error)),
+        }
+    }
+
+    pub(crate) fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
+        if let Err(error) =
+            keys.iter().try_for_each(|key| check_key(key)).and_then(|()| self.check_open())
+        {
+            return Reply::Now(Err(error));
+        }
+        // Each request is boxed: the compiler cannot name a stream of futures that borrow.
+        let requests: Vec<_> =
+            keys.iter().map(|key| self.get_one(key, Operation::GetMany).boxed()).collect();
+        Reply::later(futures_util::stream::iter(requests).buffered(CONCURRENCY).try_collect())
+    }
+
+    pub(crate) fn scan(&self, scan: Scan) -> Pages<'_> {
+        scan::pages(self, scan)
+    }
+
+    async fn apply(&self, op: Op, if_absent: bool) -> Result<()> {
+        match op {
+            Op::Delete(key) => {
+                let name = self.naming.of(&key)?;
+                self.objects.delete(&name).await.map_err(|error| error.with_key(&key))
+            }
+            Op::Put(key, value) => {
+                let name = self.naming.of(&key)?;
+                let written = if if_absent {
+                    self.objects.create(&name, value.bytes).await
+                } else {
+                    self.objects.put(&name, value.bytes).await.map(|()| true)
+                };
+                match written.map_err(|error| error.with_key(&key))? {
+                    true => Ok(()),
+                    false => Err(Error::exists(&key)),
+                }
+            }
+        }
+    }
+
+    pub(crate) async fn write(&self, batch: Batch) -> Result<Commit> {
+        self.guarantees().check_batch(&batch)?;
+        self.check_open()?;
+        let if_absent = batch.is_if_absent();
+        // One at most, as there are no atomic batches.
+        for op in batch.into_ops() {
+            let applied = self.apply(op, if_absent).await;
+            applied.map_err(|error| self.told(error, Operation::Write))?;
+        }
+        Ok(Commit::done())
+    }
+
+    /// Many puts at a time.
+    pub(crate) async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
+        self.check_open()?;
+        let mut order = RunOrder::default();
+        let pages = run.map(|page| {
+            let page = page?;
+            order.check(&page)?;
+            Ok(futures_util::stream::iter(page.entries.into_iter().map(Ok::<_, Error>)))
+        });
+        pages
+            .try_flatten()
+            .map_ok(|entry| async move {
+                let batch = Batch::new().put(entry.key, entry.value);
+                let _ = self.write(batch).await?;
+                Ok(1)
+            })
+            .try_buffer_unordered(CONCURRENCY)
+            .try_fold(0, |sum, one| async move { Ok(sum + one) })
+            .await
+    }
+
+    pub(crate) fn changes(&self) -> Result<Changes> {
+        self.check_open()?;
+        Err(Error::unsupported("the service does not announce what others change"))
+    }
+
+    pub(crate) fn snapshot(&self) -> Result<Arc<dyn Read>> {
+        self.check_open()?;
+        Err(Error::unsupported("the service has no snapshots of all its objects"))
+    }
+
+    pub(crate) fn usage(&self) -> Result<Usage> {
+        self.check_open()?;
+        Ok(Usage::default())
+    }
+
+    pub(crate) fn flush(&self) -> Result<()> {
+        self.check_open()
+    }
+
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn profile(&self) -> Profile {
+        self.profile.clone()
+    }
+}
+
+impl fmt::Debug for Entries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entries").field("naming", &self.naming).finish_non_exhaustive()
+    }
+}
+
+/// A public store whose first field is [`Entries`].
+macro_rules! delegate {
+    ($store:ty) => {
+        #[deny(clippy::missing_trait_methods)]
+        impl $crate::store::Read for $store {
+            fn get<'a>(
+                &'a self,
+                key: &'a [u8],
+            ) -> $crate::reply::Reply<'a, Option<$crate::types::Value>> {
+                self.0.get(key)
+            }
+
+            fn get_many<'a>(
+                &'a self,
+                keys: &'a [bytes::Bytes],
+            ) -> $crate::reply::Reply<'a, Vec<Option<$crate::types::Value>>> {
+                self.0.get_many(keys)
+            }
+
+            fn scan(&self, scan: $crate::types::Scan) -> $crate::store::Pages<'_> {
+                self.0.scan(scan)
+            }
+        }
+
+        #[async_trait::async_trait]
+        #[deny(clippy::missing_trait_methods)]
+        impl $crate::store::Store for $store {
+            async fn write(
+                &self,
+                batch: $crate::types::Batch,
+            ) -> $crate::error::Result<$crate::types::Commit> {
+                self.0.write(batch).await
+            }
+
+            async fn ingest(&self, run: $crate::store::Pages<'_>) -> $crate::error::Result<u64> {
+                self.0.ingest(run).await
+            }
+
+            async fn changes(&self) -> $crate::error::Result<$crate::store::Changes> {
+                self.0.changes()
+            }
+
+            async fn snapshot(
+                &self,
+            ) -> $crate::error::Result<std::sync::Arc<dyn $crate::store::Read>> {
+                self.0.snapshot()
+            }
+
+            async fn flush(&self) -> $crate::error::Result<()> {
+                self.0.flush()
+            }
+
+            async fn compact(&self) -> $crate::error::Result<()> {
+                self.0.flush()
+            }
+
+            async fn usage(&self) -> $crate::error::Result<$crate::types::Usage> {
+                self.0.usage()
+            }
+
+            async fn close(&self) -> $crate::error::Result<()> {
+                self.0.close();
+                Ok(())
+            }
+
+            fn profile(&self) -> $crate::types::Profile {
+                self.0.profile()
+            }
+        }
+    };
+}
+pub(crate) use delegate;

@@ -1,0 +1,41 @@
+//! An object per entry: what the backends `object` and `opendal` are made of, and how a folder or a
+//! bucket is opened, which the backup engine shares.
+//!
+//! A service is reduced to [`Objects`]: get, put, create, delete, list. [`Entries`] makes a store of it.
+
+#[cfg(any(feature = "backup", feature = "object"))]
+mod failure;
+#[cfg(any(feature = "backup", feature = "object"))]
+mod location;
+
+#[cfg(any(feature = "object", feature = "opendal"))]
+mod entries;
+#[cfg(any(feature = "object", feature = "opendal"))]
+mod names;
+#[cfg(any(feature = "object", feature = "opendal"))]
+mod options;
+#[cfg(any(feature = "object", feature = "opendal"))]
+mod probe;
+#[cfg(any(feature = "object", feature = "opendal"))]
+mod scan;
+
+#[cfg(any(feature = "object", feature = "opendal"))]
+pub(crate) use self::entries::{Entries, Listed, Objects, Promises, check_durability, delegate};
+#[cfg(feature = "backup")]
+pub(crate) use self::failure::kind_of;
+#[cfg(any(feature = "backup", feature = "object"))]
+pub(crate) use self::failure::lacks_a_bucket;
+#[cfg(feature = "object")]
+pub(crate) use self::failure::redacted;
+#[cfg(any(feature = "backup", feature = "object"))]
+pub(crate) use self::location::Connection;
+#[cfg(any(feature = "backup", feature = "object"))]
+pub use self::location::Location;
+#[cfg(any(feature = "object", feature = "opendal"))]
+pub use self::names::Names;
+#[cfg(any(feature = "object", feature = "opendal"))]
+pub(crate) use self::names::Naming;
+#[cfg(any(feature = "object", feature = "opendal"))]
+pub use self::options::{Options, Setting};
+#[cfg(any(feature = "object", feature = "opendal"))]
+pub(crate) use self::options::{check as check_options, read as read_options};

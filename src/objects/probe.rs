@@ -1,0 +1,117 @@
+//! What is tried out when a store is opened.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+
+use super::entries::{Listed, Objects};
+use super::names::PROBE;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Names that are looked at: one page of a listing, at most.
+const LOOK: usize = 1000;
+/// Writers of a race, and races.
+const RACERS: usize = 8;
+const RACES: usize = 3;
+
+/// Whether the service can be reached with these credentials. Changes nothing.
+pub(super) async fn access(objects: &dyn Objects) -> Result<()> {
+    objects.get(&format!("{PROBE}none")).await.map(drop)
+}
+
+/// Whether names are listed, and in their order, as far as a first page shows. Changes nothing.
+pub(super) async fn listing(objects: &dyn Objects) -> Result<()> {
+    let mut listing = objects.list(None).take(LOOK);
+    let mut last: Option<Listed> = None;
+    while let Some(listed) = listing.next().await {
+        let listed = listed?;
+        if last.as_ref().is_some_and(|last| out_of_order(&last.name, &listed)) {
+            return Err(unordered());
+        }
+        last = Some(listed);
+    }
+    Ok(())
+}
+
+/// Whether a name stands where none may that is not behind the last one.
+pub(super) fn out_of_order(last: &str, listed: &Listed) -> bool {
+    listed.name.as_str() <= last && !is_folder_mark(last, listed)
+}
+
+/// `object_store` tells the object `a/`, by which consoles mark a folder, as `a`; it stands where `a/`
+/// belongs.
+pub(super) fn is_folder_mark(last: &str, listed: &Listed) -> bool {
+    listed.size == Some(0)
+        && listed.name.as_str() <= last
+        && format!("{}/", listed.name).as_str() > last
+}
+
+/// Not a passing failure: scans would miss entries.
+pub(super) fn unordered() -> Error {
+    Error::config(
+        "the service does not list names in their bytewise order, so there are no ordered scans here; set `scans: false`",
+    )
+}
+
+/// Whether, of several who create an object, one wins and the others learn that they lost. Some servers
+/// take the condition and ignore it, some check it without a lock.
+pub(super) async fn create(objects: &Arc<dyn Objects>) -> Result<()> {
+    let id = getrandom::u64()
+        .map_err(|error| Error::internal("no randomness for a name").with_source(error))?;
+    let names: Vec<_> = (0..=RACES).map(|race| format!("{PROBE}{id:016x}-{race}")).collect();
+    let tried = try_create(objects, &names).await;
+    for name in &names {
+        // What stays behind is small, and passed over by scans.
+        let _ = objects.delete(name).await;
+    }
+    tried
+}
+
+async fn try_create(objects: &Arc<dyn Objects>, names: &[String]) -> Result<()> {
+    let create = async |name: &str, body: Bytes| objects.create(name, body).await;
+    for (race, name) in names.iter().enumerate() {
+        if race == 0 {
+            let _ = create(name, "first".into()).await.map_err(lacks)?;
+            if create(name, "second".into()).await.map_err(lacks)?
+                || objects.get(name).await?.as_deref() != Some(b"first")
+            {
+                return Err(lies("it overwrote an object that it was asked only to create"));
+            }
+            continue;
+        }
+        let racers = (0..RACERS).map(|racer| create(name, racer.to_string().into()));
+        let results = futures_util::future::join_all(racers).await;
+        let winners: Vec<_> =
+            (0..RACERS).zip(&results).filter(|(_, result)| matches!(result, Ok(true))).collect();
+        let stands = objects.get(name).await?;
+        let one = match winners.as_slice() {
+            [(winner, _)] => stands.as_deref() == Some(winner.to_string().as_bytes()),
+            // The answer of the one who won got lost: no promise is broken.
+            [] => results.iter().any(Result::is_err),
+            _ => false,
+        };
+        if !one {
+            let winners = winners.len();
+            return Err(lies(&format!(
+                "of {RACERS} writers that created one object at a time, {winners} were told that they had"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn lies(what: &str) -> Error {
+    Error::config(format!(
+        "this service cannot keep two writers apart: {what}; set `conditional_writes: false`"
+    ))
+}
+
+fn lacks(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Unsupported => Error::config(
+            "this service cannot write where an object is absent; set `conditional_writes: false`",
+        ),
+        _ => error,
+    }
+}

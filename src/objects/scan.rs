@@ -1,0 +1,279 @@
+//! Scans: names from a listing whose order is checked, values fetched beside each other.
+//!
+//! Forwards, one listing goes through the whole scan, at most one page of it in memory. Backwards there is
+//! no listing, so the range is listed once, keeping the last names and a few marks; from the marks, what
+//! lies before them is listed again, a stretch at a time.
+
+use std::collections::VecDeque;
+use std::ops::Bound;
+
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use futures_util::{FutureExt, StreamExt, TryStreamExt};
+
+use super::entries::{CONCURRENCY, Entries, Listed};
+use super::names::PROBE;
+use super::probe::{is_folder_mark, out_of_order, unordered};
+use crate::error::{Error, Operation, Result};
+use crate::store::Pages;
+use crate::types::{Entry, Order, Page, Scan, Value};
+
+/// Entries of a page, at most.
+const PAGE_ENTRIES: usize = 1024;
+/// Bytes of a page, at most, as far as the listing tells, but for its last value.
+const PAGE_BYTES: usize = 16 << 20;
+/// Names that a reverse scan keeps.
+const KEPT: usize = 4096;
+/// Marks that a reverse scan keeps of its way.
+const MARKS: usize = 1024;
+
+/// An object that is an entry of the scan.
+struct Found {
+    key: Bytes,
+    name: String,
+    size: Option<u64>,
+}
+
+pub(super) fn pages(entries: &Entries, scan: Scan) -> Pages<'_> {
+    let walk = Walk { entries, scan, ahead: VecDeque::new(), way: None };
+    let pages = futures_util::stream::try_unfold(walk, |mut walk| async move {
+        let entries = walk.entries;
+        let page = walk.next_page().await.map_err(|error| entries.told(error, Operation::Scan))?;
+        Ok(page.map(|page| (page, walk)))
+    });
+    pages.boxed()
+}
+
+struct Walk<'a> {
+    entries: &'a Entries,
+    scan: Scan,
+    /// Names that were listed and not yet read.
+    ahead: VecDeque<Found>,
+    way: Option<Way<'a>>,
+}
+
+enum Way<'a> {
+    Forward(Listing<'a>),
+    Reverse(Reverse),
+}
+
+impl<'a> Walk<'a> {
+    async fn next_page(&mut self) -> Result<Option<Page>> {
+        self.entries.check_open()?;
+        if !self.entries.guarantees().ordered_scans {
+            return Err(Error::unsupported(
+                "the service lists no names, or in no order, so there are no scans",
+            ));
+        }
+        if self.scan.is_empty() {
+            return Ok(None);
+        }
+        loop {
+            let lot = self.next_lot().await?;
+            if lot.is_empty() {
+                return Ok(None);
+            }
+            let page = self.read(lot).await?;
+            // Everything of the lot was removed since it was listed.
+            if !page.is_empty() {
+                self.scan.consume(page.len());
+                return Ok(Some(page));
+            }
+        }
+    }
+
+    /// The names of about a page.
+    async fn next_lot(&mut self) -> Result<Vec<Found>> {
+        let entries = self.scan.next_page_entries().min(PAGE_ENTRIES);
+        let most = self.scan.page_bytes.min(PAGE_BYTES) as u64;
+        // Where the listing tells no sizes, as many as are fetched at a time.
+        let unknown = most / CONCURRENCY as u64 + 1;
+        let (mut lot, mut bytes) = (Vec::new(), 0);
+        while lot.len() < entries && (lot.is_empty() || bytes < most) {
+            let Some(found) = self.next_name().await? else { break };
+            bytes += found.key.len() as u64 + found.size.unwrap_or(unknown);
+            lot.push(found);
+        }
+        Ok(lot)
+    }
+
+    async fn next_name(&mut self) -> Result<Option<Found>> {
+        if let Some(found) = self.ahead.pop_front() {
+            return Ok(Some(found));
+        }
+        let way = self.way.get_or_insert_with(|| match self.scan.order {
+            Order::Forward => Way::Forward(Listing::new(self.entries, &self.scan)),
+            Order::Reverse => Way::Reverse(Reverse::default()),
+        });
+        match way {
+            Way::Forward(listing) => listing.next().await,
+            Way::Reverse(reverse) => {
+                self.ahead = reverse.stretch(self.entries, &self.scan).await?;
+                Ok(self.ahead.pop_front())
+            }
+        }
+    }
+
+    /// Fetches the values of a page. What does not fit, as values have grown, waits for the next.
+    async fn read(&mut self, lot: Vec<Found>) -> Result<Page> {
+        let entries = self.entries;
+        let values: Vec<_> = lot.iter().map(|found| entries.fetch(&found.name).boxed()).collect();
+        let mut values = futures_util::stream::iter(values).buffered(CONCURRENCY);
+        let (mut page, mut bytes, mut read) = (Page::default(), 0, 0);
+        while let Some(value) = values.next().await {
+            let Some(found) = lot.get(read) else { break };
+            read += 1;
+            if let Some(value) = value.map_err(|error| error.with_key(&found.key))? {
+                bytes += found.key.len() + value.len();
+                page.entries.push(Entry { key: found.key.clone(), value: Value::new(value) });
+            }
+            if bytes >= self.scan.page_bytes && !page.is_empty() {
+                break;
+            }
+        }
+        drop(values);
+        for found in lot.into_iter().skip(read).rev() {
+            self.ahead.push_front(found);
+        }
+        Ok(page)
+    }
+}
+
+/// The names of a range, in their order.
+struct Listing<'a> {
+    entries: &'a Entries,
+    scan: Scan,
+    listing: BoxStream<'static, Result<Listed>>,
+    last: Option<String>,
+}
+
+impl<'a> Listing<'a> {
+    fn new(entries: &'a Entries, scan: &Scan) -> Self {
+        let before = match &scan.from {
+            Bound::Included(from) | Bound::Excluded(from) => entries.naming.before(from),
+            Bound::Unbounded => None,
+        };
+        // It is asked again after its end, by a page that found it not full.
+        let listing = entries.objects.list(before.as_deref()).fuse().boxed();
+        Self { entries, scan: scan.clone(), listing, last: None }
+    }
+
+    async fn next(&mut self) -> Result<Option<Found>> {
+        while let Some(listed) = self.listing.try_next().await? {
+            if let Some(last) = &self.last {
+                if out_of_order(last, &listed) {
+                    return Err(unordered());
+                }
+                if is_folder_mark(last, &listed) {
+                    continue;
+                }
+            }
+            let Listed { name, size } = listed;
+            self.last = Some(name.clone());
+            if name.starts_with(PROBE) {
+                continue;
+            }
+            let Some(key) = self.entries.naming.key(&name) else { return Err(foreign()) };
+            if self.scan.contains(&key) {
+                return Ok(Some(Found { key: key.into(), name, size }));
+            }
+            let behind = match &self.scan.to {
+                Bound::Included(to) | Bound::Excluded(to) => key.as_slice() >= to.as_ref(),
+                Bound::Unbounded => false,
+            };
+            if behind {
+                return Ok(None);
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn foreign() -> Error {
+    Error::config(
+        "an object here has a name that no key has with `names: escaped`, such as one with a space or an é as it is; with `names: plain` every name is a key",
+    )
+}
+
+/// How far a reverse scan has come.
+#[derive(Default)]
+struct Reverse {
+    /// Keys at which stretches begin, ascending. `None`: not yet known.
+    marks: Option<Vec<Bytes>>,
+    /// The smallest key that was given.
+    below: Option<Bytes>,
+}
+
+impl Reverse {
+    /// The next names, in descending order. None: the scan is over.
+    async fn stretch(&mut self, entries: &Entries, scan: &Scan) -> Result<VecDeque<Found>> {
+        loop {
+            let mut part = Scan { order: Order::Forward, limit: None, ..scan.clone() };
+            if let Some(below) = &self.below {
+                part.to = Bound::Excluded(below.clone());
+            }
+            if let Some(marks) = &mut self.marks {
+                while marks
+                    .last()
+                    .is_some_and(|mark| self.below.as_ref().is_some_and(|below| mark >= below))
+                {
+                    marks.pop();
+                }
+                let Some(mark) = marks.last() else { return Ok(VecDeque::new()) };
+                part.from = Bound::Included(mark.clone());
+            }
+            let (mut kept, mut marks) = (VecDeque::new(), Marks::default());
+            let mut listing = Listing::new(entries, &part);
+            while let Some(found) = listing.next().await? {
+                marks.pass(&found.key);
+                if kept.len() == KEPT {
+                    kept.pop_back();
+                }
+                kept.push_front(found);
+            }
+            self.marks.get_or_insert(marks.keys);
+            match (kept.back(), &mut self.marks) {
+                (Some(smallest), _) => {
+                    self.below = Some(smallest.key.clone());
+                    return Ok(kept);
+                }
+                // All of the stretch was removed meanwhile.
+                (None, Some(marks)) => self.below = marks.pop(),
+                (None, None) => {}
+            }
+            if self.below.is_none() {
+                return Ok(kept);
+            }
+        }
+    }
+}
+
+/// Every so manieth key, fewer and fewer of them as there are more.
+struct Marks {
+    keys: Vec<Bytes>,
+    every: u64,
+    passed: u64,
+}
+
+impl Default for Marks {
+    fn default() -> Self {
+        Self { keys: Vec::new(), every: KEPT as u64, passed: 0 }
+    }
+}
+
+impl Marks {
+    fn pass(&mut self, key: &Bytes) {
+        if self.passed.is_multiple_of(self.every) {
+            if self.keys.len() == MARKS {
+                let mut at = 0;
+                self.keys.retain(|_| {
+                    at += 1;
+                    at % 2 == 1
+                });
+                self.every *= 2;
+            }
+            self.keys.push(key.clone());
+        }
+        self.passed += 1;
+    }
+}

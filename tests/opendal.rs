@@ -1,0 +1,229 @@
+//! The backend `opendal` against real services: `TIERSTACK_TEST_S3`, `TIERSTACK_TEST_MEMCACHED`,
+//! `TIERSTACK_TEST_WEBDAV`, `TIERSTACK_TEST_AZURE` name their addresses.
+#![cfg(all(feature = "opendal", feature = "testing"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod servers;
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use servers::Proxy;
+use tempfile::TempDir;
+use tierstack::backends::{OpenDal, OpenDalConfig};
+use tierstack::testing::conformance::{self, Fixture};
+use tierstack::units::{Secret, Span};
+use tierstack::{Context, ErrorKind, Read, Store, StoreExt};
+
+/// A file with a secret, for as long as the process lives.
+fn secret(text: &str) -> Secret {
+    let path: PathBuf = TempDir::new().unwrap().keep().join("secret");
+    std::fs::write(&path, text).unwrap();
+    Secret::File(path)
+}
+
+fn config(scheme: &str, options: &[(&str, &str)]) -> OpenDalConfig {
+    let mut config = OpenDalConfig::new(scheme);
+    for (name, value) in options {
+        config.options.insert((*name).to_owned(), (*value).into());
+    }
+    config.timeout = Span(Duration::from_secs(10));
+    config
+}
+
+async fn open(config: &OpenDalConfig) -> tierstack::Result<OpenDal> {
+    OpenDal::open(config, &Context::default()).await
+}
+
+async fn reopenable(config: OpenDalConfig) -> tierstack::Result<Fixture> {
+    let again = move |config: OpenDalConfig| async move {
+        let store: Arc<dyn Store> = Arc::new(open(&config).await?);
+        Ok(store)
+    };
+    let fixture = Fixture::new(open(&config).await?);
+    Ok(fixture.reopened_by(move || again(config.clone())))
+}
+
+const BUCKET: &str = "tierstack-opendal";
+
+/// A place of its own in the bucket of an S3 server, which looks at no signature.
+fn s3(server: &str) -> OpenDalConfig {
+    s3_through(server, server)
+}
+
+fn s3_through(server: &str, address: &str) -> OpenDalConfig {
+    let host = server.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(host).unwrap();
+    let head = format!("PUT /{BUCKET} HTTP/1.1\r\nHost: {host}\r\n");
+    write!(stream, "{head}Content-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+    stream.read_to_end(&mut Vec::new()).unwrap();
+    let root = uuid::Uuid::new_v4().to_string();
+    let mut config = config(
+        "s3",
+        &[
+            ("bucket", BUCKET),
+            ("root", &root),
+            ("endpoint", address),
+            ("region", "us-east-1"),
+            ("access_key_id", "test"),
+            ("disable_config_load", "true"),
+            ("disable_ec2_metadata", "true"),
+        ],
+    );
+    config.options.insert("secret_access_key".into(), secret("test").into());
+    config
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_conforms() {
+    let config = config("memory", &[]);
+    conformance::assert_conforms(async || Ok(Fixture::new(open(&config).await?))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_conforms() {
+    conformance::assert_conforms(|| async {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config("fs", &[("root", folder.path().to_str().unwrap())]);
+        Ok(reopenable(config).await?.keeping(folder))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memcached_conforms() {
+    let Some(server) = servers::var("TIERSTACK_TEST_MEMCACHED") else { return };
+    conformance::assert_conforms(|| async {
+        let root = uuid::Uuid::new_v4().to_string();
+        reopenable(config("memcached", &[("endpoint", &server), ("root", &root[..8])])).await
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_conforms() {
+    let Some(server) = servers::var("TIERSTACK_TEST_S3") else { return };
+    conformance::assert_conforms(|| {
+        reopenable(OpenDalConfig { conditional_writes: true, ..s3(&server) })
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn azblob_conforms() {
+    let Some(server) = servers::var("TIERSTACK_TEST_AZURE") else { return };
+    conformance::assert_conforms(|| async {
+        let root = uuid::Uuid::new_v4().to_string();
+        let options = [
+            ("container", "tierstack-test"),
+            ("root", &root[..8]),
+            ("endpoint", &server),
+            ("account_name", "devstoreaccount1"),
+        ];
+        let mut config = config("azblob", &options);
+        config.options.insert("account_key".into(), secret(AZURITE_KEY).into());
+        config.conditional_writes = true;
+        reopenable(config).await
+    })
+    .await;
+}
+
+/// Azurite's well-known account, whose key is public.
+const AZURITE_KEY: &str =
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn webdav_conforms() {
+    let Some(server) = servers::var("TIERSTACK_TEST_WEBDAV") else { return };
+    conformance::assert_conforms(|| async {
+        let root = uuid::Uuid::new_v4().to_string();
+        reopenable(config("webdav", &[("endpoint", &server), ("root", &root)])).await
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_is_missing_and_wrong_credentials_are_told_when_opening() {
+    if let Some(server) = servers::var("TIERSTACK_TEST_S3") {
+        let mut config = s3(&server);
+        config.options.insert("bucket".into(), "tierstack-no-such-bucket".into());
+        for scans in [None, Some(false)] {
+            let refused = open(&OpenDalConfig { scans, ..config.clone() }).await.unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Config, "{refused:?}");
+        }
+    }
+    if let Some(server) = servers::var("TIERSTACK_TEST_AZURE") {
+        let options = [
+            ("container", "tierstack-test"),
+            ("endpoint", server.as_str()),
+            ("account_name", "devstoreaccount1"),
+        ];
+        let mut config = config("azblob", &options);
+        config.options.insert("account_key".into(), secret("bm90IHRoZSBrZXk=").into());
+        let refused = open(&config).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Access, "{refused:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_is_cut_or_hangs_fails_with_its_kind_and_works_again() {
+    let Some(server) = servers::var("TIERSTACK_TEST_S3") else { return };
+    let proxy = Proxy::to(server.trim_start_matches("http://")).await;
+    let config = OpenDalConfig {
+        timeout: Span(Duration::from_secs(1)),
+        ..s3_through(&server, &format!("http://{}", proxy.addr()))
+    };
+    breaks(&open(&config).await.unwrap(), &proxy).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memcached_gives_no_answer_to_another_question_after_a_line_hung() {
+    let Some(server) = servers::var("TIERSTACK_TEST_MEMCACHED") else { return };
+    let proxy = Proxy::to(server.as_str()).await;
+    let root = uuid::Uuid::new_v4().to_string();
+    let address = proxy.addr().to_string();
+    let mut config = config("memcached", &[("endpoint", &address), ("root", &root[..8])]);
+    config.timeout = Span(Duration::from_secs(1));
+    let store = open(&config).await.unwrap();
+    breaks(&store, &proxy).await;
+    for n in 0..50 {
+        let _ = store.put(format!("key-{n}"), n.to_string()).await.unwrap();
+        assert_eq!(
+            store.get(format!("key-{n}").as_bytes()).await.unwrap(),
+            Some(n.to_string().into())
+        );
+        assert_eq!(store.get(b"missing").await.unwrap(), None);
+    }
+}
+
+async fn breaks(store: &OpenDal, proxy: &Proxy) {
+    let _ = store.put("kept", "1").await.unwrap();
+    proxy.cut().await;
+    for failed in [
+        store.put("secret-key", "2").await.unwrap_err(),
+        store.get(b"secret-key").await.unwrap_err(),
+    ] {
+        assert_eq!(failed.kind(), ErrorKind::Unavailable, "{failed:?}");
+        assert!(!format!("{failed:?}").contains("secret-key"), "{failed:?}");
+    }
+    proxy.heal().await;
+    assert_eq!(store.get(b"kept").await.unwrap(), Some("1".into()));
+
+    proxy.hang();
+    let failed = store.get(b"kept").await.unwrap_err();
+    assert_eq!(failed.kind(), ErrorKind::Timeout, "{failed:?}");
+    proxy.heal().await;
+    assert_eq!(store.get(b"kept").await.unwrap(), Some("1".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_values_go_through_s3_in_parts() {
+    let Some(server) = servers::var("TIERSTACK_TEST_S3") else { return };
+    let store = open(&s3(&server)).await.unwrap();
+    let large: Vec<u8> = (0..(20u32 << 20) + 7).map(|at| (at >> 11) as u8).collect();
+    let _ = store.put("large", large.clone()).await.unwrap();
+    assert!(store.get(b"large").await.unwrap().unwrap().bytes == large);
+}
