@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 pub use self::check::Checked;
 use crate::backends::MemoryConfig;
+#[cfg(feature = "redis")]
+use crate::backends::RedisConfig;
 #[cfg(feature = "rocksdb")]
 use crate::backends::RocksDbConfig;
 use crate::clock::{Clock, SystemClock};
@@ -41,6 +43,8 @@ impl Registry {
     pub fn standard() -> Self {
         let mut registry = Self::new();
         registry.put_backend::<MemoryConfig>();
+        #[cfg(feature = "redis")]
+        registry.put_backend::<RedisConfig>();
         #[cfg(feature = "rocksdb")]
         registry.put_backend::<RocksDbConfig>();
         #[cfg(feature = "cache")]
