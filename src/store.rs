@@ -176,7 +176,8 @@ pub trait Store: Read {
     /// - **Missing key**: does not apply. Entries that exist are replaced, others stay.
     /// - **Atomicity**: each entry is whole, the run is not: after an error any part of it may be there.
     /// - **Ordering, visibility**: on return every read through the stack sees the whole run, before
-    ///   that any part of it. What remains of a key that is written meanwhile is unspecified.
+    ///   that any part of it. Between the pages of the run others read and write, so that it may be read
+    ///   through the same store. What remains of a key that is written meanwhile is unspecified.
     /// - **Durability**: on return as after a [`write`](Self::write).
     /// - **Dropped future**: any part of the run may be there, and a part may still arrive.
     /// - **Errors**: the first error of the run, as it is; `Unsupported` without `ingest`; `InvalidInput`

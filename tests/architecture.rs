@@ -229,7 +229,7 @@ fn no_core_trait_has_a_provided_method() {
         methods += body.matches("fn ").count();
         assert_eq!(body.matches('{').count(), 1, "a method with a body: {body}");
     }
-    assert_eq!(methods, 10, "three of reading, seven of storing");
+    assert_eq!(methods, 12, "three of reading, nine of storing");
 }
 
 #[test]

@@ -500,6 +500,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_run_is_one_operation_with_the_bytes_of_its_pages() {
+        let (store, read) = recorded();
+        let from = Memory::new();
+        for key in ["a", "b", "c"] {
+            let _ = from.put(key, "value").await.unwrap();
+        }
+        store.ingest(from.scan(Scan::all().page_entries(2))).await.unwrap();
+        store.changes().await.err().unwrap();
+        let counted = read();
+        assert_eq!(counted["tierstack_ops_total ingest ok"], 1);
+        assert_eq!(counted["tierstack_op_bytes_total ingest"], 3 * 6);
+        assert_eq!(counted["tierstack_op_duration_seconds ingest"], 1);
+        assert_eq!(counted["tierstack_ops_total changes error"], 1);
+    }
+
+    #[tokio::test]
     async fn every_boundary_is_sampled_however_many_there_are() {
         let recorder = DebuggingRecorder::new();
         let snapshotter = recorder.snapshotter();

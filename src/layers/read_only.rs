@@ -13,7 +13,7 @@
 //! As the store below.
 //!
 //! # Errors
-//! `Access` for `write`, also of an empty batch, and for `compact`. `flush` and `close` pass: they keep
+//! `Access` for `write`, also of an empty batch, for `ingest`, and for `compact`. `flush` and `close` pass: they keep
 //! what others wrote, and change nothing.
 //!
 //! # Metrics
@@ -79,7 +79,11 @@ impl LayerConfig for ReadOnlyConfig {
 }
 
 fn profile(below: Profile) -> Profile {
-    Profile::layer(ReadOnlyConfig::NAME, below).changed(|guarantees| guarantees.writable = false)
+    Profile::layer(ReadOnlyConfig::NAME, below).changed(|guarantees| {
+        guarantees.writable = false;
+        guarantees.conditional_writes = false;
+        guarantees.ingest = false;
+    })
 }
 
 /// Refuses writes to the stores it wraps. See the [module docs](self).
@@ -185,11 +189,16 @@ mod tests {
         let below = Arc::new(Memory::new());
         let _ = below.put("k", "v").await.unwrap();
         let store = ReadOnlyLayer.layer(Arc::clone(&below));
+        let from = Memory::new();
+        let _ = from.put("k", "other").await.unwrap();
         for refused in [
             store.put("k", "new").await.unwrap_err(),
             store.delete("k").await.unwrap_err(),
             store.write(Batch::new()).await.unwrap_err(),
             store.compact().await.unwrap_err(),
+            store.write(Batch::new().put("new", "v").if_absent()).await.unwrap_err(),
+            store.ingest(from.scan(Scan::all())).await.unwrap_err(),
+            store.load(from.scan(Scan::all())).await.unwrap_err(),
         ] {
             assert_eq!(refused.kind(), ErrorKind::Access);
             assert!(refused.to_string().contains("`read_only`"), "{refused}");
@@ -216,7 +225,8 @@ mod tests {
         let below = Memory::new().profile();
         assert!(below.guarantees.writable);
         assert!(!ReadOnlyConfig {}.profile(below).unwrap().guarantees.writable);
-        assert!(!ReadOnlyLayer.layer(Memory::new()).profile().guarantees.writable);
+        let promised = ReadOnlyLayer.layer(Memory::new()).profile().guarantees;
+        assert!(!promised.writable && !promised.ingest && !promised.conditional_writes);
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -21,14 +21,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::oracle::{Known, compare, scanned, show, show_scan, show_value};
 use super::{Faults, Random};
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::error::{Error, ErrorKind};
+use crate::ext::StoreExt;
 use crate::store::{Read, Store};
-use crate::types::{Batch, Guarantees, Limits, Op, Order, Page, Scan, Value};
+use crate::types::{Batch, Entry, Guarantees, Limits, Op, Order, Page, Scan, Value};
 
 /// Operations that a failure prints.
 const REMEMBERED: usize = 25;
@@ -166,7 +167,8 @@ impl<'a, S: Store + ?Sized> Model<'a, S> {
 
     async fn step(&mut self) -> Step {
         match self.random.below(100) {
-            0..30 => self.write().await,
+            0..26 => self.write().await,
+            26..30 => self.load().await,
             30..50 => self.get().await,
             50..60 => self.get_many().await,
             60..75 => self.scan().await,
@@ -198,7 +200,22 @@ impl<'a, S: Store + ?Sized> Model<'a, S> {
         if self.random.chance(0.2) {
             batch = batch.durability(self.promises.durability);
         }
+        self.forget_expired();
+        let mut exists = false;
+        if self.promises.conditional_writes && self.random.chance(0.2) {
+            self.log(format_args!("... where its keys are absent"));
+            batch = batch.if_absent();
+            let puts = || ops.iter().filter(|op| op.value().is_some());
+            exists = puts().any(|op| self.known.contains_key(op.key()));
+        }
         let written = self.store.write(batch).await;
+        if exists {
+            return match written {
+                Err(error) if error.kind() == ErrorKind::Conflict => Ok(()),
+                Err(error) => Err(error.into()),
+                Ok(_) => Err(Stop::Wrong("a key that was to be absent exists".to_owned())),
+            };
+        }
         let mut after = self.known.clone();
         for op in ops.iter().cloned() {
             match op {
@@ -217,6 +234,66 @@ impl<'a, S: Store + ?Sized> Model<'a, S> {
             Err(error) if self.tolerates(&error) => self.settle(&ops, after).await,
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Loads a run, by `ingest` where it is offered. Sometimes the run fails, or is out of order.
+    async fn load(&mut self) -> Step {
+        let mut entries = Known::new();
+        for _ in 0..self.random.below(40) {
+            let key = self.key();
+            entries.insert(key, self.value());
+        }
+        let page = 1 + self.random.below(12);
+        let run =
+            entries.iter().map(|(key, value)| Entry { key: key.clone(), value: value.clone() });
+        let run: Vec<Entry> = run.collect();
+        let mut pages: Vec<_> =
+            run.chunks(page).map(|entries| Ok(Page { entries: entries.to_vec() })).collect();
+        let broken = match self.random.below(8) {
+            0 => Some(Err(Error::new(ErrorKind::Access, "the run breaks off"))),
+            1 => run.first().map(|first| Ok(Page { entries: vec![first.clone(), first.clone()] })),
+            _ => None,
+        };
+        let breaks = broken.is_some();
+        pages.extend(broken);
+        self.log(format_args!("load {} entries by {page}, breaks: {breaks}", entries.len()));
+        let loaded = self.store.load(stream::iter(pages).boxed()).await;
+        match loaded {
+            Ok(count) if !breaks && count == entries.len() as u64 => {
+                self.known.extend(entries);
+                Ok(())
+            }
+            Ok(count) => Err(Stop::Wrong(format!("it loads {count} entries, breaks: {breaks}"))),
+            Err(error) if self.tolerates(&error) => self.settle_run(entries).await,
+            Err(error) if breaks => match error.kind() {
+                ErrorKind::Access | ErrorKind::InvalidInput => self.settle_run(entries).await,
+                _ => Err(error.into()),
+            },
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Finds out which entries of a failed run are there: any of them may be.
+    async fn settle_run(&mut self, run: Known) -> Step {
+        if let Some(faults) = self.faults {
+            faults.clear();
+        }
+        self.forget_expired();
+        let now = self.clock.map(Clock::now);
+        for (key, value) in run {
+            let got = self.store.get(&key).await?;
+            let expired = now.is_some_and(|now| value.is_expired(now));
+            let loaded = Some(value).filter(|_| !expired);
+            if got == loaded {
+                match loaded {
+                    Some(value) => drop(self.known.insert(key, value)),
+                    None => drop(self.known.remove(&key)),
+                }
+            } else {
+                same(&key, got.as_ref(), self.known.get(&key))?;
+            }
+        }
+        Ok(())
     }
 
     /// Finds out whether a failed write happened: wholly, or not at all.
@@ -245,6 +322,10 @@ impl<'a, S: Store + ?Sized> Model<'a, S> {
         if self.random.chance(0.3) {
             return Op::Delete(key);
         }
+        Op::Put(key, self.value())
+    }
+
+    fn value(&mut self) -> Value {
         // Mostly small ones of a few letters, which compress; some at the sizes of frames and blocks.
         let size = match self.random.below(20) {
             0 => 0,
@@ -258,8 +339,8 @@ impl<'a, S: Store + ?Sized> Model<'a, S> {
             Value::new(self.random.bytes(size))
         };
         match self.deadline() {
-            Some(deadline) => Op::Put(key, value.expiring_at(deadline)),
-            None => Op::Put(key, value),
+            Some(deadline) => value.expiring_at(deadline),
+            None => value,
         }
     }
 

@@ -112,9 +112,10 @@ pub struct Recovery {
 pub enum Counting {
     /// Not at all: [`Usage::entries`] is `None`.
     No,
-    /// Roughly. Expired entries may be among those counted.
+    /// Roughly: a number of about this size, or `None` as long as the store has not counted. Expired
+    /// entries may be among those counted.
     Estimated,
-    /// Exactly, every acknowledged write included.
+    /// Exactly: every acknowledged write is counted, and no expired entry.
     Exact,
 }
 

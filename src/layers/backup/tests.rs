@@ -167,3 +167,17 @@ fn wrong_settings_are_config_errors() {
     assert!(error.to_string().contains("hourly, daily, weekly"), "{error}");
     assert!(serde_json::from_str::<BackupConfig>(r#"{ "to": "x", "bass": "daily" }"#).is_err());
 }
+
+#[tokio::test]
+async fn a_run_with_a_reserved_key_is_refused() {
+    let (clock, folder) = (ManualClock::new(), tempfile::tempdir().unwrap());
+    let (config, context) = setup(&clock, folder.path());
+    let (store, _) = BackupLayer::new(&config, &context).unwrap().pair(Memory::new());
+    let from = Memory::new();
+    let _ = from.put([RESERVED_PREFIX, b"restoring"].concat(), "v").await.unwrap();
+    let refused = store.ingest(from.scan(Scan::all())).await.unwrap_err();
+    assert_eq!((refused.kind(), refused.layer()), (ErrorKind::InvalidInput, Some("backup")));
+    let batch = Batch::new().put([RESERVED_PREFIX, b"x"].concat(), "v").if_absent();
+    assert_eq!(store.write(batch).await.unwrap_err().kind(), ErrorKind::InvalidInput);
+    assert_eq!(store.usage().await.unwrap().entries, Some(0));
+}

@@ -10,6 +10,8 @@
 //! # Gives up
 //! - 18 bytes in each entry, and reading the whole store once in `sweep_every`.
 //! - Until it is swept, an expired entry takes space, and counts in `usage`.
+//! - Batches that depend on absent keys: an expired entry may still be stored.
+//! - While a run is ingested, nothing is swept.
 //! - Deadlines are wall-clock times: where the clock is set back, an entry that is not yet swept
 //!   comes back.
 //! - Against writers that bypass this stack, and where a write below takes effect after it failed (as
@@ -26,7 +28,7 @@
 //!
 //! # Errors
 //! `Corruption` for an entry with a damaged header, and for one without a header unless
-//! `accept_plain` is set.
+//! `accept_plain` is set. `Unsupported` for a batch with [`if_absent`](crate::Batch::if_absent).
 //!
 //! # Metrics
 //! None. Sweeps that fail are logged, and repeated at the next turn.
@@ -295,9 +297,10 @@ impl<S: Store> Store for Expire<S> {
 
     /// The sweeper leaves everything alone until the run has ended.
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
-        let default = self.default_ttl.map(|ttl| self.sweeper.clock.now() + ttl.0);
         let _shared = self.sweeper.locks.share_all().await;
         let encoded = run.map_ok(|mut page| {
+            // A run may take longer than its entries live.
+            let default = self.default_ttl.map(|ttl| self.sweeper.clock.now() + ttl.0);
             for Entry { value, .. } in &mut page.entries {
                 *value = stored(std::mem::take(value), default);
             }

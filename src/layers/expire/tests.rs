@@ -507,3 +507,46 @@ async fn a_rewrite_of_a_layer_outside_gives_no_entry_a_deadline() {
     clock.advance(SECOND);
     assert_eq!(lz4.layer(expire).get(b"k").await.unwrap(), Some(text.into()));
 }
+
+/// Pages of one entry, each a second after the one before.
+fn slow_run<'a>(keys: &'a [&'static str], clock: &'a ManualClock) -> Pages<'a> {
+    let page = |key: &&'static str| {
+        clock.advance(SECOND);
+        let entries = vec![Entry { key: (*key).into(), value: "v".into() }];
+        Ok(Page { entries })
+    };
+    futures_util::stream::iter(keys.iter().map(page)).boxed()
+}
+
+#[tokio::test]
+async fn the_default_of_an_entry_in_a_run_begins_when_it_is_written() {
+    let config = ExpireConfig { default_ttl: Some(Span(SECOND)), ..ExpireConfig::default() };
+    let (store, _, _, clock) = over_memory(&config);
+    store.ingest(slow_run(&["a", "b", "c"], &clock)).await.unwrap();
+    assert_eq!(keys(&store, Scan::all()).await, ["c"]);
+}
+
+#[tokio::test]
+async fn nothing_is_swept_under_a_run_and_all_of_it_afterwards() {
+    let (store, below, _, clock) = over_memory(&ExpireConfig::default());
+    mostly_expiring(&store, &clock).await;
+    clock.advance(SECOND);
+    let run = futures_util::stream::once(async {
+        assert_eq!(store.sweep().await?, 0, "a run may write any key");
+        let _ = store.put("other", "writers are not held up").await?;
+        Ok(Page { entries: vec![Entry { key: vec![1].into(), value: "anew".into() }] })
+    });
+    assert_eq!(store.ingest(run.boxed()).await.unwrap(), 1);
+    assert_eq!(store.sweep().await.unwrap(), 89);
+    assert_eq!(store.get(&[1]).await.unwrap(), Some("anew".into()));
+    assert_eq!(below.usage().await.unwrap().entries, Some(12));
+}
+
+#[tokio::test]
+async fn a_batch_that_depends_on_absent_keys_is_refused() {
+    let (store, below, _, _) = over_memory(&ExpireConfig::default());
+    let refused = store.write(Batch::new().put("k", "v").if_absent()).await.unwrap_err();
+    assert_eq!((refused.kind(), refused.layer()), (ErrorKind::Unsupported, Some("expire")));
+    assert!(!store.profile().guarantees.conditional_writes);
+    assert_eq!(below.usage().await.unwrap().entries, Some(0));
+}

@@ -21,7 +21,8 @@
 //! # Errors
 //! `Capacity`, to be tried again, when the turn does not come within `wait` or `queue` operations wait
 //! already; nothing was done then. `flush`, `compact` and `close` take no permit, so that a
-//! store that is overrun can still be shut down.
+//! store that is overrun can still be shut down; nor does `ingest`, as its run may be read with the same
+//! permits.
 //!
 //! # Metrics
 //! | name | type | labels | a rise means |

@@ -246,3 +246,15 @@ async fn the_contract_is_kept() {
         .await;
     }
 }
+
+/// A run that is read with the permit of the store that it goes into.
+#[tokio::test]
+async fn a_run_needs_no_permit() {
+    let (store, _, _) = filled(&operations(1)).await;
+    let run = store.scan(Scan::all().page_entries(2));
+    let run = run.and_then(|page| async {
+        store.usage().await?;
+        Ok(page)
+    });
+    assert_eq!(store.ingest(run.boxed()).await.unwrap(), 6);
+}

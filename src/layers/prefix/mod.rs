@@ -5,8 +5,8 @@
 //! of which neither begins the other share a store below without seeing each other.
 //!
 //! # Gives up
-//! The length of the prefix, in every key. `usage`, `flush`, `compact` and `close` are of the whole
-//! store below: close it through one stack only.
+//! The length of the prefix, in every key, and the number of entries. The bytes of `usage`, `flush`,
+//! `compact` and `close` are of the whole store below: close it through one stack only.
 //!
 //! # Position
 //! Anywhere. A cache or a write-back inside it is shared with the rest of the store below, one
@@ -58,7 +58,9 @@ use crate::error::{Error, Result};
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Change, Changes, Pages, Read, Store};
-use crate::types::{Batch, Commit, Limits, Op, Page, Profile, Scan, Usage, Value, check_key};
+use crate::types::{
+    Batch, Commit, Counting, Limits, Op, Page, Profile, Scan, Usage, Value, check_key,
+};
 
 /// Settings of the prefix layer.
 ///
@@ -108,8 +110,10 @@ fn profile(prefix: &[u8], below: Profile) -> Profile {
         .changed(|guarantees| {
             let limits = &mut guarantees.limits;
             limits.key_bytes = limits.key_bytes.saturating_sub(prefix.len());
+            // The store below counts those of others as well.
+            guarantees.counts = Counting::No;
         })
-        .note("`usage`, `flush`, `compact` and `close` are of the whole store below the prefix.")
+        .note("The bytes of `usage`, `flush`, `compact` and `close` are of the whole store below the prefix.")
 }
 
 /// Puts what the stores it wraps hold under a prefix. See the [module docs](self).
@@ -243,7 +247,7 @@ impl<S: Store> Store for Prefix<S> {
     }
 
     async fn usage(&self) -> Result<Usage> {
-        self.inner.usage().await
+        Ok(Usage { entries: None, ..self.inner.usage().await? })
     }
 
     async fn close(&self) -> Result<()> {

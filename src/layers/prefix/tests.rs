@@ -125,3 +125,50 @@ async fn the_contract_is_kept() {
     })
     .await;
 }
+
+#[test]
+fn what_others_change_beside_the_prefix_is_not_announced() {
+    let keys = |keys: &[&'static str]| Change::Keys(keys.iter().map(|key| (*key).into()).collect());
+    let below = [
+        keys(&["p/a", "q/a", "p/b", "p/", "p"]),
+        keys(&["q/a"]),
+        Change::Lost,
+        Change::All,
+        keys(&["p/c"]),
+    ];
+    let above: Vec<_> =
+        below.into_iter().filter_map(|change| change_above(b"p/", change)).collect();
+    assert_eq!(above, [keys(&["a", "b"]), Change::Lost, Change::All, keys(&["c"])]);
+}
+
+#[tokio::test]
+async fn a_run_goes_under_the_prefix_and_its_keys_are_checked() {
+    for prefix in PREFIXES {
+        let (below, store) = filled(prefix).await;
+        let from = Memory::new();
+        let _ = from.write(Batch::new().put("b", "new").put("d", "new")).await.unwrap();
+        assert_eq!(store.ingest(from.scan(Scan::all())).await.unwrap(), 2);
+        assert_eq!(below.get(&[prefix, b"d"].concat()).await.unwrap(), Some("new".into()));
+        assert_eq!(below.get(b"o").await.unwrap(), Some("foreign".into()));
+
+        let too_long = vec![b'k'; Limits::MAX_KEY_BYTES - prefix.len() + 1];
+        let _ = from.put(too_long, "v").await.unwrap();
+        let refused = store.ingest(from.scan(Scan::all())).await.unwrap_err();
+        assert_eq!((refused.kind(), refused.layer()), (ErrorKind::InvalidInput, Some("prefix")));
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_depends_on_absent_keys_means_those_under_the_prefix() {
+    let (_, store) = filled(b"p/").await;
+    let _ = store.write(Batch::new().put("o", "v").if_absent()).await.unwrap();
+    let refused = store.write(Batch::new().put("a", "v").if_absent()).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Conflict);
+}
+
+#[tokio::test]
+async fn the_entries_of_others_are_not_counted() {
+    let (_, store) = filled(b"p/").await;
+    assert_eq!(store.usage().await.unwrap().entries, None);
+    assert_eq!(store.profile().guarantees.counts, Counting::No);
+}

@@ -6,6 +6,9 @@
 //! gave: none is given twice, none is left out. Reads of a snapshot are repeated as well. A read that
 //! succeeds at once costs nothing; a write costs a copy of its list of operations.
 //!
+//! Two things are tried once: a batch with [`if_absent`](crate::Batch::if_absent), which after an unseen
+//! success would meet its own entries, and `ingest`, as a run can be read once.
+//!
 //! # Gives up
 //! A write whose first attempt took effect unseen may take effect twice: what another writer put
 //! there in between is then overwritten. That is an order of concurrent writes that the contract

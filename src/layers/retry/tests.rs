@@ -247,3 +247,15 @@ async fn the_contract_is_kept() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_could_meet_its_own_entries_is_tried_once() {
+    let (store, faults, _) = filled(&RetryConfig::default()).await;
+    faults.on_all().after_effect().fail(ErrorKind::Unavailable);
+    let error = store.write(Batch::new().put("new", "v").if_absent()).await.unwrap_err();
+    assert_eq!((error.kind(), error.retry()), (ErrorKind::Unavailable, Again::Later));
+    assert_eq!(faults.calls(Operation::Write), 1);
+    let error = store.ingest(Memory::new().scan(Scan::all())).await.unwrap_err();
+    assert_eq!((error.kind(), error.retry()), (ErrorKind::Unavailable, Again::Later));
+    assert_eq!(faults.calls(Operation::Ingest), 1);
+}

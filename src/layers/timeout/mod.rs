@@ -6,7 +6,8 @@
 //! time between two pages does not count.
 //!
 //! # Gives up
-//! Knowing how a write ended: it may take effect after its deadline. Writing it again is safe.
+//! Knowing how a write ended: it may take effect after its deadline. Writing it again is safe, unless it
+//! is [`if_absent`](crate::Batch::if_absent): then read first.
 //!
 //! # Position
 //! Anywhere, inside `retry`: outside, it would cut off the attempts of the retry.
@@ -16,8 +17,8 @@
 //! operation below is dropped.
 //!
 //! # Errors
-//! `Timeout`, to be tried again. `flush`, `compact` and `close` have no deadline: how long they take
-//! follows from how much there is to do.
+//! `Timeout`, to be tried again. `ingest`, `flush`, `compact` and `close` have no deadline: how long they
+//! take follows from how much there is to do. Nor has an announcement of a change, which may never come.
 //!
 //! # Metrics
 //! None of its own; the errors are counted at the boundary.
@@ -167,7 +168,8 @@ impl<S: Read> Read for Timeout<S> {
 #[deny(clippy::missing_trait_methods)]
 impl<S: Store> Store for Timeout<S> {
     async fn write(&self, batch: Batch) -> Result<Commit> {
-        self.deadline.of(Operation::Write, self.inner.write(batch)).await
+        let outcome = if batch.is_if_absent() { UNKNOWN_IF_ABSENT } else { UNKNOWN };
+        self.deadline.or_else_say(Operation::Write, outcome, self.inner.write(batch)).await
     }
 
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
@@ -204,6 +206,9 @@ impl<S: Store> Store for Timeout<S> {
     }
 }
 
+const UNKNOWN: &str = "; the batch may or may not have taken effect, and writing it again is safe";
+const UNKNOWN_IF_ABSENT: &str = "; the batch may or may not have taken effect: read before you write it again, as it would meet its own entries";
+
 #[derive(Clone, Debug)]
 struct Deadline {
     after: Span,
@@ -217,22 +222,25 @@ impl Deadline {
         operation: Operation,
         answer: impl Future<Output = Result<T>>,
     ) -> Result<T> {
+        self.or_else_say(operation, "", answer).await
+    }
+
+    /// The same, with what is to be known about the outcome.
+    async fn or_else_say<T>(
+        &self,
+        operation: Operation,
+        outcome: &str,
+        answer: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         tokio::select! {
             biased;
             answer = answer => answer,
-            () = self.clock.sleep(self.after.0) => Err(self.passed(operation)),
-        }
-    }
-
-    fn passed(&self, operation: Operation) -> Error {
-        let outcome = match operation {
-            Operation::Write => {
-                "; the batch may or may not have taken effect, and writing it again is safe"
+            () = self.clock.sleep(self.after.0) => {
+                let message = format!("no answer within {}{outcome}", self.after);
+                Err(Error::new(ErrorKind::Timeout, message)
+                    .with_layer(TimeoutConfig::NAME)
+                    .with_operation(operation))
             }
-            _ => "",
-        };
-        Error::new(ErrorKind::Timeout, format!("no answer within {}{outcome}", self.after))
-            .with_layer(TimeoutConfig::NAME)
-            .with_operation(operation)
+        }
     }
 }

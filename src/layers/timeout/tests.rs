@@ -139,3 +139,25 @@ async fn the_contract_is_kept() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_batch_that_may_meet_its_own_entries_is_not_said_to_be_safe_to_repeat() {
+    let (store, faults, clock) = filled().await;
+    let _gate = faults.on(Operation::Write).hold();
+    let error = late(&clock, store.write(Batch::new().put("new", "v").if_absent()));
+    assert!(error.to_string().contains("read before you write it again"), "{error}");
+    assert!(!error.to_string().contains("safe"), "{error}");
+}
+
+#[tokio::test]
+async fn a_run_takes_as_long_as_it_takes() {
+    let (store, faults, clock) = filled().await;
+    let gate = faults.on(Operation::Ingest).hold();
+    let from = Memory::new();
+    let mut ingest = spawn(store.ingest(from.scan(Scan::all())));
+    assert_pending!(ingest.poll());
+    clock.advance(3600 * SECOND);
+    assert_pending!(ingest.poll());
+    gate.open();
+    assert_eq!(assert_ready!(ingest.poll()).unwrap(), 0);
+}

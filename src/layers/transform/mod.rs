@@ -132,7 +132,7 @@ pub struct Transformed<S, T> {
 /// How many stored entries are looked at before the first put: one may be damaged, not all.
 const VETTED_ENTRIES: u64 = 16;
 
-/// Batches beyond this many bytes are encoded on a thread for blocking work: at 256 KiB that is half a
+/// Batches and pages beyond this many bytes are encoded on a thread for blocking work: at 256 KiB that is half a
 /// millisecond and more, and the way there and back a twentieth of it.
 const INLINE_BYTES: usize = 256 << 10;
 
@@ -241,14 +241,21 @@ impl<S: Store, T: Transform> Store for Transformed<S, T> {
         claim.settled_by(self.inner.write(batch).await)
     }
 
-    /// A rewrite waits until the run has ended, so that it undoes nothing of it.
+    /// A rewrite waits until the run has ended, so that it undoes nothing of it. A page is encoded as a
+    /// batch is.
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
         if !self.vetted.load(Ordering::Relaxed) {
             self.vet().await?;
         }
-        let claim = self.shared.stripes.share(Stripes::all()).await;
-        let encoded = run.and_then(|page| async { self.shared.encode_page(page) });
-        claim.settled_by(self.inner.ingest(encoded.boxed()).await)
+        let begun = self.shared.stripes.begin_run().await;
+        let encoded = run.and_then(|page| async {
+            if page.bytes() <= INLINE_BYTES {
+                return self.shared.encode_page(page);
+            }
+            let shared = Arc::clone(&self.shared);
+            blocking(move || shared.encode_page(page)).await
+        });
+        begun.settled_by(self.inner.ingest(encoded.boxed()).await)
     }
 
     async fn changes(&self) -> Result<Changes> {

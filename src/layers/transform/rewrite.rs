@@ -111,7 +111,7 @@ impl<T: Transform> Shared<T> {
             return Ok(report);
         }
 
-        let _alone = self.stripes.exclude(Stripes::of(changes.iter().map(|c| &c.key))).await;
+        let _alone = self.stripes.exclude(&Stripes::of(changes.iter().map(|c| &c.key))).await;
         let before = changes.len();
         changes.retain(|change| !self.stripes.is_unsettled(&change.key));
         report.unsettled = (before - changes.len()) as u64;

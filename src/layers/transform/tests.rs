@@ -435,3 +435,72 @@ async fn no_write_is_lost_under_a_rewrite_that_never_ends() {
     }
     rewriting.abort();
 }
+
+/// A run that waits before its only page.
+fn held_run(gate: &Gate) -> Pages<'_> {
+    let page = async {
+        gate.pass().await;
+        Ok(Page { entries: vec![Entry { key: "k".into(), value: "of the run".into() }] })
+    };
+    futures_util::stream::once(page).boxed()
+}
+
+#[tokio::test]
+async fn a_rewrite_waits_for_a_run_and_nobody_waits_for_the_rewrite() {
+    let (below, layer, store) = stale().await;
+    let gate = Arc::new(Gate::default());
+    gate.close();
+    let ingest = tokio::spawn({
+        let (store, gate) = (Arc::clone(&store), Arc::clone(&gate));
+        async move { store.ingest(held_run(&gate)).await.unwrap() }
+    });
+    gate.reached().await;
+    let rewrite = rewrite(&layer, &below);
+    settle().await;
+    assert!(!rewrite.is_finished());
+    // Behind a rewrite that queued for the lock of its key, this would wait for the end of the run.
+    let written = tokio::time::timeout(Duration::from_secs(60), store.put("k", "a write"));
+    written.await.unwrap().unwrap();
+    // As would a second run.
+    let nothing = Memory::new();
+    let second = store.ingest(nothing.scan(Scan::all()));
+    assert_eq!(tokio::time::timeout(Duration::from_secs(60), second).await.unwrap().unwrap(), 0);
+    assert!(!rewrite.is_finished());
+
+    gate.open();
+    assert_eq!(ingest.await.unwrap(), 1);
+    let report = rewrite.await.unwrap();
+    assert_eq!((report.rewritten, report.unsettled), (0, 0));
+    assert_eq!(store.get(b"k").await.unwrap(), Some("of the run".into()));
+}
+
+#[tokio::test]
+async fn an_abandoned_run_may_still_arrive_so_a_rewrite_leaves_every_key_alone() {
+    let (below, layer, store) = stale().await;
+    let gate = Arc::new(Gate::default());
+    gate.close();
+    let ingest = tokio::spawn({
+        let gate = Arc::clone(&gate);
+        async move { store.ingest(held_run(&gate)).await }
+    });
+    gate.reached().await;
+    ingest.abort();
+    assert!(ingest.await.unwrap_err().is_cancelled());
+    let report = rewrite(&layer, &below).await.unwrap();
+    assert_eq!((report.rewritten, report.unsettled), (0, 1));
+}
+
+#[tokio::test]
+async fn a_large_page_of_a_run_is_encoded_as_a_small_one() {
+    let memory = Arc::new(Memory::new());
+    let store = Stamp::layer(1, false).layer(Arc::clone(&memory));
+    let entry = |key: &'static str, bytes: Vec<u8>| Entry { key: key.into(), value: bytes.into() };
+    let run = |page| futures_util::stream::iter([Ok(Page { entries: page })]).boxed();
+    let large = || entry("a", vec![7; 2 * INLINE_BYTES]);
+    assert_eq!(store.ingest(run(vec![large(), entry("b", vec![8])])).await.unwrap(), 2);
+    assert_eq!(store.get(b"a").await.unwrap().unwrap().bytes, vec![7; 2 * INLINE_BYTES]);
+    assert_eq!(memory.get(b"b").await.unwrap().unwrap().bytes, b"~\x01\x08".as_slice());
+    let refused = run(vec![large(), entry("b", b"refused".to_vec())]);
+    let error = store.ingest(refused).await.unwrap_err();
+    assert_eq!((error.kind(), error.layer()), (ErrorKind::InvalidInput, Some("stamp")));
+}

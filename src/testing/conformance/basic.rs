@@ -112,9 +112,11 @@ async fn every_byte_is_a_key(bench: Bench) -> Verdict {
         .map(|key| (Bytes::from(key.clone()), Value::new([b"value of ", &*key].concat())))
         .collect();
     bench.fill(&entries).await?;
-    for (key, value) in &entries {
+    let keys: Vec<Bytes> = entries.keys().cloned().collect();
+    for (key, got) in keys.iter().zip(bench.store.get_many(&keys).await?) {
+        ensure!(got.as_ref() == entries.get(key), "{} is not what was put", show(key));
         let got = bench.store.get(key).await?;
-        ensure!(got.as_ref() == Some(value), "the value of {} is not what was put", show(key));
+        ensure!(got.as_ref() == entries.get(key), "get and get_many of {} differ", show(key));
     }
     Ok(())
 }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, TryStreamExt};
+use futures_util::future::{BoxFuture, ready};
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use tokio::sync::watch;
 use tokio::task::{JoinSet, yield_now};
 
-use super::{Fixture, Reopen};
+use super::{Fixture, Foreign, Reopen};
 use crate::clock::{Clock, ManualClock, SystemClock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ext::{ReadExt, StoreExt};
@@ -61,12 +61,16 @@ macro_rules! ensure {
 }
 pub(super) use ensure;
 
+/// Operations that are under way at a time where a check has many to do: a store may be far away.
+const AT_ONCE: usize = 32;
+
 /// A store on the bench.
 #[derive(Clone)]
 pub(super) struct Bench {
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Option<ManualClock>,
     pub(super) reopen: Option<Reopen>,
+    pub(super) foreign: Option<Foreign>,
     pub(super) promises: Guarantees,
 }
 
@@ -76,6 +80,7 @@ impl Bench {
             store: Arc::clone(&fixture.store),
             clock: fixture.clock.clone(),
             reopen: fixture.reopen.clone(),
+            foreign: fixture.foreign.clone(),
             promises: fixture.store.profile().guarantees,
         }
     }
@@ -104,6 +109,16 @@ impl Bench {
         need(self.promises.expiry, "the store has no expiry")
     }
 
+    pub(super) fn needs_conditions(&self) -> Verdict {
+        self.needs_writes()?;
+        need(self.promises.conditional_writes, "the store has no conditional writes")
+    }
+
+    pub(super) fn needs_ingest(&self) -> Verdict {
+        self.needs_writes()?;
+        need(self.promises.ingest, "the store takes no runs")
+    }
+
     /// The time by which entries expire.
     pub(super) fn now(&self) -> Timestamp {
         self.clock.as_ref().map_or_else(|| SystemClock.now(), Clock::now)
@@ -117,6 +132,34 @@ impl Bench {
         }
     }
 
+    /// A deadline: far away on a clock that is moved by hand, a moment away on one that is waited for.
+    pub(super) fn soon(&self) -> Timestamp {
+        self.now()
+            + if self.clock.is_some() {
+                Duration::from_secs(60)
+            } else {
+                Duration::from_millis(700)
+            }
+    }
+
+    /// Lets time pass up to a moment.
+    pub(super) async fn pass_until(&self, at: Timestamp) {
+        while self.now() < at {
+            self.pass(at.since(self.now())).await;
+        }
+    }
+
+    /// As [`gives`](Self::gives), unless the deadline passed while it looked.
+    pub(super) async fn gives_before(
+        &self,
+        deadline: Timestamp,
+        key: &'static str,
+        want: &'static str,
+    ) -> Verdict {
+        let verdict = self.gives(key, Some(want)).await;
+        if self.now() < deadline { verdict } else { Ok(()) }
+    }
+
     pub(super) async fn put(&self, key: impl Into<Bytes>, value: impl Into<Value>) -> Result<()> {
         self.store.put(key, value).await.map(drop)
     }
@@ -125,7 +168,8 @@ impl Bench {
         self.store.delete(key).await.map(drop)
     }
 
-    /// Puts entries in as few batches as the store takes. Boxed, so that it forgets the iterator.
+    /// Puts entries, of which no two have the same key, in as few batches as the store takes, and many at
+    /// a time where it takes one operation each. Boxed, so that it forgets the iterator.
     pub(super) fn fill<'a>(
         &self,
         entries: impl IntoIterator<Item = (&'a Bytes, &'a Value)>,
@@ -133,11 +177,11 @@ impl Bench {
         let ops: Vec<Op> =
             entries.into_iter().map(|(key, value)| Op::Put(key.clone(), value.clone())).collect();
         let (store, most) = (Arc::clone(&self.store), self.batch_ops(500));
+        let at_once = if most == 1 { AT_ONCE } else { 1 };
         async move {
-            for ops in ops.chunks(most) {
-                let _ = store.write(ops.iter().cloned().collect()).await?;
-            }
-            Ok(())
+            let writes = ops.chunks(most).map(|ops| store.write(ops.iter().cloned().collect()));
+            let writes: Vec<_> = writes.collect();
+            stream::iter(writes).buffer_unordered(at_once).try_for_each(|_| ready(Ok(()))).await
         }
         .boxed()
     }
@@ -234,6 +278,29 @@ pub(super) fn scan_gives<'a, R: Read + ?Sized>(
             .and_then(|pages| compare(&scan, pages, &want))
             .map_err(|why| Stop::Failed(format!("a scan {shown}: {why} ({caller})")))
     }
+}
+
+/// As [`scan_gives`], for many scans, several at a time.
+#[track_caller]
+pub(super) fn scans_give<R: Read + ?Sized>(
+    store: &R,
+    scans: impl IntoIterator<Item = Scan>,
+    known: &Known,
+) -> impl Future<Output = Verdict> + Send {
+    let checks: Vec<_> = scans.into_iter().map(|scan| scan_gives(store, scan, known)).collect();
+    stream::iter(checks).buffer_unordered(AT_ONCE).try_for_each(|()| ready(Ok(())))
+}
+
+/// Polls a future that many times, then drops it.
+pub(super) async fn poll_and_drop<T>(future: impl Future<Output = T>, times: usize) -> Option<T> {
+    let mut future = Box::pin(future);
+    for _ in 0..times {
+        if let Some(done) = future.as_mut().now_or_never() {
+            return Some(done);
+        }
+        yield_now().await;
+    }
+    None
 }
 
 /// Checks that an operation fails, and with which kind.

@@ -1,10 +1,9 @@
 //! Dropped futures and streams: all or nothing, and nobody else notices.
 
 use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt};
-use tokio::task::yield_now;
+use futures_util::StreamExt;
 
-use super::bench::{Bench, Verdict, ensure, numbered, numbered_key, scan_gives};
+use super::bench::{Bench, Verdict, ensure, numbered, numbered_key, poll_and_drop, scan_gives};
 use crate::store::{Read, Store};
 use crate::types::{Op, Scan};
 
@@ -13,18 +12,6 @@ super::topic! { "cancel":
     dropped_reads_leave_nothing_behind,
     dropped_scans_leave_nothing_behind,
     dropped_upkeep_can_be_called_again,
-}
-
-/// Polls a future that many times, then drops it.
-async fn poll_and_drop<T>(future: impl Future<Output = T>, times: usize) -> Option<T> {
-    let mut future = Box::pin(future);
-    for _ in 0..times {
-        if let Some(done) = future.as_mut().now_or_never() {
-            return Some(done);
-        }
-        yield_now().await;
-    }
-    None
 }
 
 async fn a_dropped_write_happens_wholly_or_not_at_all(bench: Bench) -> Verdict {

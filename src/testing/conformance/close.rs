@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, stream};
 use tokio::sync::Barrier;
 use tokio::task::{JoinSet, yield_now};
 
@@ -13,7 +13,7 @@ use super::bench::{
 use crate::error::ErrorKind;
 use crate::ext::{ReadExt, StoreExt};
 use crate::store::{Read, Store};
-use crate::types::{Durability, Scan};
+use crate::types::{Batch, Durability, Entry, Page, Scan};
 
 super::topic! { "close":
     a_second_close_succeeds,
@@ -25,6 +25,7 @@ super::topic! { "close":
 }
 
 const CLOSED: &[ErrorKind] = &[ErrorKind::Closed];
+const CLOSED_OR_UNSUPPORTED: &[ErrorKind] = &[ErrorKind::Closed, ErrorKind::Unsupported];
 
 async fn a_second_close_succeeds(bench: Bench) -> Verdict {
     if bench.promises.writable {
@@ -56,7 +57,16 @@ async fn operations_after_close_fail_as_closed(bench: Bench) -> Verdict {
     if bench.promises.writable {
         refused(bench.put("k", "2").await, CLOSED, "a put after close")?;
         refused(bench.delete("k").await, CLOSED, "a delete after close")?;
+        // What the store never offers, it may refuse as that.
+        let kinds = if bench.promises.ingest { CLOSED } else { CLOSED_OR_UNSUPPORTED };
+        refused(store.ingest(stream::empty().boxed()).await, kinds, "a run after close")?;
+        let kinds = if bench.promises.conditional_writes { CLOSED } else { CLOSED_OR_UNSUPPORTED };
+        let conditional = Batch::new().put("absent", "1").if_absent();
+        refused(store.write(conditional).await, kinds, "a condition after close")?;
     }
+    let announces = bench.promises.announces.is_some();
+    let kinds = if announces { CLOSED } else { CLOSED_OR_UNSUPPORTED };
+    refused(store.changes().await, kinds, "a subscription after close")?;
     if bench.promises.snapshots {
         refused(store.snapshot().await, CLOSED, "snapshot after close")?;
     }
@@ -174,12 +184,17 @@ async fn nothing_acknowledged_is_lost(bench: Bench) -> Verdict {
     }
     bench.put("empty", "").await?;
     entries.insert("empty".into(), "".into());
+    if bench.promises.ingest {
+        let key = numbered_key(400);
+        let page = Page { entries: vec![Entry { key: key.clone(), value: "run".into() }] };
+        bench.store.ingest(stream::iter([Ok(page)]).boxed()).await?;
+        entries.insert(key, "run".into());
+    }
     bench.store.close().await?;
     let again = reopen().await?;
-    for n in 0..300 {
-        let key = numbered_key(n);
-        let got = again.get(&key).await?;
-        ensure!(got.as_ref() == entries.get(&key), "after closing and opening: {got:?}");
+    let keys: Vec<Bytes> = (0..=400).map(numbered_key).collect();
+    for (key, got) in keys.iter().zip(again.get_many(&keys).await?) {
+        ensure!(got.as_ref() == entries.get(key), "after closing and opening: {got:?}");
     }
     if bench.promises.ordered_scans {
         scan_gives(&*again, Scan::all(), &entries).await?;

@@ -24,36 +24,6 @@ super::topic! { "expiry":
     flush_and_compaction_keep_what_has_not_expired,
 }
 
-impl Bench {
-    /// A deadline: far away on a clock that is moved by hand, a moment away on one that is waited for.
-    fn soon(&self) -> Timestamp {
-        self.now()
-            + if self.clock.is_some() {
-                Duration::from_secs(60)
-            } else {
-                Duration::from_millis(700)
-            }
-    }
-
-    /// Lets time pass up to a moment.
-    async fn pass_until(&self, at: Timestamp) {
-        while self.now() < at {
-            self.pass(at.since(self.now())).await;
-        }
-    }
-
-    /// As [`gives`](Self::gives), unless the deadline passed while it looked.
-    async fn gives_before(
-        &self,
-        deadline: Timestamp,
-        key: &'static str,
-        want: &'static str,
-    ) -> Verdict {
-        let verdict = self.gives(key, Some(want)).await;
-        if self.now() < deadline { verdict } else { Ok(()) }
-    }
-}
-
 fn until(value: &'static str, deadline: Timestamp) -> Value {
     Value::from(value).expiring_at(deadline)
 }

@@ -22,12 +22,15 @@
 mod bench;
 mod report;
 
+mod announce;
 mod basic;
 mod batch;
 mod cancel;
 mod close;
 mod concurrency;
+mod condition;
 mod expiry;
+mod ingest;
 mod limits;
 mod refuse;
 mod scan;
@@ -51,11 +54,13 @@ pub use self::report::{Outcome, Report};
 use crate::clock::{Clock, ManualClock, SystemClock};
 use crate::error::Result;
 use crate::store::Store;
+use crate::types::Op;
 
 /// A check that takes longer hangs. Generous: a debug build of a slow store on a busy machine.
 const HANGS_AFTER: Duration = Duration::from_secs(120);
 
-/// A fresh, empty store, and what the checks may do around it.
+/// A fresh, empty store, and what the checks may do around it: its clock, how it is opened again, and
+/// how others write to it.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(async {
@@ -79,17 +84,20 @@ pub struct Fixture {
     /// wait for real.
     pub clock: Option<ManualClock>,
     reopen: Option<Reopen>,
+    foreign: Option<Foreign>,
     /// Held until the check is over.
     _kept: Vec<Arc<dyn Any + Send + Sync>>,
 }
 
 type Reopen = Arc<dyn Fn() -> BoxFuture<'static, Result<Arc<dyn Store>>> + Send + Sync>;
+type Foreign = Arc<dyn Fn(Op) -> BoxFuture<'static, Result<()>> + Send + Sync>;
 
 impl Fixture {
     /// A store on the system's clock.
     #[must_use]
     pub fn new(store: impl Store) -> Self {
-        Self { store: Arc::new(store), clock: None, reopen: None, _kept: Vec::new() }
+        let (reopen, foreign) = (None, None);
+        Self { store: Arc::new(store), clock: None, reopen, foreign, _kept: Vec::new() }
     }
 
     /// The clock by which entries of the store expire, so that the checks need not wait.
@@ -106,6 +114,17 @@ impl Fixture {
         F: Future<Output = Result<Arc<dyn Store>>> + Send + 'static,
     {
         self.reopen = Some(Arc::new(move || reopen().boxed()));
+        self
+    }
+
+    /// How another program changes an entry behind the store's back, so that a store which announces
+    /// such changes can be seen to do so. Returns once the change has taken effect.
+    #[must_use]
+    pub fn changed_by<F>(mut self, write: impl Fn(Op) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.foreign = Some(Arc::new(move |op| write(op).boxed()));
         self
     }
 
@@ -190,12 +209,15 @@ pub fn checks() -> impl Iterator<Item = &'static Check> {
     [
         basic::CHECKS,
         batch::CHECKS,
+        condition::CHECKS,
+        ingest::CHECKS,
         scan::CHECKS,
         snapshot::CHECKS,
         expiry::CHECKS,
         limits::CHECKS,
         refuse::CHECKS,
         upkeep::CHECKS,
+        announce::CHECKS,
         cancel::CHECKS,
         close::CHECKS,
         concurrency::CHECKS,

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{StreamExt, stream};
 
 use super::bench::{Bench, Stop, Verdict, ensure, refused};
 use crate::error::ErrorKind;
 use crate::store::{Read, Store};
-use crate::types::{Batch, Durability, Scan, Value};
+use crate::types::{Batch, Durability, Entry, Page, Scan, Value};
 
 super::topic! { "refuse":
     writes_where_there_are_none,
@@ -15,6 +15,9 @@ super::topic! { "refuse":
     snapshots_where_there_are_none,
     expiries_where_there_are_none,
     batches_where_they_are_not_atomic,
+    conditions_where_there_are_none,
+    runs_where_there_are_none,
+    announcements_where_there_are_none,
     more_durability_than_promised,
 }
 
@@ -25,9 +28,13 @@ async fn writes_where_there_are_none(bench: Bench) -> Verdict {
         return Err(Stop::Skipped("the store is writable"));
     }
     let kinds = &[ErrorKind::Access, ErrorKind::Unsupported];
-    for batch in [Batch::new().put("k", "1"), Batch::new().delete("k")] {
+    let put = || Batch::new().put("k", "1");
+    for batch in [put(), put().if_absent(), Batch::new().delete("k")] {
         refused(bench.store.write(batch).await, kinds, "a write to a store that takes none")?;
     }
+    let page = Page { entries: vec![Entry { key: "k".into(), value: "1".into() }] };
+    let ingested = bench.store.ingest(stream::iter([Ok(page)]).boxed()).await;
+    refused(ingested, kinds, "a run into a store that takes no writes")?;
     bench.gives("k", None).await
 }
 
@@ -73,10 +80,47 @@ async fn batches_where_they_are_not_atomic(bench: Bench) -> Verdict {
     if bench.promises.atomic_batches {
         return Err(Stop::Skipped("the store has atomic batches"));
     }
+    // A store may apply a batch whose keys it keeps in one place. Redis keeps these apart (slots 15495 and
+    // 3300 of a cluster), and so does whoever has a place for each key.
     let written = bench.store.write(Batch::new().put("a", "1").put("b", "2")).await;
     refused(written, UNSUPPORTED, "a batch of two operations, without atomic batches")?;
     bench.gives("a", None).await?;
     bench.gives("b", None).await
+}
+
+async fn conditions_where_there_are_none(bench: Bench) -> Verdict {
+    bench.needs_writes()?;
+    if bench.promises.conditional_writes {
+        return Err(Stop::Skipped("the store has conditional writes"));
+    }
+    bench.put("there", "old").await?;
+    for key in ["there", "absent"] {
+        let written = bench.store.write(Batch::new().put(key, "new").if_absent()).await;
+        refused(written, UNSUPPORTED, "a condition on absent keys, without conditional writes")?;
+    }
+    bench.gives("there", Some("old")).await?;
+    bench.gives("absent", None).await
+}
+
+async fn runs_where_there_are_none(bench: Bench) -> Verdict {
+    bench.needs_writes()?;
+    if bench.promises.ingest {
+        return Err(Stop::Skipped("the store takes runs"));
+    }
+    let entry = |key: &'static str| Entry { key: key.into(), value: "v".into() };
+    let page = Page { entries: vec![entry("a"), entry("b")] };
+    let ingested = bench.store.ingest(stream::iter([Ok(page)]).boxed()).await;
+    refused(ingested, UNSUPPORTED, "a run, without ingest")?;
+    bench.gives("a", None).await?;
+    bench.gives("b", None).await
+}
+
+async fn announcements_where_there_are_none(bench: Bench) -> Verdict {
+    if bench.promises.announces.is_some() {
+        return Err(Stop::Skipped("the store announces changes"));
+    }
+    let changes = bench.store.changes().await;
+    refused(changes, UNSUPPORTED, "a subscription to changes, without announcements").map(drop)
 }
 
 async fn more_durability_than_promised(bench: Bench) -> Verdict {

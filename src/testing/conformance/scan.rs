@@ -6,7 +6,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 use futures_util::StreamExt;
 
-use super::bench::{Bench, Verdict, ensure, known, numbered, numbered_key, scan_gives};
+use super::bench::{Bench, Verdict, ensure, known, numbered, numbered_key, scan_gives, scans_give};
 use crate::ext::ReadExt;
 use crate::store::{Read, Store};
 use crate::testing::Random;
@@ -91,6 +91,7 @@ async fn every_range_in_both_directions(bench: Bench) -> Verdict {
     let probes = probes.into_iter().chain(absent.map(Bytes::from_static)).chain([Bytes::new()]);
     let mut bounds = vec![Bound::Unbounded];
     bounds.extend(probes.flat_map(|key| [Bound::Included(key.clone()), Bound::Excluded(key)]));
+    let mut scans = Vec::new();
     // Limits and page sizes take turns; their combinations are another check.
     let mut turns = [(None, 1024), (None, 2), (Some(3), 1024), (Some(4), 3)].into_iter().cycle();
     for from in &bounds {
@@ -99,11 +100,11 @@ async fn every_range_in_both_directions(bench: Bench) -> Verdict {
                 let (limit, page_entries) = turns.next().unwrap_or((None, 1));
                 let (from, to) = (from.clone(), to.clone());
                 let scan = Scan { from, to, order, limit, page_entries, ..Scan::all() };
-                scan_gives(&*bench.store, scan, &entries).await?;
+                scans.push(scan);
             }
         }
     }
-    Ok(())
+    scans_give(&*bench.store, scans, &entries).await
 }
 
 async fn every_limit_and_page_size(bench: Bench) -> Verdict {
@@ -116,17 +117,17 @@ async fn every_limit_and_page_size(bench: Bench) -> Verdict {
         Scan::range::<Bytes>(&from..&to),
         Scan::range::<Bytes>((Bound::Excluded(&from), Bound::Included(&to))),
     ];
+    let mut scans = Vec::new();
     let limits = [0, 1, 2, 7, 16, 17, 18, 24, 25, 26, u64::MAX].map(Some).into_iter().chain([None]);
     for limit in limits {
         for page_entries in [0, 1, 2, 3, 7, 8, 17, 24, 25, 26, usize::MAX] {
             for range in &ranges {
                 let scan = Scan { limit, page_entries, ..range.clone() };
-                scan_gives(&*bench.store, scan.clone(), &entries).await?;
-                scan_gives(&*bench.store, scan.reverse(), &entries).await?;
+                scans.extend([scan.clone(), scan.reverse()]);
             }
         }
     }
-    Ok(())
+    scans_give(&*bench.store, scans, &entries).await
 }
 
 async fn a_prefix_selects_its_keys(bench: Bench) -> Verdict {

@@ -1,5 +1,7 @@
 //! The suite must notice: stores with one defect each, and the check that has to fail.
 
+mod optional;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -246,7 +248,7 @@ impl Read for Broken {
 impl Store for Broken {
     async fn write(&self, batch: Batch) -> Result<Commit> {
         self.calls.fetch_add(1, Ordering::SeqCst);
-        let durability = batch.requested_durability();
+        let (durability, if_absent) = (batch.requested_durability(), batch.is_if_absent());
         let mut ops = batch.into_ops();
         for op in &ops {
             let value = match self.bug {
@@ -328,6 +330,9 @@ impl Store for Broken {
             _ => {}
         }
         let mut batch: Batch = ops.into_iter().collect();
+        if if_absent {
+            batch = batch.if_absent();
+        }
         if let Some(durability) = durability.filter(|_| !self.has(Bug::RefusesNothing)) {
             batch = batch.durability(durability);
         }

@@ -2,17 +2,20 @@
 
 use std::error::Error as _;
 
+use futures_util::{StreamExt, stream};
+
 use super::bench::{Bench, Verdict, ensure, known, numbered, scan_gives};
 use crate::error::{Error, Result};
 use crate::ext::{ReadExt, StoreExt};
 use crate::store::{Read, Store};
-use crate::types::{Batch, Durability, Limits, ProfileKind, Scan, Value};
+use crate::types::{Batch, Counting, Durability, Entry, Limits, Page, ProfileKind, Scan, Value};
 
 super::topic! { "upkeep":
     the_profile_is_stable_and_prints,
     commits_become_durable_in_order,
     flush_and_compaction_change_nothing,
     usage_is_answered,
+    entries_are_counted_as_precisely_as_promised,
     errors_do_not_tell_the_key,
 }
 
@@ -100,6 +103,39 @@ async fn usage_is_answered(bench: Bench) -> Verdict {
     Ok(())
 }
 
+async fn entries_are_counted_as_precisely_as_promised(bench: Bench) -> Verdict {
+    let counts = bench.promises.counts;
+    let check = async |want: u64| {
+        let got = bench.store.usage().await?.entries;
+        let holds = match counts {
+            Counting::No => got.is_none(),
+            Counting::Estimated => true,
+            Counting::Exact => got == Some(want),
+        };
+        ensure!(holds, "usage gives {got:?} of {want} entries, but counts them {counts:?}");
+        Ok(())
+    };
+    check(0).await?;
+    bench.needs_writes()?;
+    bench.fill(&numbered(100)).await?;
+    check(100).await?;
+    // An overwrite and the delete of a missing key change no number.
+    bench.fill(numbered(10).iter()).await?;
+    bench.delete("missing").await?;
+    check(100).await?;
+    for n in 0..30 {
+        bench.delete(super::bench::numbered_key(n)).await?;
+    }
+    check(70).await?;
+    bench.put("back", "1").await?;
+    check(71).await?;
+    bench.needs_expiry()?;
+    let deadline = bench.soon();
+    bench.put("expires", Value::from("1").expiring_at(deadline)).await?;
+    bench.pass_until(deadline).await;
+    check(71).await
+}
+
 /// The start of every key and value here.
 const SECRET: &str = "s3cr3t-marker";
 
@@ -118,6 +154,12 @@ async fn errors_do_not_tell_the_key(bench: Bench) -> Verdict {
     let durable = Batch::new().put(key.clone(), SECRET).durability(Durability::MachineLoss);
     keep(store.write(durable).await.map(drop));
     keep(store.collect(Scan::prefix(&key)).await.map(drop));
+    let entry = Entry { key: key.clone().into(), value: SECRET.into() };
+    let run = Page { entries: vec![entry.clone(), entry] };
+    keep(store.ingest(stream::iter([Ok(run)]).boxed()).await.map(drop));
+    for _ in 0..2 {
+        keep(store.write(Batch::new().put(key.clone(), SECRET).if_absent()).await.map(drop));
+    }
     store.close().await?;
     keep(store.get(key.as_bytes()).await.map(drop));
     keep(store.put(key.clone(), SECRET).await.map(drop));

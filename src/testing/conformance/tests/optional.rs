@@ -1,0 +1,533 @@
+//! What only some stores offer: a store that offers all of it, with one defect, or hardly anything.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use parking_lot::Mutex;
+use tokio::sync::{Mutex as Lock, broadcast};
+
+use super::super::{Fixture, Outcome, checks, run};
+use crate::backends::Memory;
+use crate::clock::ManualClock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::reply::Reply;
+use crate::store::{Change, Changes, Pages, Read, Store};
+use crate::testing::{FaultStore, Faults};
+use crate::types::{
+    Batch, Commit, Counting, Freshness, Guarantees, Limits, Op, Page, Profile, RunOrder, Scan,
+    Usage, Value,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bug {
+    None,
+    // Conditions
+    ConditionIsIgnored,
+    ConditionIsNotAtomic,
+    ConditionLooksAtOneKey,
+    ConditionLeavesTheStart,
+    DeletedKeysExist,
+    ExpiredKeysExist,
+    DeletesAreConditions,
+    BatchMeetsItself,
+    ConditionIsTakenUnpromised,
+    // Runs
+    RunKeepsWhatExists,
+    RunRemovesOthers,
+    RunIsSeenLater,
+    RunCountsPages,
+    RunEndsWithAnEmptyPage,
+    RunForgetsItsLastPage,
+    RunOrderIsNotChecked,
+    RunOrderIsCheckedWithinPages,
+    RunErrorIsTheEnd,
+    RunErrorIsHidden,
+    RunLosesDeadlines,
+    RunShowsInSnapshots,
+    RunHoldsALock,
+    DroppedRunLeavesALock,
+    RunIsTakenUnpromised,
+    // Announcements
+    AnnouncesNothing,
+    AnnouncesNoDeletes,
+    AnnouncesTooEarly,
+    AnnouncesToOne,
+    AnnouncesAfterClose,
+    AnnouncesUnpromised,
+    // Counts
+    CountsOverwrites,
+    CountsExpired,
+    CountsUnpromised,
+}
+
+/// A memory store that offers what it is made to.
+struct Offering {
+    memory: Arc<Memory>,
+    bug: Bug,
+    guarantees: Guarantees,
+    /// Keys that were ever put.
+    ever: Mutex<BTreeSet<Bytes>>,
+    puts: AtomicU64,
+    late: Mutex<Vec<Page>>,
+    lock: Arc<Lock<()>>,
+    locked: AtomicBool,
+    subscriptions: Mutex<Vec<broadcast::Sender<Change>>>,
+}
+
+fn everything(promised: &mut Guarantees) {
+    promised.freshness = Freshness::Immediate;
+    promised.announces = Some(Duration::from_millis(1));
+    promised.counts = Counting::Exact;
+}
+
+fn hardly_anything(promised: &mut Guarantees) {
+    promised.atomic_batches = false;
+    promised.conditional_writes = false;
+    promised.ordered_scans = false;
+    promised.snapshots = false;
+    promised.expiry = false;
+    promised.ingest = false;
+    promised.counts = Counting::No;
+    promised.limits = Limits { key_bytes: 250, value_bytes: Some(1 << 20), batch_ops: Some(1) };
+}
+
+fn store(bug: Bug, change: impl Fn(&mut Guarantees)) -> (Arc<Offering>, ManualClock) {
+    let clock = ManualClock::new();
+    let memory = Arc::new(Memory::with_clock(Arc::new(clock.clone())));
+    let mut guarantees = memory.profile().guarantees;
+    change(&mut guarantees);
+    let store = Offering {
+        memory,
+        bug,
+        guarantees,
+        ever: Mutex::default(),
+        puts: AtomicU64::new(0),
+        late: Mutex::default(),
+        lock: Arc::default(),
+        locked: AtomicBool::new(false),
+        subscriptions: Mutex::default(),
+    };
+    (Arc::new(store), clock)
+}
+
+fn offering(bug: Bug, change: impl Fn(&mut Guarantees)) -> Fixture {
+    let (store, clock) = store(bug, change);
+    let foreign = Arc::clone(&store);
+    Fixture::new(store).with_clock(&clock).changed_by(move |op| {
+        let store = Arc::clone(&foreign);
+        async move { store.foreign(op).await }
+    })
+}
+
+impl Offering {
+    fn has(&self, bug: Bug) -> bool {
+        self.bug == bug
+    }
+
+    /// Another program writes.
+    async fn foreign(&self, op: Op) -> Result<()> {
+        let (deletes, change) = (op.value().is_none(), Change::Keys(vec![op.key().clone()]));
+        if self.has(Bug::AnnouncesTooEarly) {
+            self.announce(&change);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let _ = self.memory.write([op].into_iter().collect()).await?;
+        match self.bug {
+            Bug::AnnouncesNothing | Bug::AnnouncesTooEarly => {}
+            Bug::AnnouncesNoDeletes if deletes => {}
+            _ => self.announce(&change),
+        }
+        Ok(())
+    }
+
+    fn announce(&self, change: &Change) {
+        for subscription in self.subscriptions.lock().iter() {
+            let _ = subscription.send(change.clone());
+            if self.has(Bug::AnnouncesToOne) {
+                break;
+            }
+        }
+    }
+
+    fn count(&self) -> u64 {
+        let pages = self.memory.scan(Scan::all()).try_collect::<Vec<Page>>();
+        let pages = futures_util::FutureExt::now_or_never(pages).unwrap().unwrap();
+        pages.iter().map(|page| page.len() as u64).sum()
+    }
+
+    /// Writes where keys are absent, in the wrong way.
+    async fn condition(&self, batch: Batch) -> Result<Commit> {
+        let puts = || batch.ops().iter().filter(|op| op.value().is_some());
+        let plain = || -> Batch { batch.ops().iter().cloned().collect() };
+        match self.bug {
+            Bug::ConditionIsIgnored => self.memory.write(plain()).await,
+            Bug::ConditionIsNotAtomic => {
+                for op in puts() {
+                    if self.memory.get(op.key()).await?.is_some() {
+                        return Err(Error::exists(op.key()));
+                    }
+                }
+                tokio::task::yield_now().await;
+                self.memory.write(plain()).await
+            }
+            Bug::ConditionLooksAtOneKey => {
+                let first = puts().next();
+                if let Some(op) = first
+                    && self.memory.get(op.key()).await?.is_some()
+                {
+                    return Err(Error::exists(op.key()));
+                }
+                self.memory.write(plain()).await
+            }
+            Bug::ConditionLeavesTheStart => {
+                for op in batch.ops() {
+                    let one: Batch = [op.clone()].into_iter().collect();
+                    let _ = self.memory.write(one.if_absent()).await?;
+                }
+                Ok(Commit::done())
+            }
+            Bug::DeletedKeysExist => {
+                let ever = self.ever.lock().clone();
+                match puts().find(|op| ever.contains(op.key())) {
+                    Some(op) => Err(Error::exists(op.key())),
+                    None => self.memory.write(plain()).await,
+                }
+            }
+            Bug::ExpiredKeysExist => {
+                let ever = self.ever.lock().clone();
+                for op in puts() {
+                    if ever.contains(op.key()) && self.memory.get(op.key()).await?.is_none() {
+                        return Err(Error::exists(op.key()));
+                    }
+                }
+                self.memory.write(batch).await
+            }
+            Bug::DeletesAreConditions => {
+                for op in batch.ops() {
+                    if self.memory.get(op.key()).await?.is_some() {
+                        return Err(Error::exists(op.key()));
+                    }
+                }
+                self.memory.write(plain()).await
+            }
+            Bug::BatchMeetsItself => {
+                let keys: BTreeSet<&Bytes> = puts().map(Op::key).collect();
+                if keys.len() < puts().count() {
+                    return Err(Error::exists(b"k"));
+                }
+                self.memory.write(batch).await
+            }
+            _ => self.memory.write(batch).await,
+        }
+    }
+
+    /// Puts a run, in the wrong way.
+    async fn put_run(&self, mut run: Pages<'_>) -> Result<u64> {
+        let _held = match self.bug {
+            Bug::RunHoldsALock => Some(Arc::clone(&self.lock).lock_owned().await),
+            _ => None,
+        };
+        if self.has(Bug::DroppedRunLeavesALock) && self.locked.swap(true, Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Unavailable, "a run is under way"));
+        }
+        if self.has(Bug::RunRemovesOthers) {
+            let all: Vec<Page> = self.memory.scan(Scan::all()).try_collect().await?;
+            let deletes = all.into_iter().flat_map(|page| page.entries);
+            let _ = self.memory.write(deletes.map(|entry| Op::Delete(entry.key)).collect()).await?;
+        }
+        let (mut order, mut entries, mut pages) = (RunOrder::default(), 0, 0);
+        let mut held_back = None;
+        loop {
+            let page = match run.try_next().await {
+                Ok(Some(page)) => page,
+                Ok(None) => break,
+                Err(_) if self.has(Bug::RunErrorIsTheEnd) => break,
+                Err(_) if self.has(Bug::RunErrorIsHidden) => {
+                    return Err(Error::internal("the run could not be read"));
+                }
+                Err(error) => return Err(error),
+            };
+            match self.bug {
+                Bug::RunOrderIsNotChecked => {}
+                Bug::RunOrderIsCheckedWithinPages => RunOrder::default().check(&page)?,
+                _ => order.check(&page)?,
+            }
+            if self.has(Bug::RunEndsWithAnEmptyPage) && page.is_empty() {
+                break;
+            }
+            pages += 1;
+            entries += page.len() as u64;
+            let mut page = page;
+            match self.bug {
+                Bug::RunKeepsWhatExists => {
+                    let mut new = Vec::new();
+                    for entry in page.entries {
+                        if self.memory.get(&entry.key).await?.is_none() {
+                            new.push(entry);
+                        }
+                    }
+                    page.entries = new;
+                }
+                Bug::RunLosesDeadlines => {
+                    page.entries.iter_mut().for_each(|entry| entry.value.expires_at = None);
+                }
+                Bug::RunIsSeenLater => {
+                    self.late.lock().push(page);
+                    continue;
+                }
+                Bug::RunForgetsItsLastPage if page.len() == 700 => {
+                    held_back = Some(page);
+                    continue;
+                }
+                _ => {}
+            }
+            drop(held_back.take());
+            let puts = page.entries.into_iter().map(|entry| Op::Put(entry.key, entry.value));
+            let _ = self.memory.write(puts.collect()).await?;
+            if self.has(Bug::DroppedRunLeavesALock) {
+                tokio::task::yield_now().await;
+            }
+        }
+        self.locked.store(false, Ordering::SeqCst);
+        Ok(if self.has(Bug::RunCountsPages) { pages } else { entries })
+    }
+}
+
+impl Read for Offering {
+    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
+        self.memory.get(key)
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
+        self.memory.get_many(keys)
+    }
+
+    fn scan(&self, scan: Scan) -> Pages<'_> {
+        if self.guarantees.ordered_scans {
+            return self.memory.scan(scan);
+        }
+        stream::iter([Err(Error::unsupported("no scans"))]).boxed()
+    }
+}
+
+#[async_trait]
+impl Store for Offering {
+    async fn write(&self, batch: Batch) -> Result<Commit> {
+        if self.has(Bug::ConditionIsTakenUnpromised) && batch.is_if_absent() {
+            return self.memory.write(batch).await;
+        }
+        self.guarantees.check_batch(&batch)?;
+        if self.has(Bug::RunHoldsALock) {
+            drop(self.lock.lock().await);
+        }
+        let late = std::mem::take(&mut *self.late.lock());
+        for page in late {
+            let puts = page.entries.into_iter().map(|entry| Op::Put(entry.key, entry.value));
+            let _ = self.memory.write(puts.collect()).await?;
+        }
+        let puts: Vec<Bytes> = batch
+            .ops()
+            .iter()
+            .filter(|op| op.value().is_some())
+            .map(|op| op.key().clone())
+            .collect();
+        let deletes = batch.len() - puts.len();
+        let commit = match batch.is_if_absent() {
+            true => self.condition(batch).await?,
+            false => self.memory.write(batch).await?,
+        };
+        self.puts.fetch_add(puts.len() as u64, Ordering::SeqCst);
+        self.puts.fetch_sub(deletes as u64, Ordering::SeqCst);
+        self.ever.lock().extend(puts);
+        Ok(commit)
+    }
+
+    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
+        let _ = self.memory.usage().await?;
+        if !self.guarantees.ingest && !self.has(Bug::RunIsTakenUnpromised) {
+            return Err(Error::unsupported("no runs"));
+        }
+        let limits = self.guarantees.limits;
+        let checked = run.and_then(move |page| {
+            let wrong = page
+                .entries
+                .iter()
+                .find_map(|entry| limits.check(entry.key.len(), entry.value.bytes.len()).err());
+            futures_util::future::ready(wrong.map_or(Ok(page), Err))
+        });
+        self.put_run(checked.boxed()).await
+    }
+
+    async fn changes(&self) -> Result<Changes> {
+        let _ = self.memory.usage().await?;
+        if self.guarantees.announces.is_none() && !self.has(Bug::AnnouncesUnpromised) {
+            return Err(Error::unsupported("nothing is announced"));
+        }
+        let (sender, receiver) = broadcast::channel(100);
+        self.subscriptions.lock().push(sender);
+        let changes = stream::unfold(receiver, |mut receiver| async {
+            Some((receiver.recv().await.ok()?, receiver))
+        });
+        Ok(changes.boxed())
+    }
+
+    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
+        if !self.guarantees.snapshots {
+            let _ = self.memory.usage().await?;
+            return Err(Error::unsupported("no snapshots"));
+        }
+        if self.has(Bug::RunShowsInSnapshots) {
+            return Ok(Arc::clone(&self.memory) as _);
+        }
+        self.memory.snapshot().await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.memory.flush().await
+    }
+
+    async fn compact(&self) -> Result<()> {
+        self.memory.compact().await
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        let usage = self.memory.usage().await?;
+        let exact = match self.bug {
+            Bug::CountsOverwrites => self.puts.load(Ordering::SeqCst),
+            Bug::CountsExpired => usage.entries.unwrap_or_default(),
+            _ => self.count(),
+        };
+        let entries = match self.guarantees.counts {
+            Counting::No if !self.has(Bug::CountsUnpromised) => None,
+            _ => Some(exact),
+        };
+        Ok(Usage { entries, ..usage })
+    }
+
+    async fn close(&self) -> Result<()> {
+        if !self.has(Bug::AnnouncesAfterClose) {
+            self.subscriptions.lock().clear();
+        }
+        self.memory.close().await
+    }
+
+    fn profile(&self) -> Profile {
+        self.memory.profile().changed(|promised| *promised = self.guarantees.clone())
+    }
+}
+
+async fn outcome(name: &str, fixture: Fixture) -> Outcome {
+    let check = checks().find(|check| check.name() == name);
+    check.unwrap_or_else(|| panic!("there is no check '{name}'")).run(fixture).await
+}
+
+macro_rules! mutants {
+    ($offers:ident: $($bug:ident => $($check:literal),+;)+) => {
+        $(#[allow(non_snake_case, reason = "named after the bug")]
+        #[tokio::test(start_paused = true)]
+        async fn $bug() {
+            $(let came = outcome($check, offering(Bug::$bug, $offers)).await;
+            assert!(matches!(came, Outcome::Failed(_)), "{} must fail, not {came:?}", $check);)+
+        })+
+    };
+}
+
+mod notices {
+    use super::*;
+
+    mutants! { everything:
+        ConditionIsIgnored =>
+            "condition::a_key_that_exists_refuses_the_batch",
+            "condition::of_writers_that_race_one_wins";
+        ConditionIsNotAtomic => "condition::of_writers_that_race_one_wins";
+        ConditionLooksAtOneKey => "condition::a_key_that_exists_refuses_the_batch";
+        ConditionLeavesTheStart =>
+            "condition::a_key_that_exists_refuses_the_batch",
+            "condition::of_writers_that_race_one_wins";
+        DeletedKeysExist => "condition::a_key_that_was_deleted_is_absent";
+        ExpiredKeysExist => "condition::a_key_that_has_expired_is_absent";
+        DeletesAreConditions => "condition::a_delete_is_no_condition";
+        BatchMeetsItself => "condition::a_batch_does_not_meet_itself";
+        RunKeepsWhatExists =>
+            "ingest::entries_are_replaced_and_others_stay",
+            "ingest::every_store_can_be_loaded";
+        RunRemovesOthers => "ingest::entries_are_replaced_and_others_stay";
+        RunIsSeenLater =>
+            "ingest::entries_are_replaced_and_others_stay",
+            "ingest::a_large_run_is_there_on_return";
+        RunCountsPages => "ingest::entries_are_replaced_and_others_stay";
+        RunEndsWithAnEmptyPage => "ingest::an_empty_run_changes_nothing";
+        RunForgetsItsLastPage => "ingest::a_large_run_is_there_on_return";
+        RunOrderIsNotChecked => "ingest::a_run_out_of_order_is_refused";
+        RunOrderIsCheckedWithinPages =>
+            "ingest::a_run_out_of_order_is_refused",
+            "ingest::every_store_can_be_loaded";
+        RunErrorIsTheEnd => "ingest::an_error_of_the_run_comes_back";
+        RunErrorIsHidden => "ingest::an_error_of_the_run_comes_back";
+        RunLosesDeadlines => "ingest::deadlines_are_carried_or_refused";
+        RunShowsInSnapshots => "ingest::a_snapshot_does_not_see_a_later_run";
+        RunHoldsALock => "ingest::a_run_holds_up_nobody";
+        DroppedRunLeavesALock => "ingest::a_dropped_run_leaves_whole_entries";
+        AnnouncesNothing =>
+            "announce::what_others_write_is_announced",
+            "announce::every_subscription_is_told";
+        AnnouncesNoDeletes => "announce::what_others_write_is_announced";
+        AnnouncesTooEarly => "announce::what_others_write_is_announced";
+        AnnouncesToOne => "announce::every_subscription_is_told";
+        AnnouncesAfterClose => "announce::subscriptions_end_when_the_store_is_closed";
+        CountsOverwrites => "upkeep::entries_are_counted_as_precisely_as_promised";
+        CountsExpired => "upkeep::entries_are_counted_as_precisely_as_promised";
+    }
+}
+
+mod notices_of_those_that_offer_less {
+    use super::*;
+
+    mutants! { hardly_anything:
+        ConditionIsTakenUnpromised => "refuse::conditions_where_there_are_none";
+        RunIsTakenUnpromised => "refuse::runs_where_there_are_none";
+        AnnouncesUnpromised => "refuse::announcements_where_there_are_none";
+        CountsUnpromised => "upkeep::entries_are_counted_as_precisely_as_promised";
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_offers_everything_passes() {
+    let report = run(|| async { Ok(offering(Bug::None, everything)) }).await;
+    assert!(report.is_ok(), "{report}");
+    let skipped: Vec<_> = report.skipped().map(|(name, _)| name).collect();
+    assert!(!skipped.iter().any(|name| name.starts_with("announce")), "{skipped:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_offers_hardly_anything_passes() {
+    let report = run(|| async { Ok(offering(Bug::None, hardly_anything)) }).await;
+    assert!(report.is_ok(), "{report}");
+}
+
+/// As a bucket: each request takes a while, and there are no batches. The clock of the runtime is moved
+/// by its waiting, so this is the time that the requests take and not that of the test.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_far_away_is_checked_in_half_a_minute() {
+    let bucket = |promised: &mut Guarantees| {
+        promised.atomic_batches = false;
+        promised.snapshots = false;
+        promised.expiry = false;
+        promised.ingest = false;
+        promised.counts = Counting::No;
+    };
+    let far_away = || async {
+        let (store, clock) = store(Bug::None, bucket);
+        let faults = Faults::new();
+        faults.on_all().delay(Duration::from_millis(2));
+        Ok(Fixture::new(FaultStore::new(store, &faults)).with_clock(&clock))
+    };
+    let half_a_minute = tokio::time::timeout(Duration::from_secs(30), run(far_away));
+    let report = half_a_minute.await.expect("a check does one thing after the other");
+    assert!(report.is_ok(), "{report}");
+}
