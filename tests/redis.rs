@@ -2,12 +2,26 @@
 #![cfg(all(feature = "redis", feature = "testing"))]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+#[path = "redis/changes.rs"]
+mod changes;
+#[path = "redis/cluster.rs"]
+mod cluster;
+#[path = "redis/conformance.rs"]
+mod conformance;
+#[path = "redis/existing.rs"]
+mod existing;
+#[path = "redis/faults.rs"]
+mod faults;
+#[path = "redis/refused.rs"]
+mod refused;
 mod servers;
 
-use servers::RedisCluster;
+use std::sync::Arc;
+use std::time::Duration;
+
 use tierstack::backends::{Redis, RedisConfig};
-use tierstack::testing::conformance::{self, Fixture};
-use tierstack::{BackendConfig, Context, Store};
+use tierstack::units::Span;
+use tierstack::{ErrorKind, Result, Store};
 
 type Server = servers::Redis;
 
@@ -19,52 +33,45 @@ fn on(url: impl Into<String>) -> RedisConfig {
     RedisConfig::new(url)
 }
 
-async fn fixture(config: RedisConfig) -> tierstack::Result<Fixture> {
-    let store = Redis::open(config.clone()).await?;
-    assert_eq!(store.profile(), config.profile()?, "known before it is opened");
-    Ok(Fixture::new(store).reopened_by(move || {
-        let config = config.clone();
-        async move { config.open(&Context::default()).await }
-    }))
+async fn open(config: RedisConfig) -> Arc<Redis> {
+    Arc::new(Redis::open(config).await.unwrap())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn conforms() {
-    let Some(server) = server().await else { return };
-    conformance::assert_conforms(|| fixture(on(server.fresh_url()))).await;
+/// Deadlines that a test can wait for.
+fn hasty(config: RedisConfig) -> RedisConfig {
+    RedisConfig {
+        connect_timeout: Span(Duration::from_millis(300)),
+        timeout: Span(Duration::from_millis(1000)),
+        ..config
+    }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn conforms_with_an_index() {
-    let Some(server) = server().await else { return };
-    let config = || RedisConfig { index: true, ..on(server.fresh_url()) };
-    conformance::assert_conforms(|| fixture(config())).await;
+#[track_caller]
+fn kind<T: std::fmt::Debug>(result: Result<T>) -> ErrorKind {
+    let error = result.unwrap_err();
+    assert!(!format!("{error:?}").contains("s3cr3t"), "{error:?}");
+    assert_eq!(error.layer(), Some("redis"), "{error:?}");
+    error.kind()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn conforms_under_a_hash_tag() {
-    let Some(server) = server().await else { return };
-    let config = || RedisConfig {
-        hash_tag: Some("a*b[".into()),
-        index: true,
-        announce: true,
-        ..on(server.fresh_url())
-    };
-    conformance::assert_conforms(|| fixture(config())).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn conforms_in_a_cluster() {
-    let Some(cluster) = RedisCluster::start(3, 0).await else { return };
-    let empty = async |config: RedisConfig| {
-        for node in &cluster.nodes {
-            node.cli(&["flushall"]).await;
+/// Tries until it works, for half a minute.
+async fn soon<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(attempt: impl Fn() -> F) -> T {
+    let mut last = None;
+    for _ in 0..300 {
+        match attempt().await {
+            Ok(done) => return done,
+            Err(error) => last = Some(error),
         }
-        fixture(config).await
-    };
-    let config = || RedisConfig::cluster(cluster.urls());
-    conformance::assert_conforms(|| empty(config())).await;
-    let config =
-        || RedisConfig { hash_tag: Some("orders".into()), index: true, announce: true, ..config() };
-    conformance::assert_conforms(|| empty(config())).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("it does not come back: {last:?}");
+}
+
+/// Nothing may hang: what is at stake here are deadlines of a second.
+async fn in_time<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), work).await.expect("it hangs")
+}
+
+async fn close(store: &Redis) {
+    store.close().await.unwrap();
 }

@@ -15,6 +15,10 @@ use crate::types::{Entry, Op, Value};
 /// is the year 287396.
 const LAST_DEADLINE: u64 = 1 << 53;
 
+/// A put of a value up to this size is one `SET`, which gives what was there: likely as little, and less
+/// than what a script costs.
+const SIMPLE_BYTES: usize = 16 << 10;
+
 /// Where entries are in the database.
 pub(super) struct Place {
     /// What stands before each key.
@@ -92,7 +96,41 @@ impl Place {
         ops: impl Iterator<Item = &'a Op> + Clone,
         if_absent: bool,
     ) -> Call {
-        let slot = ops.clone().next().map_or(0, |op| self.slot(op.key()));
+        let first = ops.clone().next();
+        let slot = first.map_or(0, |op| self.slot(op.key()));
+        let (count, _) = ops.size_hint();
+        let command = match first {
+            Some(Op::Put(key, value)) if count == 1 && self.is_simple(value) => {
+                self.set(key, value, if_absent)
+            }
+            _ => self.script(ops, if_absent),
+        };
+        let mut commands = vec![command];
+        if let Some((replicas, millis)) = self.wait {
+            commands.push(redis::cmd("WAIT").arg(replicas).arg(millis).take());
+        }
+        Call { slot, commands, repeatable: false }
+    }
+
+    fn is_simple(&self, value: &Value) -> bool {
+        self.index.is_none() && value.bytes.len() <= SIMPLE_BYTES
+    }
+
+    /// With `GET`, which gives what was there, it leaves a key of another type alone.
+    fn set(&self, key: &[u8], value: &Value, if_absent: bool) -> Cmd {
+        let mut command = redis::cmd("SET");
+        command.arg(&*self.full(key)).arg(&*value.bytes);
+        if if_absent {
+            command.arg("NX");
+        }
+        command.arg("GET");
+        if let Some(at) = value.expires_at {
+            command.arg("PXAT").arg(to_server(at));
+        }
+        command
+    }
+
+    fn script<'a>(&self, ops: impl Iterator<Item = &'a Op> + Clone, if_absent: bool) -> Cmd {
         let (count, _) = ops.size_hint();
         let mut command = redis::cmd("EVALSHA");
         command.arg(&self.write).arg(count + usize::from(self.index.is_some()));
@@ -118,11 +156,7 @@ impl Place {
                 }
             }
         }
-        let mut commands = vec![command];
-        if let Some((replicas, millis)) = self.wait {
-            commands.push(redis::cmd("WAIT").arg(replicas).arg(millis).take());
-        }
-        Call { slot, commands, repeatable: false }
+        command
     }
 }
 
@@ -208,12 +242,17 @@ pub(super) fn written<'a>(
     operation: Operation,
     answers: Vec<Answer>,
     op: impl Fn(usize) -> Option<&'a Op>,
+    if_absent: bool,
     replicas: u32,
 ) -> Result<()> {
     let key = |at: i64| usize::try_from(at - 1).ok().and_then(&op).map(Op::key);
     let mut answers = answers.into_iter();
     match answers.next() {
-        Some(Answer::Int(0)) => {}
+        Some(Answer::Int(0) | Answer::Nil) => {}
+        Some(Answer::BulkString(_)) if !if_absent => {}
+        Some(Answer::BulkString(_)) => {
+            return Err(Error::exists(key(1).map_or(&[], |key| key)).with_operation(operation));
+        }
         Some(Answer::Int(at @ 1..)) => {
             return Err(Error::exists(key(at).map_or(&[], |key| key)).with_operation(operation));
         }

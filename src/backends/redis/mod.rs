@@ -214,7 +214,9 @@ impl Shared {
         if !batch.is_empty() {
             let call = self.place.write(batch.ops().iter(), batch.is_if_absent());
             let answers = self.servers.call(Operation::Write, &call).await?;
-            command::written(Operation::Write, answers, |at| batch.ops().get(at), self.replicas)?;
+            let op = |at: usize| batch.ops().get(at);
+            let absent = batch.is_if_absent();
+            command::written(Operation::Write, answers, op, absent, self.replicas)?;
         }
         Ok(Commit::done())
     }
@@ -231,7 +233,7 @@ impl Shared {
         let answers = self.servers.call_all(Operation::Ingest, &calls).await?;
         for (part, answers) in parts.iter().zip(answers) {
             let op = |at: usize| part.get(at).copied();
-            command::written(Operation::Ingest, answers?, op, self.replicas)?;
+            command::written(Operation::Ingest, answers?, op, false, self.replicas)?;
         }
         Ok(())
     }
