@@ -55,7 +55,9 @@ fn kind<T: std::fmt::Debug>(result: Result<T>) -> ErrorKind {
 }
 
 /// Tries until it works, for half a minute.
-async fn soon<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(attempt: impl Fn() -> F) -> T {
+async fn soon<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(
+    attempt: impl Fn() -> F,
+) -> T {
     let mut last = None;
     for _ in 0..300 {
         match attempt().await {

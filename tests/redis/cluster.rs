@@ -12,7 +12,10 @@ async fn batches_are_atomic_in_one_slot_and_refused_across() {
     let Some(cluster) = RedisCluster::start(3, 0).await else { return };
     let store = open(RedisConfig::cluster([cluster.nodes[1].url()])).await;
     store.write(Batch::new().put("{u}a", "1").put("{u}b", "2")).await.unwrap();
-    assert_eq!(kind(store.write(Batch::new().put("{u}c", "1").put("{v}c", "2")).await), ErrorKind::Unsupported);
+    assert_eq!(
+        kind(store.write(Batch::new().put("{u}c", "1").put("{v}c", "2")).await),
+        ErrorKind::Unsupported
+    );
     let taken = Batch::new().put("{u}c", "1").put("{u}b", "3").if_absent();
     assert_eq!(kind(store.write(taken).await), ErrorKind::Conflict);
     let keys = ["{u}a", "{u}b", "{u}c", "{v}c"].map(bytes::Bytes::from);
@@ -114,7 +117,8 @@ async fn slots_move_while_they_are_in_use() {
     let from = &cluster.nodes[cluster.master_of("probe").await];
     let to = &cluster.nodes[(cluster.master_of("probe").await + 1) % 3];
     let slot = from.cli(&["cluster", "keyslot", "probe"]).await;
-    let (from_id, to_id) = (from.cli(&["cluster", "myid"]).await, to.cli(&["cluster", "myid"]).await);
+    let (from_id, to_id) =
+        (from.cli(&["cluster", "myid"]).await, to.cli(&["cluster", "myid"]).await);
     to.cli(&["cluster", "setslot", &slot, "importing", &from_id]).await;
     from.cli(&["cluster", "setslot", &slot, "migrating", &to_id]).await;
     // Half of the keys have moved: the one node asks for the other.

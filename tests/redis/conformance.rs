@@ -77,8 +77,7 @@ async fn conforms_in_a_cluster() {
     };
     let config = || RedisConfig { announce: true, ..RedisConfig::cluster(cluster.urls()) };
     assert_conforms(|| empty(config())).await;
-    let config =
-        || RedisConfig { hash_tag: Some("orders".into()), index: true, ..config() };
+    let config = || RedisConfig { hash_tag: Some("orders".into()), index: true, ..config() };
     assert_conforms(|| empty(config())).await;
 }
 
@@ -91,7 +90,8 @@ async fn layers_conform_over_it() {
     let layers = "{ cache: { capacity: 1MiB, ttl: 1m } }, { compress: { min_size: 0 } }, { encrypt: { keys: { file: keys } } }";
     assert_conforms(|| async {
         let backend = format!("redis: {{ url: '{}', index: true }}", server.fresh_url());
-        let text = format!("stores: {{ main: {{ layers: [{layers}], backend: {{ {backend} }} }} }}");
+        let text =
+            format!("stores: {{ main: {{ layers: [{layers}], backend: {{ {backend} }} }} }}");
         let open = {
             let folder = Arc::clone(&folder);
             move || {

@@ -1,6 +1,6 @@
 //! A database that is there already, and what another program sees of ours.
 
-use tierstack::{Batch, Read, ReadExt, Scan, StoreExt, SystemClock, Clock, Value};
+use tierstack::{Batch, Clock, Read, ReadExt, Scan, StoreExt, SystemClock, Value};
 
 use super::servers::Proxy;
 use super::*;
@@ -69,7 +69,14 @@ async fn the_index_is_built_once_and_again_when_that_was_given_up() {
     let Some(server) = server().await else { return };
     for n in 0..3000 {
         if n % 1000 == 0 {
-            server.cli(&["eval", "for n = ARGV[1], ARGV[1] + 999 do redis.call('set', 'k' .. n, n) end", "0", &n.to_string()]).await;
+            server
+                .cli(&[
+                    "eval",
+                    "for n = ARGV[1], ARGV[1] + 999 do redis.call('set', 'k' .. n, n) end",
+                    "0",
+                    &n.to_string(),
+                ])
+                .await;
         }
     }
     server.cli(&["sadd", "set", "x"]).await;
@@ -109,7 +116,8 @@ async fn the_index_lets_go_of_what_is_gone() {
         store.put(format!("{n:05}"), value).await.unwrap();
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let members = async || -> u32 { server.cli(&["zcard", "tierstack:index"]).await.parse().unwrap() };
+    let members =
+        async || -> u32 { server.cli(&["zcard", "tierstack:index"]).await.parse().unwrap() };
     assert_eq!(members().await, 2501);
     // A scan takes away what it passes by, and `compact` the rest.
     let first = Scan::range("00000".."00010");

@@ -112,7 +112,8 @@ async fn what_was_acknowledged_survives_kill_9() {
     all_there(&store, &acknowledged).await;
     // Batches that were not acknowledged are there wholly or not at all, and all are in the index.
     let found = store.collect(Scan::all()).await.unwrap();
-    let half = |half: &str| found.iter().filter(|entry| entry.key.starts_with(half.as_bytes())).count();
+    let half =
+        |half: &str| found.iter().filter(|entry| entry.key.starts_with(half.as_bytes())).count();
     assert_eq!(half("a-"), half("b-"));
     assert!(half("a-") >= acknowledged.len());
 }
@@ -128,7 +129,8 @@ async fn a_server_that_stops_and_goes_on() {
         let begun = Instant::now();
         assert_eq!(kind(in_time(store.get(b"k")).await), ErrorKind::Timeout);
         // Now it is a new connection that gets no answer.
-        let kinds = [kind(in_time(store.get(b"k")).await), kind(in_time(store.put("k", "v")).await)];
+        let kinds =
+            [kind(in_time(store.get(b"k")).await), kind(in_time(store.put("k", "v")).await)];
         assert!(kinds.iter().all(|kind| *kind != ErrorKind::Access), "{kinds:?}");
         assert!(begun.elapsed() < Duration::from_secs(20));
         server.cont();

@@ -2,7 +2,7 @@
 
 use tierstack::backends::redis::Survives;
 use tierstack::units::Secret;
-use tierstack::{Batch, BackendConfig, Durability, Read, StoreExt};
+use tierstack::{BackendConfig, Batch, Durability, Read, StoreExt};
 
 use super::*;
 
@@ -76,7 +76,10 @@ async fn a_replica() {
     store.put("k", "v").await.unwrap();
     other.cli(&["replicaof", "127.0.0.1", &primary.port().to_string()]).await;
     assert_eq!(kind(store.put("k", "w").await), ErrorKind::Access);
-    assert_eq!(kind(store.write(Batch::new().put("k", "w").put("l", "w")).await), ErrorKind::Access);
+    assert_eq!(
+        kind(store.write(Batch::new().put("k", "w").put("l", "w")).await),
+        ErrorKind::Access
+    );
     let error = Redis::open(on(other.url())).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Access);
     assert!(error.to_string().contains("name the primary"), "{error}");

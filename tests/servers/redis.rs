@@ -203,7 +203,8 @@ impl RedisCluster {
         for _ in 0..masters * (replicas_each + 1) {
             // A cluster has database 0 only.
             let settings = ["--databases", "1", "--cluster-enabled", "yes"];
-            let settings = [&settings[..], &["--cluster-node-timeout", NODE_TIMEOUT], arguments].concat();
+            let settings =
+                [&settings[..], &["--cluster-node-timeout", NODE_TIMEOUT], arguments].concat();
             nodes.push(Redis::start(&settings).await?);
         }
         let mut command = Command::new(&nodes[0].settings.client);

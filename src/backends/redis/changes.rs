@@ -143,11 +143,8 @@ impl Drop for Watching {
 }
 
 pub(super) async fn subscribe(shared: &Arc<Shared>) -> Result<Changes> {
-    let mut watch = Watch {
-        shared: Arc::clone(shared),
-        inbox: Arc::default(),
-        tracked: HashMap::new(),
-    };
+    let mut watch =
+        Watch { shared: Arc::clone(shared), inbox: Arc::default(), tracked: HashMap::new() };
     for link in shared.servers.all().await? {
         watch.track(link).await?;
     }

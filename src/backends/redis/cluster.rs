@@ -98,7 +98,9 @@ impl Cluster {
                 refreshed?;
             }
         }
-        self.map.load_full().ok_or_else(|| said(ErrorKind::Unavailable, "the cluster is not known yet"))
+        self.map
+            .load_full()
+            .ok_or_else(|| said(ErrorKind::Unavailable, "the cluster is not known yet"))
     }
 
     /// Asks the nodes which slots they have, all at once, and takes the first answer. `not` is a node
@@ -150,11 +152,9 @@ impl Cluster {
             return Err(said(ErrorKind::Unavailable, "no node of the cluster answers"));
         };
         match answered?.pop() {
-            Some(Value::Array(ranges)) => {
-                self.understand(ranges, link).ok_or_else(|| {
-                    said(ErrorKind::Unavailable, "the cluster has no slots that are served")
-                })
-            }
+            Some(Value::Array(ranges)) => self.understand(ranges, link).ok_or_else(|| {
+                said(ErrorKind::Unavailable, "the cluster has no slots that are served")
+            }),
             Some(Value::ServerError(_)) => Err(Error::config(
                 "the server is not a node of a cluster; name it as `url` in place of `cluster`",
             )

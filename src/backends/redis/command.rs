@@ -27,6 +27,7 @@ pub(super) struct Place {
     pub(super) in_cluster: bool,
     /// The hashes of the scripts.
     pub(super) write: String,
+    pub(super) read: String,
     pub(super) page: String,
     pub(super) sweep: String,
     /// How many replicas a write waits for, and how many milliseconds.
@@ -34,13 +35,19 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn new(prefix: Vec<u8>, index: bool, in_cluster: bool, wait: Option<(u32, u64)>) -> Self {
+    pub(super) fn new(
+        prefix: Vec<u8>,
+        index: bool,
+        in_cluster: bool,
+        wait: Option<(u32, u64)>,
+    ) -> Self {
         let hash = |text: &str| redis::Script::new(text).get_hash().to_owned();
         Self {
             index: index.then(|| [&prefix, &b"tierstack:index"[..]].concat()),
             prefix,
             in_cluster,
             write: hash(script::WRITE),
+            read: hash(script::READ),
             page: hash(script::PAGE),
             sweep: hash(script::SWEEP),
             wait,
@@ -70,7 +77,7 @@ impl Place {
             redis::cmd("PEXPIRETIME").arg(&*full).take(),
             redis::cmd("EXEC"),
         ];
-        Call { slot: self.slot(key), commands, repeatable: true }
+        Call { slot: self.slot(key), commands, repeatable: true, waits: false }
     }
 
     /// As [`get`](Self::get), for keys of one slot.
@@ -87,7 +94,18 @@ impl Place {
             *place = values;
         }
         commands.push(redis::cmd("EXEC"));
-        Call { slot, commands, repeatable: true }
+        Call { slot, commands, repeatable: true, waits: false }
+    }
+
+    /// As [`get_many`](Self::get_many), for a server whose memory is full.
+    pub(super) fn read<'a>(&self, keys: impl Iterator<Item = &'a Bytes> + Clone) -> Call {
+        let slot = keys.clone().next().map_or(0, |key| self.slot(key));
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(&self.read).arg(keys.clone().count());
+        for key in keys {
+            command.arg(&*self.full(key));
+        }
+        Call { slot, commands: vec![command], repeatable: true, waits: false }
     }
 
     /// Operations on keys of one slot, as one.
@@ -109,7 +127,7 @@ impl Place {
         if let Some((replicas, millis)) = self.wait {
             commands.push(redis::cmd("WAIT").arg(replicas).arg(millis).take());
         }
-        Call { slot, commands, repeatable: false }
+        Call { slot, commands, repeatable: false, waits: self.wait.is_some() }
     }
 
     fn is_simple(&self, value: &Value) -> bool {
@@ -222,15 +240,34 @@ pub(super) fn got_many<'a>(
     };
     let found = values.into_iter().zip(results).zip(keys).map(|pair| match pair {
         ((Answer::Nil, Answer::Int(-2)), _) => Ok(None),
-        ((Answer::Nil, Answer::Int(_)), key) => {
-            Err(wrong_type(Operation::GetMany).with_key(key))
-        }
+        ((Answer::Nil, Answer::Int(_)), key) => Err(wrong_type(Operation::GetMany).with_key(key)),
         ((Answer::BulkString(bytes), Answer::Int(deadline)), _) => {
             Ok(Some(Value { bytes: bytes.into(), expires_at: from_server(deadline) }))
         }
         _ => Err(odd(Operation::GetMany)),
     });
     found.collect()
+}
+
+/// What [`Place::read`] answered.
+pub(super) fn read(answers: Vec<Answer>) -> Result<Vec<Option<Value>>> {
+    let operation = Operation::GetMany;
+    let mut parts = match answers.into_iter().next() {
+        Some(Answer::Array(parts)) => parts.into_iter(),
+        Some(Answer::ServerError(error)) => return Err(refused(operation, &error)),
+        _ => return Err(odd(operation)),
+    };
+    let mut found = Vec::with_capacity(parts.len() / 2);
+    while let Some(value) = parts.next() {
+        found.push(match (value, parts.next()) {
+            (Answer::Nil, Some(_)) => None,
+            (Answer::BulkString(bytes), Some(Answer::Int(deadline))) => {
+                Some(Value { bytes: bytes.into(), expires_at: from_server(deadline) })
+            }
+            _ => return Err(odd(operation)),
+        });
+    }
+    Ok(found)
 }
 
 pub(super) fn wrong_type(operation: Operation) -> Error {
@@ -301,11 +338,8 @@ pub(super) fn page(answers: Vec<Answer>) -> Result<Run> {
     };
     let mut entries = Vec::with_capacity(parts.len() / 3);
     while let Some(key) = parts.next() {
-        let (
-            Answer::BulkString(key),
-            Some(Answer::BulkString(bytes)),
-            Some(Answer::Int(deadline)),
-        ) = (key, parts.next(), parts.next())
+        let (Answer::BulkString(key), Some(Answer::BulkString(bytes)), Some(Answer::Int(deadline))) =
+            (key, parts.next(), parts.next())
         else {
             return Err(odd(operation));
         };

@@ -155,7 +155,9 @@ impl RedisConfig {
             (Some(url), []) => vec![url],
             (None, nodes @ [_, ..]) => nodes.iter().map(String::as_str).collect(),
             (Some(_), _) => {
-                return Err(Error::config("`url` and `cluster` exclude each other; give one of them"));
+                return Err(Error::config(
+                    "`url` and `cluster` exclude each other; give one of them",
+                ));
             }
             (None, []) => {
                 return Err(Error::config(
@@ -172,7 +174,9 @@ impl RedisConfig {
     fn check(&self) -> Result<()> {
         let urls = self.urls()?;
         if self.ca.is_some() && !urls.iter().all(|url| is_tls(url)) {
-            return Err(Error::config("`ca` is for TLS only; write rediss:// in place of redis://"));
+            return Err(Error::config(
+                "`ca` is for TLS only; write rediss:// in place of redis://",
+            ));
         }
         if self.hash_tag.as_ref().is_some_and(|tag| tag.is_empty() || tag.contains(['{', '}'])) {
             return Err(Error::config(
@@ -217,11 +221,7 @@ impl RedisConfig {
                 Counting::No
             },
             writable: true,
-            places: vec![Place {
-                name: Self::NAME.into(),
-                what: "database".into(),
-                sealed: false,
-            }],
+            places: vec![Place { name: Self::NAME.into(), what: "database".into(), sealed: false }],
             recovery: None,
             limits: Limits { value_bytes: Some(MAX_VALUE_BYTES), ..Limits::default() },
         }
@@ -230,7 +230,10 @@ impl RedisConfig {
     fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         if self.evicts {
-            notes.push("The server may evict entries, acknowledged ones too, when its memory is full.".into());
+            notes.push(
+                "The server may evict entries, acknowledged ones too, when its memory is full."
+                    .into(),
+            );
         }
         if self.is_cluster() {
             notes.push("A failover of the cluster may lose writes that were acknowledged shortly before it, as replicas lag behind.".into());
@@ -277,7 +280,9 @@ fn check_url(url: &str, of_cluster: bool) -> Result<()> {
         return Err(Error::config("a cluster has database 0 only; leave the number out"));
     }
     if of_cluster && matches!(info.addr(), ::redis::ConnectionAddr::Unix(_)) {
-        return Err(Error::config("the nodes of a cluster are reached by TCP; write redis://host:port"));
+        return Err(Error::config(
+            "the nodes of a cluster are reached by TCP; write redis://host:port",
+        ));
     }
     Ok(())
 }

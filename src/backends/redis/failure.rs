@@ -27,10 +27,9 @@ fn of_code(code: &str, detail: &str) -> Error {
             ErrorKind::Access,
             "the user may not do this on the server; it needs +@read +@write +@scripting +@transaction on all keys of the store (docs/backends/redis.md)",
         ),
-        "READONLY" => (
-            ErrorKind::Access,
-            "the server is a replica, which takes no writes; name the primary",
-        ),
+        "READONLY" => {
+            (ErrorKind::Access, "the server is a replica, which takes no writes; name the primary")
+        }
         "OOM" => (
             ErrorKind::Capacity,
             "the server's memory is full (`maxmemory`), so nothing was written; delete entries or give it more",
@@ -66,8 +65,10 @@ fn of_code(code: &str, detail: &str) -> Error {
             ErrorKind::Unsupported,
             "the server does not know a command that is needed here; Redis 7.0 or Valkey 7.2 does, unless it was renamed or disabled",
         ),
-        _ => return said(ErrorKind::Unavailable, format!("the server refuses the command ({code})"))
-            .with_retry(Retry::Never),
+        _ => {
+            return said(ErrorKind::Unavailable, format!("the server refuses the command ({code})"))
+                .with_retry(Retry::Never);
+        }
     };
     said(kind, message)
 }

@@ -1,7 +1,7 @@
 //! A connection to one server, shared by all operations, and replaced when it is lost.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
@@ -56,6 +56,7 @@ pub(super) struct Link {
     connecting: tokio::sync::Mutex<()>,
     attempts: AtomicU64,
     failure: Mutex<Option<Error>>,
+    waiting: OnceLock<Arc<Link>>,
 }
 
 impl Link {
@@ -67,7 +68,14 @@ impl Link {
             connecting: tokio::sync::Mutex::default(),
             attempts: AtomicU64::new(0),
             failure: Mutex::default(),
+            waiting: OnceLock::new(),
         }
+    }
+
+    /// The same server by another connection, for commands that keep those behind them waiting.
+    pub(super) fn waiting(&self) -> Arc<Self> {
+        let second = || Arc::new(Self::new(self.client.clone(), self.dial.clone()));
+        Arc::clone(self.waiting.get_or_init(second))
     }
 
     /// Host and port.
@@ -145,6 +153,9 @@ impl Link {
     /// Lets go of the connection. What is under way on it goes on.
     pub(super) fn close(&self) {
         self.forget_if(|_| true);
+        if let Some(second) = self.waiting.get() {
+            second.close();
+        }
     }
 
     fn forget_if(&self, which: impl Fn(&Live) -> bool) {

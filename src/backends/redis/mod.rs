@@ -63,7 +63,7 @@ use tokio::sync::watch;
 use self::command::Place;
 pub use self::config::{RedisConfig, Survives};
 use self::servers::{Call, Servers};
-use crate::error::{Error, Operation, Result};
+use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::layer::{BackendConfig, Context};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
@@ -104,9 +104,8 @@ impl Redis {
     }
 
     pub(super) async fn open_in(config: RedisConfig, context: &Context) -> Result<Self> {
-        let opening = |error: Error| {
-            error.with_layer(RedisConfig::NAME).with_operation(Operation::Open)
-        };
+        let opening =
+            |error: Error| error.with_layer(RedisConfig::NAME).with_operation(Operation::Open);
         Self::connect(config, context).await.map_err(opening)
     }
 
@@ -148,7 +147,18 @@ impl Shared {
 
     async fn get(&self, key: &[u8]) -> Result<Option<Value>> {
         let answers = self.servers.call(Operation::Get, &self.place.get(key)).await?;
-        command::got(answers)
+        match command::got(answers) {
+            Err(error) if error.kind() == ErrorKind::Capacity => {
+                let key = [Bytes::copy_from_slice(key)];
+                Ok(self.read(key.iter()).await?.into_iter().next().flatten())
+            }
+            found => found,
+        }
+    }
+
+    /// Keys of one slot, from a server whose memory is full.
+    async fn read(&self, keys: impl Iterator<Item = &Bytes> + Clone) -> Result<Vec<Option<Value>>> {
+        command::read(self.servers.call(Operation::GetMany, &self.place.read(keys)).await?)
     }
 
     async fn get_many(&self, keys: &[Bytes]) -> Result<Vec<Option<Value>>> {
@@ -157,15 +167,22 @@ impl Shared {
             return Ok(Vec::new());
         }
         let slots = by_slot(keys, |key| self.place.slot(key));
-        let calls: Vec<Call> =
-            slots.iter().map(|slot| self.place.get_many(slot.iter().map(|(_, key)| *key))).collect();
+        let calls: Vec<Call> = slots
+            .iter()
+            .map(|slot| self.place.get_many(slot.iter().map(|(_, key)| *key)))
+            .collect();
         let answers = match calls.as_slice() {
             [call] => vec![self.servers.call(Operation::GetMany, call).await],
             calls => self.servers.call_all(Operation::GetMany, calls).await?,
         };
         let mut found: Vec<Option<Value>> = vec![None; keys.len()];
         for (slot, answers) in slots.iter().zip(answers) {
-            let values = command::got_many(answers?, slot.iter().map(|(_, key)| *key))?;
+            let keys = slot.iter().map(|(_, key)| *key);
+            let values = match command::got_many(answers?, keys.clone()) {
+                Err(error) if error.kind() == ErrorKind::Capacity => self.read(keys).await,
+                values => values,
+            };
+            let values = values?;
             for ((at, _), value) in slot.iter().zip(values) {
                 if let Some(place) = found.get_mut(*at) {
                     *place = value;
@@ -210,7 +227,9 @@ impl Shared {
 
     async fn write(&self, batch: &Batch) -> Result<Commit> {
         self.servers.open()?;
-        self.check(batch)?;
+        let named =
+            |error: Error| error.with_operation(Operation::Write).with_layer(RedisConfig::NAME);
+        self.check(batch).map_err(named)?;
         if !batch.is_empty() {
             let call = self.place.write(batch.ops().iter(), batch.is_if_absent());
             let answers = self.servers.call(Operation::Write, &call).await?;
@@ -358,6 +377,8 @@ impl Store for Redis {
 
 impl fmt::Debug for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Redis").field("index", &self.shared.place.index.is_some()).finish_non_exhaustive()
+        f.debug_struct("Redis")
+            .field("index", &self.shared.place.index.is_some())
+            .finish_non_exhaustive()
     }
 }

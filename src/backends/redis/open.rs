@@ -76,10 +76,14 @@ pub(super) async fn verify(
     check_version(fact("redis_version").unwrap_or_default(), fact("valkey_version"))?;
     match (fact("cluster_enabled"), config.is_cluster()) {
         (Some("1"), false) => {
-            return Err(wrong("the server is a node of a cluster; name it in `cluster` in place of `url`"));
+            return Err(wrong(
+                "the server is a node of a cluster; name it in `cluster` in place of `url`",
+            ));
         }
         (Some("0"), true) => {
-            return Err(wrong("the server is not a node of a cluster; name it as `url` in place of `cluster`"));
+            return Err(wrong(
+                "the server is not a node of a cluster; name it as `url` in place of `cluster`",
+            ));
         }
         _ => {}
     }

@@ -74,7 +74,12 @@ async fn next(shared: &Shared, scan: &Scan) -> Result<super::command::Run> {
         .arg(scan.next_page_entries().min(STEP))
         .arg(scan.page_bytes)
         .take();
-    let call = Call { slot: shared.place.slot(b""), commands: vec![command], repeatable: true };
+    let call = Call {
+        slot: shared.place.slot(b""),
+        commands: vec![command],
+        repeatable: true,
+        waits: false,
+    };
     page(shared.servers.call(Operation::Scan, &call).await?)
 }
 
@@ -99,7 +104,12 @@ pub(super) async fn sweep(shared: &Shared) -> Result<()> {
             .arg(&from)
             .arg(STEP)
             .take();
-        let call = Call { slot: shared.place.slot(b""), commands: vec![command], repeatable: true };
+        let call = Call {
+            slot: shared.place.slot(b""),
+            commands: vec![command],
+            repeatable: true,
+            waits: false,
+        };
         let answers = shared.servers.call(Operation::Compact, &call).await?;
         match answers.into_iter().next() {
             Some(Answer::BulkString(last)) => from = [b"(", &*last].concat(),

@@ -4,7 +4,7 @@
 //! it is refused before anything is written, or runs to its end.
 
 /// Every script, to be loaded into a server.
-pub(super) const ALL: &[&str] = &[WRITE, PAGE, SWEEP];
+pub(super) const ALL: &[&str] = &[WRITE, READ, PAGE, SWEEP];
 
 /// Writes a batch, or nothing. 0: done. n: the nth key is there, and was to be absent. -n: the nth key
 /// holds something else than a string.
@@ -49,6 +49,17 @@ for i = 1, ops do
   end
 end
 return 0
+";
+
+/// Value and deadline of each key, one after the other. What a server whose memory is full still answers: it
+/// refuses to queue commands then, also those that read.
+pub(super) const READ: &str = "\
+local found = {}
+for i = 1, #KEYS do
+  found[2 * i - 1] = redis.call('GET', KEYS[i])
+  found[2 * i] = redis.call('PEXPIRETIME', KEYS[i])
+end
+return found
 ";
 
 /// A page of a scan: whether it ended at the end of the range, the last key that was looked at, and then

@@ -31,6 +31,8 @@ pub(super) struct Call {
     pub(super) commands: Vec<Cmd>,
     /// Whether doing it twice is the same as once, also when others write in between.
     pub(super) repeatable: bool,
+    /// Whether it waits for replicas, and so has a connection that others do not share.
+    pub(super) waits: bool,
 }
 
 pub(super) struct Servers {
@@ -127,7 +129,9 @@ impl Servers {
         using: &InUse,
     ) -> Vec<Result<Vec<Value>>> {
         let commands = calls.iter().flat_map(|call| &call.commands);
-        match self.attempt(operation, link, commands, false, using).await {
+        let waits = calls.iter().any(|call| call.waits);
+        let through = if waits { link.waiting() } else { Arc::clone(link) };
+        match self.attempt(operation, &through, commands, false, using).await {
             Tried::Done(values) => {
                 let mut values = values.into_iter();
                 let mut answers = Vec::with_capacity(calls.len());
@@ -179,7 +183,8 @@ impl Servers {
         loop {
             tries += 1;
             let last = tries == TRIES;
-            let tried = self.attempt(operation, &link, &call.commands, asking, using).await;
+            let through = if call.waits { link.waiting() } else { Arc::clone(&link) };
+            let tried = self.attempt(operation, &through, &call.commands, asking, using).await;
             asking = false;
             let tried = match tried {
                 Tried::Done(values) => match refusal(&values, operation) {
