@@ -90,7 +90,7 @@ async fn a_full_memory_refuses_batches_as_a_whole() {
     let Some(server) = server().await else { return };
     let store = open(on(server.url())).await;
     store.put("first", "1").await.unwrap();
-    server.cli(&["config", "set", "maxmemory", "4mb"]).await;
+    server.cli(&["config", "set", "maxmemory", "24mb"]).await;
     let mut written = 0;
     let error = loop {
         match store.put(format!("k{written}"), vec![7; 10_000]).await {

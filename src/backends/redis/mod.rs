@@ -227,9 +227,7 @@ impl Shared {
 
     async fn write(&self, batch: &Batch) -> Result<Commit> {
         self.servers.open()?;
-        let named =
-            |error: Error| error.with_operation(Operation::Write).with_layer(RedisConfig::NAME);
-        self.check(batch).map_err(named)?;
+        self.check(batch)?;
         if !batch.is_empty() {
             let call = self.place.write(batch.ops().iter(), batch.is_if_absent());
             let answers = self.servers.call(Operation::Write, &call).await?;
@@ -327,7 +325,9 @@ impl Read for Redis {
 #[deny(clippy::missing_trait_methods)]
 impl Store for Redis {
     async fn write(&self, batch: Batch) -> Result<Commit> {
-        self.shared.write(&batch).await
+        let named =
+            |error: Error| error.with_operation(Operation::Write).with_layer(RedisConfig::NAME);
+        self.shared.write(&batch).await.map_err(named)
     }
 
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
