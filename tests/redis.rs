@@ -1,6 +1,6 @@
 //! The Redis backend against real servers of the test's own.
 #![cfg(all(feature = "redis", feature = "testing"))]
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 
 #[path = "redis/changes.rs"]
 mod changes;

@@ -66,8 +66,11 @@ fn of_code(code: &str, detail: &str) -> Error {
             "the server does not know a command that is needed here; Redis 7.0 or Valkey 7.2 does, unless it was renamed or disabled",
         ),
         _ => {
-            return said(ErrorKind::Unavailable, format!("the server refuses the command ({code})"))
-                .with_retry(Retry::Never);
+            return said(
+                ErrorKind::Unavailable,
+                format!("the server refuses the command ({code})"),
+            )
+            .with_retry(Retry::Never);
         }
     };
     said(kind, message)
