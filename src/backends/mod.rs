@@ -7,6 +7,8 @@ pub mod memory;
 pub mod object;
 #[cfg(feature = "opendal")]
 pub mod opendal;
+#[cfg(feature = "redis")]
+pub mod redis;
 #[cfg(feature = "rocksdb")]
 pub mod rocksdb;
 #[cfg(feature = "sqlite")]
@@ -19,6 +21,8 @@ pub use self::memory::{Memory, MemoryConfig};
 pub use self::object::{Object, ObjectConfig};
 #[cfg(feature = "opendal")]
 pub use self::opendal::{OpenDal, OpenDalConfig};
+#[cfg(feature = "redis")]
+pub use self::redis::{Redis, RedisConfig};
 #[cfg(feature = "rocksdb")]
 pub use self::rocksdb::{RocksDb, RocksDbConfig};
 #[cfg(feature = "sqlite")]

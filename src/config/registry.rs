@@ -95,7 +95,7 @@ impl<C: BackendConfig> AnyBackend for C {
 
 /// Names that need a cargo feature. They stay reserved where it is off, so that turning it on never
 /// changes what a config means.
-const FEATURES: [(&str, Kind, &str); 10] = [
+const FEATURES: [(&str, Kind, &str); 11] = [
     ("cache", Kind::Layer, "cache"),
     ("compress", Kind::Layer, "compress"),
     ("encrypt", Kind::Layer, "encrypt"),
@@ -103,6 +103,7 @@ const FEATURES: [(&str, Kind, &str); 10] = [
     ("file", Kind::Backend, "file"),
     ("object", Kind::Backend, "object"),
     ("opendal", Kind::Backend, "opendal"),
+    ("redis", Kind::Backend, "redis"),
     ("rocksdb", Kind::Backend, "rocksdb"),
     ("sqlite", Kind::Backend, "sqlite"),
 ];

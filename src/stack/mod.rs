@@ -18,6 +18,8 @@ use crate::backends::MemoryConfig;
 use crate::backends::ObjectConfig;
 #[cfg(feature = "opendal")]
 use crate::backends::OpenDalConfig;
+#[cfg(feature = "redis")]
+use crate::backends::RedisConfig;
 #[cfg(feature = "rocksdb")]
 use crate::backends::RocksDbConfig;
 #[cfg(feature = "sqlite")]
@@ -55,6 +57,8 @@ impl Registry {
         registry.put_backend::<ObjectConfig>();
         #[cfg(feature = "opendal")]
         registry.put_backend::<OpenDalConfig>();
+        #[cfg(feature = "redis")]
+        registry.put_backend::<RedisConfig>();
         #[cfg(feature = "rocksdb")]
         registry.put_backend::<RocksDbConfig>();
         #[cfg(feature = "sqlite")]

@@ -190,11 +190,21 @@ pub(crate) struct RedisCluster {
 impl RedisCluster {
     /// At least three masters, each with so many replicas. The masters are the first nodes.
     pub(crate) async fn start(masters: usize, replicas_each: usize) -> Option<Self> {
+        Self::start_with(masters, replicas_each, &[]).await
+    }
+
+    /// The same, each node with these arguments.
+    pub(crate) async fn start_with(
+        masters: usize,
+        replicas_each: usize,
+        arguments: &[&str],
+    ) -> Option<Self> {
         let mut nodes = Vec::new();
         for _ in 0..masters * (replicas_each + 1) {
             // A cluster has database 0 only.
             let settings = ["--databases", "1", "--cluster-enabled", "yes"];
-            let settings = [&settings[..], &["--cluster-node-timeout", NODE_TIMEOUT]].concat();
+            let settings =
+                [&settings[..], &["--cluster-node-timeout", NODE_TIMEOUT], arguments].concat();
             nodes.push(Redis::start(&settings).await?);
         }
         let mut command = Command::new(&nodes[0].settings.client);

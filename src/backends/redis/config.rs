@@ -1,0 +1,315 @@
+//! The settings: their ranges, and what they promise.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::Redis;
+use super::changes::LATEST;
+use crate::error::{Error, Result};
+use crate::layer::{BackendConfig, Context};
+use crate::store::Store;
+use crate::types::units::{Secret, Span};
+use crate::types::{Counting, Durability, Freshness, Guarantees, Limits, Place, Profile};
+
+/// What the server is configured to keep. It is looked up when the store is opened, and a server that
+/// keeps less is refused. See [`RedisConfig`] for an example.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Survives {
+    /// Nothing is relied on: what the server last saved is what there is after its end.
+    #[default]
+    Nothing,
+    /// The end of the server's process: `appendonly yes`, with `appendfsync always` or `no`. (With
+    /// `everysec` the server may keep acknowledged writes in its own memory for up to 2 seconds.)
+    ProcessCrash,
+    /// A power cut: `appendonly yes` with `appendfsync always`.
+    PowerCut,
+}
+
+impl From<Survives> for Durability {
+    fn from(survives: Survives) -> Self {
+        match survives {
+            Survives::Nothing => Self::Nothing,
+            Survives::ProcessCrash => Self::ProcessCrash,
+            Survives::PowerCut => Self::PowerCut,
+        }
+    }
+}
+
+/// Settings of the Redis backend: `url` or `cluster`, and what the others are for.
+///
+/// ```
+/// use tierstack::backends::RedisConfig;
+/// use tierstack::backends::redis::Survives;
+/// use tierstack::{BackendConfig, Durability};
+///
+/// let config = RedisConfig {
+///     survives: Survives::PowerCut,
+///     index: true,
+///     ..RedisConfig::new("redis://127.0.0.1:6379/3")
+/// };
+/// let promised = config.profile()?.guarantees;
+/// assert_eq!(promised.durability, Durability::PowerCut);
+/// assert!(promised.ordered_scans && promised.atomic_batches);
+///
+/// let config = RedisConfig::cluster(["redis://10.0.0.1:6379", "redis://10.0.0.2:6379"]);
+/// assert!(!config.profile()?.guarantees.atomic_batches);
+/// # Ok::<(), tierstack::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct RedisConfig {
+    /// The server: `redis://[user@]host[:port][/database]`, `rediss://` for TLS, or
+    /// `redis+unix:///path`. Without a password, which has a setting of its own.
+    pub url: Option<String>,
+    /// Nodes of a cluster, in place of `url`. One that answers is enough: it names the others.
+    pub cluster: Vec<String>,
+    /// Where the password is: `{ env: NAME }` or `{ file: PATH }`. Default: none.
+    pub password: Option<Secret>,
+    /// A file with the certificates (PEM) that the server's is checked against. Default: those that the
+    /// system trusts. A relative path is meant from the folder of the config file.
+    pub ca: Option<PathBuf>,
+    /// Keeps every entry under `{hash_tag}` and its key. In a cluster all entries are then in one slot,
+    /// which makes batches atomic and allows an `index`, and leaves them to one node. Default: none.
+    pub hash_tag: Option<String>,
+    /// Whether to keep an ordered index of the keys, which scans need. Default: false. It costs about as
+    /// much memory as the keys and about 100 bytes an entry, and each write takes longer. Entries that
+    /// other programs write are not in it.
+    pub index: bool,
+    /// What the server is configured to keep. Default: `nothing`. It is checked, never changed.
+    pub survives: Survives,
+    /// A write is acknowledged when that many replicas have it in memory, too. Default: 0. It makes the
+    /// loss of a write in a failover unlikely, and does not rule it out.
+    pub wait_replicas: u32,
+    /// Accepts a server that evicts entries when its memory is full. Default: false: it is refused.
+    pub evicts: bool,
+    /// Whether to announce what others change, with client tracking. Default: false. It costs a second
+    /// connection to each server for as long as somebody listens, and the server a message for each
+    /// change.
+    pub announce: bool,
+    /// How long to wait for a connection, from 10ms to 1h. Default: 2s.
+    pub connect_timeout: Span,
+    /// How long an operation may take as a whole, connecting and redirections included, from 10ms to 1h.
+    /// Default: 5s.
+    pub timeout: Span,
+}
+
+impl Default for RedisConfig {
+    fn default() -> Self {
+        Self {
+            url: None,
+            cluster: Vec::new(),
+            password: None,
+            ca: None,
+            hash_tag: None,
+            index: false,
+            survives: Survives::default(),
+            wait_replicas: 0,
+            evicts: false,
+            announce: false,
+            connect_timeout: Span(Duration::from_secs(2)),
+            timeout: Span(Duration::from_secs(5)),
+        }
+    }
+}
+
+/// A bulk string of the protocol.
+pub(super) const MAX_VALUE_BYTES: u64 = 512 << 20;
+
+const SHORTEST: Duration = Duration::from_millis(10);
+const LONGEST: Duration = Duration::from_secs(3600);
+
+impl RedisConfig {
+    /// The defaults, with that server.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { url: Some(url.into()), ..Self::default() }
+    }
+
+    /// The defaults, with a cluster of which these are nodes.
+    #[must_use]
+    pub fn cluster<U: Into<String>>(nodes: impl IntoIterator<Item = U>) -> Self {
+        Self { cluster: nodes.into_iter().map(Into::into).collect(), ..Self::default() }
+    }
+
+    /// Whether it is a cluster.
+    pub(super) fn is_cluster(&self) -> bool {
+        !self.cluster.is_empty()
+    }
+
+    /// What stands before each key in the database.
+    pub(super) fn prefix(&self) -> String {
+        self.hash_tag.as_ref().map(|tag| format!("{{{tag}}}")).unwrap_or_default()
+    }
+
+    /// The addresses, checked.
+    pub(super) fn urls(&self) -> Result<Vec<&str>> {
+        let urls: Vec<&str> = match (&self.url, self.cluster.as_slice()) {
+            (Some(url), []) => vec![url],
+            (None, nodes @ [_, ..]) => nodes.iter().map(String::as_str).collect(),
+            (Some(_), _) => {
+                return Err(Error::config(
+                    "`url` and `cluster` exclude each other; give one of them",
+                ));
+            }
+            (None, []) => {
+                return Err(Error::config(
+                    "`url` is missing; give one such as redis://127.0.0.1:6379/0, or the nodes of a `cluster`",
+                ));
+            }
+        };
+        for url in &urls {
+            check_url(url, self.is_cluster())?;
+        }
+        Ok(urls)
+    }
+
+    fn check(&self) -> Result<()> {
+        let urls = self.urls()?;
+        if self.ca.is_some() && !urls.iter().all(|url| is_tls(url)) {
+            return Err(Error::config(
+                "`ca` is for TLS only; write rediss:// in place of redis://",
+            ));
+        }
+        if self.hash_tag.as_ref().is_some_and(|tag| tag.is_empty() || tag.contains(['{', '}'])) {
+            return Err(Error::config(
+                "`hash_tag` must have at least one character and no braces; they are added",
+            ));
+        }
+        if self.hash_tag.as_ref().is_some_and(|tag| tag.len() > 1024) {
+            return Err(Error::config("`hash_tag` must have at most 1024 bytes"));
+        }
+        if self.index && self.is_cluster() && self.hash_tag.is_none() {
+            return Err(Error::config(
+                "an `index` is in one slot, so in a cluster it needs a `hash_tag` that puts the entries there, too",
+            ));
+        }
+        for (name, Span(span)) in
+            [("connect_timeout", self.connect_timeout), ("timeout", self.timeout)]
+        {
+            if !(SHORTEST..=LONGEST).contains(&span) {
+                return Err(Error::config(format!("`{name}` must be from 10ms to 1h")));
+            }
+        }
+        Ok(())
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        let durability = self.survives.into();
+        Guarantees {
+            durability,
+            durability_after_flush: durability,
+            atomic_batches: !self.is_cluster() || self.hash_tag.is_some(),
+            conditional_writes: true,
+            freshness: Freshness::Immediate,
+            announces: self.announce.then_some(LATEST),
+            ordered_scans: self.index,
+            snapshots: false,
+            expiry: true,
+            ingest: true,
+            // Beside the entries under a tag there may be any number of others.
+            counts: if self.index || self.hash_tag.is_none() {
+                Counting::Estimated
+            } else {
+                Counting::No
+            },
+            writable: true,
+            places: vec![Place { name: Self::NAME.into(), what: "database".into(), sealed: false }],
+            recovery: None,
+            limits: Limits { value_bytes: Some(MAX_VALUE_BYTES), ..Limits::default() },
+        }
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.evicts {
+            notes.push(
+                "The server may evict entries, acknowledged ones too, when its memory is full."
+                    .into(),
+            );
+        }
+        if self.is_cluster() {
+            notes.push("A failover of the cluster may lose writes that were acknowledged shortly before it, as replicas lag behind.".into());
+            if self.hash_tag.is_none() {
+                notes.push("A batch is refused unless all its keys are in one slot.".into());
+            }
+        }
+        if self.index {
+            notes.push("Scans see what was written through this backend; entries written by other programs are not in the index.".into());
+        }
+        if self.wait_replicas > 0 {
+            notes.push(format!(
+                "A write waits until {} replica(s) have it in memory, which makes its loss in a failover unlikely, not impossible.",
+                self.wait_replicas
+            ));
+        }
+        notes
+    }
+}
+
+fn is_tls(url: &str) -> bool {
+    url.starts_with("rediss:") || url.starts_with("valkeys:")
+}
+
+/// Checks an address, and never repeats it: it may hold a password.
+fn check_url(url: &str, of_cluster: bool) -> Result<()> {
+    let parsed = ::redis::parse_redis_url(url).ok_or_else(|| {
+        Error::config(
+            "the address of a server must look like redis://host:6379/0, rediss://host:6379/0 or redis+unix:///path",
+        )
+    })?;
+    if parsed.password().is_some() || parsed.query_pairs().any(|(name, _)| name == "pass") {
+        return Err(Error::config(
+            "a password does not stand in the address; say where it is: password: { env: NAME } or { file: PATH }",
+        ));
+    }
+    let info: ::redis::ConnectionInfo = ::redis::IntoConnectionInfo::into_connection_info(url)
+        .map_err(|_| {
+            Error::config(
+                "the address of a server is not understood; write redis://[user@]host[:port][/database]",
+            )
+        })?;
+    if of_cluster && info.redis_settings().db() != 0 {
+        return Err(Error::config("a cluster has database 0 only; leave the number out"));
+    }
+    if of_cluster && matches!(info.addr(), ::redis::ConnectionAddr::Unix(_)) {
+        return Err(Error::config(
+            "the nodes of a cluster are reached by TCP; write redis://host:port",
+        ));
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl BackendConfig for RedisConfig {
+    const NAME: &'static str = "redis";
+
+    fn profile(&self) -> Result<Profile> {
+        self.check()?;
+        let profile = Profile::backend(Self::NAME, self.guarantees());
+        Ok(self.notes().into_iter().fold(profile, Profile::note))
+    }
+
+    async fn open(&self, context: &Context) -> Result<Arc<dyn Store>> {
+        Ok(Arc::new(Redis::open_in(self.clone(), context).await?))
+    }
+}
+
+/// Prints no address: one that was not checked yet may hold a password.
+impl fmt::Debug for RedisConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisConfig")
+            .field("servers", &(self.cluster.len() + usize::from(self.url.is_some())))
+            .field("hash_tag", &self.hash_tag)
+            .field("index", &self.index)
+            .field("survives", &self.survives)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,384 @@
+//! `redis`: a database of a Redis or Valkey server, or of a cluster of them, as it is.
+//!
+//! # Guarantees
+//! An entry is a string key of the database, its value the string, its time to live the expiry, to the
+//! millisecond, by the server's clock. Nothing about the database changes until it is written to. Keys of
+//! other types are no entries: reading, replacing or deleting one is refused and leaves it as it is.
+//! Batches are atomic on one server, and in a cluster where all keys are in one slot. An acknowledged
+//! write survives what `survives` says, which is checked when the store is opened. Bulk reads take one
+//! round trip, in a cluster one to each node.
+//!
+//! # Gives up
+//! Snapshots. Scans, unless an `index` is kept. In a cluster, batches across slots, unless there is a
+//! `hash_tag`. A failover to a replica may lose what was acknowledged shortly before it.
+//!
+//! # Cancellation
+//! A read that is dropped leaves nothing behind. A write that is dropped takes effect wholly or not at
+//! all, also some time later.
+//!
+//! # Errors
+//! Opening: `Config` (settings; a server that keeps less than `survives`, evicts, or is of another kind),
+//! `Access` (credentials, certificates, a replica), `Unavailable`, `Unsupported` (a server that is too
+//! old). Later: `InvalidInput` (key, limits, a key of another type), `Capacity` (the memory or the disk of
+//! the server is full), `Conflict` (`if_absent`), `Unavailable` (the connection; the cluster does not
+//! serve the slot; too few replicas), `Timeout`, `Access`, `Closed`. A lost connection is made again by the
+//! next operation. Reads are repeated once, writes never where the outcome is unknown.
+//!
+//! # Configuration
+//! `redis: { url: "redis://127.0.0.1:6379/0" }`; see [`RedisConfig`].
+//!
+//! # Example
+//! ```no_run
+//! # tokio_test::block_on(async {
+//! use tierstack::backends::{Redis, RedisConfig};
+//! use tierstack::{Read, Store, StoreExt};
+//!
+//! let store = Redis::open(RedisConfig::new("redis://127.0.0.1:6379/0")).await?;
+//! store.put("user:1", "Ada").await?;
+//! assert_eq!(store.get(b"user:1").await?, Some("Ada".into()));
+//! store.close().await?;
+//! # Ok::<(), tierstack::Error>(()) }).unwrap();
+//! ```
+
+mod changes;
+mod cluster;
+mod command;
+mod config;
+mod failure;
+mod link;
+mod open;
+mod scan;
+mod script;
+mod servers;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use tokio::sync::watch;
+
+use self::command::Place;
+pub use self::config::{RedisConfig, Survives};
+use self::servers::{Call, Servers};
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::layer::{BackendConfig, Context};
+use crate::reply::Reply;
+use crate::store::{Changes, Pages, Read, Store};
+use crate::types::{
+    Batch, Commit, Counting, Guarantees, Op, Profile, RunOrder, Scan, Usage, Value, check_key,
+};
+
+/// A database of Redis or Valkey. See the [module docs](self).
+pub struct Redis {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    servers: Servers,
+    place: Place,
+    profile: Profile,
+    /// What a batch may ask for whose keys are all in one slot.
+    in_one_slot: Guarantees,
+    /// The largest value that the server takes: what the profile says, or less.
+    largest: u64,
+    replicas: u32,
+    closing: watch::Sender<bool>,
+}
+
+/// A batch is one command, for which a server takes 1 GiB.
+const MAX_BATCH_BYTES: usize = 768 << 20;
+
+/// Entries that one command of a bulk load puts: the server does nothing else meanwhile.
+const LOAD_STEP: usize = 512;
+
+impl Redis {
+    /// Connects to the server, and checks that it keeps what the settings promise.
+    ///
+    /// # Errors
+    /// See the [module docs](self).
+    pub async fn open(config: RedisConfig) -> Result<Self> {
+        Self::open_in(config, &Context::default()).await
+    }
+
+    pub(super) async fn open_in(config: RedisConfig, context: &Context) -> Result<Self> {
+        let opening =
+            |error: Error| error.with_layer(RedisConfig::NAME).with_operation(Operation::Open);
+        Self::connect(config, context).await.map_err(opening)
+    }
+
+    async fn connect(config: RedisConfig, context: &Context) -> Result<Self> {
+        let profile = config.profile()?;
+        if tokio::runtime::Handle::try_current().is_err() {
+            return Err(Error::unsupported("the Redis client needs a tokio runtime"));
+        }
+        let servers = open::servers(&config, context)?;
+        let mut largest = config::MAX_VALUE_BYTES;
+        let all = servers.all().await?;
+        for link in &all {
+            largest = largest.min(open::verify(&config, &servers, link).await?);
+        }
+        let millis = u64::try_from(config.timeout.0.as_millis() / 2).unwrap_or(u64::MAX);
+        let wait = (config.wait_replicas > 0).then_some((config.wait_replicas, millis));
+        let place =
+            Place::new(config.prefix().into_bytes(), config.index, config.is_cluster(), wait);
+        let mut in_one_slot = profile.guarantees.clone();
+        in_one_slot.atomic_batches = true;
+        let shared = Arc::new(Shared {
+            servers,
+            place,
+            profile,
+            in_one_slot,
+            largest,
+            replicas: config.wait_replicas,
+            closing: watch::Sender::new(false),
+        });
+        scan::build(&shared).await?;
+        Ok(Self { shared })
+    }
+}
+
+impl Shared {
+    fn guarantees(&self) -> &Guarantees {
+        &self.profile.guarantees
+    }
+
+    async fn get(&self, key: &[u8]) -> Result<Option<Value>> {
+        let answers = self.servers.call(Operation::Get, &self.place.get(key)).await?;
+        match command::got(answers) {
+            Err(error) if error.kind() == ErrorKind::Capacity => {
+                let key = [Bytes::copy_from_slice(key)];
+                Ok(self.read(key.iter()).await?.into_iter().next().flatten())
+            }
+            found => found,
+        }
+    }
+
+    /// Keys of one slot, from a server whose memory is full.
+    async fn read(&self, keys: impl Iterator<Item = &Bytes> + Clone) -> Result<Vec<Option<Value>>> {
+        command::read(self.servers.call(Operation::GetMany, &self.place.read(keys)).await?)
+    }
+
+    async fn get_many(&self, keys: &[Bytes]) -> Result<Vec<Option<Value>>> {
+        if keys.is_empty() {
+            self.servers.open()?;
+            return Ok(Vec::new());
+        }
+        let slots = by_slot(keys, |key| self.place.slot(key));
+        let calls: Vec<Call> = slots
+            .iter()
+            .map(|slot| self.place.get_many(slot.iter().map(|(_, key)| *key)))
+            .collect();
+        let answers = match calls.as_slice() {
+            [call] => vec![self.servers.call(Operation::GetMany, call).await],
+            calls => self.servers.call_all(Operation::GetMany, calls).await?,
+        };
+        let mut found: Vec<Option<Value>> = vec![None; keys.len()];
+        for (slot, answers) in slots.iter().zip(answers) {
+            let keys = slot.iter().map(|(_, key)| *key);
+            let values = match command::got_many(answers?, keys.clone()) {
+                Err(error) if error.kind() == ErrorKind::Capacity => self.read(keys).await,
+                values => values,
+            };
+            let values = values?;
+            for ((at, _), value) in slot.iter().zip(values) {
+                if let Some(place) = found.get_mut(*at) {
+                    *place = value;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn check(&self, batch: &Batch) -> Result<()> {
+        let mut slots = batch.ops().iter().map(|op| self.place.slot(op.key()));
+        let first = slots.next();
+        let together = slots.all(|slot| Some(slot) == first);
+        match together {
+            true => self.in_one_slot.check_batch(batch)?,
+            false => self.guarantees().check_batch(batch)?,
+        }
+        for op in batch.ops() {
+            self.check_op(op)?;
+        }
+        if batch.bytes() > MAX_BATCH_BYTES && batch.len() > 1 {
+            return Err(Error::invalid(format!(
+                "a batch of {} bytes is over this store's limit of {MAX_BATCH_BYTES} bytes",
+                batch.bytes()
+            )));
+        }
+        Ok(())
+    }
+
+    fn check_op(&self, op: &Op) -> Result<()> {
+        command::check_deadline(op)?;
+        match op.value() {
+            Some(value) if value.bytes.len() as u64 > self.largest => Err(Error::invalid(format!(
+                "a value of {} bytes is over the server's limit of {} bytes (`proto-max-bulk-len`)",
+                value.bytes.len(),
+                self.largest
+            ))
+            .with_key(op.key())),
+            _ => Ok(()),
+        }
+    }
+
+    async fn write(&self, batch: &Batch) -> Result<Commit> {
+        self.servers.open()?;
+        self.check(batch)?;
+        if !batch.is_empty() {
+            let call = self.place.write(batch.ops().iter(), batch.is_if_absent());
+            let answers = self.servers.call(Operation::Write, &call).await?;
+            let op = |at: usize| batch.ops().get(at);
+            let absent = batch.is_if_absent();
+            command::written(Operation::Write, answers, op, absent, self.replicas)?;
+        }
+        Ok(Commit::done())
+    }
+
+    /// Puts entries, each by itself.
+    async fn load(&self, ops: &[Op]) -> Result<()> {
+        let mut parts: Vec<Vec<&Op>> = Vec::new();
+        for slot in by_slot(ops, |op| self.place.slot(op.key())) {
+            let ops: Vec<&Op> = slot.into_iter().map(|(_, op)| op).collect();
+            parts.extend(ops.chunks(LOAD_STEP).map(<[_]>::to_vec));
+        }
+        let calls: Vec<Call> =
+            parts.iter().map(|part| self.place.write(part.iter().copied(), false)).collect();
+        let answers = self.servers.call_all(Operation::Ingest, &calls).await?;
+        for (part, answers) in parts.iter().zip(answers) {
+            let op = |at: usize| part.get(at).copied();
+            command::written(Operation::Ingest, answers?, op, false, self.replicas)?;
+        }
+        Ok(())
+    }
+
+    async fn ingest(&self, mut run: Pages<'_>) -> Result<u64> {
+        self.servers.open()?;
+        let (mut order, mut entries) = (RunOrder::default(), 0);
+        while let Some(page) = run.try_next().await? {
+            order.check(&page)?;
+            entries += page.len() as u64;
+            let ops: Vec<Op> =
+                page.entries.into_iter().map(|entry| Op::Put(entry.key, entry.value)).collect();
+            for op in &ops {
+                let value = op.value().map_or(0, |value| value.bytes.len());
+                self.guarantees().limits.check(op.key().len(), value)?;
+                self.check_op(op)?;
+            }
+            self.load(&ops).await?;
+        }
+        Ok(entries)
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        self.servers.open()?;
+        let (mut entries, mut memory) = (0, 0);
+        for link in self.servers.all().await? {
+            entries += scan::count(self, &link).await?;
+            let told = open::info(&self.servers, &link).await?;
+            memory += told.get("used_memory").and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
+        }
+        Ok(Usage {
+            entries: (self.guarantees().counts != Counting::No).then_some(entries),
+            memory_bytes: Some(memory),
+            stored_bytes: None,
+        })
+    }
+}
+
+/// The items of each slot, with their places.
+fn by_slot<T>(items: &[T], slot: impl Fn(&T) -> u16) -> Vec<Vec<(usize, &T)>> {
+    let mut slots: BTreeMap<u16, Vec<(usize, &T)>> = BTreeMap::new();
+    for (at, item) in items.iter().enumerate() {
+        slots.entry(slot(item)).or_default().push((at, item));
+    }
+    slots.into_values().collect()
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl Read for Redis {
+    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
+        match check_key(key) {
+            Err(error) => Reply::Now(Err(error)),
+            Ok(()) => Reply::later(async move {
+                self.shared.get(key).await.map_err(|error| error.with_key(key))
+            }),
+        }
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
+        match keys.iter().try_for_each(|key| check_key(key)) {
+            Err(error) => Reply::Now(Err(error)),
+            Ok(()) => Reply::later(self.shared.get_many(keys)),
+        }
+    }
+
+    fn scan(&self, scan: Scan) -> Pages<'_> {
+        scan::pages(&self.shared, scan)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Store for Redis {
+    async fn write(&self, batch: Batch) -> Result<Commit> {
+        let named =
+            |error: Error| error.with_operation(Operation::Write).with_layer(RedisConfig::NAME);
+        self.shared.write(&batch).await.map_err(named)
+    }
+
+    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
+        self.shared.ingest(run).await
+    }
+
+    async fn changes(&self) -> Result<Changes> {
+        self.shared.servers.open()?;
+        if self.shared.guarantees().announces.is_none() {
+            return Err(Error::unsupported(
+                "changes are not announced; set `announce: true` for client tracking",
+            ));
+        }
+        changes::subscribe(&self.shared).await
+    }
+
+    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
+        self.shared.servers.open()?;
+        Err(Error::unsupported("Redis has no snapshots of its data that can be read"))
+    }
+
+    /// Nothing to do: what a write survives, it survives when it is acknowledged.
+    async fn flush(&self) -> Result<()> {
+        self.shared.servers.open()
+    }
+
+    async fn compact(&self) -> Result<()> {
+        self.shared.servers.open()?;
+        scan::sweep(&self.shared).await
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        self.shared.usage().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.shared.servers.close();
+        // Fails when nobody listens.
+        self.shared.closing.send_replace(true);
+        Ok(())
+    }
+
+    fn profile(&self) -> Profile {
+        self.shared.profile.clone()
+    }
+}
+
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redis")
+            .field("index", &self.shared.place.index.is_some())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,202 @@
+//! Opening: the settings are checked against what the server says about itself.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use redis::{
+    Client, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, TlsCertificates, Value as Answer,
+};
+
+use super::cluster::Cluster;
+use super::config::{MAX_VALUE_BYTES, RedisConfig, Survives};
+use super::failure::{odd, refused, said};
+use super::link::{Dial, Link};
+use super::servers::{Kind, Servers, load_scripts};
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::layer::Context;
+
+/// The servers of the settings, to none of which there is a connection yet.
+pub(super) fn servers(config: &RedisConfig, context: &Context) -> Result<Servers> {
+    let password = config.password.as_ref().map(|secret| context.secret(secret)).transpose()?;
+    let ca = config.ca.as_ref().map(|path| {
+        let path = context.resolve(path);
+        std::fs::read(&path).map_err(|error| {
+            Error::config(format!("the certificates in {} cannot be read", path.display()))
+                .with_source(error)
+        })
+    });
+    let ca = ca.transpose()?;
+    let client = |url: &str| -> Result<Client> {
+        let wrong = |error: redis::RedisError| {
+            Error::config("the address or the certificates cannot be used").with_source(error)
+        };
+        let info: ConnectionInfo = url.into_connection_info().map_err(wrong)?;
+        let mut settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        if let Some(password) = &password {
+            settings = settings.set_password(password.expose());
+        }
+        let tls = matches!(info.addr(), redis::ConnectionAddr::TcpTls { .. });
+        let info = info.set_redis_settings(settings);
+        if !tls {
+            return Client::open(info).map_err(wrong);
+        }
+        // Without it rustls cannot choose, and panics, where another crate of the program brings a
+        // second provider. One that the program installed stays.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let certificates = TlsCertificates { client_tls: None, root_cert: ca.clone() };
+        Client::build_with_tls(info, certificates).map_err(wrong)
+    };
+    let clients = config.urls()?.into_iter().map(client).collect::<Result<Vec<_>>>()?;
+    let dial =
+        Dial { clock: Arc::clone(&context.clock), connect_timeout: config.connect_timeout.0 };
+    let kind = if config.is_cluster() {
+        Kind::Cluster(Cluster::new(clients, dial))
+    } else {
+        // `urls` gives one where it is no cluster.
+        let client = clients.into_iter().next().ok_or_else(|| Error::config("`url` is missing"))?;
+        Kind::One(Arc::new(Link::new(client, dial)))
+    };
+    Ok(Servers {
+        kind,
+        clock: Arc::clone(&context.clock),
+        timeout: config.timeout.0,
+        closed: AtomicBool::new(false),
+    })
+}
+
+/// Checks a server against the settings. Gives the largest value that it takes.
+pub(super) async fn verify(
+    config: &RedisConfig,
+    servers: &Servers,
+    link: &Arc<Link>,
+) -> Result<u64> {
+    let told = info(servers, link).await.map_err(|error| error.with_operation(Operation::Open))?;
+    let fact = |name: &str| told.get(name).map(String::as_str);
+    check_version(fact("redis_version").unwrap_or_default(), fact("valkey_version"))?;
+    match (fact("cluster_enabled"), config.is_cluster()) {
+        (Some("1"), false) => {
+            return Err(wrong(
+                "the server is a node of a cluster; name it in `cluster` in place of `url`",
+            ));
+        }
+        (Some("0"), true) => {
+            return Err(wrong(
+                "the server is not a node of a cluster; name it as `url` in place of `cluster`",
+            ));
+        }
+        _ => {}
+    }
+    if fact("role") == Some("slave") {
+        return Err(said(
+            ErrorKind::Access,
+            "the server is a replica, which takes no writes and may lag behind; name the primary",
+        ));
+    }
+    let full = fact("maxmemory").is_some_and(|bytes| bytes != "0");
+    let policy = fact("maxmemory_policy").unwrap_or("noeviction");
+    if full && policy != "noeviction" && !config.evicts {
+        return Err(wrong(format!(
+            "the server evicts entries when its memory is full (`maxmemory-policy {policy}`), also acknowledged ones; set `maxmemory-policy noeviction` there, or accept it with `evicts: true`"
+        )));
+    }
+    if config.survives != Survives::Nothing {
+        if fact("aof_enabled") != Some("1") {
+            return Err(wrong(
+                "the server keeps no append-only file, so a write survives nothing; set `appendonly yes` there, or `survives: nothing`",
+            ));
+        }
+        let Some(fsync) = setting(servers, link, "appendfsync").await? else {
+            return Err(wrong(
+                "what a write survives cannot be looked up, as the server does not permit CONFIG GET; permit it, or set `survives: nothing`",
+            ));
+        };
+        check_fsync(config.survives, &fsync)?;
+    }
+    let largest = setting(servers, link, "proto-max-bulk-len").await?;
+    load_scripts(Operation::Open, link).await?;
+    Ok(largest.and_then(|bytes| bytes.parse().ok()).unwrap_or(MAX_VALUE_BYTES).min(MAX_VALUE_BYTES))
+}
+
+fn wrong(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::config(message).with_layer("redis")
+}
+
+fn check_version(redis: &str, valkey: Option<&str>) -> Result<()> {
+    let major = redis.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    match major {
+        Some(major) if major < 7 && valkey.is_none() => Err(said(
+            ErrorKind::Unsupported,
+            format!("the server is Redis {redis}; Redis 7.0 or Valkey 7.2 is needed"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn check_fsync(survives: Survives, fsync: &str) -> Result<()> {
+    match (survives, fsync) {
+        (Survives::Nothing, _) | (_, "always") | (Survives::ProcessCrash, "no") => Ok(()),
+        (Survives::ProcessCrash, _) => Err(wrong(
+            "with `appendfsync everysec` the server may keep acknowledged writes in its own memory for up to 2 seconds; set `appendfsync always` or `no` there, or `survives: nothing`",
+        )),
+        (Survives::PowerCut, _) => Err(wrong(format!(
+            "with `appendfsync {fsync}` a power cut loses acknowledged writes; set `appendfsync always` there, or a `survives` that promises less"
+        ))),
+    }
+}
+
+/// What `INFO` says.
+pub(super) async fn info(servers: &Servers, link: &Arc<Link>) -> Result<HashMap<String, String>> {
+    let answers = servers.ask(Operation::Usage, link, &[redis::cmd("INFO")]).await?;
+    let text = match answers.into_iter().next() {
+        Some(Answer::BulkString(text)) => String::from_utf8_lossy(&text).into_owned(),
+        Some(Answer::VerbatimString { text, .. } | Answer::SimpleString(text)) => text,
+        _ => return Err(odd(Operation::Usage)),
+    };
+    let facts = text.lines().filter_map(|line| line.trim().split_once(':'));
+    Ok(facts.map(|(name, fact)| (name.to_owned(), fact.to_owned())).collect())
+}
+
+/// A setting of the server. `None`: it does not say.
+async fn setting(servers: &Servers, link: &Arc<Link>, name: &str) -> Result<Option<String>> {
+    let command = redis::cmd("CONFIG").arg("GET").arg(name).take();
+    let found = match servers.ask(Operation::Open, link, &[command]).await {
+        Ok(answers) => answers.into_iter().next(),
+        Err(error) if matches!(error.kind(), ErrorKind::Access | ErrorKind::Unsupported) => None,
+        Err(error) => return Err(error),
+    };
+    Ok(match found {
+        Some(Answer::Map(pairs)) => pairs.into_iter().find_map(|(_, value)| match value {
+            Answer::BulkString(value) => String::from_utf8(value).ok(),
+            _ => None,
+        }),
+        Some(Answer::ServerError(error)) => return Err(refused(Operation::Open, &error)),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_second_survives_no_crash() {
+        for (survives, fsync, fits) in [
+            (Survives::Nothing, "everysec", true),
+            (Survives::ProcessCrash, "everysec", false),
+            (Survives::ProcessCrash, "no", true),
+            (Survives::PowerCut, "no", false),
+            (Survives::PowerCut, "everysec", false),
+            (Survives::PowerCut, "always", true),
+        ] {
+            assert_eq!(check_fsync(survives, fsync).is_ok(), fits, "{survives:?} {fsync}");
+        }
+    }
+
+    #[test]
+    fn older_servers_are_refused() {
+        assert_eq!(check_version("6.2.14", None).unwrap_err().kind(), ErrorKind::Unsupported);
+        assert!(check_version("7.0.15", None).is_ok());
+        assert!(check_version("7.2.4", Some("8.0.1")).is_ok());
+    }
+}

@@ -1,0 +1,134 @@
+//! Announcements of what others change.
+
+use futures_util::StreamExt;
+use tierstack::{Change, Changes, Clock, Read, StoreExt, SystemClock, Value};
+use tokio::time::Instant;
+
+use super::servers::{Proxy, RedisCluster};
+use super::*;
+
+async fn next(changes: &mut Changes) -> Change {
+    in_time(changes.next()).await.expect("announcements end when the store is closed")
+}
+
+/// Waits until a change of the key is announced, by name or as one of all.
+async fn about(changes: &mut Changes, key: &str) {
+    loop {
+        match next(changes).await {
+            Change::Keys(keys) if keys.iter().any(|found| found == key) => return,
+            Change::All => return,
+            _ => {}
+        }
+    }
+}
+
+/// Waits for exactly that, past announcements of keys.
+async fn until(changes: &mut Changes, want: &Change) {
+    loop {
+        let change = next(changes).await;
+        if change == *want {
+            return;
+        }
+        assert!(matches!(change, Change::Keys(_)), "{change:?} in place of {want:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_stores_and_another_program() {
+    // With thousands of databases, as other tests use, it takes minutes until one is searched for what has
+    // expired.
+    let Some(server) = Server::start(&["--databases", "16"]).await else { return };
+    let config = || RedisConfig { announce: true, ..on(server.url()) };
+    let (one, other) = (open(config()).await, open(config()).await);
+    let mut changes = one.changes().await.unwrap();
+    let mut late = Vec::new();
+    for n in 0..200 {
+        let key = format!("key-{n}");
+        let begun = Instant::now();
+        other.put(key.clone(), "v").await.unwrap();
+        about(&mut changes, &key).await;
+        late.push(begun.elapsed());
+        assert_eq!(one.get(key.as_bytes()).await.unwrap(), Some("v".into()));
+    }
+    late.sort();
+    println!("write to announcement: median {:?}, longest {:?}", late[100], late[199]);
+    server.cli(&["set", "key-1", "w"]).await;
+    about(&mut changes, "key-1").await;
+    server.cli(&["del", "key-2"]).await;
+    about(&mut changes, "key-2").await;
+    server.cli(&["pexpire", "key-3", "100"]).await;
+    about(&mut changes, "key-3").await;
+    // And when it is over: the server looks for what has expired by itself.
+    about(&mut changes, "key-3").await;
+    let soon = SystemClock.now() + Duration::from_millis(50);
+    other.put("brief", Value::new("v").expiring_at(soon)).await.unwrap();
+    about(&mut changes, "brief").await;
+    server.cli(&["flushdb"]).await;
+    until(&mut changes, &Change::All).await;
+    one.close().await.unwrap();
+    assert_eq!(in_time(changes.collect::<Vec<_>>()).await.last(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_connection_is_told_and_made_again() {
+    let Some(server) = server().await else { return };
+    let proxy = Proxy::to(server.addr()).await;
+    let config = RedisConfig { announce: true, ..on(proxy.url(&server.url())) };
+    let store = open(hasty(config)).await;
+    let within = store.profile().guarantees.announces.unwrap();
+    let mut changes = store.changes().await.unwrap();
+    for silent in [false, true] {
+        let begun = Instant::now();
+        if silent {
+            proxy.hang();
+        } else {
+            proxy.cut().await;
+        }
+        until(&mut changes, &Change::Lost).await;
+        println!("lost after {:?} of {within:?}, silent: {silent}", begun.elapsed());
+        server.cli(&["set", "missed", "1"]).await;
+        proxy.heal().await;
+        until(&mut changes, &Change::All).await;
+        assert_eq!(soon(|| store.get(b"missed")).await, Some("1".into()));
+        server.cli(&["set", "seen", "1"]).await;
+        about(&mut changes, "seen").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_falls_behind_is_told_to_drop_everything() {
+    let Some(server) = server().await else { return };
+    let store = open(RedisConfig { announce: true, ..on(server.url()) }).await;
+    let mut changes = store.changes().await.unwrap();
+    let script = "for n = 1, 50000 do redis.call('set', 'k' .. n, n) end";
+    server.cli(&["eval", script, "0"]).await;
+    until(&mut changes, &Change::All).await;
+    server.cli(&["set", "seen", "1"]).await;
+    about(&mut changes, "seen").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_node_of_a_cluster_announces_and_so_does_its_successor() {
+    let Some(mut cluster) = RedisCluster::start(3, 1).await else { return };
+    let config = RedisConfig { announce: true, ..RedisConfig::cluster(cluster.urls()) };
+    let store = open(hasty(config)).await;
+    let mut changes = store.changes().await.unwrap();
+    for key in ["a", "b", "c", "d", "e", "f"] {
+        let node = &cluster.nodes[cluster.master_of(key).await];
+        node.cli(&["set", key, "1"]).await;
+        about(&mut changes, key).await;
+    }
+    let gone = cluster.master_of("a").await;
+    cluster.nodes[gone].kill();
+    until(&mut changes, &Change::Lost).await;
+    until(&mut changes, &Change::All).await;
+    soon(|| async {
+        let node = cluster.master_of("a").await;
+        (node != gone).then_some(()).ok_or("the replica has not taken over")
+    })
+    .await;
+    let node = &cluster.nodes[cluster.master_of("a").await];
+    node.cli(&["set", "a", "2"]).await;
+    about(&mut changes, "a").await;
+    cluster.nodes[gone].restart().await;
+}
