@@ -95,11 +95,12 @@ impl<C: BackendConfig> AnyBackend for C {
 
 /// Names that need a cargo feature. They stay reserved where it is off, so that turning it on never
 /// changes what a config means.
-const FEATURES: [(&str, Kind, &str); 5] = [
+const FEATURES: [(&str, Kind, &str); 6] = [
     ("cache", Kind::Layer, "cache"),
     ("compress", Kind::Layer, "compress"),
     ("encrypt", Kind::Layer, "encrypt"),
     ("backup", Kind::Layer, "backup"),
+    ("postgres", Kind::Backend, "postgres"),
     ("rocksdb", Kind::Backend, "rocksdb"),
 ];
 

@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 pub use self::check::Checked;
 use crate::backends::MemoryConfig;
+#[cfg(feature = "postgres")]
+use crate::backends::PostgresConfig;
 #[cfg(feature = "rocksdb")]
 use crate::backends::RocksDbConfig;
 use crate::clock::{Clock, SystemClock};
@@ -41,6 +43,8 @@ impl Registry {
     pub fn standard() -> Self {
         let mut registry = Self::new();
         registry.put_backend::<MemoryConfig>();
+        #[cfg(feature = "postgres")]
+        registry.put_backend::<PostgresConfig>();
         #[cfg(feature = "rocksdb")]
         registry.put_backend::<RocksDbConfig>();
         #[cfg(feature = "cache")]
