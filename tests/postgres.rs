@@ -19,6 +19,12 @@ mod servers;
 mod announcing;
 #[path = "postgres/conforming.rs"]
 mod conforming;
+#[path = "postgres/faults.rs"]
+mod faults;
+#[path = "postgres/opening.rs"]
+mod opening;
+#[path = "postgres/sharing.rs"]
+mod sharing;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use deadpool_postgres::ClientWrapper;
@@ -13,12 +14,13 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
-use tokio_postgres::{AsyncMessage, Client, Config};
+use tokio_postgres::{AsyncMessage, Client, Config, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::config::{PostgresConfig, Tls};
 use super::failure::failed;
 use super::pool::within;
+use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Operation, Result};
 use crate::types::Durability;
 
@@ -32,6 +34,9 @@ pub(super) struct Connector {
     tls: MakeRustlsConnect,
     setup: Arc<str>,
     timeout: Duration,
+    /// What the server's clock is ahead of the monotonic one here, at least, in milliseconds: as the
+    /// last connection saw it.
+    ahead: Arc<AtomicI64>,
 }
 
 impl Connector {
@@ -60,7 +65,13 @@ impl Connector {
             tls: MakeRustlsConnect::new(tls_config(tls, settings.ca.as_deref())?),
             setup: setup(settings, origin).into(),
             timeout: settings.connect_timeout.0,
+            ahead: Arc::default(),
         })
+    }
+
+    /// The server's clock in that much time, at the latest, in milliseconds since 1970.
+    pub(super) fn server_time_in(&self, span: Duration) -> i64 {
+        self.ahead.load(Ordering::Relaxed).saturating_add(millis(SystemClock.monotonic() + span))
     }
 
     pub(super) fn config(&self) -> Config {
@@ -95,11 +106,21 @@ impl Connector {
             }
         });
         let mut task = Task(Some(task));
-        client.batch_execute(&self.setup).await?;
+        let said = client.simple_query(&self.setup).await?;
+        let time = said.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0)?.parse::<i64>().ok(),
+            _ => None,
+        });
+        let now = millis(SystemClock.monotonic());
+        self.ahead.store(time.unwrap_or_default().saturating_sub(now), Ordering::Relaxed);
         // It is there until it is taken, here.
         let task = task.0.take().unwrap_or_else(|| tokio::spawn(async {}));
         Ok((client, task))
     }
+}
+
+fn millis(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Ends a task that nobody took over: of a connection that was given up before it was ready.
@@ -181,9 +202,8 @@ fn tls_config(tls: Tls, ca: Option<&Path>) -> Result<ClientConfig> {
 /// once for every range, PostgreSQL may prefer to sort.
 fn setup(settings: &PostgresConfig, origin: &str) -> String {
     let sync = if settings.durability == Durability::ProcessCrash { "off" } else { "on" };
-    // A little earlier than our own deadline: an answer is better than a connection that is thrown away.
-    let timeout = settings.timeout.0;
-    let statement = timeout.saturating_sub((timeout / 10).min(Duration::from_secs(1))).as_millis();
+    // The other half is for the way there: see `Connections::fence`.
+    let statement = (settings.timeout.0 / 2).as_millis();
     format!(
         "SET synchronous_commit = {sync};\
          SET statement_timeout = {statement};\
@@ -195,6 +215,7 @@ fn setup(settings: &PostgresConfig, origin: &str) -> String {
          SET enable_bitmapscan = off;\
          SET enable_sort = off;\
          SET jit = off;\
-         SET tierstack.origin = '{origin}'"
+         SET tierstack.origin = '{origin}';\
+         SELECT floor(date_part('epoch', clock_timestamp()) * 1000)::bigint"
     )
 }

@@ -80,6 +80,12 @@ fn classify(code: &SqlState) -> (ErrorKind, &'static str) {
         SqlState::QUERY_CANCELED | SqlState::LOCK_NOT_AVAILABLE => {
             return (ErrorKind::Timeout, "PostgreSQL did not finish within `timeout`");
         }
+        SqlState::DIVISION_BY_ZERO => {
+            return (
+                ErrorKind::Timeout,
+                "the write reached the server after its deadline, so nothing was written",
+            );
+        }
         SqlState::READ_ONLY_SQL_TRANSACTION => {
             return (
                 ErrorKind::Access,

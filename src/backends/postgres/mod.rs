@@ -14,8 +14,9 @@
 //! values are `bytea`: text sorts by the rules of a language. The number of entries is an estimate.
 //!
 //! # Cancellation
-//! A batch whose future is dropped, or that met its deadline, takes effect wholly or not at all, now or
-//! a moment later, up to `timeout`. A connection whose answer was not waited for is thrown away. A
+//! A batch whose future is dropped, or that failed with `Unavailable` or `Timeout`, takes effect wholly or
+//! not at all, at the latest `timeout` after it was begun: what arrives at the server later, from a
+//! network that was cut, is refused there. A connection whose answer was not waited for is thrown away. A
 //! snapshot that is dropped ends its connection, and with it its transaction.
 //!
 //! # Errors

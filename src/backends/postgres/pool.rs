@@ -21,6 +21,7 @@ use crate::types::units::Span;
 /// The connections of a store.
 pub(super) struct Connections {
     pool: Pool,
+    connector: Connector,
     timeout: Duration,
     closed: AtomicBool,
     seed: AtomicU64,
@@ -48,7 +49,13 @@ impl Connections {
             Pool::builder(manager).config(config).runtime(Runtime::Tokio1).build().map_err(
                 |error| Error::internal("the pool is set up wrongly").with_source(error),
             )?;
-        Ok(Self { pool, timeout, closed: AtomicBool::new(false), seed: AtomicU64::new(seed) })
+        Ok(Self {
+            pool,
+            connector: connector.clone(),
+            timeout,
+            closed: AtomicBool::new(false),
+            seed: AtomicU64::new(seed),
+        })
     }
 
     pub(super) fn open(&self) -> Result<()> {
@@ -58,6 +65,13 @@ impl Connections {
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.pool.close();
+    }
+
+    /// The moment, by the server's clock, after which a write that begins now must not begin there: half
+    /// of the deadline. A statement takes the other half at most. So a write that was given up, and lies
+    /// in a buffer of a network that was cut, can not arrive later and undo what was written since.
+    pub(super) fn fence(&self) -> i64 {
+        self.connector.server_time_in(self.timeout / 2)
     }
 
     /// Pauses between attempts, each with jitter of its own.
@@ -132,7 +146,10 @@ impl Lease {
     pub(super) fn finish<T>(mut self, done: Result<T>) -> Result<T> {
         let broken = match &done {
             Ok(_) => false,
-            Err(error) => matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Access),
+            Err(error) => {
+                use ErrorKind::{Access, Timeout, Unavailable};
+                matches!(error.kind(), Unavailable | Access | Timeout)
+            }
         };
         if broken {
             drop(self);

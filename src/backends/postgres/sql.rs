@@ -16,6 +16,11 @@ pub(super) enum Expires {
 /// The moment of the transaction in milliseconds, computed once for a statement.
 const NOW: &str = "(SELECT floor(date_part('epoch', now()) * 1000)::bigint)";
 
+/// Fails with `division_by_zero` in a transaction that began after the moment in that parameter.
+fn fence(parameter: &str) -> String {
+    format!("1 / (date_part('epoch', now()) * 1000 < {parameter}::bigint)::int = 1")
+}
+
 /// The statements of a table. They differ in what is compared only, so that each is prepared once for a
 /// connection.
 pub(super) struct Statements {
@@ -64,10 +69,11 @@ impl Statements {
             put_absent: writing.one(true),
             put_many: writing.many(false),
             put_many_absent: format!("{} RETURNING {key}", writing.many(true)),
-            delete: format!("DELETE FROM {table} WHERE {key} = $1"),
+            delete: format!("DELETE FROM {table} WHERE {key} = $1 AND {}", fence("$2")),
             delete_many: format!("DELETE FROM {table} WHERE {key} = ANY($1)"),
             lock_rows: format!(
-                "SELECT FROM {table} WHERE {key} = ANY($1) ORDER BY {key} FOR UPDATE"
+                "SELECT FROM {table} WHERE {key} = ANY($1) AND {} ORDER BY {key} FOR UPDATE",
+                fence("$2")
             ),
             lock_table: format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"),
             sweep,
@@ -128,14 +134,16 @@ struct Writing<'a> {
 
 impl Writing<'_> {
     fn one(&self, absent: bool) -> String {
-        let source = format!("VALUES ({})", self.sources("$1", "$2", "$3::bigint"));
+        let sources = self.sources("$1::bytea", "$2::bytea", "$3::bigint");
+        let source = format!("SELECT {sources} WHERE {}", fence("$4"));
         self.insert(&source, absent)
     }
 
     fn many(&self, absent: bool) -> String {
         let source = format!(
-            "SELECT {} FROM unnest($1::bytea[], $2::bytea[], $3::bigint[]) AS new (k, v, e)",
-            self.sources("k", "v", "e")
+            "SELECT {} FROM unnest($1::bytea[], $2::bytea[], $3::bigint[]) AS new (k, v, e) WHERE {}",
+            self.sources("k", "v", "e"),
+            fence("$4")
         );
         self.insert(&source, absent)
     }

@@ -46,16 +46,24 @@ struct Rows<'a> {
     expires: Vec<Option<i64>>,
 }
 
+impl Rows<'_> {
+    fn parameters<'b>(&'b self, fence: &'b i64) -> [&'b (dyn ToSql + Sync); 4] {
+        [&self.keys, &self.values, &self.expires, fence]
+    }
+}
+
 /// A batch as it is sent: in the order of the keys, one operation for each.
 struct Plan<'a> {
     puts: Vec<Rows<'a>>,
     deletes: Vec<&'a [u8]>,
-    /// All keys, where there is more than one statement.
+    /// All keys.
     keys: Vec<&'a [u8]>,
+    /// See [`Connections::fence`].
+    fence: i64,
 }
 
 impl<'a> Plan<'a> {
-    fn new(batch: &'a Batch, kept: Expires) -> Result<Self> {
+    fn new(batch: &'a Batch, kept: Expires, fence: i64) -> Result<Self> {
         let mut ops = batch.last_ops();
         ops.sort_unstable_by(|a, b| a.key().cmp(b.key()));
         let deletes: Vec<&[u8]> =
@@ -75,7 +83,7 @@ impl<'a> Plan<'a> {
             puts.sort_by(|a, b| a.0.cmp(b.0));
             puts.dedup_by(|a, b| a.0 == b.0);
         }
-        Ok(Self { puts: in_statements(puts, kept)?, deletes, keys })
+        Ok(Self { puts: in_statements(puts, kept)?, deletes, keys, fence })
     }
 }
 
@@ -134,7 +142,7 @@ pub(super) async fn write(
     if batch.is_empty() {
         return connections.open();
     }
-    let plan = Plan::new(batch, kept)?;
+    let plan = Plan::new(batch, kept, connections.fence())?;
     let attempts = async {
         let mut pauses = connections.backoff(PAUSE, ATTEMPTS - 1).enumerate();
         loop {
@@ -168,13 +176,15 @@ async fn apply(
     match (&plan.puts[..], &plan.deletes[..]) {
         ([], [key]) => {
             let statement = client.prepare_cached(&sql.delete).await?;
-            client.execute(&statement, &[key]).await?;
+            client.execute(&statement, &[key, &plan.fence]).await?;
             Ok(())
         }
-        ([rows], []) if rows.keys.len() == 1 => put(client, sql, rows, batch.is_if_absent()).await,
+        ([rows], []) if rows.keys.len() == 1 => {
+            put(client, sql, rows, batch.is_if_absent(), plan.fence).await
+        }
         ([rows], []) if !batch.is_if_absent() => {
             let statement = client.prepare_cached(&sql.put_many).await?;
-            client.execute(&statement, &[&rows.keys, &rows.values, &rows.expires]).await?;
+            client.execute(&statement, &rows.parameters(&plan.fence)).await?;
             Ok(())
         }
         ([] | [_], deletes) if !deletes.is_empty() && !batch.is_if_absent() && !alone => {
@@ -196,6 +206,7 @@ async fn put(
     sql: &Statements,
     rows: &Rows<'_>,
     if_absent: bool,
+    fence: i64,
 ) -> Result<(), Stop> {
     let (Some(key), Some(value), Some(expires)) =
         (rows.keys.first(), rows.values.first(), rows.expires.first())
@@ -204,7 +215,7 @@ async fn put(
     };
     let statement =
         client.prepare_cached(if if_absent { &sql.put_absent } else { &sql.put }).await?;
-    let written = client.execute(&statement, &[key, value, expires]).await?;
+    let written = client.execute(&statement, &[key, value, expires, &fence]).await?;
     if if_absent && written == 0 {
         return Err(Stop::Exists(Error::exists(key)));
     }
@@ -219,15 +230,13 @@ async fn at_once(client: &ClientWrapper, sql: &Statements, plan: &Plan<'_>) -> R
     let delete = client.prepare_cached(&sql.delete_many).await?;
     let putting = async {
         match plan.puts.first() {
-            Some(rows) => {
-                client.execute(&put, &[&rows.keys, &rows.values, &rows.expires]).await.map(drop)
-            }
+            Some(rows) => client.execute(&put, &rows.parameters(&plan.fence)).await.map(drop),
             None => Ok(()),
         }
     };
     let (begun, locked, put, deleted, committed) = join5(
         client.batch_execute(BEGIN),
-        client.execute(&lock, &[&plan.keys]),
+        client.execute(&lock, &[&plan.keys, &plan.fence]),
         putting,
         client.execute(&delete, &[&plan.deletes]),
         client.batch_execute("COMMIT"),
@@ -262,10 +271,10 @@ async fn in_steps(
     }
     if !plan.deletes.is_empty() {
         let lock = client.prepare_cached(&sql.lock_rows).await?;
-        client.execute(&lock, &[&plan.keys]).await?;
+        client.execute(&lock, &[&plan.keys, &plan.fence]).await?;
     }
     for rows in &plan.puts {
-        let parameters: [&(dyn ToSql + Sync); 3] = [&rows.keys, &rows.values, &rows.expires];
+        let parameters = rows.parameters(&plan.fence);
         if if_absent {
             let written = client.query(&put, &parameters).await?;
             let written: HashSet<&[u8]> =
@@ -296,16 +305,16 @@ mod tests {
         let batch =
             Batch::new().put("c", "1").delete("b").put("a", "2").put("c", "3").put("b", "4");
         let batch = batch.delete("b").delete("d");
-        let plan = Plan::new(&batch, Expires::Millis).unwrap();
+        let plan = Plan::new(&batch, Expires::Millis, 0).unwrap();
         let [rows] = &plan.puts[..] else { panic!("{} statements", plan.puts.len()) };
         assert_eq!(rows.keys, [b"a", b"c"]);
         assert_eq!(rows.values, [b"2", b"3"]);
         assert_eq!(plan.deletes, [b"b", b"d"]);
         assert_eq!(plan.keys, [b"a", b"b", b"c", b"d"]);
-        let plan = Plan::new(&batch, Expires::Millis).unwrap();
+        let plan = Plan::new(&batch, Expires::Millis, 0).unwrap();
         assert_eq!(plan.puts[0].keys.len(), 2);
         let batch = batch.if_absent();
-        let plan = Plan::new(&batch, Expires::Millis).unwrap();
+        let plan = Plan::new(&batch, Expires::Millis, 0).unwrap();
         assert_eq!(plan.puts[0].keys, [b"a", b"b", b"c"], "what is put must be absent");
     }
 
@@ -313,12 +322,12 @@ mod tests {
     fn large_batches_are_cut_into_statements() {
         let values: Batch =
             (0..5u8).map(|n| Op::Put(vec![n].into(), vec![0; 6 << 20].into())).collect();
-        let plan = Plan::new(&values, Expires::Millis).unwrap();
+        let plan = Plan::new(&values, Expires::Millis, 0).unwrap();
         let sizes: Vec<_> = plan.puts.iter().map(|rows| rows.keys.len()).collect();
         assert_eq!(sizes, [2, 2, 1]);
         let many: Batch =
             (0..10_000u32).map(|n| Op::Put(n.to_be_bytes().to_vec().into(), "v".into())).collect();
-        assert_eq!(Plan::new(&many, Expires::Millis).unwrap().puts.len(), 2);
+        assert_eq!(Plan::new(&many, Expires::Millis, 0).unwrap().puts.len(), 2);
     }
 
     #[test]
