@@ -135,7 +135,9 @@ struct Writing<'a> {
 impl Writing<'_> {
     fn one(&self, absent: bool) -> String {
         let sources = self.sources("$1::bytea", "$2::bytea", "$3::bigint");
-        let source = format!("SELECT {sources} WHERE {}", fence("$4"));
+        // Without a column for it, `$3` is NULL.
+        let used = if self.columns.expires.is_some() { "" } else { " AND $3::bigint IS NULL" };
+        let source = format!("SELECT {sources} WHERE {}{used}", fence("$4"));
         self.insert(&source, absent)
     }
 
