@@ -27,14 +27,24 @@ mod opening;
 mod sharing;
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use tierstack::backends::{Postgres, PostgresConfig};
+use tierstack::units::Span;
 use tokio_postgres::{Client, NoTls};
 
-/// Settings for a table that is not there yet, on the shared server.
+/// Settings for a table that is not there yet, on the shared server. With long deadlines: a disk that
+/// many tests share may take seconds for a checkpoint.
 fn config() -> Option<PostgresConfig> {
     let url = servers::var("TIERSTACK_TEST_POSTGRES")?;
-    Some(PostgresConfig { table: fresh_table(), ..PostgresConfig::new(url) })
+    let patient = Span(Duration::from_secs(100));
+    let config = PostgresConfig::new(url);
+    Some(PostgresConfig {
+        table: fresh_table(),
+        timeout: patient,
+        connect_timeout: patient,
+        ..config
+    })
 }
 
 fn fresh_table() -> String {

@@ -13,8 +13,9 @@ pub(super) enum Expires {
     Timestamp,
 }
 
-/// The moment of the transaction in milliseconds, computed once for a statement.
-const NOW: &str = "(SELECT floor(date_part('epoch', now()) * 1000)::bigint)";
+/// The moment of the transaction in milliseconds. Computed for entries that expire only; a subquery that
+/// computed it once would cost each `get` more.
+const NOW: &str = "floor(date_part('epoch', now()) * 1000)::bigint";
 
 /// Fails with `division_by_zero` in a transaction that began after the moment in that parameter.
 fn fence(parameter: &str) -> String {
