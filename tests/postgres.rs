@@ -7,6 +7,7 @@
 #![cfg(feature = "postgres")]
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stderr,

@@ -336,7 +336,20 @@ impl BackendConfig for PostgresConfig {
     }
 
     async fn open(&self, context: &Context) -> Result<Arc<dyn Store>> {
-        let ca = self.ca.as_ref().map(|path| context.resolve(path));
-        Ok(Arc::new(Postgres::open(Self { ca, ..self.clone() }).await?))
+        let resolved = |secret: &Secret| match secret {
+            Secret::File(path) => Secret::File(context.resolve(path)),
+            Secret::Env(_) => secret.clone(),
+        };
+        let url = match &self.url {
+            Url::Secret(secret) => Url::Secret(resolved(secret)),
+            Url::Plain(_) => self.url.clone(),
+        };
+        let settings = Self {
+            url,
+            password: self.password.as_ref().map(resolved),
+            ca: self.ca.as_ref().map(|path| context.resolve(path)),
+            ..self.clone()
+        };
+        Ok(Arc::new(Postgres::open(settings).await?))
     }
 }

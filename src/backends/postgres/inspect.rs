@@ -39,7 +39,7 @@ fn config(message: impl Into<String>) -> Error {
 pub(super) async fn open(client: &ClientWrapper, settings: &PostgresConfig) -> Result<Found> {
     server(client, settings).await?;
     let found = match table(client, settings).await? {
-        Some(found) if found.is_current(settings) => found,
+        Some(found) if found.version.is_none_or(|version| version >= VERSION) => found,
         _ => make(client, settings).await?,
     };
     let found = found.checked(client, settings).await?;
@@ -146,10 +146,6 @@ async fn make(client: &ClientWrapper, settings: &PostgresConfig) -> Result<Relat
 }
 
 impl Relation {
-    fn is_current(&self, settings: &PostgresConfig) -> bool {
-        self.version.is_none_or(|version| version >= VERSION || !settings.create)
-    }
-
     async fn checked(self, client: &ClientWrapper, settings: &PostgresConfig) -> Result<Found> {
         let name = &self.table;
         if let Some(version) = self.version.filter(|version| *version > VERSION) {

@@ -66,6 +66,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
@@ -110,6 +111,10 @@ impl Postgres {
     }
 
     async fn open_as(config: PostgresConfig, profile: Profile) -> Result<Self> {
+        if let Err(error) = Handle::try_current() {
+            let message = "connections are tasks of a tokio runtime, and there is none; call it from within one";
+            return Err(Error::unsupported(message).with_source(error));
+        }
         let (origin, seed) = identity()?;
         let connector = {
             let (config, origin) = (config.clone(), origin.clone());
