@@ -7,6 +7,8 @@ pub mod memory;
 pub mod object;
 #[cfg(feature = "opendal")]
 pub mod opendal;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(feature = "rocksdb")]
@@ -21,6 +23,8 @@ pub use self::memory::{Memory, MemoryConfig};
 pub use self::object::{Object, ObjectConfig};
 #[cfg(feature = "opendal")]
 pub use self::opendal::{OpenDal, OpenDalConfig};
+#[cfg(feature = "postgres")]
+pub use self::postgres::{Postgres, PostgresConfig};
 #[cfg(feature = "redis")]
 pub use self::redis::{Redis, RedisConfig};
 #[cfg(feature = "rocksdb")]

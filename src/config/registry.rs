@@ -104,6 +104,7 @@ const FEATURES: [(&str, Kind, &str); 11] = [
     ("object", Kind::Backend, "object"),
     ("opendal", Kind::Backend, "opendal"),
     ("redis", Kind::Backend, "redis"),
+    ("postgres", Kind::Backend, "postgres"),
     ("rocksdb", Kind::Backend, "rocksdb"),
     ("sqlite", Kind::Backend, "sqlite"),
 ];

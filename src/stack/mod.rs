@@ -18,6 +18,8 @@ use crate::backends::MemoryConfig;
 use crate::backends::ObjectConfig;
 #[cfg(feature = "opendal")]
 use crate::backends::OpenDalConfig;
+#[cfg(feature = "postgres")]
+use crate::backends::PostgresConfig;
 #[cfg(feature = "redis")]
 use crate::backends::RedisConfig;
 #[cfg(feature = "rocksdb")]
@@ -57,6 +59,8 @@ impl Registry {
         registry.put_backend::<ObjectConfig>();
         #[cfg(feature = "opendal")]
         registry.put_backend::<OpenDalConfig>();
+        #[cfg(feature = "postgres")]
+        registry.put_backend::<PostgresConfig>();
         #[cfg(feature = "redis")]
         registry.put_backend::<RedisConfig>();
         #[cfg(feature = "rocksdb")]

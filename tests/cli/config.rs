@@ -169,3 +169,19 @@ fn a_generated_key_is_taken_as_it_is() {
     let ran = run(Some(other), &["get", "a"]).fails();
     assert!(ran.out.is_empty() && !ran.err.contains(other), "{}", ran.err);
 }
+
+#[cfg(feature = "postgres")]
+#[test]
+fn the_schema_of_a_table_is_sql() {
+    let folder = Folder::new(
+        "default: main\nstores:\n  main: { backend: { postgres: { url: 'postgres://app@db/shop', table: \
+         shop.carts, announce: true } } }\n  other: { backend: { memory: {} } }",
+    );
+    folder.run(&["schema", "postgres"]).ok().prints("CREATE TABLE \"tierstack\"");
+    let args = ["schema", "postgres", "--config", "tierstack.yaml"];
+    let printed = folder.run(&args).ok().out;
+    assert!(printed.contains("CREATE TABLE \"shop\".\"carts\""), "{printed}");
+    assert!(printed.contains("CREATE TRIGGER tierstack_announce_insert"), "{printed}");
+    folder.run(&[&args[..], &["--store", "other"]].concat()).refused().says("'memory'");
+    folder.run(&["schema", "memory"]).refused().says("tierstack schema postgres");
+}

@@ -20,8 +20,8 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Draw the stacks of a config and say what each promises; opens nothing
     Check(Check),
-    /// Print the JSON Schema of config files, for editors
-    Schema,
+    /// Print the JSON Schema of config files, for editors, or the SQL that makes the table of a backend
+    Schema(Schema),
     /// Show the main job on real files: import, read, back up, damage, restore, prove
     Demo(Demo),
     /// Print the value of a key
@@ -78,6 +78,18 @@ pub(crate) struct Check {
     pub(crate) store: StoreArgs,
     #[command(flatten)]
     pub(crate) json: JsonArgs,
+}
+
+#[derive(Group)]
+pub(crate) struct Schema {
+    /// The backend whose table is to be made, such as postgres
+    pub(crate) backend: Option<String>,
+    /// The config file of the store whose table it is [default: a store with default settings]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "backend")]
+    pub(crate) config: Option<PathBuf>,
+    /// The store of the config [default: the config's `default`]
+    #[arg(long, value_name = "NAME", requires = "config")]
+    pub(crate) store: Option<String>,
 }
 
 /// One key, as text or as base64.
@@ -179,7 +191,7 @@ pub(crate) struct Export {
     #[arg(long)]
     pub(crate) prefix: Option<String>,
     /// Write to this file, which appears once it is whole [default: standard output]
-    #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) output: Option<PathBuf>,
 }
 

@@ -1,7 +1,7 @@
-//! `check` and `schema`: what a config means. Neither opens anything.
+//! `check`: what a config means. It opens nothing.
 
-use tierstack::config::{Config, Registry, schema as config_schema};
-use tierstack::{Error, Stack};
+use tierstack::Stack;
+use tierstack::config::{Config, Registry};
 
 use crate::args::Check;
 use crate::failure::Outcome;
@@ -20,12 +20,4 @@ pub(crate) fn check(args: &Check) -> Outcome {
     }
     let drawn: Vec<_> = checked.iter().map(|checked| checked.to_string()).collect();
     output::line(drawn.join("\n").trim_end())
-}
-
-/// `tierstack schema`
-pub(crate) fn schema() -> Outcome {
-    let schema = config_schema(&Registry::standard());
-    let text = serde_json::to_string_pretty(&schema)
-        .map_err(|error| Error::internal("the schema cannot be printed").with_source(error))?;
-    output::line(text)
 }

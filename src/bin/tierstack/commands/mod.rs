@@ -9,6 +9,7 @@ mod export;
 mod import;
 mod keys;
 mod rewrite;
+mod schema;
 
 use clap::CommandFactory;
 
@@ -21,7 +22,7 @@ use crate::stop::Stop;
 pub(crate) async fn run(command: Command, stop: &Stop) -> Outcome {
     match command {
         Command::Check(args) => check::check(&args),
-        Command::Schema => check::schema(),
+        Command::Schema(args) => schema::run(&args),
         Command::Demo(args) => demo::run(args, stop).await,
         Command::Get(args) => entries::get(args, stop).await,
         Command::Put(args) => entries::put(args, stop).await,

@@ -1,0 +1,355 @@
+//! The settings: their ranges, and what they promise.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::schema::{self, Table};
+use super::{Postgres, announce, url::Url};
+use crate::error::{Error, Result};
+use crate::layer::{BackendConfig, Context};
+use crate::store::Store;
+use crate::types::units::{Secret, Span};
+use crate::types::{Counting, Durability, Freshness, Guarantees, Limits, Place, Profile};
+
+/// Whether the connection is encrypted. See [`PostgresConfig`] for an example.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Tls {
+    /// Not at all: only where nobody else can listen, such as on the same machine.
+    Disable,
+    /// Always; the server must show a certificate for its name, signed by who is trusted.
+    Require,
+}
+
+/// The columns of the table. See [`PostgresConfig`] for an example.
+///
+/// The default names all five, as in the table that tierstack creates. Where `columns` is given, only
+/// those that it names are used: without `expires`, entries cannot carry an expiry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Columns {
+    /// The key: `bytea`, `NOT NULL`, with a unique index of its own. Default: `key`.
+    #[serde(default = "default_key")]
+    pub key: String,
+    /// The value: `bytea`. Default: `value`.
+    #[serde(default = "default_value")]
+    pub value: String,
+    /// When an entry expires: `bigint` (milliseconds since 1970) or `timestamptz`; NULL: never.
+    #[serde(default)]
+    pub expires: Option<String>,
+    /// When the entry came to be: a timestamp, set when it is first written.
+    #[serde(default)]
+    pub created: Option<String>,
+    /// When the entry was last written: a timestamp.
+    #[serde(default)]
+    pub updated: Option<String>,
+}
+
+fn default_key() -> String {
+    "key".to_owned()
+}
+
+fn default_value() -> String {
+    "value".to_owned()
+}
+
+impl Default for Columns {
+    fn default() -> Self {
+        Self {
+            key: default_key(),
+            value: default_value(),
+            expires: Some("expires".to_owned()),
+            created: Some("created".to_owned()),
+            updated: Some("updated".to_owned()),
+        }
+    }
+}
+
+impl Columns {
+    /// Each with the setting that names it.
+    pub(super) fn named(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let optional = [
+            ("expires", self.expires.as_deref()),
+            ("created", self.created.as_deref()),
+            ("updated", self.updated.as_deref()),
+        ];
+        [("key", self.key.as_str()), ("value", self.value.as_str())]
+            .into_iter()
+            .chain(optional.into_iter().filter_map(|(setting, name)| Some((setting, name?))))
+    }
+}
+
+/// Settings of the PostgreSQL backend.
+///
+/// `url` alone is a good configuration: it makes a table `tierstack` where there is none.
+///
+/// ```
+/// use tierstack::backends::PostgresConfig;
+/// use tierstack::backends::postgres::{Columns, Tls};
+/// use tierstack::units::Secret;
+/// use tierstack::{BackendConfig, Durability};
+///
+/// let config = PostgresConfig {
+///     password: Some(Secret::Env("PGPASSWORD".into())),
+///     table: "shop.sessions".into(),
+///     columns: Columns {
+///         key: "id".into(),
+///         value: "body".into(),
+///         expires: None,
+///         created: None,
+///         updated: None,
+///     },
+///     tls: Some(Tls::Require),
+///     ..PostgresConfig::new("postgres://app@db.example.com/orders")
+/// };
+/// let promised = config.profile()?.guarantees;
+/// assert_eq!(promised.durability, Durability::PowerCut);
+/// assert!(!promised.expiry, "the table has no column for it");
+/// # Ok::<(), tierstack::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct PostgresConfig {
+    /// Where the database is: `postgres://user@host:5432/database`, without a password, or where such
+    /// a text, then also with a password, stands: `{ env: NAME }` or `{ file: PATH }`. Several hosts may
+    /// be named, `host1,host2`: the first that takes writes is used.
+    pub url: Url,
+    /// The password, where `url` has none.
+    #[serde(default)]
+    pub password: Option<Secret>,
+    /// The table, as `table` or `schema.table`. Names are taken as they are written here. Default:
+    /// `tierstack`.
+    #[serde(default = "default_table")]
+    pub table: String,
+    /// The columns of the table. Default: those of the table that is created.
+    #[serde(default)]
+    pub columns: Columns,
+    /// Whether a missing table is created, and an older one that tierstack created is brought up to
+    /// date. A table that somebody else made is never altered. Default: true.
+    #[serde(default = "yes")]
+    pub create: bool,
+    /// Whether the writes of others are announced, so that caches drop what they changed. Needs triggers
+    /// on the table, which are made together with it; `tierstack schema postgres` prints them for a table
+    /// of your own. Each write then costs about 0.1 ms more. Default: false.
+    #[serde(default)]
+    pub announce: bool,
+    /// What an acknowledged write survives: `process_crash` (of this process; PostgreSQL syncs within a
+    /// second: the fastest), `power_cut` or `machine_loss` (needs synchronous replication). Default:
+    /// `power_cut`.
+    #[serde(default = "default_durability")]
+    pub durability: Durability,
+    /// Whether the connection is encrypted. Default: `require`, but `disable` for a server on this
+    /// machine.
+    #[serde(default)]
+    pub tls: Option<Tls>,
+    /// A file of certificates (PEM) that are trusted to sign the server's. Default: those that the system
+    /// trusts.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
+    /// Connections at most for reads and writes, from 1 to 1000. Default: 16. Subscriptions to changes
+    /// use one more, each snapshot one, and `compact` one.
+    #[serde(default = "default_pool")]
+    pub pool: usize,
+    /// Snapshots at most at a time, from 0 to 1000. Default: 32. Each has a connection of its own, and
+    /// keeps PostgreSQL from removing old versions of rows.
+    #[serde(default = "default_snapshots")]
+    pub snapshots: usize,
+    /// How long making a connection may take. Default: 5s.
+    #[serde(default = "default_connect_timeout")]
+    pub connect_timeout: Span,
+    /// How long an operation may take, waiting for a connection included; a page of a scan is one.
+    /// Default: 10s.
+    #[serde(default = "default_timeout")]
+    pub timeout: Span,
+}
+
+fn default_table() -> String {
+    "tierstack".to_owned()
+}
+
+const fn yes() -> bool {
+    true
+}
+
+const fn default_durability() -> Durability {
+    Durability::PowerCut
+}
+
+const fn default_pool() -> usize {
+    16
+}
+
+const fn default_snapshots() -> usize {
+    32
+}
+
+const fn default_connect_timeout() -> Span {
+    Span(Duration::from_secs(5))
+}
+
+const fn default_timeout() -> Span {
+    Span(Duration::from_secs(10))
+}
+
+/// An entry of a B-tree takes a third of a page: 2,704 bytes, headers included.
+pub(super) const MAX_KEY_BYTES: usize = 2600;
+
+/// PostgreSQL takes 1 GB at most and holds a value several times while it is written.
+const MAX_VALUE_BYTES: u64 = 256 << 20;
+
+impl PostgresConfig {
+    /// The defaults, with the database at that address.
+    #[must_use]
+    pub fn new(url: impl Into<Url>) -> Self {
+        Self {
+            url: url.into(),
+            password: None,
+            table: default_table(),
+            columns: Columns::default(),
+            create: true,
+            announce: false,
+            durability: default_durability(),
+            tls: None,
+            ca: None,
+            pool: default_pool(),
+            snapshots: default_snapshots(),
+            connect_timeout: default_connect_timeout(),
+            timeout: default_timeout(),
+        }
+    }
+
+    /// The SQL that makes the table, and with `announce` its triggers: what opening the store with
+    /// `create` runs where the table is missing. For those who run such things by hand.
+    ///
+    /// # Errors
+    /// `Config` if the settings are out of range.
+    ///
+    /// ```
+    /// use tierstack::backends::PostgresConfig;
+    ///
+    /// let sql = PostgresConfig::new("postgres://app@localhost/orders").schema()?;
+    /// assert!(sql.contains(r#"CREATE TABLE "tierstack""#));
+    /// # Ok::<(), tierstack::Error>(())
+    /// ```
+    pub fn schema(&self) -> Result<String> {
+        self.check().map_err(|error| error.with_layer(Self::NAME))?;
+        let table = self.parsed_table()?;
+        let mut sql = schema::create(&table, &self.columns);
+        if self.announce {
+            sql.push('\n');
+            sql.push_str(&announce::triggers(&table, &self.columns.key));
+        }
+        Ok(sql)
+    }
+
+    pub(super) fn parsed_table(&self) -> Result<Table> {
+        self.table.parse().map_err(Error::config)
+    }
+
+    fn check(&self) -> Result<()> {
+        self.url.check()?;
+        self.parsed_table()?;
+        let columns: Vec<_> = self.columns.named().collect();
+        for (at, (setting, name)) in columns.iter().enumerate() {
+            schema::check_name(name)
+                .map_err(|why| Error::config(format!("`columns.{setting}` {why}")))?;
+            if columns.iter().take(at).any(|(_, other)| other == name) {
+                return Err(Error::config(format!(
+                    "`columns.{setting}` is '{name}', which is another column already; name each once"
+                )));
+            }
+        }
+        if self.durability == Durability::Nothing {
+            return Err(Error::config(
+                "`durability` cannot be `nothing`: PostgreSQL keeps what it acknowledged at least while it runs; allowed are `process_crash`, `power_cut` and `machine_loss`",
+            ));
+        }
+        within("pool", self.pool, 1, 1000)?;
+        within("snapshots", self.snapshots, 0, 1000)?;
+        for (name, span) in [("connect_timeout", self.connect_timeout), ("timeout", self.timeout)] {
+            if span.0 < Duration::from_millis(10) || span.0 > Duration::from_secs(86_400) {
+                return Err(Error::config(format!(
+                    "`{name}` is {span}, but must be from 10ms to 1day"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        Guarantees {
+            durability: self.durability,
+            durability_after_flush: self.durability.max(Durability::PowerCut),
+            atomic_batches: true,
+            conditional_writes: true,
+            freshness: Freshness::Immediate,
+            announces: self.announce.then_some(announce::WITHIN),
+            ordered_scans: true,
+            snapshots: self.snapshots > 0,
+            expiry: self.columns.expires.is_some(),
+            ingest: false,
+            counts: Counting::Estimated,
+            writable: true,
+            places: vec![Place { name: Self::NAME.into(), what: "database".into(), sealed: false }],
+            recovery: None,
+            limits: Limits {
+                key_bytes: MAX_KEY_BYTES,
+                value_bytes: Some(MAX_VALUE_BYTES),
+                batch_ops: None,
+            },
+        }
+    }
+}
+
+fn within(name: &str, value: usize, least: usize, most: usize) -> Result<()> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::config(format!("`{name}` is {value}, but must be from {least} to {most}")))
+}
+
+#[async_trait]
+impl BackendConfig for PostgresConfig {
+    const NAME: &'static str = "postgres";
+
+    fn profile(&self) -> Result<Profile> {
+        self.check().map_err(|error| error.with_layer(Self::NAME))?;
+        let mut profile = Profile::backend(Self::NAME, self.guarantees());
+        if self.durability == Durability::ProcessCrash {
+            profile = profile.note(
+                "`durability` is `process_crash`: PostgreSQL acknowledges a write before it is on its disk, and a crash of its machine can cost the last second of writes. `flush` makes all of them survive one.",
+            );
+        }
+        if self.tls == Some(Tls::Disable) {
+            profile = profile.note(
+                "`tls` is `disable`: whoever can listen on the way to the server reads keys, values and, unless it uses SCRAM, the password.",
+            );
+        }
+        Ok(profile)
+    }
+
+    async fn open(&self, context: &Context) -> Result<Arc<dyn Store>> {
+        let resolved = |secret: &Secret| match secret {
+            Secret::File(path) => Secret::File(context.resolve(path)),
+            Secret::Env(_) => secret.clone(),
+        };
+        let url = match &self.url {
+            Url::Secret(secret) => Url::Secret(resolved(secret)),
+            Url::Plain(_) => self.url.clone(),
+        };
+        let settings = Self {
+            url,
+            password: self.password.as_ref().map(resolved),
+            ca: self.ca.as_ref().map(|path| context.resolve(path)),
+            ..self.clone()
+        };
+        Ok(Arc::new(Postgres::open(settings).await?))
+    }
+}

@@ -1,0 +1,221 @@
+//! One connection: address, TLS, and the settings of its session.
+
+use std::future::poll_fn;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use deadpool_postgres::ClientWrapper;
+use futures_util::future::BoxFuture;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+use tokio_postgres::{AsyncMessage, Client, Config, SimpleQueryMessage};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::config::{PostgresConfig, Tls};
+use super::failure::failed;
+use super::pool::within;
+use crate::clock::{Clock, SystemClock};
+use crate::error::{Error, Operation, Result};
+use crate::types::Durability;
+
+/// Where notifications go: channel and payload.
+pub(super) type Notifications = mpsc::UnboundedSender<String>;
+
+/// Makes connections. All of them are set up in the same way.
+#[derive(Clone)]
+pub(super) struct Connector {
+    config: Config,
+    tls: MakeRustlsConnect,
+    setup: Arc<str>,
+    timeout: Duration,
+    /// What the server's clock is ahead of the monotonic one here, at least, in milliseconds: as the
+    /// last connection saw it.
+    ahead: Arc<AtomicI64>,
+}
+
+impl Connector {
+    /// Reads secrets and certificates, so it blocks for a moment.
+    pub(super) fn new(settings: &PostgresConfig, origin: &str) -> Result<Self> {
+        let mut config = settings.url.read(settings.password.as_ref())?;
+        let tls = settings.tls.unwrap_or_else(|| default_tls(&config));
+        config.ssl_mode(match tls {
+            Tls::Disable => SslMode::Disable,
+            Tls::Require => SslMode::Require,
+        });
+        if config.get_hosts().len().max(config.get_hostaddrs().len()) > 1
+            && config.get_target_session_attrs() == TargetSessionAttrs::Any
+        {
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
+        if config.get_application_name().is_none() {
+            config.application_name("tierstack");
+        }
+        config.connect_timeout(settings.connect_timeout.0);
+        // A peer that is gone without a word is noticed also where nobody waits for it.
+        config.tcp_user_timeout(settings.timeout.0);
+        config.keepalives_idle(settings.timeout.0);
+        Ok(Self {
+            config,
+            tls: MakeRustlsConnect::new(tls_config(tls, settings.ca.as_deref())?),
+            setup: setup(settings, origin).into(),
+            timeout: settings.connect_timeout.0,
+            ahead: Arc::default(),
+        })
+    }
+
+    /// The server's clock in that much time, at the latest, in milliseconds since 1970.
+    pub(super) fn server_time_in(&self, span: Duration) -> i64 {
+        self.ahead.load(Ordering::Relaxed).saturating_add(millis(SystemClock.monotonic() + span))
+    }
+
+    pub(super) fn config(&self) -> Config {
+        self.config.clone()
+    }
+
+    /// A connection of one's own. It ends when the client is dropped.
+    pub(super) async fn client(
+        &self,
+        operation: Operation,
+        notifications: Option<Notifications>,
+    ) -> Result<ClientWrapper> {
+        let connecting = async {
+            let connected = self.connect(notifications).await;
+            connected.map_err(|error| failed(operation, error).with_context("connecting"))
+        };
+        let (client, task) = within(operation, self.timeout, connecting).await?;
+        Ok(ClientWrapper::new(client, task))
+    }
+
+    async fn connect(
+        &self,
+        notifications: Option<Notifications>,
+    ) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
+        let (client, mut connection) = self.config.connect(self.tls.clone()).await?;
+        let task = tokio::spawn(async move {
+            while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await
+            {
+                if let (AsyncMessage::Notification(said), Some(to)) = (message, &notifications) {
+                    let _ = to.send(said.payload().to_owned());
+                }
+            }
+        });
+        let mut task = Task(Some(task));
+        let said = client.simple_query(&self.setup).await?;
+        let time = said.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0)?.parse::<i64>().ok(),
+            _ => None,
+        });
+        let now = millis(SystemClock.monotonic());
+        self.ahead.store(time.unwrap_or_default().saturating_sub(now), Ordering::Relaxed);
+        // It is there until it is taken, here.
+        let task = task.0.take().unwrap_or_else(|| tokio::spawn(async {}));
+        Ok((client, task))
+    }
+}
+
+fn millis(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Ends a task that nobody took over: of a connection that was given up before it was ready.
+struct Task(Option<JoinHandle<()>>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
+}
+
+impl deadpool_postgres::Connect for Connector {
+    fn connect(
+        &self,
+        _: &Config,
+    ) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), tokio_postgres::Error>> {
+        Box::pin(self.connect(None))
+    }
+}
+
+/// No TLS within a machine.
+fn default_tls(config: &Config) -> Tls {
+    match config.get_ssl_mode() {
+        SslMode::Disable => return Tls::Disable,
+        SslMode::Require => return Tls::Require,
+        _ => {}
+    }
+    let here = |host: &Host| match host {
+        Host::Tcp(name) => {
+            name == "localhost"
+                || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        }
+        #[cfg(unix)]
+        Host::Unix(_) => true,
+    };
+    let all_here = if config.get_hostaddrs().is_empty() {
+        config.get_hosts().iter().all(here)
+    } else {
+        config.get_hostaddrs().iter().all(std::net::IpAddr::is_loopback)
+    };
+    if all_here { Tls::Disable } else { Tls::Require }
+}
+
+fn tls_config(tls: Tls, ca: Option<&Path>) -> Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    match (tls, ca) {
+        (Tls::Disable, _) => {}
+        (Tls::Require, None) => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+        (Tls::Require, Some(path)) => {
+            let wrong = |what: &str| Error::config(format!("`ca`: {} {what}", path.display()));
+            let certificates = CertificateDer::pem_file_iter(path)
+                .map_err(|error| wrong("cannot be read").with_source(error))?;
+            for certificate in certificates {
+                let certificate = certificate.map_err(|error| {
+                    wrong("is not a file of certificates (PEM)").with_source(error)
+                })?;
+                roots.add(certificate).map_err(|error| {
+                    wrong("holds a certificate that is none").with_source(error)
+                })?;
+            }
+            if roots.is_empty() {
+                return Err(wrong("holds no certificate (PEM)"));
+            }
+        }
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::internal("TLS is set up wrongly").with_source(error))?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// The settings of a session. What the database or the role sets for all programs must neither weaken
+/// what the profile promises, nor make a page of a scan read a whole table: with plans that are made
+/// once for every range, PostgreSQL may prefer to sort.
+fn setup(settings: &PostgresConfig, origin: &str) -> String {
+    let sync = if settings.durability == Durability::ProcessCrash { "off" } else { "on" };
+    // The other half is for the way there: see `Connections::fence`.
+    let statement = (settings.timeout.0 / 2).as_millis();
+    format!(
+        "SET synchronous_commit = {sync};\
+         SET statement_timeout = {statement};\
+         SET lock_timeout = 0;\
+         SET idle_in_transaction_session_timeout = 0;\
+         SET default_transaction_isolation = 'read committed';\
+         SET client_min_messages = error;\
+         SET enable_seqscan = off;\
+         SET enable_bitmapscan = off;\
+         SET enable_sort = off;\
+         SET jit = off;\
+         SET tierstack.origin = '{origin}';\
+         SELECT floor(date_part('epoch', clock_timestamp()) * 1000)::bigint"
+    )
+}

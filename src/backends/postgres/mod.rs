@@ -1,0 +1,293 @@
+//! `postgres`: a table of PostgreSQL, one that is there already or one that is made.
+//!
+//! # Guarantees
+//! Batches are transactions. Several processes, tierstack or not, may read and write the table at the
+//! same time. An acknowledged write survives a power cut of the server, with `durability: machine_loss`
+//! also the loss of its machine. A snapshot, and each page of a scan, sees one moment. Entries expire by
+//! the server's clock. With `announce`, what others write is announced to the caches of all.
+//!
+//! `get`, `get_many` of any number of keys, a page of a scan, and a batch up to 16 MiB and 8192 operations
+//! take one round trip each. (A batch that depends on absent keys, and has several, takes a few.)
+//!
+//! # Gives up
+//! Keys over 2,600 bytes, as an index of PostgreSQL does not take them; values over 256 MiB. Keys and
+//! values are `bytea`: text sorts by the rules of a language. The number of entries is an estimate.
+//!
+//! # Cancellation
+//! A batch whose future is dropped, or that failed with `Unavailable` or `Timeout`, takes effect wholly or
+//! not at all, at the latest `timeout` after it was begun: what arrives at the server later, from a
+//! network that was cut, is refused there. A connection whose answer was not waited for is thrown away. A
+//! snapshot that is dropped ends its connection, and with it its transaction.
+//!
+//! # Errors
+//! Opening: `Config` (settings; a table of another form or version; a server that cannot keep what is
+//! promised), `Access` (password, certificate, rights; a standby), `Unavailable`, `Timeout`. Later:
+//! `InvalidInput` (key, limits; a constraint), `Capacity` (the server's disk is full; too many
+//! snapshots), `Conflict` (a key that was to be absent; others kept in the way), `Access`, `Corruption`,
+//! `Unavailable`, `Timeout`, `Closed`. Neither keys nor values nor passwords are in them: of the server's
+//! words only those about connections, rights and names are passed on.
+//!
+//! After a restart of the server connections are made anew. Reads are tried a second time where a
+//! connection was broken; writes are not, as nobody knows whether they took effect.
+//!
+//! # Configuration
+//! `postgres: { url: "postgres://app@db/orders", password: { env: PGPASSWORD } }`; see
+//! [`PostgresConfig`].
+//!
+//! # Example
+//! ```no_run
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! use tierstack::backends::{Postgres, PostgresConfig};
+//! use tierstack::{Read, Store, StoreExt};
+//!
+//! let store = Postgres::open(PostgresConfig::new("postgres://app@localhost/orders")).await?;
+//! store.put("user:1", "Ada").await?;
+//! assert_eq!(store.get(b"user:1").await?, Some("Ada".into()));
+//! store.close().await?;
+//! # Ok::<(), tierstack::Error>(()) }).unwrap();
+//! ```
+
+mod announce;
+mod config;
+mod connect;
+mod failure;
+mod inspect;
+mod pool;
+mod read;
+mod schema;
+mod snapshot;
+mod sql;
+mod upkeep;
+mod url;
+mod write;
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use self::announce::Announcements;
+pub use self::config::{Columns, PostgresConfig, Tls};
+use self::connect::Connector;
+use self::inspect::Found;
+use self::pool::{Connections, within};
+use self::snapshot::Snapshot;
+use self::sql::Statements;
+pub use self::url::Url;
+use crate::error::{Error, Operation, Result};
+use crate::layer::BackendConfig;
+use crate::reply::Reply;
+use crate::store::{Changes, Pages, Read, Store};
+use crate::types::{Batch, Commit, Durability, Profile, Scan, Usage, Value, check_key};
+
+/// A table of PostgreSQL. See the [module docs](self).
+pub struct Postgres {
+    config: PostgresConfig,
+    profile: Profile,
+    connector: Connector,
+    connections: Arc<Connections>,
+    found: Found,
+    sql: Arc<Statements>,
+    snapshots: Arc<Semaphore>,
+    announcements: Option<Arc<Announcements>>,
+    sweeper: Option<JoinHandle<()>>,
+}
+
+impl Postgres {
+    /// Connects, checks that the server and the table are as the settings say, and makes the table where
+    /// it is missing.
+    ///
+    /// # Errors
+    /// See the [module docs](self). A dropped future leaves nothing behind, or the table made.
+    pub async fn open(config: PostgresConfig) -> Result<Self> {
+        let profile = config.profile()?;
+        let opening = Self::open_as(config, profile).await;
+        opening
+            .map_err(|error| error.with_operation(Operation::Open).with_layer(PostgresConfig::NAME))
+    }
+
+    async fn open_as(config: PostgresConfig, profile: Profile) -> Result<Self> {
+        if let Err(error) = Handle::try_current() {
+            let message = "connections are tasks of a tokio runtime, and there is none; call it from within one";
+            return Err(Error::unsupported(message).with_source(error));
+        }
+        let (origin, seed) = identity()?;
+        let connector = {
+            let (config, origin) = (config.clone(), origin.clone());
+            // Secrets and certificates are read from files.
+            let made = tokio::task::spawn_blocking(move || Connector::new(&config, &origin)).await;
+            made.map_err(|error| Error::internal("a thread panicked").with_source(error))??
+        };
+        let client = connector.client(Operation::Open, None).await?;
+        let found =
+            within(Operation::Open, config.timeout.0, inspect::open(&client, &config)).await?;
+        let connections = Arc::new(Connections::new(&connector, &config, seed)?);
+        let sql = Arc::new(Statements::new(&found.table, &config.columns, found.expires));
+        let announcements = config.announce.then(|| {
+            Announcements::new(connector.clone(), Arc::clone(&connections), found.clone(), origin)
+        });
+        let sweeps = found.own && sql.sweep.is_some();
+        let sweeper = sweeps.then(|| {
+            tokio::spawn(upkeep::sweep_for_ever(Arc::downgrade(&connections), Arc::clone(&sql)))
+        });
+        let snapshots = Arc::new(Semaphore::new(config.snapshots));
+        Ok(Self {
+            config,
+            profile,
+            connector,
+            connections,
+            found,
+            sql,
+            snapshots,
+            announcements,
+            sweeper,
+        })
+    }
+}
+
+/// The name of this store among those that write the table, and a seed.
+fn identity() -> Result<(String, u64)> {
+    let seed = getrandom::u64().map_err(|error| {
+        Error::new(crate::error::ErrorKind::Unavailable, "the system gives no random numbers")
+            .with_source(error)
+    })?;
+    Ok((format!("{seed:016x}"), seed))
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        if let Some(sweeper) = &self.sweeper {
+            sweeper.abort();
+        }
+    }
+}
+
+/// Prints neither address nor password.
+impl fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Postgres({})", self.found.table)
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl Read for Postgres {
+    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
+        if let Err(error) = check_key(key) {
+            return Reply::Now(Err(error.with_key(key)));
+        }
+        Reply::later(self.connections.read(Operation::Get, move |lease| async move {
+            let done = read::get(&lease, &self.sql, key).await;
+            lease.finish(done)
+        }))
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
+        let checked = read::check_keys(keys).and_then(|()| self.connections.open());
+        match checked {
+            Err(error) => Reply::Now(Err(error)),
+            Ok(()) if keys.is_empty() => Reply::ready(Vec::new()),
+            Ok(()) => {
+                Reply::later(self.connections.read(Operation::GetMany, move |lease| async move {
+                    let done = read::get_many(&lease, &self.sql, keys).await;
+                    lease.finish(done)
+                }))
+            }
+        }
+    }
+
+    fn scan(&self, scan: Scan) -> Pages<'_> {
+        read::pages(scan, move |scan| {
+            Box::pin(async move {
+                let scan = &scan;
+                let page = |lease: pool::Lease| async move {
+                    let done = read::page(&lease, &self.sql, scan).await;
+                    lease.finish(done)
+                };
+                self.connections.read(Operation::Scan, page).await
+            })
+        })
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Store for Postgres {
+    async fn write(&self, batch: Batch) -> Result<Commit> {
+        self.profile.guarantees.check_batch(&batch)?;
+        write::write(&self.connections, &self.sql, self.found.expires, &batch).await?;
+        Ok(Commit::done())
+    }
+
+    async fn ingest(&self, _: Pages<'_>) -> Result<u64> {
+        self.connections.open()?;
+        Err(Error::unsupported("PostgreSQL takes batches here"))
+    }
+
+    async fn changes(&self) -> Result<Changes> {
+        self.connections.open()?;
+        match &self.announcements {
+            Some(announcements) => announcements.subscribe().await,
+            None => Err(Error::unsupported(
+                "what others write is announced with the setting `announce: true`",
+            )),
+        }
+    }
+
+    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
+        self.connections.open()?;
+        if self.config.snapshots == 0 {
+            return Err(Error::unsupported("`snapshots` is 0, so none may be taken"));
+        }
+        let permit = Arc::clone(&self.snapshots)
+            .try_acquire_owned()
+            .map_err(|_| snapshot::too_many(self.config.snapshots))?;
+        let (sql, timeout) = (Arc::clone(&self.sql), self.config.timeout.0);
+        Ok(Arc::new(Snapshot::take(&self.connector, sql, timeout, permit).await?))
+    }
+
+    async fn flush(&self) -> Result<()> {
+        if self.config.durability == Durability::ProcessCrash {
+            return upkeep::flush(&self.connections).await;
+        }
+        self.connections.open()
+    }
+
+    async fn compact(&self) -> Result<()> {
+        let timeout = self.config.timeout.0;
+        upkeep::compact(&self.connector, &self.connections, &self.sql, timeout).await
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        upkeep::usage(&self.connections, &self.found).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        if self.config.durability == Durability::ProcessCrash && self.connections.open().is_ok() {
+            let flushed = upkeep::flush(&self.connections).await;
+            self.let_go();
+            return flushed;
+        }
+        self.let_go();
+        Ok(())
+    }
+
+    fn profile(&self) -> Profile {
+        self.profile.clone()
+    }
+}
+
+impl Postgres {
+    fn let_go(&self) {
+        self.connections.close();
+        if let Some(announcements) = &self.announcements {
+            announcements.close();
+        }
+        if let Some(sweeper) = &self.sweeper {
+            sweeper.abort();
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Reads over one connection: of the pool, or of a snapshot.
+
+use std::collections::HashMap;
+use std::ops::Bound;
+
+use bytes::Bytes;
+use deadpool_postgres::ClientWrapper;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::unfold;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use super::failure::failed;
+use super::sql::Statements;
+use crate::clock::Timestamp;
+use crate::error::{Error, Operation, Result};
+use crate::store::Pages;
+use crate::types::{Entry, Order, Page, Scan, Value, check_key};
+
+pub(super) async fn get(
+    client: &ClientWrapper,
+    sql: &Statements,
+    key: &[u8],
+) -> Result<Option<Value>> {
+    let fail = |error| failed(Operation::Get, error).with_key(key);
+    let statement = client.prepare_cached(&sql.get).await.map_err(fail)?;
+    let row = client.query_opt(&statement, &[&key]).await.map_err(fail)?;
+    row.map(|row| value(&row, 0, Operation::Get)).transpose()
+}
+
+/// All in one round trip.
+pub(super) async fn get_many(
+    client: &ClientWrapper,
+    sql: &Statements,
+    keys: &[Bytes],
+) -> Result<Vec<Option<Value>>> {
+    let operation = Operation::GetMany;
+    let fail = |error| failed(operation, error);
+    let statement = client.prepare_cached(&sql.get_many).await.map_err(fail)?;
+    let asked: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
+    let rows = client.query(&statement, &[&asked]).await.map_err(fail)?;
+    let mut found: HashMap<&[u8], Value> = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        found.insert(bytes(row, 0, operation)?, value(row, 1, operation)?);
+    }
+    Ok(asked.iter().map(|key| found.get(key).cloned()).collect())
+}
+
+pub(super) fn check_keys(keys: &[Bytes]) -> Result<()> {
+    keys.iter().try_for_each(|key| check_key(key).map_err(|error| error.with_key(key)))
+}
+
+/// The next page of a scan, and whether there may be more behind it.
+pub(super) async fn page(
+    client: &ClientWrapper,
+    sql: &Statements,
+    scan: &Scan,
+) -> Result<(Page, bool)> {
+    let operation = Operation::Scan;
+    let fail = |error| failed(operation, error);
+    let (from, to) = bounds(scan);
+    let text = sql.page(from.is_some(), to.is_some(), scan.order == Order::Reverse);
+    let statement = client.prepare_cached(&text).await.map_err(fail)?;
+    let full = scan.next_page_entries();
+    let (limit, most) = (as_bigint(full), as_bigint(scan.page_bytes.max(1)));
+    let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&limit, &most];
+    parameters.extend(from.iter().chain(&to).map(|bound| bound as &(dyn ToSql + Sync)));
+    let rows = client.query(&statement, &parameters).await.map_err(fail)?;
+    let mut page = Page { entries: Vec::with_capacity(rows.len()) };
+    for row in &rows {
+        let key = Bytes::copy_from_slice(bytes(row, 0, operation)?);
+        check_key(&key).map_err(|_| {
+            Error::unsupported(format!(
+                "the table holds a key of {} bytes, but keys here are 1 to 65536 bytes; remove it, or scan a range without it",
+                key.len()
+            ))
+            .with_operation(operation)
+            .with_layer("postgres")
+        })?;
+        page.entries.push(Entry { key, value: value(row, 1, operation)? });
+    }
+    let more = page.len() >= full || page.bytes() >= scan.page_bytes;
+    Ok((page, more))
+}
+
+fn as_bigint(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// The smallest key, and the smallest that is behind the largest.
+fn bounds(scan: &Scan) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
+    let from = match &scan.from {
+        Bound::Included(key) if key.is_empty() => None,
+        Bound::Included(key) => Some(key.to_vec()),
+        Bound::Excluded(key) => Some(successor(key)),
+        Bound::Unbounded => None,
+    };
+    let to = match &scan.to {
+        Bound::Included(key) => Some(successor(key)),
+        Bound::Excluded(key) => Some(key.to_vec()),
+        Bound::Unbounded => None,
+    };
+    (from, to)
+}
+
+/// The next key in bytewise order.
+fn successor(key: &[u8]) -> Vec<u8> {
+    let mut next = Vec::with_capacity(key.len() + 1);
+    next.extend_from_slice(key);
+    next.push(0);
+    next
+}
+
+/// The pages of a scan; each is read when it is asked for.
+pub(super) fn pages<'a>(
+    scan: Scan,
+    read: impl Fn(Scan) -> BoxFuture<'a, Result<(Page, bool)>> + Send + 'a,
+) -> Pages<'a> {
+    let begun = (!scan.is_empty()).then_some(scan);
+    unfold((begun, read), |(scan, read)| async move {
+        let mut scan = scan?;
+        let (page, more) = match read(scan.clone()).await {
+            Ok(found) => found,
+            Err(error) => return Some((Err(error), (None, read))),
+        };
+        scan.resume_after(page.entries.last()?.key.clone());
+        scan.consume(page.len());
+        let next = (more && !scan.is_empty()).then_some(scan);
+        Some((Ok(page), (next, read)))
+    })
+    .boxed()
+}
+
+fn bytes(row: &Row, at: usize, operation: Operation) -> Result<&[u8]> {
+    let found: Option<&[u8]> = row.try_get(at).map_err(|error| failed(operation, error))?;
+    found.ok_or_else(|| {
+        Error::corruption(
+            "the table holds NULL as a value, which is none; delete the row, or fill it",
+        )
+        .with_operation(operation)
+        .with_layer("postgres")
+    })
+}
+
+/// The value in a column, with its deadline in the next.
+fn value(row: &Row, at: usize, operation: Operation) -> Result<Value> {
+    let bytes = Bytes::copy_from_slice(bytes(row, at, operation)?);
+    let expires: Option<i64> = row.try_get(at + 1).map_err(|error| failed(operation, error))?;
+    // The 64 bits as they are: see `Expires::Millis`.
+    let expires_at = expires.map(|bits| Timestamp::from_millis(bits.cast_unsigned()));
+    Ok(Value { bytes, expires_at })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_are_half_open() {
+        let bounds_of = |scan: Scan| {
+            let (from, to) = bounds(&scan);
+            (from.unwrap_or_default(), to.unwrap_or_default())
+        };
+        assert_eq!(bounds_of(Scan::all()), (vec![], vec![]));
+        assert_eq!(bounds_of(Scan::prefix("a")), (b"a".to_vec(), b"b".to_vec()));
+        assert_eq!(bounds_of(Scan::range("a"..="b")), (b"a".to_vec(), b"b\0".to_vec()));
+        let open = (Bound::Excluded("a"), Bound::Excluded("b"));
+        assert_eq!(bounds_of(Scan::range::<&str>(open)), (b"a\0".to_vec(), b"b".to_vec()));
+    }
+}

@@ -1,0 +1,127 @@
+//! The table that tierstack makes: its SQL, its version, and the way from one version to the next.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::config::Columns;
+
+/// The version of the table that this program makes. It stands in the comment of the table.
+pub(super) const VERSION: u32 = 1;
+
+const COMMENT: &str = "tierstack schema ";
+
+/// The name of a table, in a schema or in the search path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Table {
+    pub(super) schema: Option<String>,
+    pub(super) name: String,
+}
+
+/// Why a name cannot be one. PostgreSQL cuts longer ones off without an error.
+pub(super) fn check_name(name: &str) -> Result<(), String> {
+    if name.is_empty() || name.len() > 63 || name.contains('\0') {
+        return Err(format!("is '{name}', but a name has 1 to 63 bytes and no NUL"));
+    }
+    Ok(())
+}
+
+impl FromStr for Table {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (schema, name) = match text.split_once('.') {
+            Some((schema, name)) => (Some(schema.to_owned()), name.to_owned()),
+            None => (None, text.to_owned()),
+        };
+        if name.contains('.') {
+            return Err(format!("`table` is '{text}', but must be `table` or `schema.table`"));
+        }
+        for part in schema.iter().chain([&name]) {
+            check_name(part).map_err(|why| format!("`table`: a part {why}"))?;
+        }
+        Ok(Self { schema, name })
+    }
+}
+
+/// As it stands in SQL.
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(schema) = &self.schema {
+            write!(f, "{}.", quoted(schema))?;
+        }
+        f.write_str(&quoted(&self.name))
+    }
+}
+
+/// A name as it stands in SQL.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A text as it stands in SQL.
+pub(super) fn literal(text: &str) -> String {
+    // `E''` means the same whatever `standard_conforming_strings` is.
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+/// Makes the table of the current version.
+pub(super) fn create(table: &Table, columns: &Columns) -> String {
+    let mut lines = vec![
+        format!("    {} bytea PRIMARY KEY", quoted(&columns.key)),
+        format!("    {} bytea NOT NULL", quoted(&columns.value)),
+    ];
+    if let Some(name) = &columns.expires {
+        // Milliseconds since 1970. A negative one is a moment that far away that no clock reaches it.
+        lines.push(format!("    {} bigint", quoted(name)));
+    }
+    for name in [&columns.created, &columns.updated].into_iter().flatten() {
+        lines.push(format!("    {} timestamptz NOT NULL DEFAULT now()", quoted(name)));
+    }
+    let mut sql = format!("CREATE TABLE {table} (\n{}\n);\n", lines.join(",\n"));
+    if let Some(name) = &columns.expires {
+        let name = quoted(name);
+        sql.push_str(&format!("CREATE INDEX ON {table} ({name}) WHERE {name} IS NOT NULL;\n"));
+    }
+    sql.push_str(&format!("COMMENT ON TABLE {table} IS '{COMMENT}{VERSION}';\n"));
+    sql
+}
+
+/// Brings a table from that version to the next. There is one version so far.
+pub(super) fn migrate(_table: &Table, _columns: &Columns, from: u32) -> Option<String> {
+    match from {
+        VERSION.. => None,
+        _ => Some(String::new()),
+    }
+}
+
+/// The version of a table, by its comment. `None`: somebody else made it.
+pub(super) fn version(comment: Option<&str>) -> Option<u32> {
+    comment?.strip_prefix(COMMENT)?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_quoted_and_checked() {
+        let table: Table = "my schema.odd\"name".parse().unwrap();
+        assert_eq!(table.to_string(), r#""my schema"."odd""name""#);
+        let long = "x".repeat(64);
+        for wrong in ["", ".", "a.", ".b", "a.b.c", long.as_str(), "nul\0"] {
+            assert!(wrong.parse::<Table>().is_err(), "{wrong:?}");
+        }
+        assert_eq!(literal(r"o'clock \"), r"E'o''clock \\'");
+    }
+
+    #[test]
+    fn the_comment_tells_the_version() {
+        let sql = create(&"t".parse().unwrap(), &Columns::default());
+        let comment = sql.split_once("IS '").unwrap().1.split_once('\'').unwrap().0;
+        assert_eq!(version(Some(comment)), Some(VERSION));
+        assert_eq!(version(Some("tierstack schema 7")), Some(7));
+        for other in [None, Some("orders of the shop"), Some("tierstack schema one")] {
+            assert_eq!(version(other), None);
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! A frozen view: a transaction that reads only, on a connection of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use deadpool_postgres::ClientWrapper;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::connect::Connector;
+use super::failure::failed;
+use super::pool::within;
+use super::read;
+use super::sql::Statements;
+use crate::error::{Error, Operation, Result};
+use crate::reply::Reply;
+use crate::store::{Pages, Read};
+use crate::types::{Scan, Value, check_key};
+
+/// The view of a transaction. The connection ends with it, and with that the transaction: whatever state
+/// it is in, nobody else ever meets it.
+pub(super) struct Snapshot {
+    client: ClientWrapper,
+    sql: Arc<Statements>,
+    timeout: Duration,
+    /// Of the snapshots that there may be at a time.
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Snapshot {
+    pub(super) async fn take(
+        connector: &Connector,
+        sql: Arc<Statements>,
+        timeout: Duration,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Self> {
+        let operation = Operation::Snapshot;
+        let client = connector.client(operation, None).await?;
+        // The first statement that sees rows fixes the moment; `BEGIN` does not.
+        let fix = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT 1";
+        let fixing =
+            async { client.batch_execute(fix).await.map_err(|error| failed(operation, error)) };
+        within(operation, timeout, fixing).await?;
+        Ok(Self { client, sql, timeout, _permit: permit })
+    }
+
+    async fn within<T>(
+        &self,
+        operation: Operation,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let done = within(operation, self.timeout, work).await;
+        // After an error the transaction answers nothing any more.
+        done.map_err(|error| error.with_context("the snapshot is lost, take another"))
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl Read for Snapshot {
+    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
+        if let Err(error) = check_key(key) {
+            return Reply::Now(Err(error.with_key(key)));
+        }
+        Reply::later(self.within(Operation::Get, read::get(&self.client, &self.sql, key)))
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
+        match read::check_keys(keys) {
+            Err(error) => Reply::Now(Err(error)),
+            Ok(()) if keys.is_empty() => Reply::ready(Vec::new()),
+            Ok(()) => {
+                let work = read::get_many(&self.client, &self.sql, keys);
+                Reply::later(self.within(Operation::GetMany, work))
+            }
+        }
+    }
+
+    fn scan(&self, scan: Scan) -> Pages<'_> {
+        read::pages(scan, move |scan| {
+            Box::pin(async move {
+                self.within(Operation::Scan, read::page(&self.client, &self.sql, &scan)).await
+            })
+        })
+    }
+}
+
+/// One more than the settings allow.
+pub(super) fn too_many(limit: usize) -> Error {
+    Error::new(
+        crate::error::ErrorKind::Capacity,
+        format!("{limit} snapshots are alive, which is the limit; drop some, or raise `snapshots`"),
+    )
+    .with_operation(Operation::Snapshot)
+    .with_layer("postgres")
+}

@@ -1,0 +1,53 @@
+//! `schema`: the form of config files, and of the tables that backends make. It opens nothing.
+
+use tierstack::config::{Config, Registry, schema as config_schema};
+use tierstack::{Error, Result, Stack};
+
+use crate::args::Schema;
+use crate::failure::Outcome;
+use crate::output;
+
+/// `tierstack schema`, of config files or of a backend.
+pub(crate) fn run(args: &Schema) -> Outcome {
+    let text = match &args.backend {
+        Some(backend) => sql(backend, args)?,
+        None => serde_json::to_string_pretty(&config_schema(&Registry::standard()))
+            .map_err(|error| Error::internal("the schema cannot be printed").with_source(error))?,
+    };
+    output::line(text.trim_end())
+}
+
+/// The SQL that makes the table of a backend.
+fn sql(backend: &str, args: &Schema) -> Result<String> {
+    match backend {
+        #[cfg(feature = "postgres")]
+        "postgres" => {
+            use tierstack::backends::PostgresConfig;
+            let settings = settings::<PostgresConfig>("postgres", args)?;
+            settings.unwrap_or_else(|| PostgresConfig::new("postgres://localhost")).schema()
+        }
+        other => Err(Error::config(format!(
+            "'{other}' has no tables that it makes; `tierstack schema postgres` prints those of PostgreSQL"
+        ))),
+    }
+}
+
+/// The settings of the store that the arguments name. `None`: they name none.
+#[cfg(feature = "postgres")]
+fn settings<C: serde::de::DeserializeOwned>(backend: &str, args: &Schema) -> Result<Option<C>> {
+    let Some(path) = &args.config else { return Ok(None) };
+    let config = Config::load(path)?;
+    // Says what is wrong with the settings, and where.
+    Stack::check(&config, args.store.as_deref(), &Registry::standard())?;
+    let (name, store) = config.store(args.store.as_deref())?;
+    let part = &store.backend;
+    if part.name != backend {
+        return Err(Error::config(format!(
+            "the store '{name}' has the backend '{}', not '{backend}'; name another with --store",
+            part.name
+        )));
+    }
+    let settings = serde_json::from_value(part.settings.clone())
+        .map_err(|_| Error::internal("settings that were checked cannot be read"))?;
+    Ok(Some(settings))
+}

@@ -1,0 +1,121 @@
+//! Writes of others are announced.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tierstack::backends::PostgresConfig;
+use tierstack::{Batch, Change, Changes, ErrorKind, Store, StoreExt};
+use tokio::time::timeout;
+
+use super::{Dropped, config, connect, open};
+
+/// The next change. Generous: what is late is measured elsewhere.
+async fn next(changes: &mut Changes) -> Change {
+    timeout(Duration::from_secs(30), changes.next()).await.expect("a change").expect("a stream")
+}
+
+fn keys(keys: &[&'static str]) -> Change {
+    Change::Keys(keys.iter().map(|key| (*key).into()).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_another_store_and_not_of_ones_own() {
+    let Some(config) = config() else { return };
+    let config = PostgresConfig { announce: true, ..config };
+    let _dropped = Dropped::after(&config);
+    let (store, other) = (open(&config).await, open(&config).await);
+    let mut changes = store.changes().await.unwrap();
+    assert_eq!(next(&mut changes).await, Change::All, "it begins");
+    store.put("mine", "1").await.unwrap();
+    other.put("k", "1").await.unwrap();
+    assert_eq!(next(&mut changes).await, keys(&["k"]));
+    other.put("k", "2").await.unwrap();
+    assert_eq!(next(&mut changes).await, keys(&["k"]));
+    other.delete("k").await.unwrap();
+    assert_eq!(next(&mut changes).await, keys(&["k"]));
+    other.write(Batch::new().put("b", "1").delete("mine").put("a", "1")).await.unwrap();
+    assert_eq!(next(&mut changes).await, keys(&["a", "b"]));
+    assert_eq!(next(&mut changes).await, keys(&["mine"]));
+    store.close().await.unwrap();
+    assert!(changes.next().await.is_none(), "it ends when the store is closed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_who_writes_sql() {
+    let Some(config) = config() else { return };
+    let config = PostgresConfig { announce: true, ..config };
+    let dropped = Dropped::after(&config);
+    let store = open(&config).await;
+    store.put("k", "v").await.unwrap();
+    let mut changes = store.changes().await.unwrap();
+    assert_eq!(next(&mut changes).await, Change::All);
+    let (sql, table) = (connect(&dropped.url).await, &dropped.table);
+    let run = async |text: &str| sql.batch_execute(&text.replace('@', table)).await.unwrap();
+    run("UPDATE @ SET value = 'w' WHERE key = 'k'").await;
+    assert_eq!(next(&mut changes).await, keys(&["k"]));
+    run("UPDATE @ SET key = 'l' WHERE key = 'k'").await;
+    assert_eq!(next(&mut changes).await, keys(&["k", "l"]), "the old key and the new one");
+    run("DELETE FROM @ WHERE key = 'no such key'; DELETE FROM @ WHERE key = 'l'").await;
+    assert_eq!(next(&mut changes).await, keys(&["l"]));
+
+    // More than one notification takes.
+    run("INSERT INTO @ SELECT decode(lpad(n::text, 80, '0'), 'hex'), '' FROM generate_series(1, 500) n").await;
+    let mut announced = 0;
+    while announced < 500 {
+        let Change::Keys(keys) = next(&mut changes).await else { panic!("not by keys") };
+        assert!(keys.iter().all(|key| key.len() == 40));
+        announced += keys.len();
+    }
+    assert_eq!(announced, 500);
+    run("DELETE FROM @").await;
+    while announced > 0 {
+        let Change::Keys(keys) = next(&mut changes).await else { panic!("not by keys") };
+        announced -= keys.len();
+    }
+    run("INSERT INTO @ SELECT n::text::bytea, '' FROM generate_series(1, 1001) n").await;
+    assert_eq!(next(&mut changes).await, Change::All, "too many to name");
+    run("INSERT INTO @ SELECT decode(repeat('00', 9000), 'hex'), ''").await;
+    assert_eq!(next(&mut changes).await, Change::All, "too long to name");
+    run("TRUNCATE @").await;
+    assert_eq!(next(&mut changes).await, Change::All);
+    run(
+        "BEGIN; INSERT INTO @ VALUES ('rolled back', ''); ROLLBACK; INSERT INTO @ VALUES ('k', '')",
+    )
+    .await;
+    assert_eq!(next(&mut changes).await, keys(&["k"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn to_all_who_subscribe_and_to_those_who_come_after_the_last_left() {
+    let Some(config) = config() else { return };
+    let config = PostgresConfig { announce: true, ..config };
+    let _dropped = Dropped::after(&config);
+    let (store, other) = (open(&config).await, open(&config).await);
+    let mut first = store.changes().await.unwrap();
+    let mut second = store.changes().await.unwrap();
+    assert_eq!(next(&mut first).await, Change::All);
+    other.put("k", "v").await.unwrap();
+    assert_eq!(next(&mut first).await, keys(&["k"]));
+    while next(&mut second).await != keys(&["k"]) {}
+    drop(first);
+    other.put("l", "v").await.unwrap();
+    assert_eq!(next(&mut second).await, keys(&["l"]));
+    drop(second);
+    // As the listening task ends, and after it has.
+    for pause in [0, 300] {
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        let mut third = store.changes().await.unwrap();
+        other.put("m", "v").await.unwrap();
+        while next(&mut third).await != keys(&["m"]) {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_where_it_is_asked_for() {
+    let Some(config) = config() else { return };
+    let _dropped = Dropped::after(&config);
+    let store = open(&config).await;
+    let refused = store.changes().await.err().unwrap();
+    assert_eq!(refused.kind(), ErrorKind::Unsupported);
+    assert!(refused.message().contains("`announce: true`"), "{refused}");
+}

@@ -1,0 +1,275 @@
+//! Several stores on one table, as several processes have them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tierstack::backends::{Postgres, PostgresConfig};
+use tierstack::{Batch, ErrorKind, Read, ReadExt, Scan, Store, StoreExt};
+use tokio::task::JoinSet;
+
+use super::{Dropped, config, connect, open};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_table_is_made_once_by_eight_at_once() {
+    let Some(config) = config() else { return };
+    let config = PostgresConfig { announce: true, pool: 1, ..config };
+    let _dropped = Dropped::after(&config);
+    let mut tasks = JoinSet::new();
+    for task in 0..8 {
+        let config = config.clone();
+        tasks.spawn(async move {
+            let store = open(&config).await;
+            store.put(task.to_string(), "v").await.unwrap();
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+    assert_eq!(open(&config).await.collect(Scan::all()).await.unwrap().len(), 8);
+}
+
+/// Batches put and delete the same keys, in different orders. Whatever is seen is of one batch.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_batch_is_torn() {
+    let Some(config) = config() else { return };
+    let _dropped = Dropped::after(&config);
+    let stores = [Arc::new(open(&config).await), Arc::new(open(&config).await)];
+    let keys: Vec<Bytes> = (0..6).map(|n| Bytes::from(format!("k{n}"))).collect();
+    let mut tasks = JoinSet::new();
+    for task in 0..6usize {
+        let (store, keys) = (Arc::clone(&stores[task % 2]), keys.clone());
+        tasks.spawn(async move {
+            for n in 0..40usize {
+                let mut batch = Batch::new();
+                for at in 0..keys.len() {
+                    let key = keys[(at * if task < 3 { 1 } else { 5 } + n) % keys.len()].clone();
+                    // All of them, none of them, or every other one.
+                    let there = match (task + n) % 3 {
+                        0 => true,
+                        1 => false,
+                        _ => key[1] % 2 == 0,
+                    };
+                    let value = format!("{task}.{n}");
+                    batch = if there { batch.put(key, value) } else { batch.delete(key) };
+                }
+                store.write(batch).await.unwrap();
+            }
+        });
+    }
+    let looking = async |store: &Postgres| {
+        let found = store.snapshot().await.unwrap().get_many(&keys).await.unwrap();
+        let there: Vec<bool> = found.iter().map(Option::is_some).collect();
+        let values: std::collections::BTreeSet<_> =
+            found.iter().flatten().map(|value| value.bytes.clone()).collect();
+        assert!(values.len() <= 1, "of several batches: {found:?}");
+        let whole = [[true; 6], [false; 6], [true, false, true, false, true, false]];
+        assert!(whole.iter().any(|whole| whole[..] == there[..]), "torn: {there:?}");
+    };
+    while !tasks.is_empty() {
+        looking(&stores[0]).await;
+        while let Some(done) = tasks.try_join_next() {
+            done.unwrap();
+        }
+    }
+    looking(&stores[1]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_many_wins_where_the_keys_are_absent() {
+    let Some(config) = config() else { return };
+    let _dropped = Dropped::after(&config);
+    let stores = [Arc::new(open(&config).await), Arc::new(open(&config).await)];
+    for round in 0..10 {
+        let mut tasks = JoinSet::new();
+        for task in 0..6usize {
+            let store = Arc::clone(&stores[task % 2]);
+            tasks.spawn(async move {
+                let (own, shared) = (format!("{round}-{task}"), format!("{round}-shared"));
+                let batch = Batch::new().put(shared, task.to_string()).if_absent();
+                let batch = if round % 2 == 0 { batch } else { batch.put(own, "v") };
+                match store.write(batch).await {
+                    Ok(_) => Some(task),
+                    Err(error) => {
+                        assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
+                        None
+                    }
+                }
+            });
+        }
+        let winners: Vec<usize> = tasks.join_all().await.into_iter().flatten().collect();
+        assert_eq!(winners.len(), 1, "round {round}");
+        let shared = stores[0].get(format!("{round}-shared").as_bytes()).await.unwrap();
+        assert_eq!(shared, Some(winners[0].to_string().into()));
+        let found = stores[1].collect(Scan::prefix(format!("{round}-"))).await.unwrap();
+        assert_eq!(found.len(), 1 + round % 2, "the losers wrote nothing");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_expired_is_absent() {
+    let Some(config) = config() else { return };
+    let _dropped = Dropped::after(&config);
+    let store = open(&config).await;
+    let past = tierstack::Timestamp::from_millis(1);
+    for many in [false, true] {
+        store.put("k", tierstack::Value::new("old").expiring_at(past)).await.unwrap();
+        let batch = Batch::new().put("k", "new").if_absent();
+        let batch = if many { batch.put("l", "new") } else { batch };
+        store.write(batch.clone()).await.unwrap();
+        assert_eq!(store.get(b"k").await.unwrap(), Some("new".into()));
+        let error = store.write(batch).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+    }
+    // What is put and deleted by one batch must have been absent as well.
+    let batch = Batch::new().put("k", "1").delete("k").put("m", "1").if_absent();
+    assert_eq!(store.write(batch).await.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(store.get(b"m").await.unwrap(), None);
+    let batch = Batch::new().put("n", "1").delete("n").put("m", "1").delete("k").if_absent();
+    store.write(batch).await.unwrap();
+    let found = store.collect(Scan::all()).await.unwrap();
+    let keys: Vec<_> = found.iter().map(|entry| entry.key.clone()).collect();
+    assert_eq!(keys, ["l", "m"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_statement_finds_its_rows_by_the_index() {
+    let Some(config) = config() else { return };
+    let dropped = Dropped::after(&config);
+    let store = open(&config).await;
+    for lot in 0..5 {
+        let puts = (0..2000)
+            .map(|n| tierstack::Op::Put(format!("{lot}-{n:05}").into(), vec![7; 300].into()));
+        store.write(puts.collect()).await.unwrap();
+    }
+    let sql = connect(&dropped.url).await;
+    let table = &dropped.table;
+    sql.batch_execute(&format!("ANALYZE {table}; SELECT pg_stat_force_next_flush()"))
+        .await
+        .unwrap();
+    let scans = async || {
+        tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+        let query = format!("SELECT seq_scan FROM pg_stat_user_tables WHERE relname = '{table}'");
+        sql.query_one(&query, &[]).await.unwrap().get::<_, i64>(0)
+    };
+    let before = scans().await;
+    for round in 0..8 {
+        let keys: Vec<Bytes> =
+            (0..100).map(|n| format!("3-{:05}", n * 20 + round).into()).collect();
+        assert_eq!(store.get_many(&keys).await.unwrap().iter().flatten().count(), 100);
+        for scan in [Scan::all(), Scan::prefix("2"), Scan::range("1-00500"..)] {
+            for scan in [scan.clone(), scan.reverse()] {
+                assert!(
+                    !store.collect(scan.limit(3000).page_entries(700)).await.unwrap().is_empty()
+                );
+            }
+        }
+        let batch = keys.iter().fold(Batch::new().delete("4-00000"), |batch, key| {
+            batch.put(key.clone(), "v").delete("4-00001")
+        });
+        store.write(batch).await.unwrap();
+        store.delete(keys[0].clone()).await.unwrap();
+        store.put(keys[0].clone(), "w").await.unwrap();
+    }
+    drop(store);
+    assert_eq!(scans().await, before, "the whole table was read");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_holds_what_it_may_of_large_values() {
+    let Some(config) = config() else { return };
+    let _dropped = Dropped::after(&config);
+    let store = open(&config).await;
+    for n in 0..12 {
+        store.put(format!("{n:02}"), vec![n; 400_000]).await.unwrap();
+    }
+    let pages: Vec<_> =
+        futures_util::TryStreamExt::try_collect(store.scan(Scan::all())).await.unwrap();
+    let sizes: Vec<usize> = pages.iter().map(tierstack::Page::len).collect();
+    assert_eq!(sizes, [3; 4], "each page ends after the entry with which it reaches 1 MiB");
+    let keys = pages.iter().flat_map(|page| &page.entries).map(|entry| entry.value.bytes[0]);
+    assert!(keys.eq(0..12));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_and_many_entries() {
+    let Some(config) = config() else { return };
+    let _dropped = Dropped::after(&config);
+    let store = open(&config).await;
+    // Larger than one statement takes, and with deletes among it.
+    let mut batch = Batch::new().delete("none");
+    for n in 0..20_000u32 {
+        batch = batch.put(n.to_be_bytes().to_vec(), vec![1; 1000]);
+    }
+    batch = batch.put("large", vec![2; 40 << 20]);
+    store.write(batch).await.unwrap();
+    assert_eq!(store.get(b"large").await.unwrap().unwrap().bytes.len(), 40 << 20);
+    assert_eq!(store.collect(Scan::all()).await.unwrap().len(), 20_001);
+    // Keys that do not compress, up to the limit.
+    let mut state = 1u64;
+    let key: Vec<u8> = (0..store.profile().guarantees.limits.key_bytes)
+        .map(|_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        })
+        .collect();
+    store.put(key.clone(), "v").await.unwrap();
+    assert_eq!(store.get(&key).await.unwrap(), Some("v".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_are_bounded_and_their_connections_end() {
+    let Some(config) = config() else { return };
+    let config = PostgresConfig { snapshots: 2, ..config };
+    let _dropped = Dropped::after(&config);
+    let store = open(&config).await;
+    for _ in 0..5 {
+        let (one, two) = (store.snapshot().await.unwrap(), store.snapshot().await.unwrap());
+        let error = store.snapshot().await.map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Capacity);
+        assert!(error.message().contains("`snapshots`"), "{error}");
+        drop((one, two));
+    }
+}
+
+/// A delete takes no lock on a row that is not there. Here another batch comes to be between the moments
+/// at which the rows are locked and deleted; of it, one row would be deleted and the other not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_deletes_sees_one_moment() {
+    let Some(config) = config() else { return };
+    let dropped = Dropped::after(&config);
+    let store = Arc::new(open(&config).await);
+    store.put("a", "0").await.unwrap();
+    let (first, second) = (connect(&dropped.url).await, connect(&dropped.url).await);
+    let table = &config.table;
+    let slow = format!(
+        "CREATE FUNCTION {table}_slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(1); RETURN OLD; END $$;
+         CREATE TRIGGER slow BEFORE DELETE ON {table} FOR EACH ROW WHEN (OLD.key = 'a') EXECUTE FUNCTION {table}_slow()"
+    );
+    first.batch_execute(&slow).await.unwrap();
+    first
+        .batch_execute(&format!(
+            "BEGIN; UPDATE {table} SET value = '1' WHERE key = 'a'; INSERT INTO {table} VALUES ('b', '1')"
+        ))
+        .await
+        .unwrap();
+    let a_moment = || tokio::time::sleep(std::time::Duration::from_millis(300));
+    let deleting = {
+        let store = Arc::clone(&store);
+        tokio::spawn(
+            async move { store.write(Batch::new().delete("a").delete("b").delete("c")).await },
+        )
+    };
+    a_moment().await;
+    first.batch_execute("COMMIT").await.unwrap();
+    a_moment().await;
+    let both = format!(
+        "INSERT INTO {table} VALUES ('b', '2'), ('c', '2') ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+    );
+    second.batch_execute(&both).await.unwrap();
+    deleting.await.unwrap().unwrap();
+    let left = store.collect(Scan::all()).await.unwrap().len();
+    assert!(left == 0 || left == 2, "{left} entry is left of two");
+    first.batch_execute(&format!("DROP FUNCTION {table}_slow() CASCADE")).await.unwrap();
+}
