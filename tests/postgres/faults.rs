@@ -334,7 +334,9 @@ async fn round_trips() {
     store.write(all()).await.unwrap();
     assert_eq!(took(), 1, "a batch of 100 puts");
     store.write(mixed()).await.unwrap();
-    assert_eq!(took(), 1, "a batch of puts and deletes");
+    // Nothing waits, but the answer to the first of its five messages may overtake the last. One after
+    // the other they would take five.
+    assert!(took() <= 2, "a batch of puts and deletes");
     store.write(absent()).await.unwrap_err();
     assert_eq!(took(), 1, "a put where nothing is");
     assert_eq!(store.collect(Scan::prefix("key")).await.unwrap().len(), 99);
