@@ -239,7 +239,7 @@ fn scanned() -> Vec<(&'static str, String)> {
         scanned.push(("postgres", format!("postgres: {{ url: '{url}', table: scan_bench }}")));
     }
     if let Some(url) = server("TIERSTACK_TEST_REDIS") {
-        scanned.push(("redis", format!("redis: {{ url: '{url}/7', index: scan_bench }}")));
+        scanned.push(("redis", format!("redis: {{ url: '{url}/7', index: true }}")));
     }
     scanned
 }

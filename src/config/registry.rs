@@ -103,8 +103,8 @@ const FEATURES: [(&str, Kind, &str); 11] = [
     ("file", Kind::Backend, "file"),
     ("object", Kind::Backend, "object"),
     ("opendal", Kind::Backend, "opendal"),
-    ("redis", Kind::Backend, "redis"),
     ("postgres", Kind::Backend, "postgres"),
+    ("redis", Kind::Backend, "redis"),
     ("rocksdb", Kind::Backend, "rocksdb"),
     ("sqlite", Kind::Backend, "sqlite"),
 ];
