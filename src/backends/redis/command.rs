@@ -77,7 +77,7 @@ impl Place {
             redis::cmd("PEXPIRETIME").arg(&*full).take(),
             redis::cmd("EXEC"),
         ];
-        Call { slot: self.slot(key), commands, repeatable: true, waits: false }
+        Call { slot: self.slot(key), commands, repeatable: true, waits: false, whole: false }
     }
 
     /// As [`get`](Self::get), for keys of one slot.
@@ -94,7 +94,7 @@ impl Place {
             *place = values;
         }
         commands.push(redis::cmd("EXEC"));
-        Call { slot, commands, repeatable: true, waits: false }
+        Call { slot, commands, repeatable: true, waits: false, whole: false }
     }
 
     /// As [`get_many`](Self::get_many), for a server whose memory is full.
@@ -105,7 +105,7 @@ impl Place {
         for key in keys {
             command.arg(&*self.full(key));
         }
-        Call { slot, commands: vec![command], repeatable: true, waits: false }
+        Call { slot, commands: vec![command], repeatable: true, waits: false, whole: false }
     }
 
     /// Operations on keys of one slot, as one.
@@ -127,7 +127,7 @@ impl Place {
         if let Some((replicas, millis)) = self.wait {
             commands.push(redis::cmd("WAIT").arg(replicas).arg(millis).take());
         }
-        Call { slot, commands, repeatable: false, waits: self.wait.is_some() }
+        Call { slot, commands, repeatable: false, waits: self.wait.is_some(), whole: false }
     }
 
     fn is_simple(&self, value: &Value) -> bool {

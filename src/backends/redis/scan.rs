@@ -79,6 +79,7 @@ async fn next(shared: &Shared, scan: &Scan) -> Result<super::command::Run> {
         commands: vec![command],
         repeatable: true,
         waits: false,
+        whole: true,
     };
     page(shared.servers.call(Operation::Scan, &call).await?)
 }
@@ -109,6 +110,7 @@ pub(super) async fn sweep(shared: &Shared) -> Result<()> {
             commands: vec![command],
             repeatable: true,
             waits: false,
+            whole: true,
         };
         let answers = shared.servers.call(Operation::Compact, &call).await?;
         match answers.into_iter().next() {

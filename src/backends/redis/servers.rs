@@ -33,6 +33,8 @@ pub(super) struct Call {
     pub(super) repeatable: bool,
     /// Whether it waits for replicas, and so has a connection that others do not share.
     pub(super) waits: bool,
+    /// Whether the node must have the slot as a whole. What only moves there now would seem to be gone.
+    pub(super) whole: bool,
 }
 
 pub(super) struct Servers {
@@ -217,7 +219,7 @@ impl Servers {
                     link = cluster.link_to(&to, &link);
                 }
                 (Tried::Refused(Refusal::Ask(to), error), Kind::Cluster(cluster)) => {
-                    if last {
+                    if last || call.whole {
                         return Err(error);
                     }
                     link = cluster.link_to(&to, &link);
