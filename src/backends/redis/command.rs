@@ -325,7 +325,8 @@ pub(super) struct Run {
     pub(super) ended: bool,
 }
 
-pub(super) fn page(answers: Vec<Answer>) -> Result<Run> {
+/// `None`: the index is not complete.
+pub(super) fn page(answers: Vec<Answer>) -> Result<Option<Run>> {
     let operation = Operation::Scan;
     let mut parts = match answers.into_iter().next() {
         Some(Answer::Array(parts)) => parts.into_iter(),
@@ -336,6 +337,9 @@ pub(super) fn page(answers: Vec<Answer>) -> Result<Run> {
     else {
         return Err(odd(operation));
     };
+    if ended == 2 {
+        return Ok(None);
+    }
     let mut entries = Vec::with_capacity(parts.len() / 3);
     while let Some(key) = parts.next() {
         let (Answer::BulkString(key), Some(Answer::BulkString(bytes)), Some(Answer::Int(deadline))) =
@@ -346,5 +350,5 @@ pub(super) fn page(answers: Vec<Answer>) -> Result<Run> {
         let value = Value { bytes: bytes.into(), expires_at: from_server(deadline) };
         entries.push(Entry { key: key.into(), value });
     }
-    Ok(Run { entries, last: last.into(), ended: ended == 1 })
+    Ok(Some(Run { entries, last: last.into(), ended: ended == 1 }))
 }

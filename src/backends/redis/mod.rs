@@ -135,7 +135,7 @@ impl Redis {
             replicas: config.wait_replicas,
             closing: watch::Sender::new(false),
         });
-        scan::build(&shared).await?;
+        scan::build(&shared, Operation::Open).await?;
         Ok(Self { shared })
     }
 }
