@@ -59,6 +59,11 @@ impl Place {
         if self.prefix.is_empty() { key.into() } else { [&self.prefix, key].concat().into() }
     }
 
+    /// Whether the key would be that of the index. It holds another type, but not while it is missing.
+    pub(super) fn is_index(&self, key: &[u8]) -> bool {
+        self.index.as_ref().is_some_and(|index| index.strip_prefix(&*self.prefix) == Some(key))
+    }
+
     pub(super) fn slot(&self, key: &[u8]) -> u16 {
         match (self.in_cluster, self.prefix.is_empty()) {
             (false, _) => 0,

@@ -214,6 +214,12 @@ impl Shared {
 
     fn check_op(&self, op: &Op) -> Result<()> {
         command::check_deadline(op)?;
+        if self.place.is_index(op.key()) {
+            return Err(Error::invalid(
+                "the key `tierstack:index` is that of the index; choose another one",
+            )
+            .with_key(op.key()));
+        }
         match op.value() {
             Some(value) if value.bytes.len() as u64 > self.largest => Err(Error::invalid(format!(
                 "a value of {} bytes is over the server's limit of {} bytes (`proto-max-bulk-len`)",
