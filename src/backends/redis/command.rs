@@ -1,5 +1,7 @@
 //! Commands, and what their answers mean.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use redis::{Cmd, Value as Answer};
 
@@ -16,7 +18,7 @@ use crate::types::{Entry, Op, Value};
 const LAST_DEADLINE: u64 = 1 << 53;
 
 /// A put of a value up to this size is one `SET`, which gives what was there: likely as little, and less
-/// than what a script costs.
+/// than what a script costs. Where it was more, once, there may be more of it.
 const SIMPLE_BYTES: usize = 16 << 10;
 
 /// Where entries are in the database.
@@ -32,6 +34,8 @@ pub(super) struct Place {
     pub(super) sweep: String,
     /// How many replicas a write waits for, and how many milliseconds.
     pub(super) wait: Option<(u32, u64)>,
+    /// A put replaced a large value, which came back: from now on they are scripts.
+    has_large: AtomicBool,
 }
 
 impl Place {
@@ -51,6 +55,14 @@ impl Place {
             page: hash(script::PAGE),
             sweep: hash(script::SWEEP),
             wait,
+            has_large: AtomicBool::new(false),
+        }
+    }
+
+    /// Remembers what a write had the server send.
+    pub(super) fn learn(&self, answers: &[Answer]) {
+        if matches!(answers.first(), Some(Answer::BulkString(old)) if old.len() > SIMPLE_BYTES) {
+            self.has_large.store(true, Ordering::Relaxed);
         }
     }
 
@@ -136,7 +148,9 @@ impl Place {
     }
 
     fn is_simple(&self, value: &Value) -> bool {
-        self.index.is_none() && value.bytes.len() <= SIMPLE_BYTES
+        self.index.is_none()
+            && value.bytes.len() <= SIMPLE_BYTES
+            && !self.has_large.load(Ordering::Relaxed)
     }
 
     /// With `GET`, which gives what was there, it leaves a key of another type alone.

@@ -237,6 +237,7 @@ impl Shared {
         if !batch.is_empty() {
             let call = self.place.write(batch.ops().iter(), batch.is_if_absent());
             let answers = self.servers.call(Operation::Write, &call).await?;
+            self.place.learn(&answers);
             let op = |at: usize| batch.ops().get(at);
             let absent = batch.is_if_absent();
             command::written(Operation::Write, answers, op, absent, self.replicas)?;
