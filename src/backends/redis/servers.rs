@@ -71,6 +71,8 @@ enum Refusal {
     NoScript,
     /// The node does not serve the slot, at least now.
     NotHere,
+    /// It is a replica.
+    NotPrimary,
 }
 
 impl Servers {
@@ -195,6 +197,7 @@ impl Servers {
                 },
                 other => other,
             };
+            let demoted = matches!(tried, Tried::Refused(Refusal::NotPrimary, _));
             match (tried, &self.kind) {
                 (Tried::Broken(error), _) => {
                     self.suspect();
@@ -232,7 +235,8 @@ impl Servers {
                     self.clock.sleep(PAUSE).await;
                 }
                 (
-                    Tried::NotSent(error) | Tried::Refused(Refusal::NotHere, error),
+                    Tried::NotSent(error)
+                    | Tried::Refused(Refusal::NotHere | Refusal::NotPrimary, error),
                     Kind::Cluster(cluster),
                 ) => {
                     // Another node may have taken over.
@@ -246,6 +250,10 @@ impl Servers {
                     link = owner;
                 }
                 (Tried::NotSent(error) | Tried::Refused(_, error), Kind::One(_)) => {
+                    // The address may lead to the primary by now, this connection never does.
+                    if demoted && let Some((through, live)) = using.lock().last() {
+                        through.leave(live);
+                    }
                     return Err(error);
                 }
                 (Tried::Done(_), _) => return Err(odd(operation)),
@@ -362,7 +370,8 @@ fn refusal(values: &[Value], operation: Operation) -> Option<(Refusal, Error)> {
         "ASK" => Refusal::Ask(target()?),
         "TRYAGAIN" => Refusal::TryAgain,
         "NOSCRIPT" => Refusal::NoScript,
-        "READONLY" | "CLUSTERDOWN" | "MASTERDOWN" | "LOADING" => Refusal::NotHere,
+        "CLUSTERDOWN" | "LOADING" => Refusal::NotHere,
+        "READONLY" | "MASTERDOWN" => Refusal::NotPrimary,
         _ => return None,
     };
     Some((refusal, refused(operation, error)))
