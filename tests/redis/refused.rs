@@ -154,6 +154,9 @@ async fn what_the_server_does_not_keep() {
     );
     no(opened(Survives::PowerCut).await, "appendfsync always");
     server.cli(&["config", "set", "appendfsync", "always"]).await;
+    server.cli(&["config", "set", "no-appendfsync-on-rewrite", "yes"]).await;
+    no(opened(Survives::PowerCut).await, "no-appendfsync-on-rewrite");
+    server.cli(&["config", "set", "no-appendfsync-on-rewrite", "no"]).await;
     let store = opened(Survives::PowerCut).await.unwrap();
     let batch = Batch::new().put("k", "v").durability(Durability::PowerCut);
     store.write(batch).await.unwrap();

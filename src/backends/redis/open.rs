@@ -112,6 +112,12 @@ pub(super) async fn verify(
             ));
         };
         check_fsync(config.survives, &fsync)?;
+        let paused = setting(servers, link, "no-appendfsync-on-rewrite").await?;
+        if config.survives == Survives::PowerCut && paused.as_deref() != Some("no") {
+            return Err(wrong(
+                "with `no-appendfsync-on-rewrite yes` the server does not fsync while it rewrites its append-only file; set it to `no` there, or a `survives` that promises less",
+            ));
+        }
     }
     let largest = setting(servers, link, "proto-max-bulk-len").await?;
     load_scripts(Operation::Open, link).await?;
