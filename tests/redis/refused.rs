@@ -2,7 +2,7 @@
 
 use tierstack::backends::redis::Survives;
 use tierstack::units::Secret;
-use tierstack::{BackendConfig, Batch, Durability, Read, StoreExt};
+use tierstack::{BackendConfig, Batch, Durability, Entry, Page, Read, ReadExt, Scan, StoreExt};
 
 use super::*;
 
@@ -170,4 +170,23 @@ async fn a_value_over_the_servers_own_limit() {
     let error = store.put("k", vec![1; 3 << 20]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     assert_eq!(store.get(b"k").await.unwrap().unwrap().bytes.len(), 2_000_000);
+}
+
+/// The server closes the connection of a client that sends more at once than `client-query-buffer-limit`.
+#[tokio::test]
+async fn more_than_the_server_reads_at_once() {
+    let Some(server) = Server::start(&["--client-query-buffer-limit", "4mb"]).await else { return };
+    let store = open(on(server.url())).await;
+    let big = || vec![1; 1_000_000];
+    let batch = (0..5).fold(Batch::new(), |batch, n| batch.put(format!("b{n}"), big()));
+    assert_eq!(kind(store.write(batch).await), ErrorKind::InvalidInput);
+    assert_eq!(kind(store.put("k", vec![1; 4_500_000]).await), ErrorKind::InvalidInput);
+    let batch = (0..2).fold(Batch::new(), |batch, n| batch.put(format!("b{n}"), big()));
+    store.write(batch).await.unwrap();
+    // A bulk load goes in steps.
+    let entry = |n: u32| Entry { key: format!("l{n}").into(), value: big().into() };
+    let page = Page { entries: (0..9).map(entry).collect() };
+    let run = futures_util::stream::iter([Ok(page)]);
+    assert_eq!(store.ingest(Box::pin(run)).await.unwrap(), 9);
+    assert_eq!(server.cli(&["dbsize"]).await, "11");
 }

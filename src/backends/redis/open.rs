@@ -9,7 +9,7 @@ use redis::{
 };
 
 use super::cluster::Cluster;
-use super::config::{MAX_VALUE_BYTES, RedisConfig, Survives};
+use super::config::{MAX_COMMAND_BYTES, MAX_VALUE_BYTES, RedisConfig, Survives};
 use super::failure::{odd, refused, said};
 use super::link::{Dial, Link};
 use super::servers::{Kind, Servers, load_scripts};
@@ -65,12 +65,27 @@ pub(super) fn servers(config: &RedisConfig, context: &Context) -> Result<Servers
     })
 }
 
-/// Checks a server against the settings. Gives the largest value that it takes.
+/// What a server takes, in bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Largest {
+    pub(super) value: u64,
+    pub(super) batch: u64,
+}
+
+impl Largest {
+    pub(super) const ANY: Self = Self { value: u64::MAX, batch: u64::MAX };
+
+    pub(super) fn and(self, other: Self) -> Self {
+        Self { value: self.value.min(other.value), batch: self.batch.min(other.batch) }
+    }
+}
+
+/// Checks a server against the settings. Gives what it takes.
 pub(super) async fn verify(
     config: &RedisConfig,
     servers: &Servers,
     link: &Arc<Link>,
-) -> Result<u64> {
+) -> Result<Largest> {
     let told = info(servers, link).await.map_err(|error| error.with_operation(Operation::Open))?;
     let fact = |name: &str| told.get(name).map(String::as_str);
     check_version(fact("redis_version").unwrap_or_default(), fact("valkey_version"))?;
@@ -119,9 +134,20 @@ pub(super) async fn verify(
             ));
         }
     }
-    let largest = setting(servers, link, "proto-max-bulk-len").await?;
+    let value = setting(servers, link, "proto-max-bulk-len").await?;
+    let buffer = setting(servers, link, "client-query-buffer-limit").await?;
     load_scripts(Operation::Open, link).await?;
-    Ok(largest.and_then(|bytes| bytes.parse().ok()).unwrap_or(MAX_VALUE_BYTES).min(MAX_VALUE_BYTES))
+    let bytes = |told: Option<String>, most: u64| {
+        told.and_then(|bytes| bytes.parse().ok()).unwrap_or(most).min(most)
+    };
+    // A command that is larger than the buffer costs the connection, and what surrounds keys and values
+    // counts, too.
+    let batch = bytes(buffer, MAX_COMMAND_BYTES) / 4 * 3;
+    Ok(Largest { value: bytes(value, MAX_VALUE_BYTES).min(batch), batch })
+}
+
+fn untracked() -> Cmd {
+    redis::cmd("CLIENT").arg("TRACKING").arg("OFF").take()
 }
 
 fn wrong(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
