@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use redis::{
-    Client, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, TlsCertificates, Value as Answer,
+    Client, Cmd, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, TlsCertificates,
+    Value as Answer,
 };
 
 use super::cluster::Cluster;
@@ -114,6 +115,15 @@ pub(super) async fn verify(
         return Err(wrong(format!(
             "the server evicts entries when its memory is full (`maxmemory-policy {policy}`), also acknowledged ones; set `maxmemory-policy noeviction` there, or accept it with `evicts: true`"
         )));
+    }
+    if full && policy.starts_with("allkeys") && config.index {
+        return Err(wrong(format!(
+            "the server may evict the index when its memory is full (`maxmemory-policy {policy}`); set one of the `volatile-` policies there, or leave the `index` out"
+        )));
+    }
+    if config.announce {
+        let tracking = [super::changes::tracking(&config.prefix().into_bytes()), untracked()];
+        servers.ask(Operation::Open, link, &tracking).await?;
     }
     if config.survives != Survives::Nothing {
         if fact("aof_enabled") != Some("1") {
