@@ -150,3 +150,71 @@ async fn slots_move_while_they_are_in_use() {
     let (acknowledged, _) = load.end().await;
     all_there(&store, &acknowledged).await;
 }
+
+/// A node that has the index already, and entries not yet, takes them for gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_moves_loses_nothing() {
+    let Some(cluster) = RedisCluster::start(3, 0).await else { return };
+    let config = RedisConfig {
+        hash_tag: Some("t".into()),
+        index: true,
+        ..RedisConfig::cluster(cluster.urls())
+    };
+    let store = open(hasty(config)).await;
+    for n in 0..20 {
+        store.put(format!("{n:02}"), "1").await.unwrap();
+    }
+    let at = cluster.master_of("t").await;
+    let (from, to) = (&cluster.nodes[at], &cluster.nodes[(at + 1) % 3]);
+    let slot = from.cli(&["cluster", "keyslot", "t"]).await;
+    let (from_id, to_id) =
+        (from.cli(&["cluster", "myid"]).await, to.cli(&["cluster", "myid"]).await);
+    to.cli(&["cluster", "setslot", &slot, "importing", &from_id]).await;
+    from.cli(&["cluster", "setslot", &slot, "migrating", &to_id]).await;
+    let port = to.port().to_string();
+    let migrate =
+        async |key: &str| from.cli(&["migrate", "127.0.0.1", &port, key, "0", "5000"]).await;
+    for first in ["{t}tierstack:index", "{t}07"] {
+        assert_eq!(migrate(first).await, "OK");
+        // It is said, or done wholly.
+        for order in [Scan::all(), Scan::all().reverse()] {
+            match store.collect(order).await {
+                Ok(found) => assert_eq!(found.len(), 20),
+                Err(error) => assert_eq!(
+                    (error.kind(), error.retry()),
+                    (ErrorKind::Unavailable, tierstack::Retry::Later),
+                    "{error:?}"
+                ),
+            }
+        }
+        if let Err(error) = store.compact().await {
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+        }
+    }
+    for n in 0..20 {
+        migrate(&format!("{{t}}{n:02}")).await;
+    }
+    for node in [to, from] {
+        node.cli(&["cluster", "setslot", &slot, "node", &to_id]).await;
+    }
+    assert_eq!(soon(|| store.collect(Scan::all())).await.len(), 20);
+}
+
+/// A node that was separated from the others does not know who serves what.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_the_others_is_not_believed() {
+    let Some(cluster) = RedisCluster::start(3, 0).await else { return };
+    let alone = ["--cluster-enabled", "yes", "--databases", "1"];
+    let Some(alone) = Server::start(&alone).await else { return };
+    alone.cli(&["cluster", "addslotsrange", "0", "8000"]).await;
+    let urls: Vec<String> = cluster.urls().into_iter().chain([alone.url()]).collect();
+    for _ in 0..25 {
+        let store = open(RedisConfig::cluster(urls.clone())).await;
+        for key in ["a", "b", "c", "d"] {
+            store.put(key, "1").await.unwrap();
+        }
+        close(&store).await;
+    }
+    let error = Redis::open(RedisConfig::cluster([alone.url()])).await;
+    assert_eq!(kind(error), ErrorKind::Unavailable);
+}

@@ -154,3 +154,58 @@ async fn round_trips() {
     assert_eq!(store.collect(Scan::all()).await.unwrap().len(), 101);
     assert_eq!(trips(), 1, "a page");
 }
+
+/// A scan of an index that somebody removed would not see what is there.
+#[tokio::test]
+async fn an_index_that_was_removed_is_built_again() {
+    let Some(server) = server().await else { return };
+    let store = open(RedisConfig { index: true, ..on(server.url()) }).await;
+    for n in 0..10 {
+        store.put(format!("{n}"), "1").await.unwrap();
+    }
+    server.cli(&["del", "tierstack:index"]).await;
+    store.put("new", "1").await.unwrap();
+    assert_eq!(store.collect(Scan::all()).await.unwrap().len(), 11);
+    server.cli(&["del", "tierstack:index"]).await;
+    assert_eq!(store.collect(Scan::all().reverse()).await.unwrap().len(), 11);
+    server.cli(&["flushall"]).await;
+    assert_eq!(store.collect(Scan::all()).await.unwrap().len(), 0);
+}
+
+/// Its key is not one of the entries', also while there is no index.
+#[tokio::test]
+async fn the_key_of_the_index_is_no_entry() {
+    let Some(server) = server().await else { return };
+    let store = open(RedisConfig { index: true, ..on(server.url()) }).await;
+    server.cli(&["flushall"]).await;
+    for batch in [
+        Batch::new().put("tierstack:index", "1"),
+        Batch::new().put("a", "1").put("tierstack:index", "1"),
+        Batch::new().delete("tierstack:index"),
+    ] {
+        assert_eq!(kind(store.write(batch).await), ErrorKind::InvalidInput);
+    }
+    assert_eq!(server.cli(&["dbsize"]).await, "0");
+    store.put("a", "1").await.unwrap();
+    assert_eq!(store.collect(Scan::all()).await.unwrap().len(), 1);
+    // Without an index it is a key like any other.
+    server.cli(&["flushall"]).await;
+    open(on(server.url())).await.put("tierstack:index", "1").await.unwrap();
+}
+
+/// What a put replaces does not come over the line each time.
+#[tokio::test]
+async fn large_values_that_are_replaced_stay_where_they_are() {
+    let Some(server) = server().await else { return };
+    let proxy = Proxy::to(server.addr()).await;
+    for n in 0..20 {
+        server.cli(&["setrange", &format!("k{n}"), "1000000", "x"]).await;
+    }
+    let store = open(on(proxy.url(&server.url()))).await;
+    let before = proxy.counters();
+    for n in 0..20 {
+        store.put(format!("k{n}"), "small").await.unwrap();
+    }
+    let passed = (proxy.counters() - before).bytes_down;
+    assert!(passed < 2_000_000, "{passed} bytes came back");
+}

@@ -228,3 +228,26 @@ async fn replicas_that_are_waited_for() {
     assert!(error.to_string().contains("0 replicas"), "{error}");
     replica.cont();
 }
+
+/// A name that follows the primary is looked up again when a server says that it is none any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_became_a_replica_is_left() {
+    let (Some(other), Some(server)) = (server().await, server().await) else { return };
+    let proxy = Proxy::to(server.addr()).await;
+    for wait_replicas in [0, 1] {
+        let config = RedisConfig { wait_replicas, ..on(proxy.url(&server.url())) };
+        let store = open(hasty(config)).await;
+        let _ = store.put("k", "v").await;
+        server.cli(&["replicaof", "127.0.0.1", &other.port().to_string()]).await;
+        let before = proxy.counters();
+        for _ in 0..3 {
+            pause(1100).await;
+            assert_eq!(kind(store.put("k", "w").await), ErrorKind::Access);
+            // And not with every write.
+            assert_eq!(kind(store.put("k", "w").await), ErrorKind::Access);
+        }
+        assert_eq!((proxy.counters() - before).connections, 3);
+        server.cli(&["replicaof", "no", "one"]).await;
+        close(&store).await;
+    }
+}

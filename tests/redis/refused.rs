@@ -2,7 +2,7 @@
 
 use tierstack::backends::redis::Survives;
 use tierstack::units::Secret;
-use tierstack::{BackendConfig, Batch, Durability, Read, StoreExt};
+use tierstack::{BackendConfig, Batch, Durability, Entry, Page, Read, ReadExt, Scan, StoreExt};
 
 use super::*;
 
@@ -46,12 +46,33 @@ async fn credentials() {
     assert_eq!(kind(Redis::open(wrong).await), ErrorKind::Access);
     let store = open(RedisConfig { password: secret("s3cr3t"), ..on(server.url()) }).await;
     store.put("k", "v").await.unwrap();
-    // The user may read, and not write.
     let auth = ["--no-auth-warning", "-a", "s3cr3t"];
+    let by = |user: &str| {
+        let url = server.url().replace("redis://", &format!("redis://{user}@"));
+        RedisConfig { password: secret("s3cr3t"), ..on(url) }
+    };
+    // What the page of the documentation asks for is enough.
+    let rules = "+@read +@write +@scripting +@transaction +@connection +info +select";
+    let rules: Vec<&str> = rules.split(' ').collect();
+    let user = ["acl", "setuser", "least", "on", ">s3cr3t", "~*"];
+    server.cli(&[&auth[..], &user, &rules].concat()).await;
+    let least = open(RedisConfig { announce: true, index: true, ..by("least") }).await;
+    least.write(Batch::new().put("k", "v").put("l", "w")).await.unwrap();
+    least.delete("l").await.unwrap();
+    assert_eq!(least.get_many(&["k".into(), "l".into()]).await.unwrap(), [Some("v".into()), None]);
+    assert_eq!(least.collect(Scan::all()).await.unwrap().len(), 1);
+    assert_eq!(least.usage().await.unwrap().entries, Some(1));
+    drop(least.changes().await.unwrap());
+    // What the settings promise is known when the store is opened.
+    let rules = ["acl", "setuser", "deaf", "on", ">s3cr3t", "~*", "+@all", "-client|tracking"];
+    server.cli(&[&auth[..], &rules[..]].concat()).await;
+    open(by("deaf")).await;
+    let error = Redis::open(RedisConfig { announce: true, ..by("deaf") }).await;
+    assert_eq!(kind(error), ErrorKind::Access);
+    // The user may read, and not write.
     let rules = ["acl", "setuser", "reader", "on", ">s3cr3t", "~*", "+@all", "-set", "-evalsha"];
     server.cli(&[&auth[..], &rules[..]].concat()).await;
-    let url = server.url().replace("redis://", "redis://reader@");
-    let store = open(RedisConfig { password: secret("s3cr3t"), ..on(url) }).await;
+    let store = open(by("reader")).await;
     assert_eq!(store.get(b"k").await.unwrap(), Some("v".into()));
     assert_eq!(kind(store.put("k", "w").await), ErrorKind::Access);
     assert_eq!(kind(store.delete("k").await), ErrorKind::Access);
@@ -131,6 +152,14 @@ async fn a_server_that_evicts() {
     assert!(error.to_string().contains("evicts: true"), "{error}");
     let store = open(RedisConfig { evicts: true, ..on(server.url()) }).await;
     assert!(store.profile().notes.iter().any(|note| note.contains("evict")));
+    // It would evict the index, too, and scans would not see what is there.
+    let indexed = || RedisConfig { evicts: true, index: true, ..on(server.url()) };
+    let error = Redis::open(indexed()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("volatile-"), "{error}");
+    // These policies remove keys with a deadline only, which the index has not.
+    server.cli(&["config", "set", "maxmemory-policy", "volatile-lru"]).await;
+    open(indexed()).await;
 }
 
 #[tokio::test]
@@ -154,6 +183,9 @@ async fn what_the_server_does_not_keep() {
     );
     no(opened(Survives::PowerCut).await, "appendfsync always");
     server.cli(&["config", "set", "appendfsync", "always"]).await;
+    server.cli(&["config", "set", "no-appendfsync-on-rewrite", "yes"]).await;
+    no(opened(Survives::PowerCut).await, "no-appendfsync-on-rewrite");
+    server.cli(&["config", "set", "no-appendfsync-on-rewrite", "no"]).await;
     let store = opened(Survives::PowerCut).await.unwrap();
     let batch = Batch::new().put("k", "v").durability(Durability::PowerCut);
     store.write(batch).await.unwrap();
@@ -167,4 +199,23 @@ async fn a_value_over_the_servers_own_limit() {
     let error = store.put("k", vec![1; 3 << 20]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     assert_eq!(store.get(b"k").await.unwrap().unwrap().bytes.len(), 2_000_000);
+}
+
+/// The server closes the connection of a client that sends more at once than `client-query-buffer-limit`.
+#[tokio::test]
+async fn more_than_the_server_reads_at_once() {
+    let Some(server) = Server::start(&["--client-query-buffer-limit", "4mb"]).await else { return };
+    let store = open(on(server.url())).await;
+    let big = || vec![1; 1_000_000];
+    let batch = (0..5).fold(Batch::new(), |batch, n| batch.put(format!("b{n}"), big()));
+    assert_eq!(kind(store.write(batch).await), ErrorKind::InvalidInput);
+    assert_eq!(kind(store.put("k", vec![1; 4_500_000]).await), ErrorKind::InvalidInput);
+    let batch = (0..2).fold(Batch::new(), |batch, n| batch.put(format!("b{n}"), big()));
+    store.write(batch).await.unwrap();
+    // A bulk load goes in steps.
+    let entry = |n: u32| Entry { key: format!("l{n}").into(), value: big().into() };
+    let page = Page { entries: (0..9).map(entry).collect() };
+    let run = futures_util::stream::iter([Ok(page)]);
+    assert_eq!(store.ingest(Box::pin(run)).await.unwrap(), 9);
+    assert_eq!(server.cli(&["dbsize"]).await, "11");
 }

@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 use futures_util::stream::unfold;
 use futures_util::{FutureExt, StreamExt};
 use parking_lot::Mutex;
-use redis::{Pipeline, PushInfo, PushKind, Value as Answer};
+use redis::{Cmd, Pipeline, PushInfo, PushKind, Value as Answer};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
@@ -188,13 +188,8 @@ impl Watch {
         };
         let tracking = async {
             let mut live = link.connect(told).await?;
-            let mut command = redis::cmd("CLIENT");
-            command.arg("TRACKING").arg("ON").arg("BCAST");
-            if !self.shared.place.prefix.is_empty() {
-                command.arg("PREFIX").arg(&*self.shared.place.prefix);
-            }
             let mut pipeline = Pipeline::new();
-            pipeline.add_command(command);
+            pipeline.add_command(self::tracking(&self.shared.place.prefix));
             let answers = live.send(&pipeline).await;
             let answers = answers.map_err(|error| failed(Operation::Changes, error))?;
             for value in answers {
@@ -272,6 +267,16 @@ impl Watch {
         }
         self.shared.servers.all().await
     }
+}
+
+/// Has a server say what is changed, on the connection that it is sent on.
+pub(super) fn tracking(prefix: &[u8]) -> Cmd {
+    let mut command = redis::cmd("CLIENT");
+    command.arg("TRACKING").arg("ON").arg("BCAST");
+    if !prefix.is_empty() {
+        command.arg("PREFIX").arg(prefix);
+    }
+    command
 }
 
 /// What the server says was changed. Nothing at all means everything.

@@ -141,6 +141,7 @@ impl Cluster {
         let asking = async {
             let mut live = link.live().await?;
             let mut pipeline = Pipeline::new();
+            pipeline.add_command(redis::cmd("CLUSTER").arg("INFO").take());
             pipeline.add_command(redis::cmd("CLUSTER").arg("SLOTS").take());
             live.send(&pipeline).await.map_err(|error| {
                 link.retire(&live);
@@ -151,7 +152,15 @@ impl Cluster {
         else {
             return Err(said(ErrorKind::Unavailable, "no node of the cluster answers"));
         };
-        match answered?.pop() {
+        let mut answered = answered?;
+        // A node that was separated from the others says what was so before.
+        if answered.first().is_some_and(is_failed) {
+            return Err(said(
+                ErrorKind::Unavailable,
+                "the cluster does not serve all of its slots",
+            ));
+        }
+        match answered.pop() {
             Some(Value::Array(ranges)) => self.understand(ranges, link).ok_or_else(|| {
                 said(ErrorKind::Unavailable, "the cluster has no slots that are served")
             }),
@@ -252,6 +261,16 @@ impl Cluster {
         for link in self.links.lock().values() {
             link.close();
         }
+    }
+}
+
+/// Whether a node says of the cluster that it is down, as far as it may be asked.
+fn is_failed(info: &Value) -> bool {
+    let says = |text: &str| text.lines().any(|line| line.trim_end() == "cluster_state:fail");
+    match info {
+        Value::BulkString(text) => std::str::from_utf8(text).is_ok_and(says),
+        Value::VerbatimString { text, .. } | Value::SimpleString(text) => says(text),
+        _ => false,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Commands, and what their answers mean.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use redis::{Cmd, Value as Answer};
 
@@ -16,7 +18,7 @@ use crate::types::{Entry, Op, Value};
 const LAST_DEADLINE: u64 = 1 << 53;
 
 /// A put of a value up to this size is one `SET`, which gives what was there: likely as little, and less
-/// than what a script costs.
+/// than what a script costs. Where it was more, once, there may be more of it.
 const SIMPLE_BYTES: usize = 16 << 10;
 
 /// Where entries are in the database.
@@ -32,6 +34,8 @@ pub(super) struct Place {
     pub(super) sweep: String,
     /// How many replicas a write waits for, and how many milliseconds.
     pub(super) wait: Option<(u32, u64)>,
+    /// A put replaced a large value, which came back: from now on they are scripts.
+    has_large: AtomicBool,
 }
 
 impl Place {
@@ -51,12 +55,25 @@ impl Place {
             page: hash(script::PAGE),
             sweep: hash(script::SWEEP),
             wait,
+            has_large: AtomicBool::new(false),
+        }
+    }
+
+    /// Remembers what a write had the server send.
+    pub(super) fn learn(&self, answers: &[Answer]) {
+        if matches!(answers.first(), Some(Answer::BulkString(old)) if old.len() > SIMPLE_BYTES) {
+            self.has_large.store(true, Ordering::Relaxed);
         }
     }
 
     /// The key in the database.
     fn full<'a>(&self, key: &'a [u8]) -> std::borrow::Cow<'a, [u8]> {
         if self.prefix.is_empty() { key.into() } else { [&self.prefix, key].concat().into() }
+    }
+
+    /// Whether the key would be that of the index. It holds another type, but not while it is missing.
+    pub(super) fn is_index(&self, key: &[u8]) -> bool {
+        self.index.as_ref().is_some_and(|index| index.strip_prefix(&*self.prefix) == Some(key))
     }
 
     pub(super) fn slot(&self, key: &[u8]) -> u16 {
@@ -77,7 +94,7 @@ impl Place {
             redis::cmd("PEXPIRETIME").arg(&*full).take(),
             redis::cmd("EXEC"),
         ];
-        Call { slot: self.slot(key), commands, repeatable: true, waits: false }
+        Call { slot: self.slot(key), commands, repeatable: true, waits: false, whole: false }
     }
 
     /// As [`get`](Self::get), for keys of one slot.
@@ -94,7 +111,7 @@ impl Place {
             *place = values;
         }
         commands.push(redis::cmd("EXEC"));
-        Call { slot, commands, repeatable: true, waits: false }
+        Call { slot, commands, repeatable: true, waits: false, whole: false }
     }
 
     /// As [`get_many`](Self::get_many), for a server whose memory is full.
@@ -105,7 +122,7 @@ impl Place {
         for key in keys {
             command.arg(&*self.full(key));
         }
-        Call { slot, commands: vec![command], repeatable: true, waits: false }
+        Call { slot, commands: vec![command], repeatable: true, waits: false, whole: false }
     }
 
     /// Operations on keys of one slot, as one.
@@ -127,11 +144,13 @@ impl Place {
         if let Some((replicas, millis)) = self.wait {
             commands.push(redis::cmd("WAIT").arg(replicas).arg(millis).take());
         }
-        Call { slot, commands, repeatable: false, waits: self.wait.is_some() }
+        Call { slot, commands, repeatable: false, waits: self.wait.is_some(), whole: false }
     }
 
     fn is_simple(&self, value: &Value) -> bool {
-        self.index.is_none() && value.bytes.len() <= SIMPLE_BYTES
+        self.index.is_none()
+            && value.bytes.len() <= SIMPLE_BYTES
+            && !self.has_large.load(Ordering::Relaxed)
     }
 
     /// With `GET`, which gives what was there, it leaves a key of another type alone.
@@ -325,7 +344,8 @@ pub(super) struct Run {
     pub(super) ended: bool,
 }
 
-pub(super) fn page(answers: Vec<Answer>) -> Result<Run> {
+/// `None`: the index is not complete.
+pub(super) fn page(answers: Vec<Answer>) -> Result<Option<Run>> {
     let operation = Operation::Scan;
     let mut parts = match answers.into_iter().next() {
         Some(Answer::Array(parts)) => parts.into_iter(),
@@ -336,6 +356,9 @@ pub(super) fn page(answers: Vec<Answer>) -> Result<Run> {
     else {
         return Err(odd(operation));
     };
+    if ended == 2 {
+        return Ok(None);
+    }
     let mut entries = Vec::with_capacity(parts.len() / 3);
     while let Some(key) = parts.next() {
         let (Answer::BulkString(key), Some(Answer::BulkString(bytes)), Some(Answer::Int(deadline))) =
@@ -346,5 +369,5 @@ pub(super) fn page(answers: Vec<Answer>) -> Result<Run> {
         let value = Value { bytes: bytes.into(), expires_at: from_server(deadline) };
         entries.push(Entry { key: key.into(), value });
     }
-    Ok(Run { entries, last: last.into(), ended: ended == 1 })
+    Ok(Some(Run { entries, last: last.into(), ended: ended == 1 }))
 }

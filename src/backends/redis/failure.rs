@@ -57,6 +57,10 @@ fn of_code(code: &str, detail: &str) -> Error {
         _ if detail.contains("max number of clients") => {
             (ErrorKind::Unavailable, "the server has as many clients as it takes (`maxclients`)")
         }
+        // A script met a key that has moved already.
+        _ if detail.contains("non local key") => {
+            (ErrorKind::Unavailable, "the cluster is moving this slot; try again")
+        }
         _ if detail.contains("DB index is out of range") => (
             ErrorKind::Config,
             "the server has no database of that number (`databases` in its settings)",

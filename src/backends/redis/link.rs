@@ -13,6 +13,9 @@ use super::failure::{said, unreachable};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 
+/// How old a connection is that is left for another one to the same address.
+const AGE: Duration = Duration::from_secs(1);
+
 /// How connections are made.
 #[derive(Clone)]
 pub(super) struct Dial {
@@ -38,6 +41,8 @@ pub(super) struct Live {
     connection: MultiplexedConnection,
     /// Set as soon as the connection is lost, so that nothing more is sent into it.
     gone: Arc<AtomicBool>,
+    /// When, by the monotonic clock.
+    made: Duration,
 }
 
 impl Live {
@@ -134,7 +139,9 @@ impl Link {
             .set_push_sender(told);
         let connecting = self.client.get_multiplexed_async_connection_with_config(&config);
         match within(&*self.dial.clock, self.dial.connect_timeout, connecting).await {
-            Some(Ok(connection)) => Ok(Live { connection, gone }),
+            Some(Ok(connection)) => {
+                Ok(Live { connection, gone, made: self.dial.clock.monotonic() })
+            }
             Some(Err(error)) => Err(unreachable(&self.address(), error)),
             None => Err(said(
                 ErrorKind::Unavailable,
@@ -148,6 +155,14 @@ impl Link {
     pub(super) fn retire(&self, live: &Live) {
         live.gone.store(true, Ordering::Release);
         self.forget_if(|current| Arc::ptr_eq(&current.gone, &live.gone));
+    }
+
+    /// As [`retire`](Self::retire), for a connection that works and leads to the wrong server. A young one
+    /// stays: where the address leads there still, everybody would connect again and again.
+    pub(super) fn leave(&self, live: &Live) {
+        if self.dial.clock.monotonic() >= live.made + AGE {
+            self.retire(live);
+        }
     }
 
     /// Lets go of the connection. What is under way on it goes on.

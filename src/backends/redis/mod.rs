@@ -62,6 +62,7 @@ use tokio::sync::watch;
 
 use self::command::Place;
 pub use self::config::{RedisConfig, Survives};
+use self::open::Largest;
 use self::servers::{Call, Servers};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::layer::{BackendConfig, Context};
@@ -82,17 +83,15 @@ struct Shared {
     profile: Profile,
     /// What a batch may ask for whose keys are all in one slot.
     in_one_slot: Guarantees,
-    /// The largest value that the server takes: what the profile says, or less.
-    largest: u64,
+    /// What the servers take: what the profile says, or less.
+    largest: Largest,
     replicas: u32,
     closing: watch::Sender<bool>,
 }
 
-/// A batch is one command, for which a server takes 1 GiB.
-const MAX_BATCH_BYTES: usize = 768 << 20;
-
-/// Entries that one command of a bulk load puts: the server does nothing else meanwhile.
+/// What one command of a bulk load puts: the server does nothing else meanwhile.
 const LOAD_STEP: usize = 512;
+const LOAD_BYTES: usize = 1 << 20;
 
 impl Redis {
     /// Connects to the server, and checks that it keeps what the settings promise.
@@ -115,10 +114,10 @@ impl Redis {
             return Err(Error::unsupported("the Redis client needs a tokio runtime"));
         }
         let servers = open::servers(&config, context)?;
-        let mut largest = config::MAX_VALUE_BYTES;
+        let mut largest = Largest::ANY;
         let all = servers.all().await?;
         for link in &all {
-            largest = largest.min(open::verify(&config, &servers, link).await?);
+            largest = largest.and(open::verify(&config, &servers, link).await?);
         }
         let millis = u64::try_from(config.timeout.0.as_millis() / 2).unwrap_or(u64::MAX);
         let wait = (config.wait_replicas > 0).then_some((config.wait_replicas, millis));
@@ -135,7 +134,7 @@ impl Redis {
             replicas: config.wait_replicas,
             closing: watch::Sender::new(false),
         });
-        scan::build(&shared).await?;
+        scan::build(&shared, Operation::Open).await?;
         Ok(Self { shared })
     }
 }
@@ -203,10 +202,11 @@ impl Shared {
         for op in batch.ops() {
             self.check_op(op)?;
         }
-        if batch.bytes() > MAX_BATCH_BYTES && batch.len() > 1 {
+        if batch.bytes() as u64 > self.largest.batch && batch.len() > 1 {
             return Err(Error::invalid(format!(
-                "a batch of {} bytes is over this store's limit of {MAX_BATCH_BYTES} bytes",
-                batch.bytes()
+                "a batch of {} bytes is over the server's limit of {} bytes (`client-query-buffer-limit`)",
+                batch.bytes(),
+                self.largest.batch
             )));
         }
         Ok(())
@@ -214,11 +214,17 @@ impl Shared {
 
     fn check_op(&self, op: &Op) -> Result<()> {
         command::check_deadline(op)?;
+        if self.place.is_index(op.key()) {
+            return Err(Error::invalid(
+                "the key `tierstack:index` is that of the index; choose another one",
+            )
+            .with_key(op.key()));
+        }
         match op.value() {
-            Some(value) if value.bytes.len() as u64 > self.largest => Err(Error::invalid(format!(
-                "a value of {} bytes is over the server's limit of {} bytes (`proto-max-bulk-len`)",
+            Some(value) if value.bytes.len() as u64 > self.largest.value => Err(Error::invalid(format!(
+                "a value of {} bytes is over the server's limit of {} bytes (`proto-max-bulk-len`, `client-query-buffer-limit`)",
                 value.bytes.len(),
-                self.largest
+                self.largest.value
             ))
             .with_key(op.key())),
             _ => Ok(()),
@@ -231,6 +237,7 @@ impl Shared {
         if !batch.is_empty() {
             let call = self.place.write(batch.ops().iter(), batch.is_if_absent());
             let answers = self.servers.call(Operation::Write, &call).await?;
+            self.place.learn(&answers);
             let op = |at: usize| batch.ops().get(at);
             let absent = batch.is_if_absent();
             command::written(Operation::Write, answers, op, absent, self.replicas)?;
@@ -242,8 +249,20 @@ impl Shared {
     async fn load(&self, ops: &[Op]) -> Result<()> {
         let mut parts: Vec<Vec<&Op>> = Vec::new();
         for slot in by_slot(ops, |op| self.place.slot(op.key())) {
-            let ops: Vec<&Op> = slot.into_iter().map(|(_, op)| op).collect();
-            parts.extend(ops.chunks(LOAD_STEP).map(<[_]>::to_vec));
+            let mut room = 0;
+            for (_, op) in slot {
+                let bytes = op.key().len() + op.value().map_or(0, |value| value.bytes.len());
+                match parts.last_mut() {
+                    Some(part) if room >= bytes && part.len() < LOAD_STEP => {
+                        part.push(op);
+                        room -= bytes;
+                    }
+                    _ => {
+                        parts.push(vec![op]);
+                        room = LOAD_BYTES.saturating_sub(bytes);
+                    }
+                }
+            }
         }
         let calls: Vec<Call> =
             parts.iter().map(|part| self.place.write(part.iter().copied(), false)).collect();

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use redis::{
-    Client, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, TlsCertificates, Value as Answer,
+    Client, Cmd, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, TlsCertificates,
+    Value as Answer,
 };
 
 use super::cluster::Cluster;
-use super::config::{MAX_VALUE_BYTES, RedisConfig, Survives};
+use super::config::{MAX_COMMAND_BYTES, MAX_VALUE_BYTES, RedisConfig, Survives};
 use super::failure::{odd, refused, said};
 use super::link::{Dial, Link};
 use super::servers::{Kind, Servers, load_scripts};
@@ -65,12 +66,27 @@ pub(super) fn servers(config: &RedisConfig, context: &Context) -> Result<Servers
     })
 }
 
-/// Checks a server against the settings. Gives the largest value that it takes.
+/// What a server takes, in bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Largest {
+    pub(super) value: u64,
+    pub(super) batch: u64,
+}
+
+impl Largest {
+    pub(super) const ANY: Self = Self { value: u64::MAX, batch: u64::MAX };
+
+    pub(super) fn and(self, other: Self) -> Self {
+        Self { value: self.value.min(other.value), batch: self.batch.min(other.batch) }
+    }
+}
+
+/// Checks a server against the settings. Gives what it takes.
 pub(super) async fn verify(
     config: &RedisConfig,
     servers: &Servers,
     link: &Arc<Link>,
-) -> Result<u64> {
+) -> Result<Largest> {
     let told = info(servers, link).await.map_err(|error| error.with_operation(Operation::Open))?;
     let fact = |name: &str| told.get(name).map(String::as_str);
     check_version(fact("redis_version").unwrap_or_default(), fact("valkey_version"))?;
@@ -100,6 +116,15 @@ pub(super) async fn verify(
             "the server evicts entries when its memory is full (`maxmemory-policy {policy}`), also acknowledged ones; set `maxmemory-policy noeviction` there, or accept it with `evicts: true`"
         )));
     }
+    if full && policy.starts_with("allkeys") && config.index {
+        return Err(wrong(format!(
+            "the server may evict the index when its memory is full (`maxmemory-policy {policy}`); set one of the `volatile-` policies there, or leave the `index` out"
+        )));
+    }
+    if config.announce {
+        let tracking = [super::changes::tracking(&config.prefix().into_bytes()), untracked()];
+        servers.ask(Operation::Open, link, &tracking).await?;
+    }
     if config.survives != Survives::Nothing {
         if fact("aof_enabled") != Some("1") {
             return Err(wrong(
@@ -112,10 +137,27 @@ pub(super) async fn verify(
             ));
         };
         check_fsync(config.survives, &fsync)?;
+        let paused = setting(servers, link, "no-appendfsync-on-rewrite").await?;
+        if config.survives == Survives::PowerCut && paused.as_deref() != Some("no") {
+            return Err(wrong(
+                "with `no-appendfsync-on-rewrite yes` the server does not fsync while it rewrites its append-only file; set it to `no` there, or a `survives` that promises less",
+            ));
+        }
     }
-    let largest = setting(servers, link, "proto-max-bulk-len").await?;
+    let value = setting(servers, link, "proto-max-bulk-len").await?;
+    let buffer = setting(servers, link, "client-query-buffer-limit").await?;
     load_scripts(Operation::Open, link).await?;
-    Ok(largest.and_then(|bytes| bytes.parse().ok()).unwrap_or(MAX_VALUE_BYTES).min(MAX_VALUE_BYTES))
+    let bytes = |told: Option<String>, most: u64| {
+        told.and_then(|bytes| bytes.parse().ok()).unwrap_or(most).min(most)
+    };
+    // A command that is larger than the buffer costs the connection, and what surrounds keys and values
+    // counts, too.
+    let batch = bytes(buffer, MAX_COMMAND_BYTES) / 4 * 3;
+    Ok(Largest { value: bytes(value, MAX_VALUE_BYTES).min(batch), batch })
+}
+
+fn untracked() -> Cmd {
+    redis::cmd("CLIENT").arg("TRACKING").arg("OFF").take()
 }
 
 fn wrong(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {

@@ -23,6 +23,8 @@ use crate::types::{Order, Page, Scan};
 
 /// Keys that a script looks at in one go: it keeps everybody else waiting meanwhile.
 const STEP: usize = 1024;
+/// How often a scan builds an index that was removed.
+const BUILDS: usize = 3;
 
 pub(super) fn pages(shared: &Shared, scan: Scan) -> Pages<'_> {
     let done = scan.is_empty();
@@ -79,8 +81,19 @@ async fn next(shared: &Shared, scan: &Scan) -> Result<super::command::Run> {
         commands: vec![command],
         repeatable: true,
         waits: false,
+        whole: true,
     };
-    page(shared.servers.call(Operation::Scan, &call).await?)
+    for _ in 0..BUILDS {
+        if let Some(run) = page(shared.servers.call(Operation::Scan, &call).await?)? {
+            return Ok(run);
+        }
+        build(shared, Operation::Scan).await?;
+    }
+    Err(said(
+        ErrorKind::Unavailable,
+        "somebody removes the key `tierstack:index`, in which the index is kept, again and again",
+    )
+    .with_operation(Operation::Scan))
 }
 
 fn border(bound: &Bound<Bytes>, open: &[u8]) -> Vec<u8> {
@@ -109,6 +122,7 @@ pub(super) async fn sweep(shared: &Shared) -> Result<()> {
             commands: vec![command],
             repeatable: true,
             waits: false,
+            whole: true,
         };
         let answers = shared.servers.call(Operation::Compact, &call).await?;
         match answers.into_iter().next() {
@@ -123,13 +137,13 @@ pub(super) async fn sweep(shared: &Shared) -> Result<()> {
 }
 
 /// Makes the index complete, if it is not.
-pub(super) async fn build(shared: &Shared) -> Result<()> {
+pub(super) async fn build(shared: &Shared, operation: Operation) -> Result<()> {
     let Some(index) = &shared.place.index else { return Ok(()) };
     // All entries and their index are on one server.
     let link = &shared.servers.owner(shared.place.slot(b"")).await?;
     let ask = async |command: Cmd| -> Result<Answer> {
-        let answers = shared.servers.ask(Operation::Open, link, &[command]).await?;
-        answers.into_iter().next().ok_or_else(|| odd(Operation::Open))
+        let answers = shared.servers.ask(operation, link, &[command]).await?;
+        answers.into_iter().next().ok_or_else(|| odd(operation))
     };
     match ask(redis::cmd("TYPE").arg(&**index).take()).await? {
         Answer::SimpleString(kind) if kind == "zset" || kind == "none" => {}
@@ -150,18 +164,18 @@ pub(super) async fn build(shared: &Shared) -> Result<()> {
         if !shared.place.prefix.is_empty() {
             scan.arg("MATCH").arg(pattern(&shared.place.prefix));
         }
-        let Answer::Array(parts) = ask(scan).await? else { return Err(odd(Operation::Open)) };
+        let Answer::Array(parts) = ask(scan).await? else { return Err(odd(operation)) };
         let mut parts = parts.into_iter();
         let (Some(Answer::BulkString(next)), Some(Answer::Array(keys))) =
             (parts.next(), parts.next())
         else {
-            return Err(odd(Operation::Open));
+            return Err(odd(operation));
         };
         let mut add = redis::cmd("ZADD");
         add.arg(&**index);
         let mut some = false;
         for key in keys {
-            let Answer::BulkString(key) = key else { return Err(odd(Operation::Open)) };
+            let Answer::BulkString(key) = key else { return Err(odd(operation)) };
             if let Some(key) = key.strip_prefix(&*shared.place.prefix)
                 && !key.is_empty()
             {

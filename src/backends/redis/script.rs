@@ -62,13 +62,15 @@ end
 return found
 ";
 
-/// A page of a scan: whether it ended at the end of the range, the last key that was looked at, and then
+/// A page of a scan: whether it ended at the end of the range (2: the index is not complete, as somebody
+/// removed it), the last key that was looked at, and then
 /// key, value and deadline of each entry. What is gone, as it expired or was removed by somebody else, is
 /// taken out of the index on the way: nothing can bring it back in between.
 ///
 /// KEYS: the index. ARGV: what stands before the keys; the first and the last key, as the command takes
 /// them; the command; how many keys to look at; the bytes that end the page.
 pub(super) const PAGE: &str = "\
+if not redis.call('ZSCORE', KEYS[1], '') then return { 2, '' } end
 local prefix, most, room = ARGV[1], tonumber(ARGV[5]), tonumber(ARGV[6])
 local found = redis.call(ARGV[4], KEYS[1], ARGV[2], ARGV[3], 'LIMIT', 0, most)
 local page = { 0, '' }

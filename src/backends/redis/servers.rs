@@ -33,6 +33,8 @@ pub(super) struct Call {
     pub(super) repeatable: bool,
     /// Whether it waits for replicas, and so has a connection that others do not share.
     pub(super) waits: bool,
+    /// Whether the node must have the slot as a whole. What only moves there now would seem to be gone.
+    pub(super) whole: bool,
 }
 
 pub(super) struct Servers {
@@ -69,6 +71,8 @@ enum Refusal {
     NoScript,
     /// The node does not serve the slot, at least now.
     NotHere,
+    /// It is a replica.
+    NotPrimary,
 }
 
 impl Servers {
@@ -193,6 +197,7 @@ impl Servers {
                 },
                 other => other,
             };
+            let demoted = matches!(tried, Tried::Refused(Refusal::NotPrimary, _));
             match (tried, &self.kind) {
                 (Tried::Broken(error), _) => {
                     self.suspect();
@@ -217,7 +222,7 @@ impl Servers {
                     link = cluster.link_to(&to, &link);
                 }
                 (Tried::Refused(Refusal::Ask(to), error), Kind::Cluster(cluster)) => {
-                    if last {
+                    if last || call.whole {
                         return Err(error);
                     }
                     link = cluster.link_to(&to, &link);
@@ -230,7 +235,8 @@ impl Servers {
                     self.clock.sleep(PAUSE).await;
                 }
                 (
-                    Tried::NotSent(error) | Tried::Refused(Refusal::NotHere, error),
+                    Tried::NotSent(error)
+                    | Tried::Refused(Refusal::NotHere | Refusal::NotPrimary, error),
                     Kind::Cluster(cluster),
                 ) => {
                     // Another node may have taken over.
@@ -244,6 +250,10 @@ impl Servers {
                     link = owner;
                 }
                 (Tried::NotSent(error) | Tried::Refused(_, error), Kind::One(_)) => {
+                    // The address may lead to the primary by now, this connection never does.
+                    if demoted && let Some((through, live)) = using.lock().last() {
+                        through.leave(live);
+                    }
                     return Err(error);
                 }
                 (Tried::Done(_), _) => return Err(odd(operation)),
@@ -360,7 +370,8 @@ fn refusal(values: &[Value], operation: Operation) -> Option<(Refusal, Error)> {
         "ASK" => Refusal::Ask(target()?),
         "TRYAGAIN" => Refusal::TryAgain,
         "NOSCRIPT" => Refusal::NoScript,
-        "READONLY" | "CLUSTERDOWN" | "MASTERDOWN" | "LOADING" => Refusal::NotHere,
+        "CLUSTERDOWN" | "LOADING" => Refusal::NotHere,
+        "READONLY" | "MASTERDOWN" => Refusal::NotPrimary,
         _ => return None,
     };
     Some((refusal, refused(operation, error)))
