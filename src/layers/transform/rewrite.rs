@@ -69,12 +69,7 @@ impl<T: Transform> Rewrite for Rewriter<T> {
         scan: Scan,
         progress: &mut (dyn for<'r> FnMut(&'r RewriteReport) + Send),
     ) -> Result<RewriteReport> {
-        let promised = self.below.profile().guarantees;
-        let step = match promised.limits.batch_ops {
-            _ if !promised.atomic_batches => 1,
-            Some(limit) => limit.clamp(1, STEP),
-            None => STEP,
-        };
+        let step = self.below.profile().guarantees.batch_ops().unwrap_or(STEP).min(STEP);
         let mut report = RewriteReport::default();
         let mut pages = self.below.scan(scan);
         while let Some(page) = pages.try_next().await? {
