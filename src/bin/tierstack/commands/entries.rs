@@ -45,8 +45,13 @@ pub(crate) async fn get(args: Get, stop: &Stop) -> Outcome {
     session::with(&args.store, stop, async |store: &Arc<dyn Store>| {
         let value = stop.or(async { Ok(store.get(&key).await?) }).await?;
         let value = value.ok_or_else(|| {
-            Failure::failed(format!("the key '{}' does not exist", key.escape_ascii()))
-                .next("`tierstack scan --keys-only` lists the keys that do")
+            let missing =
+                Failure::failed(format!("the key '{}' does not exist", key.escape_ascii()));
+            if store.profile().guarantees.ordered_scans {
+                missing.next("`tierstack scan --keys-only` lists the keys that do")
+            } else {
+                missing
+            }
         })?;
         let mut out = output::buffered();
         let written = if args.json {
