@@ -61,8 +61,8 @@ impl Default for Columns {
     }
 }
 
-/// How SQLite stores bytes. To SQLite, the text `a` and the blob `x'61'` are different things. See
-/// [`SqliteConfig`] for an example.
+/// How SQLite stores bytes. To SQLite, the text `a` and the blob `x'61'` are different things.
+/// See [`SqliteConfig`] for an example.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]

@@ -1,6 +1,7 @@
 //! Stores of config files, opened for one command and closed at its end, however it ends.
 
 use std::io::Write;
+use std::pin::pin;
 use std::sync::Arc;
 
 use tierstack::config::{Config, Registry};
@@ -51,12 +52,17 @@ async fn wait_for(
     opening: impl Future<Output = tierstack::Result<Stack>>,
     stop: &Stop,
 ) -> Outcome<Stack> {
+    let mut opening = pin!(opening);
     tokio::select! {
         biased;
+        stack = &mut opening => Ok(stack?),
         () = stop.wait() => {
+            // An engine is opened by a thread of its own, which the end of the process would tear apart.
+            if let Ok(stack) = opening.await {
+                stack.close().await?;
+            }
             Err(Failure::stopped("the store was not opened yet, and nothing was written"))
         }
-        stack = opening => Ok(stack?),
     }
 }
 
