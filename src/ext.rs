@@ -145,11 +145,8 @@ const LOAD_BYTES_AT_ONCE: usize = 32 << 20;
 /// read meanwhile.
 async fn load_by_batches<S: Store + ?Sized>(store: &S, mut run: Pages<'_>) -> Result<u64> {
     let guarantees = store.profile().guarantees;
-    let (most, writers) = if guarantees.atomic_batches {
-        (guarantees.limits.batch_ops.unwrap_or(LOAD_OPS).clamp(1, LOAD_OPS), 1)
-    } else {
-        (1, LOAD_WRITERS)
-    };
+    let most = guarantees.batch_ops().unwrap_or(LOAD_OPS).min(LOAD_OPS);
+    let writers = if guarantees.atomic_batches { 1 } else { LOAD_WRITERS };
     let (mut order, mut loaded, mut bytes_at_once) = (RunOrder::default(), 0, 0);
     let mut ready: VecDeque<Batch> = VecDeque::new();
     let mut writes = FuturesUnordered::new();

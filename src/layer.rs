@@ -123,7 +123,7 @@ pub trait Rewrite: Send + Sync + 'static {
     /// - **Concurrency**: safe beside reads, and beside writes through every store that was wrapped by
     ///   the same layer value: no write is undone. Writers of other processes are not seen.
     /// - **Durability**: as of a write below; [`Store::flush`] afterwards makes sure.
-    /// - **Dropped future**: what was rewritten stays; at most one step is still finished.
+    /// - **Dropped future**, and after an error: what was rewritten stays; steps under way are finished.
     ///
     /// # Errors
     /// As reading and writing the store below. A damaged entry is counted and left as it is.

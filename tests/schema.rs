@@ -191,7 +191,7 @@ fn what_is_wrong_is_refused_by_both_with_words_that_help() {
         (backend("[ memory ]"), ByBoth, &["stores.a.backend: expected a name", "found a list"]),
         (backend(""), ByBoth, &["stores.a.backend: expected a name", "found nothing"]),
         (backend("{}"), ByBoth, &["stores.a.backend: the map is empty"]),
-        (backend("memroy"), ByBoth, &["stores.a.backend: unknown backend 'memroy'; did you mean 'memory'? Allowed: disk, memory"]),
+        (backend("memroy"), ByBoth, &["stores.a.backend: unknown backend 'memroy'; did you mean 'memory'? Allowed: disk, "]),
         (backend("watch"), ByBoth, &["'watch' is a layer", "`layers`"]),
         (backend("disk"), ByBoth, &["stores.a.backend.disk: the setting 'path' is missing"]),
         (backend("{ disk: { path: 5 } }"), ByBoth, &["stores.a.backend.disk.path: expected text, found a number; put it in quotes"]),

@@ -190,8 +190,8 @@ fn check_fits(base: &BaseInfo, target: &Guarantees) -> Result<()> {
     }
     if base.expiring > 0 && !target.expiry {
         return Err(Error::unsupported(format!(
-            "{} entries of this base have an expiry, which the target cannot keep; put an 'expire' \
-             layer over it",
+            "{} of this base's entries have an expiry, which the target's backend cannot keep; restore \
+             into one that can, such as sqlite or postgres, and copy from there",
             base.expiring
         )));
     }

@@ -47,12 +47,15 @@ fn writes(profile: &Profile) -> String {
         return "Writes are refused: the stack only reads.".to_owned();
     }
     let after_flush = promised.durability_after_flush;
+    // Where bytes rest elsewhere, they outlive this process, and what becomes of them is not known.
+    let rests = !promised.places.is_empty();
     match (promised.durability, after_flush > promised.durability) {
+        (Durability::Nothing, false) if rests => "An acknowledged write survives this process; whether it survives the end of what holds it is not promised.".to_owned(),
         (Durability::Nothing, false) => {
             "An acknowledged write is in memory only: it is gone when the process ends.".to_owned()
         }
         (Durability::Nothing, true) => format!(
-            "An acknowledged write is in memory, and gone when the process ends, until `flush` returns; then it survives {after_flush}."
+            "An acknowledged write is promised to survive nothing until `flush` returns; then it survives {after_flush}."
         ),
         (now, false) => format!("An acknowledged write survives {now}."),
         (now, true) => format!(
@@ -198,8 +201,11 @@ fn limits(profile: &Profile) -> String {
         None => free.push("values"),
     }
     match limits.batch_ops {
+        // What is said of batches says it already.
+        Some(..=1) => {}
         Some(ops) => bounded.push(format!("batches up to {ops} operations")),
-        None => free.push("batches"),
+        None if profile.guarantees.atomic_batches => free.push("batches"),
+        None => {}
     }
     let bounded = bounded.join(", ");
     match free.as_slice() {
@@ -290,6 +296,13 @@ mod tests {
             write(Durability::ProcessCrash, Durability::PowerCut),
             "An acknowledged write survives a process crash; once `flush` has returned, a power cut too."
         );
+        let nothing = (Durability::Nothing, Durability::Nothing);
+        assert!(write(nothing.0, nothing.1).contains("gone when the process ends"));
+        let server = memory().changed(|promised| {
+            promised.places =
+                vec![Place { name: "server".into(), what: "database".into(), sealed: false }];
+        });
+        assert!(writes(&server).starts_with("An acknowledged write survives this process;"));
         let recover = |lag, window| {
             recovery(&memory().changed(|p| p.recovery = Some(Recovery { lag, window })))
         };
@@ -319,6 +332,21 @@ mod tests {
         assert!(say(loads, |p| p.writable = false).starts_with("None"));
         assert!(say(counts, |p| p.counts = Counting::Exact).ends_with("exactly."));
         assert!(say(counts, |p| p.counts = Counting::No).contains("not known"));
+    }
+
+    #[test]
+    fn the_limit_of_a_batch_is_told_where_there_are_batches() {
+        let say = |atomic, ops| {
+            limits(&memory().changed(|promised| {
+                (promised.atomic_batches, promised.limits.batch_ops) = (atomic, ops);
+            }))
+        };
+        assert!(say(true, None).ends_with("values and batches as large as memory allows."));
+        assert!(say(true, Some(9)).contains("batches up to 9 operations"));
+        for ops in [None, Some(1)] {
+            let said = say(false, ops);
+            assert!(!said.contains("batches") && said.contains("values as large"), "{said}");
+        }
     }
 
     #[test]

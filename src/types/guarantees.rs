@@ -224,6 +224,12 @@ impl Guarantees {
         self.places.iter().all(|place| place.sealed)
     }
 
+    /// Operations that any batch may have: 1 without atomic batches. `None`: bounded by memory.
+    #[must_use]
+    pub fn batch_ops(&self) -> Option<usize> {
+        if self.atomic_batches { self.limits.batch_ops.map(|limit| limit.max(1)) } else { Some(1) }
+    }
+
     /// Checks that a batch asks for no more than is promised: keys and values within the limits,
     /// expiries, conditions, atomicity, durability. What every backend does before it writes anything.
     ///
@@ -282,7 +288,7 @@ impl Guarantees {
 impl fmt::Display for Durability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Nothing => "nothing (the process's memory only)",
+            Self::Nothing => "nothing",
             Self::ProcessCrash => "a process crash",
             Self::PowerCut => "a power cut",
             Self::MachineLoss => "the loss of the machine",
@@ -408,6 +414,8 @@ pub struct Usage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backends::MemoryConfig;
+    use crate::layer::BackendConfig;
 
     #[test]
     fn delays_add_up_and_the_weakest_promise_wins() {
@@ -418,5 +426,19 @@ mod tests {
         assert_eq!(Freshness::Exclusive.delayed(None), Freshness::Exclusive);
         let longest = Freshness::Within(Duration::MAX);
         assert_eq!(longest.delayed(Some(second)), longest);
+    }
+
+    #[test]
+    fn a_batch_has_one_operation_where_it_would_not_be_atomic() {
+        let with = |atomic_batches, batch_ops| {
+            let limits = Limits { batch_ops, ..Limits::default() };
+            let memory = MemoryConfig::default().profile().unwrap().guarantees;
+            Guarantees { atomic_batches, limits, ..memory }.batch_ops()
+        };
+        assert_eq!(with(true, None), None);
+        assert_eq!(with(true, Some(9)), Some(9));
+        assert_eq!(with(true, Some(0)), Some(1), "a loop by this number ends");
+        assert_eq!(with(false, None), Some(1));
+        assert_eq!(with(false, Some(9)), Some(1));
     }
 }

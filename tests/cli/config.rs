@@ -183,5 +183,17 @@ fn the_schema_of_a_table_is_sql() {
     assert!(printed.contains("CREATE TABLE \"shop\".\"carts\""), "{printed}");
     assert!(printed.contains("CREATE TRIGGER tierstack_announce_insert"), "{printed}");
     folder.run(&[&args[..], &["--store", "other"]].concat()).refused().says("'memory'");
-    folder.run(&["schema", "memory"]).refused().says("tierstack schema postgres");
+    folder.run(&["schema", "memory"]).refused().says("there are postgres and sqlite");
+}
+
+#[cfg(feature = "sqlite")]
+#[test]
+fn the_schema_of_a_sqlite_table_is_that_of_the_store() {
+    let folder = Folder::new(
+        "stores: { main: { backend: { sqlite: { path: data.db, table: carts, columns: { key: id } } } } }",
+    );
+    folder.run(&["schema", "sqlite"]).ok().prints("CREATE TABLE \"entries\"");
+    let printed = folder.run(&["schema", "sqlite", "--config", "tierstack.yaml"]).ok().out;
+    assert!(printed.contains("CREATE TABLE \"carts\"") && printed.contains("\"id\""), "{printed}");
+    assert!(!folder.path("data.db").exists(), "nothing is opened");
 }

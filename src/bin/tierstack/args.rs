@@ -82,7 +82,7 @@ pub(crate) struct Check {
 
 #[derive(Group)]
 pub(crate) struct Schema {
-    /// The backend whose table is to be made, such as postgres
+    /// The backend whose table is to be made: postgres or sqlite
     pub(crate) backend: Option<String>,
     /// The config file of the store whose table it is [default: a store with default settings]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "backend")]

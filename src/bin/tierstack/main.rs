@@ -41,12 +41,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// Events of the library, from the level of `RUST_LOG` up; warnings when it is not set.
+/// Events that `RUST_LOG` asks for; when it is not set, warnings of the library. What libraries below it
+/// warn of, such as a connection that is replaced, is in its errors where it matters.
 fn log_to_stderr() {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::builder()
-        .with_default_directive(tracing_subscriber::filter::LevelFilter::WARN.into())
-        .from_env_lossy();
+    let wanted = std::env::var(EnvFilter::DEFAULT_ENV);
+    let filter = EnvFilter::builder().parse_lossy(wanted.as_deref().unwrap_or("tierstack=warn"));
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let log = tracing_subscriber::fmt().with_ansi(colours).with_writer(std::io::stderr);
     log.with_env_filter(filter).init();

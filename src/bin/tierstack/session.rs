@@ -85,7 +85,9 @@ pub(crate) async fn until_closed<T>(
 /// Says so where what was written does not outlive the command.
 pub(crate) fn warn_if_forgotten(store: &dyn Store) {
     let guarantees = store.profile().guarantees;
-    if guarantees.durability.max(guarantees.durability_after_flush) == Durability::Nothing {
+    let survives = guarantees.durability.max(guarantees.durability_after_flush);
+    // What a server holds outlives the command, whatever may become of it there.
+    if survives == Durability::Nothing && guarantees.places.is_empty() {
         // A closed standard error leaves nobody to tell.
         let note = "note: this store is in memory only, and gone when the command ends";
         let _ = writeln!(std::io::stderr(), "{note}");

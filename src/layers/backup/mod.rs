@@ -129,9 +129,15 @@ impl LayerConfig for BackupConfig {
             Location::Folder(_) => "folder",
             Location::Bucket { .. } => "bucket",
         };
-        if !below.guarantees.snapshots || !below.guarantees.ordered_scans {
+        let lacking = match (below.guarantees.snapshots, below.guarantees.ordered_scans) {
+            (true, true) => None,
+            (false, true) => Some("snapshots"),
+            (true, false) => Some("ordered scans"),
+            (false, false) => Some("snapshots and ordered scans"),
+        };
+        if let Some(lacking) = lacking {
             return Err(Error::config(format!(
-                "'backup' needs snapshots and ordered scans below it, which '{}' does not have",
+                "'backup' needs {lacking} below it, which '{}' does not have with these settings; leave the layer out",
                 below.name
             )));
         }

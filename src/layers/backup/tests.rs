@@ -18,6 +18,21 @@ fn setup(clock: &ManualClock, to: &std::path::Path) -> (BackupConfig, Context) {
     (config, context)
 }
 
+#[test]
+fn what_is_lacking_below_is_named_and_nothing_else() {
+    let config = BackupConfig { to: "x".into(), base: None };
+    let refused = |snapshots, ordered_scans| {
+        let below = Memory::new().profile().changed(|promised| {
+            (promised.snapshots, promised.ordered_scans) = (snapshots, ordered_scans);
+        });
+        config.profile(below).unwrap_err().to_string()
+    };
+    let text = refused(false, true);
+    assert!(text.contains("needs snapshots below it") && text.contains("'memory'"), "{text}");
+    assert!(refused(true, false).contains("needs ordered scans below it"));
+    assert!(refused(false, false).contains("needs snapshots and ordered scans below it"));
+}
+
 #[tokio::test]
 async fn the_schedule_is_kept_and_what_was_missed_is_made_up_for_once() {
     let (clock, folder) = (ManualClock::new(), tempfile::tempdir().unwrap());

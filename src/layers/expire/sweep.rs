@@ -74,9 +74,8 @@ impl Sweeper {
             value.is_some_and(|value| value.is_expired(now))
         });
         let deletes: Vec<Op> = expired.map(|(key, _)| Op::Delete(key)).collect();
-        let guarantees = store.profile().guarantees;
-        let at_once = if guarantees.atomic_batches { guarantees.limits.batch_ops } else { Some(1) };
-        for deletes in deletes.chunks(at_once.unwrap_or(CHUNK).max(1)) {
+        let at_once = store.profile().guarantees.batch_ops().unwrap_or(CHUNK);
+        for deletes in deletes.chunks(at_once) {
             // Writers wait for the locks meanwhile, so nobody waits for durability: a delete that is
             // lost is made again.
             let _acknowledged = store.write(deletes.iter().cloned().collect()).await?;

@@ -1,11 +1,10 @@
 //! Stored values brought into the current form, under live reads and writes.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 
 use super::stripes::Stripes;
 use super::{Shared, Transform, blocking};
@@ -16,6 +15,8 @@ use crate::types::{Batch, Entry, Op, Page, Scan, Value};
 
 /// Entries that are rewritten at once: writers of their keys wait for one look and one write below.
 const STEP: usize = 64;
+/// Steps at a time over a store that takes one operation each, where a step is two round trips.
+const STEPS_AT_ONCE: usize = 32;
 
 /// Rewrites what a [`TransformLayer`](super::TransformLayer) has stored.
 ///
@@ -38,22 +39,28 @@ impl<T: Transform> Rewriter<T> {
 
     /// Rewrites what is stale of a page.
     async fn page(&self, page: Page, step: usize, report: &mut RewriteReport) -> Result<()> {
-        let mut stale: VecDeque<Entry> = page.entries.into();
+        let mut stale = page.entries;
         stale.retain(|entry| !self.shared.transform.is_current(&entry.value.bytes));
-        while !stale.is_empty() {
-            let entries: Vec<Entry> = stale.drain(..step.min(stale.len())).collect();
-            let (below, shared) = (Arc::clone(&self.below), Arc::clone(&self.shared));
-            // A task of its own: a write that was begun is not abandoned with its caller, or it
-            // could arrive after a later one.
-            let done = tokio::spawn(async move { shared.step(&*below, entries).await })
-                .await
-                .map_err(|error| Error::internal("rewriting panicked").with_source(error))??;
+        let at_once = if step == 1 { STEPS_AT_ONCE } else { 1 };
+        let lots: Vec<Vec<Entry>> = stale.chunks(step).map(<[Entry]>::to_vec).collect();
+        let mut steps =
+            futures_util::stream::iter(lots).map(|entries| self.step(entries)).buffered(at_once);
+        while let Some(done) = steps.try_next().await? {
             report.rewritten += done.rewritten;
             report.damaged += done.damaged;
             report.unsettled += done.unsettled;
             report.first_damage = report.first_damage.take().or(done.first_damage);
         }
         Ok(())
+    }
+
+    /// A task of its own: a write that was begun is not abandoned with its caller, or it could arrive
+    /// after a later one.
+    async fn step(&self, entries: Vec<Entry>) -> Result<RewriteReport> {
+        let (below, shared) = (Arc::clone(&self.below), Arc::clone(&self.shared));
+        tokio::spawn(async move { shared.step(&*below, entries).await })
+            .await
+            .map_err(|error| Error::internal("rewriting panicked").with_source(error))?
     }
 }
 
@@ -69,12 +76,7 @@ impl<T: Transform> Rewrite for Rewriter<T> {
         scan: Scan,
         progress: &mut (dyn for<'r> FnMut(&'r RewriteReport) + Send),
     ) -> Result<RewriteReport> {
-        let promised = self.below.profile().guarantees;
-        let step = match promised.limits.batch_ops {
-            _ if !promised.atomic_batches => 1,
-            Some(limit) => limit.clamp(1, STEP),
-            None => STEP,
-        };
+        let step = self.below.profile().guarantees.batch_ops().unwrap_or(STEP).min(STEP);
         let mut report = RewriteReport::default();
         let mut pages = self.below.scan(scan);
         while let Some(page) = pages.try_next().await? {

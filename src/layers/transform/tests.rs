@@ -70,6 +70,8 @@ struct Slow {
     memory: Arc<Memory>,
     reads: Arc<Gate>,
     writes: Arc<Gate>,
+    /// Takes no batches.
+    one_by_one: bool,
 }
 
 #[derive(Debug)]
@@ -101,7 +103,11 @@ impl Gate {
     }
 
     async fn reached(&self) {
-        until(|| self.arrived.load(Ordering::SeqCst) > 0).await;
+        self.reached_by(1).await;
+    }
+
+    async fn reached_by(&self, many: usize) {
+        until(|| self.arrived.load(Ordering::SeqCst) >= many).await;
     }
 }
 
@@ -143,6 +149,7 @@ impl Read for Slow {
 #[async_trait]
 impl Store for Slow {
     async fn write(&self, batch: Batch) -> Result<Commit> {
+        self.profile().guarantees.check_batch(&batch)?;
         let (memory, gate) = (Arc::clone(&self.memory), Arc::clone(&self.writes));
         let write = async move {
             gate.pass().await;
@@ -180,7 +187,7 @@ impl Store for Slow {
     }
 
     fn profile(&self) -> Profile {
-        self.memory.profile()
+        self.memory.profile().changed(|promised| promised.atomic_batches = !self.one_by_one)
     }
 }
 
@@ -290,6 +297,25 @@ async fn a_rewrite_moves_everything_over_and_can_be_paced() {
     }
     let again = rewriter.rewrite(Scan::all(), &mut nobody()).await.unwrap();
     assert_eq!((again.examined, again.rewritten, again.damaged), (200, 0, 1));
+}
+
+#[tokio::test]
+async fn where_there_are_no_batches_many_entries_are_rewritten_at_a_time() {
+    let below = Arc::new(Slow { one_by_one: true, ..Slow::default() });
+    for n in 0..200 {
+        below.memory.put(format!("k{n:03}"), "~\x01old").await.unwrap();
+    }
+    below.memory.put("k100", "~\x01damage").await.unwrap();
+    below.writes.close();
+    let rewriting = rewrite(&Stamp::layer(2, false), &below);
+    below.writes.reached_by(8).await;
+    below.writes.open();
+    let report = rewriting.await.unwrap();
+    assert_eq!((report.examined, report.rewritten, report.damaged), (200, 199, 1));
+    for entry in below.memory.collect(Scan::all()).await.unwrap() {
+        let stamp = if entry.key == "k100" { 1 } else { 2 };
+        assert_eq!(entry.value.bytes[..2], [b'~', stamp]);
+    }
 }
 
 /// A stale entry below a layer that writes another stamp.

@@ -45,8 +45,13 @@ pub(crate) async fn get(args: Get, stop: &Stop) -> Outcome {
     session::with(&args.store, stop, async |store: &Arc<dyn Store>| {
         let value = stop.or(async { Ok(store.get(&key).await?) }).await?;
         let value = value.ok_or_else(|| {
-            Failure::failed(format!("the key '{}' does not exist", key.escape_ascii()))
-                .next("`tierstack scan --keys-only` lists the keys that do")
+            let missing =
+                Failure::failed(format!("the key '{}' does not exist", key.escape_ascii()));
+            if store.profile().guarantees.ordered_scans {
+                missing.next("`tierstack scan --keys-only` lists the keys that do")
+            } else {
+                missing
+            }
         })?;
         let mut out = output::buffered();
         let written = if args.json {
@@ -103,9 +108,7 @@ pub(crate) async fn delete(args: Delete, stop: &Stop) -> Outcome {
     let base64 = args.key64.into_iter().map(|base64| key(None, Some(base64)));
     let keys: Vec<Bytes> = text.chain(base64).collect::<Outcome<_>>()?;
     session::with(&args.store, stop, async |store: &Arc<dyn Store>| {
-        let guarantees = store.profile().guarantees;
-        let most = guarantees.limits.batch_ops.unwrap_or(usize::MAX).max(1);
-        let most = if guarantees.atomic_batches { most } else { 1 };
+        let most = store.profile().guarantees.batch_ops().unwrap_or(usize::MAX);
         for keys in keys.chunks(most) {
             let batch: Batch = keys.iter().cloned().map(Op::Delete).collect();
             stop.or(async { Ok(store.write(batch).await?.durable().await?) }).await?;

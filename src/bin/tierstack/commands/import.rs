@@ -114,13 +114,12 @@ fn is_seekable(file: &File) -> bool {
 impl Source {
     fn new(args: &Import, store: &Arc<dyn Store>) -> Self {
         let guarantees = store.profile().guarantees;
-        let most = guarantees.limits.batch_ops.unwrap_or(BATCH_OPS).clamp(1, BATCH_OPS);
         Self {
             name: args.file.display().to_string(),
             from_line: args.from_line,
             max_line: args.max_line.as_usize(),
+            batch_ops: guarantees.batch_ops().unwrap_or(BATCH_OPS).min(BATCH_OPS),
             rules: Rules { limits: guarantees.limits, expiry: guarantees.expiry },
-            batch_ops: if guarantees.atomic_batches { most } else { 1 },
         }
     }
 

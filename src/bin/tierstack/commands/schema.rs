@@ -1,7 +1,11 @@
 //! `schema`: the form of config files, and of the tables that backends make. It opens nothing.
 
-use tierstack::config::{Config, Registry, schema as config_schema};
-use tierstack::{Error, Result, Stack};
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+use tierstack::Stack;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+use tierstack::config::Config;
+use tierstack::config::{Registry, schema as config_schema};
+use tierstack::{Error, Result};
 
 use crate::args::Schema;
 use crate::failure::Outcome;
@@ -26,14 +30,20 @@ fn sql(backend: &str, args: &Schema) -> Result<String> {
             let settings = settings::<PostgresConfig>("postgres", args)?;
             settings.unwrap_or_else(|| PostgresConfig::new("postgres://localhost")).schema()
         }
+        #[cfg(feature = "sqlite")]
+        "sqlite" => {
+            use tierstack::backends::SqliteConfig;
+            let settings = settings::<SqliteConfig>("sqlite", args)?;
+            Ok(settings.unwrap_or_else(|| SqliteConfig::new("data.db")).schema())
+        }
         other => Err(Error::config(format!(
-            "'{other}' has no tables that it makes; `tierstack schema postgres` prints those of PostgreSQL"
+            "'{other}' is no backend of this build that makes tables; there are postgres and sqlite, each a feature"
         ))),
     }
 }
 
 /// The settings of the store that the arguments name. `None`: they name none.
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 fn settings<C: serde::de::DeserializeOwned>(backend: &str, args: &Schema) -> Result<Option<C>> {
     let Some(path) = &args.config else { return Ok(None) };
     let config = Config::load(path)?;
