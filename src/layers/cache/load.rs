@@ -27,8 +27,7 @@ impl<S: Read> Cache<S> {
             }
             Lookup::Lead(flight, ticket) => {
                 self.0.miss.increment(1);
-                let landing =
-                    Landing::new(&self.0, Bytes::copy_from_slice(key), flight.clone());
+                let landing = Landing::new(&self.0, Bytes::copy_from_slice(key), flight.clone());
                 runtime.spawn(landing.fly(ticket));
                 flight
             }

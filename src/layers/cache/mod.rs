@@ -8,7 +8,9 @@
 //!    reaches all who wait and is not kept. What the store below answers at once needs no task.
 //! 3. An entry is served for at most `ttl` after the store below was asked for it, and never past its
 //!    own expiry.
-//! 4. What is larger than an eighth of `capacity` passes by.
+//! 4. With the policy `s3_fifo` entries and loads under way never take more than `capacity`. An entry is
+//!    counted as its key, its value and 272 bytes, a load as its key and 1 KiB. An entry of more than an
+//!    eighth of `capacity`, or of 22 MiB, passes by.
 //! 5. Where the store below [announces](Store::changes) what others change, an entry is dropped when its change
 //!    is announced. Before the announcements have begun, and while they are interrupted, nothing is kept
 //!    and every read goes below. Whoever listens to this cache hears of a change once it is dropped here.
@@ -19,7 +21,9 @@
 //! the runtime of the first read that missed, so while that runtime stands still they wait. Writes
 //! through this stack that the store below announces as well cost a load each.
 //!
-//! The bound on memory is an estimate: the engine evicts a moment after it is exceeded. A bulk read asks
+//! With the policies `tiny_lfu` and `lru` the bound on memory is passed for a moment by what each thread has just
+//! kept, an entry is counted with 560 bytes, loads are not counted, and the capacity cannot be changed. A
+//! value that is a part of a larger buffer of the store below is counted as that part. A bulk read asks
 //! for what is missing in one call of its own: it joins no load, and has no deadline. After a write whose
 //! outcome is unknown, as it failed or its future was dropped, its keys are not kept for the length of
 //! `load_timeout`, in which it may still arrive; after a run that failed or was dropped, no key is. While
@@ -45,6 +49,8 @@
 //! | `tierstack_cache_requests_total` | counter | result: hit, miss, negative, coalesced | more reads |
 //! | `tierstack_cache_bytes` | gauge | | more memory in use |
 //! | `tierstack_cache_entries` | gauge | | more entries kept |
+//! | `tierstack_cache_evictions_total` | counter | cause: size | the capacity is too small for what is read |
+//! | | | cause: expired | more entries that were looked for after their time |
 //!
 //! Only where the store below announces changes:
 //!
@@ -57,6 +63,8 @@
 //!
 //! # Configuration
 //! `cache: { capacity: 256MiB, ttl: 10m, negative_ttl: 10s }`
+//!
+//! What the policies cost, and how often they hit: `docs/cache.md`.
 //!
 //! # Example
 //! ```
@@ -83,6 +91,10 @@ mod load;
 mod stripes;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+#[path = "tests/mod.rs"]
+#[expect(clippy::duplicate_mod, reason = "the same tests with the other engine")]
+mod tests_with_moka;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -6,6 +6,8 @@
 
 mod moka;
 mod quick;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -21,7 +23,6 @@ use super::era::Era;
 use crate::error::{Error, Result};
 use crate::telemetry::{Labels, names};
 use crate::types::Value;
-
 
 /// What is kept for a key.
 #[derive(Clone, Debug)]
@@ -213,6 +214,16 @@ impl Engine {
 
     pub(super) fn entries(&self) -> u64 {
         self.meter.entries()
+    }
+
+    /// Lets the engine do what it has put off.
+    #[cfg(test)]
+    pub(super) fn finish(&self) {
+        if let Kind::Moka(moka) = &self.kind {
+            for _ in 0..10 {
+                moka.settle();
+            }
+        }
     }
 
     /// Bytes of entries and of loads under way.

@@ -12,15 +12,17 @@ use crate::types::Value;
 
 /// Bytes of an entry beside its key and value: its place in the engine's table and list, which grow by doubling, and
 /// the headers of its allocations.
-const OVERHEAD: u64 = 256;
+const OVERHEAD: u64 = 272;
 
-/// The parts have at least so much each, so that each takes an entry of half of it.
-const LEAST_PART: u64 = 32 << 20;
+/// Readers of different parts do not meet. An entry has to fit into one part: there are no more than four until
+/// each has so much, and four take entries of an eighth of them all.
+const LEAST_PART: u64 = 24 << 20;
 const LEAST_PARTS: u64 = 4;
 
-/// Of the capacity, a part of the entries that were evicted lately is remembered for each so many bytes.
+/// For each so many bytes of the capacity one key is remembered that was evicted: what comes back soon is
+/// kept longer.
 const BYTES_PER_GHOST: u64 = 4 << 10;
-/// What it costs to remember one.
+/// What that costs: as much room in the engine's list as an entry.
 const GHOST_BYTES: u64 = 128;
 
 type Key = Box<[u8]>;
