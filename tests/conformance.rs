@@ -124,6 +124,16 @@ async fn the_other_codec() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_other_policies_of_the_cache() {
+    for layer in [
+        "cache: { policy: tiny_lfu, capacity: 1MiB, ttl: 1m, negative_ttl: 5s }",
+        "cache: { policy: lru, capacity: 1MiB, ttl: 1m, negative_ttl: 5s }",
+    ] {
+        conforms(&[layer], "memory: {}").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_takes_no_writes() {
     conforms(&["read_only: {}"], "memory: {}").await;
 }

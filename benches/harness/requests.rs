@@ -47,7 +47,7 @@ impl Requests {
     }
 
     /// The key of rank r with a probability of 1/r, the ranks dealt out over the keys.
-    fn zipf(keys: u32, reads: usize) -> Self {
+    pub(crate) fn zipf(keys: u32, reads: usize) -> Self {
         let mut sum = 0.0;
         let until: Vec<f64> = (1..=keys)
             .map(|rank| {
@@ -65,5 +65,27 @@ impl Requests {
             })
             .collect();
         Self { order, keys, origin: "Zipf pattern, exponent 1".to_owned() }
+    }
+}
+
+/// Patterns that a benchmark makes.
+impl Requests {
+    /// A Zipf pattern, and between its reads, every so often, a range of keys that are never read again.
+    pub(crate) fn scans(keys: u32, reads: usize) -> Self {
+        let skewed = Self::zipf(keys, reads);
+        let mut order = Vec::with_capacity(reads * 2);
+        let mut fresh = keys;
+        for chunk in skewed.order.chunks(keys as usize) {
+            order.extend_from_slice(chunk);
+            order.extend(fresh..fresh + keys / 2);
+            fresh += keys / 2;
+        }
+        Self { order, keys, origin: "Zipf pattern, scans between".to_owned() }
+    }
+
+    /// The same keys in the same order, again and again.
+    pub(crate) fn loops(keys: u32, reads: usize) -> Self {
+        let order = (0..keys).cycle().take(reads).collect();
+        Self { order, keys, origin: "loop".to_owned() }
     }
 }

@@ -18,6 +18,8 @@ pub struct CacheConfig {
     /// Memory for keys, values and what keeping them costs. Default 256MiB; at least 64KiB. More
     /// memory, more hits.
     pub capacity: ByteSize,
+    /// Which entries go when the memory is full. Default s3_fifo, whose hits cost least.
+    pub policy: Policy,
     /// How long an entry is served, from the moment when the store below was asked for it. Default:
     /// until it is evicted. A short one sees foreign writes sooner, where the store below does not
     /// announce them, and loads more often.
@@ -37,6 +39,7 @@ impl Default for CacheConfig {
     fn default() -> Self {
         Self {
             capacity: ByteSize(256 << 20),
+            policy: Policy::default(),
             ttl: None,
             negative_ttl: None,
             load_timeout: Span(Duration::from_secs(30)),
@@ -45,17 +48,36 @@ impl Default for CacheConfig {
     }
 }
 
+/// Which entries a cache evicts when its memory is full. Figures of all three are in `docs/cache.md`.
+///
+/// ```
+/// use tierstack::layers::cache::{CacheConfig, Policy};
+///
+/// let config = CacheConfig { policy: Policy::Lru, ..CacheConfig::default() };
+/// assert_ne!(config.policy, Policy::default());
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Policy {
+    /// S3-FIFO, by `quick_cache`: what was read once goes before what was read again. A scan does not empty
+    /// the cache. The cheapest hits, the strictest bound, and a capacity that can be changed.
+    #[default]
+    S3Fifo,
+    /// W-TinyLFU, by `moka`: what is read seldom is not let in. Entries are evicted a moment after the bound
+    /// was passed.
+    TinyLfu,
+    /// The least recently used goes first, by `moka`. A scan empties the cache.
+    Lru,
+}
+
 /// Less holds too little to be a cache.
 const MIN_CAPACITY: u64 = 64 << 10;
 
 impl CacheConfig {
     pub(super) fn check(&self) -> Result<()> {
-        if self.capacity.0 < MIN_CAPACITY {
-            return Err(Error::config(format!(
-                "capacity is {}; it must be at least 64KiB",
-                self.capacity
-            )));
-        }
+        check_capacity(self.capacity)?;
         for (name, span) in [
             ("ttl", self.ttl),
             ("negative_ttl", self.negative_ttl),
@@ -75,6 +97,14 @@ impl CacheConfig {
         }
         Ok(())
     }
+}
+
+pub(super) fn check_capacity(capacity: ByteSize) -> Result<()> {
+    if capacity.0 < MIN_CAPACITY {
+        let message = format!("capacity is {capacity}; it must be at least 64KiB");
+        return Err(Error::config(message));
+    }
+    Ok(())
 }
 
 /// What a cache with these times promises.

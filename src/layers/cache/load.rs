@@ -27,11 +27,7 @@ impl<S: Read> Cache<S> {
             }
             Lookup::Lead(flight, ticket) => {
                 self.0.miss.increment(1);
-                let landing = Landing {
-                    shared: Arc::clone(&self.0),
-                    key: Bytes::copy_from_slice(key),
-                    flight: Some(flight.clone()),
-                };
+                let landing = Landing::new(&self.0, Bytes::copy_from_slice(key), flight.clone());
                 runtime.spawn(landing.fly(ticket));
                 flight
             }
@@ -83,6 +79,11 @@ impl<S: Read> Landing<S> {
 }
 
 impl<S> Landing<S> {
+    fn new(shared: &Arc<Shared<S>>, key: Bytes, flight: Flight) -> Self {
+        shared.engine.begin_load(&key);
+        Self { shared: Arc::clone(shared), key, flight: Some(flight) }
+    }
+
     /// Tells those who wait, and goes on to the load that waited for this one.
     fn land(&mut self, outcome: Outcome) -> Option<Ticket> {
         let flight = self.flight.take()?;
@@ -100,5 +101,6 @@ impl<S> Drop for Landing<S> {
         while self.flight.is_some() {
             self.land(Err(Error::internal(lost)));
         }
+        self.shared.engine.end_load(&self.key);
     }
 }

@@ -8,7 +8,9 @@
 //!    reaches all who wait and is not kept. What the store below answers at once needs no task.
 //! 3. An entry is served for at most `ttl` after the store below was asked for it, and never past its
 //!    own expiry.
-//! 4. What is larger than an eighth of `capacity` passes by.
+//! 4. With the policy `s3_fifo` entries and loads under way never take more than `capacity`. An entry is
+//!    counted as its key, its value and 272 bytes, a load as its key and 1 KiB. An entry of more than an
+//!    eighth of `capacity`, or of 22 MiB, passes by.
 //! 5. Where the store below [announces](Store::changes) what others change, an entry is dropped when its change
 //!    is announced. Before the announcements have begun, and while they are interrupted, nothing is kept
 //!    and every read goes below. Whoever listens to this cache hears of a change once it is dropped here.
@@ -19,7 +21,9 @@
 //! the runtime of the first read that missed, so while that runtime stands still they wait. Writes
 //! through this stack that the store below announces as well cost a load each.
 //!
-//! The bound on memory is an estimate: the engine evicts a moment after it is exceeded. A bulk read asks
+//! With the policies `tiny_lfu` and `lru` the bound on memory is passed for a moment by what each thread has just
+//! kept, an entry is counted with 560 bytes, loads are not counted, and the capacity cannot be changed. A
+//! value that is a part of a larger buffer of the store below is counted as that part. A bulk read asks
 //! for what is missing in one call of its own: it joins no load, and has no deadline. After a write whose
 //! outcome is unknown, as it failed or its future was dropped, its keys are not kept for the length of
 //! `load_timeout`, in which it may still arrive; after a run that failed or was dropped, no key is. While
@@ -45,6 +49,8 @@
 //! | `tierstack_cache_requests_total` | counter | result: hit, miss, negative, coalesced | more reads |
 //! | `tierstack_cache_bytes` | gauge | | more memory in use |
 //! | `tierstack_cache_entries` | gauge | | more entries kept |
+//! | `tierstack_cache_evictions_total` | counter | cause: size | the capacity is too small for what is read |
+//! | | | cause: expired | more entries that were looked for after their time |
 //!
 //! Only where the store below announces changes:
 //!
@@ -57,6 +63,8 @@
 //!
 //! # Configuration
 //! `cache: { capacity: 256MiB, ttl: 10m, negative_ttl: 10s }`
+//!
+//! What the policies cost, and how often they hit: `docs/cache.md`.
 //!
 //! # Example
 //! ```
@@ -83,18 +91,22 @@ mod load;
 mod stripes;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+#[path = "tests/mod.rs"]
+#[expect(clippy::duplicate_mod, reason = "the same tests with the other engine")]
+mod tests_with_moka;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use metrics::{Counter, Gauge};
+use metrics::Counter;
 use tokio::sync::Semaphore;
 
-pub use self::config::CacheConfig;
-use self::config::profile;
-use self::engine::Engine;
+pub use self::config::{CacheConfig, Policy};
+use self::config::{check_capacity, profile};
+use self::engine::{Cached, Engine};
 use self::era::{Eras, Mode};
 use self::listen::Listening;
 use self::stripes::{Stripes, Ticket};
@@ -104,7 +116,7 @@ use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::telemetry::names;
-use crate::types::units::Span;
+use crate::types::units::{ByteSize, Span};
 use crate::types::{Batch, Commit, Profile, Scan, Usage, Value};
 
 #[async_trait]
@@ -150,7 +162,7 @@ impl<S: Store> Layer<S> for CacheLayer {
         let eras = Eras::new(if announced { Mode::Deaf } else { Mode::Keeping });
         Cache(Arc::new(Shared {
             inner,
-            engine: Engine::new(config.capacity.0),
+            engine: Engine::new(config.policy, config.capacity.0, labels),
             stripes: Stripes::new(Arc::clone(&self.context.clock), config.load_timeout.0, eras),
             listening: announced.then(|| Listening::new(&self.context)),
             loads: Arc::new(Semaphore::new(config.max_loads)),
@@ -162,8 +174,6 @@ impl<S: Store> Layer<S> for CacheLayer {
             miss: request("miss"),
             negative: request("negative"),
             coalesced: request("coalesced"),
-            bytes: labels.gauge(names::CACHE_BYTES, &[]),
-            entries: labels.gauge(names::CACHE_ENTRIES, &[]),
         }))
     }
 }
@@ -242,6 +252,29 @@ impl<S: Store> Read for Cache<S> {
     /// Passes by: a scan neither asks the cache nor fills it.
     fn scan(&self, scan: Scan) -> Pages<'_> {
         self.0.inner.scan(scan)
+    }
+}
+
+impl<S> Cache<S> {
+    /// Changes the memory that the entries and loads may use. What is over it is evicted before this
+    /// returns, in time that grows with what is evicted; readers and writers go on meanwhile.
+    ///
+    /// ```
+    /// use tierstack::Layer;
+    /// use tierstack::backends::Memory;
+    /// use tierstack::layers::cache::{CacheConfig, CacheLayer};
+    ///
+    /// let layer = CacheLayer::new(&CacheConfig::default(), &tierstack::Context::default())?;
+    /// let cache = layer.layer(Memory::new());
+    /// cache.set_capacity("64MiB".parse()?)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `Config` if it is out of range; `Unsupported` with another policy than `s3_fifo`.
+    pub fn set_capacity(&self, capacity: ByteSize) -> Result<()> {
+        check_capacity(capacity)?;
+        self.0.engine.set_capacity(capacity.0)
     }
 }
 
@@ -354,21 +387,14 @@ struct Shared<S> {
     miss: Counter,
     negative: Counter,
     coalesced: Counter,
-    bytes: Gauge,
-    entries: Gauge,
 }
 
 impl<S> Shared<S> {
     /// The value that is kept, `Some(None)` if it is kept that there is none.
     fn lookup(&self, key: &[u8]) -> Option<Option<Value>> {
         let cached = self.engine.get(key).filter(|cached| cached.era == self.stripes.eras.now())?;
-        // Only what can expire costs a look at the clock.
-        if cached.deadline != Duration::MAX && cached.deadline <= self.clock.coarse() {
-            return None;
-        }
-        // An expiry is a moment of the wall clock, which may be set while the other clocks go on.
-        let expires = cached.value.as_ref().filter(|value| value.expires_at.is_some());
-        if expires.is_some_and(|value| value.is_expired(self.clock.now())) {
+        if self.is_expired(&cached) {
+            self.engine.remove_expired(key, &cached);
             return None;
         }
         if cached.value.is_some() {
@@ -379,13 +405,22 @@ impl<S> Shared<S> {
         Some(cached.value)
     }
 
+    fn is_expired(&self, cached: &Cached) -> bool {
+        // Only what can expire costs a look at the clock.
+        if cached.deadline != Duration::MAX && cached.deadline <= self.clock.coarse() {
+            return true;
+        }
+        // An expiry is a moment of the wall clock, which may be set while the other clocks go on.
+        let expires = cached.value.as_ref().filter(|value| value.expires_at.is_some());
+        expires.is_some_and(|value| value.is_expired(self.clock.now()))
+    }
+
     /// Keeps what a load found that began at `asked`, unless a write came between.
     fn install(&self, key: &[u8], value: Option<&Value>, asked: Duration, ticket: Ticket) {
         let Some(deadline) = self.deadline(value, asked) else { return };
         let Some(entry) = self.engine.admit(key, value, deadline, ticket.era) else { return };
         self.stripes.if_unchanged(ticket, || self.engine.insert(key, entry));
-        self.bytes.set(self.engine.bytes() as f64);
-        self.entries.set(self.engine.entries() as f64);
+        self.engine.settle();
     }
 
     /// Forgets everything that is kept.

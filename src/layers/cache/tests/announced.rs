@@ -13,7 +13,7 @@ const WITHIN: Duration = Duration::from_secs(1);
 
 fn config() -> CacheConfig {
     let negative_ttl = Some(Span(Duration::from_secs(3600)));
-    CacheConfig { negative_ttl, ..CacheConfig::default() }
+    CacheConfig { negative_ttl, ..settings() }
 }
 
 /// A cache that does not listen yet, over a store that announces.
@@ -533,7 +533,7 @@ fn the_profile_says_how_late_a_foreign_write_is_seen() {
         (ttl, Some(second), Freshness::Within(second)),
         (ttl, Some(20 * second), Freshness::Within(10 * second)),
     ] {
-        let config = CacheConfig { ttl, ..CacheConfig::default() };
+        let config = CacheConfig { ttl, ..settings() };
         let profile = config.profile(below(announces)).unwrap();
         assert_eq!(profile.guarantees.freshness, expected);
         assert_eq!(profile.guarantees.announces, announces);
@@ -555,9 +555,8 @@ async fn no_reader_sees_less_than_what_was_announced() {
     const WRITES: u64 = 3000;
 
     let below = Gated { announces: Some(WITHIN), ..Gated::new(SystemClock::shared()) };
-    let inner = CacheLayer::new(&CacheConfig::default(), &Context::default()).unwrap().layer(below);
-    let outer =
-        CacheLayer::new(&CacheConfig::default(), &Context::default()).unwrap().layer(inner.clone());
+    let inner = CacheLayer::new(&settings(), &Context::default()).unwrap().layer(below);
+    let outer = CacheLayer::new(&settings(), &Context::default()).unwrap().layer(inner.clone());
     let key = |at: usize| Bytes::from(format!("key {at}"));
     let number = |value: Option<Value>| {
         value.map_or(0, |value| u64::from_be_bytes(value.bytes[..].try_into().unwrap()))

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures_util::StreamExt;
 use futures_util::future::join_all;
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -16,6 +17,13 @@ use crate::ext::StoreExt;
 use crate::store::{Change, Changes};
 use crate::types::units::ByteSize;
 use crate::types::{Entry, Freshness, Page};
+
+/// The defaults, with the engine under test: these tests are compiled once for each.
+fn settings() -> CacheConfig {
+    let moka = module_path!().contains("with_moka");
+    let policy = if moka { Policy::TinyLfu } else { Policy::S3Fifo };
+    CacheConfig { policy, ..CacheConfig::default() }
+}
 
 /// A door that lets everybody pass until it is shut.
 #[derive(Debug)]
@@ -194,7 +202,7 @@ fn reader(cache: &Cache<Gated>, key: &'static [u8]) -> JoinHandle<Result<Option<
 
 #[tokio::test]
 async fn a_second_read_is_answered_from_memory() {
-    let (cache, _) = cached(CacheConfig::default());
+    let (cache, _) = cached(settings());
     let _ = cache.0.inner.memory.put("k", "v").await.unwrap();
     assert_eq!(get(&cache, b"k").await.unwrap(), Some("v".into()));
     assert!(matches!(cache.get(b"k"), Reply::Now(Ok(Some(_)))));
@@ -203,7 +211,7 @@ async fn a_second_read_is_answered_from_memory() {
 
 #[tokio::test]
 async fn a_load_that_a_write_overtook_is_not_kept() {
-    let (cache, _) = cached(CacheConfig::default());
+    let (cache, _) = cached(settings());
     let _ = cache.put("k", "old").await.unwrap();
     cache.0.inner.reads.shut();
     let slow = reader(&cache, b"k");
@@ -216,7 +224,7 @@ async fn a_load_that_a_write_overtook_is_not_kept() {
 
 #[tokio::test]
 async fn who_comes_after_a_write_does_not_join_a_load_from_before_it() {
-    let (cache, _) = cached(CacheConfig::default());
+    let (cache, _) = cached(settings());
     let _ = cache.put("k", "old").await.unwrap();
     cache.0.inner.reads.shut();
     let early = reader(&cache, b"k");
@@ -231,7 +239,7 @@ async fn who_comes_after_a_write_does_not_join_a_load_from_before_it() {
 
 #[tokio::test]
 async fn a_load_that_began_during_a_write_is_not_kept() {
-    let (cache, _) = cached(CacheConfig::default());
+    let (cache, _) = cached(settings());
     let _ = cache.put("k", "old").await.unwrap();
     cache.0.inner.writes.shut();
     let write = tokio::spawn({
@@ -251,7 +259,7 @@ async fn a_load_that_began_during_a_write_is_not_kept() {
 
 #[tokio::test]
 async fn during_a_write_a_reader_waits_for_a_load_that_begins_after_it_asked() {
-    let (cache, _) = cached(CacheConfig::default());
+    let (cache, _) = cached(settings());
     let _ = cache.put("k", "old").await.unwrap();
     cache.0.inner.writes.shut();
     let mut write = tokio_test::task::spawn(cache.put("k", "new"));
@@ -277,7 +285,7 @@ async fn during_a_write_a_reader_waits_for_a_load_that_begins_after_it_asked() {
 
 #[tokio::test]
 async fn a_bulk_load_that_a_write_overtook_is_not_kept() {
-    let (cache, _) = cached(CacheConfig::default());
+    let (cache, _) = cached(settings());
     let _ = cache.put("k", "old").await.unwrap();
     cache.0.inner.reads.shut();
     let slow = tokio::spawn({
@@ -294,7 +302,7 @@ async fn a_bulk_load_that_a_write_overtook_is_not_kept() {
 #[tokio::test]
 async fn a_write_whose_outcome_is_unknown_is_seen_when_it_arrives() {
     for fails in [false, true] {
-        let (cache, clock) = cached(CacheConfig::default());
+        let (cache, clock) = cached(settings());
         let _ = cache.put("k", "old").await.unwrap();
         get(&cache, b"k").await.unwrap();
         if fails {
@@ -320,7 +328,7 @@ async fn a_write_whose_outcome_is_unknown_is_seen_when_it_arrives() {
 
 #[tokio::test]
 async fn a_write_that_was_refused_leaves_no_doubt() {
-    let (cache, _) = cached(CacheConfig::default());
+    let (cache, _) = cached(settings());
     let _ = cache.put("k", "old").await.unwrap();
     let refused = Batch::new().put("k", "new").put("", "no key");
     assert_eq!(cache.write(refused).await.unwrap_err().kind(), ErrorKind::InvalidInput);
@@ -331,7 +339,7 @@ async fn a_write_that_was_refused_leaves_no_doubt() {
 /// Repeated, and overwritten: an abandoned write must not come after what was acknowledged since.
 #[tokio::test]
 async fn a_dropped_write_does_not_go_on() {
-    let (cache, _) = cached(CacheConfig::default());
+    let (cache, _) = cached(settings());
     cache.0.inner.writes.shut();
     let mut write = tokio_test::task::spawn(cache.put("k", "1"));
     tokio_test::assert_pending!(write.poll());
@@ -346,10 +354,10 @@ async fn a_dropped_write_does_not_go_on() {
 
 #[tokio::test]
 async fn many_readers_of_one_key_cause_one_load() {
-    let (cache, _) = cached(CacheConfig::default());
+    let (cache, _) = cached(settings());
     let _ = cache.0.inner.memory.put("k", "v").await.unwrap();
     cache.0.inner.reads.shut();
-    let readers: Vec<_> = (0..1000).map(|_| reader(&cache, b"k")).collect();
+    let readers: Vec<_> = (0..100_000).map(|_| reader(&cache, b"k")).collect();
     settle().await;
     cache.0.inner.reads.open();
     for value in join_all(readers).await {
@@ -360,7 +368,7 @@ async fn many_readers_of_one_key_cause_one_load() {
 
 #[tokio::test]
 async fn whoever_asked_first_may_leave() {
-    let (cache, _) = cached(CacheConfig::default());
+    let (cache, _) = cached(settings());
     let _ = cache.0.inner.memory.put("k", "v").await.unwrap();
     cache.0.inner.reads.shut();
     let mut first = tokio_test::task::spawn(cache.get(b"k"));
@@ -376,7 +384,7 @@ async fn whoever_asked_first_may_leave() {
 
 #[tokio::test]
 async fn a_load_that_hangs_is_given_up_and_the_next_begins_anew() {
-    let (cache, clock) = cached(CacheConfig::default());
+    let (cache, clock) = cached(settings());
     let _ = cache.0.inner.memory.put("k", "v").await.unwrap();
     cache.0.inner.reads.shut();
     let hung = reader(&cache, b"k");
@@ -390,7 +398,7 @@ async fn a_load_that_hangs_is_given_up_and_the_next_begins_anew() {
 
 #[tokio::test]
 async fn an_error_reaches_all_and_is_not_kept() {
-    let (cache, _) = cached(CacheConfig::default());
+    let (cache, _) = cached(settings());
     let _ = cache.0.inner.memory.put("k", "v").await.unwrap();
     cache.0.inner.reads.shut();
     cache.0.inner.fail.store(true, Ordering::SeqCst);
@@ -406,7 +414,7 @@ async fn an_error_reaches_all_and_is_not_kept() {
 
 #[tokio::test]
 async fn a_panic_below_is_an_error_and_wedges_nobody() {
-    let (cache, _) = cached(CacheConfig::default());
+    let (cache, _) = cached(settings());
     let _ = cache.0.inner.memory.put("k", "v").await.unwrap();
     cache.0.inner.panic.store(true, Ordering::SeqCst);
     assert_eq!(get(&cache, b"k").await.unwrap_err().kind(), ErrorKind::Internal);
@@ -416,7 +424,7 @@ async fn a_panic_below_is_an_error_and_wedges_nobody() {
 
 #[tokio::test]
 async fn no_more_loads_run_at_once_than_allowed() {
-    let (cache, _) = cached(CacheConfig { max_loads: 2, ..CacheConfig::default() });
+    let (cache, _) = cached(CacheConfig { max_loads: 2, ..settings() });
     cache.0.inner.reads.shut();
     let keys: [&'static [u8]; 5] = [b"a", b"b", b"c", b"d", b"e"];
     let readers = keys.map(|key| reader(&cache, key));
@@ -433,7 +441,7 @@ async fn no_more_loads_run_at_once_than_allowed() {
 #[tokio::test]
 async fn an_entry_is_served_for_its_ttl_and_no_longer() {
     let ttl = Some(Span(Duration::from_secs(60)));
-    let (cache, clock) = cached(CacheConfig { ttl, ..CacheConfig::default() });
+    let (cache, clock) = cached(CacheConfig { ttl, ..settings() });
     let _ = cache.0.inner.memory.put("k", "old").await.unwrap();
     get(&cache, b"k").await.unwrap();
     let _ = cache.0.inner.memory.put("k", "new").await.unwrap();
@@ -450,7 +458,7 @@ async fn an_entry_is_served_for_its_ttl_and_no_longer() {
 #[tokio::test]
 async fn an_entry_is_never_served_past_its_own_expiry() {
     let ttl = Some(Span(Duration::from_secs(600)));
-    let (cache, clock) = cached(CacheConfig { ttl, ..CacheConfig::default() });
+    let (cache, clock) = cached(CacheConfig { ttl, ..settings() });
     let at = clock.now() + Duration::from_secs(10);
     let _ = cache.put("k", Value::from("v").expiring_at(at)).await.unwrap();
     clock.advance(Duration::from_secs(5));
@@ -463,7 +471,7 @@ async fn an_entry_is_never_served_past_its_own_expiry() {
 async fn the_ttl_begins_when_the_store_below_is_asked() {
     let ttl = Some(Span(Duration::from_secs(60)));
     let negative_ttl = ttl;
-    let (cache, clock) = cached(CacheConfig { ttl, negative_ttl, ..CacheConfig::default() });
+    let (cache, clock) = cached(CacheConfig { ttl, negative_ttl, ..settings() });
     let _ = cache.0.inner.memory.put("k", "old").await.unwrap();
     cache.0.inner.reads.shut();
     let mut slow = tokio_test::task::spawn(cache.get(b"k"));
@@ -490,7 +498,7 @@ async fn the_ttl_begins_when_the_store_below_is_asked() {
 
 #[tokio::test]
 async fn an_entry_expires_with_the_wall_clock_when_that_is_set_forward() {
-    let (cache, clock) = cached(CacheConfig::default());
+    let (cache, clock) = cached(settings());
     let at = clock.now() + Duration::from_secs(3600);
     let _ = cache.put("k", Value::from("v").expiring_at(at)).await.unwrap();
     assert!(get(&cache, b"k").await.unwrap().is_some());
@@ -502,7 +510,7 @@ async fn an_entry_expires_with_the_wall_clock_when_that_is_set_forward() {
 #[tokio::test]
 async fn the_longest_times_are_no_overflow() {
     let longest = Some("580000000000y".parse::<Span>().unwrap());
-    let config = CacheConfig { ttl: longest, negative_ttl: longest, ..CacheConfig::default() };
+    let config = CacheConfig { ttl: longest, negative_ttl: longest, ..settings() };
     let (cache, clock) = cached(config);
     clock.advance(Duration::from_secs(200_000_000_000_000_000));
     let _ = cache.0.inner.memory.put("k", "v").await.unwrap();
@@ -515,14 +523,14 @@ async fn the_longest_times_are_no_overflow() {
 
 #[tokio::test]
 async fn a_missing_key_is_remembered_for_the_negative_ttl_only_when_asked() {
-    let (cache, _) = cached(CacheConfig::default());
+    let (cache, _) = cached(settings());
     for _ in 0..2 {
         assert_eq!(get(&cache, b"k").await.unwrap(), None);
     }
     assert_eq!(asked(&cache), 2);
 
     let negative_ttl = Some(Span(Duration::from_secs(5)));
-    let (cache, clock) = cached(CacheConfig { negative_ttl, ..CacheConfig::default() });
+    let (cache, clock) = cached(CacheConfig { negative_ttl, ..settings() });
     for _ in 0..2 {
         assert_eq!(get(&cache, b"k").await.unwrap(), None);
     }
@@ -536,7 +544,7 @@ async fn a_missing_key_is_remembered_for_the_negative_ttl_only_when_asked() {
 
 #[tokio::test]
 async fn what_is_too_large_passes_by() {
-    let (cache, _) = cached(CacheConfig { capacity: ByteSize(64 << 10), ..CacheConfig::default() });
+    let (cache, _) = cached(CacheConfig { capacity: ByteSize(64 << 10), ..settings() });
     let _ = cache.put("large", vec![0; 8 << 10]).await.unwrap();
     let _ = cache.put("small", vec![0; 1 << 10]).await.unwrap();
     for _ in 0..2 {
@@ -548,7 +556,7 @@ async fn what_is_too_large_passes_by() {
 
 #[tokio::test]
 async fn a_bulk_read_asks_below_once_for_what_is_missing() {
-    let (cache, _) = cached(CacheConfig::default());
+    let (cache, _) = cached(settings());
     let _ = cache.write(Batch::new().put("a", "1").put("b", "2").put("c", "3")).await.unwrap();
     get(&cache, b"b").await.unwrap();
     let keys = ["a", "b", "c", "missing", "a"].map(Bytes::from);
@@ -564,7 +572,7 @@ async fn a_bulk_read_asks_below_once_for_what_is_missing() {
 /// Some tell a write that came too late by a conflict, and a refusal by a kind of its own.
 #[tokio::test]
 async fn a_write_only_where_keys_are_absent_leaves_no_doubt_when_they_exist() {
-    let (cache, _) = cached(CacheConfig::default());
+    let (cache, _) = cached(settings());
     let _ = cache.put("k", "old").await.unwrap();
     let batch = Batch::new().put("k", "new").put("other", "new").if_absent();
     assert_eq!(cache.write(batch).await.unwrap_err().kind(), ErrorKind::Conflict);
@@ -599,7 +607,7 @@ fn run<'a>(gate: &'a Gate, pairs: &[(&'static str, &'static str)]) -> Pages<'a> 
 
 #[tokio::test]
 async fn nothing_is_kept_while_a_run_is_taken_and_nothing_of_before() {
-    let (cache, _) = cached(CacheConfig::default());
+    let (cache, _) = cached(settings());
     let _ = cache.put("k", "old").await.unwrap();
     get(&cache, b"k").await.unwrap();
     let gate = Gate::open_now();
@@ -627,7 +635,7 @@ async fn nothing_is_kept_while_a_run_is_taken_and_nothing_of_before() {
 
 #[tokio::test]
 async fn a_part_of_a_run_that_was_abandoned_is_seen_when_it_arrives() {
-    let (cache, clock) = cached(CacheConfig::default());
+    let (cache, clock) = cached(settings());
     let _ = cache.put("k", "old").await.unwrap();
     let gate = Gate::open_now();
     gate.shut();
@@ -643,9 +651,153 @@ async fn a_part_of_a_run_that_was_abandoned_is_seen_when_it_arrives() {
     assert!(matches!(cache.get(b"k"), Reply::Now(Ok(Some(_)))), "kept again");
 }
 
+type Counted = std::collections::BTreeMap<String, f64>;
+
+/// A cache under a recorder of its own, and a function that reads its series by name and last label.
+fn recorded(config: CacheConfig) -> (Cache<Gated>, ManualClock, impl FnMut() -> Counted) {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let (cache, clock) = metrics::with_local_recorder(&recorder, || cached(config));
+    let mut seen = Counted::new();
+    let read = move || {
+        // A snapshot resets the series, so they are added up.
+        for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+            let label = key.key().labels().last().map_or("", |label| label.value());
+            *seen.entry(format!("{} {label}", key.key().name())).or_default() += match value {
+                DebugValue::Counter(count) => count as f64,
+                DebugValue::Gauge(value) => value.0,
+                DebugValue::Histogram(_) => 0.0,
+            };
+        }
+        seen.clone()
+    };
+    (cache, clock, read)
+}
+
+fn kept(counted: &Counted) -> (f64, f64) {
+    (counted["tierstack_cache_entries "], counted["tierstack_cache_bytes "])
+}
+
+#[tokio::test]
+async fn what_is_kept_is_counted_to_the_byte_and_what_goes_by_its_cause() {
+    let ttl = Some(Span(Duration::from_secs(60)));
+    let config = CacheConfig { capacity: ByteSize(64 << 10), ttl, ..settings() };
+    let (cache, clock, mut read) = recorded(config);
+    let _ = cache.put("k", "v").await.unwrap();
+    get(&cache, b"k").await.unwrap();
+    let one = read();
+    assert_eq!(one["tierstack_cache_entries "], 1.0);
+    let (bytes, usage) = (one["tierstack_cache_bytes "], cache.usage().await.unwrap());
+    assert_eq!(usage.memory_bytes, Some(bytes as u64 + 2), "the store below keeps two bytes");
+    let overhead = bytes - 2.0;
+    assert!(overhead > 100.0, "more than key and value");
+
+    // An expired entry goes when it is looked at.
+    clock.advance(Duration::from_secs(60));
+    cache.0.inner.reads.shut();
+    let reading = reader(&cache, b"k");
+    settle().await;
+    let expired = read();
+    assert_eq!(expired["tierstack_cache_evictions_total expired"], 1.0);
+    assert_eq!(expired["tierstack_cache_evictions_total size"], 0.0);
+    assert_eq!(kept(&expired), (0.0, 0.0));
+    cache.0.inner.reads.open();
+    reading.await.unwrap().unwrap();
+
+    // A write is no eviction.
+    let _ = cache.put("k", "new").await.unwrap();
+    assert_eq!(read()["tierstack_cache_entries "], 0.0);
+
+    let keys: Vec<Bytes> = (0..1000).map(|n| format!("{n:04}").into()).collect();
+    for key in &keys {
+        let _ = cache.put(key.clone(), "value").await.unwrap();
+        cache.get(key).await.unwrap();
+    }
+    cache.0.engine.finish();
+    let full = read();
+    let entries = full["tierstack_cache_entries "];
+    assert_eq!(full["tierstack_cache_bytes "], entries * (overhead + 9.0));
+    assert!(full["tierstack_cache_bytes "] <= f64::from(64 << 10));
+    assert_eq!(full["tierstack_cache_evictions_total size"], 1000.0 - entries);
+    assert_eq!(full["tierstack_cache_evictions_total expired"], 1.0);
+
+    cache.close().await.unwrap();
+    cache.0.engine.finish();
+    let closed = read();
+    assert_eq!(kept(&closed), (0.0, 0.0));
+}
+
+#[tokio::test]
+async fn the_gauges_forget_a_cache_that_was_dropped() {
+    let (cache, _, mut read) = recorded(settings());
+    let _ = cache.put("k", "v").await.unwrap();
+    get(&cache, b"k").await.unwrap();
+    assert_eq!(read()["tierstack_cache_entries "], 1.0);
+    drop(cache);
+    assert_eq!(kept(&read()), (0.0, 0.0));
+}
+
+#[tokio::test]
+async fn the_capacity_is_changed_while_it_is_in_use_or_refused() {
+    let (cache, _) = cached(CacheConfig { capacity: ByteSize(1 << 20), ..settings() });
+    assert_eq!(cache.set_capacity(ByteSize(1)).unwrap_err().kind(), ErrorKind::Config);
+    let keys: Vec<Bytes> = (0..10_000).map(|n| format!("{n:04}").into()).collect();
+    let fill = || async {
+        for key in &keys {
+            let _ = cache.put(key.clone(), vec![0; 1000]).await.unwrap();
+            cache.get(key).await.unwrap();
+        }
+        cache.0.engine.bytes()
+    };
+    assert!(fill().await > 900 << 10);
+    if settings().policy != Policy::S3Fifo {
+        let error = cache.set_capacity(ByteSize(128 << 10)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        return;
+    }
+    cache.set_capacity(ByteSize(128 << 10)).unwrap();
+    assert!(cache.0.engine.bytes() <= 128 << 10);
+    let small = fill().await;
+    assert!((100 << 10..=128 << 10).contains(&small), "{small}");
+    cache.set_capacity(ByteSize(4 << 20)).unwrap();
+    let large = fill().await;
+    assert!((3800 << 10..=4 << 20).contains(&large), "{large}");
+}
+
+#[tokio::test]
+async fn loads_under_way_take_room_from_entries() {
+    let (cache, _) = cached(CacheConfig { capacity: ByteSize(1 << 20), ..settings() });
+    let keys: Vec<Bytes> = (0..2000).map(|n| format!("{n:04}").into()).collect();
+    for key in &keys {
+        let _ = cache.put(key.clone(), vec![0; 1000]).await.unwrap();
+        cache.get(key).await.unwrap();
+    }
+    let full = cache.0.engine.bytes();
+    cache.0.inner.reads.shut();
+    let readers: Vec<_> = (0..300u32)
+        .map(|n| {
+            let cache = cache.clone();
+            tokio::spawn(async move { cache.get(&n.to_be_bytes()).await })
+        })
+        .collect();
+    settle().await;
+    assert!(cache.0.engine.held() <= 1 << 20);
+    if settings().policy == Policy::S3Fifo {
+        assert!(cache.0.engine.bytes() < full - (250 << 10), "a quarter is left to the loads");
+    }
+    cache.0.inner.reads.open();
+    for reader in readers {
+        reader.await.unwrap().unwrap();
+    }
+    for key in &keys {
+        cache.get(key).await.unwrap();
+    }
+    assert!(cache.0.engine.bytes() > full - (64 << 10), "and comes back");
+}
+
 #[tokio::test]
 async fn nothing_is_served_after_close() {
-    let (cache, _) = cached(CacheConfig::default());
+    let (cache, _) = cached(settings());
     let _ = cache.put("k", "v").await.unwrap();
     get(&cache, b"k").await.unwrap();
     cache.close().await.unwrap();
@@ -655,9 +807,9 @@ async fn nothing_is_served_after_close() {
 #[test]
 fn a_setting_out_of_range_is_refused_by_name() {
     let wrong = [
-        (CacheConfig { capacity: ByteSize(1), ..CacheConfig::default() }, "capacity"),
-        (CacheConfig { ttl: Some(Span::default()), ..CacheConfig::default() }, "ttl"),
-        (CacheConfig { max_loads: 0, ..CacheConfig::default() }, "max_loads"),
+        (CacheConfig { capacity: ByteSize(1), ..settings() }, "capacity"),
+        (CacheConfig { ttl: Some(Span::default()), ..settings() }, "ttl"),
+        (CacheConfig { max_loads: 0, ..settings() }, "max_loads"),
     ];
     for (config, name) in wrong {
         let error = CacheLayer::new(&config, &Context::default()).unwrap_err();
@@ -741,7 +893,7 @@ async fn no_reader_sees_less_than_what_was_acknowledged() {
         }
     }
 
-    let layer = CacheLayer::new(&CacheConfig::default(), &Context::default()).unwrap();
+    let layer = CacheLayer::new(&settings(), &Context::default()).unwrap();
     let cache = layer.layer(Mixed(Gated::new(SystemClock::shared()), AtomicU64::new(0)));
     let acknowledged: Arc<[AtomicU64; KEYS]> = Arc::default();
     let key = |at: usize| Bytes::from(format!("key {at}"));

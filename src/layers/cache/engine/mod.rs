@@ -1,0 +1,323 @@
+//! The engine that bounds the memory. Everything else about the cache does not know which one it is.
+//!
+//! An engine keeps entries and decides which of them go. What it offers beyond that stays unused: its expiry, as
+//! ours follows an injected clock; its loader, as it would keep what a write has overtaken; its
+//! listeners, except to count.
+
+mod moka;
+mod quick;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use metrics::{Counter, Gauge};
+use parking_lot::Mutex;
+
+use self::moka::Moka;
+use self::quick::Quick;
+use super::config::Policy;
+use super::era::Era;
+use crate::error::{Error, Result};
+use crate::telemetry::{Labels, names};
+use crate::types::Value;
+
+/// What is kept for a key.
+#[derive(Clone, Debug)]
+pub(super) struct Cached {
+    /// `None`: there is no such key.
+    pub(super) value: Option<Value>,
+    /// On the coarse clock. `MAX`: never.
+    pub(super) deadline: Duration,
+    /// In which its load began.
+    pub(super) era: Era,
+}
+
+impl Cached {
+    /// Whether this is the entry that was looked at, and not a later one.
+    fn is(&self, other: &Self) -> bool {
+        let expires = |cached: &Self| cached.value.as_ref().and_then(|value| value.expires_at);
+        (self.deadline, self.era, expires(self)) == (other.deadline, other.era, expires(other))
+    }
+}
+
+/// What is larger than this part of the capacity would push out too much else.
+const LARGEST_PART: u64 = 8;
+
+/// Bytes of a load under way beside its key: its task with the future of the store below, its place in
+/// the list, the channel on which its outcome is told.
+const LOAD_OVERHEAD: u64 = 1024;
+
+/// Room for loads is made in steps of this part of the capacity, of which one is kept free at all times:
+/// making room disturbs every reader.
+const STEPS: u64 = 128;
+
+/// Two engines, told apart by a branch that a processor predicts.
+enum Kind {
+    Quick(Quick),
+    Moka(Moka),
+}
+
+pub(super) struct Engine {
+    kind: Kind,
+    meter: Arc<Meter>,
+    room: Mutex<Room>,
+    /// The weight of the largest entry that is kept.
+    largest: AtomicU64,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Engine({} entries)", self.entries())
+    }
+}
+
+impl Engine {
+    pub(super) fn new(policy: Policy, capacity: u64, labels: &Labels) -> Self {
+        let meter = Arc::new(Meter::new(labels));
+        let room = Room { capacity, loads: 0, kept_free: Room::step(capacity) };
+        let kind = match policy {
+            Policy::S3Fifo => Kind::Quick(Quick::new(room.entries(), Arc::clone(&meter))),
+            Policy::TinyLfu | Policy::Lru => {
+                Kind::Moka(Moka::new(policy, capacity, Arc::clone(&meter)))
+            }
+        };
+        let engine = Self { kind, meter, room: Mutex::new(room), largest: AtomicU64::new(0) };
+        engine.set_largest(capacity);
+        engine
+    }
+
+    fn set_largest(&self, capacity: u64) {
+        let most = match &self.kind {
+            Kind::Quick(quick) => quick.largest(),
+            Kind::Moka(_) => u64::from(u32::MAX),
+        };
+        self.largest.store(most.min(capacity / LARGEST_PART), Ordering::Relaxed);
+    }
+
+    fn weight(&self, key: &[u8], value: Option<&Value>) -> u64 {
+        match self.kind {
+            Kind::Quick(_) => quick::weight(key, value),
+            Kind::Moka(_) => moka::weight(key, value),
+        }
+    }
+
+    pub(super) fn get(&self, key: &[u8]) -> Option<Cached> {
+        match &self.kind {
+            Kind::Quick(quick) => quick.get(key),
+            Kind::Moka(moka) => moka.get(key),
+        }
+    }
+
+    /// The entry to keep, unless it is too large.
+    pub(super) fn admit(
+        &self,
+        key: &[u8],
+        value: Option<&Value>,
+        deadline: Duration,
+        era: Era,
+    ) -> Option<Cached> {
+        let fits = self.weight(key, value) <= self.largest.load(Ordering::Relaxed);
+        fits.then(|| Cached { value: value.cloned(), deadline, era })
+    }
+
+    pub(super) fn insert(&self, key: &[u8], cached: Cached) {
+        // Counted before it is kept: what leaves again at once was counted then.
+        self.meter.added(self.weight(key, cached.value.as_ref()));
+        match &self.kind {
+            Kind::Quick(quick) => quick.insert(key, cached),
+            Kind::Moka(moka) => moka.insert(key, cached),
+        }
+    }
+
+    /// Brings the memory back within its bound. To be called after an insert, without a lock.
+    pub(super) fn settle(&self) {
+        match &self.kind {
+            // It made room before it kept the entry.
+            Kind::Quick(_) => {}
+            Kind::Moka(moka) => {
+                if self.meter.bytes() > self.room.lock().capacity {
+                    moka.settle();
+                }
+            }
+        }
+    }
+
+    pub(super) fn remove(&self, key: &[u8]) {
+        match &self.kind {
+            Kind::Quick(quick) => quick.remove(key),
+            Kind::Moka(moka) => moka.remove(key),
+        }
+    }
+
+    /// Removes an entry that was found expired.
+    pub(super) fn remove_expired(&self, key: &[u8], expired: &Cached) {
+        let removed = match &self.kind {
+            Kind::Quick(quick) => quick.remove_if(key, expired),
+            Kind::Moka(moka) => moka.remove_if(key, expired),
+        };
+        self.meter.expired.increment(u64::from(removed));
+    }
+
+    pub(super) fn clear(&self) {
+        match &self.kind {
+            Kind::Quick(quick) => quick.clear(),
+            Kind::Moka(moka) => moka.clear(),
+        }
+    }
+
+    /// Changes the bound, and evicts what is over it.
+    pub(super) fn set_capacity(&self, capacity: u64) -> Result<()> {
+        let Kind::Quick(quick) = &self.kind else {
+            return Err(Error::unsupported(
+                "the engine of this policy has the capacity that it was made with; with the policy s3_fifo it can be changed",
+            ));
+        };
+        let mut room = self.room.lock();
+        room.capacity = capacity;
+        room.kept_free = room.wanted();
+        quick.set_capacity(room.entries());
+        self.set_largest(capacity);
+        Ok(())
+    }
+
+    /// Counts a load under way. What entries may use shrinks by it, where the engine can shrink.
+    pub(super) fn begin_load(&self, key: &[u8]) {
+        self.change_loads(|loads| loads + LOAD_OVERHEAD + key.len() as u64);
+    }
+
+    /// The load has ended.
+    pub(super) fn end_load(&self, key: &[u8]) {
+        self.change_loads(|loads| loads.saturating_sub(LOAD_OVERHEAD + key.len() as u64));
+    }
+
+    fn change_loads(&self, change: impl FnOnce(u64) -> u64) {
+        let Kind::Quick(quick) = &self.kind else { return };
+        let mut room = self.room.lock();
+        let before = room.loads;
+        room.loads = change(before);
+        if let Some(free) = room.adjusted() {
+            room.kept_free = free;
+            quick.set_capacity(room.entries());
+        }
+    }
+
+    /// Bytes of the entries.
+    pub(super) fn bytes(&self) -> u64 {
+        match &self.kind {
+            Kind::Quick(quick) => quick.bytes(),
+            Kind::Moka(_) => self.meter.bytes(),
+        }
+    }
+
+    pub(super) fn entries(&self) -> u64 {
+        self.meter.entries()
+    }
+
+    /// Lets the engine do what it has put off.
+    #[cfg(test)]
+    pub(super) fn finish(&self) {
+        if let Kind::Moka(moka) = &self.kind {
+            for _ in 0..10 {
+                moka.settle();
+            }
+        }
+    }
+
+    /// Bytes of entries and of loads under way.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> u64 {
+        // Locked, so that no load makes room between the two looks.
+        let room = self.room.lock();
+        self.bytes() + room.loads
+    }
+}
+
+/// How the capacity is divided between entries and loads.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    capacity: u64,
+    /// Bytes of loads under way.
+    loads: u64,
+    /// What the entries leave to the loads.
+    kept_free: u64,
+}
+
+impl Room {
+    fn step(capacity: u64) -> u64 {
+        capacity.div_ceil(STEPS)
+    }
+
+    /// What entries may use. Never nothing: an engine that was shrunk to nothing does not recover.
+    fn entries(&self) -> u64 {
+        (self.capacity - self.kept_free).max(Self::step(self.capacity))
+    }
+
+    /// What loads need: whole steps.
+    fn wanted(&self) -> u64 {
+        self.loads.max(1).next_multiple_of(Self::step(self.capacity)).min(self.capacity)
+    }
+
+    /// Another size of what is kept free, where it matters: at once when loads need more, and not before they
+    /// need less than half when they need less.
+    fn adjusted(&self) -> Option<u64> {
+        let wanted = self.wanted();
+        (wanted > self.kept_free || wanted < self.kept_free / 2).then_some(wanted)
+    }
+}
+
+/// What is in the engine, as everything that adds and removes reports it.
+struct Meter {
+    bytes: AtomicI64,
+    entries: AtomicI64,
+    bytes_gauge: Gauge,
+    entries_gauge: Gauge,
+    evicted: Counter,
+    expired: Counter,
+}
+
+impl Meter {
+    fn new(labels: &Labels) -> Self {
+        let evictions = |cause| labels.counter(names::CACHE_EVICTIONS, &[("cause", cause)]);
+        Self {
+            bytes: AtomicI64::new(0),
+            entries: AtomicI64::new(0),
+            bytes_gauge: labels.gauge(names::CACHE_BYTES, &[]),
+            entries_gauge: labels.gauge(names::CACHE_ENTRIES, &[]),
+            evicted: evictions("size"),
+            expired: evictions("expired"),
+        }
+    }
+
+    fn added(&self, weight: u64) {
+        self.bytes.fetch_add(weight as i64, Ordering::Relaxed);
+        self.entries.fetch_add(1, Ordering::Relaxed);
+        self.bytes_gauge.increment(weight as f64);
+        self.entries_gauge.increment(1.0);
+    }
+
+    fn removed(&self, weight: u64) {
+        self.bytes.fetch_sub(weight as i64, Ordering::Relaxed);
+        self.entries.fetch_sub(1, Ordering::Relaxed);
+        self.bytes_gauge.decrement(weight as f64);
+        self.entries_gauge.decrement(1.0);
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed).max(0) as u64
+    }
+
+    fn entries(&self) -> u64 {
+        self.entries.load(Ordering::Relaxed).max(0) as u64
+    }
+}
+
+/// The gauges outlive the cache, and others of the same stack count in them.
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.bytes_gauge.decrement(self.bytes() as f64);
+        self.entries_gauge.decrement(self.entries() as f64);
+    }
+}

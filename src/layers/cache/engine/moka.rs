@@ -1,0 +1,73 @@
+//! `moka`: W-TinyLFU, or LRU. A hit takes no lock, and leaves a note for the housekeeping; entries are kept first, and
+//! evicted when one of the callers does the housekeeping.
+
+use std::sync::Arc;
+
+use foldhash::quality::RandomState;
+use moka::notification::RemovalCause;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+
+use super::{Cached, Meter, Policy};
+use crate::types::Value;
+
+/// Bytes of an entry beside its key and value: the nodes of the engine's table and queues, and the
+/// headers of its allocations.
+const OVERHEAD: u64 = 560;
+
+type Key = Box<[u8]>;
+
+pub(super) fn weight(key: &[u8], value: Option<&Value>) -> u64 {
+    OVERHEAD + (key.len() + value.map_or(0, |value| value.bytes.len())) as u64
+}
+
+pub(super) struct Moka(Cache<Key, Cached, RandomState>);
+
+impl Moka {
+    pub(super) fn new(policy: Policy, capacity: u64, meter: Arc<Meter>) -> Self {
+        let policy = match policy {
+            Policy::Lru => EvictionPolicy::lru(),
+            Policy::TinyLfu | Policy::S3Fifo => EvictionPolicy::tiny_lfu(),
+        };
+        let cache = Cache::builder()
+            // What is written between two rounds of housekeeping goes into the rest.
+            .max_capacity(capacity - capacity / 100)
+            .eviction_policy(policy)
+            .weigher(|key: &Key, cached: &Cached| {
+                u32::try_from(weight(key, cached.value.as_ref())).unwrap_or(u32::MAX)
+            })
+            .eviction_listener(move |key: Arc<Key>, cached: Cached, cause| {
+                meter.removed(weight(&key, cached.value.as_ref()));
+                meter.evicted.increment(u64::from(cause == RemovalCause::Size));
+            })
+            .build_with_hasher(RandomState::default());
+        Self(cache)
+    }
+
+    pub(super) fn get(&self, key: &[u8]) -> Option<Cached> {
+        self.0.get(key)
+    }
+
+    pub(super) fn insert(&self, key: &[u8], cached: Cached) {
+        self.0.insert(key.into(), cached);
+    }
+
+    pub(super) fn remove(&self, key: &[u8]) {
+        self.0.invalidate(key);
+    }
+
+    /// A later entry that comes between the look and the removal is lost, which costs a load.
+    pub(super) fn remove_if(&self, key: &[u8], expired: &Cached) -> bool {
+        let found = self.0.get(key).is_some_and(|cached| cached.is(expired));
+        found && self.0.remove(key).is_some()
+    }
+
+    pub(super) fn clear(&self) {
+        self.0.invalidate_all();
+        self.0.run_pending_tasks();
+    }
+
+    pub(super) fn settle(&self) {
+        self.0.run_pending_tasks();
+    }
+}

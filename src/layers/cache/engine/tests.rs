@@ -1,0 +1,151 @@
+use std::sync::atomic::AtomicBool;
+
+use super::super::era::{Eras, Mode};
+use super::*;
+
+const POLICIES: [Policy; 3] = [Policy::S3Fifo, Policy::TinyLfu, Policy::Lru];
+
+fn engine(policy: Policy, capacity: u64) -> Engine {
+    Engine::new(policy, capacity, &Labels::default())
+}
+
+/// Keeps an entry as a cache does. Tells whether it was let in.
+fn keep(engine: &Engine, key: &[u8], value: impl Into<Value>) -> bool {
+    let era = Eras::new(Mode::Keeping).now();
+    let value = value.into();
+    let Some(cached) = engine.admit(key, Some(&value), Duration::MAX, era) else { return false };
+    engine.insert(key, cached);
+    engine.settle();
+    true
+}
+
+fn random(state: &mut u64) -> u64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+    *state >> 33
+}
+
+/// Threads that write, remove, read and begin loads, and one that looks. Gives the most that was held.
+fn hammered(policy: Policy, capacity: u64) -> u64 {
+    let engine = engine(policy, capacity);
+    let largest = capacity / LARGEST_PART;
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..4u64)
+            .map(|seed| {
+                let engine = &engine;
+                scope.spawn(move || {
+                    let mut state = seed + 1;
+                    for _ in 0..20_000 {
+                        let key = (random(&mut state) % 5000).to_be_bytes();
+                        let bytes = match random(&mut state) % 100 {
+                            0 => random(&mut state) % largest,
+                            1..10 => random(&mut state) % (64 << 10),
+                            _ => random(&mut state) % 512,
+                        };
+                        match random(&mut state) % 8 {
+                            0 => engine.remove(&key),
+                            1..4 => drop(engine.get(&key)),
+                            4 => {
+                                engine.begin_load(&key);
+                                keep(engine, &key, vec![0; bytes as usize]);
+                                engine.end_load(&key);
+                            }
+                            _ => drop(keep(engine, &key, vec![0; bytes as usize])),
+                        }
+                    }
+                })
+            })
+            .collect();
+        let observer = scope.spawn(|| {
+            let mut most = 0;
+            while !done.load(Ordering::Relaxed) {
+                most = most.max(engine.held());
+                std::thread::yield_now();
+            }
+            most
+        });
+        for worker in workers {
+            worker.join().unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+        let most = observer.join().unwrap();
+        engine.finish();
+        assert!(engine.bytes() > capacity / 2, "it fills up");
+        assert!(engine.bytes() <= capacity);
+        let (bytes, entries) = (engine.meter.bytes(), engine.entries());
+        assert_eq!(bytes, engine.bytes(), "what was reported is what is there");
+        engine.clear();
+        engine.finish();
+        assert!(entries > 0 && engine.entries() == 0 && engine.meter.bytes() == 0);
+        most
+    })
+}
+
+#[test]
+fn the_bound_holds_at_all_times() {
+    for capacity in [1 << 20, 16 << 20] {
+        let most = hammered(Policy::S3Fifo, capacity);
+        assert!(most <= capacity + capacity / 100, "{most} of {capacity}");
+    }
+}
+
+/// Entries are kept first and evicted then, so at most one entry for each thread is too much.
+#[test]
+fn with_moka_the_bound_is_passed_by_what_threads_have_just_kept() {
+    for policy in [Policy::TinyLfu, Policy::Lru] {
+        let capacity = 16 << 20;
+        let most = hammered(policy, capacity);
+        assert!(most <= capacity + 4 * capacity / LARGEST_PART, "{most} of {capacity}");
+    }
+}
+
+#[test]
+fn an_entry_of_an_eighth_is_kept_whatever_the_capacity() {
+    for policy in POLICIES {
+        for capacity in [64 << 10, 100_000, 1 << 20, 3 << 20, 100 << 20] {
+            let engine = engine(policy, capacity);
+            let overhead = engine.weight(b"", None);
+            let most = vec![0; (capacity / LARGEST_PART - overhead - 1) as usize];
+            assert!(keep(&engine, b"k", most.clone()), "{policy:?} {capacity}");
+            engine.finish();
+            assert!(engine.get(b"k").is_some(), "{policy:?} {capacity}");
+            assert!(!keep(&engine, b"xx", most), "{policy:?} {capacity}");
+        }
+    }
+}
+
+#[test]
+fn what_is_removed_or_cleared_is_gone_at_once() {
+    for policy in POLICIES {
+        let engine = engine(policy, 1 << 20);
+        for round in 0..200u32 {
+            for key in [b"a", b"b"] {
+                keep(&engine, key, round.to_be_bytes().to_vec());
+                let kept = engine.get(key).unwrap().value.unwrap();
+                assert_eq!(*kept.bytes, round.to_be_bytes());
+            }
+            engine.remove(b"a");
+            assert!(engine.get(b"a").is_none() && engine.get(b"b").is_some());
+            engine.clear();
+            assert!(engine.get(b"b").is_none());
+        }
+        engine.finish();
+        assert_eq!((engine.entries(), engine.meter.bytes()), (0, 0), "{policy:?}");
+    }
+}
+
+#[test]
+fn only_the_entry_that_was_looked_at_is_removed_as_expired() {
+    for policy in POLICIES {
+        let engine = engine(policy, 1 << 20);
+        let cached = |deadline| {
+            let era = Eras::new(Mode::Keeping).now();
+            engine.admit(b"k", Some(&"v".into()), Duration::from_secs(deadline), era).unwrap()
+        };
+        engine.insert(b"k", cached(2));
+        engine.remove_expired(b"k", &cached(1));
+        assert!(engine.get(b"k").is_some());
+        engine.remove_expired(b"k", &cached(2));
+        assert!(engine.get(b"k").is_none());
+    }
+}

@@ -1,0 +1,73 @@
+//! What an entry of the cache really takes of memory, against what it is counted as. The only test of its
+//! file: an engine frees memory late, on any thread, so others would be measured along.
+
+#![cfg(feature = "full")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "a test")]
+
+use allocation_counter::measure;
+use bytes::Bytes;
+use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+use tierstack::backends::Memory;
+use tierstack::layers::cache::{CacheConfig, CacheLayer, Policy};
+use tierstack::units::ByteSize;
+use tierstack::{Batch, Context, Layer, Read, Reply, Store};
+
+/// What an allocator takes for each of its pieces, beside what was asked for: a word, and rounding up.
+const PIECE: u64 = 16;
+
+fn key(number: u64) -> Bytes {
+    format!("{number:016}").into()
+}
+
+/// Entries, and what they are counted as.
+fn gauges(snapshotter: &Snapshotter) -> (f64, f64) {
+    let (mut entries, mut bytes) = (0.0, 0.0);
+    for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+        match (key.key().name(), value) {
+            ("tierstack_cache_entries", DebugValue::Gauge(value)) => entries += value.0,
+            ("tierstack_cache_bytes", DebugValue::Gauge(value)) => bytes += value.0,
+            _ => {}
+        }
+    }
+    (entries, bytes)
+}
+
+#[tokio::test]
+async fn the_memory_that_is_really_taken_stays_within_the_capacity() {
+    for policy in [Policy::S3Fifo, Policy::TinyLfu, Policy::Lru] {
+        for (value, reads) in [(32, 60_000), (32, 100_000), (1 << 10, 40_000), (64 << 10, 1500)] {
+            let recorder = DebuggingRecorder::new();
+            let capacity = ByteSize((reads * (value + 400) / 2).max(1 << 20));
+            let config = CacheConfig { capacity, policy, ..CacheConfig::default() };
+            let memory = Memory::new();
+            for number in 0..reads {
+                let batch = Batch::new().put(key(number), vec![7; value as usize]);
+                let _ = memory.write(batch).await.unwrap();
+                // The first copy of a value allocates; the store below bears that.
+                memory.get(&key(number)).await.unwrap();
+            }
+            let cache = metrics::with_local_recorder(&recorder, || {
+                CacheLayer::new(&config, &Context::default()).unwrap().layer(memory)
+            });
+            let taken = measure(|| {
+                for number in 0..reads {
+                    assert!(matches!(cache.get(&key(number)), Reply::Now(Ok(Some(_)))));
+                }
+            });
+            let (entries, counted) = gauges(&recorder.snapshotter());
+            assert!(entries > 100.0 && entries < reads as f64 * 0.9, "{entries}");
+            // A value that a store hands out and keeps no more has two pieces of its own.
+            let pieces = taken.count_current as f64 + entries * 2.0;
+            let overhead = (taken.bytes_current as f64 + 24.0 * entries + pieces * PIECE as f64)
+                / entries
+                - 16.0;
+            println!(
+                "{policy:?}: {overhead:.0} bytes beside key and value of {value} bytes, {entries} entries; counted as {:.0}",
+                counted / entries - 16.0 - value as f64
+            );
+            let bytes = entries * (overhead + 16.0 + value as f64);
+            let of_capacity = bytes / capacity.0 as f64;
+            assert!(of_capacity < 1.02, "{of_capacity:.3} of the capacity");
+        }
+    }
+}
