@@ -102,7 +102,8 @@ async fn a_reader_that_falls_behind_is_told_to_drop_everything() {
     let mut changes = store.changes().await.unwrap();
     let script = "for n = 1, 50000 do redis.call('set', 'k' .. n, n) end";
     server.cli(&["eval", script, "0"]).await;
-    until(&mut changes, &Change::All).await;
+    // On a slow machine the server is busy for so long that it seems to be lost.
+    while next(&mut changes).await != Change::All {}
     server.cli(&["set", "seen", "1"]).await;
     about(&mut changes, "seen").await;
 }
