@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use tierstack::config::{Config, Format, Registry};
 use tierstack::testing::conformance::{Fixture, assert_conforms};
-use tierstack::{BackendConfig, Context, Op, OpenOptions, Result, Stack, StoreExt, SystemClock};
+use tierstack::{
+    BackendConfig, Clock, Context, Op, OpenOptions, Result, Stack, StoreExt, SystemClock,
+};
 
-use super::servers::{Certificates, RedisCluster};
+use super::servers::{Certificates, RedisCluster, var};
 use super::*;
 
 /// A store, what opens it again, and another one that writes behind its back.
@@ -113,4 +115,27 @@ async fn layers_conform_over_it() {
             .keeping(stack))
     })
     .await;
+}
+
+/// Servers of other versions, perhaps. Each store has a tag of its own there, and leaves the rest alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn conforms_on_the_servers_that_are_named() {
+    let single = |name: &str| var(name).map(on);
+    let cluster = var("TIERSTACK_TEST_REDIS_CLUSTER");
+    let cluster = cluster.map(|urls| RedisConfig::cluster(urls.split(',')));
+    let tls = single("TIERSTACK_TEST_REDIS_TLS").zip(var("TIERSTACK_TEST_CA"));
+    let tls = tls.map(|(config, ca)| RedisConfig { ca: Some(ca.into()), ..config });
+    for config in [single("TIERSTACK_TEST_REDIS"), tls, cluster].into_iter().flatten() {
+        assert_conforms(|| {
+            let (now, tick) = (SystemClock.now(), SystemClock.monotonic().as_nanos());
+            let tag = format!("test-{}-{tick}", now.as_millis());
+            fixture(RedisConfig {
+                hash_tag: Some(tag),
+                index: true,
+                announce: true,
+                ..config.clone()
+            })
+        })
+        .await;
+    }
 }

@@ -251,3 +251,25 @@ async fn a_primary_that_became_a_replica_is_left() {
         close(&store).await;
     }
 }
+
+/// A read is made again. A write is not: the server has done it, and somebody may have written since.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_lost() {
+    let Some(server) = server().await else { return };
+    let proxy = Proxy::to(server.addr()).await;
+    let store = open(on(proxy.url(&server.url()))).await;
+    store.put("old", "1").await.unwrap();
+    let slow = Duration::from_millis(700);
+    proxy.delay(slow);
+    let (reader, writer) = (Arc::clone(&store), Arc::clone(&store));
+    let read = tokio::spawn(async move { reader.get(b"old").await });
+    let write = tokio::spawn(async move {
+        writer.write(Batch::new().put("new", "1").if_absent()).await.map(drop)
+    });
+    soon(|| async { (server.cli(&["exists", "new"]).await == "1").then_some(()).ok_or("not yet") })
+        .await;
+    proxy.delay(Duration::ZERO);
+    proxy.reset().await;
+    assert_eq!(in_time(read).await.unwrap().unwrap(), Some("1".into()));
+    assert_eq!(kind(in_time(write).await.unwrap()), ErrorKind::Unavailable);
+}

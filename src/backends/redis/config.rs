@@ -123,9 +123,6 @@ impl Default for RedisConfig {
 /// A bulk string of the protocol.
 pub(super) const MAX_VALUE_BYTES: u64 = 512 << 20;
 
-/// A command, where `client-query-buffer-limit` of the server does not say less.
-pub(super) const MAX_COMMAND_BYTES: u64 = 1 << 30;
-
 const SHORTEST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(3600);
 

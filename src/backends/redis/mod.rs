@@ -62,7 +62,6 @@ use tokio::sync::watch;
 
 use self::command::Place;
 pub use self::config::{RedisConfig, Survives};
-use self::open::Largest;
 use self::servers::{Call, Servers};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::layer::{BackendConfig, Context};
@@ -83,11 +82,14 @@ struct Shared {
     profile: Profile,
     /// What a batch may ask for whose keys are all in one slot.
     in_one_slot: Guarantees,
-    /// What the servers take: what the profile says, or less.
-    largest: Largest,
+    /// The largest value that the servers take: what the profile says, or less.
+    largest: u64,
     replicas: u32,
     closing: watch::Sender<bool>,
 }
+
+/// A batch is one command, which the server holds twice while its script runs.
+const MAX_BATCH_BYTES: usize = 768 << 20;
 
 /// What one command of a bulk load puts: the server does nothing else meanwhile.
 const LOAD_STEP: usize = 512;
@@ -114,10 +116,10 @@ impl Redis {
             return Err(Error::unsupported("the Redis client needs a tokio runtime"));
         }
         let servers = open::servers(&config, context)?;
-        let mut largest = Largest::ANY;
+        let mut largest = config::MAX_VALUE_BYTES;
         let all = servers.all().await?;
         for link in &all {
-            largest = largest.and(open::verify(&config, &servers, link).await?);
+            largest = largest.min(open::verify(&config, &servers, link).await?);
         }
         let millis = u64::try_from(config.timeout.0.as_millis() / 2).unwrap_or(u64::MAX);
         let wait = (config.wait_replicas > 0).then_some((config.wait_replicas, millis));
@@ -202,11 +204,10 @@ impl Shared {
         for op in batch.ops() {
             self.check_op(op)?;
         }
-        if batch.bytes() as u64 > self.largest.batch && batch.len() > 1 {
+        if batch.bytes() > MAX_BATCH_BYTES && batch.len() > 1 {
             return Err(Error::invalid(format!(
-                "a batch of {} bytes is over the server's limit of {} bytes (`client-query-buffer-limit`)",
-                batch.bytes(),
-                self.largest.batch
+                "a batch of {} bytes is over this store's limit of {MAX_BATCH_BYTES} bytes",
+                batch.bytes()
             )));
         }
         Ok(())
@@ -221,10 +222,10 @@ impl Shared {
             .with_key(op.key()));
         }
         match op.value() {
-            Some(value) if value.bytes.len() as u64 > self.largest.value => Err(Error::invalid(format!(
+            Some(value) if value.bytes.len() as u64 > self.largest => Err(Error::invalid(format!(
                 "a value of {} bytes is over the server's limit of {} bytes (`proto-max-bulk-len`, `client-query-buffer-limit`)",
                 value.bytes.len(),
-                self.largest.value
+                self.largest
             ))
             .with_key(op.key())),
             _ => Ok(()),
@@ -297,7 +298,7 @@ impl Shared {
         let (mut entries, mut memory) = (0, 0);
         for link in self.servers.all().await? {
             entries += scan::count(self, &link).await?;
-            let told = open::info(&self.servers, &link).await?;
+            let told = open::info(&self.servers, &link, Operation::Usage).await?;
             memory += told.get("used_memory").and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
         }
         Ok(Usage {

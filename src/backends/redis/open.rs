@@ -10,7 +10,7 @@ use redis::{
 };
 
 use super::cluster::Cluster;
-use super::config::{MAX_COMMAND_BYTES, MAX_VALUE_BYTES, RedisConfig, Survives};
+use super::config::{MAX_VALUE_BYTES, RedisConfig, Survives};
 use super::failure::{odd, refused, said};
 use super::link::{Dial, Link};
 use super::servers::{Kind, Servers, load_scripts};
@@ -66,28 +66,13 @@ pub(super) fn servers(config: &RedisConfig, context: &Context) -> Result<Servers
     })
 }
 
-/// What a server takes, in bytes.
-#[derive(Clone, Copy)]
-pub(super) struct Largest {
-    pub(super) value: u64,
-    pub(super) batch: u64,
-}
-
-impl Largest {
-    pub(super) const ANY: Self = Self { value: u64::MAX, batch: u64::MAX };
-
-    pub(super) fn and(self, other: Self) -> Self {
-        Self { value: self.value.min(other.value), batch: self.batch.min(other.batch) }
-    }
-}
-
-/// Checks a server against the settings. Gives what it takes.
+/// Checks a server against the settings. Gives the largest value that it takes.
 pub(super) async fn verify(
     config: &RedisConfig,
     servers: &Servers,
     link: &Arc<Link>,
-) -> Result<Largest> {
-    let told = info(servers, link).await.map_err(|error| error.with_operation(Operation::Open))?;
+) -> Result<u64> {
+    let told = info(servers, link, Operation::Open).await?;
     let fact = |name: &str| told.get(name).map(String::as_str);
     check_version(fact("redis_version").unwrap_or_default(), fact("valkey_version"))?;
     match (fact("cluster_enabled"), config.is_cluster()) {
@@ -150,10 +135,9 @@ pub(super) async fn verify(
     let bytes = |told: Option<String>, most: u64| {
         told.and_then(|bytes| bytes.parse().ok()).unwrap_or(most).min(most)
     };
-    // A command that is larger than the buffer costs the connection, and what surrounds keys and values
-    // counts, too.
-    let batch = bytes(buffer, MAX_COMMAND_BYTES) / 4 * 3;
-    Ok(Largest { value: bytes(value, MAX_VALUE_BYTES).min(batch), batch })
+    // A value that is larger than the buffer costs the connection. What was read of the next command counts, too.
+    let buffer = bytes(buffer, u64::MAX).saturating_sub(64 << 10);
+    Ok(bytes(value, MAX_VALUE_BYTES).min(buffer))
 }
 
 fn untracked() -> Cmd {
@@ -188,12 +172,16 @@ fn check_fsync(survives: Survives, fsync: &str) -> Result<()> {
 }
 
 /// What `INFO` says.
-pub(super) async fn info(servers: &Servers, link: &Arc<Link>) -> Result<HashMap<String, String>> {
-    let answers = servers.ask(Operation::Usage, link, &[redis::cmd("INFO")]).await?;
+pub(super) async fn info(
+    servers: &Servers,
+    link: &Arc<Link>,
+    operation: Operation,
+) -> Result<HashMap<String, String>> {
+    let answers = servers.ask(operation, link, &[redis::cmd("INFO")]).await?;
     let text = match answers.into_iter().next() {
         Some(Answer::BulkString(text)) => String::from_utf8_lossy(&text).into_owned(),
         Some(Answer::VerbatimString { text, .. } | Answer::SimpleString(text)) => text,
-        _ => return Err(odd(Operation::Usage)),
+        _ => return Err(odd(operation)),
     };
     let facts = text.lines().filter_map(|line| line.trim().split_once(':'));
     Ok(facts.map(|(name, fact)| (name.to_owned(), fact.to_owned())).collect())
