@@ -100,18 +100,18 @@ pub(super) async fn verify(
             "the server evicts entries when its memory is full (`maxmemory-policy {policy}`), also acknowledged ones; set `maxmemory-policy noeviction` there, or accept it with `evicts: true`"
         )));
     }
-    if config.survives != Survives::Nothing {
+    if config.durability != Survives::Nothing {
         if fact("aof_enabled") != Some("1") {
             return Err(wrong(
-                "the server keeps no append-only file, so a write survives nothing; set `appendonly yes` there, or `survives: nothing`",
+                "the server keeps no append-only file, so a write survives nothing; set `appendonly yes` there, or `durability: nothing`",
             ));
         }
         let Some(fsync) = setting(servers, link, "appendfsync").await? else {
             return Err(wrong(
-                "what a write survives cannot be looked up, as the server does not permit CONFIG GET; permit it, or set `survives: nothing`",
+                "what a write survives cannot be looked up, as the server does not permit CONFIG GET; permit it, or set `durability: nothing`",
             ));
         };
-        check_fsync(config.survives, &fsync)?;
+        check_fsync(config.durability, &fsync)?;
     }
     let largest = setting(servers, link, "proto-max-bulk-len").await?;
     load_scripts(Operation::Open, link).await?;
@@ -137,10 +137,10 @@ fn check_fsync(survives: Survives, fsync: &str) -> Result<()> {
     match (survives, fsync) {
         (Survives::Nothing, _) | (_, "always") | (Survives::ProcessCrash, "no") => Ok(()),
         (Survives::ProcessCrash, _) => Err(wrong(
-            "with `appendfsync everysec` the server may keep acknowledged writes in its own memory for up to 2 seconds; set `appendfsync always` or `no` there, or `survives: nothing`",
+            "with `appendfsync everysec` the server may keep acknowledged writes in its own memory for up to 2 seconds; set `appendfsync always` or `no` there, or `durability: nothing`",
         )),
         (Survives::PowerCut, _) => Err(wrong(format!(
-            "with `appendfsync {fsync}` a power cut loses acknowledged writes; set `appendfsync always` there, or a `survives` that promises less"
+            "with `appendfsync {fsync}` a power cut loses acknowledged writes; set `appendfsync always` there, or a `durability` that promises less"
         ))),
     }
 }
