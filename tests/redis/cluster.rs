@@ -37,7 +37,7 @@ async fn a_node_is_killed_and_brought_back() {
     let settings = ["--appendonly", "yes", "--appendfsync", "always"];
     let Some(mut cluster) = RedisCluster::start_with(3, 0, &settings).await else { return };
     let config =
-        RedisConfig { survives: Survives::PowerCut, ..RedisConfig::cluster(cluster.urls()) };
+        RedisConfig { durability: Survives::PowerCut, ..RedisConfig::cluster(cluster.urls()) };
     let store = open(hasty(config)).await;
     let load = Load::begin(&store);
     tokio::time::sleep(Duration::from_millis(500)).await;

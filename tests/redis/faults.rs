@@ -96,7 +96,7 @@ async fn pause(millis: u64) {
 async fn what_was_acknowledged_survives_kill_9() {
     let settings = ["--appendonly", "yes", "--appendfsync", "always"];
     let Some(mut server) = Server::start(&settings).await else { return };
-    let config = RedisConfig { survives: Survives::PowerCut, index: true, ..on(server.url()) };
+    let config = RedisConfig { durability: Survives::PowerCut, index: true, ..on(server.url()) };
     let store = open(hasty(config)).await;
     let load = Load::begin(&store);
     for _ in 0..4 {

@@ -165,8 +165,8 @@ async fn a_server_that_evicts() {
 #[tokio::test]
 async fn what_the_server_does_not_keep() {
     let Some(server) = server().await else { return };
-    let config = |survives| RedisConfig { survives, ..on(server.url()) };
-    let opened = async |survives| Redis::open(config(survives)).await;
+    let config = |durability| RedisConfig { durability, ..on(server.url()) };
+    let opened = async |durability| Redis::open(config(durability)).await;
     let no = |result: Result<Redis>, words: &str| {
         let error = result.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);

@@ -50,7 +50,7 @@ impl From<Survives> for Durability {
 /// use tierstack::{BackendConfig, Durability};
 ///
 /// let config = RedisConfig {
-///     survives: Survives::PowerCut,
+///     durability: Survives::PowerCut,
 ///     index: true,
 ///     ..RedisConfig::new("redis://127.0.0.1:6379/3")
 /// };
@@ -83,8 +83,9 @@ pub struct RedisConfig {
     /// much memory as the keys and about 100 bytes an entry, and each write takes longer. Entries that
     /// other programs write are not in it.
     pub index: bool,
-    /// What the server is configured to keep. Default: `nothing`. It is checked, never changed.
-    pub survives: Survives,
+    /// What an acknowledged write survives, as the server is configured. Default: `nothing`. It is checked
+    /// when the store is opened, never changed.
+    pub durability: Survives,
     /// A write is acknowledged when that many replicas have it in memory, too. Default: 0. It makes the
     /// loss of a write in a failover unlikely, and does not rule it out.
     pub wait_replicas: u32,
@@ -110,7 +111,7 @@ impl Default for RedisConfig {
             ca: None,
             hash_tag: None,
             index: false,
-            survives: Survives::default(),
+            durability: Survives::default(),
             wait_replicas: 0,
             evicts: false,
             announce: false,
@@ -202,7 +203,7 @@ impl RedisConfig {
     }
 
     fn guarantees(&self) -> Guarantees {
-        let durability = self.survives.into();
+        let durability = self.durability.into();
         Guarantees {
             durability,
             durability_after_flush: durability,
@@ -292,7 +293,7 @@ impl BackendConfig for RedisConfig {
     const NAME: &'static str = "redis";
 
     fn profile(&self) -> Result<Profile> {
-        self.check()?;
+        self.check().map_err(|error| error.with_layer(Self::NAME))?;
         let profile = Profile::backend(Self::NAME, self.guarantees());
         Ok(self.notes().into_iter().fold(profile, Profile::note))
     }
@@ -309,7 +310,7 @@ impl fmt::Debug for RedisConfig {
             .field("servers", &(self.cluster.len() + usize::from(self.url.is_some())))
             .field("hash_tag", &self.hash_tag)
             .field("index", &self.index)
-            .field("survives", &self.survives)
+            .field("durability", &self.durability)
             .finish_non_exhaustive()
     }
 }

@@ -5,7 +5,7 @@
 //! millisecond, by the server's clock. Nothing about the database changes until it is written to. Keys of
 //! other types are no entries: reading, replacing or deleting one is refused and leaves it as it is.
 //! Batches are atomic on one server, and in a cluster where all keys are in one slot. An acknowledged
-//! write survives what `survives` says, which is checked when the store is opened. Bulk reads take one
+//! write survives what `durability` says, which is checked when the store is opened. Bulk reads take one
 //! round trip, in a cluster one to each node.
 //!
 //! # Gives up
@@ -17,7 +17,7 @@
 //! all, also some time later.
 //!
 //! # Errors
-//! Opening: `Config` (settings; a server that keeps less than `survives`, evicts, or is of another kind),
+//! Opening: `Config` (settings; a server that keeps less than `durability`, evicts, or is of another kind),
 //! `Access` (credentials, certificates, a replica), `Unavailable`, `Unsupported` (a server that is too
 //! old). Later: `InvalidInput` (key, limits, a key of another type), `Capacity` (the memory or the disk of
 //! the server is full), `Conflict` (`if_absent`), `Unavailable` (the connection; the cluster does not

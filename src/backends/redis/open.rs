@@ -110,22 +110,22 @@ pub(super) async fn verify(
         let tracking = [super::changes::tracking(&config.prefix().into_bytes()), untracked()];
         servers.ask(Operation::Open, link, &tracking).await?;
     }
-    if config.survives != Survives::Nothing {
+    if config.durability != Survives::Nothing {
         if fact("aof_enabled") != Some("1") {
             return Err(wrong(
-                "the server keeps no append-only file, so a write survives nothing; set `appendonly yes` there, or `survives: nothing`",
+                "the server keeps no append-only file, so a write survives nothing; set `appendonly yes` there, or `durability: nothing`",
             ));
         }
         let Some(fsync) = setting(servers, link, "appendfsync").await? else {
             return Err(wrong(
-                "what a write survives cannot be looked up, as the server does not permit CONFIG GET; permit it, or set `survives: nothing`",
+                "what a write survives cannot be looked up, as the server does not permit CONFIG GET; permit it, or set `durability: nothing`",
             ));
         };
-        check_fsync(config.survives, &fsync)?;
+        check_fsync(config.durability, &fsync)?;
         let paused = setting(servers, link, "no-appendfsync-on-rewrite").await?;
-        if config.survives == Survives::PowerCut && paused.as_deref() != Some("no") {
+        if config.durability == Survives::PowerCut && paused.as_deref() != Some("no") {
             return Err(wrong(
-                "with `no-appendfsync-on-rewrite yes` the server does not fsync while it rewrites its append-only file; set it to `no` there, or a `survives` that promises less",
+                "with `no-appendfsync-on-rewrite yes` the server does not fsync while it rewrites its append-only file; set it to `no` there, or a `durability` that promises less",
             ));
         }
     }
@@ -163,10 +163,10 @@ fn check_fsync(survives: Survives, fsync: &str) -> Result<()> {
     match (survives, fsync) {
         (Survives::Nothing, _) | (_, "always") | (Survives::ProcessCrash, "no") => Ok(()),
         (Survives::ProcessCrash, _) => Err(wrong(
-            "with `appendfsync everysec` the server may keep acknowledged writes in its own memory for up to 2 seconds; set `appendfsync always` or `no` there, or `survives: nothing`",
+            "with `appendfsync everysec` the server may keep acknowledged writes in its own memory for up to 2 seconds; set `appendfsync always` or `no` there, or `durability: nothing`",
         )),
         (Survives::PowerCut, _) => Err(wrong(format!(
-            "with `appendfsync {fsync}` a power cut loses acknowledged writes; set `appendfsync always` there, or a `survives` that promises less"
+            "with `appendfsync {fsync}` a power cut loses acknowledged writes; set `appendfsync always` there, or a `durability` that promises less"
         ))),
     }
 }
