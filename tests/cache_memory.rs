@@ -34,6 +34,7 @@ fn gauges(snapshotter: &Snapshotter) -> (f64, f64) {
 
 #[tokio::test]
 async fn the_memory_that_is_really_taken_stays_within_the_capacity() {
+    let mut most: f64 = 0.0;
     for policy in [Policy::S3Fifo, Policy::TinyLfu, Policy::Lru] {
         for (value, reads) in [(32, 60_000), (32, 100_000), (1 << 10, 40_000), (64 << 10, 1500)] {
             let recorder = DebuggingRecorder::new();
@@ -67,7 +68,9 @@ async fn the_memory_that_is_really_taken_stays_within_the_capacity() {
             );
             let bytes = entries * (overhead + 16.0 + value as f64);
             let of_capacity = bytes / capacity.0 as f64;
-            assert!(of_capacity < 1.02, "{of_capacity:.3} of the capacity");
+            println!("  {of_capacity:.3} of the capacity");
+            most = most.max(of_capacity);
         }
     }
+    assert!(most < 1.01, "{most:.3} of the capacity");
 }

@@ -9,7 +9,7 @@
 //! 3. An entry is served for at most `ttl` after the store below was asked for it, and never past its
 //!    own expiry.
 //! 4. With the policy `s3_fifo` entries and loads under way never take more than `capacity`. An entry is
-//!    counted as its key, its value and 272 bytes, a load as its key and 1 KiB. An entry of more than an
+//!    counted as its key, its value and 304 bytes, a load as its key and 1 KiB. An entry of more than an
 //!    eighth of `capacity`, or of 22 MiB, passes by.
 //! 5. Where the store below [announces](Store::changes) what others change, an entry is dropped when its change
 //!    is announced. Before the announcements have begun, and while they are interrupted, nothing is kept
@@ -22,7 +22,7 @@
 //! through this stack that the store below announces as well cost a load each.
 //!
 //! With the policies `tiny_lfu` and `lru` the bound on memory is passed for a moment by what each thread has just
-//! kept, an entry is counted with 560 bytes, loads are not counted, and the capacity cannot be changed. A
+//! kept, an entry is counted with 576 bytes, loads are not counted, and the capacity cannot be changed. A
 //! value that is a part of a larger buffer of the store below is counted as that part. A bulk read asks
 //! for what is missing in one call of its own: it joins no load, and has no deadline. After a write whose
 //! outcome is unknown, as it failed or its future was dropped, its keys are not kept for the length of

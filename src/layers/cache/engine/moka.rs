@@ -13,7 +13,7 @@ use crate::types::Value;
 
 /// Bytes of an entry beside its key and value: the nodes of the engine's table and queues, and the
 /// headers of its allocations.
-const OVERHEAD: u64 = 560;
+const OVERHEAD: u64 = 576;
 
 type Key = Box<[u8]>;
 
