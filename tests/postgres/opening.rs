@@ -381,7 +381,7 @@ async fn deadlines_of_a_timestamptz_are_exact() {
     let store = open(&config).await;
     let entries: Vec<_> = (0..2000u64)
         .map(|n| {
-            let at = Timestamp::from_millis(4_102_444_800_000 + n * 7_919_003);
+            let at = Timestamp::from_millis(2_147_483_648_000 + n * 7_919_003);
             (bytes::Bytes::from(format!("{n:04}")), Value::new("v").expiring_at(at))
         })
         .collect();
