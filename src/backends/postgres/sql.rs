@@ -96,7 +96,9 @@ impl Statements {
                 "SELECT FROM {table} WHERE {key} = ANY($1) AND {} AND {IN_TRANSACTION} ORDER BY {key} FOR UPDATE",
                 fence("$2")
             ),
-            lock_table: format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"),
+            // A weaker one is granted beside a batch that has locked rows, and is about to write them: each
+            // would wait for the other.
+            lock_table: format!("LOCK TABLE {table} IN EXCLUSIVE MODE"),
             sweep,
             vacuum: format!("VACUUM (ANALYZE) {table}"),
             table,
