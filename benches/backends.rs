@@ -27,8 +27,11 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::ObjectStoreExt;
 use tempfile::TempDir;
+use tierstack::backends::{Postgres, PostgresConfig};
 use tierstack::config::{Config, Format, Registry};
-use tierstack::{Batch, Entry, OpenOptions, Page, Pages, Scan, Stack, StoreExt, Value};
+use tierstack::{
+    Batch, Change, Entry, Op, OpenOptions, Page, Pages, Scan, Stack, Store, StoreExt, Value,
+};
 use tokio::runtime::Runtime;
 
 use crate::harness::{compare, heading};
@@ -317,8 +320,9 @@ fn postgres(bench: &Bench<'_>) {
         let (client, connection) =
             tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
         tokio::spawn(connection);
+        // The same columns and indexes, so that the server does the same work.
         let table = "DROP TABLE IF EXISTS direct_bench;
-            CREATE TABLE direct_bench (key bytea PRIMARY KEY, value bytea NOT NULL)";
+            CREATE TABLE direct_bench (LIKE singles_bench INCLUDING ALL)";
         client.batch_execute(table).await.unwrap();
         client
     });
@@ -326,7 +330,7 @@ fn postgres(bench: &Bench<'_>) {
     let select = prepare("SELECT value FROM direct_bench WHERE key = $1");
     let many = prepare("SELECT key, value FROM direct_bench WHERE key = ANY($1)");
     let insert = prepare(
-        "INSERT INTO direct_bench VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        "INSERT INTO direct_bench (key, value) VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires = NULL, updated = now()",
     );
     let write = |key: &Bytes, value: Bytes| {
         let (client, insert, key) = (&client, &insert, key.clone());
@@ -350,7 +354,63 @@ fn postgres(bench: &Bench<'_>) {
         let keys: Vec<&[u8]> = keys.iter().map(|key| &**key).collect();
         async move { client.query(many, &[&keys]).await.unwrap().len() }
     });
-    bench.runtime.block_on(store.close()).unwrap();
+    bench.runtime.block_on(async {
+        store.close().await.unwrap();
+        loading(&url, &client).await;
+        announcing(&url, &client).await;
+    });
+}
+
+/// Loads an empty table: as a run, and by batches.
+async fn loading(url: &str, client: &tokio_postgres::Client) {
+    const ENTRIES: usize = 200_000;
+    let config = PostgresConfig { table: "load_bench".into(), ..PostgresConfig::new(url) };
+    let store = Postgres::open(config).await.unwrap();
+    let entry = |n: usize| Entry {
+        key: format!("entry:{n:012}").into(),
+        value: Value::new(vec![n as u8; 100]),
+    };
+    for way in ["batches", "a run"] {
+        client.batch_execute("TRUNCATE load_bench; CHECKPOINT").await.unwrap();
+        let begun = std::time::Instant::now();
+        let lots = (0..ENTRIES / 8000).map(|lot| (lot * 8000..(lot + 1) * 8000).map(entry));
+        if way == "batches" {
+            for lot in lots {
+                let puts = lot.map(|entry| Op::Put(entry.key, entry.value));
+                let _ = store.write(puts.collect()).await.unwrap();
+            }
+        } else {
+            let pages = lots.map(|lot| Ok(Page { entries: lot.collect() })).collect::<Vec<_>>();
+            store.ingest(futures_util::stream::iter(pages).boxed()).await.unwrap();
+        }
+        let rate = ENTRIES as f64 / begun.elapsed().as_secs_f64();
+        println!("{:<44} {rate:>12.0} entries/s", format!("postgres: load by {way}"));
+    }
+    client.batch_execute("DROP TABLE load_bench").await.unwrap();
+}
+
+/// From the acknowledgement of a foreign write to its announcement.
+async fn announcing(url: &str, client: &tokio_postgres::Client) {
+    let config = PostgresConfig {
+        table: "announce_bench".into(),
+        announce: true,
+        ..PostgresConfig::new(url)
+    };
+    let store = Postgres::open(config).await.unwrap();
+    let mut changes = store.changes().await.unwrap();
+    assert_eq!(changes.next().await, Some(Change::All));
+    let put = "INSERT INTO announce_bench (key, value) VALUES ($1, '') ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+    let put = client.prepare(put).await.unwrap();
+    let mut late = Vec::new();
+    for key in keys().into_iter().take(1000) {
+        client.execute(&put, &[&&*key]).await.unwrap();
+        let acknowledged = std::time::Instant::now();
+        assert_eq!(changes.next().await, Some(Change::Keys(vec![key])));
+        late.push(acknowledged.elapsed());
+    }
+    late.sort_unstable();
+    println!("postgres: announced after p50 {:?}, p99 {:?}", late[500], late[990]);
+    client.batch_execute("DROP TABLE announce_bench").await.unwrap();
 }
 
 fn redis(bench: &Bench<'_>) {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tierstack::backends::{Postgres, PostgresConfig};
 use tierstack::units::Span;
-use tierstack::{Batch, Change, ErrorKind, Read, ReadExt, Scan, Store, StoreExt};
+use tierstack::{Batch, Change, ErrorKind, Op, Read, ReadExt, Scan, Store, StoreExt};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -278,7 +278,7 @@ async fn a_lost_listener_says_so_and_comes_back() {
         .unwrap();
     assert_eq!(ends(changes.next()).await, Some(Change::Lost));
     direct
-        .batch_execute("ALTER TABLE tierstack ENABLE TRIGGER tierstack_announce_update")
+        .batch_execute("ALTER TABLE tierstack ENABLE ALWAYS TRIGGER tierstack_announce_update")
         .await
         .unwrap();
     assert_eq!(ends(changes.next()).await, Some(Change::All));
@@ -341,4 +341,156 @@ async fn round_trips() {
     assert_eq!(took(), 1, "a put where nothing is");
     assert_eq!(store.collect(Scan::prefix("key")).await.unwrap().len(), 99);
     assert_eq!(took(), 1, "a page");
+}
+
+/// What the server is told to cancel may be the `BEGIN` of a batch that is sent whole. (Which takes longer
+/// here, as the server logs how it is parsed.)
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_begin_tears_no_batch() {
+    let options = Server::options().set("log_parser_stats", "on").set("log_statement", "all");
+    let Some(server) = options.start().await else { return };
+    let store = open(&PostgresConfig::new(server.url())).await;
+    store.put("a", "0").await.unwrap();
+    let cancel = "DO $$ BEGIN FOR i IN 1..500 LOOP
+        PERFORM pg_stat_clear_snapshot();
+        PERFORM pg_cancel_backend(pid) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'BEGIN ISOLATION%';
+        END LOOP; END $$";
+    let canceller = connect(&server.url()).await;
+    let canceller = tokio::spawn(async move {
+        loop {
+            canceller.batch_execute(cancel).await.unwrap();
+        }
+    });
+    let direct = connect(&server.url()).await;
+    let count = direct.prepare("SELECT count(*) FROM tierstack").await.unwrap();
+    let mut failed = 0;
+    let begun = std::time::Instant::now();
+    for n in 0.. {
+        let (one, other) = if n % 2 == 0 { ("b", "a") } else { ("a", "b") };
+        let batch = Batch::new().put(one, n.to_string()).delete(other);
+        let mut writing = std::pin::pin!(store.write(batch));
+        let error = loop {
+            tokio::select! {
+                done = &mut writing => break done.err(),
+                found = direct.query_one(&count, &[]) => {
+                    assert_eq!(found.unwrap().get::<_, i64>(0), 1, "a batch is torn");
+                }
+            }
+        };
+        failed += u32::from(error.is_some());
+        if failed == 20 || begun.elapsed() > A_WHILE * 10 {
+            break;
+        }
+    }
+    canceller.abort();
+    assert!(failed > 0, "nothing was cancelled");
+}
+
+/// A name that leads to a standby, as the old primary came back as one: what it says may be old.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_is_not_read() {
+    let Some(mut server) = Server::start().await else { return };
+    let store = open(&config(&server.url())).await;
+    store.put("k", "v").await.unwrap();
+    let data = server.sql("SHOW data_directory").await;
+    server.shutdown().await;
+    std::fs::write(std::path::Path::new(&data).join("standby.signal"), "").unwrap();
+    server.restart().await;
+    let error = ends(store.get(b"k")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Access, "{error:?}");
+    assert!(error.message().contains("standby"), "{error}");
+    let error = Postgres::open(config(&server.url())).await.map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Access, "{error:?}");
+    server.sql("SELECT pg_promote()").await;
+    assert_eq!(store.get(b"k").await.unwrap(), Some("v".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_clock_is_set_takes_writes() {
+    let Some(server) = Server::start().await else { return };
+    // A server of which the clock can be set: its functions are found before those of the system.
+    server
+        .sql(
+            "CREATE SCHEMA fake;
+             CREATE TABLE fake.ahead AS SELECT interval '0' AS by;
+             CREATE FUNCTION fake.now() RETURNS timestamptz STABLE LANGUAGE sql AS 'SELECT pg_catalog.now() + by FROM fake.ahead';
+             CREATE FUNCTION fake.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS 'SELECT pg_catalog.clock_timestamp() + by FROM fake.ahead';
+             ALTER DATABASE postgres SET search_path = fake, pg_catalog, public",
+        )
+        .await;
+    let store = open(&PostgresConfig { table: "public.t".into(), ..config(&server.url()) }).await;
+    let batches = [
+        Batch::new().put("k", "v"),
+        Batch::new().delete("k"),
+        Batch::new().put("k", "v").put("l", "v"),
+        Batch::new().put("k", "w").delete("l"),
+        Batch::new().put("m", "v").put("n", "v").if_absent(),
+    ];
+    for (hours, batch) in (1..).zip(batches) {
+        server.sql(&format!("UPDATE fake.ahead SET by = interval '{hours} hours'")).await;
+        store.write(batch).await.unwrap();
+    }
+    assert_eq!(store.collect(Scan::all()).await.unwrap().len(), 3);
+}
+
+/// The connection of a write that was given up in the middle of a transaction is never met again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_write_leaves_no_transaction_behind() {
+    let Some(server) = Server::start().await else { return };
+    let store = open(&PostgresConfig { pool: 1, ..config(&server.url()) }).await;
+    store.put("k", "v").await.unwrap();
+    let direct = connect(&server.url()).await;
+    let mixed = Batch::new().put("k", "w").put("l", "w").delete("m");
+    let steps = Batch::new().put("a", "w").put("k", "w").if_absent();
+    for batch in [Batch::new().put("k", "w"), mixed, steps] {
+        direct.batch_execute("BEGIN; UPDATE tierstack SET value = 'held'").await.unwrap();
+        let given_up = timeout(Duration::from_millis(200), store.write(batch)).await;
+        assert!(given_up.is_err(), "it did not wait: {given_up:?}");
+        // The pool has one connection, which is made anew.
+        assert_eq!(store.get(b"k").await.unwrap(), Some("v".into()));
+        direct.batch_execute("ROLLBACK").await.unwrap();
+        recovered(&store).await;
+        sleep(A_WHILE).await;
+        let there = "SELECT count(*) FROM tierstack WHERE key = 'recovered'";
+        assert_eq!(direct.query_one(there, &[]).await.unwrap().get::<_, i64>(0), 1);
+        let idle = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%'";
+        assert_eq!(direct.query_one(idle, &[]).await.unwrap().get::<_, i64>(0), 0);
+        direct
+            .batch_execute("DELETE FROM tierstack; INSERT INTO tierstack VALUES ('k', 'v')")
+            .await
+            .unwrap();
+    }
+}
+
+/// Rows are locked in the order of their keys, whatever the order in the batch.
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_in_any_order_do_not_deadlock() {
+    let options =
+        Server::options().set("deadlock_timeout", "20ms").set("synchronous_commit", "off");
+    let Some(server) = options.start().await else { return };
+    let store = Arc::new(open(&PostgresConfig::new(server.url())).await);
+    let keys: Vec<Bytes> = (0..40).map(|n| Bytes::from(format!("key-{n:02}"))).collect();
+    let batch = |step: usize| {
+        let puts = (0..40).map(|at| Op::Put(keys[at * step % 40].clone(), "v".into()));
+        puts.collect::<Batch>()
+    };
+    store.write(batch(1)).await.unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for step in [1, 39, 7, 13] {
+        for batch in [batch(step), batch(step).delete("none")] {
+            let store = Arc::clone(&store);
+            tasks.spawn(async move {
+                for _ in 0..60 {
+                    // Others may get in the way, but not by a deadlock.
+                    let _ = ends(store.write(batch.clone())).await;
+                }
+            });
+        }
+    }
+    tasks.join_all().await;
+    // The sessions tell their numbers when they end.
+    drop(Arc::into_inner(store));
+    sleep(A_WHILE * 2).await;
+    let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = 'postgres'";
+    assert_eq!(server.sql(deadlocks).await, "0");
 }

@@ -100,6 +100,8 @@ async fn a_table_that_does_not_fit_is_refused_and_left_alone() {
         sql.batch_execute(&format!("CREATE TABLE {} ({table})", dropped.table)).await.unwrap();
         if says.is_empty() {
             open(&config).await;
+            let announced = PostgresConfig { announce: true, ..config };
+            assert!(refused(&announced).await.message().contains("partitioned"));
             continue;
         }
         let error = refused(&config).await;
@@ -298,7 +300,7 @@ async fn what_the_server_says_of_an_entry_is_not_passed_on() {
     let table = &config.table;
     sql.batch_execute(&format!(
         "ALTER TABLE {table} ADD CONSTRAINT no_secret CHECK (value <> 'secret-value');
-         CREATE FUNCTION {table}_tells() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not % with %', convert_from(NEW.key, 'utf8'), convert_from(NEW.value, 'utf8'); END $$;
+         CREATE FUNCTION {table}_tells() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not % with %', convert_from(NEW.key, 'utf8'), convert_from(NEW.value, 'utf8') USING ERRCODE = 'insufficient_privilege'; END $$;
          CREATE TRIGGER tells BEFORE INSERT ON {table} FOR EACH ROW WHEN (NEW.key = 'secret-key') EXECUTE FUNCTION {table}_tells()"
     ))
     .await
@@ -362,5 +364,32 @@ struct Unmounted(std::path::PathBuf);
 impl Drop for Unmounted {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Of each millisecond, also of those that a floating-point number of seconds falls short of.
+#[tokio::test(flavor = "multi_thread")]
+async fn deadlines_of_a_timestamptz_are_exact() {
+    let Some(config) = config() else { return };
+    let config = PostgresConfig { columns: columns(Some("ends")), ..config };
+    let dropped = Dropped::after(&config);
+    let table = format!(
+        "CREATE TABLE {} (\"Session id\" bytea PRIMARY KEY, body bytea, ends timestamptz, changed timestamp)",
+        dropped.table
+    );
+    connect(&dropped.url).await.batch_execute(&table).await.unwrap();
+    let store = open(&config).await;
+    let entries: Vec<_> = (0..2000u64)
+        .map(|n| {
+            let at = Timestamp::from_millis(2_147_483_648_000 + n * 7_919_003);
+            (bytes::Bytes::from(format!("{n:04}")), Value::new("v").expiring_at(at))
+        })
+        .collect();
+    let batch =
+        entries.iter().cloned().fold(Batch::new(), |batch, (key, value)| batch.put(key, value));
+    store.write(batch).await.unwrap();
+    let keys: Vec<_> = entries.iter().map(|(key, _)| key.clone()).collect();
+    for (found, (_, value)) in store.get_many(&keys).await.unwrap().into_iter().zip(entries) {
+        assert_eq!(found, Some(value));
     }
 }

@@ -273,3 +273,69 @@ async fn a_batch_that_deletes_sees_one_moment() {
     assert!(left == 0 || left == 2, "{left} entry is left of two");
     first.batch_execute(&format!("DROP FUNCTION {table}_slow() CASCADE")).await.unwrap();
 }
+
+/// In lots that are added, and in lots that replace.
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_of_all_sorts() {
+    let Some(config) = config() else { return };
+    let config = PostgresConfig { announce: true, pool: 1, ..config };
+    let dropped = Dropped::after(&config);
+    let (store, other) = (open(&config).await, open(&config).await);
+    let at = tierstack::Timestamp::from_millis(4_102_444_800_123);
+    let value = |n: u32, round: u8| {
+        let value = tierstack::Value::new(vec![round; (n % 300) as usize]);
+        if n.is_multiple_of(3) { value.expiring_at(at) } else { value }
+    };
+    let run = |numbers: std::ops::Range<u32>, step: usize, round: u8| {
+        let numbers: Vec<u32> = numbers.step_by(step).collect();
+        let pages: Vec<_> = numbers
+            .chunks(1000)
+            .map(|page| {
+                let entry = |n: &u32| tierstack::Entry {
+                    key: n.to_be_bytes().to_vec().into(),
+                    value: value(*n, round),
+                };
+                Ok(tierstack::Page { entries: page.iter().map(entry).collect() })
+            })
+            .collect();
+        futures_util::StreamExt::boxed(futures_util::stream::iter(pages))
+    };
+    let mut changes = other.changes().await.unwrap();
+    assert_eq!(store.ingest(run(0..40_000, 2, 1)).await.unwrap(), 20_000);
+    // The last 10,000 are added, 5,000 replaced, and 15,000 put between the others.
+    assert_eq!(store.ingest(run(20_000..50_000, 1, 2)).await.unwrap(), 30_000);
+    let found = other.collect(Scan::all()).await.unwrap();
+    assert_eq!(found.len(), 10_000 + 30_000);
+    for entry in found {
+        let n = u32::from_be_bytes(entry.key[..].try_into().unwrap());
+        assert_eq!(entry.value, value(n, if n < 20_000 { 1 } else { 2 }), "{n}");
+    }
+    for _ in 0..2 {
+        assert!(futures_util::StreamExt::next(&mut changes).await.is_some(), "it is announced");
+    }
+    let sql = connect(&dropped.url).await;
+    let times = format!(
+        "SELECT count(*) FROM {} WHERE created <= updated AND updated <= now()",
+        dropped.table
+    );
+    assert_eq!(sql.query_one(&times, &[]).await.unwrap().get::<_, i64>(0), 40_000);
+
+    // A table of another program, whose times are not filled by default.
+    let config = PostgresConfig {
+        table: super::fresh_table(),
+        announce: false,
+        columns: tierstack::backends::postgres::Columns { created: None, ..config.columns.clone() },
+        ..config
+    };
+    let dropped = Dropped::after(&config);
+    sql.batch_execute(&format!(
+        "CREATE TABLE {} (key bytea PRIMARY KEY, value bytea, expires timestamptz, updated timestamptz NOT NULL)",
+        dropped.table
+    ))
+    .await
+    .unwrap();
+    let store = open(&config).await;
+    assert_eq!(store.ingest(run(0..10_000, 1, 1)).await.unwrap(), 10_000);
+    let found = store.collect(Scan::all()).await.unwrap();
+    assert!(found.iter().zip(0..).all(|(entry, n)| entry.value == value(n, 1)));
+}

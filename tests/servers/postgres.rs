@@ -254,7 +254,7 @@ impl Settings {
             set(setting);
         }
         let log = self.folder.path().join("log");
-        Process::start(command, &log, "database system is ready to accept connections", SIGNALS)
+        Process::start(command, &log, "database system is ready to accept ", SIGNALS)
     }
 
     fn command(&self, program: &str) -> Command {

@@ -64,7 +64,7 @@ pub(super) fn triggers(table: &Table, key: &str) -> String {
 }
 
 /// Whether the triggers are there, and announce.
-const SET_UP: &str = "SELECT count(*) = 4 FROM pg_trigger WHERE tgrelid = $1 AND tgname LIKE 'tierstack\\_announce\\_%' AND tgenabled IN ('O', 'A') AND obj_description(tgfoid, 'pg_proc') = 'tierstack announce 1'";
+const SET_UP: &str = "SELECT count(*) = 4 FROM pg_trigger WHERE tgrelid = $1 AND tgname LIKE 'tierstack\\_announce\\_%' AND tgenabled = 'A' AND obj_description(tgfoid, 'pg_proc') = 'tierstack announce 1'";
 
 pub(super) async fn is_set_up(
     client: &ClientWrapper,
@@ -204,9 +204,10 @@ async fn listen(
                 }
             })
             .await;
-            let _ = sender.send(Change::Lost);
             tracing::warn!(%error, "the connection that listens for changes of others is lost");
+            // In this order: who subscribes in between waits for the next connection, or hears of the loss.
             let _ = tell.send(State::Lost(error));
+            let _ = sender.send(Change::Lost);
         }
     };
     let unheard = async {

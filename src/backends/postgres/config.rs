@@ -294,7 +294,7 @@ impl PostgresConfig {
             ordered_scans: true,
             snapshots: self.snapshots > 0,
             expiry: self.columns.expires.is_some(),
-            ingest: false,
+            ingest: true,
             counts: Counting::Estimated,
             writable: true,
             places: vec![Place { name: Self::NAME.into(), what: "database".into(), sealed: false }],

@@ -56,7 +56,10 @@ impl Connector {
         if config.get_application_name().is_none() {
             config.application_name("tierstack");
         }
-        config.connect_timeout(settings.connect_timeout.0);
+        // The last host must have its turn within the deadline where those before it are dead.
+        let hosts = config.get_hosts().len().max(config.get_hostaddrs().len()).max(1);
+        config
+            .connect_timeout(settings.connect_timeout.0 / u32::try_from(hosts).unwrap_or(u32::MAX));
         // A peer that is gone without a word is noticed also where nobody waits for it.
         config.tcp_user_timeout(settings.timeout.0);
         config.keepalives_idle(settings.timeout.0);
@@ -106,18 +109,34 @@ impl Connector {
             }
         });
         let mut task = Task(Some(task));
-        let said = client.simple_query(&self.setup).await?;
+        self.compare_clocks(&client, &self.setup).await?;
+        // It is there until it is taken, here.
+        let task = task.0.take().unwrap_or_else(|| tokio::spawn(async {}));
+        Ok((client, task))
+    }
+
+    /// Compares the server's clock with the one here.
+    pub(super) async fn read_clock(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
+        self.compare_clocks(client, CLOCK).await
+    }
+
+    async fn compare_clocks(
+        &self,
+        client: &Client,
+        sql: &str,
+    ) -> Result<(), tokio_postgres::Error> {
+        let said = client.simple_query(sql).await?;
         let time = said.iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => row.get(0)?.parse::<i64>().ok(),
             _ => None,
         });
         let now = millis(SystemClock.monotonic());
         self.ahead.store(time.unwrap_or_default().saturating_sub(now), Ordering::Relaxed);
-        // It is there until it is taken, here.
-        let task = task.0.take().unwrap_or_else(|| tokio::spawn(async {}));
-        Ok((client, task))
+        Ok(())
     }
 }
+
+const CLOCK: &str = "SELECT floor(date_part('epoch', clock_timestamp()) * 1000)::bigint";
 
 fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
@@ -199,7 +218,8 @@ fn tls_config(tls: Tls, ca: Option<&Path>) -> Result<ClientConfig> {
 
 /// The settings of a session. What the database or the role sets for all programs must neither weaken
 /// what the profile promises, nor make a page of a scan read a whole table: with plans that are made
-/// once for every range, PostgreSQL may prefer to sort.
+/// once for every range, PostgreSQL may prefer to sort. The question for the log fails on a standby: where a
+/// name leads to one after a failover, what is read there may be old.
 fn setup(settings: &PostgresConfig, origin: &str) -> String {
     let sync = if settings.durability == Durability::ProcessCrash { "off" } else { "on" };
     // The other half is for the way there: see `Connections::fence`.
@@ -216,6 +236,21 @@ fn setup(settings: &PostgresConfig, origin: &str) -> String {
          SET enable_sort = off;\
          SET jit = off;\
          SET tierstack.origin = '{origin}';\
-         SELECT floor(date_part('epoch', clock_timestamp()) * 1000)::bigint"
+         SELECT pg_current_wal_lsn();\
+         {CLOCK}"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_host_has_its_turn_within_the_deadline() {
+        for (url, hosts) in [("postgres://app@one/x", 1), ("postgres://app@one,two,three/x", 3)] {
+            let settings = PostgresConfig::new(url);
+            let config = Connector::new(&settings, "origin").unwrap().config();
+            assert!(*config.get_connect_timeout().unwrap() * hosts <= settings.connect_timeout.0);
+        }
+    }
 }

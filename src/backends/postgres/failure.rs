@@ -65,12 +65,26 @@ pub(super) fn is_serialization(error: &Theirs) -> bool {
     error.code().is_some_and(|code| codes.contains(code))
 }
 
+/// Whether a write was refused as it came too late, see `Connections::fence`. Nothing was written.
+pub(super) fn is_late(error: &Theirs) -> bool {
+    error.code() == Some(&SqlState::DIVISION_BY_ZERO)
+}
+
+/// Whether nothing was added, as a key is not absent, or the table has policies for its rows, which `COPY`
+/// does not know.
+pub(super) fn cannot_copy(error: &Theirs) -> bool {
+    let codes = [SqlState::UNIQUE_VIOLATION, SqlState::FEATURE_NOT_SUPPORTED];
+    error.code().is_some_and(|code| codes.contains(code))
+}
+
 fn said_by_server(said: &DbError) -> Error {
     let code = said.code();
     let (kind, words) = classify(code);
     let class = code.code().get(..2).unwrap_or_default();
-    // Of these, the text names settings, roles and tables, and no data.
-    let telling = ["08", "25", "28", "3D", "3F", "42", "53", "55", "57", "58"].contains(&class);
+    // Of these, the text names settings, roles and tables, and no data; but a function of a trigger may
+    // say anything under any code.
+    let telling = said.where_().is_none()
+        && ["08", "25", "28", "3D", "3F", "42", "53", "55", "57", "58"].contains(&class);
     let text = if telling { format!(": {}", said.message()) } else { String::new() };
     Error::new(kind, format!("{words} (SQLSTATE {}{text})", code.code()))
 }
@@ -90,6 +104,12 @@ fn classify(code: &SqlState) -> (ErrorKind, &'static str) {
             return (
                 ErrorKind::Access,
                 "the server takes no writes: it is a standby, or the database or the role is read-only; name the primary, or several hosts",
+            );
+        }
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE => {
+            return (
+                ErrorKind::Access,
+                "the server is a standby, whose data may be behind; name the primary, or several hosts",
             );
         }
         SqlState::INSUFFICIENT_PRIVILEGE => {

@@ -156,6 +156,11 @@ impl Relation {
         if !["r", "p"].contains(&self.kind.as_str()) {
             return Err(config(format!("{name} is not a table")));
         }
+        if self.kind == "p" && settings.announce {
+            return Err(config(format!(
+                "{name} is partitioned, and what is written to a partition by its own name goes unannounced; leave `announce` out"
+            )));
+        }
         if self.unlogged {
             return Err(config(format!(
                 "the table {name} is unlogged or temporary, so a crash of the server empties it; ALTER TABLE {name} SET LOGGED"

@@ -51,7 +51,9 @@ mod announce;
 mod config;
 mod connect;
 mod failure;
+mod ingest;
 mod inspect;
+mod parameter;
 mod pool;
 mod read;
 mod schema;
@@ -126,7 +128,8 @@ impl Postgres {
         let found =
             within(Operation::Open, config.timeout.0, inspect::open(&client, &config)).await?;
         let connections = Arc::new(Connections::new(&connector, &config, seed)?);
-        let sql = Arc::new(Statements::new(&found.table, &config.columns, found.expires));
+        let sql =
+            Arc::new(Statements::new(&found.table, &config.columns, found.expires, found.own));
         let announcements = config.announce.then(|| {
             Announcements::new(connector.clone(), Arc::clone(&connections), found.clone(), origin)
         });
@@ -222,9 +225,10 @@ impl Store for Postgres {
         Ok(Commit::done())
     }
 
-    async fn ingest(&self, _: Pages<'_>) -> Result<u64> {
+    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
         self.connections.open()?;
-        Err(Error::unsupported("PostgreSQL takes batches here"))
+        let lots = ingest::Lots::new(run, &self.profile.guarantees);
+        ingest::ingest(&self.connections, &self.sql, self.found.expires, lots).await
     }
 
     async fn changes(&self) -> Result<Changes> {

@@ -70,8 +70,15 @@ impl Connections {
     /// The moment, by the server's clock, after which a write that begins now must not begin there: half
     /// of the deadline. A statement takes the other half at most. So a write that was given up, and lies
     /// in a buffer of a network that was cut, can not arrive later and undo what was written since.
-    pub(super) fn fence(&self) -> i64 {
-        self.connector.server_time_in(self.timeout / 2)
+    ///
+    /// `spent`: how long ago the write has begun.
+    pub(super) fn fence(&self, spent: Duration) -> i64 {
+        self.connector.server_time_in((self.timeout / 2).saturating_sub(spent))
+    }
+
+    /// Compares the server's clock with the one here again.
+    pub(super) async fn read_clock(&self, lease: &Lease) -> Result<(), tokio_postgres::Error> {
+        self.connector.read_clock(lease).await
     }
 
     /// Pauses between attempts, each with jitter of its own.

@@ -12,6 +12,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::failure::failed;
+use super::parameter::Unprinted;
 use super::sql::Statements;
 use crate::clock::Timestamp;
 use crate::error::{Error, Operation, Result};
@@ -25,7 +26,7 @@ pub(super) async fn get(
 ) -> Result<Option<Value>> {
     let fail = |error| failed(Operation::Get, error).with_key(key);
     let statement = client.prepare_cached(&sql.get).await.map_err(fail)?;
-    let row = client.query_opt(&statement, &[&key]).await.map_err(fail)?;
+    let row = client.query_opt(&statement, &[&Unprinted(key)]).await.map_err(fail)?;
     row.map(|row| value(&row, 0, Operation::Get)).transpose()
 }
 
@@ -38,13 +39,13 @@ pub(super) async fn get_many(
     let operation = Operation::GetMany;
     let fail = |error| failed(operation, error);
     let statement = client.prepare_cached(&sql.get_many).await.map_err(fail)?;
-    let asked: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
+    let asked: Unprinted<Vec<&[u8]>> = Unprinted(keys.iter().map(AsRef::as_ref).collect());
     let rows = client.query(&statement, &[&asked]).await.map_err(fail)?;
     let mut found: HashMap<&[u8], Value> = HashMap::with_capacity(rows.len());
     for row in &rows {
         found.insert(bytes(row, 0, operation)?, value(row, 1, operation)?);
     }
-    Ok(asked.iter().map(|key| found.get(key).cloned()).collect())
+    Ok(asked.0.iter().map(|key| found.get(key).cloned()).collect())
 }
 
 pub(super) fn check_keys(keys: &[Bytes]) -> Result<()> {
@@ -60,6 +61,7 @@ pub(super) async fn page(
     let operation = Operation::Scan;
     let fail = |error| failed(operation, error);
     let (from, to) = bounds(scan);
+    let (from, to) = (from.map(Unprinted), to.map(Unprinted));
     let text = sql.page(from.is_some(), to.is_some(), scan.order == Order::Reverse);
     let statement = client.prepare_cached(&text).await.map_err(fail)?;
     let full = scan.next_page_entries();

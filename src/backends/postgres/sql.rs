@@ -22,6 +22,11 @@ fn fence(parameter: &str) -> String {
     format!("1 / (date_part('epoch', now()) * 1000 < {parameter}::bigint)::int = 1")
 }
 
+/// Fails with `division_by_zero` outside of a transaction that sees one moment: the statements of a batch
+/// are sent together, so those behind a `BEGIN` that failed are run as well.
+const IN_TRANSACTION: &str =
+    "1 / (current_setting('transaction_isolation') = 'repeatable read')::int = 1";
+
 /// The statements of a table. They differ in what is compared only, so that each is prepared once for a
 /// connection.
 pub(super) struct Statements {
@@ -31,6 +36,13 @@ pub(super) struct Statements {
     pub(super) put_absent: String,
     pub(super) put_many: String,
     pub(super) put_many_absent: String,
+    /// As `put_many`, in a transaction.
+    pub(super) put_beside: String,
+    /// Adds rows, in the binary form of COPY, all of whose keys are absent. `None` where it would leave
+    /// columns unwritten.
+    pub(super) copy: Option<String>,
+    /// Whether there is a key from `$1` up to and with `$2`.
+    pub(super) any_between: String,
     pub(super) delete: String,
     pub(super) delete_many: String,
     /// Locks rows in the order of their keys, as all batches do.
@@ -43,10 +55,13 @@ pub(super) struct Statements {
     value: String,
     expires: String,
     live: String,
+    /// Whether there is a column for deadlines.
+    pub(super) keeps_expires: bool,
 }
 
 impl Statements {
-    pub(super) fn new(table: &Table, columns: &Columns, kept: Expires) -> Self {
+    /// `own`: the table is as tierstack makes it.
+    pub(super) fn new(table: &Table, columns: &Columns, kept: Expires, own: bool) -> Self {
         let table = table.to_string();
         let (key, value) = (quoted(&columns.key), quoted(&columns.value));
         let writing = Writing { table: &table, columns, kept };
@@ -68,15 +83,22 @@ impl Statements {
             ),
             put: writing.one(false),
             put_absent: writing.one(true),
-            put_many: writing.many(false),
-            put_many_absent: format!("{} RETURNING {key}", writing.many(true)),
+            put_many: writing.many(false, &fence("$4")),
+            put_many_absent: format!("{} RETURNING {key}", writing.many(true, &fence("$4"))),
+            put_beside: writing.many(false, &format!("{} AND {IN_TRANSACTION}", fence("$4"))),
+            copy: writing.copy(own),
+            any_between: format!(
+                "SELECT EXISTS (SELECT FROM {table} WHERE {key} >= $1 AND {key} <= $2)"
+            ),
             delete: format!("DELETE FROM {table} WHERE {key} = $1 AND {}", fence("$2")),
-            delete_many: format!("DELETE FROM {table} WHERE {key} = ANY($1)"),
+            delete_many: format!("DELETE FROM {table} WHERE {key} = ANY($1) AND {IN_TRANSACTION}"),
             lock_rows: format!(
-                "SELECT FROM {table} WHERE {key} = ANY($1) AND {} ORDER BY {key} FOR UPDATE",
+                "SELECT FROM {table} WHERE {key} = ANY($1) AND {} AND {IN_TRANSACTION} ORDER BY {key} FOR UPDATE",
                 fence("$2")
             ),
-            lock_table: format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"),
+            // A weaker one is granted beside a batch that has locked rows, and is about to write them: each
+            // would wait for the other.
+            lock_table: format!("LOCK TABLE {table} IN EXCLUSIVE MODE"),
             sweep,
             vacuum: format!("VACUUM (ANALYZE) {table}"),
             table,
@@ -84,6 +106,7 @@ impl Statements {
             value,
             expires,
             live,
+            keeps_expires: columns.expires.is_some(),
         }
     }
 
@@ -117,12 +140,13 @@ fn expired(column: &str, kept: Expires) -> String {
     }
 }
 
-/// A deadline in milliseconds. `infinity` is none.
+/// A deadline in milliseconds. `infinity` is none. By way of whole microseconds: the seconds are a
+/// floating-point number, of which a thousandfold may fall short of the millisecond that was written.
 fn in_millis(column: &str, kept: Expires) -> String {
     match kept {
         Expires::Millis => column.to_owned(),
         Expires::Timestamp => format!(
-            "CASE WHEN isfinite({column}) THEN floor(date_part('epoch', {column}) * 1000)::bigint END"
+            "CASE WHEN isfinite({column}) THEN floor(round(date_part('epoch', {column}) * 1000000) / 1000)::bigint END"
         ),
     }
 }
@@ -142,13 +166,27 @@ impl Writing<'_> {
         self.insert(&source, absent)
     }
 
-    fn many(&self, absent: bool) -> String {
+    fn many(&self, absent: bool, condition: &str) -> String {
         let source = format!(
-            "SELECT {} FROM unnest($1::bytea[], $2::bytea[], $3::bigint[]) AS new (k, v, e) WHERE {}",
+            "SELECT {} FROM unnest($1::bytea[], $2::bytea[], $3::bigint[]) AS new (k, v, e) WHERE {condition}",
             self.sources("k", "v", "e"),
-            fence("$4")
         );
         self.insert(&source, absent)
+    }
+
+    fn copy(&self, own: bool) -> Option<String> {
+        let Columns { key, value, expires, created, updated } = self.columns;
+        // In a table that tierstack made, the times are filled by default.
+        let filled = own || (created.is_none() && updated.is_none());
+        let plain = expires.is_none() || self.kept == Expires::Millis;
+        let names: Vec<_> = [Some(key), Some(value), expires.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|n| quoted(n))
+            .collect();
+        (filled && plain).then(|| {
+            format!("COPY {} ({}) FROM STDIN (FORMAT binary)", self.table, names.join(", "))
+        })
     }
 
     /// The columns that are written, with what is written into them.

@@ -18,7 +18,8 @@ use futures_util::future::join5;
 use tokio_postgres::Error as Theirs;
 use tokio_postgres::types::ToSql;
 
-use super::failure::{failed, is_serialization};
+use super::failure::{failed, is_late, is_serialization};
+use super::parameter::Unprinted;
 use super::pool::Connections;
 use super::sql::{Expires, Statements};
 use crate::clock::{Clock, SystemClock};
@@ -41,12 +42,18 @@ const LAST_TIMESTAMP: u64 = 9_000_000_000_000_000;
 /// The rows of a statement that puts, column by column.
 #[derive(Default)]
 struct Rows<'a> {
-    keys: Vec<&'a [u8]>,
-    values: Vec<&'a [u8]>,
+    keys: Unprinted<Vec<&'a [u8]>>,
+    values: Unprinted<Vec<&'a [u8]>>,
     expires: Vec<Option<i64>>,
 }
 
-impl Rows<'_> {
+impl<'a> Rows<'a> {
+    fn push(&mut self, key: &'a [u8], value: &'a [u8], expires: Option<i64>) {
+        self.keys.0.push(key);
+        self.values.0.push(value);
+        self.expires.push(expires);
+    }
+
     fn parameters<'b>(&'b self, fence: &'b i64) -> [&'b (dyn ToSql + Sync); 4] {
         [&self.keys, &self.values, &self.expires, fence]
     }
@@ -55,9 +62,9 @@ impl Rows<'_> {
 /// A batch as it is sent: in the order of the keys, one operation for each.
 struct Plan<'a> {
     puts: Vec<Rows<'a>>,
-    deletes: Vec<&'a [u8]>,
+    deletes: Unprinted<Vec<&'a [u8]>>,
     /// All keys.
-    keys: Vec<&'a [u8]>,
+    keys: Unprinted<Vec<&'a [u8]>>,
     /// See [`Connections::fence`].
     fence: i64,
 }
@@ -83,6 +90,7 @@ impl<'a> Plan<'a> {
             puts.sort_by(|a, b| a.0.cmp(b.0));
             puts.dedup_by(|a, b| a.0 == b.0);
         }
+        let (deletes, keys) = (Unprinted(deletes), Unprinted(keys));
         Ok(Self { puts: in_statements(puts, kept)?, deletes, keys, fence })
     }
 }
@@ -93,16 +101,14 @@ fn in_statements<'a>(puts: Vec<(&'a Bytes, &'a Value)>, kept: Expires) -> Result
     for (key, value) in puts {
         let size = key.len() + value.bytes.len();
         let expires = expires(value, kept).map_err(|error| error.with_key(key))?;
-        if statements.last().is_none_or(|rows| rows.keys.len() >= STATEMENT_ROWS)
+        if statements.last().is_none_or(|rows| rows.expires.len() >= STATEMENT_ROWS)
             || bytes + size > STATEMENT_BYTES
         {
             statements.push(Rows::default());
             bytes = 0;
         }
         if let Some(rows) = statements.last_mut() {
-            rows.keys.push(key);
-            rows.values.push(&value.bytes);
-            rows.expires.push(expires);
+            rows.push(key, &value.bytes, expires);
             bytes += size;
         }
     }
@@ -142,8 +148,10 @@ pub(super) async fn write(
     if batch.is_empty() {
         return connections.open();
     }
-    let plan = Plan::new(batch, kept, connections.fence())?;
+    let begun = SystemClock.monotonic();
+    let mut plan = Plan::new(batch, kept, connections.fence(Duration::ZERO))?;
     let attempts = async {
+        let mut late = false;
         let mut pauses = connections.backoff(PAUSE, ATTEMPTS - 1).enumerate();
         loop {
             let pause = pauses.next();
@@ -155,6 +163,13 @@ pub(super) async fn write(
                 (Err(Stop::Theirs(error)), Some((_, pause))) if is_serialization(&error) => {
                     lease.finish(Ok(()))?;
                     SystemClock.sleep(pause).await;
+                }
+                // It may be on time, but the clocks have drifted apart, or the server's was set.
+                (Err(Stop::Theirs(error)), _) if is_late(&error) && !late => {
+                    late = true;
+                    let read = connections.read_clock(&lease).await;
+                    lease.finish(read.map_err(|error| failed(Operation::Write, error)))?;
+                    plan.fence = connections.fence(SystemClock.monotonic().saturating_sub(begun));
                 }
                 (Err(Stop::Theirs(error)), _) => {
                     return lease.finish(Err(failed(Operation::Write, error)));
@@ -173,13 +188,13 @@ async fn apply(
     batch: &Batch,
     alone: bool,
 ) -> Result<(), Stop> {
-    match (&plan.puts[..], &plan.deletes[..]) {
+    match (&plan.puts[..], &plan.deletes.0[..]) {
         ([], [key]) => {
             let statement = client.prepare_cached(&sql.delete).await?;
-            client.execute(&statement, &[key, &plan.fence]).await?;
+            client.execute(&statement, &[&Unprinted(*key), &plan.fence]).await?;
             Ok(())
         }
-        ([rows], []) if rows.keys.len() == 1 => {
+        ([rows], []) if rows.expires.len() == 1 => {
             put(client, sql, rows, batch.is_if_absent(), plan.fence).await
         }
         ([rows], []) if !batch.is_if_absent() => {
@@ -209,13 +224,15 @@ async fn put(
     fence: i64,
 ) -> Result<(), Stop> {
     let (Some(key), Some(value), Some(expires)) =
-        (rows.keys.first(), rows.values.first(), rows.expires.first())
+        (rows.keys.0.first(), rows.values.0.first(), rows.expires.first())
     else {
         return Ok(());
     };
     let statement =
         client.prepare_cached(if if_absent { &sql.put_absent } else { &sql.put }).await?;
-    let written = client.execute(&statement, &[key, value, expires, &fence]).await?;
+    let written = client
+        .execute(&statement, &[&Unprinted(*key), &Unprinted(*value), expires, &fence])
+        .await?;
     if if_absent && written == 0 {
         return Err(Stop::Exists(Error::exists(key)));
     }
@@ -223,10 +240,11 @@ async fn put(
 }
 
 /// A transaction in one round trip: everything is sent in the first poll, so a future that is dropped has
-/// sent all of it or nothing. After an error the server takes `COMMIT` for `ROLLBACK`.
+/// sent all of it or nothing. After an error the server takes `COMMIT` for `ROLLBACK`; where it is `BEGIN`
+/// that failed, as the server was told to cancel what it does, the others refuse to be run.
 async fn at_once(client: &ClientWrapper, sql: &Statements, plan: &Plan<'_>) -> Result<(), Stop> {
     let lock = client.prepare_cached(&sql.lock_rows).await?;
-    let put = client.prepare_cached(&sql.put_many).await?;
+    let put = client.prepare_cached(&sql.put_beside).await?;
     let delete = client.prepare_cached(&sql.delete_many).await?;
     let putting = async {
         match plan.puts.first() {
@@ -269,7 +287,7 @@ async fn in_steps(
         // Before the first statement that sees rows, and with it the moment that the transaction sees.
         client.batch_execute(&sql.lock_table).await?;
     }
-    if !plan.deletes.is_empty() {
+    if !plan.deletes.0.is_empty() {
         let lock = client.prepare_cached(&sql.lock_rows).await?;
         client.execute(&lock, &[&plan.keys, &plan.fence]).await?;
     }
@@ -279,14 +297,14 @@ async fn in_steps(
             let written = client.query(&put, &parameters).await?;
             let written: HashSet<&[u8]> =
                 written.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-            if let Some(key) = rows.keys.iter().find(|key| !written.contains(*key)) {
+            if let Some(key) = rows.keys.0.iter().find(|key| !written.contains(*key)) {
                 return Err(Stop::Exists(Error::exists(key)));
             }
         } else {
             client.execute(&put, &parameters).await?;
         }
     }
-    if !plan.deletes.is_empty() {
+    if !plan.deletes.0.is_empty() {
         let delete = client.prepare_cached(&sql.delete_many).await?;
         client.execute(&delete, &[&plan.deletes]).await?;
     }
@@ -307,15 +325,15 @@ mod tests {
         let batch = batch.delete("b").delete("d");
         let plan = Plan::new(&batch, Expires::Millis, 0).unwrap();
         let [rows] = &plan.puts[..] else { panic!("{} statements", plan.puts.len()) };
-        assert_eq!(rows.keys, [b"a", b"c"]);
-        assert_eq!(rows.values, [b"2", b"3"]);
-        assert_eq!(plan.deletes, [b"b", b"d"]);
-        assert_eq!(plan.keys, [b"a", b"b", b"c", b"d"]);
+        assert_eq!(rows.keys.0, [b"a", b"c"]);
+        assert_eq!(rows.values.0, [b"2", b"3"]);
+        assert_eq!(plan.deletes.0, [b"b", b"d"]);
+        assert_eq!(plan.keys.0, [b"a", b"b", b"c", b"d"]);
         let plan = Plan::new(&batch, Expires::Millis, 0).unwrap();
-        assert_eq!(plan.puts[0].keys.len(), 2);
+        assert_eq!(plan.puts[0].keys.0.len(), 2);
         let batch = batch.if_absent();
         let plan = Plan::new(&batch, Expires::Millis, 0).unwrap();
-        assert_eq!(plan.puts[0].keys, [b"a", b"b", b"c"], "what is put must be absent");
+        assert_eq!(plan.puts[0].keys.0, [b"a", b"b", b"c"], "what is put must be absent");
     }
 
     #[test]
@@ -323,7 +341,7 @@ mod tests {
         let values: Batch =
             (0..5u8).map(|n| Op::Put(vec![n].into(), vec![0; 6 << 20].into())).collect();
         let plan = Plan::new(&values, Expires::Millis, 0).unwrap();
-        let sizes: Vec<_> = plan.puts.iter().map(|rows| rows.keys.len()).collect();
+        let sizes: Vec<_> = plan.puts.iter().map(|rows| rows.expires.len()).collect();
         assert_eq!(sizes, [2, 2, 1]);
         let many: Batch =
             (0..10_000u32).map(|n| Op::Put(n.to_be_bytes().to_vec().into(), "v".into())).collect();
