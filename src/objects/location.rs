@@ -126,6 +126,10 @@ impl Location {
 
 /// How a place is talked to.
 #[derive(Clone, Debug)]
+#[cfg_attr(
+    not(feature = "cloud"),
+    allow(dead_code, reason = "only buckets have a line to wait for")
+)]
 pub(crate) struct Connection {
     /// The deadline of one request.
     pub(crate) timeout: Duration,

@@ -67,3 +67,22 @@ fn a_target_that_refuses_writes_is_named() {
     folder.write("ro.yaml", "stores: { main: { layers: [ read_only ], backend: memory } }");
     folder.run(&["copy", "--to", "ro.yaml"]).fails().says("where: read_only");
 }
+
+#[cfg(feature = "opendal")]
+#[test]
+fn a_store_without_scans_is_not_copied_nor_verified_and_nothing_is_written() {
+    let folder = filled();
+    folder.write(
+        "no_scans.yaml",
+        "stores: { main: { backend: { opendal: { scheme: fs, options: { root: files } } } } }",
+    );
+    let to = ["copy", "--to", "no_scans.yaml"];
+    let verified = [&to[..], &["--verify"]].concat();
+    folder.run(&verified).refused().says("the target offers no scans").says("nothing was written");
+    folder.run(&to).ok().prints("copied 5,000 entries");
+    folder
+        .run(&["copy", "--config", "no_scans.yaml", "--to", "tierstack.yaml", "--to-store", "two"])
+        .fails()
+        .says("where: opendal, scan")
+        .says("nothing was written");
+}

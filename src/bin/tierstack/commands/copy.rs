@@ -41,6 +41,11 @@ pub(crate) async fn run(args: Copy, stop: &Stop) -> Outcome {
     let scan = Scan::prefix(args.prefix.as_deref().unwrap_or_default());
     session::with(&args.store, stop, async |from: &Arc<dyn Store>| {
         session::with(&to, stop, async |to: &Arc<dyn Store>| {
+            if args.verify && !to.profile().guarantees.ordered_scans {
+                let what =
+                    "--verify reads both stores in key order, and the target offers no scans";
+                return Err(Failure::usage(what).next("leave --verify out; nothing was written"));
+            }
             let source = session::moment(from).await?;
             let progress = Progress::new("copying", total(from, &args).await?, Unit::Entries);
             let mut copied = copy(&source, to, scan.clone(), &progress, stop).await?;
@@ -95,6 +100,8 @@ async fn copy(
     let again = "run it again: entries that are there are written once more, which does no harm";
     match (end, flushed) {
         (Ok(_), Ok(())) => Ok(copied),
+        // Counted as they are read.
+        (Err(end), Ok(())) if copied.entries == 0 => Err(end.next("nothing was written")),
         (Err(end), Ok(())) => {
             let entries = output::entries(copied.entries);
             Err(end.next(format!("up to {entries} are in the target; {again}")))
