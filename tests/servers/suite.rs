@@ -7,7 +7,7 @@ use tierstack::Result;
 use tierstack::testing::conformance::{self, Fixture, Outcome};
 
 /// Checks at a time.
-const AT_ONCE: usize = 6;
+const AT_ONCE: usize = 3;
 
 /// Runs the suite, several checks at a time: each store that the factory gives must have a place of its own.
 /// Prints what took longest.
@@ -23,7 +23,8 @@ where
         let outcome = tokio::spawn(check.run(fixture)).await.unwrap();
         (begun.elapsed(), check.name(), outcome)
     });
-    let mut all: Vec<_> = futures_util::stream::iter(checks).buffer_unordered(AT_ONCE).collect().await;
+    let mut all: Vec<_> =
+        futures_util::stream::iter(checks).buffer_unordered(AT_ONCE).collect().await;
     all.sort_by_key(|(took, ..)| std::cmp::Reverse(*took));
     for (took, name, _) in all.iter().take(8) {
         eprintln!("{:6.1} s  {name}", took.as_secs_f64());

@@ -116,8 +116,7 @@ fn is_settled<R>(result: &Result<R>) -> bool {
     result.as_ref().err().is_none_or(|error| {
         use ErrorKind::{Internal, Timeout, Unavailable};
         // What was tried again may still be on its way from before.
-        error.retry() != Retry::GaveUp
-            && !matches!(error.kind(), Internal | Timeout | Unavailable)
+        error.retry() != Retry::GaveUp && !matches!(error.kind(), Internal | Timeout | Unavailable)
     })
 }
 
