@@ -29,7 +29,20 @@ fn request(server: &str, line: &str) {
     stream.read_to_end(&mut Vec::new()).unwrap();
 }
 
-const BUCKET: &str = "tierstack-object";
+fn unique() -> String {
+    uuid::Uuid::new_v4().to_string()[..8].to_owned()
+}
+
+/// Makes a container, by a signature for whatever container of Azurite's account.
+fn make_container(server: &str, name: &str) {
+    let (host, account) = server.trim_start_matches("http://").split_once('/').unwrap();
+    request(
+        host,
+        &format!(
+            "PUT /{account}/{name}?restype=container&sv=2019-12-12&ss=b&srt=c&sp=c&se=2099-01-01T00%3A00%3A00Z&sig=gtLKHeoHHaSXKYUU7mB05BvFhjAn49dYycgdR%2BgWtiU%3D"
+        ),
+    );
+}
 
 /// A file with a secret, for as long as the process lives.
 fn secret(text: &str) -> Secret {
@@ -49,15 +62,16 @@ fn with(
     for (name, value) in secrets {
         config.options.insert((*name).to_owned(), secret(value).into());
     }
-    config.timeout = Span(Duration::from_secs(10));
     config
 }
 
-/// A place of its own in the bucket, reached through that address.
+/// A path in a bucket of its own, since moto looks through all of a bucket for each listing, reached through
+/// that address.
 fn s3_through(server: &str, address: &str) -> ObjectConfig {
-    request(server, &format!("PUT /{BUCKET}"));
+    let bucket = format!("tierstack-{}", unique());
+    request(server, &format!("PUT /{bucket}"));
     with(
-        ObjectConfig::new(format!("s3://{BUCKET}/{}", &uuid::Uuid::new_v4().to_string()[..8])),
+        ObjectConfig::new(format!("s3://{bucket}/a/path")),
         &[
             ("endpoint", address),
             ("region", "us-east-1"),
@@ -77,11 +91,10 @@ const AZURITE_KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
 fn azure(server: &str, key: &str) -> ObjectConfig {
+    let container = format!("tierstack-{}", unique());
+    make_container(server, &container);
     with(
-        ObjectConfig::new(format!(
-            "az://tierstack-test/{}",
-            &uuid::Uuid::new_v4().to_string()[..8]
-        )),
+        ObjectConfig::new(format!("az://{container}/a/path")),
         &[("account_name", "devstoreaccount1"), ("endpoint", server), ("allow_http", "true")],
         &[("account_key", key)],
     )
@@ -122,16 +135,14 @@ async fn a_folder_conforms() {
 #[tokio::test(flavor = "multi_thread")]
 async fn s3_conforms() {
     let Some(server) = servers::var("TIERSTACK_TEST_S3") else { return };
-    conformance::assert_conforms(|| {
-        reopenable(ObjectConfig { conditional_writes: true, ..s3(&server) })
-    })
-    .await;
+    servers::conforms(|| reopenable(ObjectConfig { conditional_writes: true, ..s3(&server) }))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn azure_conforms() {
     let Some(server) = servers::var("TIERSTACK_TEST_AZURE") else { return };
-    conformance::assert_conforms(|| {
+    servers::conforms(|| {
         reopenable(ObjectConfig { conditional_writes: true, ..azure(&server, AZURITE_KEY) })
     })
     .await;
@@ -226,6 +237,54 @@ async fn no_acknowledged_write_is_lost_on_a_line_that_breaks() {
     for (key, value) in acknowledged {
         assert_eq!(store.get(key.as_bytes()).await.unwrap(), Some(value.into()));
     }
+}
+
+/// Writers and readers go on while the line is cut, and while the server says nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_goes_away_under_load_loses_nothing() {
+    let Some(server) = servers::var("TIERSTACK_TEST_S3") else { return };
+    let proxy = Proxy::to(server.trim_start_matches("http://")).await;
+    let config = ObjectConfig {
+        timeout: Span(Duration::from_secs(3)),
+        ..s3_through(&server, &format!("http://{}", proxy.addr()))
+    };
+    let store: std::sync::Arc<dyn Store> = std::sync::Arc::new(open(&config).await.unwrap());
+    let load = servers::Load { writers: 3, readers: 2, ..servers::Load::default() };
+    let load = load.allow(ErrorKind::Unavailable).allow(ErrorKind::Timeout).late_writes();
+    let report = load
+        .run(&store, async |progress: &servers::Progress| {
+            progress.writes(20).await;
+            proxy.cut().await;
+            progress.failures(3).await;
+            proxy.heal().await;
+            // Counts are those since the beginning.
+            progress.writes(60).await;
+            proxy.hang();
+            progress.failures(8).await;
+            proxy.heal().await;
+        })
+        .await;
+    assert!(report.errors.contains_key("unavailable") && report.errors.contains_key("timeout"));
+}
+
+/// Consoles mark folders by empty objects, also the one that the store is in.
+#[tokio::test(flavor = "multi_thread")]
+async fn marks_of_folders_are_no_entries() {
+    let Some(server) = servers::var("TIERSTACK_TEST_S3") else { return };
+    let config = s3(&server);
+    let bucket = config.url.strip_prefix("s3://").unwrap();
+    for name in ["", "users/", "users/1", "a-b/", "a/", "a/1"] {
+        request(&server, &format!("PUT /{bucket}/{name}"));
+    }
+    let store = open(&config).await.unwrap();
+    for scan in [Scan::all(), Scan::all().reverse(), Scan::prefix("a")] {
+        let mut keys: Vec<_> =
+            store.collect(scan.clone()).await.unwrap().into_iter().map(|entry| entry.key).collect();
+        keys.sort();
+        let users = (scan != Scan::prefix("a")).then_some("users/1");
+        assert!(keys.iter().eq(["a/1"].iter().copied().chain(users)), "{keys:?}");
+    }
+    assert_eq!(store.get(b"users").await.unwrap(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -30,7 +30,6 @@ fn config(scheme: &str, options: &[(&str, &str)]) -> OpenDalConfig {
     for (name, value) in options {
         config.options.insert((*name).to_owned(), (*value).into());
     }
-    config.timeout = Span(Duration::from_secs(10));
     config
 }
 
@@ -47,25 +46,42 @@ async fn reopenable(config: OpenDalConfig) -> tierstack::Result<Fixture> {
     Ok(fixture.reopened_by(move || again(config.clone())))
 }
 
-const BUCKET: &str = "tierstack-opendal";
+fn unique() -> String {
+    uuid::Uuid::new_v4().to_string()[..8].to_owned()
+}
 
-/// A place of its own in the bucket of an S3 server, which looks at no signature.
+/// A request without a body.
+fn request(host: &str, line: &str) {
+    let mut stream = TcpStream::connect(host).unwrap();
+    let head = format!("{line} HTTP/1.1\r\nHost: {host}\r\n");
+    write!(stream, "{head}Content-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+    stream.read_to_end(&mut Vec::new()).unwrap();
+}
+
+/// Makes a container, by a signature for whatever container of Azurite's account.
+fn make_container(server: &str, name: &str) {
+    let (host, account) = server.trim_start_matches("http://").split_once('/').unwrap();
+    request(
+        host,
+        &format!(
+            "PUT /{account}/{name}?restype=container&sv=2019-12-12&ss=b&srt=c&sp=c&se=2099-01-01T00%3A00%3A00Z&sig=gtLKHeoHHaSXKYUU7mB05BvFhjAn49dYycgdR%2BgWtiU%3D"
+        ),
+    );
+}
+
+/// A folder in a bucket of its own, of an S3 server that looks at no signature.
 fn s3(server: &str) -> OpenDalConfig {
     s3_through(server, server)
 }
 
 fn s3_through(server: &str, address: &str) -> OpenDalConfig {
-    let host = server.trim_start_matches("http://");
-    let mut stream = TcpStream::connect(host).unwrap();
-    let head = format!("PUT /{BUCKET} HTTP/1.1\r\nHost: {host}\r\n");
-    write!(stream, "{head}Content-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
-    stream.read_to_end(&mut Vec::new()).unwrap();
-    let root = uuid::Uuid::new_v4().to_string();
+    let bucket = format!("tierstack-{}", unique());
+    request(server.trim_start_matches("http://"), &format!("PUT /{bucket}"));
     let mut config = config(
         "s3",
         &[
-            ("bucket", BUCKET),
-            ("root", &root),
+            ("bucket", &bucket),
+            ("root", "a/folder"),
             ("endpoint", address),
             ("region", "us-east-1"),
             ("access_key_id", "test"),
@@ -96,7 +112,7 @@ async fn a_folder_conforms() {
 #[tokio::test(flavor = "multi_thread")]
 async fn memcached_conforms() {
     let Some(server) = servers::var("TIERSTACK_TEST_MEMCACHED") else { return };
-    conformance::assert_conforms(|| async {
+    servers::conforms(|| async {
         let root = uuid::Uuid::new_v4().to_string();
         reopenable(config("memcached", &[("endpoint", &server), ("root", &root[..8])])).await
     })
@@ -106,20 +122,19 @@ async fn memcached_conforms() {
 #[tokio::test(flavor = "multi_thread")]
 async fn s3_conforms() {
     let Some(server) = servers::var("TIERSTACK_TEST_S3") else { return };
-    conformance::assert_conforms(|| {
-        reopenable(OpenDalConfig { conditional_writes: true, ..s3(&server) })
-    })
-    .await;
+    servers::conforms(|| reopenable(OpenDalConfig { conditional_writes: true, ..s3(&server) }))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn azblob_conforms() {
     let Some(server) = servers::var("TIERSTACK_TEST_AZURE") else { return };
-    conformance::assert_conforms(|| async {
-        let root = uuid::Uuid::new_v4().to_string();
+    servers::conforms(|| async {
+        let container = format!("tierstack-{}", unique());
+        make_container(&server, &container);
         let options = [
-            ("container", "tierstack-test"),
-            ("root", &root[..8]),
+            ("container", container.as_str()),
+            ("root", "a/folder"),
             ("endpoint", &server),
             ("account_name", "devstoreaccount1"),
         ];
@@ -138,7 +153,7 @@ const AZURITE_KEY: &str =
 #[tokio::test(flavor = "multi_thread")]
 async fn webdav_conforms() {
     let Some(server) = servers::var("TIERSTACK_TEST_WEBDAV") else { return };
-    conformance::assert_conforms(|| async {
+    servers::conforms(|| async {
         let root = uuid::Uuid::new_v4().to_string();
         reopenable(config("webdav", &[("endpoint", &server), ("root", &root)])).await
     })

@@ -11,7 +11,7 @@ use futures_util::{FutureExt, StreamExt, TryStreamExt};
 
 use super::names::Naming;
 use super::{probe, scan};
-use crate::error::{Error, Operation, Result};
+use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read};
 use crate::types::{
@@ -46,12 +46,25 @@ pub(crate) struct Listed {
 /// Requests at a time of one operation.
 pub(super) const CONCURRENCY: usize = 16;
 
+/// 5 GiB: a value is in memory as a whole.
+pub(crate) const MAX_VALUE_BYTES: u64 = 5 << 30;
+
+/// An object of others.
+pub(crate) fn too_large() -> Error {
+    Error::new(
+        ErrorKind::Capacity,
+        "reading: an object is larger than 5 GiB, the most that a value has",
+    )
+}
+
 /// What the settings of a backend come to.
 pub(crate) struct Promises {
     pub(crate) durability: Durability,
     pub(crate) conditional_writes: bool,
     pub(crate) scans: bool,
     pub(crate) key_bytes: usize,
+    /// Names of others may be longer than those of the longest keys.
+    pub(crate) name_bytes: usize,
     pub(crate) value_bytes: u64,
     /// What the objects lie in, such as `bucket`. `None`: this process's memory.
     pub(crate) place: Option<&'static str>,
@@ -60,7 +73,7 @@ pub(crate) struct Promises {
 }
 
 impl Promises {
-    pub(crate) fn profile(self, name: &'static str) -> Profile {
+    pub(crate) fn profile(&self, name: &'static str) -> Profile {
         let place =
             |what: &'static str| Place { name: name.into(), what: what.into(), sealed: false };
         let guarantees = Guarantees {
@@ -85,6 +98,13 @@ impl Promises {
             },
         };
         let profile = Profile::backend(name, guarantees);
+        let profile = if self.private {
+            profile
+        } else {
+            profile.note(
+                "A write that failed without an answer may take effect a moment later, also over a newer one.",
+            )
+        };
         if self.scans {
             profile.note(
                 "Objects are listed forwards only: the first page of a reverse scan lists every name of its range.",
@@ -113,6 +133,7 @@ pub(crate) fn check_durability(
 pub(crate) struct Entries {
     pub(super) objects: Arc<dyn Objects>,
     pub(super) naming: Naming,
+    name_bytes: usize,
     profile: Profile,
     closed: AtomicBool,
 }
@@ -122,6 +143,7 @@ impl Entries {
     pub(crate) async fn open(
         objects: Arc<dyn Objects>,
         naming: Naming,
+        name_bytes: usize,
         profile: Profile,
     ) -> Result<Self> {
         let name = profile.name.clone();
@@ -134,7 +156,7 @@ impl Entries {
         if profile.guarantees.conditional_writes {
             probe::create(&objects).await.map_err(told)?;
         }
-        Ok(Self { objects, naming, profile, closed: AtomicBool::new(false) })
+        Ok(Self { objects, naming, name_bytes, profile, closed: AtomicBool::new(false) })
     }
 
     pub(super) fn check_open(&self) -> Result<()> {
@@ -154,11 +176,10 @@ impl Entries {
     }
 
     async fn get_one(&self, key: &[u8], operation: Operation) -> Result<Option<Value>> {
-        // What cannot have a name cannot be there.
-        let Some(name) = self.naming.find(key) else { return Ok(None) };
-        if key.len() > self.guarantees().limits.key_bytes {
-            return Ok(None);
-        }
+        // What cannot have a name cannot be there. An object of others may be there whose key is longer than
+        // those that we surely can write.
+        let name = self.naming.find(key).filter(|name| name.len() <= self.name_bytes);
+        let Some(name) = name else { return Ok(None) };
         let found = self.fetch(&name).await;
         found
             .map(|found| found.map(Value::new))

@@ -20,7 +20,9 @@ mod probe;
 mod scan;
 
 #[cfg(any(feature = "object", feature = "opendal"))]
-pub(crate) use self::entries::{Entries, Listed, Objects, Promises, check_durability, delegate};
+pub(crate) use self::entries::{
+    Entries, Listed, MAX_VALUE_BYTES, Objects, Promises, check_durability, delegate, too_large,
+};
 #[cfg(feature = "backup")]
 pub(crate) use self::failure::kind_of;
 #[cfg(any(feature = "backup", feature = "object"))]

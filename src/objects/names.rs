@@ -6,10 +6,13 @@
 //! - Bytes from `&` to `}` stand for themselves: letters, digits and most signs.
 //! - A byte below is `%` and two hex digits, and sorts before them: `%20` is a space.
 //! - A byte above is `~` and two hex digits, and sorts behind them: `~C3~A9` is é.
-//! - A `/` whose segment would be empty, `.` or `..` is written `.~~/`. That sorts behind whatever
-//!   begins with the next `.`, and before `0`, as `/` itself does.
+//! - A `/` whose segment would be empty or end with a dot, as `.` and `..` do, is written `.~~/`. That
+//!   sorts behind whatever begins with the next `.`, and before `0`, as `/` itself does. Azure takes dots
+//!   off the end of a segment, so that `a.` would be the same object as `a`.
 //! - A backslash, which Azure takes for a `/`, is written `[~~`, likewise behind `[` and before `]`.
-//! - A last segment that is empty, `.` or `..` ends with a bare `%`, which sorts before `%00`.
+//! - A last segment that is empty or ends with a dot has a bare `%` behind it, which sorts before `%00`.
+
+use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
@@ -32,12 +35,14 @@ use crate::error::{Error, Result};
 pub enum Names {
     /// Any key. Bytes that a name had better not have are escaped, so that the order of keys is kept.
     /// Ordinary names (`users/1`) stand for themselves. An object whose name no key has, such as one
-    /// with a space or an é as it is, makes a scan fail rather than being passed over.
+    /// with a space or an é as it is, or a dot at the end of a segment, makes a scan fail rather than being
+    /// passed over.
     #[default]
     Escaped,
     /// The name is the key, as it is: every object that is there already can be read, and a key that
     /// cannot be a name is refused: one that is not UTF-8, has control characters or a backslash (which
-    /// some services take for a `/`), or an empty, `.` or `..` segment.
+    /// some services take for a `/`), or an empty, `.` or `..` segment; on Azure, whose names are not kept as
+    /// they are, also one with a dot at the end of a segment or more than 200 segments.
     Plain,
 }
 
@@ -50,6 +55,8 @@ pub(crate) enum Naming {
     Flat,
     /// As they are.
     Plain,
+    /// As they are, in Azure, which takes dots off the end of a segment and has no more than 254 of them.
+    PlainAzure,
 }
 
 /// Objects that only try out what the service can do. No key has a name that begins so.
@@ -66,26 +73,44 @@ impl Naming {
             // A key of slashes: `.~~/` for each, and a `%`.
             Self::Ordered => name_bytes.saturating_sub(1) / 4,
             Self::Flat => name_bytes.saturating_sub(1) / 3,
-            Self::Plain => name_bytes,
+            Self::Plain | Self::PlainAzure => name_bytes,
         }
     }
 
     /// The name of a key. `None`: it cannot have one.
-    pub(crate) fn find(self, key: &[u8]) -> Option<String> {
+    pub(crate) fn find(self, key: &[u8]) -> Option<Cow<'_, str>> {
         match self {
-            Self::Ordered | Self::Flat => Some(self.escape(key)),
+            Self::Ordered | Self::Flat => Some(match self.as_it_is(key) {
+                Some(name) => Cow::Borrowed(name),
+                None => Cow::Owned(self.escape(key)),
+            }),
             Self::Plain => std::str::from_utf8(key).ok().filter(|key| is_name(key)).map(Into::into),
+            Self::PlainAzure => Self::Plain.find(key).filter(|name| is_name_in_azure(name)),
         }
+    }
+
+    /// A key that needs no escape, as most do.
+    fn as_it_is(self, key: &[u8]) -> Option<&str> {
+        let mut before = b'/';
+        for byte in key {
+            let ends = *byte == b'/' && matches!(before, b'/' | b'.');
+            if ends || !self.is_literal(*byte) || *byte == b'\\' {
+                return None;
+            }
+            before = *byte;
+        }
+        let ends = matches!(before, b'/' | b'.');
+        if ends { None } else { std::str::from_utf8(key).ok() }
     }
 
     /// The name of a key.
     ///
     /// # Errors
     /// `InvalidInput` if it cannot have one.
-    pub(crate) fn of(self, key: &[u8]) -> Result<String> {
+    pub(crate) fn of(self, key: &[u8]) -> Result<Cow<'_, str>> {
         self.find(key).ok_or_else(|| {
             Error::invalid(
-                "with `names: plain` a key must be UTF-8, without control characters and backslashes, and without empty, `.` and `..` segments between `/`; `names: escaped` takes any key",
+                "with `names: plain` a key must be UTF-8, without control characters and backslashes, and without empty, `.` and `..` segments between `/` (in Azure, without a dot at the end of any); `names: escaped` takes any key",
             )
             .with_key(key)
         })
@@ -99,7 +124,7 @@ impl Naming {
                 // Each key has one name: what decodes to it by another way is not its name.
                 (!key.is_empty() && self.escape(&key) == name).then_some(key)
             }
-            Self::Plain => is_name(name).then(|| name.as_bytes().to_vec()),
+            Self::Plain | Self::PlainAzure => is_name(name).then(|| name.as_bytes().to_vec()),
         }
     }
 
@@ -117,7 +142,7 @@ impl Naming {
         let mut segment = 0;
         for byte in key {
             if *byte == b'/' && self == Self::Ordered {
-                if is_reserved(name.get(segment..)) {
+                if ends_badly(name.get(segment..)) {
                     name.push_str(".~~");
                 }
                 name.push('/');
@@ -133,8 +158,8 @@ impl Naming {
                 }
             }
         }
-        // Windows drops a dot at the end of a name.
-        if is_reserved(name.get(segment..)) || (self == Self::Flat && name.ends_with('.')) {
+        // Windows and Azure drop a dot at the end of a name.
+        if ends_badly(name.get(segment..)) {
             name.push('%');
         }
         name
@@ -148,7 +173,7 @@ impl Naming {
         let mut name = match self {
             Self::Ordered | Self::Flat => self.escape(key),
             // A bound need not be a key, so this is the part of it that can be a name.
-            Self::Plain => {
+            Self::Plain | Self::PlainAzure => {
                 let valid =
                     std::str::from_utf8(key).map_or_else(|error| error.valid_up_to(), str::len);
                 String::from_utf8_lossy(key.get(..valid)?).into_owned()
@@ -171,15 +196,20 @@ impl Naming {
     }
 }
 
-fn is_reserved(segment: Option<&str>) -> bool {
-    matches!(segment, Some("" | "." | ".."))
+fn ends_badly(segment: Option<&str>) -> bool {
+    segment.is_some_and(|segment| segment.is_empty() || segment.ends_with('.'))
 }
 
 /// What every service takes as a name.
 fn is_name(text: &str) -> bool {
     !text.starts_with(PROBE)
         && !text.chars().any(|c| c.is_control() || c == '\\')
-        && text.split('/').all(|segment| !is_reserved(Some(segment)))
+        && text.split('/').all(|segment| !matches!(segment, "" | "." | ".."))
+}
+
+/// Some of the 254 segments are for the path of the store.
+fn is_name_in_azure(text: &str) -> bool {
+    text.split('/').all(|segment| !segment.ends_with('.')) && text.split('/').count() <= 200
 }
 
 fn unescape(name: &str) -> Option<Vec<u8>> {
@@ -243,6 +273,8 @@ mod tests {
             (".", ".%"),
             ("..", "..%"),
             ("./a", "..~~/a"),
+            ("v1./a", "v1..~~/a"),
+            ("a...", "a...%"),
             ("a/../b", "a/...~~/b"),
             ("a b", "a%20b"),
             ("%", "%25"),
@@ -260,7 +292,7 @@ mod tests {
     fn what_is_no_name_of_a_key_is_known_as_such() {
         for name in [
             "a b", "é", "%2f", "%41", "a~~/b", ".~~/", "[~", "a\\b", "a%", "%", "~", "a/%2", "..",
-            "a//b",
+            "a//b", "a.", "v1./a",
         ] {
             assert_eq!(Naming::Ordered.key(name), None, "{name}");
         }
@@ -269,6 +301,42 @@ mod tests {
             assert_eq!(Naming::Plain.key(name), None, "{name}");
         }
         assert!(Naming::Plain.of(b"\xff").is_err());
+        let deep = "a/".repeat(200) + "a";
+        for key in ["a.", "v1./a", "...", &deep] {
+            assert!(Naming::Plain.of(key.as_bytes()).is_ok(), "{key}");
+            assert!(Naming::PlainAzure.of(key.as_bytes()).is_err(), "{key}");
+        }
+        assert_eq!(Naming::PlainAzure.of(b"a.b/c").unwrap(), "a.b/c");
+    }
+
+    /// All keys of up to five bytes, of those at which the rules change: names are in the order of their keys,
+    /// no two are the same, each is safe wherever it is kept, and leads back to its key.
+    #[test]
+    fn every_short_key() {
+        for alphabet in [&b"/.0%"[..], b"/.~\\[", b"/.&}A\x00", b"/. \xff\x7f"] {
+            let mut keys: Vec<Vec<u8>> = vec![vec![]];
+            for _ in 0..5 {
+                let longer =
+                    keys.iter().flat_map(|key| alphabet.iter().map(|b| [&key[..], &[*b]].concat()));
+                keys = [vec![vec![]], longer.collect()].concat();
+            }
+            keys.sort();
+            keys.dedup();
+            assert_eq!(keys.remove(0), b"");
+            let names: Vec<_> = keys.iter().map(|key| Naming::Ordered.of(key).unwrap()).collect();
+            assert!(names.is_sorted_by(|a, b| a.as_bytes() < b.as_bytes()));
+            for (key, name) in keys.iter().zip(&names) {
+                assert_eq!(Naming::Ordered.key(name).as_ref(), Some(key));
+                let safe = |c: char| ('%'..='~').contains(&c) && c != '\\';
+                assert!(name.chars().all(safe) && name.len() <= 4 * key.len() + 1, "{name}");
+                let segment = |segment: &str| !segment.is_empty() && !segment.ends_with('.');
+                assert!(name.split('/').all(segment), "{name}");
+                assert_eq!(name, &Naming::Ordered.escape(key));
+                let flat = Naming::Flat.of(key).unwrap();
+                assert_eq!(Naming::Flat.key(&flat).as_ref(), Some(key));
+                assert!(!flat.ends_with('.') && flat.len() <= 3 * key.len() + 1, "{flat}");
+            }
+        }
     }
 
     /// Bytes at which the rules change, among others.
@@ -307,7 +375,7 @@ mod tests {
             let (from, key) = if a <= b { (a, b) } else { (b, a) };
             if let (Some(before), Some(name)) = (naming.before(&from), naming.find(&key)) {
                 prop_assert!(is_name(&before), "{before}");
-                prop_assert!(before < name, "{before} {name}");
+                prop_assert!(*before < *name, "{before} {name}");
             }
         }
     }

@@ -169,6 +169,10 @@ impl<'a> Listing<'a> {
                 }
             }
             let Listed { name, size } = listed;
+            // The mark of the folder that the store is in.
+            if name.is_empty() {
+                continue;
+            }
             self.last = Some(name.clone());
             if name.starts_with(PROBE) {
                 continue;

@@ -20,12 +20,16 @@ mod postgres;
 mod process;
 mod proxy;
 mod redis;
+#[cfg(feature = "testing")]
+mod suite;
 
 pub(crate) use certificates::Certificates;
 pub(crate) use fault::{Kept, Load, Progress, Report};
 pub(crate) use postgres::{Postgres, PostgresOptions};
 pub(crate) use proxy::{Counters, Proxy, Way};
 pub(crate) use redis::{Redis, RedisCluster};
+#[cfg(feature = "testing")]
+pub(crate) use suite::conforms;
 
 /// What a test needs, or `None` with the reason printed. With `CI` set nothing is skipped: it fails.
 pub(crate) fn required<T>(found: Option<T>, missing: &str) -> Option<T> {

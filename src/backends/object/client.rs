@@ -13,10 +13,8 @@ use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::objects::{Listed, Objects, lacks_a_bucket, redacted};
+use crate::objects::{Listed, MAX_VALUE_BYTES, Objects, lacks_a_bucket, redacted, too_large};
 
-/// 5 GiB: a value is in memory as a whole.
-pub(super) const MAX_VALUE_BYTES: u64 = 5 << 30;
 /// Parts of a large value, and how many of them are on their way at a time.
 pub(super) const PART_BYTES: usize = 8 << 20;
 const PARTS: usize = 4;
@@ -34,17 +32,28 @@ pub(super) struct Client {
 
 type Theirs = ::object_store::Error;
 
+enum Read {
+    Value(Bytes),
+    /// The object was replaced meanwhile.
+    Replaced,
+    TooLarge,
+}
+
 impl Client {
     pub(super) fn new(repeating: Arc<dyn ObjectStore>, once: Arc<dyn ObjectStore>) -> Self {
         Self { repeating, once }
     }
 
-    /// `None`: the object was replaced meanwhile.
-    async fn read(&self, path: &Path) -> ::object_store::Result<Option<Bytes>> {
+    async fn read(&self, path: &Path) -> ::object_store::Result<Read> {
         let object = self.repeating.get(path).await?;
         let size = object.meta.size;
-        let Some(tag) = object.meta.e_tag.clone().filter(|_| size > LARGE_BYTES as u64) else {
-            return object.bytes().await.map(Some);
+        if size > MAX_VALUE_BYTES {
+            return Ok(Read::TooLarge);
+        }
+        // A weak tag never matches.
+        let tag = object.meta.e_tag.as_ref().filter(|tag| !tag.starts_with("W/"));
+        let Some(tag) = tag.filter(|_| size > LARGE_BYTES as u64).cloned() else {
+            return object.bytes().await.map(Read::Value);
         };
         drop(object);
         let parts = (0..size).step_by(PART_BYTES).map(|start| {
@@ -56,11 +65,11 @@ impl Client {
         while let Some(part) = parts.next().await {
             match part {
                 Ok(part) => value.extend_from_slice(&part),
-                Err(Theirs::Precondition { .. }) => return Ok(None),
+                Err(Theirs::Precondition { .. }) => return Ok(Read::Replaced),
                 Err(error) => return Err(error),
             }
         }
-        Ok(Some(value.into()))
+        Ok(Read::Value(value.into()))
     }
 
     async fn read_part(
@@ -121,8 +130,9 @@ impl Objects for Client {
         let path = path(name)?;
         for _ in 0..ATTEMPTS {
             match self.read(&path).await {
-                Ok(Some(value)) => return Ok(Some(value)),
-                Ok(None) => {}
+                Ok(Read::Value(value)) => return Ok(Some(value)),
+                Ok(Read::Replaced) => {}
+                Ok(Read::TooLarge) => return Err(too_large()),
                 Err(error) if is_missing(&error) => return Ok(None),
                 Err(error) => return Err(redacted(&error, "reading an object")),
             }
@@ -138,7 +148,14 @@ impl Objects for Client {
         } else {
             self.repeating.put(&path, PutPayload::from_bytes(value)).await.map(drop)
         };
-        written.map_err(|error| redacted(&error, "writing an object"))
+        written.map_err(|error| match error {
+            // Completed before, by a try whose answer got lost, or aborted by a rule of the bucket.
+            Theirs::NotFound { .. } if !lacks_a_bucket(&error) => Error::new(
+                ErrorKind::Unavailable,
+                "writing an object: its upload in parts is gone, and may have taken effect",
+            ),
+            error => redacted(&error, "writing an object"),
+        })
     }
 
     async fn create(&self, name: &str, value: Bytes) -> Result<bool> {

@@ -9,10 +9,11 @@ use async_trait::async_trait;
 use serde::Deserialize;
 
 use super::Object;
-use super::client::MAX_VALUE_BYTES;
 use crate::error::{Error, Result};
 use crate::layer::{BackendConfig, Context};
-use crate::objects::{Connection, Location, Names, Naming, Options, Promises, check_durability};
+use crate::objects::{
+    Connection, Location, MAX_VALUE_BYTES, Names, Naming, Options, Promises, check_durability,
+};
 use crate::store::Store;
 use crate::types::units::Span;
 use crate::types::{Durability, Profile};
@@ -74,6 +75,8 @@ const fn default_timeout() -> Span {
 const RETRIES: usize = 10;
 /// What S3, Google Cloud Storage and Azure take.
 const NAME_BYTES: usize = 1024;
+/// Segments that a name may have in Azure.
+const AZURE_SEGMENTS: usize = 254;
 /// Of the 255 of most file systems, some are for the name under which a file is written first.
 const FILE_NAME_BYTES: usize = 240;
 
@@ -99,8 +102,14 @@ impl ObjectConfig {
     }
 
     fn target(&self) -> Result<Target> {
-        if self.url == "memory://" {
+        if self.url.trim_end_matches('/') == "memory:" {
             return Ok(Target::Memory);
+        }
+        // Their words are not quoted.
+        if self.url.contains("://") && self.url.contains(['?', '#', '@']) {
+            return Err(Error::config(
+                "`url` is only scheme, bucket and path; put credentials and the like into `options`",
+            ));
         }
         let location: Location =
             self.url.parse().map_err(|what| Error::config(format!("`url`: {what}")))?;
@@ -110,10 +119,15 @@ impl ObjectConfig {
 
     pub(super) fn naming(&self) -> Result<Naming> {
         Ok(match (self.names, self.target()?) {
+            (Names::Plain, Target::At(Location::Bucket { scheme: "az", .. })) => Naming::PlainAzure,
             (Names::Plain, _) => Naming::Plain,
             (Names::Escaped, Target::At(Location::Folder(_))) => Naming::Flat,
             (Names::Escaped, _) => Naming::Ordered,
         })
+    }
+
+    pub(super) fn name_bytes(&self) -> Result<usize> {
+        self.promises().map(|promises| promises.name_bytes)
     }
 
     fn promises(&self) -> Result<Promises> {
@@ -137,7 +151,13 @@ impl ObjectConfig {
                 (NAME_BYTES.saturating_sub(prefix), PowerCut, MachineLoss, Some("bucket"))
             }
         };
-        let key_bytes = self.naming()?.key_bytes(name_bytes);
+        let mut key_bytes = self.naming()?.key_bytes(name_bytes);
+        if let (Names::Escaped, Target::At(Location::Bucket { scheme: "az", path, .. })) =
+            (self.names, self.target()?)
+        {
+            // A key of slashes has a segment more.
+            key_bytes = key_bytes.min(AZURE_SEGMENTS.saturating_sub(path.split('/').count() + 1));
+        }
         if key_bytes == 0 {
             return Err(Error::config("`url`: the path leaves no room for keys; shorten it"));
         }
@@ -146,6 +166,7 @@ impl ObjectConfig {
             conditional_writes: self.conditional_writes,
             scans: self.scans.unwrap_or(place != Some("folder")),
             key_bytes,
+            name_bytes,
             value_bytes: MAX_VALUE_BYTES,
             place,
             private: place.is_none(),

@@ -71,20 +71,20 @@ impl Object {
     /// See the [module docs](self).
     pub async fn open(config: &ObjectConfig, context: &Context) -> Result<Self> {
         let profile = config.profile()?;
-        let naming = config.naming()?;
+        let (naming, name_bytes) = (config.naming()?, config.name_bytes()?);
         let (repeating, once) =
             config.connect(context).map_err(|error| error.with_layer(ObjectConfig::NAME))?;
-        Self::over(repeating, once, naming, profile).await
+        Self::over(repeating, once, (naming, name_bytes), profile).await
     }
 
     /// `once` is the same place, and repeats no request.
     async fn over(
         repeating: Arc<dyn ObjectStore>,
         once: Arc<dyn ObjectStore>,
-        naming: Naming,
+        (naming, name_bytes): (Naming, usize),
         profile: Profile,
     ) -> Result<Self> {
         let client = Arc::new(Client::new(repeating, once));
-        Ok(Self(Entries::open(client, naming, profile).await?))
+        Ok(Self(Entries::open(client, naming, name_bytes, profile).await?))
     }
 }

@@ -33,6 +33,18 @@ struct Faulty {
     /// Checks the condition without a lock.
     races: bool,
     fails_parts: bool,
+    /// Parts that never arrive.
+    stalls: bool,
+    /// Completes an upload, and says that there is none, as a repeated completion does.
+    forgets: bool,
+    /// Refuses to write, as rights to read only do.
+    read_only: bool,
+    /// Gives tags that match nothing.
+    weak_tags: bool,
+    /// Says that objects are that large.
+    says_size: Option<u64>,
+    /// How often the object is replaced while it is read in parts.
+    replaced: AtomicUsize,
     uploads: AtomicUsize,
     aborted: Arc<AtomicUsize>,
 }
@@ -51,6 +63,7 @@ impl ObjectStore for Faulty {
         payload: PutPayload,
         mut options: PutOptions,
     ) -> Outcome<PutResult> {
+        self.check_rights()?;
         if self.overwrites {
             options.mode = PutMode::Overwrite;
         }
@@ -69,21 +82,40 @@ impl ObjectStore for Faulty {
         path: &Path,
         options: PutMultipartOptions,
     ) -> Outcome<Box<dyn MultipartUpload>> {
+        self.check_rights()?;
         self.uploads.fetch_add(1, Ordering::Relaxed);
         let inner = self.inner.put_multipart_opts(path, options).await?;
         let (fails, aborted) = (self.fails_parts, Arc::clone(&self.aborted));
-        Ok(Box::new(FaultyUpload { inner, fails, aborted }))
+        let (stalls, forgets) = (self.stalls, self.forgets);
+        Ok(Box::new(FaultyUpload { inner, fails, stalls, forgets, aborted }))
     }
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Outcome<GetResult> {
-        self.inner.get_opts(path, options).await
+        let take = |left: usize| left.checked_sub(1);
+        let part = options.range.is_some();
+        if part && self.replaced.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
+            self.inner.put(path, vec![b'2'; 20 << 20].into()).await?;
+        }
+        if self.weak_tags && options.if_match.is_some() {
+            let source = "no strong tag".into();
+            return Err(::object_store::Error::Precondition { path: path.to_string(), source });
+        }
+        let mut found = self.inner.get_opts(path, options).await?;
+        if self.weak_tags {
+            found.meta.e_tag = Some("W/\"1\"".to_owned());
+        }
+        found.meta.size = self.says_size.unwrap_or(found.meta.size);
+        Ok(found)
     }
 
     fn delete_stream(
         &self,
         paths: BoxStream<'static, Outcome<Path>>,
     ) -> BoxStream<'static, Outcome<Path>> {
-        self.inner.delete_stream(paths)
+        match self.check_rights() {
+            Ok(()) => self.inner.delete_stream(paths),
+            Err(error) => futures_util::stream::iter([Err(error)]).boxed(),
+        }
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Outcome<ObjectMeta>> {
@@ -108,10 +140,20 @@ impl ObjectStore for Faulty {
     }
 }
 
+impl Faulty {
+    fn check_rights(&self) -> Outcome<()> {
+        let (path, source) = ("secret-key".to_owned(), "the role may only read".into());
+        let denied = ::object_store::Error::PermissionDenied { path, source };
+        if self.read_only { Err(denied) } else { Ok(()) }
+    }
+}
+
 #[derive(Debug)]
 struct FaultyUpload {
     inner: Box<dyn MultipartUpload>,
     fails: bool,
+    stalls: bool,
+    forgets: bool,
     aborted: Arc<AtomicUsize>,
 }
 
@@ -123,11 +165,16 @@ impl MultipartUpload for FaultyUpload {
             return async move { Err(::object_store::Error::Generic { store: "Faulty", source }) }
                 .boxed();
         }
+        if self.stalls {
+            return std::future::pending().boxed();
+        }
         self.inner.put_part(data)
     }
 
     async fn complete(&mut self) -> Outcome<PutResult> {
-        self.inner.complete().await
+        let done = self.inner.complete().await;
+        let (path, source) = ("secret-key".to_owned(), "NoSuchUpload".into());
+        if self.forgets { Err(::object_store::Error::NotFound { path, source }) } else { done }
     }
 
     async fn abort(&mut self) -> Outcome<()> {
@@ -139,7 +186,7 @@ impl MultipartUpload for FaultyUpload {
 async fn over(service: &Arc<Faulty>, config: &ObjectConfig) -> Result<Object> {
     let profile = config.profile()?;
     let (repeating, once) = (Arc::clone(service) as Arc<dyn ObjectStore>, Arc::clone(service) as _);
-    Object::over(repeating, once, config.naming()?, profile).await
+    Object::over(repeating, once, (config.naming()?, config.name_bytes()?), profile).await
 }
 
 fn config() -> ObjectConfig {
@@ -206,17 +253,88 @@ async fn a_large_value_goes_in_parts_and_is_seen_whole_or_not_at_all() {
 
 #[tokio::test]
 async fn a_dropped_upload_is_aborted() {
-    let service = Arc::new(Faulty::default());
-    let client = Client::new(Arc::clone(&service) as _, Arc::clone(&service) as _);
-    let writing = crate::objects::Objects::put(&client, "large", vec![1; 20 << 20].into());
-    let mut writing = tokio_test::task::spawn(writing);
-    // Polls end before the upload does, as the store yields.
-    let _ = writing.poll();
+    let service = Arc::new(Faulty { stalls: true, ..Faulty::default() });
+    let store = over(&service, &config()).await.unwrap();
+    let mut writing = tokio_test::task::spawn(store.put("large", vec![1; 20 << 20]));
+    assert!(writing.poll().is_pending(), "its parts never arrive");
+    assert_eq!(service.uploads.load(Ordering::Relaxed), 1);
     drop(writing);
     tokio::task::yield_now().await;
-    let uploads = service.uploads.load(Ordering::Relaxed);
-    let whole = service.inner.head(&"large".into()).await.is_ok();
-    assert_eq!(service.aborted.load(Ordering::Relaxed), usize::from(uploads == 1 && !whole));
+    assert_eq!(service.aborted.load(Ordering::Relaxed), 1);
+    assert!(service.inner.head(&"large".into()).await.is_err());
+}
+
+#[tokio::test]
+async fn an_upload_whose_completion_is_not_known_may_have_taken_effect() {
+    let service = Arc::new(Faulty { forgets: true, ..Faulty::default() });
+    let store = over(&service, &config()).await.unwrap();
+    let failed = store.put("large", vec![1; 20 << 20]).await.unwrap_err();
+    assert_eq!(failed.kind(), ErrorKind::Unavailable, "{failed:?}");
+    assert!(!format!("{failed:?}").contains("secret"), "{failed:?}");
+}
+
+#[tokio::test]
+async fn a_large_value_that_is_replaced_while_it_is_read_is_one_or_the_other() {
+    let service = Arc::new(Faulty { replaced: 2.into(), ..Faulty::default() });
+    let store = over(&service, &config()).await.unwrap();
+    let _ = store.put("large", vec![b'1'; 30 << 20]).await.unwrap();
+    let read = store.get(b"large").await.unwrap().unwrap();
+    assert!(read.bytes == vec![b'2'; 20 << 20]);
+    // Again and again.
+    service.replaced.store(usize::MAX, Ordering::Relaxed);
+    assert_eq!(store.get(b"large").await.unwrap_err().kind(), ErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn a_large_value_is_read_where_tags_match_nothing() {
+    let service = Arc::new(Faulty { weak_tags: true, ..Faulty::default() });
+    let store = over(&service, &config()).await.unwrap();
+    let _ = store.put("large", vec![1; 20 << 20]).await.unwrap();
+    assert_eq!(store.get(b"large").await.unwrap().unwrap().bytes.len(), 20 << 20);
+}
+
+#[tokio::test]
+async fn an_object_larger_than_any_value_is_refused_before_it_is_read() {
+    let service = Arc::new(Faulty { says_size: Some(1 << 42), ..Faulty::default() });
+    let store = over(&service, &config()).await.unwrap();
+    put(&service, &["film"]).await;
+    let refused = store.get(b"film").await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Capacity, "{refused:?}");
+    assert!(store.collect(Scan::all()).await.is_err());
+}
+
+#[tokio::test]
+async fn rights_to_read_are_enough_for_reading() {
+    let service = Arc::new(Faulty { read_only: true, ..Faulty::default() });
+    put(&service, &["a"]).await;
+    let store = over(&service, &config()).await.unwrap();
+    assert_eq!(store.get(b"a").await.unwrap(), Some("v".into()));
+    assert_eq!(store.collect(Scan::all()).await.unwrap().len(), 1);
+    for refused in [
+        store.put("secret-key", "v").await.unwrap_err(),
+        store.put("secret-key", vec![1; 20 << 20]).await.unwrap_err(),
+        store.delete("secret-key").await.unwrap_err(),
+        over(&service, &ObjectConfig { conditional_writes: true, ..config() }).await.unwrap_err(),
+    ] {
+        assert_eq!(refused.kind(), ErrorKind::Access, "{refused:?}");
+        assert!(!format!("{refused:?}").contains("secret"), "{refused:?}");
+    }
+}
+
+/// The profile says which keys can surely be written; what others wrote is read all the same.
+#[tokio::test]
+async fn get_and_scan_agree_on_longer_names_of_others() {
+    let service = Arc::new(Faulty::default());
+    let (long, too_long) = ("x".repeat(1020), "y".repeat(1025));
+    put(&service, &[&long, ".~~tierstack-probe-0123-0"]).await;
+    let store = over(&service, &config()).await.unwrap();
+    let scanned = store.collect(Scan::all()).await.unwrap();
+    assert_eq!(scanned.len(), 1, "what was tried out is no entry");
+    assert_eq!(scanned[0].key, long);
+    assert_eq!(store.get(long.as_bytes()).await.unwrap(), Some("v".into()));
+    assert_eq!(store.get(too_long.as_bytes()).await.unwrap(), None);
+    let refused = store.put(long, "v").await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidInput);
 }
 
 #[tokio::test]
@@ -283,11 +401,17 @@ fn settings_that_cannot_be_are_refused_with_words() {
         ),
         (ObjectConfig { timeout: "0s".parse().unwrap(), ..config() }, "`timeout`"),
         (ObjectConfig::new(format!("s3://acme/{}", "x".repeat(1023))), "no room"),
+        (ObjectConfig::new("s3://ada:hunter2@acme/x"), "`options`"),
+        (ObjectConfig::new("az://acme/x?sig=hunter2"), "`options`"),
     ];
     for (config, word) in wrong {
         let error = config.profile().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(error.to_string().contains(word), "{error}");
+        assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
     }
+    let limit = |url: &str| ObjectConfig::new(url).profile().unwrap().guarantees.limits.key_bytes;
+    assert_eq!((limit("memory:///"), limit("s3://acme")), (255, 255));
+    assert_eq!(limit("az://acme/a/b"), 251, "a name has 254 segments at most in Azure");
     assert!(!folder.profile().unwrap().guarantees.ordered_scans);
 }

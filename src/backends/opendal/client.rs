@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::opendal::layers::{RetryLayer, TimeoutLayer};
-use ::opendal::{Entry, ErrorKind as Theirs, Operator};
+use ::opendal::{Buffer, Entry, ErrorKind as Theirs, Operator};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
+use tokio::sync::RwLock;
 
+use super::services::Service;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::objects::{Listed, Objects};
+use crate::objects::{Listed, MAX_VALUE_BYTES, Objects, too_large};
 
 /// Parts of a large value, and how many of them are on their way at a time.
 const PART_BYTES: usize = 8 << 20;
@@ -35,8 +37,16 @@ pub(super) struct Client {
     /// its pool, and the next request on them gets the answer to the former. So requests are never dropped,
     /// and this is how long is waited for them.
     deadline: Option<Duration>,
+    /// Whether a request that is dropped in the middle leaves nothing behind.
+    whole: bool,
+    /// For a service that shows a file while it is written: who reads a name here waits for who writes it.
+    /// What other processes write is theirs to look after.
+    turns: Vec<Arc<RwLock<()>>>,
     clock: Arc<dyn Clock>,
 }
+
+/// Names share them.
+const TURNS: usize = 64;
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -45,7 +55,12 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    pub(super) fn new(operator: Operator, timeout: Duration, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(
+        operator: Operator,
+        service: &Service,
+        timeout: Duration,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let deadline = (operator.info().scheme() == "memcached").then_some(timeout);
         let once = match deadline {
             Some(_) => operator,
@@ -55,11 +70,37 @@ impl Client {
         };
         // Outside the deadline, so that each try has its own.
         let retry = RetryLayer::new().with_max_times(TRIES - 1).with_min_delay(PAUSE).with_jitter();
-        Self { repeating: once.clone().layer(retry), once, deadline, clock }
+        let turns = if service.in_place { TURNS } else { 0 };
+        let turns = (0..turns).map(|_| Arc::default()).collect();
+        Self {
+            repeating: once.clone().layer(retry),
+            once,
+            deadline,
+            whole: service.whole,
+            turns,
+            clock,
+        }
     }
 
-    /// To the end, also when nobody waits any more.
+    fn turn(&self, name: &str) -> Option<&Arc<RwLock<()>>> {
+        let hash = name
+            .bytes()
+            .fold(0_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(byte)));
+        self.turns.get(hash % TURNS)
+    }
+
+    /// To its end, also when nobody waits any more, where half a request is not as good as none.
     async fn undisturbed<T: Send + 'static>(
+        &self,
+        request: impl Future<Output = ::opendal::Result<T>> + Send + 'static,
+    ) -> ::opendal::Result<T> {
+        if self.whole {
+            return request.await;
+        }
+        self.to_its_end(request).await
+    }
+
+    async fn to_its_end<T: Send + 'static>(
         &self,
         request: impl Future<Output = ::opendal::Result<T>> + Send + 'static,
     ) -> ::opendal::Result<T> {
@@ -75,26 +116,79 @@ impl Client {
         ended.unwrap_or_else(|error| Err(failed("the task ended").set_source(error)))
     }
 
-    async fn read(&self, name: &str) -> ::opendal::Result<Bytes> {
+    /// `None`: the object is larger than any value.
+    async fn read(&self, name: &str) -> ::opendal::Result<Option<Bytes>> {
+        let _turn = match self.turn(name) {
+            Some(turn) => Some(turn.read().await),
+            None => None,
+        };
+        if self.deadline.is_none() {
+            return read(&self.once, name).await;
+        }
         let (operator, name) = (self.once.clone(), name.to_owned());
-        let reading = async move { operator.read(&name).await.map(|value| value.to_bytes()) };
-        if self.deadline.is_some() { self.undisturbed(reading).await } else { reading.await }
+        self.to_its_end(async move { read(&operator, &name).await }).await
+    }
+
+    async fn write(&self, name: &str, value: Bytes) -> ::opendal::Result<()> {
+        let operator = &self.repeating;
+        let in_parts = value.len() > LARGE_BYTES && operator.info().capability().write_can_multi;
+        if self.whole && !in_parts {
+            return operator.write(name, value).await.map(drop);
+        }
+        let turn = self.turn(name).cloned();
+        let (operator, name) = (operator.clone(), name.to_owned());
+        self.to_its_end(async move {
+            let _turn = match turn {
+                Some(turn) => Some(turn.write_owned().await),
+                None => None,
+            };
+            if in_parts {
+                write_parts(operator, &name, value).await
+            } else {
+                operator.write(&name, value).await.map(drop)
+            }
+        })
+        .await
+    }
+
+    /// OpenDAL takes the white space off the ends of a path.
+    fn check<'n>(&self, name: &'n str) -> Result<&'n str> {
+        if name.trim() != name {
+            return Err(Error::invalid(
+                "a key with white space at an end cannot be a name here; `names: escaped` takes any key",
+            ));
+        }
+        if self.deadline.is_some() {
+            let root = self.once.info().root();
+            if memcached_bytes(root.trim_matches('/')) + 1 + memcached_bytes(name) > 250 {
+                return Err(Error::invalid("the key is too long for memcached once it is escaped"));
+            }
+        }
+        Ok(name)
     }
 }
 
-async fn write(
-    operator: Operator,
-    name: String,
-    value: Bytes,
-    create: bool,
-) -> ::opendal::Result<()> {
-    let in_parts =
-        value.len() > LARGE_BYTES && operator.info().capability().write_can_multi && !create;
-    if !in_parts {
-        let writing = operator.write_with(&name, value).if_not_exists(create);
-        return writing.await.map(drop);
+async fn read(operator: &Operator, name: &str) -> ::opendal::Result<Option<Bytes>> {
+    let mut pieces = operator.reader(name).await?.into_stream(..).await?;
+    let (mut value, mut bytes) = (Vec::new(), 0);
+    while let Some(piece) = pieces.try_next().await? {
+        bytes += piece.len() as u64;
+        if bytes > MAX_VALUE_BYTES {
+            return Ok(None);
+        }
+        value.push(piece);
     }
-    let mut writer = operator.writer_with(&name).chunk(PART_BYTES).concurrent(PARTS).await?;
+    Ok(Some(value.into_iter().flatten().collect::<Buffer>().to_bytes()))
+}
+
+/// The length of a name as OpenDAL escapes it for memcached, at most.
+pub(super) fn memcached_bytes(name: &str) -> usize {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/-_.!~*'()".contains(byte);
+    name.bytes().map(|byte| if plain(&byte) { 1 } else { 3 }).sum()
+}
+
+async fn write_parts(operator: Operator, name: &str, value: Bytes) -> ::opendal::Result<()> {
+    let mut writer = operator.writer_with(name).chunk(PART_BYTES).concurrent(PARTS).await?;
     let written = match writer.write(value).await {
         Ok(()) => writer.close().await.map(drop),
         failed => failed,
@@ -111,8 +205,9 @@ impl Objects for Client {
     async fn get(&self, name: &str) -> Result<Option<Bytes>> {
         let mut tried = 1;
         loop {
-            match self.read(check(name)?).await {
-                Ok(value) => return Ok(Some(value)),
+            match self.read(self.check(name)?).await {
+                Ok(Some(value)) => return Ok(Some(value)),
+                Ok(None) => return Err(too_large()),
                 Err(error) if is_missing(&error) => return Ok(None),
                 Err(error) if error.is_temporary() && tried < TRIES => {
                     self.clock.sleep(PAUSE * (1 << (tried - 1))).await;
@@ -127,14 +222,15 @@ impl Objects for Client {
         if value.is_empty() && !self.once.info().capability().write_can_empty {
             return Err(Error::unsupported("this service takes no empty values"));
         }
-        let writing = write(self.repeating.clone(), check(name)?.to_owned(), value, false);
-        self.undisturbed(writing).await.map_err(|error| redacted(&error, "writing"))
+        let written = self.write(self.check(name)?, value).await;
+        written.map_err(|error| redacted(&error, "writing"))
     }
 
     async fn create(&self, name: &str, value: Bytes) -> Result<bool> {
-        let writing = write(self.once.clone(), check(name)?.to_owned(), value, true);
+        let (operator, name) = (self.once.clone(), self.check(name)?.to_owned());
+        let writing = async move { operator.write_with(&name, value).if_not_exists(true).await };
         match self.undisturbed(writing).await {
-            Ok(()) => Ok(true),
+            Ok(_) => Ok(true),
             Err(error)
                 if matches!(
                     error.kind(),
@@ -148,7 +244,7 @@ impl Objects for Client {
     }
 
     async fn delete(&self, name: &str) -> Result<()> {
-        let (operator, name) = (self.repeating.clone(), check(name)?.to_owned());
+        let (operator, name) = (self.repeating.clone(), self.check(name)?.to_owned());
         match self.undisturbed(async move { operator.delete(&name).await }).await {
             Ok(()) => Ok(()),
             Err(error) if is_missing(&error) => Ok(()),
@@ -182,17 +278,6 @@ impl Objects for Client {
 /// Some listings tell no sizes, and OpenDAL then says 0.
 fn size(entry: &Entry) -> Option<u64> {
     Some(entry.metadata().content_length()).filter(|size| *size > 0)
-}
-
-/// OpenDAL takes the white space off the ends of a path.
-fn check(name: &str) -> Result<&str> {
-    if name.trim() == name {
-        Ok(name)
-    } else {
-        Err(Error::invalid(
-            "a key with white space at an end cannot be a name here; `names: escaped` takes any key",
-        ))
-    }
 }
 
 /// The object is missing, and the bucket is there. A folder is no entry.

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use serde::Deserialize;
 
 use super::OpenDal;
+use super::client::memcached_bytes;
 use super::services::{self, Service};
 use crate::error::{Error, Result};
 use crate::layer::{BackendConfig, Context};
@@ -41,8 +42,7 @@ pub struct OpenDalConfig {
     /// The service: `azblob`, `azdls`, `azfile`, `b2`, `cos`, `dropbox`, `fs`, `gcs`, `gdrive`, `memcached`,
     /// `memory`, `obs`, `onedrive`, `oss`, `s3`, `swift`, `webdav` or `webhdfs`.
     pub scheme: String,
-    /// Options of the service by OpenDAL's names for them, such as `bucket`, `root`, `endpoint`. OpenDAL
-    /// ignores names that it does not know. Default: none.
+    /// Options of the service by OpenDAL's names for them, such as `bucket`, `root`, `endpoint`. Default: none.
     #[serde(default)]
     pub options: Options,
     /// How keys become names. Default: `escaped`. `plain` for names beyond plain ASCII, and for files in
@@ -86,7 +86,7 @@ impl OpenDalConfig {
         }
     }
 
-    fn service(&self) -> Result<&'static Service> {
+    pub(super) fn service(&self) -> Result<&'static Service> {
         services::find(&self.scheme).ok_or_else(|| {
             Error::config(format!(
                 "`scheme`: '{}' is not compiled in; there are {}",
@@ -98,14 +98,29 @@ impl OpenDalConfig {
 
     pub(super) fn naming(&self) -> Result<Naming> {
         Ok(match self.names {
+            Names::Plain if self.scheme == "azblob" => Naming::PlainAzure,
             Names::Plain => Naming::Plain,
             Names::Escaped => self.service()?.naming,
         })
     }
 
+    pub(super) fn name_bytes(&self) -> Result<usize> {
+        self.promises().map(|promises| promises.name_bytes)
+    }
+
     fn promises(&self) -> Result<Promises> {
         let service = self.service()?;
         check_options(&self.options)?;
+        let known = (service.options)();
+        let unknown =
+            self.options.keys().find(|name| !known.contains(&name.to_ascii_lowercase().as_str()));
+        if let Some(name) = unknown {
+            return Err(Error::config(format!(
+                "`options.{name}` is not known to the service '{}'; there are {}",
+                self.scheme,
+                known.join(", ")
+            )));
+        }
         if self.timeout.0.is_zero() {
             return Err(Error::config("`timeout` must be longer than 0s"));
         }
@@ -124,11 +139,24 @@ impl OpenDalConfig {
         let root = match self.options.get("root") {
             // A folder is not part of the names within.
             Some(Setting::Text(root)) if service.naming == Naming::Ordered => {
-                root.trim_matches('/').len() + 1
+                let root = root.trim_matches('/');
+                1 + if self.scheme == "memcached" { memcached_bytes(root) } else { root.len() }
             }
             _ => 0,
         };
-        let key_bytes = self.naming()?.key_bytes(service.name_bytes.saturating_sub(root));
+        let name_bytes = service.name_bytes.saturating_sub(root);
+        let mut key_bytes = match self.names {
+            Names::Plain => name_bytes,
+            Names::Escaped => self.naming()?.key_bytes(name_bytes.min(service.segment_bytes)),
+        };
+        if self.scheme == "azblob" && self.names == Names::Escaped {
+            // A name has 254 segments at most, and a key of slashes one more than slashes.
+            let root = self.options.get("root").map_or(0, |root| match root {
+                Setting::Text(root) => root.split('/').count(),
+                _ => 1,
+            });
+            key_bytes = key_bytes.min(253_usize.saturating_sub(root));
+        }
         if key_bytes == 0 {
             return Err(Error::config("`options.root` leaves no room for keys; shorten it"));
         }
@@ -137,6 +165,7 @@ impl OpenDalConfig {
             conditional_writes: self.conditional_writes,
             scans: self.scans.unwrap_or(service.ordered),
             key_bytes,
+            name_bytes,
             value_bytes: service.value_bytes,
             place: service.place,
             private: service.place.is_none(),
@@ -229,6 +258,11 @@ impl BackendConfig for OpenDalConfig {
                 "`names` is plain: a key that cannot be a name, such as one that is not UTF-8, is refused.",
             );
         }
+        if self.service()?.in_place {
+            profile = profile.note(
+                "The service may show a file while it is written: other processes may read a part of a value.",
+            );
+        }
         match self.scheme.as_str() {
             "memcached" => {
                 profile = profile.note("memcached drops entries when its memory is full.");
@@ -237,6 +271,12 @@ impl BackendConfig for OpenDalConfig {
                 profile = profile.note(
                     "Whether a WebDAV server keeps half a file of a broken connection is up to the server.",
                 );
+            }
+            _ => {}
+        }
+        match self.scheme.as_str() {
+            "azdls" | "azfile" | "dropbox" | "gdrive" | "onedrive" | "webhdfs" => {
+                profile = profile.note("This service takes no empty values: they are refused.");
             }
             _ => {}
         }

@@ -13,8 +13,10 @@
 //! page.
 //!
 //! # Cancellation
-//! A write goes on when its future is dropped: a service that keeps what it got of a broken request would
-//! keep half a value. So does every request to memcached, whose connections do not survive a dropped one.
+//! A dropped write to a bucket has taken effect or not, or does so within a moment. Elsewhere, and where a
+//! value goes in parts, a write goes on when its future is dropped: a service that keeps what it got of a
+//! broken request would keep half a value. So does every request to memcached, whose connections do not
+//! survive a dropped one.
 //!
 //! # Errors
 //! Opening: `Config` (scheme, options; no such bucket; what is promised and the service cannot do),
@@ -92,8 +94,10 @@ impl OpenDal {
     ) -> Result<Self> {
         let profile = config.profile()?;
         config.check_operator(&operator).map_err(told)?;
-        let client = Client::new(operator, config.timeout.0, Arc::clone(&context.clock));
-        Ok(Self(Entries::open(Arc::new(client), config.naming()?, profile).await?))
+        let clock = Arc::clone(&context.clock);
+        let client = Client::new(operator, config.service()?, config.timeout.0, clock);
+        let (naming, name_bytes) = (config.naming()?, config.name_bytes()?);
+        Ok(Self(Entries::open(Arc::new(client), naming, name_bytes, profile).await?))
     }
 }
 

@@ -37,6 +37,12 @@ fn settings_that_cannot_be_are_refused_with_words() {
             "{ env: NAME }",
         ),
         (
+            with("s3", |config| {
+                config.options.insert("regoin".into(), "x".into());
+            }),
+            "`options.regoin` is not known",
+        ),
+        (
             with("memory", |config| config.durability = Some(crate::types::Durability::PowerCut)),
             "`durability`",
         ),
@@ -46,6 +52,52 @@ fn settings_that_cannot_be_are_refused_with_words() {
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(error.to_string().contains(word), "{error}");
         assert!(!format!("{error:?} {config:?}").contains("hunter2"));
+    }
+}
+
+#[test]
+fn the_options_of_each_service_are_known() {
+    for (scheme, options) in [
+        ("s3", &["bucket", "aws_region", "ROOT", "disable_config_load"][..]),
+        ("azblob", &["container", "account_name"]),
+        ("webdav", &["endpoint", "username"]),
+        ("memcached", &["endpoint", "root"]),
+        ("fs", &["root", "atomic_write_dir"]),
+    ] {
+        for name in options {
+            let mut config = OpenDalConfig::new(scheme);
+            config.options.insert((*name).to_owned(), "x".into());
+            assert!(config.profile().is_ok(), "{scheme} {name}");
+        }
+    }
+    let scheme =
+        |name: &&str| !services::find(name).is_some_and(|found| !(found.options)().is_empty());
+    let names = services::names();
+    let without: Vec<_> = names.split(", ").filter(scheme).collect();
+    assert!(without.is_empty(), "{without:?}");
+}
+
+#[test]
+fn names_fit_each_service_once_they_are_escaped() {
+    let limit = |scheme: &str, root: &str| {
+        let mut config = OpenDalConfig::new(scheme);
+        config.options.insert("root".into(), root.into());
+        config.profile().unwrap().guarantees.limits.key_bytes
+    };
+    for root in ["", "a", "tenants/7", "a:b:c"] {
+        for byte in *b" /.\\:\xff\x00" {
+            let key = vec![byte; limit("memcached", root)];
+            let name = crate::objects::Naming::Ordered.find(&key).unwrap().into_owned();
+            let bytes = super::client::memcached_bytes(&format!("{root}/{name}"));
+            assert!(bytes <= 250, "{root} {byte} {bytes}");
+            let segments = format!("{root}/").split('/').count() - 1;
+            let key = vec![byte; limit("azblob", root)];
+            let name = crate::objects::Naming::Ordered.find(&key).unwrap().into_owned();
+            assert!(segments + name.split('/').count() <= 254 && name.len() + root.len() < 1024);
+            let key = vec![byte; limit("b2", root)];
+            let name = crate::objects::Naming::Ordered.find(&key).unwrap().into_owned();
+            assert!(name.split('/').all(|segment| segment.len() <= 250));
+        }
     }
 }
 

@@ -186,6 +186,13 @@ impl Bench {
         .boxed()
     }
 
+    /// How many times a check does something that takes a request for each entry: far fewer where every
+    /// entry is a request to a service, which takes milliseconds.
+    pub(super) fn times(&self, many: usize, few: usize) -> usize {
+        let service = self.promises.limits.batch_ops == Some(1) && !self.promises.places.is_empty();
+        if service { few } else { many }
+    }
+
     /// How many operations a batch may have here, if the check would like that many.
     pub(super) fn batch_ops(&self, wanted: usize) -> usize {
         let most =

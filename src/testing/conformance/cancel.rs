@@ -47,7 +47,7 @@ async fn dropped_reads_leave_nothing_behind(bench: Bench) -> Verdict {
     let entries = numbered(20);
     bench.fill(&entries).await?;
     let keys: Vec<Bytes> = entries.keys().cloned().collect();
-    for round in 0..200 {
+    for round in 0..bench.times(200, 50) {
         let key = numbered_key(round % 25);
         poll_and_drop(bench.store.get(&key), round % 3).await;
         poll_and_drop(bench.store.get_many(&keys), round % 3).await;
@@ -65,7 +65,7 @@ async fn dropped_scans_leave_nothing_behind(bench: Bench) -> Verdict {
     bench.needs_scans()?;
     let entries = numbered(50);
     bench.fill(&entries).await?;
-    for round in 0..200 {
+    for round in 0..bench.times(200, 50) {
         let mut pages = bench.store.scan(Scan::all().page_entries(3));
         for _ in 0..round % 4 {
             pages.next().await.transpose()?;

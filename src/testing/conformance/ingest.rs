@@ -32,6 +32,8 @@ super::topic! { "ingest":
 
 /// Entries of a run that is larger than a page, and than what a batch takes at once.
 const MANY: usize = 5000;
+/// For a service: more than it lists at a time.
+const FEW: usize = 1100;
 const INVALID: &[ErrorKind] = &[ErrorKind::InvalidInput];
 
 /// Entries as a run, in pages of that many.
@@ -92,10 +94,11 @@ async fn entries_are_replaced_and_others_stay(bench: Bench) -> Verdict {
 
 async fn a_large_run_is_there_on_return(bench: Bench) -> Verdict {
     bench.needs_ingest()?;
-    let mut entries = numbered(MANY);
+    let many = bench.times(MANY, FEW);
+    let mut entries = numbered(many);
     bench.fill(known(&[("key-00100", "old"), ("other", "stays")]).iter()).await?;
     let count = bench.store.ingest(run(&entries, 700)).await?;
-    ensure!(count == MANY as u64, "a run of {MANY} entries is said to have {count}");
+    ensure!(count == many as u64, "a run of {many} entries is said to have {count}");
     entries.insert("other".into(), "stays".into());
     holds(&bench, &entries).await?;
     bench.store.flush().await?;
@@ -288,7 +291,8 @@ async fn a_dropped_run_leaves_whole_entries(bench: Bench) -> Verdict {
 /// By whatever means, so also for stores that take no runs and no batches.
 async fn every_store_can_be_loaded(bench: Bench) -> Verdict {
     bench.needs_writes()?;
-    let many = if bench.batch_ops(2) > 1 || bench.promises.ingest { MANY } else { 500 };
+    let many =
+        if bench.batch_ops(2) > 1 || bench.promises.ingest { bench.times(MANY, FEW) } else { 500 };
     let mut entries = numbered(many);
     bench.fill(&known(&[("key-00007", "old"), ("other", "stays")])).await?;
     let count = bench.store.load(run(&entries, 700)).await?;
