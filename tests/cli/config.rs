@@ -184,4 +184,14 @@ fn the_schema_of_a_table_is_sql() {
     assert!(printed.contains("CREATE TRIGGER tierstack_announce_insert"), "{printed}");
     folder.run(&[&args[..], &["--store", "other"]].concat()).refused().says("'memory'");
     folder.run(&["schema", "memory"]).refused().says("tierstack schema postgres");
+
+    folder.run(&["schema", "sqlite"]).ok().prints("CREATE TABLE \"entries\"");
+    let folder = Folder::new(
+        "stores:\n  main: { backend: { sqlite: { path: app.db, table: carts, keys: text, columns: { key: id, \
+         value: json } } } }",
+    );
+    let printed = folder.run(&["schema", "sqlite", "--config", "tierstack.yaml"]).ok().out;
+    assert!(printed.contains("CREATE TABLE \"carts\""), "{printed}");
+    assert!(printed.contains("\"id\" TEXT NOT NULL PRIMARY KEY"), "{printed}");
+    assert!(!printed.contains("expires"), "{printed}");
 }

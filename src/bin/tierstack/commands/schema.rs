@@ -26,14 +26,20 @@ fn sql(backend: &str, args: &Schema) -> Result<String> {
             let settings = settings::<PostgresConfig>("postgres", args)?;
             settings.unwrap_or_else(|| PostgresConfig::new("postgres://localhost")).schema()
         }
+        #[cfg(feature = "sqlite")]
+        "sqlite" => {
+            use tierstack::backends::SqliteConfig;
+            let settings = settings::<SqliteConfig>("sqlite", args)?;
+            Ok(settings.unwrap_or_else(|| SqliteConfig::new("data.db")).schema())
+        }
         other => Err(Error::config(format!(
-            "'{other}' has no tables that it makes; `tierstack schema postgres` prints those of PostgreSQL"
+            "'{other}' has no tables that it makes; `tierstack schema postgres` and `tierstack schema sqlite` print those of PostgreSQL and SQLite"
         ))),
     }
 }
 
 /// The settings of the store that the arguments name. `None`: they name none.
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 fn settings<C: serde::de::DeserializeOwned>(backend: &str, args: &Schema) -> Result<Option<C>> {
     let Some(path) = &args.config else { return Ok(None) };
     let config = Config::load(path)?;
