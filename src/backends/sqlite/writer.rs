@@ -610,7 +610,7 @@ impl Engine {
         let restarted = self.checkpoint("RESTART").is_some_and(|log| !log.held);
         let _ = self.db.busy_timeout(Duration::ZERO);
         // Where something holds the log for long, waiting for it each time would only slow writes down.
-        self.long.set(if restarted { LONG_LOG_FRAMES } else { log.frames.saturating_mul(2) });
+        self.long.set(LONG_LOG_FRAMES + if restarted { 0 } else { log.frames });
     }
 
     /// A checkpoint.
