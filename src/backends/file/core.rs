@@ -165,7 +165,13 @@ impl Core {
         _turn: MutexGuard<'_, ()>,
     ) -> Result<()> {
         let deeds = self.plan(ops, &files)?;
-        self.write_intent(&encode(&deeds)?)?;
+        if let Err(error) = self.write_intent(&encode(&deeds)?) {
+            if self.check_unbroken().is_err() {
+                // The intent has its name, and whoever opens the folder next needs the files for it.
+                files.into_iter().for_each(Temporary::keep);
+            }
+            return Err(error);
+        }
         let mut done = 0;
         let finished = self.finish_deeds(&deeds, self.intent_name(), &mut done);
         if let Err(error) = finished {
@@ -181,12 +187,18 @@ impl Core {
 
     /// Takes the decision back, as nothing of it was done. Whether that worked.
     fn give_up(&self) -> bool {
-        let removed = self.home.remove(self.intent_name());
-        let gone = removed.and_then(|_| if self.sync { self.home.sync() } else { Ok(()) });
-        if gone.is_ok() {
-            self.unfinished.store(false, Ordering::Release);
+        if self.home.remove(self.intent_name()).is_err() {
+            return false;
         }
-        gone.is_ok()
+        self.unfinished.store(false, Ordering::Release);
+        if self.sync
+            && let Err(error) = self.home.sync()
+        {
+            // After a power cut the intent may be there again.
+            self.break_with(failed("taking a batch back", error));
+            return false;
+        }
+        true
     }
 
     /// What a batch is going to do. Makes the folders for it, which is what most likely fails on a full disk,
@@ -217,9 +229,10 @@ impl Core {
     fn write_intent(&self, content: &[u8]) -> Result<()> {
         let writing = |error| failed("writing the intent of a batch", error);
         let name = Written { id: self.next_id(), bytes: 0, crc: 0 }.name();
-        let written = self
-            .temporary
-            .create(&name, content, self.sync)
+        // The names of the values as well, without which an intent means nothing.
+        let values = if self.sync { self.temporary.sync() } else { Ok(()) };
+        let written = values
+            .and_then(|()| self.temporary.create(&name, content, self.sync))
             .and_then(|()| self.temporary.rename(&name, &self.home, self.intent_name()));
         if let Err(error) = written {
             if !fault::dead() {
@@ -247,6 +260,8 @@ impl Core {
                 self.finish_deeds(&decode(&content)?, name, &mut 0)?;
             }
         }
+        // Also where somebody has removed the intent, to give the rest up.
+        self.unfinished.store(false, Ordering::Release);
         Ok(())
     }
 
@@ -277,10 +292,7 @@ impl Core {
     fn carry_out(&self, deed: &Deed, touched: &mut Touched) -> Result<()> {
         let path = self.tree.layout.path(deed.key());
         match deed {
-            Deed::Delete { .. } => {
-                touched.insert(path.folders.clone());
-                self.tree.remove(&path, touched)
-            }
+            Deed::Delete { .. } => self.tree.remove(&path, touched),
             Deed::Put { file, .. } => {
                 touched.insert(path.folders.clone());
                 let name = file.name();

@@ -45,7 +45,15 @@ pub(super) fn failed(doing: &'static str, error: io::Error) -> Error {
 pub(super) fn foreign() -> Error {
     Error::new(
         ErrorKind::Unsupported,
-        "a name that belongs to an entry is a symbolic link, a device, a socket or a pipe, which this store neither follows nor replaces; remove it (`find -not -type f -not -type d`)",
+        "a name that belongs to an entry is a symbolic link, a device, a socket or a pipe, which this store neither follows nor replaces; remove it (`find DIR -not -type f -not -type d` finds it), or set `foreign: skip` so that reads pass it by",
+    )
+}
+
+/// An entry needs the name beside a folder's, and a folder has that as well.
+pub(super) fn taken() -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        "an entry has the name of a folder and so needs that name with `%=` behind it, which is a folder's too; rename the latter",
     )
 }
 

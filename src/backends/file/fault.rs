@@ -3,7 +3,9 @@
 #[cfg(not(test))]
 pub(super) use self::none::{dead, step, tears};
 #[cfg(test)]
-pub(super) use self::plan::{crash_after, dead, record, recorded, revive, step, tears};
+pub(super) use self::plan::{
+    crash_after, dead, fail_at, failed, record, recorded, revive, step, tears,
+};
 
 #[cfg(not(test))]
 mod none {
@@ -34,6 +36,7 @@ mod plan {
 
     thread_local! {
         static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
+        static FAILS: Cell<Option<u32>> = const { Cell::new(None) };
         static TAKEN: Cell<Option<Vec<&'static str>>> = const { Cell::new(None) };
     }
 
@@ -56,6 +59,16 @@ mod plan {
         LEFT.get() == Some(0)
     }
 
+    /// Lets one step of this thread fail, after that many.
+    pub(crate) fn fail_at(step: u32) {
+        FAILS.set(Some(step));
+    }
+
+    /// Whether that step was reached.
+    pub(crate) fn failed() -> bool {
+        FAILS.take().is_none()
+    }
+
     /// Writes down the steps of this thread from now on.
     pub(crate) fn record() {
         TAKEN.set(Some(Vec::new()));
@@ -70,6 +83,14 @@ mod plan {
             None => {}
             Some(0) => return Err(io::Error::other("the process ended here")),
             Some(left) => LEFT.set(Some(left - 1)),
+        }
+        match FAILS.get() {
+            None => {}
+            Some(0) => {
+                FAILS.set(None);
+                return Err(io::Error::other("the disk failed here"));
+            }
+            Some(left) => FAILS.set(Some(left - 1)),
         }
         if let Some(mut taken) = TAKEN.take() {
             taken.push(what);

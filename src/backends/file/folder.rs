@@ -7,7 +7,7 @@ use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::fault;
@@ -142,6 +142,15 @@ impl Folder {
         match rustix::fs::renameat(&from.0, name, &self.0, name) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Finds out whether names in this folder may be changed. A system that cannot tell says yes.
+    pub(super) fn check_writable(&self) -> io::Result<()> {
+        let wanted = Access::WRITE_OK | Access::EXEC_OK;
+        match rustix::fs::accessat(&self.0, c".", wanted, AtFlags::EACCESS) {
+            Err(error @ (Errno::ACCESS | Errno::PERM | Errno::ROFS)) => Err(error.into()),
+            _ => Ok(()),
         }
     }
 

@@ -49,9 +49,10 @@ pub enum Names {
 /// The folder of the store's own files, in the root. No key has this name.
 pub(super) const HOME: &[u8] = b".tierstack";
 
-/// A component ends once its name has this many bytes. One escape and one mark more stay below the 255
-/// bytes that file systems allow.
-const FULL: usize = 250;
+/// A component ends once its name has this many bytes. What may still come on top of one byte less, an
+/// escape (3), that of a device's first letter (2) and a mark (2), makes the 255 bytes that file systems
+/// allow.
+const FULL: usize = 249;
 /// Slashes of a key that become folders. Further ones are escaped, so that no key makes thousands.
 const MOST_SLASHES: usize = 128;
 
@@ -288,6 +289,8 @@ fn is_device(bytes: &[u8]) -> bool {
     matches!(
         stem,
         b"con"
+            | b"conin$"
+            | b"conout$"
             | b"prn"
             | b"aux"
             | b"nul"

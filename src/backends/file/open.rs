@@ -180,6 +180,8 @@ fn layout_of(core: &Core, config: &FileConfig) -> Result<Layout> {
     core.temporary.rename(name, &core.home, LAYOUT).map_err(recording)?;
     if core.sync {
         core.home.sync().map_err(recording)?;
+        // A crash may have come between the making of .tierstack and its sync.
+        core.tree.root.sync().map_err(recording)?;
     }
     Ok(layout)
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use rustix::io::Errno;
 
-use super::failure::{failed, foreign, large};
+use super::failure::{failed, foreign, large, taken};
 use super::folder::{Folder, Found, Spot, What};
 use super::names::{HOME, Layout, Path, beside};
 use crate::error::Result;
@@ -120,20 +120,25 @@ impl Tree {
     ) -> Result<()> {
         let folder = self.make_way(&path.folders, touched)?;
         folder.check_takes(from).map_err(|error| failed("placing an entry", error))?;
-        for name in [&path.file, &beside(&path.file)] {
-            if look_at(&folder, name)? == What::Other {
-                return Err(foreign());
-            }
+        folder.check_writable().map_err(|error| failed("placing an entry", error))?;
+        match (look_at(&folder, &path.file)?, look_at(&folder, &beside(&path.file))?) {
+            (What::Other, _) | (_, What::Other) => Err(foreign()),
+            (What::Folder, What::Folder) => Err(taken()),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Finds out whether removing an entry would be refused.
     pub(super) fn check_removable(&self, path: &Path) -> Result<()> {
         let Some(folder) = self.enter(&path.folders)? else { return Ok(()) };
         for name in [&path.file, &beside(&path.file)] {
-            if self.strict && look_at(&folder, name)? == What::Other {
-                return Err(foreign());
+            match look_at(&folder, name)? {
+                What::Other if self.strict => return Err(foreign()),
+                What::File => {
+                    let writable = folder.check_writable();
+                    writable.map_err(|error| failed("removing an entry", error))?;
+                }
+                What::Missing | What::Folder | What::Other => {}
             }
         }
         Ok(())
@@ -150,15 +155,19 @@ impl Tree {
         let placing = |error| failed("placing an entry", error);
         let folder = self.make_way(&path.folders, touched)?;
         let beside = beside(&path.file);
-        let target = match look_at(&folder, &path.file)? {
+        let held = look_at(&folder, &path.file)?;
+        let target = match held {
             What::Missing | What::File => &path.file,
             What::Folder => &beside,
             What::Other => return Err(foreign()),
         };
-        self.growth.grew(&path.folders);
+        if held != What::File {
+            self.growth.grew(&path.folders);
+        }
         touched.insert(path.folders.clone());
         from.rename(name, &folder, target).map_err(placing)?;
-        if *target == path.file && look_at(&folder, &beside)? == What::File {
+        // From here on it is done, and nothing may fail.
+        if *target == path.file && folder.what(&beside).is_ok_and(|what| what == What::File) {
             // It was needed while a folder had the name. What has the name itself is the entry.
             // If it stays, nothing comes of it.
             let _ = folder.remove(&beside);
@@ -166,22 +175,29 @@ impl Tree {
         Ok(())
     }
 
-    /// Removes an entry's file, and the folders that are empty without it.
+    /// Removes an entry's file, and the folders that are empty without it. It fails before anything is
+    /// changed that can be read.
     pub(super) fn remove(&self, path: &Path, touched: &mut Touched) -> Result<()> {
         let removing = |error| failed("removing an entry", error);
-        let Some(folder) = self.enter(&path.folders)? else { return Ok(()) };
-        let mut removed = false;
+        let folder = self.enter(&path.folders)?;
+        // Also where nothing is found: who removed it, here or elsewhere, may not have synced that yet.
+        touched.insert(path.folders.clone());
+        let Some(folder) = folder else { return Ok(()) };
+        let beside = beside(&path.file);
+        let mut found = Vec::new();
         // The one beside first: after a crash in between, the other is still the entry.
-        for name in [&beside(&path.file), &path.file] {
+        for name in [&beside, &path.file] {
             match look_at(&folder, name)? {
-                What::File => removed |= folder.remove(name).map_err(removing)?,
+                What::File => found.push(name),
                 What::Other if self.strict => return Err(foreign()),
                 What::Missing | What::Folder | What::Other => {}
             }
         }
+        for name in &found {
+            folder.remove(name).map_err(removing)?;
+        }
         drop(folder);
-        if removed {
-            touched.insert(path.folders.clone());
+        if !found.is_empty() {
             self.prune(&path.folders, touched);
         }
         Ok(())

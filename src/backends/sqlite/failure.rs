@@ -28,6 +28,18 @@ pub(super) fn is_failed_sync(error: &rusqlite::Error) -> bool {
     })
 }
 
+/// Whether the rules of the table are in the way.
+pub(super) fn is_refused(error: &rusqlite::Error) -> bool {
+    cause(error).is_some_and(|cause| cause.code == ErrorCode::ConstraintViolation)
+}
+
+/// The error of a database whose file is no longer the one that was opened.
+pub(super) fn moved() -> Error {
+    Error::new(ErrorKind::Unavailable, MOVED).with_layer(NAME)
+}
+
+const MOVED: &str = "the database file was moved, removed or replaced while it was open, and what is written to it now would be lost; put it back, or open the new one";
+
 /// The error of an operation on an open database.
 pub(super) fn failed(operation: Operation, error: rusqlite::Error) -> Error {
     let (kind, message) = cause(&error)
@@ -93,10 +105,7 @@ fn classify(cause: ffi::Error) -> (ErrorKind, &'static str) {
 
 fn classify_read_only(extended: i32) -> (ErrorKind, &'static str) {
     match extended {
-        ffi::SQLITE_READONLY_DBMOVED => (
-            ErrorKind::Unavailable,
-            "the database file was moved or removed while it was open; put it back, and open it again",
-        ),
+        ffi::SQLITE_READONLY_DBMOVED => (ErrorKind::Unavailable, MOVED),
         _ => (
             ErrorKind::Access,
             "the database file, or the folder for its log, is not writable for this process",

@@ -121,6 +121,7 @@ impl Sqlite {
                 sync: config.sync,
                 wal: opened.wal,
                 sweeps: opened.found.expiry_is_indexed,
+                triggers: opened.found.has_triggers,
             };
             let base = Arc::new(Base::new(opened.site, layout, clock));
             let writer = match config.read_only {
@@ -266,7 +267,7 @@ impl Store for Sqlite {
         while writer.run(|engine| engine.shrink()).await? {}
         writer
             .run(|engine| {
-                engine.checkpoint("TRUNCATE");
+                engine.empty_log();
                 Ok(())
             })
             .await

@@ -7,7 +7,7 @@ use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use super::config::{Journal, SqliteConfig};
-use super::failure::{NAME, failed};
+use super::failure::{NAME, failed, moved};
 use super::schema::{Found, Layout};
 use crate::error::{Error, ErrorKind, Operation, Result};
 
@@ -26,6 +26,25 @@ pub(super) struct Site {
     /// With a rollback journal, who reads and who writes here take turns: SQLite lets a busy writer keep
     /// readers out without end.
     turns: Option<RwLock<()>>,
+    /// Which file was opened.
+    file: Option<FileId>,
+}
+
+type FileId = (u64, u64);
+
+/// What tells a file from another one that takes its path. `None`: there is none, or no way to tell.
+fn file_id(path: &Path) -> Option<FileId> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
+    }
+    #[cfg(not(unix))]
+    {
+        // A file that is open cannot be replaced.
+        let _ = path;
+        None
+    }
 }
 
 /// What opening has found out.
@@ -55,7 +74,14 @@ impl Site {
             read_only: config.read_only,
             busy_timeout: config.busy_timeout.0,
             turns: None,
+            file: None,
         })
+    }
+
+    /// Refuses to go on once the path leads to another file, as after a backup was copied over an open
+    /// database: SQLite would go on writing to the old one, which nobody will ever open again.
+    pub(super) fn check_unmoved(&self) -> Result<()> {
+        if self.file.is_some() && file_id(&self.path) != self.file { Err(moved()) } else { Ok(()) }
     }
 
     /// A connection that waits for locks.
@@ -83,6 +109,7 @@ impl Site {
     /// [told to](Self::patient). Not a read-only one, which could not recover a log that a
     /// crash has left.
     pub(super) fn reader(&self) -> Result<Connection> {
+        self.check_unmoved()?;
         let db = self.connect(false).map_err(opening)?;
         let ready = db.execute_batch("PRAGMA query_only = ON");
         ready.and_then(|()| db.busy_timeout(Duration::ZERO)).map_err(opening)?;
@@ -163,6 +190,7 @@ pub(super) fn open(config: &SqliteConfig, layout: &Layout) -> Result<Opened> {
         Ok::<_, Error>((found, wal))
     })?;
     site.turns = (!wal).then(RwLock::default);
+    site.file = file_id(&site.path);
     Ok(Opened { site, db, found, wal })
 }
 

@@ -182,7 +182,8 @@ fn create(config: &SqliteConfig) -> String {
 }
 
 /// `?1` key, `?2` value, `?3` expiry, `?4` now. An upsert, not `REPLACE`, which would delete the row
-/// and with it what is in its other columns.
+/// and with it what is in its other columns. `OR ABORT` overrules what the table says about conflicts
+/// in other columns, `ON CONFLICT IGNORE` or `REPLACE`: the entry, or another one, would be gone in silence.
 fn put(table: &str, columns: &Columns) -> String {
     let mut names = vec![(&columns.key, "?1"), (&columns.value, "?2")];
     names.extend(columns.expires.iter().map(|name| (name, "?3")));
@@ -205,7 +206,7 @@ fn put(table: &str, columns: &Columns) -> String {
         ));
     }
     format!(
-        "INSERT INTO {table} AS t ({}) VALUES ({}) ON CONFLICT ({} COLLATE BINARY) DO UPDATE SET {}",
+        "INSERT OR ABORT INTO {table} AS t ({}) VALUES ({}) ON CONFLICT ({} COLLATE BINARY) DO UPDATE SET {}",
         list.join(", "),
         values.join(", "),
         quoted(&columns.key),
@@ -217,6 +218,7 @@ fn put(table: &str, columns: &Columns) -> String {
 pub(super) struct Found {
     /// Whether an index leads to expired entries.
     pub(super) expiry_is_indexed: bool,
+    pub(super) has_triggers: bool,
 }
 
 struct Column {
@@ -246,7 +248,7 @@ impl Layout {
     pub(super) fn verify(&self, db: &Connection, writable: bool) -> Result<Found> {
         let (kind, strict) = self
             .kind(db)?
-            .ok_or_else(|| refused(format!("there is no table {}", quoted(&self.table))))?;
+            .map_or_else(|| Err(self.missing(db)?), Ok)?;
         if kind != "table" {
             return Err(self.objection(format!("is a {kind}, not a table")));
         }
@@ -262,7 +264,28 @@ impl Layout {
         self.check_columns(&columns, strict, writable)?;
         self.check_key_index(db)?;
         self.check_keys(db)?;
-        Ok(Found { expiry_is_indexed: self.expiry_is_indexed(db)? })
+        Ok(Found {
+            expiry_is_indexed: self.expiry_is_indexed(db)?,
+            has_triggers: self.has_triggers(db)?,
+        })
+    }
+
+    fn missing(&self, db: &Connection) -> Result<Error> {
+        let sql = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'
+             AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name LIMIT 10";
+        let mut statement = db.prepare(sql).map_err(opening)?;
+        let names = statement.query_map([], |row| row.get::<_, String>(0)).map_err(opening)?;
+        let names = names.map(|name| name.map(|name| quoted(&name)));
+        let names = names.collect::<Result<Vec<_>, _>>().map_err(opening)?;
+        let table = quoted(&self.table);
+        Ok(refused(if names.is_empty() {
+            format!("there is no table {table}, and no other; `create: true` makes it")
+        } else {
+            format!(
+                "there is no table {table} (`table`); there are {}. `create: true` makes it",
+                names.join(", ")
+            )
+        }))
     }
 
     fn check_version(&self, db: &Connection) -> Result<()> {
@@ -331,7 +354,7 @@ impl Layout {
     }
 
     fn check_type(&self, column: &Column, setting: &str, strict: bool) -> Result<()> {
-        let affinity = affinity(&column.declared);
+        let affinity = affinity(&column.declared, strict);
         let says = |storage: Storage| match storage {
             Storage::Blob => "blob",
             Storage::Text => "text",
@@ -346,7 +369,9 @@ impl Layout {
                 wrong("which turns what looks like a number into one; it must be BLOB or TEXT")
             }
             ("key", Affinity::Text) if self.keys == Storage::Blob => wrong("so set `keys: text`"),
-            ("key", Affinity::Blob) if strict && self.keys == Storage::Text => {
+            ("key", Affinity::Blob)
+                if strict && column.declared != "ANY" && self.keys == Storage::Text =>
+            {
                 wrong("so set `keys: blob`")
             }
             ("value", kind) if strict && column.declared != "ANY" && kind != self.values.into() => {
@@ -415,6 +440,15 @@ impl Layout {
         Ok(())
     }
 
+    fn has_triggers(&self, db: &Connection) -> Result<bool> {
+        db.query_row(
+            "SELECT count(*) > 0 FROM main.sqlite_schema WHERE type = 'trigger' AND lower(tbl_name) = lower(?1)",
+            [&self.table],
+            |row| row.get(0),
+        )
+        .map_err(opening)
+    }
+
     fn expiry_is_indexed(&self, db: &Connection) -> Result<bool> {
         let Some(expires) = &self.columns.expires else { return Ok(false) };
         // Of partial indexes only one that is certain to be used: ours.
@@ -464,13 +498,14 @@ impl From<Storage> for Affinity {
 }
 
 /// What SQLite makes of a declared type: <https://sqlite.org/datatype3.html#determination_of_column_affinity>
-fn affinity(declared: &str) -> Affinity {
+/// `ANY` is special in STRICT tables only.
+fn affinity(declared: &str, strict: bool) -> Affinity {
     let has = |words: &[&str]| words.iter().any(|word| declared.contains(word));
     if has(&["INT"]) {
         Affinity::Number
     } else if has(&["CHAR", "CLOB", "TEXT"]) {
         Affinity::Text
-    } else if declared.is_empty() || declared == "ANY" || has(&["BLOB"]) {
+    } else if declared.is_empty() || strict && declared == "ANY" || has(&["BLOB"]) {
         Affinity::Blob
     } else {
         Affinity::Number
@@ -506,8 +541,10 @@ mod tests {
             ("STRING", Affinity::Number),
             ("DATETIME", Affinity::Number),
             ("REAL", Affinity::Number),
+            ("ANY", Affinity::Number),
         ] {
-            assert_eq!(affinity(declared), expected, "{declared}");
+            assert_eq!(affinity(declared, false), expected, "{declared}");
         }
+        assert_eq!(affinity("ANY", true), Affinity::Blob);
     }
 }

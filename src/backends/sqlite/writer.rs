@@ -9,13 +9,14 @@ use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{oneshot, watch};
 
-use super::failure::{NAME, closed, failed, is_busy, is_failed_sync};
+use super::failure::{NAME, closed, failed, is_busy, is_failed_sync, is_refused};
 use super::pace::Pace;
 use super::pool::{Base, offload};
 use super::rows::{expiry, key, millis, millis_cell};
@@ -31,6 +32,11 @@ const INLINE_BYTES: usize = 64 << 10;
 const INLINE_OPS: usize = 32;
 /// New frames in the log at which it is copied into the database: about 4 MiB, as SQLite does by itself.
 const CHECKPOINT_FRAMES: i64 = 1000;
+/// Frames in the log, about 64 MiB, at which readers are waited for: reads that overlap without end keep it
+/// from beginning anew by itself.
+const LONG_LOG_FRAMES: i64 = if cfg!(test) { 2_000 } else { 16_000 };
+/// How long. A page of a scan takes less; a snapshot is not worth the wait.
+const RESTART_PATIENCE: Duration = Duration::from_millis(100);
 /// Commits on the caller's thread between two looks at the log, which cost a tenth of a commit each.
 const LOOK_EVERY: u32 = 16;
 /// Expired entries that are removed along with other writes, at most every second.
@@ -67,7 +73,10 @@ pub(super) struct Writer {
 pub(super) struct Manner {
     pub(super) sync: bool,
     pub(super) wal: bool,
+    /// Whether what has expired is removed along with writes.
     pub(super) sweeps: bool,
+    /// Whether the table has triggers.
+    pub(super) triggers: bool,
 }
 
 impl Writer {
@@ -83,6 +92,7 @@ impl Writer {
             swept: Cell::new(Timestamp::default()),
             unseen: Cell::new(0),
             behind: Cell::new(0),
+            long: Cell::new(LONG_LOG_FRAMES),
             restarts: Cell::new(true),
             broken: Arc::clone(&broken),
         };
@@ -188,6 +198,14 @@ fn ended() -> Error {
     Error::internal("the writer's thread ended").with_layer(NAME)
 }
 
+/// As with `RAISE(IGNORE)`: SQLite reports success.
+fn ignored() -> Error {
+    Error::invalid(
+        "a trigger of the table passes the operation over in silence; nothing was written",
+    )
+    .with_layer(NAME)
+}
+
 fn sync_log(base: &Base, broken: &AtomicBool, operation: Operation) -> Result<()> {
     // Closing it again releases no lock of SQLite: those are on its two other files.
     let synced = match File::options().read(true).write(true).open(base.site.log()) {
@@ -273,6 +291,15 @@ impl Failed {
     }
 }
 
+/// What a checkpoint finds.
+struct Log {
+    /// Whether somebody's reads were in the way.
+    held: bool,
+    frames: i64,
+    /// Frames that are still to be copied.
+    uncopied: i64,
+}
+
 /// The connection that writes.
 pub(super) struct Engine {
     db: Connection,
@@ -285,6 +312,8 @@ pub(super) struct Engine {
     unseen: Cell<u32>,
     /// Frames that the last checkpoint had to leave in the log.
     behind: Cell<i64>,
+    /// Frames in the log at which readers are waited for.
+    long: Cell<i64>,
     /// Whether the next commit may begin the log anew, which is synced.
     restarts: Cell<bool>,
     broken: Arc<AtomicBool>,
@@ -295,7 +324,13 @@ impl Engine {
     fn serve(&self, group: Vec<Waiting>) {
         let batches: Vec<_> = group.iter().map(|waiting| &waiting.batch).collect();
         let turn = self.base.site.writing();
-        let committed = self.timed(|| self.base.site.patient(&self.db, |_| self.commit(&batches)));
+        let committed = match self.base.site.check_unmoved() {
+            Ok(()) => self.timed(|| self.base.site.patient(&self.db, |_| self.commit(&batches))),
+            Err(error) => Err(Failed::Refused(error)),
+        };
+        if committed.is_ok() {
+            self.sweep();
+        }
         drop(turn);
         match committed {
             Ok(results) => {
@@ -330,33 +365,33 @@ impl Engine {
     fn commit(&self, batches: &[&Batch]) -> Result<Vec<Result<()>>, Failed> {
         check_broken(&self.broken).map_err(Failed::Refused)?;
         let now = self.base.clock.now();
-        let sweeps = self.sweep_is_due(now);
         let committed = match batches {
-            // A single statement is a transaction by itself.
-            [one] if one.len() == 1 && !one.is_if_absent() && !sweeps => {
+            // A single statement is a transaction by itself, unless a trigger ends it with
+            // `RAISE(FAIL)`, which keeps what was done so far.
+            [one] if one.len() == 1 && !one.is_if_absent() && !self.manner.triggers => {
                 self.apply(one, now).map(|()| vec![Ok(())])
             }
-            _ => self.transaction(batches, now, sweeps),
+            _ => self.transaction(batches, now),
         };
         match &committed {
             Ok(_) => {
                 self.restarts.set(false);
                 self.unseen.set(self.unseen.get() + 1);
             }
-            Err(Failed::Engine(error)) if is_failed_sync(error) => {
-                self.broken.store(true, Ordering::Release);
-            }
-            Err(_) => {}
+            Err(failed) => self.heed(failed),
         }
         committed
     }
 
-    fn transaction(
-        &self,
-        batches: &[&Batch],
-        now: Timestamp,
-        sweeps: bool,
-    ) -> Result<Vec<Result<()>>, Failed> {
+    fn heed(&self, failed: &Failed) {
+        if let Failed::Engine(error) = failed
+            && is_failed_sync(error)
+        {
+            self.broken.store(true, Ordering::Release);
+        }
+    }
+
+    fn transaction(&self, batches: &[&Batch], now: Timestamp) -> Result<Vec<Result<()>>, Failed> {
         // Dropped, it is rolled back.
         let transaction = Transaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?;
         let results = match batches {
@@ -366,9 +401,6 @@ impl Engine {
                 .map(|batch| self.in_savepoint(batch, now))
                 .collect::<Result<Vec<_>, _>>()?,
         };
-        if sweeps {
-            self.sweep(now)?;
-        }
         transaction.commit()?;
         Ok(results)
     }
@@ -410,14 +442,24 @@ impl Engine {
                     if put.parameter_count() > 3 {
                         put.raw_bind_parameter(4, millis(now))?;
                     }
-                    put.raw_execute()?;
+                    if put.raw_execute()? == 0 {
+                        return Err(Failed::Refused(ignored()));
+                    }
                 }
                 Op::Delete(_) => {
-                    self.db.prepare_cached(&layout.delete)?.execute([key])?;
+                    let deleted = self.db.prepare_cached(&layout.delete)?.execute([key])?;
+                    if deleted == 0 && self.manner.triggers && self.is_there(op.key())? {
+                        return Err(Failed::Refused(ignored()));
+                    }
                 }
             }
         }
         Ok(())
+    }
+
+    fn is_there(&self, key: &[u8]) -> Result<bool, Failed> {
+        let mut statement = self.db.prepare_cached(&self.base.layout.get)?;
+        Ok(statement.query([self.base.layout.key_cell(key)])?.next()?.is_some())
     }
 
     fn check_absent(&self, batch: &Batch, now: Timestamp) -> Result<(), Failed> {
@@ -442,22 +484,38 @@ impl Engine {
     /// Whether the next write is better done in the thread.
     fn has_upkeep(&self) -> bool {
         self.restarts.get()
-            || self.unseen.get() >= LOOK_EVERY && self.log_is_long()
+            || self.unseen.get() >= LOOK_EVERY
+                && (self.base.site.check_unmoved().is_err() || self.log_is_long())
             || self.sweep_is_due(self.base.clock.now())
     }
 
-    /// Removes some entries that have expired.
-    fn sweep(&self, now: Timestamp) -> Result<(), Failed> {
-        let Some(expired) = &self.base.layout.expired else { return Ok(()) };
-        let removed = self.remove(&expired.any, now, SWEEP, None)?.1;
+    /// Removes some entries that have expired, if it is time. In a transaction of its own, so that what
+    /// goes wrong here fails no write.
+    fn sweep(&self) {
+        let now = self.base.clock.now();
+        let Some(expired) = self.base.layout.expired.as_ref().filter(|_| self.sweep_is_due(now))
+        else {
+            return;
+        };
+        let removed = self.removing(|| self.remove(&expired.any, now, SWEEP, None));
         // Again with the next write, where there are more.
-        if removed < SWEEP {
+        if !removed.is_ok_and(|(_, removed)| removed >= SWEEP) {
             self.swept.set(now);
         }
-        Ok(())
     }
 
-    /// Removes what a query finds. Gives the last key, and how many were found.
+    fn removing<T>(&self, remove: impl FnOnce() -> Result<T, Failed>) -> Result<T, Failed> {
+        let begun = Transaction::new_unchecked(&self.db, TransactionBehavior::Immediate);
+        let removed = begun.map_err(Failed::from).and_then(|transaction| {
+            let removed = remove()?;
+            transaction.commit()?;
+            Ok(removed)
+        });
+        removed.inspect_err(|failed| self.heed(failed))
+    }
+
+    /// Removes what a query finds, except what the rules of the table keep, such as a foreign key. Gives the
+    /// last key, and how many were removed.
     fn remove(
         &self,
         query: &str,
@@ -481,13 +539,17 @@ impl Engine {
         }
         drop(rows);
         let mut delete = self.db.prepare_cached(&expired.delete)?;
+        let mut removed = 0;
         for key in &found {
             delete.raw_bind_parameter(1, millis(now))?;
             delete.raw_bind_parameter(2, layout.key_cell(key))?;
-            delete.raw_execute()?;
+            match delete.raw_execute() {
+                Ok(rows) => removed += i64::from(rows > 0),
+                Err(error) if is_refused(&error) && !self.db.is_autocommit() => {}
+                Err(error) => return Err(error.into()),
+            }
         }
-        let count = i64::try_from(found.len()).unwrap_or(i64::MAX);
-        Ok((found.pop(), count))
+        Ok((found.pop(), removed))
     }
 
     /// Removes the next expired entries behind a key. Gives the last of them; `None`: there are no more.
@@ -495,10 +557,9 @@ impl Engine {
         let Some(expired) = &self.base.layout.expired else { return Ok(None) };
         let now = self.base.clock.now();
         let _turn = self.base.site.writing();
-        let removed = self.base.site.patient(&self.db, |db| {
-            let transaction = Transaction::new_unchecked(db, TransactionBehavior::Immediate)?;
-            let (last, _) = self.remove(&expired.behind, now, STEP, Some(behind))?;
-            transaction.commit()?;
+        let removed = self.base.site.patient(&self.db, |_| {
+            let removing = || self.remove(&expired.behind, now, STEP, Some(behind));
+            let (last, _) = self.removing(removing)?;
             self.look_after_log();
             Ok::<_, Failed>(last)
         });
@@ -534,44 +595,65 @@ impl Engine {
         self.manner.wal
             && self
                 .log("NOOP")
-                .is_ok_and(|uncopied| uncopied - self.behind.get() >= CHECKPOINT_FRAMES)
+                .is_ok_and(|log| log.uncopied - self.behind.get() >= CHECKPOINT_FRAMES)
     }
 
     fn look_after_log(&self) {
-        if self.log_is_long() {
-            self.checkpoint("PASSIVE");
+        if !self.log_is_long() {
+            return;
         }
+        let Some(log) = self.checkpoint("PASSIVE") else { return };
+        if log.frames < self.long.get() {
+            return;
+        }
+        let _ = self.db.busy_timeout(RESTART_PATIENCE);
+        let restarted = self.checkpoint("RESTART").is_some_and(|log| !log.held);
+        let _ = self.db.busy_timeout(Duration::ZERO);
+        // Where something holds the log for long, waiting for it each time would only slow writes down.
+        self.long.set(LONG_LOG_FRAMES + if restarted { 0 } else { log.frames });
     }
 
-    /// A checkpoint, and the frames that are then still to be copied.
-    fn log(&self, how: &str) -> rusqlite::Result<i64> {
+    /// A checkpoint.
+    fn log(&self, how: &str) -> rusqlite::Result<Log> {
         let mut statement = self.db.prepare_cached(&format!("PRAGMA wal_checkpoint({how})"))?;
-        statement.query_row([], |row| Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?))
+        statement.query_row([], |row| {
+            let frames = row.get(1)?;
+            Ok(Log { held: row.get(0)?, frames, uncopied: frames - row.get::<_, i64>(2)? })
+        })
     }
 
     /// Copies the log into the database. What a snapshot holds back stays in the log until later.
-    pub(super) fn checkpoint(&self, how: &str) {
+    fn checkpoint(&self, how: &str) -> Option<Log> {
         if !self.manner.wal {
-            return;
+            return None;
         }
+        self.restarts.set(true);
         match self.log(how) {
-            Ok(behind) => self.behind.set(behind),
+            Ok(log) => {
+                self.behind.set(log.uncopied);
+                Some(log)
+            }
             Err(error) => {
                 if is_failed_sync(&error) {
                     self.broken.store(true, Ordering::Release);
                 }
                 // The writes are in the log; the next write meets the same trouble and says so.
                 tracing::debug!(%error, "the log was not copied into the database");
+                None
             }
         }
-        self.restarts.set(true);
+    }
+
+    /// Copies the log into the database, and empties it if nobody holds it.
+    pub(super) fn empty_log(&self) {
+        let _ = self.checkpoint("TRUNCATE");
     }
 
     fn finish(&self) -> Result<()> {
         if self.manner.wal && !self.manner.sync {
             sync_log(&self.base, &self.broken, Operation::Close)?;
         }
-        self.checkpoint("TRUNCATE");
+        self.empty_log();
         check_broken(&self.broken)
     }
 }

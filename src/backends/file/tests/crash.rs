@@ -204,7 +204,7 @@ fn writes_are_synced_in_the_order_that_a_power_cut_needs() {
         steps(Batch::new().put("k", "2").put("z/k", "2")),
         format!(
             "{value}, {value}, make folder, sync folder, \
-             {value}, rename, sync folder, \
+             sync folder, {value}, rename, sync folder, \
              rename, rename, sync folder, sync folder, remove, sync folder"
         )
     );

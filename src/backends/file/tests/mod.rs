@@ -1,6 +1,7 @@
 //! Tests of the backend's parts: names, crashes, scans.
 
 mod crash;
+mod faults;
 mod names;
 mod scan;
 

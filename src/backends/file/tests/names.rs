@@ -152,7 +152,7 @@ fn names_are_as_the_docs_say() {
     assert_eq!(shown(&wide, "abcd"), "ab%+/cd");
     assert_eq!(shown(&wide, "a/bcd"), "a/bc%+/d");
     let long = "x".repeat(600);
-    assert_eq!(shown(&plain, &long), format!("{0}%+/{0}%+/{1}", &long[..250], &long[..100]));
+    assert_eq!(shown(&plain, &long), format!("{0}%+/{0}%+/{1}", &long[..249], &long[..102]));
 }
 
 #[test]
@@ -161,6 +161,81 @@ fn a_key_of_slashes_makes_no_thousands_of_folders() {
         for names in [Names::Plain, Names::Portable] {
             let folders = Layout { names, fan_out: vec![] }.path(&key).folders.len();
             assert!(folders < 1000, "{folders}");
+        }
+    }
+}
+
+/// All keys of up to three bytes that mean something, and long ones around the cuts, as a tree: no name twice,
+/// no folder's name for a file, and a walk of the sorted names meets the keys in their order.
+#[test]
+fn every_short_key_and_every_long_one_has_a_place_of_its_own() {
+    const BYTES: &[u8] = b"aA2f/.%+=^ :\xc3";
+    let mut keys: Vec<Vec<u8>> = vec![vec![]];
+    for length in 0..3 {
+        let longest: Vec<_> = keys.iter().filter(|key| key.len() == length).cloned().collect();
+        keys.extend(
+            longest.iter().flat_map(|key| BYTES.iter().map(|byte| [key, &[*byte][..]].concat())),
+        );
+    }
+    let starts: [&[u8]; 5] = [b"con.", b"x", b".tierstack", b"%", b"a/con."];
+    for start in starts {
+        // Around the cuts of bytes that take one, two and three in a name.
+        let lengths = || (80..85).chain(120..125).chain(240..251);
+        for (filler, length) in
+            [b'x', b'A', b':'].into_iter().flat_map(|f| lengths().map(move |l| (f, l)))
+        {
+            let body = [start, &vec![filler; length][..]].concat();
+            for end in [&b""[..], b".", b" ", b":", b":y", b".y", b"%=", b"/y", b"Y", b"%+y"] {
+                keys.push([&body, end].concat());
+            }
+        }
+    }
+    keys.extend(
+        [".tierstack", ".tierstack/lock", "..", "../x", "../../x", "a/../b", "con.txt/nul"]
+            .map(|key| key.as_bytes().to_vec()),
+    );
+    keys.sort();
+    keys.dedup();
+    keys.retain(|key| !key.is_empty());
+    for names in [Names::Plain, Names::Portable] {
+        for fan_out in [vec![], vec![1], vec![2, 2], vec![1, 1, 1]] {
+            let layout = Layout { names, fan_out };
+            let mut files = std::collections::BTreeMap::new();
+            let mut folders = std::collections::BTreeSet::new();
+            let mut last = None;
+            for key in &keys {
+                let path = layout.path(key);
+                for name in path.folders.iter().chain([&path.file]) {
+                    assert!(name.len() <= 255 && name != b"." && name != b".." && !name.is_empty());
+                    assert!(!name.contains(&b'/') && !name.contains(&0));
+                }
+                let beside = crate::backends::file::names::beside(&path.file);
+                assert!(beside.len() <= 255, "{} bytes: {key:?}", beside.len());
+                assert_ne!(path.folders.first().unwrap_or(&path.file), HOME);
+                for depth in 1..=path.folders.len() {
+                    folders.insert(path.folders[..depth].to_vec());
+                }
+                for name in [path.file.clone(), beside] {
+                    let place = [&path.folders[..], &[name]].concat();
+                    // On a file system that ignores case, portable names stay apart.
+                    let place = match names {
+                        Names::Plain => place,
+                        Names::Portable => {
+                            place.iter().map(|name| name.to_ascii_uppercase()).collect()
+                        }
+                    };
+                    if let Some(other) = files.insert(place, key) {
+                        panic!("{layout:?}: {key:?} and {other:?} are one file");
+                    }
+                }
+                let items = visited(&layout, key);
+                assert!(last.is_none_or(|last| last < items), "{layout:?}: the order at {key:?}");
+                last = Some(items);
+            }
+            // Of a folder's names only a file that then stands beside it.
+            for folder in folders.iter().filter(|folder| folder.last().unwrap().ends_with(b"%+")) {
+                assert!(!files.contains_key(folder), "a part has the name of a file");
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 mod damage;
 mod existing;
 mod reading;
+mod rules;
 mod writing;
 
 use std::path::{Path, PathBuf};
