@@ -246,9 +246,7 @@ impl Layout {
 
     /// Checks that the table can be used as the settings say, and says which setting would fit.
     pub(super) fn verify(&self, db: &Connection, writable: bool) -> Result<Found> {
-        let (kind, strict) = self
-            .kind(db)?
-            .map_or_else(|| Err(self.missing(db)?), Ok)?;
+        let (kind, strict) = self.kind(db)?.map_or_else(|| Err(self.missing(db)?), Ok)?;
         if kind != "table" {
             return Err(self.objection(format!("is a {kind}, not a table")));
         }

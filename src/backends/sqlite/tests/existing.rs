@@ -42,7 +42,10 @@ async fn a_table_of_others_is_read_as_it_is_and_nothing_else_about_it_changes() 
 #[tokio::test]
 async fn what_does_not_fit_is_refused_with_the_setting_that_would() {
     for (sql, words) in [
-        ("CREATE TABLE other (k BLOB PRIMARY KEY, v)", "there is no table \"t\" (`table`); there are \"other\""),
+        (
+            "CREATE TABLE other (k BLOB PRIMARY KEY, v)",
+            "there is no table \"t\" (`table`); there are \"other\"",
+        ),
         ("CREATE VIEW t AS SELECT 1 AS k, 2 AS v", "is a view"),
         (
             "CREATE TABLE t (k BLOB PRIMARY KEY, w)",
