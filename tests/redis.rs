@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tierstack::backends::{Redis, RedisConfig};
-use tierstack::units::Span;
+use tierstack::units::{Span, Url};
 use tierstack::{ErrorKind, Result, Store};
 
 type Server = servers::Redis;
@@ -29,7 +29,7 @@ async fn server() -> Option<Server> {
     Server::start(&[]).await
 }
 
-fn on(url: impl Into<String>) -> RedisConfig {
+fn on(url: impl Into<Url>) -> RedisConfig {
     RedisConfig::new(url)
 }
 

@@ -41,6 +41,42 @@ fn the_schema_is_one() {
     assert_eq!(level["description"], "From 1 to 22.", "what an editor shows");
 }
 
+/// By whoever writes the first lines of a config.
+#[cfg(all(feature = "postgres", feature = "redis"))]
+#[test]
+fn an_address_is_a_text_or_where_it_stands() {
+    let standard = Registry::standard();
+    let validator = validator(&standard);
+    let check = |backend: &str| {
+        let text = format!("stores: {{ a: {{ backend: {backend} }} }}");
+        let checked = Config::parse(&text, Format::Yaml, FILE)
+            .and_then(|config| Stack::check_all(&config, &standard));
+        (validator.is_valid(&tree(&text)), checked.map(drop).map_err(|error| error.to_string()))
+    };
+    for backend in [
+        "{ postgres: { url: 'postgres://app@db/orders' } }",
+        "{ postgres: { url: { env: DATABASE_URL } } }",
+        "{ redis: { url: 'redis://me@db' } }",
+        "{ redis: { url: { env: REDIS_URL } } }",
+        "{ redis: { cluster: [ 'redis://a', { file: url } ] } }",
+    ] {
+        assert_eq!(check(backend), (true, Ok(())), "{backend}");
+    }
+    for (backend, words) in [
+        ("{ postgres: {} }", "stores.a.backend.postgres: the setting 'url' is missing"),
+        ("postgres", "stores.a.backend.postgres: the setting 'url' is missing"),
+        ("{ postgres: { url: 5 } }", "stores.a.backend.postgres.url: an address is a text such"),
+        ("{ redis: { url: { hunter2: x } } }", "stores.a.backend.redis.url: an address is a text"),
+        ("{ redis: { cluster: [ 5 ] } }", "stores.a.backend.redis.cluster[0]: an address is"),
+    ] {
+        let (valid, checked) = check(backend);
+        let error = checked.unwrap_err();
+        assert!(!valid && error.contains(words) && !error.contains("hunter2"), "{error}");
+    }
+    let (_, checked) = check("redis");
+    assert!(checked.unwrap_err().contains("`url` is missing"));
+}
+
 #[test]
 fn every_example_validates() {
     let standard = Registry::standard();

@@ -4,6 +4,7 @@ mod batch;
 mod guarantees;
 mod scan;
 pub mod units;
+mod url;
 mod value;
 
 pub use batch::{Batch, Commit, Durability, Op};

@@ -1,4 +1,4 @@
-//! Sizes, durations and secrets as people write them in a config file.
+//! Sizes, durations, addresses and secrets as people write them in a config file.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::de::{Error as _, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use super::url::Url;
 
 /// A number of bytes, written as `256MiB`, `10MB`, `512B` or a plain number of bytes.
 ///

@@ -2,7 +2,11 @@
 
 use tierstack::backends::redis::Survives;
 use tierstack::units::Secret;
-use tierstack::{BackendConfig, Batch, Durability, Entry, Page, Read, ReadExt, Scan, StoreExt};
+use tierstack::{
+    BackendConfig, Batch, Context, Durability, Entry, Operation, Page, Read, ReadExt, Scan,
+    StoreExt,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 
@@ -30,6 +34,109 @@ fn settings_are_checked_before_anything_is_opened() {
     let cluster = RedisConfig::cluster(["redis://a:1"]);
     refuses(&RedisConfig { index: true, ..cluster }, "needs a `hash_tag`");
     refuses(&RedisConfig::cluster(["redis://a:1/3"]), "database 0 only");
+    refuses(&RedisConfig::cluster(["redis://a:1", "redis://:s3cr3t@b:1"]), "{ env: NAME }");
+}
+
+#[test]
+fn a_password_that_is_refused_is_not_printed_with_its_address() {
+    for url in ["redis://me:s3cr3t@localhost", "unix:///run/redis?pass=s3cr3t"] {
+        let config = on(url);
+        refuses(&config, "does not stand in the address");
+        assert_eq!(format!("{:?}", config.url), "Some(Plain(<redacted>))");
+    }
+}
+
+const NOWHERE: &str = "TIERSTACK_NO_SUCH_VARIABLE";
+
+/// What it says is known when the store is opened.
+#[tokio::test]
+async fn an_address_that_is_elsewhere_is_not_read_by_a_check() {
+    let config = on(Secret::Env(NOWHERE.into()));
+    assert!(!config.profile().unwrap().guarantees.ordered_scans);
+    let cluster = RedisConfig::cluster([Secret::Env(NOWHERE.into())]);
+    cluster.profile().unwrap();
+    for config in [config, cluster] {
+        let error = Redis::open(config).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains(NOWHERE), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_is_elsewhere_is_checked_as_any_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let context = Context { folder: folder.path().into(), ..Context::default() };
+    let url = || Secret::File("url".into());
+    for (text, config, words) in [
+        ("http://:s3cr3t@h", on(url()), "must look like"),
+        ("redis://:s3cr3t@h/x", on(url()), "not understood"),
+        ("redis://:s3cr3t@h/3", RedisConfig::cluster([url()]), "database 0 only"),
+        ("redis://:s3cr3t@h", RedisConfig { ca: Some("url".into()), ..on(url()) }, "rediss://"),
+        ("redis://:s3cr3t@h", RedisConfig { password: Some(url()), ..on(url()) }, "both hold"),
+    ] {
+        std::fs::write(folder.path().join("url"), text).unwrap();
+        config.profile().unwrap();
+        let error = config.open(&context).await.map(drop).unwrap_err();
+        assert_eq!(error.operation(), Some(Operation::Open));
+        assert!(error.to_string().contains(words), "{error}");
+        assert_eq!(kind(Err::<(), _>(error)), ErrorKind::Config);
+    }
+}
+
+const ADDRESS: &str = "TIERSTACK_REDIS_TEST_ADDRESS";
+
+/// Opens the server by an address with a password: in a file, and in a process whose environment has it.
+#[tokio::test]
+async fn an_address_with_a_password_is_read_from_elsewhere() {
+    let store = |config: RedisConfig, context: Context| async move {
+        let store = config.open(&context).await.unwrap();
+        assert_eq!(store.profile(), config.profile().unwrap());
+        store
+    };
+    let env = || Secret::Env(ADDRESS.into());
+    if std::env::var_os(ADDRESS).is_some() {
+        store(on(env()), Context::default()).await.put("k", "by the child").await.unwrap();
+        return;
+    }
+    let Some(server) = Server::start(&["--requirepass", "s3cr3t"]).await else { return };
+    let url = server.url().replace("redis://", "redis://:s3cr3t@");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("url"), format!("{url}\n")).unwrap();
+    let context = Context { folder: folder.path().into(), ..Context::default() };
+    let store = store(on(Secret::File("url".into())), context).await;
+    assert_eq!(store.get(b"k").await.unwrap(), None);
+    let test = "refused::an_address_with_a_password_is_read_from_elsewhere";
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", test, "--nocapture"]).env(ADDRESS, url);
+    let ran = child.output().unwrap();
+    assert!(ran.status.success(), "{ran:?}");
+    assert_eq!(store.get(b"k").await.unwrap(), Some("by the child".into()));
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there() {
+    // Nobody listens on a port that was just given back.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    drop(listener);
+    // It greets, and hangs up when it is asked something.
+    let rude = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let rude_url = format!("redis://{}", rude.local_addr().unwrap());
+    let hanging_up = tokio::spawn(async move {
+        while let Ok((mut socket, _)) = rude.accept().await {
+            assert_ne!(socket.read(&mut [0; 4096]).await.unwrap(), 0);
+            socket.write_all(b"%1\r\n+proto\r\n:3\r\n+OK\r\n+OK\r\n").await.unwrap();
+            assert_ne!(socket.read(&mut [0; 4096]).await.unwrap(), 0);
+        }
+    });
+    for url in [url, rude_url] {
+        for config in [on(url.clone()), RedisConfig::cluster([url])] {
+            let error = Redis::open(config).await.unwrap_err();
+            assert_eq!(error.operation(), Some(Operation::Open), "{error}");
+            assert_eq!(kind(Err::<(), _>(error)), ErrorKind::Unavailable);
+        }
+    }
+    hanging_up.abort();
 }
 
 #[tokio::test]

@@ -8,11 +8,11 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::schema::{self, Table};
-use super::{Postgres, announce, url::Url};
+use super::{Postgres, announce, url};
 use crate::error::{Error, Result};
 use crate::layer::{BackendConfig, Context};
 use crate::store::Store;
-use crate::types::units::{Secret, Span};
+use crate::types::units::{Secret, Span, Url};
 use crate::types::{Counting, Durability, Freshness, Guarantees, Limits, Place, Profile};
 
 /// Whether the connection is encrypted. See [`PostgresConfig`] for an example.
@@ -254,7 +254,7 @@ impl PostgresConfig {
     }
 
     fn check(&self) -> Result<()> {
-        self.url.check()?;
+        url::check(&self.url)?;
         self.parsed_table()?;
         let columns: Vec<_> = self.columns.named().collect();
         for (at, (setting, name)) in columns.iter().enumerate() {
@@ -340,12 +340,12 @@ impl BackendConfig for PostgresConfig {
             Secret::File(path) => Secret::File(context.resolve(path)),
             Secret::Env(_) => secret.clone(),
         };
-        let url = match &self.url {
+        let address = match &self.url {
             Url::Secret(secret) => Url::Secret(resolved(secret)),
             Url::Plain(_) => self.url.clone(),
         };
         let settings = Self {
-            url,
+            url: address,
             password: self.password.as_ref().map(resolved),
             ca: self.ca.as_ref().map(|path| context.resolve(path)),
             ..self.clone()

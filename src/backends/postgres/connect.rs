@@ -20,6 +20,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::config::{PostgresConfig, Tls};
 use super::failure::failed;
 use super::pool::within;
+use super::url;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Operation, Result};
 use crate::types::Durability;
@@ -42,7 +43,7 @@ pub(super) struct Connector {
 impl Connector {
     /// Reads secrets and certificates, so it blocks for a moment.
     pub(super) fn new(settings: &PostgresConfig, origin: &str) -> Result<Self> {
-        let mut config = settings.url.read(settings.password.as_ref())?;
+        let mut config = url::read(&settings.url, settings.password.as_ref())?;
         let tls = settings.tls.unwrap_or_else(|| default_tls(&config));
         config.ssl_mode(match tls {
             Tls::Disable => SslMode::Disable,

@@ -79,11 +79,11 @@ use self::inspect::Found;
 use self::pool::{Connections, within};
 use self::snapshot::Snapshot;
 use self::sql::Statements;
-pub use self::url::Url;
 use crate::error::{Error, Operation, Result};
 use crate::layer::BackendConfig;
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
+pub use crate::types::units::Url;
 use crate::types::{Batch, Commit, Durability, Profile, Scan, Usage, Value, check_key};
 
 /// A table of PostgreSQL. See the [module docs](self).

@@ -145,7 +145,7 @@ impl Drop for Watching {
 pub(super) async fn subscribe(shared: &Arc<Shared>) -> Result<Changes> {
     let mut watch =
         Watch { shared: Arc::clone(shared), inbox: Arc::default(), tracked: HashMap::new() };
-    for link in shared.servers.all().await? {
+    for link in shared.servers.all(Operation::Changes).await? {
         watch.track(link).await?;
     }
     let inbox = Arc::clone(&watch.inbox);
@@ -263,9 +263,10 @@ impl Watch {
         if let Kind::Cluster(cluster) = &self.shared.servers.kind {
             let clock = &*self.shared.servers.clock;
             let refreshed = within(clock, SILENCE, cluster.refresh(None)).await;
-            refreshed.ok_or_else(|| late(Operation::Changes))??;
+            let refreshed = refreshed.unwrap_or_else(|| Err(late(Operation::Changes)));
+            refreshed.map_err(|error| error.with_operation(Operation::Changes))?;
         }
-        self.shared.servers.all().await
+        self.shared.servers.all(Operation::Changes).await
     }
 }
 

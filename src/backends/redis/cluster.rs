@@ -9,9 +9,9 @@ use futures_util::future::select_ok;
 use parking_lot::Mutex;
 use redis::{Client, ConnectionAddr, ConnectionInfo, Pipeline, Value};
 
-use super::failure::{failed, said};
+use super::failure::{lost, said};
 use super::link::{Dial, Link, within};
-use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 pub(super) const SLOTS: usize = 16_384;
 
@@ -145,7 +145,7 @@ impl Cluster {
             pipeline.add_command(redis::cmd("CLUSTER").arg("SLOTS").take());
             live.send(&pipeline).await.map_err(|error| {
                 link.retire(&live);
-                failed(Operation::Get, error)
+                lost(error)
             })
         };
         let Some(answered) = within(&*self.dial.clock, self.dial.connect_timeout, asking).await

@@ -5,15 +5,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::redis::{ConnectionAddr, ConnectionInfo};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::Redis;
 use super::changes::LATEST;
+use super::url;
 use crate::error::{Error, Result};
 use crate::layer::{BackendConfig, Context};
 use crate::store::Store;
-use crate::types::units::{Secret, Span};
+use crate::types::units::{Secret, Span, Url};
 use crate::types::{Counting, Durability, Freshness, Guarantees, Limits, Place, Profile};
 
 /// What the server is configured to keep. It is looked up when the store is opened, and a server that
@@ -67,11 +69,13 @@ impl From<Survives> for Durability {
 #[serde(default, deny_unknown_fields)]
 pub struct RedisConfig {
     /// The server: `redis://[user@]host[:port][/database]`, `rediss://` for TLS, or
-    /// `redis+unix:///path`. Without a password, which has a setting of its own.
-    pub url: Option<String>,
-    /// Nodes of a cluster, in place of `url`. One that answers is enough: it names the others.
-    pub cluster: Vec<String>,
-    /// Where the password is: `{ env: NAME }` or `{ file: PATH }`. Default: none.
+    /// `redis+unix:///path`, without a password, or where such a text, then also with a password, stands:
+    /// `{ env: NAME }` or `{ file: PATH }`.
+    pub url: Option<Url>,
+    /// Nodes of a cluster, in place of `url`, each as it is there. One that answers is enough: it names the
+    /// others, which are reached with the user and the password of the first one here.
+    pub cluster: Vec<Url>,
+    /// Where the password is, if no address has one: `{ env: NAME }` or `{ file: PATH }`. Default: none.
     pub password: Option<Secret>,
     /// A file with the certificates (PEM) that the server's is checked against. Default: those that the
     /// system trusts. A relative path is meant from the folder of the config file.
@@ -130,13 +134,13 @@ const LONGEST: Duration = Duration::from_secs(3600);
 impl RedisConfig {
     /// The defaults, with that server.
     #[must_use]
-    pub fn new(url: impl Into<String>) -> Self {
+    pub fn new(url: impl Into<Url>) -> Self {
         Self { url: Some(url.into()), ..Self::default() }
     }
 
     /// The defaults, with a cluster of which these are nodes.
     #[must_use]
-    pub fn cluster<U: Into<String>>(nodes: impl IntoIterator<Item = U>) -> Self {
+    pub fn cluster<U: Into<Url>>(nodes: impl IntoIterator<Item = U>) -> Self {
         Self { cluster: nodes.into_iter().map(Into::into).collect(), ..Self::default() }
     }
 
@@ -150,34 +154,58 @@ impl RedisConfig {
         self.hash_tag.as_ref().map(|tag| format!("{{{tag}}}")).unwrap_or_default()
     }
 
-    /// The addresses, checked.
-    pub(super) fn urls(&self) -> Result<Vec<&str>> {
-        let urls: Vec<&str> = match (&self.url, self.cluster.as_slice()) {
-            (Some(url), []) => vec![url],
-            (None, nodes @ [_, ..]) => nodes.iter().map(String::as_str).collect(),
+    /// Where the server is, or the nodes of the cluster.
+    fn addresses(&self) -> Result<&[Url]> {
+        match (&self.url, self.cluster.as_slice()) {
+            (Some(url), []) => Ok(std::slice::from_ref(url)),
+            (None, nodes @ [_, ..]) => Ok(nodes),
             (Some(_), _) => {
-                return Err(Error::config(
-                    "`url` and `cluster` exclude each other; give one of them",
-                ));
+                Err(Error::config("`url` and `cluster` exclude each other; give one of them"))
             }
-            (None, []) => {
-                return Err(Error::config(
-                    "`url` is missing; give one such as redis://127.0.0.1:6379/0, or the nodes of a `cluster`",
-                ));
-            }
-        };
-        for url in &urls {
-            check_url(url, self.is_cluster())?;
+            (None, []) => Err(Error::config(
+                "`url` is missing; give one such as redis://127.0.0.1:6379/0, or the nodes of a `cluster`",
+            )),
         }
-        Ok(urls)
     }
 
-    fn check(&self) -> Result<()> {
-        let urls = self.urls()?;
-        if self.ca.is_some() && !urls.iter().all(|url| is_tls(url)) {
+    /// What the client makes of the addresses and the password. Reads secrets.
+    pub(super) fn connections(&self, context: &Context) -> Result<Vec<ConnectionInfo>> {
+        let password = self.password.as_ref().map(|secret| context.secret(secret)).transpose()?;
+        let read = |address: &Url| {
+            let info = match address {
+                Url::Plain(text) => url::parse_plain(text, self.is_cluster())?,
+                Url::Secret(secret) => {
+                    url::parse(context.secret(secret)?.expose(), self.is_cluster())?
+                }
+            };
+            self.check_ca(&info)?;
+            let Some(password) = &password else { return Ok(info) };
+            if info.redis_settings().password().is_some() {
+                return Err(Error::config(
+                    "the address and `password` both hold a password; leave one of them out",
+                ));
+            }
+            let settings = info.redis_settings().clone().set_password(password.expose());
+            Ok(info.set_redis_settings(settings))
+        };
+        self.addresses()?.iter().map(read).collect()
+    }
+
+    fn check_ca(&self, info: &ConnectionInfo) -> Result<()> {
+        if self.ca.is_some() && !matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
             return Err(Error::config(
                 "`ca` is for TLS only; write rediss:// in place of redis://",
             ));
+        }
+        Ok(())
+    }
+
+    /// What can be said of them without reading a secret.
+    fn check(&self) -> Result<()> {
+        for address in self.addresses()? {
+            if let Url::Plain(text) = address {
+                self.check_ca(&url::parse_plain(text, self.is_cluster())?)?;
+            }
         }
         if self.hash_tag.as_ref().is_some_and(|tag| tag.is_empty() || tag.contains(['{', '}'])) {
             return Err(Error::config(
@@ -255,39 +283,6 @@ impl RedisConfig {
     }
 }
 
-fn is_tls(url: &str) -> bool {
-    url.starts_with("rediss:") || url.starts_with("valkeys:")
-}
-
-/// Checks an address, and never repeats it: it may hold a password.
-fn check_url(url: &str, of_cluster: bool) -> Result<()> {
-    let parsed = ::redis::parse_redis_url(url).ok_or_else(|| {
-        Error::config(
-            "the address of a server must look like redis://host:6379/0, rediss://host:6379/0 or redis+unix:///path",
-        )
-    })?;
-    if parsed.password().is_some() || parsed.query_pairs().any(|(name, _)| name == "pass") {
-        return Err(Error::config(
-            "a password does not stand in the address; say where it is: password: { env: NAME } or { file: PATH }",
-        ));
-    }
-    let info: ::redis::ConnectionInfo = ::redis::IntoConnectionInfo::into_connection_info(url)
-        .map_err(|_| {
-            Error::config(
-                "the address of a server is not understood; write redis://[user@]host[:port][/database]",
-            )
-        })?;
-    if of_cluster && info.redis_settings().db() != 0 {
-        return Err(Error::config("a cluster has database 0 only; leave the number out"));
-    }
-    if of_cluster && matches!(info.addr(), ::redis::ConnectionAddr::Unix(_)) {
-        return Err(Error::config(
-            "the nodes of a cluster are reached by TCP; write redis://host:port",
-        ));
-    }
-    Ok(())
-}
-
 #[async_trait]
 impl BackendConfig for RedisConfig {
     const NAME: &'static str = "redis";
@@ -303,7 +298,7 @@ impl BackendConfig for RedisConfig {
     }
 }
 
-/// Prints no address: one that was not checked yet may hold a password.
+/// Prints no address, only how many there are.
 impl fmt::Debug for RedisConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisConfig")

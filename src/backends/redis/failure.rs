@@ -82,8 +82,13 @@ fn of_code(code: &str, detail: &str) -> Error {
 
 /// What the client failed with after the command was handed to it: the outcome of a write is unknown.
 pub(super) fn failed(operation: Operation, error: RedisError) -> Error {
+    lost(error).with_operation(operation)
+}
+
+/// As [`failed`], of whichever operation.
+pub(super) fn lost(error: RedisError) -> Error {
     if let Some(code) = server_code(&error) {
-        return of_code(&code, error.detail().unwrap_or_default()).with_operation(operation);
+        return of_code(&code, error.detail().unwrap_or_default());
     }
     let said = match error.kind() {
         Theirs::Parse | Theirs::UnexpectedReturnType => {
@@ -91,7 +96,6 @@ pub(super) fn failed(operation: Operation, error: RedisError) -> Error {
         }
         _ => said(ErrorKind::Unavailable, "the connection to the server was lost"),
     };
-    let said = said.with_operation(operation);
     if error.is_io_error() { said.with_source(error) } else { said }
 }
 

@@ -50,6 +50,7 @@ mod open;
 mod scan;
 mod script;
 mod servers;
+mod url;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -117,7 +118,7 @@ impl Redis {
         }
         let servers = open::servers(&config, context)?;
         let mut largest = config::MAX_VALUE_BYTES;
-        let all = servers.all().await?;
+        let all = servers.all(Operation::Open).await?;
         for link in &all {
             largest = largest.min(open::verify(&config, &servers, link).await?);
         }
@@ -296,7 +297,7 @@ impl Shared {
     async fn usage(&self) -> Result<Usage> {
         self.servers.open()?;
         let (mut entries, mut memory) = (0, 0);
-        for link in self.servers.all().await? {
+        for link in self.servers.all(Operation::Usage).await? {
             entries += scan::count(self, &link).await?;
             let told = open::info(&self.servers, &link, Operation::Usage).await?;
             memory += told.get("used_memory").and_then(|bytes| bytes.parse().ok()).unwrap_or(0);

@@ -4,10 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use redis::{
-    Client, Cmd, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, TlsCertificates,
-    Value as Answer,
-};
+use redis::{Client, Cmd, ConnectionInfo, ProtocolVersion, TlsCertificates, Value as Answer};
 
 use super::cluster::Cluster;
 use super::config::{MAX_VALUE_BYTES, RedisConfig, Survives};
@@ -19,7 +16,6 @@ use crate::layer::Context;
 
 /// The servers of the settings, to none of which there is a connection yet.
 pub(super) fn servers(config: &RedisConfig, context: &Context) -> Result<Servers> {
-    let password = config.password.as_ref().map(|secret| context.secret(secret)).transpose()?;
     let ca = config.ca.as_ref().map(|path| {
         let path = context.resolve(path);
         std::fs::read(&path).map_err(|error| {
@@ -28,15 +24,11 @@ pub(super) fn servers(config: &RedisConfig, context: &Context) -> Result<Servers
         })
     });
     let ca = ca.transpose()?;
-    let client = |url: &str| -> Result<Client> {
+    let client = |info: ConnectionInfo| -> Result<Client> {
         let wrong = |error: redis::RedisError| {
             Error::config("the address or the certificates cannot be used").with_source(error)
         };
-        let info: ConnectionInfo = url.into_connection_info().map_err(wrong)?;
-        let mut settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        if let Some(password) = &password {
-            settings = settings.set_password(password.expose());
-        }
+        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let tls = matches!(info.addr(), redis::ConnectionAddr::TcpTls { .. });
         let info = info.set_redis_settings(settings);
         if !tls {
@@ -48,13 +40,14 @@ pub(super) fn servers(config: &RedisConfig, context: &Context) -> Result<Servers
         let certificates = TlsCertificates { client_tls: None, root_cert: ca.clone() };
         Client::build_with_tls(info, certificates).map_err(wrong)
     };
-    let clients = config.urls()?.into_iter().map(client).collect::<Result<Vec<_>>>()?;
+    let clients =
+        config.connections(context)?.into_iter().map(client).collect::<Result<Vec<_>>>()?;
     let dial =
         Dial { clock: Arc::clone(&context.clock), connect_timeout: config.connect_timeout.0 };
     let kind = if config.is_cluster() {
         Kind::Cluster(Cluster::new(clients, dial))
     } else {
-        // `urls` gives one where it is no cluster.
+        // There is one where it is no cluster.
         let client = clients.into_iter().next().ok_or_else(|| Error::config("`url` is missing"))?;
         Kind::One(Arc::new(Link::new(client, dial)))
     };

@@ -140,7 +140,8 @@ pub(super) async fn sweep(shared: &Shared) -> Result<()> {
 pub(super) async fn build(shared: &Shared, operation: Operation) -> Result<()> {
     let Some(index) = &shared.place.index else { return Ok(()) };
     // All entries and their index are on one server.
-    let link = &shared.servers.owner(shared.place.slot(b"")).await?;
+    let owner = shared.servers.owner(shared.place.slot(b"")).await;
+    let link = &owner.map_err(|error| error.with_operation(operation))?;
     let ask = async |command: Cmd| -> Result<Answer> {
         let answers = shared.servers.ask(operation, link, &[command]).await?;
         answers.into_iter().next().ok_or_else(|| odd(operation))
@@ -214,8 +215,11 @@ pub(super) async fn count(shared: &Shared, link: &Arc<Link>) -> Result<u64> {
         // The empty member is none.
         Some(index) => (redis::cmd("ZCARD").arg(&**index).take(), 1),
     };
-    if own == 1 && !Arc::ptr_eq(link, &shared.servers.owner(shared.place.slot(b"")).await?) {
-        return Ok(0);
+    if own == 1 {
+        let owner = shared.servers.owner(shared.place.slot(b"")).await;
+        if !Arc::ptr_eq(link, &owner.map_err(|error| error.with_operation(Operation::Usage))?) {
+            return Ok(0);
+        }
     }
     match shared.servers.ask(Operation::Usage, link, &[command]).await?.first() {
         Some(Answer::Int(count)) => Ok(u64::try_from(*count - own).unwrap_or(0)),

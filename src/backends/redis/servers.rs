@@ -86,7 +86,8 @@ impl Servers {
         let using = InUse::default();
         let routed = self.route(operation, call, &using);
         match within(&*self.clock, self.timeout, routed).await {
-            Some(result) => result,
+            // Finding the server of a slot is part of it.
+            Some(result) => result.map_err(|error| error.with_operation(operation)),
             None => Err(self.late(operation, &using)),
         }
     }
@@ -119,7 +120,7 @@ impl Servers {
             Ok(answers.into_iter().map(|(_, answer)| answer).collect())
         };
         match within(&*self.clock, self.timeout, all).await {
-            Some(result) => result,
+            Some(result) => result.map_err(|error: Error| error.with_operation(operation)),
             None => Err(self.late(operation, &using)),
         }
     }
@@ -304,10 +305,12 @@ impl Servers {
     }
 
     /// Every server that holds entries, as far as known.
-    pub(super) async fn all(&self) -> Result<Vec<Arc<Link>>> {
+    pub(super) async fn all(&self, operation: Operation) -> Result<Vec<Arc<Link>>> {
         match &self.kind {
             Kind::One(link) => Ok(vec![Arc::clone(link)]),
-            Kind::Cluster(cluster) => cluster.primaries().await,
+            Kind::Cluster(cluster) => {
+                cluster.primaries().await.map_err(|error| error.with_operation(operation))
+            }
         }
     }
 
