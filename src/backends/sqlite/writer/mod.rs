@@ -4,12 +4,13 @@
 //! savepoint of its own, so that one that is refused takes no other with it. A small batch that need not
 //! be synced is written on the caller's thread where nobody else writes.
 
+mod log;
+
 use std::cell::Cell;
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -30,13 +31,6 @@ const GROUP_BYTES: usize = 4 << 20;
 /// A larger batch is written in the thread.
 const INLINE_BYTES: usize = 64 << 10;
 const INLINE_OPS: usize = 32;
-/// New frames in the log at which it is copied into the database: about 4 MiB, as SQLite does by itself.
-const CHECKPOINT_FRAMES: i64 = 1000;
-/// Frames in the log, about 64 MiB, at which readers are waited for: reads that overlap without end keep it
-/// from beginning anew by itself.
-const LONG_LOG_FRAMES: i64 = if cfg!(test) { 2_000 } else { 16_000 };
-/// How long. A page of a scan takes less; a snapshot is not worth the wait.
-const RESTART_PATIENCE: Duration = Duration::from_millis(100);
 /// Commits on the caller's thread between two looks at the log, which cost a tenth of a commit each.
 const LOOK_EVERY: u32 = 16;
 /// Expired entries that are removed along with other writes, at most every second.
@@ -92,7 +86,7 @@ impl Writer {
             swept: Cell::new(Timestamp::default()),
             unseen: Cell::new(0),
             behind: Cell::new(0),
-            long: Cell::new(LONG_LOG_FRAMES),
+            long: Cell::new(log::LONG_LOG_FRAMES),
             restarts: Cell::new(true),
             broken: Arc::clone(&broken),
         };
@@ -289,15 +283,6 @@ impl Failed {
             Self::Refused(error) => error.with_operation(Operation::Write),
         }
     }
-}
-
-/// What a checkpoint finds.
-struct Log {
-    /// Whether somebody's reads were in the way.
-    held: bool,
-    frames: i64,
-    /// Frames that are still to be copied.
-    uncopied: i64,
 }
 
 /// The connection that writes.
@@ -587,66 +572,6 @@ impl Engine {
             Ok(after > 0 && after < before)
         });
         shrunk.map_err(|error| failed(Operation::Compact, error))
-    }
-
-    /// Whether there is enough in the log for a checkpoint.
-    fn log_is_long(&self) -> bool {
-        self.unseen.set(0);
-        self.manner.wal
-            && self
-                .log("NOOP")
-                .is_ok_and(|log| log.uncopied - self.behind.get() >= CHECKPOINT_FRAMES)
-    }
-
-    fn look_after_log(&self) {
-        if !self.log_is_long() {
-            return;
-        }
-        let Some(log) = self.checkpoint("PASSIVE") else { return };
-        if log.frames < self.long.get() {
-            return;
-        }
-        let _ = self.db.busy_timeout(RESTART_PATIENCE);
-        let restarted = self.checkpoint("RESTART").is_some_and(|log| !log.held);
-        let _ = self.db.busy_timeout(Duration::ZERO);
-        // Where something holds the log for long, waiting for it each time would only slow writes down.
-        self.long.set(LONG_LOG_FRAMES + if restarted { 0 } else { log.frames });
-    }
-
-    /// A checkpoint.
-    fn log(&self, how: &str) -> rusqlite::Result<Log> {
-        let mut statement = self.db.prepare_cached(&format!("PRAGMA wal_checkpoint({how})"))?;
-        statement.query_row([], |row| {
-            let frames = row.get(1)?;
-            Ok(Log { held: row.get(0)?, frames, uncopied: frames - row.get::<_, i64>(2)? })
-        })
-    }
-
-    /// Copies the log into the database. What a snapshot holds back stays in the log until later.
-    fn checkpoint(&self, how: &str) -> Option<Log> {
-        if !self.manner.wal {
-            return None;
-        }
-        self.restarts.set(true);
-        match self.log(how) {
-            Ok(log) => {
-                self.behind.set(log.uncopied);
-                Some(log)
-            }
-            Err(error) => {
-                if is_failed_sync(&error) {
-                    self.broken.store(true, Ordering::Release);
-                }
-                // The writes are in the log; the next write meets the same trouble and says so.
-                tracing::debug!(%error, "the log was not copied into the database");
-                None
-            }
-        }
-    }
-
-    /// Copies the log into the database, and empties it if nobody holds it.
-    pub(super) fn empty_log(&self) {
-        let _ = self.checkpoint("TRUNCATE");
     }
 
     fn finish(&self) -> Result<()> {
