@@ -32,18 +32,23 @@ async fn random_stacks_agree_with_a_map() {
         let backend = random.pick(BACKENDS).unwrap();
         let layers: Vec<_> =
             layers_over(backend).into_iter().filter(|_| random.chance(0.4)).collect();
-        agrees(&layers, backend, seed, 250).await;
+        agrees(&layers, backend, seed, steps(backend, 250)).await;
     }
+}
+
+/// The longest keys are hundreds of folders each in the backend `file`, so it gets a part of the steps.
+fn steps(backend: &str, full: usize) -> usize {
+    if backend.starts_with("file") { full / 8 } else { full }
 }
 
 /// Each layer by itself over each backend, and the bare backends.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_layer_agrees_with_a_map() {
     for backend in BACKENDS {
-        agrees(&[], backend, 0, 400).await;
+        agrees(&[], backend, 0, steps(backend, 400)).await;
         for layer in layers_over(backend) {
             for seed in 0..3 {
-                agrees(&[layer], backend, seed, 400).await;
+                agrees(&[layer], backend, seed, steps(backend, 400)).await;
             }
         }
     }
