@@ -221,7 +221,9 @@ async fn breaks(store: &OpenDal, proxy: &Proxy) {
         store.put("secret-key", "2").await.unwrap_err(),
         store.get(b"secret-key").await.unwrap_err(),
     ] {
-        assert_eq!(failed.kind(), ErrorKind::Unavailable, "{failed:?}");
+        // A client that goes on connecting until its time is up has no other answer.
+        let kinds = [ErrorKind::Unavailable, ErrorKind::Timeout];
+        assert!(kinds.contains(&failed.kind()), "{failed:?}");
         assert!(!format!("{failed:?}").contains("secret-key"), "{failed:?}");
     }
     proxy.heal().await;

@@ -6,6 +6,7 @@
 #[cfg(any(feature = "backup", feature = "object"))]
 mod failure;
 #[cfg(any(feature = "backup", feature = "object"))]
+#[cfg_attr(not(feature = "backup"), expect(unreachable_pub, reason = "`backup` offers it"))]
 mod location;
 
 #[cfg(any(feature = "object", feature = "opendal"))]
@@ -32,6 +33,7 @@ pub(crate) use self::failure::redacted;
 #[cfg(any(feature = "backup", feature = "object"))]
 pub(crate) use self::location::Connection;
 #[cfg(any(feature = "backup", feature = "object"))]
+#[cfg_attr(not(feature = "backup"), expect(unreachable_pub, reason = "`backup` offers it"))]
 pub use self::location::Location;
 #[cfg(any(feature = "object", feature = "opendal"))]
 pub use self::names::Names;
