@@ -1,0 +1,121 @@
+//! Readers and writers on real threads.
+
+use super::*;
+
+/// Readers and writers of a few keys on real threads: each write carries a higher number than the
+/// one before, and no reader may see less than what was acknowledged before it began.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_reader_sees_less_than_what_was_acknowledged() {
+    const KEYS: usize = 4;
+    const WRITES: u64 = 3000;
+
+    /// Answers at once or later, so that both paths race.
+    #[derive(Debug)]
+    struct Mixed(Gated, AtomicU64);
+
+    impl Read for Mixed {
+        fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
+            if self.1.fetch_add(1, Ordering::Relaxed).is_multiple_of(3) {
+                self.0.memory.get(key)
+            } else {
+                Reply::later(async move {
+                    let value = self.0.memory.get(key).await;
+                    tokio::task::yield_now().await;
+                    value
+                })
+            }
+        }
+
+        fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
+            self.0.memory.get_many(keys)
+        }
+
+        fn scan(&self, scan: Scan) -> Pages<'_> {
+            self.0.scan(scan)
+        }
+    }
+
+    #[async_trait]
+    impl Store for Mixed {
+        async fn write(&self, batch: Batch) -> Result<Commit> {
+            tokio::task::yield_now().await;
+            let commit = self.0.write(batch).await;
+            tokio::task::yield_now().await;
+            commit
+        }
+
+        async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
+            self.0.ingest(run).await
+        }
+
+        async fn changes(&self) -> Result<Changes> {
+            self.0.changes().await
+        }
+
+        async fn snapshot(&self) -> Result<Arc<dyn Read>> {
+            self.0.snapshot().await
+        }
+
+        async fn flush(&self) -> Result<()> {
+            Ok(())
+        }
+
+        async fn compact(&self) -> Result<()> {
+            Ok(())
+        }
+
+        async fn usage(&self) -> Result<Usage> {
+            self.0.usage().await
+        }
+
+        async fn close(&self) -> Result<()> {
+            Ok(())
+        }
+
+        fn profile(&self) -> Profile {
+            self.0.profile()
+        }
+    }
+
+    let layer = CacheLayer::new(&settings(), &Context::default()).unwrap();
+    let cache = layer.layer(Mixed(Gated::new(SystemClock::shared()), AtomicU64::new(0)));
+    let acknowledged: Arc<[AtomicU64; KEYS]> = Arc::default();
+    let key = |at: usize| Bytes::from(format!("key {at}"));
+    let number = |value: Option<Value>| {
+        value.map_or(0, |v| u64::from_be_bytes(v.bytes[..].try_into().unwrap()))
+    };
+
+    let writers = (0..KEYS).map(|at| {
+        let (cache, acknowledged) = (cache.clone(), Arc::clone(&acknowledged));
+        tokio::spawn(async move {
+            for number in 1..=WRITES {
+                let _ = cache.put(key(at), number.to_be_bytes().to_vec()).await.unwrap();
+                acknowledged[at].store(number, Ordering::SeqCst);
+            }
+        })
+    });
+    let readers = (0..8usize).map(|reader| {
+        let (cache, acknowledged) = (cache.clone(), Arc::clone(&acknowledged));
+        tokio::spawn(async move {
+            let mut at = reader;
+            let mut seen = [0; KEYS];
+            while acknowledged.iter().any(|a| a.load(Ordering::SeqCst) < WRITES) {
+                at = (at * 7 + 3) % KEYS;
+                let before = acknowledged[at].load(Ordering::SeqCst);
+                let key = key(at);
+                let read = if reader % 4 == 0 {
+                    number(cache.get_many(std::slice::from_ref(&key)).await.unwrap().remove(0))
+                } else {
+                    number(cache.get(&key).await.unwrap())
+                };
+                assert!(read >= before, "read {read} after {before} was acknowledged");
+                assert!(read >= seen[at], "read {read} after {} was read", seen[at]);
+                seen[at] = read;
+                tokio::task::yield_now().await;
+            }
+        })
+    });
+    for task in join_all(writers.chain(readers).collect::<Vec<_>>()).await {
+        task.unwrap();
+    }
+}
