@@ -97,6 +97,22 @@ impl CacheConfig {
         }
         Ok(())
     }
+
+    /// What a cache with these settings promises.
+    pub(super) fn promises(&self, below: Profile) -> Profile {
+        let announced = below.guarantees.announces;
+        let longest = self.ttl.map(|ttl| ttl.max(self.negative_ttl.unwrap_or_default()).0);
+        let own = announced.into_iter().chain(longest).min();
+        let profile = Profile::layer(Self::NAME, below)
+            .changed(|guarantees| guarantees.freshness = guarantees.freshness.delayed(own));
+        match announced {
+            Some(within) => profile.note(format!(
+                "What others change is dropped from the cache when the store below announces it, within {}. While the announcements are interrupted nothing is kept, and every read goes below.",
+                Span(within)
+            )),
+            None => profile,
+        }
+    }
 }
 
 pub(super) fn check_capacity(capacity: ByteSize) -> Result<()> {
@@ -105,20 +121,4 @@ pub(super) fn check_capacity(capacity: ByteSize) -> Result<()> {
         return Err(Error::config(message));
     }
     Ok(())
-}
-
-/// What a cache with these times promises.
-pub(super) fn profile(ttl: Option<Span>, negative_ttl: Option<Span>, below: Profile) -> Profile {
-    let announced = below.guarantees.announces;
-    let longest = ttl.map(|ttl| ttl.max(negative_ttl.unwrap_or_default()).0);
-    let own = announced.into_iter().chain(longest).min();
-    let profile = Profile::layer(CacheConfig::NAME, below)
-        .changed(|guarantees| guarantees.freshness = guarantees.freshness.delayed(own));
-    match announced {
-        Some(within) => profile.note(format!(
-            "What others change is dropped from the cache when the store below announces it, within {}. While the announcements are interrupted nothing is kept, and every read goes below.",
-            Span(within)
-        )),
-        None => profile,
-    }
 }

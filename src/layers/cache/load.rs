@@ -47,7 +47,7 @@ struct Landing<S> {
 impl<S: Read> Landing<S> {
     async fn fly(mut self, mut ticket: Ticket) {
         loop {
-            let asked = self.shared.clock.coarse();
+            let asked = self.shared.now();
             let outcome = self.ask().await;
             // What comes after the deadline is thrown away with its future.
             if let Ok(value) = &outcome {

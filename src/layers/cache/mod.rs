@@ -82,12 +82,15 @@
 //! # Ok::<(), tierstack::Error>(()) }).unwrap();
 //! ```
 
+mod cached;
 mod config;
 mod engine;
 mod era;
 mod flight;
+mod freshness;
 mod listen;
 mod load;
+mod lookup;
 mod stripes;
 #[cfg(test)]
 mod tests;
@@ -104,11 +107,13 @@ use bytes::Bytes;
 use metrics::Counter;
 use tokio::sync::Semaphore;
 
+use self::config::check_capacity;
 pub use self::config::{CacheConfig, Policy};
-use self::config::{check_capacity, profile};
-use self::engine::{Cached, Engine};
+use self::engine::Engine;
 use self::era::{Eras, Mode};
+use self::freshness::Times;
 use self::listen::Listening;
+use self::lookup::Found;
 use self::stripes::{Stripes, Ticket};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result, Retry};
@@ -116,7 +121,7 @@ use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::telemetry::names;
-use crate::types::units::{ByteSize, Span};
+use crate::types::units::ByteSize;
 use crate::types::{Batch, Commit, Profile, Scan, Usage, Value};
 
 #[async_trait]
@@ -126,7 +131,7 @@ impl LayerConfig for CacheConfig {
 
     fn profile(&self, below: Profile) -> Result<Profile> {
         self.check()?;
-        Ok(profile(self.ttl, self.negative_ttl, below))
+        Ok(self.promises(below))
     }
 
     async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>> {
@@ -167,8 +172,8 @@ impl<S: Store> Layer<S> for CacheLayer {
             listening: announced.then(|| Listening::new(&self.context)),
             loads: Arc::new(Semaphore::new(config.max_loads)),
             load_timeout: config.load_timeout.0,
-            ttl: config.ttl,
-            negative_ttl: config.negative_ttl,
+            times: Times::new(&self.config),
+            config: self.config.clone(),
             clock: Arc::clone(&self.context.clock),
             hit: request("hit"),
             miss: request("miss"),
@@ -192,11 +197,11 @@ impl<S> Clone for Cache<S> {
 impl<S: Store> Read for Cache<S> {
     fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
         let shared = &self.0;
-        if let Some(value) = shared.lookup(key) {
+        if let Found::Fresh(value) = shared.lookup(key) {
             return Reply::Now(Ok(value));
         }
         self.attend();
-        let (asked, ticket) = (shared.clock.coarse(), shared.stripes.ticket(key));
+        let (asked, ticket) = (shared.now(), shared.stripes.ticket(key));
         match shared.inner.get(key) {
             Reply::Now(result) => {
                 shared.miss.increment(1);
@@ -212,8 +217,13 @@ impl<S: Store> Read for Cache<S> {
 
     fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
         let shared = &*self.0;
-        let mut values: Vec<Option<Option<Value>>> =
-            keys.iter().map(|key| shared.lookup(key)).collect();
+        let mut values: Vec<Option<Option<Value>>> = keys
+            .iter()
+            .map(|key| match shared.lookup(key) {
+                Found::Fresh(value) => Some(value),
+                Found::Nothing => None,
+            })
+            .collect();
         let missing: Vec<Bytes> = keys
             .iter()
             .zip(&values)
@@ -225,7 +235,7 @@ impl<S: Store> Read for Cache<S> {
         }
         self.attend();
         shared.miss.increment(missing.len() as u64);
-        let asked = shared.clock.coarse();
+        let asked = shared.now();
         let tickets: Vec<Ticket> = missing.iter().map(|key| shared.stripes.ticket(key)).collect();
         let merge = move |missing: &[Bytes], loaded: Vec<Option<Value>>| {
             for ((key, value), ticket) in missing.iter().zip(&loaded).zip(tickets) {
@@ -359,7 +369,7 @@ impl<S: Store> Store for Cache<S> {
     }
 
     fn profile(&self) -> Profile {
-        profile(self.0.ttl, self.0.negative_ttl, self.0.inner.profile())
+        self.0.config.promises(self.0.inner.profile())
     }
 }
 
@@ -380,60 +390,11 @@ struct Shared<S> {
     listening: Option<Listening>,
     loads: Arc<Semaphore>,
     load_timeout: Duration,
-    ttl: Option<Span>,
-    negative_ttl: Option<Span>,
+    times: Times,
+    config: CacheConfig,
     clock: Arc<dyn Clock>,
     hit: Counter,
     miss: Counter,
     negative: Counter,
     coalesced: Counter,
-}
-
-impl<S> Shared<S> {
-    /// The value that is kept, `Some(None)` if it is kept that there is none.
-    fn lookup(&self, key: &[u8]) -> Option<Option<Value>> {
-        let cached = self.engine.get(key).filter(|cached| cached.era == self.stripes.eras.now())?;
-        if self.is_expired(&cached) {
-            self.engine.remove_expired(key, &cached);
-            return None;
-        }
-        if cached.value.is_some() {
-            self.hit.increment(1)
-        } else {
-            self.negative.increment(1)
-        }
-        Some(cached.value)
-    }
-
-    fn is_expired(&self, cached: &Cached) -> bool {
-        // Only what can expire costs a look at the clock.
-        if cached.deadline != Duration::MAX && cached.deadline <= self.clock.coarse() {
-            return true;
-        }
-        // An expiry is a moment of the wall clock, which may be set while the other clocks go on.
-        let expires = cached.value.as_ref().filter(|value| value.expires_at.is_some());
-        expires.is_some_and(|value| value.is_expired(self.clock.now()))
-    }
-
-    /// Keeps what a load found that began at `asked`, unless a write came between.
-    fn install(&self, key: &[u8], value: Option<&Value>, asked: Duration, ticket: Ticket) {
-        let Some(deadline) = self.deadline(value, asked) else { return };
-        let Some(entry) = self.engine.admit(key, value, deadline, ticket.era) else { return };
-        self.stripes.if_unchanged(ticket, || self.engine.insert(key, entry));
-        self.engine.settle();
-    }
-
-    /// Forgets everything that is kept.
-    fn forget(&self) {
-        self.stripes.eras.renew();
-        self.engine.clear();
-    }
-
-    /// Until when an answer may be served. `None`: not at all.
-    ///
-    /// It counts from the question: what the store below found may be as old as that.
-    fn deadline(&self, value: Option<&Value>, asked: Duration) -> Option<Duration> {
-        let ttl = if value.is_some() { self.ttl } else { Some(self.negative_ttl?) };
-        Some(ttl.map_or(Duration::MAX, |ttl| asked.saturating_add(ttl.0)))
-    }
 }

@@ -11,37 +11,16 @@ mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::Duration;
 
 use metrics::{Counter, Gauge};
 use parking_lot::Mutex;
 
 use self::moka::Moka;
 use self::quick::Quick;
+use super::cached::Cached;
 use super::config::Policy;
-use super::era::Era;
 use crate::error::{Error, Result};
 use crate::telemetry::{Labels, names};
-use crate::types::Value;
-
-/// What is kept for a key.
-#[derive(Clone, Debug)]
-pub(super) struct Cached {
-    /// `None`: there is no such key.
-    pub(super) value: Option<Value>,
-    /// On the coarse clock. `MAX`: never.
-    pub(super) deadline: Duration,
-    /// In which its load began.
-    pub(super) era: Era,
-}
-
-impl Cached {
-    /// Whether this is the entry that was looked at, and not a later one.
-    fn is(&self, other: &Self) -> bool {
-        let expires = |cached: &Self| cached.value.as_ref().and_then(|value| value.expires_at);
-        (self.deadline, self.era, expires(self)) == (other.deadline, other.era, expires(other))
-    }
-}
 
 /// What is larger than this part of the capacity would push out too much else.
 const LARGEST_PART: u64 = 8;
@@ -97,10 +76,10 @@ impl Engine {
         self.largest.store(most.min(capacity / LARGEST_PART), Ordering::Relaxed);
     }
 
-    fn weight(&self, key: &[u8], value: Option<&Value>) -> u64 {
+    fn weight(&self, key: &[u8], cached: &Cached) -> u64 {
         match self.kind {
-            Kind::Quick(_) => quick::weight(key, value),
-            Kind::Moka(_) => moka::weight(key, value),
+            Kind::Quick(_) => quick::weight(key, cached),
+            Kind::Moka(_) => moka::weight(key, cached),
         }
     }
 
@@ -111,21 +90,14 @@ impl Engine {
         }
     }
 
-    /// The entry to keep, unless it is too large.
-    pub(super) fn admit(
-        &self,
-        key: &[u8],
-        value: Option<&Value>,
-        deadline: Duration,
-        era: Era,
-    ) -> Option<Cached> {
-        let fits = self.weight(key, value) <= self.largest.load(Ordering::Relaxed);
-        fits.then(|| Cached { value: value.cloned(), deadline, era })
+    /// Whether an entry is small enough to be kept.
+    pub(super) fn fits(&self, key: &[u8], cached: &Cached) -> bool {
+        self.weight(key, cached) <= self.largest.load(Ordering::Relaxed)
     }
 
     pub(super) fn insert(&self, key: &[u8], cached: Cached) {
         // Counted before it is kept: what leaves again at once was counted then.
-        self.meter.added(self.weight(key, cached.value.as_ref()));
+        self.meter.added(self.weight(key, &cached));
         match &self.kind {
             Kind::Quick(quick) => quick.insert(key, cached),
             Kind::Moka(moka) => moka.insert(key, cached),

@@ -9,7 +9,6 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use super::{Cached, Meter, Policy};
-use crate::types::Value;
 
 /// Bytes of an entry beside its key and value: the nodes of the engine's table and queues, and the
 /// headers of its allocations.
@@ -17,8 +16,8 @@ const OVERHEAD: u64 = 576;
 
 type Key = Box<[u8]>;
 
-pub(super) fn weight(key: &[u8], value: Option<&Value>) -> u64 {
-    OVERHEAD + (key.len() + value.map_or(0, |value| value.bytes.len())) as u64
+pub(super) fn weight(key: &[u8], cached: &Cached) -> u64 {
+    OVERHEAD + key.len() as u64 + cached.bytes()
 }
 
 pub(super) struct Moka(Cache<Key, Cached, RandomState>);
@@ -34,10 +33,10 @@ impl Moka {
             .max_capacity(capacity - capacity / 100)
             .eviction_policy(policy)
             .weigher(|key: &Key, cached: &Cached| {
-                u32::try_from(weight(key, cached.value.as_ref())).unwrap_or(u32::MAX)
+                u32::try_from(weight(key, cached)).unwrap_or(u32::MAX)
             })
             .eviction_listener(move |key: Arc<Key>, cached: Cached, cause| {
-                meter.removed(weight(&key, cached.value.as_ref()));
+                meter.removed(weight(&key, &cached));
                 meter.evicted.increment(u64::from(cause == RemovalCause::Size));
             })
             .build_with_hasher(RandomState::default());

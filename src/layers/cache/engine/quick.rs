@@ -8,7 +8,6 @@ use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 
 use super::{Cached, Meter};
-use crate::types::Value;
 
 /// Bytes of an entry beside its key and value: its place in the engine's table and list, which grow by doubling, and
 /// the headers of its allocations.
@@ -27,8 +26,8 @@ const GHOST_BYTES: u64 = 128;
 
 type Key = Box<[u8]>;
 
-pub(super) fn weight(key: &[u8], value: Option<&Value>) -> u64 {
-    OVERHEAD + (key.len() + value.map_or(0, |value| value.bytes.len())) as u64
+pub(super) fn weight(key: &[u8], cached: &Cached) -> u64 {
+    OVERHEAD + key.len() as u64 + cached.bytes()
 }
 
 #[derive(Clone)]
@@ -36,7 +35,7 @@ struct Weight;
 
 impl Weighter<Key, Cached> for Weight {
     fn weight(&self, key: &Key, cached: &Cached) -> u64 {
-        weight(key, cached.value.as_ref())
+        weight(key, cached)
     }
 }
 
@@ -56,7 +55,7 @@ impl Lifecycle<Key, Cached> for Leaving {
     }
 
     fn on_evict(&self, late: &mut Self::RequestState, key: Key, cached: Cached) {
-        self.meter.removed(weight(&key, cached.value.as_ref()));
+        self.meter.removed(weight(&key, &cached));
         self.late.on_evict(late, key, cached);
     }
 }
@@ -109,7 +108,7 @@ impl Quick {
 
     fn left(&self, entry: Option<(Key, Cached)>) -> bool {
         if let Some((key, cached)) = &entry {
-            self.meter.removed(weight(key, cached.value.as_ref()));
+            self.meter.removed(weight(key, cached));
         }
         entry.is_some()
     }

@@ -1,7 +1,12 @@
 use std::sync::atomic::AtomicBool;
 
+use std::time::Duration;
+
 use super::super::era::{Eras, Mode};
+use super::super::freshness::Moment;
 use super::*;
+use crate::clock::ManualClock;
+use crate::types::Value;
 
 const POLICIES: [Policy; 3] = [Policy::S3Fifo, Policy::TinyLfu, Policy::Lru];
 
@@ -11,12 +16,17 @@ fn engine(policy: Policy, capacity: u64) -> Engine {
 
 /// Keeps an entry as a cache does. Tells whether it was let in.
 fn keep(engine: &Engine, key: &[u8], value: impl Into<Value>) -> bool {
-    let era = Eras::new(Mode::Keeping).now();
-    let value = value.into();
-    let Some(cached) = engine.admit(key, Some(&value), Duration::MAX, era) else { return false };
-    engine.insert(key, cached);
-    engine.settle();
-    true
+    let cached = cached(Some(value.into()), Moment::NEVER);
+    let fits = engine.fits(key, &cached);
+    if fits {
+        engine.insert(key, cached);
+        engine.settle();
+    }
+    fits
+}
+
+fn cached(value: Option<Value>, until: Moment) -> Cached {
+    Cached { value, until, era: Eras::new(Mode::Keeping).now() }
 }
 
 fn random(state: &mut u64) -> u64 {
@@ -104,7 +114,7 @@ fn an_entry_of_an_eighth_is_kept_whatever_the_capacity() {
     for policy in POLICIES {
         for capacity in [64 << 10, 100_000, 1 << 20, 3 << 20, 100 << 20] {
             let engine = engine(policy, capacity);
-            let overhead = engine.weight(b"", None);
+            let overhead = engine.weight(b"", &cached(None, Moment::NEVER));
             let most = vec![0; (capacity / LARGEST_PART - overhead - 1) as usize];
             assert!(keep(&engine, b"k", most.clone()), "{policy:?} {capacity}");
             engine.finish();
@@ -138,14 +148,15 @@ fn what_is_removed_or_cleared_is_gone_at_once() {
 fn only_the_entry_that_was_looked_at_is_removed_as_expired() {
     for policy in POLICIES {
         let engine = engine(policy, 1 << 20);
-        let cached = |deadline| {
-            let era = Eras::new(Mode::Keeping).now();
-            engine.admit(b"k", Some(&"v".into()), Duration::from_secs(deadline), era).unwrap()
-        };
-        engine.insert(b"k", cached(2));
-        engine.remove_expired(b"k", &cached(1));
+        let clock = ManualClock::new();
+        clock.advance(Duration::from_secs(1));
+        let first = cached(Some("v".into()), Moment::now(&clock));
+        clock.advance(Duration::from_secs(1));
+        let second = cached(Some("v".into()), Moment::now(&clock));
+        engine.insert(b"k", second.clone());
+        engine.remove_expired(b"k", &first);
         assert!(engine.get(b"k").is_some());
-        engine.remove_expired(b"k", &cached(2));
+        engine.remove_expired(b"k", &second);
         assert!(engine.get(b"k").is_none());
     }
 }

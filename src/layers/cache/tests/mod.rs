@@ -17,13 +17,15 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::cached::Cached;
+use super::freshness::Moment;
 use super::*;
 use crate::backends::Memory;
 use crate::clock::{ManualClock, SystemClock};
 use crate::error::ErrorKind;
 use crate::ext::StoreExt;
 use crate::store::{Change, Changes};
-use crate::types::units::ByteSize;
+use crate::types::units::{ByteSize, Span};
 use crate::types::{Entry, Freshness, Page};
 
 /// The defaults, with the engine under test: these tests are compiled once for each.

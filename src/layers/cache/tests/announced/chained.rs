@@ -14,7 +14,7 @@ struct Look {
 
 impl Wake for Look {
     fn wake(self: Arc<Self>) {
-        self.kept.lock().push(self.cache.0.lookup(b"k").is_some());
+        self.kept.lock().push(matches!(self.cache.0.lookup(b"k"), Found::Fresh(_)));
     }
 }
 

@@ -154,7 +154,7 @@ async fn an_entry_that_comes_after_all_was_dropped_is_not_served() {
         let (cache, _) = listening().await;
         foreign(&cache, "k", "new").await;
         let era = cache.0.stripes.ticket(b"k").era;
-        let late = cache.0.engine.admit(b"k", Some(&"old".into()), Duration::MAX, era).unwrap();
+        let late = Cached { value: Some("old".into()), until: Moment::NEVER, era };
         announce(&cache, change).await;
         cache.0.engine.insert(b"k", late);
         assert_eq!(get(&cache, b"k").await.unwrap(), Some("new".into()));
