@@ -1,6 +1,7 @@
 //! Plain data of the contract: no I/O, no locks.
 
 mod batch;
+mod fraction;
 mod guarantees;
 mod scan;
 pub mod units;

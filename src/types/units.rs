@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::de::{Error as _, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use super::fraction::Fraction;
 pub use super::url::Url;
 
 /// A number of bytes, written as `256MiB`, `10MB`, `512B` or a plain number of bytes.
