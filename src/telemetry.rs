@@ -23,6 +23,10 @@ pub mod names {
     pub const ERRORS: &str = "tierstack_errors_total";
     /// Counter: reads that reached a cache, by result.
     pub const CACHE_REQUESTS: &str = "tierstack_cache_requests_total";
+    /// Counter: loads that a cache began before it needed their answers, by outcome.
+    pub const CACHE_REFRESHES: &str = "tierstack_cache_refreshes_total";
+    /// Histogram, seconds: how long a cache waited for the store below, where that did not answer at once.
+    pub const CACHE_LOAD_DURATION: &str = "tierstack_cache_load_duration_seconds";
     /// Gauge: bytes in a cache.
     pub const CACHE_BYTES: &str = "tierstack_cache_bytes";
     /// Gauge: entries in a cache.

@@ -1,28 +1,102 @@
 //! What is kept for a key.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::era::Era;
 use super::freshness::Moment;
+use crate::error::Error;
 use crate::types::Value;
 
 #[derive(Clone, Debug)]
+pub(super) enum Answer {
+    Value(Value),
+    /// There is no such key.
+    Missing,
+    /// The last load failed.
+    Failed(Error),
+}
+
+#[derive(Clone, Debug)]
 pub(super) struct Cached {
-    /// `None`: there is no such key.
-    pub(super) value: Option<Value>,
-    /// From then on it is not served.
+    pub(super) answer: Answer,
+    /// The end of its ttl. What may be served behind it follows from the settings.
     pub(super) until: Moment,
     /// In which its load began.
     pub(super) era: Era,
+    /// What few entries have.
+    pub(super) extra: Option<Arc<Extra>>,
+}
+
+/// What an entry has in an allocation of its own.
+#[derive(Debug)]
+pub(super) struct Extra {
+    read: AtomicU64,
+    /// A load failed, and until then no other begins while this may be served.
+    pub(super) held_until: Moment,
+}
+
+/// What an [`Extra`] takes, and what the error of a failed load does.
+const EXTRA_BYTES: u64 = 48;
+const ERROR_BYTES: u64 = 256;
+
+impl Extra {
+    pub(super) fn new(read: Moment, held_until: Moment) -> Arc<Self> {
+        Arc::new(Self { read: AtomicU64::new(read.0), held_until })
+    }
+
+    /// When it was last read.
+    pub(super) fn read(&self) -> Moment {
+        Moment(self.read.load(Ordering::Relaxed))
+    }
+
+    /// It is read. Written once in a millisecond: all readers of the key share it.
+    pub(super) fn touch(&self, now: Moment) {
+        if self.read() < now {
+            self.read.store(now.0, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Cached {
-    /// Of its value.
+    pub(super) fn value(&self) -> Option<&Value> {
+        match &self.answer {
+            Answer::Value(value) => Some(value),
+            Answer::Missing | Answer::Failed(_) => None,
+        }
+    }
+
+    /// Beside its key and what every entry has.
     pub(super) fn bytes(&self) -> u64 {
-        self.value.as_ref().map_or(0, |value| value.bytes.len() as u64)
+        let answer = match &self.answer {
+            Answer::Value(value) => value.bytes.len() as u64,
+            Answer::Missing => 0,
+            Answer::Failed(_) => ERROR_BYTES,
+        };
+        answer + self.extra.as_ref().map_or(0, |_| EXTRA_BYTES)
     }
 
     /// Whether this is the entry that was looked at, and not a later one.
     pub(super) fn is(&self, other: &Self) -> bool {
-        let expires = |cached: &Self| cached.value.as_ref().and_then(|value| value.expires_at);
-        (self.until, self.era, expires(self)) == (other.until, other.era, expires(other))
+        let extra = |cached: &Self| cached.extra.as_ref().map(Arc::as_ptr);
+        let value = |cached: &Self| {
+            let value = cached.value();
+            value.map(|value| (value.bytes.as_ptr(), value.bytes.len(), value.expires_at))
+        };
+        (self.until, self.era) == (other.until, other.era)
+            && extra(self) == extra(other)
+            && value(self) == value(other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An entry is counted with what it takes; `tests/cache_memory.rs` measures that.
+    #[test]
+    fn an_entry_is_no_larger_than_a_value_with_two_numbers_and_a_pointer() {
+        assert_eq!(size_of::<Cached>(), size_of::<Value>() + 24);
+        assert!(size_of::<Extra>() + 32 <= EXTRA_BYTES as usize, "with the head of an `Arc`");
     }
 }

@@ -1,6 +1,7 @@
 //! A load that is under way, as those see it who wait for it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -10,13 +11,24 @@ use crate::types::Value;
 
 pub(super) type Outcome = Result<Option<Value>>;
 
+/// How a load has ended.
+#[derive(Clone, Debug)]
+pub(super) enum Landed {
+    /// With an answer, or an error that is the answer.
+    Alone(Outcome),
+    /// It was one of many that the store below was asked for at once, and the error may be about another.
+    AmongMany(Error),
+}
+
 /// A load that is under way: whoever waits for it holds a copy.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Flight(Arc<FlightState>);
 
 #[derive(Debug, Default)]
 struct FlightState {
-    outcome: watch::Sender<Option<Outcome>>,
+    outcome: watch::Sender<Option<Landed>>,
+    /// It has taken longer than who has an old value waits.
+    slow: AtomicBool,
     /// The load that begins when this one ends. Touched under the lock of the stripe only.
     next: Mutex<Option<Flight>>,
 }
@@ -34,16 +46,28 @@ impl Flight {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    pub(super) fn land(&self, outcome: Outcome) {
-        self.0.outcome.send_replace(Some(outcome));
+    pub(super) fn land(&self, landed: Landed) {
+        self.0.outcome.send_replace(Some(landed));
     }
 
-    pub(super) async fn wait(self) -> Outcome {
+    pub(super) fn has_landed(&self) -> bool {
+        self.0.outcome.borrow().is_some()
+    }
+
+    pub(super) async fn landed(&self) -> Landed {
         let mut landing = self.0.outcome.subscribe();
         // The sender lives in `self`, so the channel stays open until there is an outcome.
-        match landing.wait_for(Option::is_some).await {
-            Ok(outcome) => outcome.clone().unwrap_or(Ok(None)),
-            Err(_) => Err(Error::internal("a load ended without an outcome")),
-        }
+        let landed = landing.wait_for(Option::is_some).await.ok().and_then(|landed| landed.clone());
+        landed.unwrap_or_else(|| {
+            Landed::Alone(Err(Error::internal("a load ended without an outcome")))
+        })
+    }
+
+    pub(super) fn is_slow(&self) -> bool {
+        self.0.slow.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn has_been_slow(&self) {
+        self.0.slow.store(true, Ordering::Relaxed);
     }
 }

@@ -1,106 +1,155 @@
-//! Loads: one per key at a time, each a task of its own.
+//! Loads: one per key at a time, each a task of its own, for one key or for many at once.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::runtime::Handle;
 
-use super::flight::{Flight, Outcome};
-use super::stripes::{Lookup, Ticket};
-use super::{Cache, Shared};
-use crate::error::{Error, ErrorKind, Operation};
-use crate::reply::Reply;
+use super::Shared;
+use super::counts::Fate;
+use super::flight::{Flight, Landed, Outcome};
+use super::freshness::{Moment, is_outage};
+use super::stripes::Ticket;
+use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::store::Read;
 use crate::types::Value;
 
-impl<S: Read> Cache<S> {
-    /// Joins the load of the key that is under way, or starts one.
-    pub(super) fn load(&self, key: &[u8]) -> Reply<'static, Option<Value>> {
-        let Ok(runtime) = Handle::try_current() else {
-            let error = "a load is a task of its own, and there is no tokio runtime here to run it";
-            return Reply::Now(Err(Error::unsupported(error)));
-        };
-        let flight = match self.0.stripes.join_or_lead(key) {
-            Lookup::Join(flight) => {
-                self.0.coalesced.increment(1);
-                flight
-            }
-            Lookup::Lead(flight, ticket) => {
-                self.0.miss.increment(1);
-                let landing = Landing::new(&self.0, Bytes::copy_from_slice(key), flight.clone());
-                runtime.spawn(landing.fly(ticket));
-                flight
-            }
-        };
-        Reply::later(flight.wait())
-    }
+/// For whom a key is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A reader whose read is counted by what becomes of the load.
+    Reader,
+    /// Readers who are counted otherwise.
+    Counted,
+    /// Nobody waits for it.
+    Refresh,
 }
 
-/// The task of a load. However it ends, those who wait are told: by `Drop`, as a panic and the end
-/// of the runtime come without a word.
-struct Landing<S> {
+/// The load of a key, to be ended. However it ends, those who wait are told: by `Drop`, as a panic and
+/// the end of the runtime come without a word.
+pub(super) struct Landing<S> {
     shared: Arc<Shared<S>>,
     key: Bytes,
     flight: Option<Flight>,
+    ticket: Ticket,
+    purpose: Purpose,
 }
 
-impl<S: Read> Landing<S> {
-    async fn fly(mut self, mut ticket: Ticket) {
-        loop {
-            let asked = self.shared.now();
-            let outcome = self.ask().await;
-            // What comes after the deadline is thrown away with its future.
-            if let Ok(value) = &outcome {
-                self.shared.install(&self.key, value.as_ref(), asked, ticket);
-            }
-            match self.land(outcome) {
-                Some(next) => ticket = next,
-                None => return,
-            }
-        }
-    }
-
-    /// Asks the store below, within the deadline and the cap.
-    async fn ask(&self) -> Outcome {
-        let load = async {
-            // The semaphore is never closed.
-            let _permit = self.shared.loads.acquire().await;
-            self.shared.inner.get(&self.key).await
+/// The task of loads that the store below is asked for at once. It goes on to those that waited for their
+/// end.
+pub(super) async fn fly<S: Read>(mut landings: Vec<Landing<S>>) {
+    while let Some(shared) = landings.first().map(|landing| Arc::clone(&landing.shared)) {
+        let (asked, began) = (shared.now(), shared.clock.monotonic());
+        // What comes after the deadline is thrown away with its future.
+        let outcome = ask(&shared, &landings).await;
+        shared.counts.load_duration.record(shared.clock.monotonic().saturating_sub(began));
+        let many = landings.len() > 1;
+        let outcomes: Vec<Outcome> = match outcome {
+            Ok(values) => values.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error); landings.len()],
         };
-        let limit = self.shared.load_timeout;
-        tokio::select! {
-            outcome = load => outcome,
-            () = self.shared.clock.sleep(limit) => {
-                let message = format!("the store below took longer than load_timeout ({limit:?})");
-                Err(Error::new(ErrorKind::Timeout, message).with_operation(Operation::Get))
+        let ended = landings.into_iter().zip(outcomes);
+        landings =
+            ended.filter_map(|(landing, outcome)| landing.end(outcome, many, asked)).collect();
+    }
+}
+
+/// Asks the store below, within the deadline and the cap.
+async fn ask<S: Read>(shared: &Shared<S>, landings: &[Landing<S>]) -> Result<Vec<Option<Value>>> {
+    let load = async {
+        // The semaphore is never closed.
+        let _permit = shared.loads.acquire().await;
+        match landings {
+            [one] => shared.inner.get(&one.key).await.map(|value| vec![value]),
+            many => {
+                let keys: Vec<Bytes> = many.iter().map(|landing| landing.key.clone()).collect();
+                whole(&keys, shared.inner.get_many(&keys).await)
             }
         }
+    };
+    let limit = shared.load_timeout;
+    tokio::select! {
+        outcome = load => outcome,
+        () = shared.clock.sleep(limit) => {
+            let message = format!("the store below took longer than load_timeout ({limit:?})");
+            let operation = if landings.len() > 1 { Operation::GetMany } else { Operation::Get };
+            Err(Error::new(ErrorKind::Timeout, message).with_operation(operation))
+        }
     }
+}
+
+/// A store that forgets a key in its answer must not make it look missing.
+pub(super) fn whole(
+    keys: &[Bytes],
+    outcome: Result<Vec<Option<Value>>>,
+) -> Result<Vec<Option<Value>>> {
+    outcome.and_then(|values| {
+        if values.len() == keys.len() {
+            return Ok(values);
+        }
+        let message =
+            format!("asked for {} keys, the store below answered {}", keys.len(), values.len());
+        Err(Error::internal(message).with_operation(Operation::GetMany))
+    })
 }
 
 impl<S> Landing<S> {
-    fn new(shared: &Arc<Shared<S>>, key: Bytes, flight: Flight) -> Self {
-        shared.engine.begin_load(&key);
-        Self { shared: Arc::clone(shared), key, flight: Some(flight) }
+    pub(super) fn new(
+        shared: &Arc<Shared<S>>,
+        key: &[u8],
+        (flight, ticket): (Flight, Ticket),
+        purpose: Purpose,
+    ) -> Self {
+        shared.engine.begin_load(key);
+        let key = Bytes::copy_from_slice(key);
+        Self { shared: Arc::clone(shared), key, flight: Some(flight), ticket, purpose }
     }
 
-    /// Tells those who wait, and goes on to the load that waited for this one.
-    fn land(&mut self, outcome: Outcome) -> Option<Ticket> {
-        let flight = self.flight.take()?;
+    /// Keeps the outcome and tells those who wait. Gives the load that waited for this one.
+    fn end(mut self, outcome: Outcome, many: bool, asked: Moment) -> Option<Self> {
+        match outcome {
+            // Which key it is about, nobody knows.
+            Err(error) if many && !is_outage(&error) => {
+                self.count(None);
+                self.land(Landed::AmongMany(error))
+            }
+            outcome => {
+                let fate = self.shared.take(&self.key, &outcome, asked, self.ticket);
+                self.count(outcome.is_ok().then_some(fate));
+                self.land(Landed::Alone(outcome))
+            }
+        }
+        .then_some(self)
+    }
+
+    /// `None`: it failed.
+    fn count(&self, fate: Option<Fate>) {
+        let counts = &self.shared.counts;
+        match (self.purpose, fate) {
+            (Purpose::Reader, fate) => counts.asked(fate.unwrap_or(Fate::Dropped)),
+            (Purpose::Refresh, Some(fate)) => counts.refreshed(fate),
+            (Purpose::Refresh, None) => counts.refresh_failed.increment(1),
+            (Purpose::Counted, _) => {}
+        }
+    }
+
+    /// Tells those who wait. Whether another load waited for the end of this one, which this is now.
+    fn land(&mut self, landed: Landed) -> bool {
+        let Some(flight) = self.flight.take() else { return false };
         let next = self.shared.stripes.land(&self.key, &flight);
-        flight.land(outcome);
-        let (flight, ticket) = next?;
-        self.flight = Some(flight);
-        Some(ticket)
+        flight.land(landed);
+        let Some((flight, ticket)) = next else { return false };
+        (self.flight, self.ticket, self.purpose) = (Some(flight), ticket, Purpose::Counted);
+        true
     }
 }
 
 impl<S> Drop for Landing<S> {
     fn drop(&mut self) {
-        let lost = "the task of a load panicked, or the runtime was shut down";
-        while self.flight.is_some() {
-            self.land(Err(Error::internal(lost)));
+        if self.flight.is_some() {
+            self.count(None);
         }
+        let lost = "the task of a load panicked, or the runtime was shut down";
+        while self.land(Landed::Alone(Err(Error::internal(lost)))) {}
         self.shared.engine.end_load(&self.key);
     }
 }

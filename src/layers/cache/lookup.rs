@@ -1,42 +1,102 @@
 //! What is kept: looking it up, and keeping what a load found.
 
 use super::Shared;
-use super::cached::Cached;
-use super::freshness::Moment;
+use super::cached::{Answer, Cached};
+use super::counts::Fate;
+use super::flight::Outcome;
+use super::freshness::{Age, Moment, is_outage};
 use super::stripes::Ticket;
+use crate::error::Error;
 use crate::types::Value;
 
 /// What a reader finds.
 pub(super) enum Found {
-    /// The answer; `None` if it is kept that there is no such key.
-    Fresh(Option<Value>),
+    /// The answer, which was counted.
+    Answer(Outcome),
+    /// A value that should be loaded anew, or has to be.
+    Old(Old),
     /// The store below has to be asked.
     Nothing,
 }
 
+/// A value that was found, and may stand in for that of a load.
+pub(super) struct Old {
+    value: Value,
+    age: Age,
+    /// From when on it may not.
+    end: Moment,
+}
+
+impl Old {
+    /// Whether it is the answer, and what is loaded is for those who come later.
+    pub(super) fn is_served(&self) -> bool {
+        self.age != Age::Late
+    }
+
+    /// The value, if it may be served still: who waited for a load may have waited for long.
+    pub(super) fn value<S>(&self, shared: &Shared<S>) -> Option<Value> {
+        let over = shared.now() >= self.end || shared.is_expired(&self.value);
+        (!over).then(|| self.value.clone())
+    }
+
+    /// The value, if it may be served in place of this error.
+    pub(super) fn instead_of<S>(&self, error: &Error, shared: &Shared<S>) -> Option<Value> {
+        if self.is_served() || is_outage(error) { self.value(shared) } else { None }
+    }
+}
+
 impl<S> Shared<S> {
-    /// Looks the key up, and counts what it finds.
+    /// Looks the key up, and counts the answer if there is one.
     pub(super) fn lookup(&self, key: &[u8]) -> Found {
         let era = self.stripes.eras.now();
         let Some(cached) = self.engine.get(key).filter(|cached| cached.era == era) else {
             return Found::Nothing;
         };
-        if self.is_expired(&cached) {
-            self.engine.remove_expired(key, &cached);
-            return Found::Nothing;
+        let age = self.age(&cached);
+        match age {
+            Age::Fresh { due: false } => {}
+            Age::Stale { due: false } => self.counts.stale.increment(1),
+            Age::Fresh { due: true } | Age::Stale { due: true } | Age::Late => {
+                let end = self.times.end(&cached);
+                return match cached.answer {
+                    Answer::Value(value) => Found::Old(Old { value, age, end }),
+                    // Of a value only there is more to say than that it is fresh, or not.
+                    Answer::Missing | Answer::Failed(_) => Found::Nothing,
+                };
+            }
+            Age::Expired | Age::Idle => {
+                self.engine.remove_ended(key, &cached, age == Age::Idle);
+                return Found::Nothing;
+            }
         }
-        let result = if cached.value.is_some() { &self.hit } else { &self.negative };
-        result.increment(1);
-        Found::Fresh(cached.value)
+        Found::Answer(match cached.answer {
+            Answer::Value(value) => {
+                if age == (Age::Fresh { due: false }) {
+                    self.counts.hit.increment(1);
+                }
+                Ok(Some(value))
+            }
+            Answer::Missing => {
+                self.counts.negative.increment(1);
+                Ok(None)
+            }
+            Answer::Failed(error) => {
+                self.counts.error.increment(1);
+                Err(error)
+            }
+        })
     }
 
-    fn is_expired(&self, cached: &Cached) -> bool {
-        if cached.until.has_come(|| self.now()) {
-            return true;
+    fn age(&self, cached: &Cached) -> Age {
+        if cached.value().is_some_and(|value| self.is_expired(value)) {
+            return Age::Expired;
         }
-        // An expiry is a moment of the wall clock, which may be set while the other clocks go on.
-        let expires = cached.value.as_ref().filter(|value| value.expires_at.is_some());
-        expires.is_some_and(|value| value.is_expired(self.clock.now()))
+        self.times.age(cached, || self.now())
+    }
+
+    /// An expiry is a moment of the wall clock, which may be set while the other clocks go on.
+    fn is_expired(&self, value: &Value) -> bool {
+        value.expires_at.is_some() && value.is_expired(self.clock.now())
     }
 
     /// Now, on the coarse clock.
@@ -44,14 +104,66 @@ impl<S> Shared<S> {
         Moment::now(&*self.clock)
     }
 
-    /// Keeps what a load found that began at `asked`, unless a write came between.
-    pub(super) fn install(&self, key: &[u8], value: Option<&Value>, asked: Moment, ticket: Ticket) {
-        let Some(until) = self.times.until(value.is_some(), asked) else { return };
-        let cached = Cached { value: value.cloned(), until, era: ticket.era };
-        if !self.engine.fits(key, &cached) {
+    /// Answers with a value that is loaded anew for others.
+    pub(super) fn serve(&self, old: Old) -> Outcome {
+        let fresh = matches!(old.age, Age::Fresh { .. });
+        let result = if fresh { &self.counts.hit } else { &self.counts.stale };
+        result.increment(1);
+        Ok(Some(old.value))
+    }
+
+    /// Keeps what a load found that began at `asked`, or that it failed, unless a write came between.
+    pub(super) fn take(
+        &self,
+        key: &[u8],
+        outcome: &Outcome,
+        asked: Moment,
+        ticket: Ticket,
+    ) -> Fate {
+        if !ticket.era.keeps() {
+            return Fate::Bypass;
+        }
+        match outcome {
+            Ok(value) => self.install(key, value.as_ref(), asked, ticket),
+            Err(error) => {
+                self.install_failure(key, error, ticket);
+                Fate::Dropped
+            }
+        }
+    }
+
+    fn install(&self, key: &[u8], value: Option<&Value>, asked: Moment, ticket: Ticket) -> Fate {
+        let entry = self.times.entry(value, asked, || self.now(), ticket.era);
+        let refused = if entry.is_some() { Fate::Bypass } else { Fate::Dropped };
+        let Some(cached) = entry.filter(|cached| self.engine.fits(key, cached)) else {
+            if self.times.overlap() {
+                // What is kept is older than this answer.
+                self.stripes.if_unchanged(ticket, || self.engine.remove(key));
+            }
+            return refused;
+        };
+        let mut fate = Fate::Dropped;
+        self.stripes.if_unchanged(ticket, || {
+            self.engine.insert(key, cached);
+            fate = Fate::Kept;
+        });
+        self.engine.settle();
+        fate
+    }
+
+    fn install_failure(&self, key: &[u8], error: &Error, ticket: Ticket) {
+        if !self.times.minds_errors() {
             return;
         }
-        self.stripes.if_unchanged(ticket, || self.engine.insert(key, cached));
+        let now = self.now();
+        self.stripes.if_unchanged(ticket, || {
+            let kept = self.engine.get(key).filter(|kept| kept.era == ticket.era);
+            let kept =
+                kept.filter(|kept| !kept.value().is_some_and(|value| self.is_expired(value)));
+            if let Some(cached) = self.times.after_failure(kept, error, now, ticket.era) {
+                self.engine.insert(key, cached);
+            }
+        });
         self.engine.settle();
     }
 

@@ -82,8 +82,10 @@
 //! # Ok::<(), tierstack::Error>(()) }).unwrap();
 //! ```
 
+mod bulk;
 mod cached;
 mod config;
+mod counts;
 mod engine;
 mod era;
 mod flight;
@@ -91,6 +93,7 @@ mod freshness;
 mod listen;
 mod load;
 mod lookup;
+mod read;
 mod stripes;
 #[cfg(test)]
 mod tests;
@@ -104,23 +107,21 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use metrics::Counter;
 use tokio::sync::Semaphore;
 
 use self::config::check_capacity;
 pub use self::config::{CacheConfig, Policy};
+use self::counts::Counts;
 use self::engine::Engine;
 use self::era::{Eras, Mode};
 use self::freshness::Times;
 use self::listen::Listening;
-use self::lookup::Found;
-use self::stripes::{Stripes, Ticket};
+use self::stripes::Stripes;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result, Retry};
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
-use crate::telemetry::names;
 use crate::types::units::ByteSize;
 use crate::types::{Batch, Commit, Profile, Scan, Usage, Value};
 
@@ -161,24 +162,20 @@ impl<S: Store> Layer<S> for CacheLayer {
     type Service = Cache<S>;
 
     fn layer(&self, inner: S) -> Cache<S> {
-        let (config, labels) = (&self.config, &self.context.labels);
-        let request = |result| labels.counter(names::CACHE_REQUESTS, &[("result", result)]);
+        let (config, labels, clock) = (&self.config, &self.context.labels, &self.context.clock);
         let announced = inner.profile().guarantees.announces.is_some();
         let eras = Eras::new(if announced { Mode::Deaf } else { Mode::Keeping });
         Cache(Arc::new(Shared {
             inner,
             engine: Engine::new(config.policy, config.capacity.0, labels),
-            stripes: Stripes::new(Arc::clone(&self.context.clock), config.load_timeout.0, eras),
+            stripes: Stripes::new(Arc::clone(clock), config.load_timeout.0, eras),
             listening: announced.then(|| Listening::new(&self.context)),
             loads: Arc::new(Semaphore::new(config.max_loads)),
             load_timeout: config.load_timeout.0,
-            times: Times::new(&self.config),
-            config: self.config.clone(),
-            clock: Arc::clone(&self.context.clock),
-            hit: request("hit"),
-            miss: request("miss"),
-            negative: request("negative"),
-            coalesced: request("coalesced"),
+            times: Times::new(config, self.context.seed),
+            config: config.clone(),
+            clock: Arc::clone(clock),
+            counts: Counts::new(labels),
         }))
     }
 }
@@ -196,67 +193,11 @@ impl<S> Clone for Cache<S> {
 #[deny(clippy::missing_trait_methods)]
 impl<S: Store> Read for Cache<S> {
     fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
-        let shared = &self.0;
-        if let Found::Fresh(value) = shared.lookup(key) {
-            return Reply::Now(Ok(value));
-        }
-        self.attend();
-        let (asked, ticket) = (shared.now(), shared.stripes.ticket(key));
-        match shared.inner.get(key) {
-            Reply::Now(result) => {
-                shared.miss.increment(1);
-                if let Ok(value) = &result {
-                    shared.install(key, value.as_ref(), asked, ticket);
-                }
-                Reply::Now(result)
-            }
-            // A task cannot borrow the key, so it asks again; this future was never polled.
-            Reply::Later(_) => self.load(key),
-        }
+        self.read(key)
     }
 
     fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
-        let shared = &*self.0;
-        let mut values: Vec<Option<Option<Value>>> = keys
-            .iter()
-            .map(|key| match shared.lookup(key) {
-                Found::Fresh(value) => Some(value),
-                Found::Nothing => None,
-            })
-            .collect();
-        let missing: Vec<Bytes> = keys
-            .iter()
-            .zip(&values)
-            .filter(|(_, value)| value.is_none())
-            .map(|(key, _)| key.clone())
-            .collect();
-        if missing.is_empty() && !keys.is_empty() {
-            return Reply::ready(values.into_iter().flatten().collect());
-        }
-        self.attend();
-        shared.miss.increment(missing.len() as u64);
-        let asked = shared.now();
-        let tickets: Vec<Ticket> = missing.iter().map(|key| shared.stripes.ticket(key)).collect();
-        let merge = move |missing: &[Bytes], loaded: Vec<Option<Value>>| {
-            for ((key, value), ticket) in missing.iter().zip(&loaded).zip(tickets) {
-                shared.install(key, value.as_ref(), asked, ticket);
-            }
-            let mut loaded = loaded.into_iter();
-            values
-                .iter_mut()
-                .map(|value| value.take().unwrap_or_else(|| loaded.next().flatten()))
-                .collect()
-        };
-        // The list of the missing lives in the reply, so the store below is asked there once more
-        // if it has to wait.
-        match shared.inner.get_many(&missing) {
-            Reply::Now(loaded) => return Reply::Now(loaded.map(|loaded| merge(&missing, loaded))),
-            Reply::Later(_) => {}
-        }
-        Reply::later(async move {
-            let loaded = shared.inner.get_many(&missing).await?;
-            Ok(merge(&missing, loaded))
-        })
+        self.read_many(keys)
     }
 
     /// Passes by: a scan neither asks the cache nor fills it.
@@ -393,8 +334,5 @@ struct Shared<S> {
     times: Times,
     config: CacheConfig,
     clock: Arc<dyn Clock>,
-    hit: Counter,
-    miss: Counter,
-    negative: Counter,
-    coalesced: Counter,
+    counts: Counts,
 }

@@ -28,7 +28,7 @@ const STRIPES: usize = 1024;
 /// The moment at which the load of a key began.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ticket {
-    stripe: usize,
+    pub(super) stripe: usize,
     generation: u64,
     pub(super) era: Era,
     /// A load that begins during a write may find what was there before it, and so may whoever waits
@@ -151,14 +151,24 @@ impl Stripes {
             Some((began, flight)) if *began == ticket.began() => {
                 Lookup::Join(if ticket.in_doubt { flight.next() } else { flight.clone() })
             }
-            _ => {
-                let flight = Flight::default();
-                stripe
-                    .flights
-                    .insert(Bytes::copy_from_slice(key), (ticket.began(), flight.clone()));
-                Lookup::Lead(flight, ticket)
-            }
+            _ => Lookup::Lead(stripe.register(key, ticket), ticket),
         }
+    }
+
+    /// Whether neither a load of the key is under way nor a write that would keep its answer from being kept.
+    pub(super) fn is_quiet(&self, key: &[u8]) -> bool {
+        let index = self.index(key);
+        let mut stripe = self.at(index).lock();
+        let ticket = self.issue(index, &mut stripe);
+        stripe.is_quiet(key, ticket)
+    }
+
+    /// Registers a load that nobody waits for.
+    pub(super) fn lead_if_quiet(&self, key: &[u8]) -> Option<(Flight, Ticket)> {
+        let index = self.index(key);
+        let mut stripe = self.at(index).lock();
+        let ticket = self.issue(index, &mut stripe);
+        stripe.is_quiet(key, ticket).then(|| (stripe.register(key, ticket), ticket))
     }
 
     /// Takes a load that has ended off the list, and gives the one that waits for its end.
@@ -185,6 +195,17 @@ impl Stripes {
 }
 
 impl Stripe {
+    fn is_quiet(&self, key: &[u8], ticket: Ticket) -> bool {
+        let under_way = self.flights.get(key).is_some_and(|(began, _)| *began == ticket.began());
+        !ticket.in_doubt && !under_way
+    }
+
+    fn register(&mut self, key: &[u8], ticket: Ticket) -> Flight {
+        let flight = Flight::default();
+        self.flights.insert(Bytes::copy_from_slice(key), (ticket.began(), flight.clone()));
+        flight
+    }
+
     /// Whether a write is under way, or may still arrive.
     fn is_written(&mut self, clock: &dyn Clock) -> bool {
         self.doubtful_until = self.doubtful_until.filter(|until| clock.coarse() < *until);

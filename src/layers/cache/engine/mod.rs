@@ -124,13 +124,14 @@ impl Engine {
         }
     }
 
-    /// Removes an entry that was found expired.
-    pub(super) fn remove_expired(&self, key: &[u8], expired: &Cached) {
+    /// Removes an entry whose time has come: it expired, or was idle.
+    pub(super) fn remove_ended(&self, key: &[u8], ended: &Cached, idle: bool) {
         let removed = match &self.kind {
-            Kind::Quick(quick) => quick.remove_if(key, expired),
-            Kind::Moka(moka) => moka.remove_if(key, expired),
+            Kind::Quick(quick) => quick.remove_if(key, ended),
+            Kind::Moka(moka) => moka.remove_if(key, ended),
         };
-        self.meter.expired.increment(u64::from(removed));
+        let cause = if idle { &self.meter.idle } else { &self.meter.expired };
+        cause.increment(u64::from(removed));
     }
 
     pub(super) fn clear(&self) {
@@ -198,6 +199,12 @@ impl Engine {
         }
     }
 
+    /// Bytes of loads under way, where they are counted.
+    #[cfg(test)]
+    pub(super) fn loads(&self) -> u64 {
+        self.room.lock().loads
+    }
+
     /// Bytes of entries and of loads under way.
     #[cfg(test)]
     pub(super) fn held(&self) -> u64 {
@@ -248,6 +255,7 @@ struct Meter {
     entries_gauge: Gauge,
     evicted: Counter,
     expired: Counter,
+    idle: Counter,
 }
 
 impl Meter {
@@ -260,6 +268,7 @@ impl Meter {
             entries_gauge: labels.gauge(names::CACHE_ENTRIES, &[]),
             evicted: evictions("size"),
             expired: evictions("expired"),
+            idle: evictions("idle"),
         }
     }
 

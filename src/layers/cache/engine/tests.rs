@@ -2,6 +2,7 @@ use std::sync::atomic::AtomicBool;
 
 use std::time::Duration;
 
+use super::super::cached::Answer;
 use super::super::era::{Eras, Mode};
 use super::super::freshness::Moment;
 use super::*;
@@ -26,7 +27,8 @@ fn keep(engine: &Engine, key: &[u8], value: impl Into<Value>) -> bool {
 }
 
 fn cached(value: Option<Value>, until: Moment) -> Cached {
-    Cached { value, until, era: Eras::new(Mode::Keeping).now() }
+    let answer = value.map_or(Answer::Missing, Answer::Value);
+    Cached { answer, until, era: Eras::new(Mode::Keeping).now(), extra: None }
 }
 
 fn random(state: &mut u64) -> u64 {
@@ -131,8 +133,8 @@ fn what_is_removed_or_cleared_is_gone_at_once() {
         for round in 0..200u32 {
             for key in [b"a", b"b"] {
                 keep(&engine, key, round.to_be_bytes().to_vec());
-                let kept = engine.get(key).unwrap().value.unwrap();
-                assert_eq!(*kept.bytes, round.to_be_bytes());
+                let kept = engine.get(key).unwrap();
+                assert_eq!(*kept.value().unwrap().bytes, round.to_be_bytes());
             }
             engine.remove(b"a");
             assert!(engine.get(b"a").is_none() && engine.get(b"b").is_some());
@@ -154,9 +156,9 @@ fn only_the_entry_that_was_looked_at_is_removed_as_expired() {
         clock.advance(Duration::from_secs(1));
         let second = cached(Some("v".into()), Moment::now(&clock));
         engine.insert(b"k", second.clone());
-        engine.remove_expired(b"k", &first);
+        engine.remove_ended(b"k", &first, false);
         assert!(engine.get(b"k").is_some());
-        engine.remove_expired(b"k", &second);
+        engine.remove_ended(b"k", &second, false);
         assert!(engine.get(b"k").is_none());
     }
 }

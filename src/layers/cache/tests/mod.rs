@@ -1,12 +1,18 @@
 //! What the cache promises, a file for each promise, and what they share.
 
 mod announced;
+mod bulk;
 mod coherence;
+mod counted;
 mod expiry;
+mod idle;
 mod ingest;
 mod loads;
 mod memory;
 mod race;
+mod refresh;
+mod settings;
+mod stale;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -17,15 +23,16 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::cached::Cached;
+use super::cached::{Answer, Cached};
 use super::freshness::Moment;
+use super::lookup::Found;
 use super::*;
 use crate::backends::Memory;
 use crate::clock::{ManualClock, SystemClock};
 use crate::error::ErrorKind;
 use crate::ext::StoreExt;
 use crate::store::{Change, Changes};
-use crate::types::units::{ByteSize, Span};
+use crate::types::units::{ByteSize, Fraction, Span};
 use crate::types::{Entry, Freshness, Page};
 
 /// The defaults, with the engine under test: these tests are compiled once for each.
@@ -65,6 +72,15 @@ struct Gated {
     writes: Gate,
     asked: AtomicU64,
     fail: AtomicBool,
+    failure: Mutex<ErrorKind>,
+    /// How bulk reads fail, beside that.
+    fail_many: Mutex<Option<ErrorKind>>,
+    /// Bulk reads answer one key less.
+    forgets: AtomicBool,
+    /// Reads are answered without a wait.
+    at_once: AtomicBool,
+    /// For how many keys it was asked in each call.
+    wanted: Mutex<Vec<usize>>,
     panic: AtomicBool,
     /// How late it announces, and to whom.
     announces: Option<Duration>,
@@ -82,6 +98,11 @@ impl Gated {
             writes: Gate::open_now(),
             asked: AtomicU64::new(0),
             fail: AtomicBool::new(false),
+            failure: Mutex::new(ErrorKind::Unavailable),
+            fail_many: Mutex::default(),
+            forgets: AtomicBool::new(false),
+            at_once: AtomicBool::new(false),
+            wanted: Mutex::default(),
             panic: AtomicBool::new(false),
             announces: None,
             listeners: Mutex::default(),
@@ -89,6 +110,18 @@ impl Gated {
             subscribed: AtomicU64::new(0),
             refuse: Mutex::default(),
         }
+    }
+
+    /// Counts a question.
+    fn ask(&self, keys: usize) {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.wanted.lock().push(keys);
+        assert!(!self.panic.load(Ordering::SeqCst), "a defect below");
+    }
+
+    fn error(&self) -> Option<Error> {
+        let fails = self.fail.load(Ordering::SeqCst);
+        fails.then(|| Error::new(*self.failure.lock(), "out of order"))
     }
 
     /// Says it to all who listen.
@@ -99,24 +132,39 @@ impl Gated {
 
 impl Read for Gated {
     fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
+        if self.at_once.load(Ordering::SeqCst) {
+            self.ask(1);
+            let value = self.memory.get(key);
+            return if let Some(error) = self.error() { Reply::Now(Err(error)) } else { value };
+        }
         Reply::later(async move {
-            self.asked.fetch_add(1, Ordering::SeqCst);
-            assert!(!self.panic.load(Ordering::SeqCst), "a defect below");
+            self.ask(1);
             let value = self.memory.get(key).await;
             self.reads.pass().await;
-            if self.fail.load(Ordering::SeqCst) {
-                return Err(Error::new(ErrorKind::Unavailable, "out of order"));
-            }
-            value
+            if let Some(error) = self.error() { Err(error) } else { value }
         })
     }
 
     fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
+        let answer = |mut values: Vec<Option<Value>>| {
+            let error = self.fail_many.lock().map(|kind| Error::new(kind, "one of them"));
+            if let Some(error) = error.or_else(|| self.error()) {
+                return Err(error);
+            }
+            if self.forgets.load(Ordering::SeqCst) {
+                values.pop();
+            }
+            Ok(values)
+        };
+        if self.at_once.load(Ordering::SeqCst) {
+            self.ask(keys.len());
+            return self.memory.get_many(keys).and_then(answer);
+        }
         Reply::later(async move {
-            self.asked.fetch_add(1, Ordering::SeqCst);
+            self.ask(keys.len());
             let values = self.memory.get_many(keys).await;
             self.reads.pass().await;
-            values
+            answer(values?)
         })
     }
 
@@ -129,8 +177,8 @@ impl Read for Gated {
 impl Store for Gated {
     async fn write(&self, batch: Batch) -> Result<Commit> {
         self.writes.pass().await;
-        if self.fail.load(Ordering::SeqCst) {
-            return Err(Error::new(ErrorKind::Unavailable, "out of order"));
+        if let Some(error) = self.error() {
+            return Err(error);
         }
         self.memory.write(batch).await
     }
@@ -183,8 +231,12 @@ impl Store for Gated {
 }
 
 fn cached(config: CacheConfig) -> (Cache<Gated>, ManualClock) {
+    cached_with_seed(config, 0)
+}
+
+fn cached_with_seed(config: CacheConfig, seed: u64) -> (Cache<Gated>, ManualClock) {
     let clock = ManualClock::new();
-    let context = Context { clock: Arc::new(clock.clone()), ..Context::default() };
+    let context = Context { clock: Arc::new(clock.clone()), seed, ..Context::default() };
     let below = Gated::new(Arc::clone(&context.clock));
     (CacheLayer::new(&config, &context).unwrap().layer(below), clock)
 }
@@ -198,6 +250,25 @@ async fn settle() {
 
 fn asked(cache: &Cache<Gated>) -> u64 {
     cache.0.inner.asked.load(Ordering::SeqCst)
+}
+
+/// A write behind the back of the cache.
+async fn foreign(cache: &Cache<Gated>, key: &'static str, value: &'static str) {
+    let _ = cache.0.inner.memory.put(key, value).await.unwrap();
+}
+
+/// From now on the store below fails, or does not.
+fn fail(cache: &Cache<Gated>, kind: Option<ErrorKind>) {
+    *cache.0.inner.failure.lock() = kind.unwrap_or(ErrorKind::Unavailable);
+    cache.0.inner.fail.store(kind.is_some(), Ordering::SeqCst);
+}
+
+/// The answer, which has to be there at once.
+fn now(cache: &Cache<Gated>, key: &[u8]) -> Option<Value> {
+    match cache.get(key) {
+        Reply::Now(answer) => answer.unwrap(),
+        Reply::Later(_) => panic!("the answer has to be waited for"),
+    }
 }
 
 async fn get(cache: &Cache<Gated>, key: &'static [u8]) -> Result<Option<Value>> {
@@ -253,18 +324,4 @@ async fn nothing_is_served_after_close() {
     get(&cache, b"k").await.unwrap();
     cache.close().await.unwrap();
     assert_eq!(get(&cache, b"k").await.unwrap_err().kind(), ErrorKind::Closed);
-}
-
-#[test]
-fn a_setting_out_of_range_is_refused_by_name() {
-    let wrong = [
-        (CacheConfig { capacity: ByteSize(1), ..settings() }, "capacity"),
-        (CacheConfig { ttl: Some(Span::default()), ..settings() }, "ttl"),
-        (CacheConfig { max_loads: 0, ..settings() }, "max_loads"),
-    ];
-    for (config, name) in wrong {
-        let error = CacheLayer::new(&config, &Context::default()).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Config);
-        assert!(error.message().starts_with(name), "{error}");
-    }
 }

@@ -14,7 +14,7 @@ struct Look {
 
 impl Wake for Look {
     fn wake(self: Arc<Self>) {
-        self.kept.lock().push(matches!(self.cache.0.lookup(b"k"), Found::Fresh(_)));
+        self.kept.lock().push(matches!(self.cache.0.lookup(b"k"), Found::Answer(_)));
     }
 }
 

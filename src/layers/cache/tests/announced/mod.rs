@@ -20,10 +20,14 @@ fn config() -> CacheConfig {
 
 /// A cache that does not listen yet, over a store that announces.
 fn fresh() -> (Cache<Gated>, ManualClock) {
+    fresh_with(config())
+}
+
+pub(super) fn fresh_with(config: CacheConfig) -> (Cache<Gated>, ManualClock) {
     let clock = ManualClock::new();
     let context = Context { clock: Arc::new(clock.clone()), ..Context::default() };
     let below = Gated { announces: Some(WITHIN), ..Gated::new(Arc::clone(&context.clock)) };
-    (CacheLayer::new(&config(), &context).unwrap().layer(below), clock)
+    (CacheLayer::new(&config, &context).unwrap().layer(below), clock)
 }
 
 /// A cache that listens.
@@ -46,11 +50,6 @@ fn listens(cache: &Cache<Gated>) -> bool {
 
 fn is_kept(cache: &Cache<Gated>, key: &[u8]) -> bool {
     matches!(cache.get(key), Reply::Now(Ok(_)))
-}
-
-/// A write behind the back of the cache.
-async fn foreign(cache: &Cache<Gated>, key: &'static str, value: &'static str) {
-    let _ = below(cache).memory.put(key, value).await.unwrap();
 }
 
 fn keys(keys: &[&'static str]) -> Change {
@@ -154,7 +153,8 @@ async fn an_entry_that_comes_after_all_was_dropped_is_not_served() {
         let (cache, _) = listening().await;
         foreign(&cache, "k", "new").await;
         let era = cache.0.stripes.ticket(b"k").era;
-        let late = Cached { value: Some("old".into()), until: Moment::NEVER, era };
+        let (answer, until) = (Answer::Value("old".into()), Moment::NEVER);
+        let late = Cached { answer, until, era, extra: None };
         announce(&cache, change).await;
         cache.0.engine.insert(b"k", late);
         assert_eq!(get(&cache, b"k").await.unwrap(), Some("new".into()));

@@ -1,14 +1,13 @@
-//! The settings, and what they promise over a store.
+//! The settings.
+
+mod check;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
 
-use crate::error::{Error, Result};
-use crate::layer::LayerConfig;
-use crate::types::Profile;
-use crate::types::units::{ByteSize, Span};
+pub(super) use self::check::check_capacity;
+use crate::types::units::{ByteSize, Fraction, Span};
 
 /// Settings of the cache. See the [module docs](super).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +26,31 @@ pub struct CacheConfig {
     /// How long it is remembered that a key does not exist. Default: not at all. Spares the store
     /// below from repeated questions for keys that are not there.
     pub negative_ttl: Option<Span>,
+    /// How long a failed load's error is the answer for its key. Default: not at all. Spares a store that
+    /// is unwell from repeated questions, and tells later that it is well again.
+    pub error_ttl: Option<Span>,
+    /// An entry that nobody read for that long is not served any more. Default: however long. A key that
+    /// is read all the time stays, so this does not bound how late a foreign write is seen: only `ttl`
+    /// does.
+    pub idle: Option<Span>,
+    /// By which part of it at most the ttl of an entry is shortened, at random: what was loaded together
+    /// does not end together. Default 0; less than 1, and less than `refresh_ahead`.
+    pub jitter: Fraction,
+    /// After which part of its ttl an entry that is read is loaded anew, such as 0.8. Default: not before
+    /// the ttl ends. Who reads gets what is kept at once, so keys that are read often are always there.
+    pub refresh_ahead: Option<Fraction>,
+    /// For how long after its ttl an entry is still served at once while it is loaded anew. Default: not
+    /// at all. The first reader after the ttl does not wait, and gets an older answer.
+    pub stale_while_refresh: Option<Span>,
+    /// For how long after its ttl an entry is served when its load fails as the store below is unwell.
+    /// Default: not at all. A failure below is bridged with older answers.
+    pub stale_if_error: Option<Span>,
+    /// How long after a failed load of a key its old value is served without another load. Default 1s. A
+    /// longer one spares a store that is unwell, and sees later that it is well again.
+    pub retry_after_error: Span,
+    /// How long a reader waits for a load if there is an old value for `stale_if_error`, and then gets
+    /// that. The load goes on until `load_timeout`. Default: until the load ends.
+    pub soft_timeout: Option<Span>,
     /// How long a load may take before those who wait get an error, how long subscribing to changes
     /// may take, and how long the keys of a write with an unknown outcome are not kept. Default 30s.
     pub load_timeout: Span,
@@ -42,6 +66,14 @@ impl Default for CacheConfig {
             policy: Policy::default(),
             ttl: None,
             negative_ttl: None,
+            error_ttl: None,
+            idle: None,
+            jitter: Fraction::ZERO,
+            refresh_ahead: None,
+            stale_while_refresh: None,
+            stale_if_error: None,
+            retry_after_error: Span(Duration::from_secs(1)),
+            soft_timeout: None,
             load_timeout: Span(Duration::from_secs(30)),
             max_loads: 1024,
         }
@@ -70,55 +102,4 @@ pub enum Policy {
     TinyLfu,
     /// The least recently used goes first, by `moka`. A scan empties the cache.
     Lru,
-}
-
-/// Less holds too little to be a cache.
-const MIN_CAPACITY: u64 = 64 << 10;
-
-impl CacheConfig {
-    pub(super) fn check(&self) -> Result<()> {
-        check_capacity(self.capacity)?;
-        for (name, span) in [
-            ("ttl", self.ttl),
-            ("negative_ttl", self.negative_ttl),
-            ("load_timeout", Some(self.load_timeout)),
-        ] {
-            if span.is_some_and(|span| span.0.is_zero()) {
-                return Err(Error::config(format!(
-                    "{name} is 0; it must be longer, or be left out"
-                )));
-            }
-        }
-        if self.max_loads == 0 || self.max_loads > Semaphore::MAX_PERMITS {
-            return Err(Error::config(format!(
-                "max_loads is {}; it must be at least 1",
-                self.max_loads
-            )));
-        }
-        Ok(())
-    }
-
-    /// What a cache with these settings promises.
-    pub(super) fn promises(&self, below: Profile) -> Profile {
-        let announced = below.guarantees.announces;
-        let longest = self.ttl.map(|ttl| ttl.max(self.negative_ttl.unwrap_or_default()).0);
-        let own = announced.into_iter().chain(longest).min();
-        let profile = Profile::layer(Self::NAME, below)
-            .changed(|guarantees| guarantees.freshness = guarantees.freshness.delayed(own));
-        match announced {
-            Some(within) => profile.note(format!(
-                "What others change is dropped from the cache when the store below announces it, within {}. While the announcements are interrupted nothing is kept, and every read goes below.",
-                Span(within)
-            )),
-            None => profile,
-        }
-    }
-}
-
-pub(super) fn check_capacity(capacity: ByteSize) -> Result<()> {
-    if capacity.0 < MIN_CAPACITY {
-        let message = format!("capacity is {capacity}; it must be at least 64KiB");
-        return Err(Error::config(message));
-    }
-    Ok(())
 }

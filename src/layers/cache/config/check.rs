@@ -1,0 +1,129 @@
+//! Which settings are refused, and what the others promise over a store.
+
+use tokio::sync::Semaphore;
+
+use super::CacheConfig;
+use crate::error::{Error, Result};
+use crate::layer::LayerConfig;
+use crate::types::Profile;
+use crate::types::units::{ByteSize, Fraction, Span};
+
+/// Less holds too little to be a cache.
+const MIN_CAPACITY: u64 = 64 << 10;
+
+fn refused(message: String) -> Result<()> {
+    Err(Error::config(message))
+}
+
+impl CacheConfig {
+    pub(in super::super) fn check(&self) -> Result<()> {
+        check_capacity(self.capacity)?;
+        for (name, span) in [
+            ("ttl", self.ttl),
+            ("negative_ttl", self.negative_ttl),
+            ("error_ttl", self.error_ttl),
+            ("idle", self.idle),
+            ("stale_while_refresh", self.stale_while_refresh),
+            ("stale_if_error", self.stale_if_error),
+            ("retry_after_error", Some(self.retry_after_error)),
+            ("soft_timeout", self.soft_timeout),
+            ("load_timeout", Some(self.load_timeout)),
+        ] {
+            if span.is_some_and(|span| span.0.is_zero()) {
+                return refused(format!("{name} is 0; it must be longer, or be left out"));
+            }
+        }
+        self.check_parts()?;
+        for (name, set) in [
+            ("refresh_ahead", self.refresh_ahead.is_some()),
+            ("stale_while_refresh", self.stale_while_refresh.is_some()),
+            ("stale_if_error", self.stale_if_error.is_some()),
+        ] {
+            if set && self.ttl.is_none() {
+                return refused(format!("{name} needs a ttl: without one an entry does not age"));
+            }
+        }
+        if let Some(soft) = self.soft_timeout {
+            if self.stale_if_error.is_none() {
+                return refused("soft_timeout needs stale_if_error: without it there is no old value to serve instead".to_owned());
+            }
+            if soft >= self.load_timeout {
+                return refused(format!(
+                    "soft_timeout is {soft}; it must be shorter than load_timeout, which is {}",
+                    self.load_timeout
+                ));
+            }
+        }
+        if self.max_loads == 0 || self.max_loads > Semaphore::MAX_PERMITS {
+            return refused(format!("max_loads is {}; it must be at least 1", self.max_loads));
+        }
+        Ok(())
+    }
+
+    fn check_parts(&self) -> Result<()> {
+        let jitter = self.jitter;
+        if jitter == Fraction::ONE {
+            return refused(format!(
+                "jitter is {jitter}; it must be less, or an entry may have no time at all"
+            ));
+        }
+        if jitter != Fraction::ZERO && self.ttl.is_none() && self.negative_ttl.is_none() {
+            return refused("jitter needs a ttl or a negative_ttl, which it shortens".to_owned());
+        }
+        let Some(ahead) = self.refresh_ahead else { return Ok(()) };
+        if ahead == Fraction::ZERO || ahead == Fraction::ONE {
+            return refused(format!(
+                "refresh_ahead is {ahead}; it must be more than 0 and less than 1, such as 0.8"
+            ));
+        }
+        if ahead <= jitter {
+            return refused(format!(
+                "refresh_ahead is {ahead}; it must be more than jitter, which is {jitter}, or an entry may be due as soon as it is loaded"
+            ));
+        }
+        Ok(())
+    }
+
+    /// What a cache with these settings promises.
+    pub(in super::super) fn promises(&self, below: Profile) -> Profile {
+        let announced = below.guarantees.announces;
+        let more = |late: Option<Span>| late.unwrap_or_default().0;
+        let longest = |stale: Option<Span>| {
+            let aged = self.ttl.map(|ttl| ttl.0.saturating_add(more(stale)));
+            aged.map(|aged| aged.max(more(self.negative_ttl)))
+        };
+        let well = longest(self.stale_while_refresh);
+        let unwell = well.max(longest(self.stale_if_error));
+        let own = announced.into_iter().chain(unwell).min();
+        let mut profile = Profile::layer(Self::NAME, below)
+            .changed(|guarantees| guarantees.freshness = guarantees.freshness.delayed(own));
+        if let Some(within) = announced {
+            profile = profile.note(format!(
+                "What others change is dropped from the cache when the store below announces it, within {}. While the announcements are interrupted nothing is kept, and every read goes below.",
+                Span(within)
+            ));
+        }
+        if let (Some(well), Some(unwell), None) = (well, unwell, announced)
+            && well < unwell
+        {
+            profile = profile.note(format!(
+                "An answer is up to {} old, and up to {} while loads fail.",
+                Span(well),
+                Span(unwell),
+            ));
+        }
+        if self.idle.is_some() && own.is_none() {
+            profile = profile.note(
+                "`idle` does not bound how late a foreign write is seen: a key that is read all the time stays. Only `ttl` does.",
+            );
+        }
+        profile
+    }
+}
+
+pub(in super::super) fn check_capacity(capacity: ByteSize) -> Result<()> {
+    if capacity.0 < MIN_CAPACITY {
+        return refused(format!("capacity is {capacity}; it must be at least 64KiB"));
+    }
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! What is counted: each read once, by what came of it.
+
+use metrics::{Counter, Histogram};
+
+use crate::telemetry::{Labels, names};
+
+#[derive(Debug)]
+pub(super) struct Counts {
+    pub(super) hit: Counter,
+    pub(super) negative: Counter,
+    pub(super) stale: Counter,
+    pub(super) error: Counter,
+    pub(super) coalesced: Counter,
+    pub(super) miss: Counter,
+    bypass: Counter,
+    pub(super) refresh_failed: Counter,
+    refresh_kept: Counter,
+    refresh_dropped: Counter,
+    pub(super) load_duration: Histogram,
+}
+
+/// What became of the answer of a load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Kept,
+    /// A write came between, or such an answer is not kept.
+    Dropped,
+    /// It is too large, or nothing is kept at present.
+    Bypass,
+}
+
+impl Counts {
+    pub(super) fn new(labels: &Labels) -> Self {
+        let request = |result| labels.counter(names::CACHE_REQUESTS, &[("result", result)]);
+        let refresh = |outcome| labels.counter(names::CACHE_REFRESHES, &[("outcome", outcome)]);
+        Self {
+            hit: request("hit"),
+            negative: request("negative"),
+            stale: request("stale"),
+            error: request("error"),
+            coalesced: request("coalesced"),
+            miss: request("miss"),
+            bypass: request("bypass"),
+            refresh_failed: refresh("failed"),
+            refresh_kept: refresh("kept"),
+            refresh_dropped: refresh("dropped"),
+            load_duration: labels.histogram(names::CACHE_LOAD_DURATION, &[]),
+        }
+    }
+
+    /// A read for which the store below was asked.
+    pub(super) fn asked(&self, fate: Fate) {
+        match fate {
+            Fate::Kept | Fate::Dropped => self.miss.increment(1),
+            Fate::Bypass => self.bypass.increment(1),
+        }
+    }
+
+    /// A refresh that did not fail.
+    pub(super) fn refreshed(&self, fate: Fate) {
+        match fate {
+            Fate::Kept => self.refresh_kept.increment(1),
+            Fate::Dropped | Fate::Bypass => self.refresh_dropped.increment(1),
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Reads: from what is kept, from what the store below answers at once, or from a load.
+
+use tokio::runtime::Handle;
+
+use super::counts::Fate;
+use super::flight::{Flight, Landed, Outcome};
+use super::load::{Landing, Purpose, fly};
+use super::lookup::{Found, Old};
+use super::stripes::Lookup;
+use super::{Cache, Shared};
+use crate::error::{Error, Result};
+use crate::reply::Reply;
+use crate::store::{Read, Store};
+use crate::types::Value;
+
+/// A reader who waits for a load.
+pub(super) struct Boarded {
+    flight: Flight,
+    /// What may stand in for the answer of the load.
+    old: Option<Old>,
+    /// The load began for this reader.
+    led: bool,
+    /// The read is counted when it is answered.
+    counts: bool,
+}
+
+impl<S: Store> Cache<S> {
+    pub(super) fn read<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
+        match self.0.lookup(key) {
+            Found::Answer(answer) => Reply::Now(answer),
+            Found::Old(old) if old.is_served() => Reply::Now(self.renew(key, old)),
+            Found::Old(old) => self.ask(key, Some(old)),
+            Found::Nothing => self.ask(key, None),
+        }
+    }
+
+    fn ask<'a>(&'a self, key: &'a [u8], old: Option<Old>) -> Reply<'a, Option<Value>> {
+        self.attend();
+        match self.0.ask_now(key) {
+            Some((outcome, fate)) => Reply::Now(self.0.settle(outcome, fate, old)),
+            None => self.load(key, old, false),
+        }
+    }
+
+    /// Answers with what is kept, and sees to it that it is loaded anew.
+    pub(super) fn renew(&self, key: &[u8], old: Old) -> Outcome {
+        let shared = &self.0;
+        if shared.stripes.is_quiet(key) {
+            match shared.ask_now(key) {
+                Some((outcome, fate)) => return shared.settle(outcome, fate, Some(old)),
+                None => self.refresh(key),
+            }
+        }
+        shared.serve(old)
+    }
+
+    fn refresh(&self, key: &[u8]) {
+        let shared = &self.0;
+        if let Ok(runtime) = Handle::try_current()
+            && let Some(load) = shared.stripes.lead_if_quiet(key)
+        {
+            runtime.spawn(fly(vec![Landing::new(shared, key, load, Purpose::Refresh)]));
+        }
+    }
+
+    /// Joins the load of the key that is under way, or starts one.
+    fn load<'a>(
+        &'a self,
+        key: &'a [u8],
+        old: Option<Old>,
+        counted: bool,
+    ) -> Reply<'a, Option<Value>> {
+        let runtime = match runtime() {
+            Ok(runtime) => runtime,
+            Err(error) => return Reply::Now(Err(error)),
+        };
+        let mut begun = Vec::new();
+        let boarded = self.board(key, old, counted, &mut begun);
+        if !begun.is_empty() {
+            runtime.spawn(fly(begun));
+        }
+        Reply::later(async move {
+            boarded.wait(&self.0).await;
+            self.disembark(key, boarded).await
+        })
+    }
+
+    /// Joins the load of the key that is under way, or adds one to those that are to begin.
+    pub(super) fn board(
+        &self,
+        key: &[u8],
+        old: Option<Old>,
+        counted: bool,
+        begun: &mut Vec<Landing<S>>,
+    ) -> Boarded {
+        let shared = &self.0;
+        let counts = old.is_some() && !counted;
+        let (flight, led) = match shared.stripes.join_or_lead(key) {
+            Lookup::Join(flight) => {
+                shared.counts.coalesced.increment(u64::from(!counts && !counted));
+                (flight, false)
+            }
+            Lookup::Lead(flight, ticket) => {
+                let purpose = if counts || counted { Purpose::Counted } else { Purpose::Reader };
+                begun.push(Landing::new(shared, key, (flight.clone(), ticket), purpose));
+                (flight, true)
+            }
+        };
+        Boarded { flight, old, led, counts }
+    }
+
+    /// The answer, after the [wait](Boarded::wait).
+    pub(super) async fn disembark(&self, key: &[u8], boarded: Boarded) -> Outcome {
+        let Boarded { flight, old, led, counts } = boarded;
+        let shared = &*self.0;
+        let stale = |value| {
+            shared.counts.stale.increment(u64::from(counts));
+            Ok(Some(value))
+        };
+        if !flight.has_landed()
+            && let Some(value) = old.as_ref().and_then(|old| old.value(shared))
+        {
+            return stale(value);
+        }
+        let outcome = match flight.landed().await {
+            Landed::Alone(outcome) => outcome,
+            Landed::AmongMany(error) if led => Err(error),
+            Landed::AmongMany(_) => return self.load(key, old, !counts).await,
+        };
+        if let (Err(error), Some(old)) = (&outcome, &old)
+            && let Some(value) = old.instead_of(error, shared)
+        {
+            return stale(value);
+        }
+        let result = if led { &shared.counts.miss } else { &shared.counts.coalesced };
+        result.increment(u64::from(counts));
+        outcome
+    }
+}
+
+impl<S: Read> Shared<S> {
+    /// Asks the store below for what it answers at once. `None`: it has to be waited for.
+    fn ask_now(&self, key: &[u8]) -> Option<(Outcome, Fate)> {
+        let (asked, ticket) = (self.now(), self.stripes.ticket(key));
+        // A task cannot borrow the key, so it asks again; a future that comes here was never polled.
+        let Reply::Now(outcome) = self.inner.get(key) else { return None };
+        let fate = self.take(key, &outcome, asked, ticket);
+        Some((outcome, fate))
+    }
+}
+
+impl<S> Shared<S> {
+    /// What a reader gets for whom the store below was asked at once.
+    fn settle(&self, outcome: Outcome, fate: Fate, old: Option<Old>) -> Outcome {
+        if let (Err(error), Some(old)) = (&outcome, old)
+            && old.instead_of(error, self).is_some()
+        {
+            return self.serve(old);
+        }
+        self.counts.asked(fate);
+        outcome
+    }
+}
+
+impl Boarded {
+    /// Until the load has ended, or has taken longer than who has an old value waits.
+    pub(super) async fn wait<S>(&self, shared: &Shared<S>) {
+        match shared.times.patience.filter(|_| self.old.is_some()) {
+            None => drop(self.flight.landed().await),
+            Some(_) if self.flight.is_slow() => {}
+            Some(limit) => tokio::select! {
+                biased;
+                _ = self.flight.landed() => {}
+                () = shared.clock.sleep(limit) => self.flight.has_been_slow(),
+            },
+        }
+    }
+}
+
+pub(super) fn runtime() -> Result<Handle> {
+    Handle::try_current().map_err(|error| {
+        let message = "a load is a task of its own, and there is no tokio runtime here to run it";
+        Error::unsupported(message).with_source(error)
+    })
+}
