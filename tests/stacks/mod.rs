@@ -19,7 +19,7 @@ pub(crate) const LAYERS: &[&str] = &[
     "timeout: {}",
     "limit: { operations: 4 }",
     "prefix: { prefix: 'tenant/' }",
-    "cache: { capacity: 1MiB, ttl: 1m, negative_ttl: 5s }",
+    "cache: { capacity: 1MiB, ttl: 1m, negative_ttl: 5s, idle: 5m, jitter: 10%, refresh_ahead: 0.5, stale_while_refresh: 30s, stale_if_error: 5m, soft_timeout: 1s }",
     "compress: { codec: zstd, min_size: 0 }",
     "encrypt: { keys: { file: keys } }",
     "expire: { sweep_every: 1m }",

@@ -8,6 +8,7 @@ use foldhash::quality::FixedState;
 
 use super::CacheConfig;
 use super::cached::{Answer, Cached, Extra};
+use super::era::Era;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 use crate::types::Value;
@@ -111,7 +112,7 @@ impl Times {
         value: Option<&Value>,
         asked: Moment,
         now: impl FnOnce() -> Moment,
-        era: super::era::Era,
+        era: Era,
     ) -> Option<Cached> {
         let ttl = if value.is_some() { self.ttl } else { Some(self.negative_ttl?) };
         let until = ttl.map_or(Moment::NEVER, |ttl| asked.after(self.jittered(ttl)));
@@ -191,7 +192,7 @@ impl Times {
         kept: Option<Cached>,
         error: &Error,
         now: Moment,
-        era: super::era::Era,
+        era: Era,
     ) -> Option<Cached> {
         let retry = now.after(self.retry_after_error);
         let age = kept.as_ref().map_or(Age::Expired, |kept| self.age_at(kept, now));

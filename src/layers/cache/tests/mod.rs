@@ -9,6 +9,7 @@ mod idle;
 mod ingest;
 mod loads;
 mod memory;
+mod model;
 mod race;
 mod refresh;
 mod settings;
