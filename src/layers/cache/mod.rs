@@ -2,12 +2,15 @@
 //!
 //! # Guarantees
 //! 1. After a write through this stack is acknowledged, no read through it returns an older value,
-//!    under any interleaving with loads, expiry and eviction.
-//! 2. One load per key at a time: however many ask for a key that is not there, the store below is
-//!    asked once. The load is a task of its own with a deadline; whoever asked may leave. An error
-//!    reaches all who wait and is not kept. What the store below answers at once needs no task.
-//! 3. An entry is served for at most `ttl` after the store below was asked for it, and never past its
-//!    own expiry.
+//!    under any interleaving with loads, refreshes, failures, expiry and eviction.
+//! 2. One load per key at a time, bulk reads included: however many ask for a key that is not there, the
+//!    store below is asked once. A load is a task of its own with a deadline; whoever asked may leave. An
+//!    error reaches all who wait, and is kept only for `error_ttl`. What the store below answers at once
+//!    needs no task.
+//! 3. An entry is served for at most `ttl` after the store below was asked for it. Past that only a value is,
+//!    and only for what `stale_while_refresh` and `stale_if_error` add. Both ends are fixed by the load
+//!    that brought it: no failure and no read moves them. Nothing is served past its own expiry, and nothing
+//!    that a write, an announcement or a run has dropped is served late.
 //! 4. With the policy `s3_fifo` entries and loads under way never take more than `capacity`. An entry is
 //!    counted as its key, its value and 304 bytes, a load as its key and 1 KiB. An entry of more than an
 //!    eighth of `capacity`, or of 22 MiB, passes by.
@@ -17,40 +20,63 @@
 //!
 //! # Gives up
 //! Freshness against writes that bypass this stack: such a write is seen when it is announced, and after
-//! `ttl` at the latest; without either when the entry is evicted. Announcements are dealt with by a task in
+//! `ttl`, with what may be served late, at the latest; without either when the entry is evicted. `idle` does
+//! not help there: a key that is read all the time stays. Announcements are dealt with by a task in
 //! the runtime of the first read that missed, so while that runtime stands still they wait. Writes
 //! through this stack that the store below announces as well cost a load each.
 //!
 //! With the policies `tiny_lfu` and `lru` the bound on memory is passed for a moment by what each thread has just
 //! kept, an entry is counted with 576 bytes, loads are not counted, and the capacity cannot be changed. A
-//! value that is a part of a larger buffer of the store below is counted as that part. A bulk read asks
-//! for what is missing in one call of its own: it joins no load, and has no deadline. After a write whose
-//! outcome is unknown, as it failed or its future was dropped, its keys are not kept for the length of
-//! `load_timeout`, in which it may still arrive; after a run that failed or was dropped, no key is. While
-//! a run is taken every read goes below.
+//! value that is a part of a larger buffer of the store below is counted as that part. What has expired
+//! or was idle takes memory until it is looked for, or evicted.
+//!
+//! A bulk read asks for what is missing, and not under way, in one call, so who joins it waits for all of
+//! it, and an outage is the answer of each of its keys. An error of another kind may be about one of
+//! them: it is the answer of who asked in bulk, and those who joined ask again for theirs alone. During a
+//! write to a key of the same stripe nothing is refreshed, as that would not be kept.
+//!
+//! After a write whose outcome is unknown, as it failed or its future was dropped, its keys are not kept
+//! for the length of `load_timeout`, in which it may still arrive; after a run that failed or was dropped,
+//! no key is. While a run is taken every read goes below.
 //!
 //! # Position
 //! Outside `compress` and `encrypt`, so that a hit is decoded already. Inside them it holds more, or
 //! only sealed bytes, and pays for decoding on each hit.
 //!
 //! # Cancellation
-//! A dropped read leaves its load running for others, until its deadline. A dropped write is dropped
-//! below as well.
+//! A dropped read leaves its load running for others, until its deadline, and so does a dropped bulk read.
+//! A dropped write is dropped below as well.
 //!
 //! # Errors
-//! `Timeout` when a load takes longer than `load_timeout`; `Internal` when it panics; `Unsupported`
+//! `Timeout` when a load takes longer than `load_timeout`; `Internal` when it panics, or the store below
+//! answers a bulk read with another number of values than keys; `Unsupported`
 //! for a load outside a tokio runtime. A subscription that cannot be made, within `load_timeout`, is logged,
 //! counted in `tierstack_errors_total{op="changes"}`, and made again after pauses of 0.1 s to 10 s; reads
 //! do not fail because of it, and `changes` gives the error of the last attempt.
 //!
+//! `stale_if_error` hides `Unavailable`, `Timeout` and `Capacity`, which speak of the store below being
+//! unwell, and no other kind. A refresh that fails is counted and tells nobody.
+//!
 //! # Metrics
 //! | name | type | labels | a rise means |
 //! |---|---|---|---|
-//! | `tierstack_cache_requests_total` | counter | result: hit, miss, negative, coalesced | more reads |
+//! | `tierstack_cache_requests_total` | counter | result: hit | more reads |
+//! | | | result: negative | more reads of keys that do not exist |
+//! | | | result: stale | answers from past their ttl: failures below, or rare reads |
+//! | | | result: error | reads of keys whose load has just failed |
+//! | | | result: miss | more loads |
+//! | | | result: coalesced | reads that joined a load under way |
+//! | | | result: bypass | values that are too large, or nothing is kept at present |
+//! | `tierstack_cache_refreshes_total` | counter | outcome: kept, dropped, failed | more refreshes |
+//! | `tierstack_cache_load_duration_seconds` | histogram | | a slower store below, or too few `max_loads` |
 //! | `tierstack_cache_bytes` | gauge | | more memory in use |
 //! | `tierstack_cache_entries` | gauge | | more entries kept |
 //! | `tierstack_cache_evictions_total` | counter | cause: size | the capacity is too small for what is read |
 //! | | | cause: expired | more entries that were looked for after their time |
+//! | | | cause: idle | more entries that were looked for after nobody had read them for long |
+//!
+//! Each read is counted once, a bulk read once for each key. What the store below answers at once is not
+//! measured, and is no refresh but a miss.
 //!
 //! Only where the store below announces changes:
 //!
@@ -62,9 +88,9 @@
 //! | `tierstack_cache_listening` | gauge | | 1: changes are heard of; 0: nothing is kept |
 //!
 //! # Configuration
-//! `cache: { capacity: 256MiB, ttl: 10m, negative_ttl: 10s }`
+//! `cache: { capacity: 256MiB, ttl: 10m, negative_ttl: 10s, stale_if_error: 1h }`
 //!
-//! What the policies cost, and how often they hit: `docs/cache.md`.
+//! The life of an entry, what the policies cost, and how often they hit: `docs/cache.md`.
 //!
 //! # Example
 //! ```
