@@ -3,11 +3,18 @@
 //! One family per idea; a label never holds a key or a path. Handles are made once, when a layer is
 //! built, from the recorder that is installed at that moment; without one they cost a branch.
 
+mod tally;
+
 use metrics::{Counter, Gauge, Histogram};
 
 #[cfg(feature = "telemetry")]
 use crate::error::ErrorKind;
 use crate::error::{Error, Operation, Result};
+
+pub(crate) use self::tally::Tally;
+pub use self::tally::gather;
+#[cfg(feature = "cache")]
+pub(crate) use self::tally::{Crowd, thread_number};
 
 /// Every metric of the crate.
 pub mod names {

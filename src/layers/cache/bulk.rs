@@ -126,7 +126,7 @@ impl<S: Store> Shared<S> {
             .map(|old| old.as_ref().and_then(|old| old.instead_of(&error, self)).map(Some))
             .collect();
         let result = if values.is_some() { &self.counts.stale } else { &self.counts.miss };
-        result.increment(olds.len() as u64);
+        result.add([olds.len() as u64]);
         values.ok_or(error)
     }
 }

@@ -2,16 +2,16 @@
 
 use metrics::{Counter, Histogram};
 
-use crate::telemetry::{Labels, names};
+use crate::telemetry::{Labels, Tally, names};
 
 #[derive(Debug)]
 pub(super) struct Counts {
-    pub(super) hit: Counter,
-    pub(super) negative: Counter,
-    pub(super) stale: Counter,
+    pub(super) hit: Tally<1>,
+    pub(super) negative: Tally<1>,
+    pub(super) stale: Tally<1>,
     pub(super) error: Counter,
-    pub(super) coalesced: Counter,
-    pub(super) miss: Counter,
+    pub(super) coalesced: Tally<1>,
+    pub(super) miss: Tally<1>,
     bypass: Counter,
     pub(super) refresh_failed: Counter,
     refresh_kept: Counter,
@@ -34,12 +34,12 @@ impl Counts {
         let request = |result| labels.counter(names::CACHE_REQUESTS, &[("result", result)]);
         let refresh = |outcome| labels.counter(names::CACHE_REFRESHES, &[("outcome", outcome)]);
         Self {
-            hit: request("hit"),
-            negative: request("negative"),
-            stale: request("stale"),
+            hit: Tally::new([request("hit")]),
+            negative: Tally::new([request("negative")]),
+            stale: Tally::new([request("stale")]),
             error: request("error"),
-            coalesced: request("coalesced"),
-            miss: request("miss"),
+            coalesced: Tally::new([request("coalesced")]),
+            miss: Tally::new([request("miss")]),
             bypass: request("bypass"),
             refresh_failed: refresh("failed"),
             refresh_kept: refresh("kept"),
@@ -51,7 +51,7 @@ impl Counts {
     /// A read for which the store below was asked.
     pub(super) fn asked(&self, fate: Fate) {
         match fate {
-            Fate::Kept | Fate::Dropped => self.miss.increment(1),
+            Fate::Kept | Fate::Dropped => self.miss.add([1]),
             Fate::Bypass => self.bypass.increment(1),
         }
     }

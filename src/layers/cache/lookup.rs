@@ -55,7 +55,7 @@ impl<S> Shared<S> {
         let age = self.age(&cached);
         match age {
             Age::Fresh { due: false } => {}
-            Age::Stale { due: false } => self.counts.stale.increment(1),
+            Age::Stale { due: false } => self.counts.stale.add([1]),
             Age::Fresh { due: true } | Age::Stale { due: true } | Age::Late => {
                 let end = self.times.end(&cached);
                 return match cached.answer {
@@ -72,12 +72,12 @@ impl<S> Shared<S> {
         Found::Answer(match cached.answer {
             Answer::Value(value) => {
                 if age == (Age::Fresh { due: false }) {
-                    self.counts.hit.increment(1);
+                    self.counts.hit.add([1]);
                 }
                 Ok(Some(value))
             }
             Answer::Missing => {
-                self.counts.negative.increment(1);
+                self.counts.negative.add([1]);
                 Ok(None)
             }
             Answer::Failed(error) => {
@@ -108,7 +108,7 @@ impl<S> Shared<S> {
     pub(super) fn serve(&self, old: Old) -> Outcome {
         let fresh = matches!(old.age, Age::Fresh { .. });
         let result = if fresh { &self.counts.hit } else { &self.counts.stale };
-        result.increment(1);
+        result.add([1]);
         Ok(Some(old.value))
     }
 

@@ -97,7 +97,7 @@ impl<S: Store> Cache<S> {
         let counts = old.is_some() && !counted;
         let (flight, led) = match shared.stripes.join_or_lead(key) {
             Lookup::Join(flight) => {
-                shared.counts.coalesced.increment(u64::from(!counts && !counted));
+                shared.counts.coalesced.add([u64::from(!counts && !counted)]);
                 (flight, false)
             }
             Lookup::Lead(flight, ticket) => {
@@ -114,7 +114,7 @@ impl<S: Store> Cache<S> {
         let Boarded { flight, old, led, counts } = boarded;
         let shared = &*self.0;
         let stale = |value| {
-            shared.counts.stale.increment(u64::from(counts));
+            shared.counts.stale.add([u64::from(counts)]);
             Ok(Some(value))
         };
         if !flight.has_landed()
@@ -133,7 +133,7 @@ impl<S: Store> Cache<S> {
             return stale(value);
         }
         let result = if led { &shared.counts.miss } else { &shared.counts.coalesced };
-        result.increment(u64::from(counts));
+        result.add([u64::from(counts)]);
         outcome
     }
 }

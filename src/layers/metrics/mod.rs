@@ -4,7 +4,8 @@
 //!
 //! # Guarantees
 //! 1. Every operation is counted once, with its outcome, exactly. A dropped future counts as
-//!    `cancelled`.
+//!    `cancelled`. Where several threads count, a counter may be a second behind
+//!    (see [`telemetry::gather`](crate::telemetry::gather)).
 //! 2. An answer that the store below has in memory passes without an allocation or a lock. Its
 //!    latency is sampled, one in 61 on each thread; whatever has to wait is always timed.
 //! 3. Errors that pass are given the operation, the layer and the fingerprint of the key, unless they
@@ -65,7 +66,7 @@ use crate::error::{Error, Operation, Result};
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
-use crate::telemetry::{Labels, names};
+use crate::telemetry::{Labels, Tally, gather, names};
 use crate::types::{Batch, Commit, Profile, Scan, Usage, Value};
 
 /// Settings of the metrics layer: none.
@@ -175,10 +176,8 @@ impl<S: Read> Read for Metrics<S> {
         let shared = &*self.shared;
         let series = &shared.get_many;
         let count = |values: &Vec<Option<Value>>| {
-            series.ok.increment(1);
-            series
-                .bytes
-                .increment(values.iter().flatten().map(|value| value.bytes.len() as u64).sum());
+            let bytes = values.iter().flatten().map(|value| value.bytes.len() as u64).sum();
+            series.ok.add([1, bytes]);
         };
         let start = sampled().then(|| shared.clock.monotonic());
         match self.inner.get_many(keys) {
@@ -212,8 +211,7 @@ impl<S: Read> Read for Metrics<S> {
             let page = page?;
             series.time(&*shared.clock, start);
             if let Ok(page) = &page {
-                series.ok.increment(1);
-                series.bytes.increment(page.bytes() as u64);
+                series.ok.add([1, page.bytes() as u64]);
             }
             Some((page.map_err(|error| shared.failed(series, error)), pages))
         })
@@ -228,8 +226,7 @@ impl<S: Store> Store for Metrics<S> {
         let series = &self.shared.write;
         let bytes = batch.bytes() as u64;
         let commit = self.shared.watch(series, self.inner.write(batch)).await?;
-        series.ok.increment(1);
-        series.bytes.increment(bytes);
+        series.ok.add([1, bytes]);
         Ok(commit)
     }
 
@@ -250,7 +247,7 @@ impl<S: Store> Store for Metrics<S> {
         waiting.done();
         series.time(&*shared.clock, start);
         match &result {
-            Ok(_) => series.ok.increment(1),
+            Ok(_) => series.ok.add([1, 0]),
             // It did not arise here, but where the run comes from.
             Err(_) if run_failed.load(Ordering::Relaxed) => series.error.increment(1),
             Err(error) => return Err(shared.failed(series, error.clone())),
@@ -280,7 +277,9 @@ impl<S: Store> Store for Metrics<S> {
     }
 
     async fn close(&self) -> Result<()> {
-        self.shared.count(&self.shared.close, self.inner.close()).await
+        let closed = self.shared.count(&self.shared.close, self.inner.close()).await;
+        gather();
+        closed
     }
 
     fn profile(&self) -> Profile {
@@ -375,7 +374,7 @@ impl Shared {
         future: impl Future<Output = Result<T>>,
     ) -> Result<T> {
         let value = self.watch(series, future).await?;
-        series.ok.increment(1);
+        series.ok.add([1, 0]);
         Ok(value)
     }
 }
@@ -383,8 +382,9 @@ impl Shared {
 /// The series of one operation.
 struct Series {
     operation: Operation,
-    ok: Counter,
-    missing: Counter,
+    /// Operations that succeeded, and their bytes.
+    ok: Tally<2>,
+    missing: Tally<1>,
     error: Counter,
     cancelled: Counter,
     bytes: Counter,
@@ -397,8 +397,8 @@ impl Series {
         let outcome = |outcome| labels.counter(names::OPS, &[op, ("outcome", outcome)]);
         Self {
             operation,
-            ok: outcome("ok"),
-            missing: outcome("missing"),
+            ok: Tally::new([outcome("ok"), labels.counter(names::OP_BYTES, &[op])]),
+            missing: Tally::new([outcome("missing")]),
             error: outcome("error"),
             cancelled: outcome("cancelled"),
             bytes: labels.counter(names::OP_BYTES, &[op]),
@@ -408,11 +408,8 @@ impl Series {
 
     fn found(&self, value: Option<&Value>) {
         match value {
-            Some(value) => {
-                self.ok.increment(1);
-                self.bytes.increment(value.bytes.len() as u64);
-            }
-            None => self.missing.increment(1),
+            Some(value) => self.ok.add([1, value.bytes.len() as u64]),
+            None => self.missing.add([1]),
         }
     }
 
