@@ -20,8 +20,10 @@ mod harness;
 use std::cell::Cell;
 use std::fs;
 use std::hint::black_box;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
@@ -136,8 +138,17 @@ impl Bench<'_> {
                 });
             },
         );
+        self.writes(&format!("{name}: write"), store, write);
+    }
+
+    fn writes<'a, W: Future<Output = ()>>(
+        &'a self,
+        name: &str,
+        store: &'a Stack,
+        write: impl Fn(&'a Bytes, Bytes) -> W,
+    ) {
         compare(
-            &format!("{name}: write"),
+            name,
             |times| {
                 self.runtime.block_on(async {
                     for _ in 0..times {
@@ -313,6 +324,18 @@ fn sqlite(bench: &Bench<'_>) {
         std::future::ready(())
     };
     bench.singles("sqlite", &store, get, write);
+    // A program with other tasks cannot wait for the disk on their thread.
+    let client = Arc::new(Mutex::new(client));
+    bench.writes("sqlite: write, on a blocking thread", &store, |key: &Bytes, value: Bytes| {
+        let (client, key) = (Arc::clone(&client), key.clone());
+        async move {
+            let work = move || {
+                let client = client.lock().unwrap();
+                client.prepare_cached(put).unwrap().execute((&*key, &*value)).unwrap();
+            };
+            tokio::task::spawn_blocking(work).await.unwrap();
+        }
+    });
     bench.runtime.block_on(store.close()).unwrap();
 }
 
@@ -457,14 +480,29 @@ fn redis(bench: &Bench<'_>) {
 }
 
 fn object(bench: &Bench<'_>) {
-    let (store, _folder) = bench.open("object", "object: { url: 'memory:///' }");
-    bench.fill(&store);
     let client = object_store::memory::InMemory::new();
-    objects(bench, "object (memory)", &store, &client);
-    bench.runtime.block_on(store.close()).unwrap();
+    objects(bench, "object (memory)", "object: { url: 'memory:///' }", &client);
+    let Some(s3) = S3::new() else { return };
+    let client = object_store::aws::AmazonS3Builder::new()
+        .with_endpoint(&s3.server)
+        .with_bucket_name(S3::DIRECT)
+        .with_region(S3::REGION)
+        .with_access_key_id(S3::CREDENTIAL)
+        .with_secret_access_key(S3::CREDENTIAL)
+        .with_allow_http(true)
+        .build()
+        .unwrap();
+    let backend = format!(
+        "object: {{ url: 's3://{}', options: {{ {}, allow_http: 'true' }} }}",
+        S3::BUCKET,
+        s3.options()
+    );
+    objects(bench, "object (S3)", &backend, &client);
 }
 
-fn objects(bench: &Bench<'_>, name: &str, store: &Stack, client: &impl object_store::ObjectStore) {
+fn objects(bench: &Bench<'_>, name: &str, backend: &str, client: &impl object_store::ObjectStore) {
+    let (store, _folder) = bench.open("object", backend);
+    bench.fill(&store);
     let write = |key: &Bytes, value: Bytes| {
         let path = object_store::path::Path::from(self::name(key));
         async move {
@@ -478,15 +516,36 @@ fn objects(bench: &Bench<'_>, name: &str, store: &Stack, client: &impl object_st
         let path = object_store::path::Path::from(self::name(key));
         async move { client.get(&path).await.unwrap().bytes().await.unwrap().len() }
     };
-    bench.singles(name, store, get, write);
+    bench.singles(name, &store, get, write);
+    bench.runtime.block_on(store.close()).unwrap();
 }
 
 fn opendal(bench: &Bench<'_>) {
-    let (store, _folder) = bench.open("opendal", "opendal: { scheme: memory }");
-    bench.fill(&store);
     let client = ::opendal::Operator::new(::opendal::services::Memory::default()).unwrap();
+    operators(bench, "opendal (memory)", "opendal: { scheme: memory }", &client);
+    let Some(s3) = S3::new() else { return };
+    let service = ::opendal::services::S3::default()
+        .endpoint(&s3.server)
+        .bucket(S3::DIRECT)
+        .region(S3::REGION)
+        .access_key_id(S3::CREDENTIAL)
+        .secret_access_key(S3::CREDENTIAL)
+        .disable_config_load()
+        .disable_ec2_metadata();
+    let client = ::opendal::Operator::new(service).unwrap();
+    let backend = format!(
+        "opendal: {{ scheme: s3, options: {{ bucket: {}, {}, disable_config_load: 'true', disable_ec2_metadata: 'true' }} }}",
+        S3::BUCKET,
+        s3.options()
+    );
+    operators(bench, "opendal (S3)", &backend, &client);
+}
+
+fn operators(bench: &Bench<'_>, name: &str, backend: &str, client: &::opendal::Operator) {
+    let (store, _folder) = bench.open("opendal", backend);
+    bench.fill(&store);
     let write = |key: &Bytes, value: Bytes| {
-        let (client, path) = (&client, name(key));
+        let path = self::name(key);
         async move {
             client.write(&path, value).await.unwrap();
         }
@@ -495,9 +554,49 @@ fn opendal(bench: &Bench<'_>) {
         bench.runtime.block_on(write(key, value()));
     }
     let get = |key: &Bytes| {
-        let (client, path) = (&client, name(key));
+        let path = self::name(key);
         async move { client.read(&path).await.unwrap().len() }
     };
-    bench.singles("opendal (memory)", &store, get, write);
+    bench.singles(name, &store, get, write);
     bench.runtime.block_on(store.close()).unwrap();
+}
+
+/// An S3 server that looks at no signature, with a bucket for each side.
+struct S3 {
+    server: String,
+    secret: TempDir,
+}
+
+impl S3 {
+    const BUCKET: &str = "tierstack-bench";
+    const DIRECT: &str = "tierstack-direct";
+    const REGION: &str = "us-east-1";
+    const CREDENTIAL: &str = "test";
+
+    fn new() -> Option<Self> {
+        let server = server("TIERSTACK_TEST_S3")?;
+        let host = server.trim_start_matches("http://").to_owned();
+        for bucket in [Self::BUCKET, Self::DIRECT] {
+            let mut stream = TcpStream::connect(&host).unwrap();
+            write!(
+                stream,
+                "PUT /{bucket} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            )
+            .unwrap();
+            stream.read_to_end(&mut Vec::new()).unwrap();
+        }
+        let secret = tempfile::tempdir().unwrap();
+        fs::write(secret.path().join("secret"), Self::CREDENTIAL).unwrap();
+        Some(Self { server, secret })
+    }
+
+    fn options(&self) -> String {
+        format!(
+            "endpoint: '{}', region: {}, access_key_id: {}, secret_access_key: {{ file: '{}' }}",
+            self.server,
+            Self::REGION,
+            Self::CREDENTIAL,
+            self.secret.path().join("secret").display()
+        )
+    }
 }

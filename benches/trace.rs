@@ -1,5 +1,6 @@
 //! A real trace of reads against stores with and without the cache in front: median and 99th
-//! percentile, and the queries that the store was spared. Draws the picture of the README.
+//! percentile, and the queries that the store was spared: RocksDB, a store that is simulated to be 2 ms away, and
+//! PostgreSQL and Redis where their servers are there. Draws the picture of the README.
 //!
 //! `scripts/test-servers run cargo bench --features full --bench trace`
 //!
@@ -21,13 +22,22 @@ mod picture;
 #[path = "harness/requests.rs"]
 mod requests;
 
-use std::path::PathBuf;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tierstack::backends::MemoryConfig;
 use tierstack::config::{Config, Format, Registry};
-use tierstack::{Batch, Op, OpenOptions, Stack, Store, Value};
+use tierstack::testing::{FaultStore, Faults};
+use tierstack::{
+    BackendConfig, Batch, Context, Op, OpenOptions, Operation, Profile, Result, Stack, Store,
+    SystemClock, Value,
+};
 use tokio::runtime::Runtime;
 
 use self::picture::{Replayed, draw, in_words};
@@ -45,7 +55,8 @@ fn main() {
     let requests = Requests::given(MOST);
     println!("{}: {} reads of {} keys", requests.origin, requests.order.len(), requests.keys);
     let mut replays = Vec::new();
-    for (name, backend) in stores() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, backend) in stores(folder.path()) {
         let replay = runtime.block_on(replay(name, &backend, &requests, &metrics));
         println!(
             "{name:<12} median {} -> {}, 99th percentile {} -> {}, queries {} -> {}",
@@ -71,9 +82,34 @@ fn main() {
     println!("{}", path.display());
 }
 
-/// The stores whose servers are there.
-fn stores() -> Vec<(&'static str, String)> {
-    let mut stores = Vec::new();
+/// Memory behind a wait of two milliseconds for each read, as for a store in another data centre.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Remote {}
+
+#[async_trait]
+impl BackendConfig for Remote {
+    const NAME: &'static str = "remote";
+
+    fn profile(&self) -> Result<Profile> {
+        MemoryConfig::default().profile()
+    }
+
+    async fn open(&self, context: &Context) -> Result<Arc<dyn Store>> {
+        let memory = MemoryConfig::default().open(context).await?;
+        let faults = Faults::seeded(0, SystemClock::shared());
+        faults.on(Operation::Get).delay(Duration::from_millis(2));
+        Ok(Arc::new(FaultStore::new(memory, &faults)))
+    }
+}
+
+/// RocksDB, a store that is 2 ms away, and the stores whose servers are there.
+fn stores(folder: &Path) -> Vec<(&'static str, String)> {
+    let database = folder.join("rocksdb");
+    let mut stores = vec![
+        ("RocksDB", format!("rocksdb: {{ path: '{}' }}", database.display())),
+        ("A store 2 ms away", "remote: {}".to_owned()),
+    ];
     match std::env::var("TIERSTACK_TEST_POSTGRES") {
         Ok(url) => {
             stores.push(("PostgreSQL", format!("postgres: {{ url: '{url}', table: trace_bench }}")))
@@ -84,14 +120,15 @@ fn stores() -> Vec<(&'static str, String)> {
         Ok(url) => stores.push(("Redis", format!("redis: {{ url: '{url}' }}"))),
         Err(_) => println!("TIERSTACK_TEST_REDIS names no Redis server: left out"),
     }
-    assert!(!stores.is_empty(), "run it by `scripts/test-servers run cargo bench ...`");
     stores
 }
 
 async fn open(name: &str, layers: &str, backend: &str) -> Stack {
     let text = format!("stores: {{ {name}: {{ layers: [{layers}], backend: {{ {backend} }} }} }}",);
     let config = Config::parse(&text, Format::Yaml, "bench.yaml").unwrap();
-    Stack::open(&config, None, &Registry::standard(), &OpenOptions::default()).await.unwrap()
+    let mut registry = Registry::standard();
+    registry.backend::<Remote>().unwrap();
+    Stack::open(&config, None, &registry, &OpenOptions::default()).await.unwrap()
 }
 
 async fn replay(
@@ -100,7 +137,7 @@ async fn replay(
     requests: &Requests,
     metrics: &PrometheusHandle,
 ) -> Replayed {
-    let stem = name.to_lowercase();
+    let stem = name.to_lowercase().replace(' ', "-");
     let bare = open(&format!("{stem}-bare"), "", backend).await;
     fill(&*bare, requests.keys).await;
     let (p50_without, p99_without) = reads(&*bare, requests).await;
@@ -108,6 +145,10 @@ async fn replay(
     let bytes = f64::from(requests.keys) * (VALUE_BYTES + 12) as f64 * CACHE_SHARE;
     let cache = format!("cache: {{ capacity: '{}B' }}", bytes as u64);
     let cached = open(&format!("{stem}-cached"), &format!("{{ {cache} }}"), backend).await;
+    if backend.starts_with("remote") {
+        // It was memory.
+        fill(&*cached, requests.keys).await;
+    }
     let (p50_with, p99_with) = reads(&*cached, requests).await;
     cached.close().await.unwrap();
     let asked = |stack: &str| gets(&metrics.render(), &format!("{stem}-{stack}"), backend);

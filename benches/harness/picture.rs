@@ -20,7 +20,7 @@ const INK: RGBColor = RGBColor(0x24, 0x29, 0x2f);
 
 /// Draws the latencies on a logarithmic scale, one panel a store.
 pub(crate) fn draw(path: &Path, title: &str, replays: &[Replayed]) {
-    let width = 360 * replays.len() as u32;
+    let width = 340 * replays.len() as u32;
     let root = SVGBackend::new(path, (width, 360)).into_drawing_area();
     root.fill(&WHITE).unwrap();
     let style = |size: u32| ("sans-serif", size).into_font().color(&INK);
