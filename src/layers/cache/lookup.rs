@@ -49,10 +49,17 @@ impl<S> Shared<S> {
     /// Looks the key up, and counts the answer if there is one.
     pub(super) fn lookup(&self, key: &[u8]) -> Found {
         let era = self.stripes.eras.now();
-        let Some(cached) = self.engine.get(key).filter(|cached| cached.era == era) else {
+        // What is to be loaded anew has to be seen as it is in the engine.
+        let mut copied = false;
+        let usable = |copy: &Cached| {
+            copied = copy.era == era && self.age(copy) == (Age::Fresh { due: false });
+            copied
+        };
+        let cached = self.engine.read(key, || self.stripes.seen(key), usable);
+        let Some(cached) = cached.filter(|cached| cached.era == era) else {
             return Found::Nothing;
         };
-        let age = self.age(&cached);
+        let age = if copied { Age::Fresh { due: false } } else { self.age(&cached) };
         match age {
             Age::Fresh { due: false } => {}
             Age::Stale { due: false } => self.counts.stale.add([1]),

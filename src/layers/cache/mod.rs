@@ -13,7 +13,8 @@
 //!    that a write, an announcement or a run has dropped is served late.
 //! 4. With the policy `s3_fifo` entries and loads under way never take more than `capacity`. An entry is
 //!    counted as its key, its value and 304 bytes, a load as its key and 1 KiB. An entry of more than an
-//!    eighth of `capacity`, or of 22 MiB, passes by.
+//!    eighth of `capacity`, or of 22 MiB, passes by. Once a second thread reads, a 32nd of the capacity is
+//!    for copies that threads make of what they read most, so that they do not wait for each other.
 //! 5. Where the store below [announces](Store::changes) what others change, an entry is dropped when its change
 //!    is announced. Before the announcements have begun, and while they are interrupted, nothing is kept
 //!    and every read goes below. Whoever listens to this cache hears of a change once it is dropped here.

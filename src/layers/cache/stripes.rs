@@ -12,6 +12,7 @@
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,6 +25,38 @@ use crate::clock::Clock;
 
 /// Enough that writes to a few keys seldom disturb loads of others.
 const STRIPES: usize = 1024;
+
+/// What a reader sees of the stripe of a key without its lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    hash: u64,
+    /// The generation, and in the lowest bit whether a write is under way.
+    state: u64,
+}
+
+impl Seen {
+    /// As if the stripe of the key were in that generation.
+    #[cfg(test)]
+    pub(super) fn of(key: &[u8], generation: u64) -> Self {
+        let hash = foldhash::quality::FixedState::default().hash_one(key);
+        Self { hash, state: generation << 1 }
+    }
+
+    #[cfg(test)]
+    pub(super) fn written(key: &[u8]) -> Self {
+        Self { state: 1, ..Self::of(key, 0) }
+    }
+
+    /// Of the key: the stripe is its remainder by [`STRIPES`].
+    pub(super) fn hash(self) -> u64 {
+        self.hash / STRIPES as u64
+    }
+
+    /// Whether a write of the stripe is under way.
+    pub(super) fn is_written(self) -> bool {
+        self.state & 1 == 1
+    }
+}
 
 /// The moment at which the load of a key began.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +86,8 @@ struct Stripe {
 
 pub(super) struct Stripes {
     stripes: Box<[Mutex<Stripe>]>,
+    /// Of each stripe: changed under its lock, and read without.
+    states: Box<[AtomicU64]>,
     hasher: RandomState,
     pub(super) eras: Eras,
     clock: Arc<dyn Clock>,
@@ -78,12 +113,29 @@ impl Stripes {
     /// Stripes that stay in doubt for that long after a write with an unknown outcome.
     pub(super) fn new(clock: Arc<dyn Clock>, doubt: Duration, eras: Eras) -> Self {
         let stripes = (0..STRIPES).map(|_| Mutex::default()).collect();
-        Self { stripes, hasher: RandomState::default(), eras, clock, doubt }
+        let states = (0..STRIPES).map(|_| AtomicU64::default()).collect();
+        Self { stripes, states, hasher: RandomState::default(), eras, clock, doubt }
     }
 
     fn index(&self, key: &[u8]) -> usize {
         // The remainder is below the number of stripes.
         (self.hasher.hash_one(key) % STRIPES as u64) as usize
+    }
+
+    /// To be looked at before a copy is taken of what is kept for a key, and before the copy is used.
+    #[expect(clippy::indexing_slicing, reason = "the remainder is below the number of stripes")]
+    pub(super) fn seen(&self, key: &[u8]) -> Seen {
+        let hash = self.hasher.hash_one(key);
+        let state = self.states[(hash % STRIPES as u64) as usize].load(Ordering::Acquire);
+        Seen { hash, state }
+    }
+
+    /// Begins a generation. To be called with the lock of the stripe.
+    #[expect(clippy::indexing_slicing, reason = "`index` stays below the number of stripes")]
+    fn renew(&self, index: usize, stripe: &mut Stripe) {
+        stripe.generation += 1;
+        let state = stripe.generation << 1 | u64::from(stripe.writing > 0);
+        self.states[index].store(state, Ordering::Release);
     }
 
     #[expect(clippy::indexing_slicing, reason = "`index` stays below the number of stripes")]
@@ -131,8 +183,8 @@ impl Stripes {
     fn begin(&self, indexes: Vec<usize>) -> Writing<'_> {
         for index in &indexes {
             let mut stripe = self.at(*index).lock();
-            stripe.generation += 1;
             stripe.writing += 1;
+            self.renew(*index, &mut stripe);
         }
         Writing { stripes: self, indexes, settled: false }
     }
@@ -232,8 +284,8 @@ impl Drop for Writing<'_> {
     fn drop(&mut self) {
         for index in &self.indexes {
             let mut stripe = self.stripes.at(*index).lock();
-            stripe.generation += 1;
             stripe.writing -= 1;
+            self.stripes.renew(*index, &mut stripe);
             if !self.settled {
                 stripe.doubtful_until = Some(self.stripes.clock.coarse() + self.stripes.doubt);
             }

@@ -4,6 +4,7 @@
 //! ours follows an injected clock; its loader, as it would keep what a write has overtaken; its
 //! listeners, except to count.
 
+mod front;
 mod moka;
 mod quick;
 #[cfg(test)]
@@ -15,10 +16,12 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use metrics::{Counter, Gauge};
 use parking_lot::Mutex;
 
+use self::front::Fronts;
 use self::moka::Moka;
 use self::quick::Quick;
 use super::cached::Cached;
 use super::config::Policy;
+use super::stripes::Seen;
 use crate::error::{Error, Result};
 use crate::telemetry::{Labels, names};
 
@@ -35,7 +38,7 @@ const STEPS: u64 = 128;
 
 /// Two engines, told apart by a branch that a processor predicts.
 enum Kind {
-    Quick(Quick),
+    Quick(Quick, Fronts),
     Moka(Moka),
 }
 
@@ -56,9 +59,11 @@ impl std::fmt::Debug for Engine {
 impl Engine {
     pub(super) fn new(policy: Policy, capacity: u64, labels: &Labels) -> Self {
         let meter = Arc::new(Meter::new(labels));
-        let room = Room { capacity, loads: 0, kept_free: Room::step(capacity) };
+        let room = Room { capacity, copies: false, loads: 0, kept_free: Room::step(capacity) };
         let kind = match policy {
-            Policy::S3Fifo => Kind::Quick(Quick::new(room.entries(), Arc::clone(&meter))),
+            Policy::S3Fifo => {
+                Kind::Quick(Quick::new(room.entries(), Arc::clone(&meter)), Fronts::new(capacity))
+            }
             Policy::TinyLfu | Policy::Lru => {
                 Kind::Moka(Moka::new(policy, capacity, Arc::clone(&meter)))
             }
@@ -70,7 +75,7 @@ impl Engine {
 
     fn set_largest(&self, capacity: u64) {
         let most = match &self.kind {
-            Kind::Quick(quick) => quick.largest(),
+            Kind::Quick(quick, _) => quick.largest(),
             Kind::Moka(_) => u64::from(u32::MAX),
         };
         self.largest.store(most.min(capacity / LARGEST_PART), Ordering::Relaxed);
@@ -78,15 +83,39 @@ impl Engine {
 
     fn weight(&self, key: &[u8], cached: &Cached) -> u64 {
         match self.kind {
-            Kind::Quick(_) => quick::weight(key, cached),
+            Kind::Quick(..) => quick::weight(key, cached),
             Kind::Moka(_) => moka::weight(key, cached),
         }
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Option<Cached> {
         match &self.kind {
-            Kind::Quick(quick) => quick.get(key),
+            Kind::Quick(quick, _) => quick.get(key),
             Kind::Moka(moka) => moka.get(key),
+        }
+    }
+
+    /// As [`get`](Self::get), for a reader: a copy of its thread, if that is `usable`.
+    pub(super) fn read(
+        &self,
+        key: &[u8],
+        seen: impl FnOnce() -> Seen,
+        usable: impl FnOnce(&Cached) -> bool,
+    ) -> Option<Cached> {
+        match &self.kind {
+            Kind::Quick(quick, fronts) => {
+                fronts.get(key, seen, usable, || quick.get(key), || self.leave_room_for_copies())
+            }
+            Kind::Moka(moka) => moka.get(key),
+        }
+    }
+
+    fn leave_room_for_copies(&self) {
+        let Kind::Quick(quick, _) = &self.kind else { return };
+        let mut room = self.room.lock();
+        if !room.copies {
+            room.copies = true;
+            quick.set_capacity(room.entries());
         }
     }
 
@@ -99,7 +128,7 @@ impl Engine {
         // Counted before it is kept: what leaves again at once was counted then.
         self.meter.added(self.weight(key, &cached));
         match &self.kind {
-            Kind::Quick(quick) => quick.insert(key, cached),
+            Kind::Quick(quick, _) => quick.insert(key, cached),
             Kind::Moka(moka) => moka.insert(key, cached),
         }
     }
@@ -108,7 +137,7 @@ impl Engine {
     pub(super) fn settle(&self) {
         match &self.kind {
             // It made room before it kept the entry.
-            Kind::Quick(_) => {}
+            Kind::Quick(..) => {}
             Kind::Moka(moka) => {
                 if self.meter.bytes() > self.room.lock().capacity {
                     moka.settle();
@@ -119,7 +148,7 @@ impl Engine {
 
     pub(super) fn remove(&self, key: &[u8]) {
         match &self.kind {
-            Kind::Quick(quick) => quick.remove(key),
+            Kind::Quick(quick, _) => quick.remove(key),
             Kind::Moka(moka) => moka.remove(key),
         }
     }
@@ -127,7 +156,7 @@ impl Engine {
     /// Removes an entry whose time has come: it expired, or was idle.
     pub(super) fn remove_ended(&self, key: &[u8], ended: &Cached, idle: bool) {
         let removed = match &self.kind {
-            Kind::Quick(quick) => quick.remove_if(key, ended),
+            Kind::Quick(quick, _) => quick.remove_if(key, ended),
             Kind::Moka(moka) => moka.remove_if(key, ended),
         };
         let cause = if idle { &self.meter.idle } else { &self.meter.expired };
@@ -136,18 +165,23 @@ impl Engine {
 
     pub(super) fn clear(&self) {
         match &self.kind {
-            Kind::Quick(quick) => quick.clear(),
+            Kind::Quick(quick, fronts) => {
+                fronts.clear();
+                quick.clear();
+            }
             Kind::Moka(moka) => moka.clear(),
         }
     }
 
     /// Changes the bound, and evicts what is over it.
     pub(super) fn set_capacity(&self, capacity: u64) -> Result<()> {
-        let Kind::Quick(quick) = &self.kind else {
+        let Kind::Quick(quick, fronts) = &self.kind else {
             return Err(Error::unsupported(
                 "the engine of this policy has the capacity that it was made with; with the policy s3_fifo it can be changed",
             ));
         };
+        // Before the lock of the room, which a front takes within its own.
+        fronts.set_capacity(capacity);
         let mut room = self.room.lock();
         room.capacity = capacity;
         room.kept_free = room.wanted();
@@ -167,7 +201,7 @@ impl Engine {
     }
 
     fn change_loads(&self, change: impl FnOnce(u64) -> u64) {
-        let Kind::Quick(quick) = &self.kind else { return };
+        let Kind::Quick(quick, _) = &self.kind else { return };
         let mut room = self.room.lock();
         let before = room.loads;
         room.loads = change(before);
@@ -180,7 +214,7 @@ impl Engine {
     /// Bytes of the entries.
     pub(super) fn bytes(&self) -> u64 {
         match &self.kind {
-            Kind::Quick(quick) => quick.bytes(),
+            Kind::Quick(quick, _) => quick.bytes(),
             Kind::Moka(_) => self.meter.bytes(),
         }
     }
@@ -218,6 +252,8 @@ impl Engine {
 #[derive(Clone, Copy, Debug)]
 struct Room {
     capacity: u64,
+    /// Whether threads make copies.
+    copies: bool,
     /// Bytes of loads under way.
     loads: u64,
     /// What the entries leave to the loads.
@@ -231,7 +267,8 @@ impl Room {
 
     /// What entries may use. Never nothing: an engine that was shrunk to nothing does not recover.
     fn entries(&self) -> u64 {
-        (self.capacity - self.kept_free).max(Self::step(self.capacity))
+        let copies = if self.copies { front::share(self.capacity) } else { 0 };
+        self.capacity.saturating_sub(self.kept_free + copies).max(Self::step(self.capacity))
     }
 
     /// What loads need: whole steps.

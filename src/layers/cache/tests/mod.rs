@@ -3,6 +3,7 @@
 mod announced;
 mod bulk;
 mod coherence;
+mod copies;
 mod counted;
 mod expiry;
 mod idle;

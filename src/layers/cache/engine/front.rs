@@ -1,0 +1,364 @@
+//! Copies of the entries that are read most, for each thread its own.
+//!
+//! A hit in an engine writes to memory that all threads share: the lock of its part, the count of those who
+//! hold the value. Two processors that do so wait for each other, so that two threads together read no
+//! faster than one. Here a thread writes to memory of its own only: its copy of an entry has a count
+//! of holders of its own, over the same bytes.
+//!
+//! A copy is used only while its stripe is [`Seen`] as it was before the copy was taken from the engine: no
+//! write has begun since, and none was under way. What else may end an entry, its time or its era, it
+//! carries itself, as the entry does.
+//!
+//! Copies are made once a second thread reads, of what that thread finds twice. They take a 32nd of the
+//! capacity at most, which entries then leave to them.
+
+use std::num::NonZero;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::layers::cache::cached::{Answer, Cached};
+use crate::layers::cache::stripes::Seen;
+use crate::telemetry::{Crowd, thread_number};
+
+/// What copies take of the capacity at most, all together.
+const PART: u64 = 32;
+/// More threads share fronts. Who finds one in use goes to the engine.
+const MOST_FRONTS: usize = 16;
+/// For each so many bytes that a front may take it has a place.
+const BYTES_PER_PLACE: u64 = 256;
+/// With fewer a front is not worth it.
+const FEWEST_PLACES: u64 = 256;
+const MOST_PLACES: u64 = 1 << 15;
+/// What takes more than this part of a front is not copied.
+const LARGEST_PART: u64 = 64;
+/// Every so manieth hit of a copy is one in the engine too, which would evict what nobody reads.
+const TOUCH_EVERY: u32 = 16;
+/// Bytes of what a copy allocates beside its key: the count of those who hold the value, and headers.
+const HEADERS: u64 = 112;
+
+/// The fronts of a cache.
+pub(super) struct Fronts {
+    crowd: Crowd,
+    fronts: Box<[Front]>,
+}
+
+/// On cache lines that no other thread writes to.
+#[repr(align(128))]
+struct Front(Mutex<Places>);
+
+/// In pairs: a key has two places. None until the front is used.
+struct Places {
+    places: Box<[Place]>,
+    /// Bytes that places and copies may take.
+    most: u64,
+    taken: u64,
+    /// Where room is made next.
+    hand: usize,
+}
+
+#[derive(Default)]
+struct Place {
+    /// The hash of who was found last and not copied.
+    candidate: u64,
+    copy: Option<Copy>,
+}
+
+struct Copy {
+    seen: Seen,
+    key: Box<[u8]>,
+    cached: Cached,
+    hits: u32,
+    /// As many as there were when the hand last passed.
+    passed: u32,
+}
+
+/// What copies take of a capacity.
+pub(super) const fn share(capacity: u64) -> u64 {
+    capacity / PART
+}
+
+impl Fronts {
+    /// Fronts for a cache of that capacity.
+    pub(super) fn new(capacity: u64) -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let fronts = threads.next_power_of_two().min(MOST_FRONTS);
+        let most = share(capacity) / fronts as u64;
+        let fronts = (0..fronts).map(|_| Front(Mutex::new(Places::new(most)))).collect();
+        #[cfg(not(test))]
+        let crowd = Crowd::default();
+        // Tests read from one thread, and are to meet copies.
+        #[cfg(test)]
+        let crowd = Crowd::several();
+        Self { crowd, fronts }
+    }
+
+    /// What is kept for a key: a copy, if it is `usable`, or what the engine gives. `begin` is called before
+    /// any memory is taken.
+    pub(super) fn get(
+        &self,
+        key: &[u8],
+        seen: impl FnOnce() -> Seen,
+        usable: impl FnOnce(&Cached) -> bool,
+        engine: impl FnOnce() -> Option<Cached>,
+        begin: impl FnOnce(),
+    ) -> Option<Cached> {
+        let me = thread_number();
+        if !self.crowd.is_shared(me) {
+            return engine();
+        }
+        let seen = seen();
+        if seen.is_written() {
+            return engine();
+        }
+        #[expect(clippy::indexing_slicing, reason = "the remainder is below the number of fronts")]
+        let front = &self.fronts[me % self.fronts.len()];
+        let Some(mut places) = front.0.try_lock() else { return engine() };
+        if places.places.is_empty() {
+            if !places.is_worth_it() {
+                return engine();
+            }
+            begin();
+            places.furnish();
+        }
+        if let Some(cached) = places.find(key, seen, usable) {
+            return Some(cached);
+        }
+        // The engine locks a part of its own, and knows nothing of fronts.
+        let cached = engine()?;
+        let replaced = places.offer(key, seen, &cached);
+        drop(places);
+        drop(replaced);
+        Some(cached)
+    }
+
+    /// Lets go of all copies.
+    pub(super) fn clear(&self) {
+        for front in &self.fronts {
+            let mut places = front.0.lock();
+            let most = places.most;
+            let old = std::mem::replace(&mut *places, Places::new(most));
+            drop(places);
+            drop(old);
+        }
+    }
+
+    #[cfg(test)]
+    fn taken(&self) -> u64 {
+        self.fronts.iter().map(|front| front.0.lock().taken).sum()
+    }
+
+    /// Lets go of all copies, and takes no more than fits another capacity from now on.
+    pub(super) fn set_capacity(&self, capacity: u64) {
+        let most = share(capacity) / self.fronts.len() as u64;
+        for front in &self.fronts {
+            front.0.lock().most = most;
+        }
+        self.clear();
+    }
+}
+
+impl Places {
+    fn new(most: u64) -> Self {
+        Self { places: Box::default(), most, taken: 0, hand: 0 }
+    }
+
+    fn wanted(&self) -> u64 {
+        (self.most / BYTES_PER_PLACE).min(MOST_PLACES)
+    }
+
+    fn is_worth_it(&self) -> bool {
+        self.wanted() >= FEWEST_PLACES
+    }
+
+    fn furnish(&mut self) {
+        // The next lower power of two, so that the hash tells the place.
+        let places = 1 << self.wanted().ilog2();
+        self.places = (0..places).map(|_| Place::default()).collect();
+        self.taken = places * size_of::<Place>() as u64;
+    }
+
+    /// The two places of a key.
+    fn pair(&mut self, seen: Seen) -> &mut [Place] {
+        let first = seen.hash() as usize & (self.places.len() - 1) & !1;
+        self.places.get_mut(first..first + 2).unwrap_or_default()
+    }
+
+    fn find(
+        &mut self,
+        key: &[u8],
+        seen: Seen,
+        usable: impl FnOnce(&Cached) -> bool,
+    ) -> Option<Cached> {
+        let mut copies = self.pair(seen).iter_mut().filter_map(|place| place.copy.as_mut());
+        let copy = copies.find(|copy| copy.seen == seen && *copy.key == *key)?;
+        copy.hits = copy.hits.wrapping_add(1);
+        (!copy.hits.is_multiple_of(TOUCH_EVERY) && usable(&copy.cached))
+            .then(|| copy.cached.clone())
+    }
+
+    /// Copies what was found in the engine, if it is found for the second time. Gives what made room.
+    fn offer(&mut self, key: &[u8], seen: Seen, cached: &Cached) -> Option<Copy> {
+        let bytes = bytes(key, cached);
+        if bytes > self.most / LARGEST_PART {
+            return None;
+        }
+        let pair = self.pair(seen);
+        let of_key = |place: &Place| place.copy.as_ref().is_some_and(|copy| *copy.key == *key);
+        let at = pair.iter().position(of_key);
+        if let Some(copy) = at.and_then(|at| pair.get(at)).and_then(|place| place.copy.as_ref())
+            && copy.seen == seen
+            && copy.cached.is(cached)
+        {
+            return None;
+        }
+        // The place of this key, or a free one, or the one whose turn it is.
+        let free = || pair.iter().position(|place| place.copy.is_none());
+        let at = at.or_else(free).unwrap_or(usize::from(pair.first()?.candidate & 1 == 1));
+        let place = pair.get_mut(at)?;
+        if place.candidate != seen.hash() {
+            place.candidate = seen.hash();
+            return None;
+        }
+        let copy = Copy { seen, key: key.into(), cached: own(cached), hits: 0, passed: 0 };
+        let replaced = place.copy.replace(copy);
+        self.taken += bytes;
+        self.taken -= replaced.as_ref().map_or(0, Copy::bytes);
+        self.make_room();
+        replaced
+    }
+
+    /// Drops copies that were not read since the hand last passed, until the rest fits.
+    fn make_room(&mut self) {
+        while self.taken > self.most {
+            self.hand = (self.hand + 1) & (self.places.len() - 1);
+            let Some(place) = self.places.get_mut(self.hand) else { return };
+            if let Some(copy) = &mut place.copy
+                && copy.hits != copy.passed
+            {
+                copy.passed = copy.hits;
+            } else if let Some(copy) = place.copy.take() {
+                self.taken -= copy.bytes();
+            }
+        }
+    }
+}
+
+impl Copy {
+    fn bytes(&self) -> u64 {
+        bytes(&self.key, &self.cached)
+    }
+}
+
+fn bytes(key: &[u8], cached: &Cached) -> u64 {
+    HEADERS + key.len() as u64 + cached.bytes()
+}
+
+/// The same bytes, with a count of holders of its own.
+fn own(cached: &Cached) -> Cached {
+    let mut cached = cached.clone();
+    if let Answer::Value(value) = &mut cached.answer {
+        value.bytes = Bytes::from_owner(std::mem::take(&mut value.bytes));
+    }
+    cached
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layers::cache::era::{Eras, Mode};
+    use crate::layers::cache::freshness::Moment;
+
+    const CAPACITY: u64 = 64 << 20;
+
+    fn cached(bytes: usize) -> Cached {
+        let era = Eras::new(Mode::Keeping).now();
+        Cached {
+            answer: Answer::Value(vec![7; bytes].into()),
+            until: Moment::NEVER,
+            era,
+            extra: None,
+        }
+    }
+
+    /// Reads a key. Gives how it was answered: whether the engine was asked.
+    fn asked(fronts: &Fronts, key: &[u8], generation: u64, bytes: usize) -> bool {
+        let mut asked = false;
+        let engine = || {
+            asked = true;
+            Some(cached(bytes))
+        };
+        let found = fronts.get(key, || Seen::of(key, generation), |_| true, engine, || ());
+        assert_eq!(found.unwrap().value().unwrap().bytes.len(), bytes);
+        asked
+    }
+
+    #[test]
+    fn what_is_found_twice_is_copied_until_a_write() {
+        let fronts = Fronts::new(CAPACITY);
+        assert!(asked(&fronts, b"k", 0, 10));
+        assert!(asked(&fronts, b"k", 0, 10));
+        assert!(!asked(&fronts, b"k", 0, 10));
+        assert!(asked(&fronts, b"k", 2, 20), "another generation");
+        assert!(!asked(&fronts, b"k", 2, 20));
+        assert!(asked(&fronts, b"k", 0, 20), "and never back");
+        fronts.clear();
+        assert!(asked(&fronts, b"k", 2, 30));
+    }
+
+    #[test]
+    fn while_a_write_is_under_way_nothing_is_copied_and_no_copy_is_used() {
+        let fronts = Fronts::new(CAPACITY);
+        for _ in 0..5 {
+            let engine = || Some(cached(1));
+            let written = || Seen::written(b"k");
+            assert!(fronts.get(b"k", written, |_| panic!(), engine, || panic!()).is_some());
+        }
+        assert_eq!(fronts.taken(), 0);
+    }
+
+    #[test]
+    fn what_is_read_is_touched_in_the_engine_now_and_then() {
+        let fronts = Fronts::new(CAPACITY);
+        let touched = (0..1000).filter(|_| asked(&fronts, b"k", 0, 10)).count();
+        assert!((50..100).contains(&touched), "{touched}");
+    }
+
+    #[test]
+    fn copies_take_no_more_than_their_share() {
+        for capacity in [8 << 20, CAPACITY] {
+            let fronts = Fronts::new(capacity);
+            let mut most = 0;
+            for n in 0..200_000_u32 {
+                // Many once, some often.
+                let key = if n % 3 == 0 { n } else { n % 2000 };
+                asked(&fronts, &key.to_be_bytes(), 0, (key % 3000) as usize);
+                if n % 100 == 0 {
+                    most = most.max(fronts.taken());
+                }
+            }
+            let share = share(capacity) / fronts.fronts.len() as u64;
+            assert!(most > share / 2 && most <= share, "{most} of {share}");
+            fronts.set_capacity(capacity / 2);
+            assert_eq!(fronts.taken(), 0);
+        }
+    }
+
+    #[test]
+    fn small_caches_and_large_entries_do_without() {
+        let small = Fronts::new(1 << 20);
+        assert!((0..5).all(|_| asked(&small, b"k", 0, 10)));
+        let large = Fronts::new(CAPACITY);
+        assert!((0..5).all(|_| asked(&large, b"k", 0, 1 << 20)));
+    }
+
+    #[test]
+    fn a_copy_has_a_count_of_holders_of_its_own() {
+        let bytes = Bytes::from(vec![7; 10]);
+        let entry = Cached { answer: Answer::Value(bytes.clone().into()), ..cached(0) };
+        let copy = own(&entry).value().unwrap().bytes.clone();
+        assert_eq!(copy.as_ptr(), bytes.as_ptr(), "the same bytes");
+        drop((entry, bytes));
+        assert_eq!(*copy, [7; 10]);
+    }
+}
