@@ -134,10 +134,13 @@ fn hit(runtime: &Runtime) {
     let moka: Moka = moka::sync::Cache::builder()
         .max_capacity(ENTRIES as u64 * 2)
         .build_with_hasher(foldhash::quality::RandomState::default());
+    let foyer: foyer_memory::Cache<Bytes, Value> =
+        foyer_memory::CacheBuilder::new(ENTRIES * 2).build();
     let opendal = opendal::Operator::new(opendal::services::Memory::default()).unwrap();
     for key in &keys.keys {
         quick.insert(key.clone(), value());
         moka.insert(key.clone(), value());
+        foyer.insert(key.clone(), value());
         let path = std::str::from_utf8(key).unwrap();
         runtime.block_on(opendal.write(path, vec![7; VALUE_BYTES])).unwrap();
     }
@@ -153,6 +156,8 @@ fn hit(runtime: &Runtime) {
     let of_expiring =
         |times| (0..times).for_each(|_| drop(black_box(now(expiring.get(keys.next())))));
     let of_tiny = |times| (0..times).for_each(|_| drop(black_box(now(tiny.get(keys.next())))));
+    let of_foyer =
+        |times| (0..times).for_each(|_| drop(black_box(foyer.get(keys.next()).unwrap())));
     let of_opendal = |times| {
         (0..times).for_each(|_| {
             let path = std::str::from_utf8(keys.next()).unwrap();
@@ -165,6 +170,7 @@ fn hit(runtime: &Runtime) {
     compare("HashMap and clone -> stack, s3_fifo, ttl", of_map, of_expiring);
     compare("quick_cache alone -> stack, s3_fifo", of_quick, of_fast);
     compare("moka alone -> stack, tiny_lfu", of_moka, of_tiny);
+    compare("foyer's memory, get -> stack, s3_fifo", of_foyer, of_fast);
     compare("OpenDAL's memory, read -> stack, s3_fifo", of_opendal, of_fast);
 }
 
@@ -181,6 +187,11 @@ fn threads(runtime: &Runtime) {
         quick.insert(key.clone(), value());
         moka.insert(key.clone(), value());
     }
+    let foyer: foyer_memory::Cache<Bytes, Value> =
+        foyer_memory::CacheBuilder::new(ENTRIES * 2).build();
+    for key in &keys {
+        foyer.insert(key.clone(), value());
+    }
     let fast = stack(runtime, "capacity: 256MiB", &keys);
     let tiny = stack(runtime, "capacity: 256MiB, policy: tiny_lfu", &keys);
     println!("two threads against one, {}", requests.origin);
@@ -191,6 +202,7 @@ fn threads(runtime: &Runtime) {
     scaled("HashMap and clone", &|key| drop(black_box(map.get(key).cloned())));
     scaled("quick_cache alone", &|key| drop(black_box(quick.get(key))));
     scaled("moka alone", &|key| drop(black_box(moka.get(key))));
+    scaled("foyer alone", &|key| drop(black_box(foyer.get(key))));
     scaled("stack, s3_fifo", &|key| drop(black_box(now(fast.get(key)))));
     scaled("stack, tiny_lfu", &|key| drop(black_box(now(tiny.get(key)))));
 }
