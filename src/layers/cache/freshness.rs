@@ -197,8 +197,6 @@ impl Times {
         let retry = now.after(self.retry_after_error);
         let age = kept.as_ref().map_or(Age::Expired, |kept| self.age_at(kept, now));
         let held_until = match (kept.as_ref(), age) {
-            // Another load has brought it meanwhile, or another failure is waited for.
-            (_, Age::Fresh { due: false } | Age::Stale { due: false }) => return None,
             (Some(_), Age::Fresh { .. } | Age::Stale { .. } | Age::Late) if is_outage(error) => {
                 retry
             }

@@ -73,6 +73,8 @@ struct Gated {
     reads: Gate,
     writes: Gate,
     asked: AtomicU64,
+    /// Times that a reply was made, whether it was polled or not.
+    called: AtomicU64,
     fail: AtomicBool,
     failure: Mutex<ErrorKind>,
     /// How bulk reads fail, beside that.
@@ -99,6 +101,7 @@ impl Gated {
             reads: Gate::open_now(),
             writes: Gate::open_now(),
             asked: AtomicU64::new(0),
+            called: AtomicU64::new(0),
             fail: AtomicBool::new(false),
             failure: Mutex::new(ErrorKind::Unavailable),
             fail_many: Mutex::default(),
@@ -134,6 +137,7 @@ impl Gated {
 
 impl Read for Gated {
     fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
+        self.called.fetch_add(1, Ordering::SeqCst);
         if self.at_once.load(Ordering::SeqCst) {
             self.ask(1);
             let value = self.memory.get(key);

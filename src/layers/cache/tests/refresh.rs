@@ -51,6 +51,9 @@ async fn one_refresh_of_a_key_runs_however_many_read_it() {
     }
     settle().await;
     assert_eq!(asked(&cache), 2);
+    let called = cache.0.inner.called.load(Ordering::SeqCst);
+    assert_eq!(now(&cache, b"k"), Some("old".into()));
+    assert_eq!(cache.0.inner.called.load(Ordering::SeqCst), called, "not even looked at");
     cache.0.inner.reads.open();
     settle().await;
     assert_eq!(now(&cache, b"k"), Some("new".into()));
