@@ -14,7 +14,7 @@ use futures_util::StreamExt;
 use tierstack::testing::conformance::{self, Fixture};
 use tierstack::{
     Batch, Changes, Commit, Counting, Durability, Entry, Error, Freshness, Guarantees, Limits, Op,
-    Order, Page, Pages, Profile, Read, Reply, Result, Scan, Store, Usage, Value,
+    Order, Page, Pages, Profile, Read, Reply, Result, Scan, Scope, Sighting, Store, Usage, Value,
 };
 
 /// Runs the suite on the store, and says what came of it.
@@ -121,6 +121,16 @@ impl Store for Shelf {
     async fn changes(&self) -> Result<Changes> {
         let _open = self.entries()?;
         Err(Error::unsupported("a shelf announces nothing"))
+    }
+
+    /// There is no cache in a shelf.
+    async fn invalidate(&self, _: Scope) -> Result<()> {
+        self.entries().map(drop)
+    }
+
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+        let value = self.get_now(key)?;
+        Ok(vec![Sighting::of_entry("shelf", "memory", value.as_ref())])
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

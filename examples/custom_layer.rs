@@ -15,7 +15,8 @@ use serde::Deserialize;
 use tierstack::config::{Config, Format, Registry};
 use tierstack::{
     Batch, Changes, Commit, Context, Error, ErrorKind, Layer, LayerConfig, OpenOptions, Pages,
-    Profile, Read, Reply, Result, Scan, Stack, StackLayer, Store, StoreExt, Usage, Value, Zone,
+    Profile, Read, Reply, Result, Scan, Scope, Sighting, Stack, StackLayer, Store, StoreExt, Usage,
+    Value, Zone,
 };
 
 /// Refuses writes to keys that begin with a prefix.
@@ -102,6 +103,14 @@ impl<S: Store> Store for Protect<S> {
 
     async fn changes(&self) -> Result<Changes> {
         self.inner.changes().await
+    }
+
+    async fn invalidate(&self, scope: Scope) -> Result<()> {
+        self.inner.invalidate(scope).await
+    }
+
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+        self.inner.inspect(key).await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

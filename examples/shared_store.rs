@@ -44,8 +44,9 @@ async fn watch(config: &str, key: Bytes) -> Result<()> {
         match change {
             Change::Keys(keys) if keys.contains(&key) => show(&store, &key).await,
             Change::Keys(_) => {}
+            Change::Prefix(prefix) if !key.starts_with(&prefix) => {}
             Change::Lost => println!("(no connection: every read asks the store)"),
-            Change::All => show(&store, &key).await,
+            Change::Prefix(_) | Change::All => show(&store, &key).await,
         }
     }
     store.close().await

@@ -140,6 +140,10 @@ pub enum Operation {
     Ingest,
     /// [`Store::changes`](crate::Store::changes)
     Changes,
+    /// [`Store::invalidate`](crate::Store::invalidate)
+    Invalidate,
+    /// [`Store::inspect`](crate::Store::inspect)
+    Inspect,
     /// [`Store::snapshot`](crate::Store::snapshot)
     Snapshot,
     /// [`Store::flush`](crate::Store::flush)
@@ -167,6 +171,8 @@ impl Operation {
             Self::Write => "write",
             Self::Ingest => "ingest",
             Self::Changes => "changes",
+            Self::Invalidate => "invalidate",
+            Self::Inspect => "inspect",
             Self::Snapshot => "snapshot",
             Self::Flush => "flush",
             Self::Compact => "compact",

@@ -49,7 +49,8 @@ pub use crate::stack::{Checked, OpenOptions, Stack};
 pub use crate::store::{Change, Changes, Pages, Read, Store};
 pub use crate::types::{
     Batch, Commit, Counting, Durability, Entry, Freshness, Guarantees, Limits, Op, Order, Page,
-    Place, Profile, ProfileKind, Recovery, RunOrder, Scan, Usage, Value, units,
+    Place, Presence, Profile, ProfileKind, Recovery, RunOrder, Scan, Scope, Sighting, Usage, Value,
+    units,
 };
 
 /// The code of the README compiles.

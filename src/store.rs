@@ -17,7 +17,7 @@ use futures_util::stream::BoxStream;
 
 use crate::error::Result;
 use crate::reply::Reply;
-use crate::types::{Batch, Commit, Page, Profile, Scan, Usage, Value};
+use crate::types::{Batch, Commit, Page, Profile, Scan, Scope, Sighting, Usage, Value};
 
 /// A stream of the pages of a scan. Nothing is read before it is polled, and no lock or permit is
 /// held between pages. After an error the stream ends.
@@ -50,7 +50,7 @@ pub type Pages<'a> = BoxStream<'a, Result<Page>>;
 /// async fn count(changes: Changes) -> usize {
 ///     let keys = |change| match change {
 ///         Change::Keys(keys) => keys.len(),
-///         Change::All | Change::Lost => 0,
+///         Change::Prefix(_) | Change::All | Change::Lost => 0,
 ///     };
 ///     changes.map(keys).fold(0, |sum, keys| async move { sum + keys }).await
 /// }
@@ -73,6 +73,9 @@ pub type Changes = BoxStream<'static, Change>;
 pub enum Change {
     /// These keys were, or may have been, written, deleted or expired.
     Keys(Vec<Bytes>),
+    /// Any key that begins with these bytes may have been changed. With an empty prefix that is any key;
+    /// other than [`Change::All`] this does not end a [`Change::Lost`].
+    Prefix(Bytes),
     /// Any key may have been changed. What follows is announced again.
     All,
     /// From now until [`Change::All`], changes go unannounced: the connection is lost.
@@ -84,6 +87,7 @@ impl fmt::Debug for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Keys(keys) => write!(f, "Keys({})", keys.len()),
+            Self::Prefix(prefix) => write!(f, "Prefix({} bytes)", prefix.len()),
             Self::All => f.write_str("All"),
             Self::Lost => f.write_str("Lost"),
         }
@@ -218,6 +222,33 @@ pub trait Store: Read {
     /// - **Errors**: `Unsupported` without `announces`; `Unavailable`, `Access`.
     async fn changes(&self) -> Result<Changes>;
 
+    /// Drops what is kept of these keys in front of the data: in every cache of this stack, and where the
+    /// store below can tell them, in the caches of other processes. The data themselves are not changed, and
+    /// what has still to be written is not lost. For changes that nobody announces.
+    ///
+    /// - **Missing key**: keys of which nothing is kept, and that no store takes, succeed.
+    /// - **Atomicity**: the keys may come apart.
+    /// - **Ordering, visibility**: a read that begins after the call has returned finds what the data below
+    ///   held at the beginning of the call, or something newer: what loads under way bring is neither kept
+    ///   nor given to such a read. Another process follows within `announces` of the profile.
+    /// - **Durability**: holds for as long as a cache keeps entries.
+    /// - **Dropped future**: some of it may be dropped; call it again.
+    /// - **Errors**: `Unavailable`, `Access`. What is kept in this process is dropped all the same.
+    async fn invalidate(&self, scope: Scope) -> Result<()>;
+
+    /// What each place that keeps entries has of a key, outermost first: each cache, and the backend. For
+    /// people who look for the reason of an answer. It is no read: it fills and promotes nothing, counts as
+    /// no hit, and leaves what is evicted next as it is.
+    ///
+    /// - **Missing key**: each place says that it has nothing.
+    /// - **Atomicity**: the places are looked at one after the other.
+    /// - **Ordering, visibility**: roughly of this moment. An entry that has expired, and was not removed yet,
+    ///   may be seen.
+    /// - **Durability**: does not apply.
+    /// - **Dropped future**: nothing is left behind.
+    /// - **Errors**: as [`get`](Read::get).
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>>;
+
     /// A frozen view of this moment. It outlives flushes, compactions and later writes, and may be
     /// used from many tasks; dropping it releases it. It may hold back space meanwhile.
     ///
@@ -306,6 +337,14 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     async fn changes(&self) -> Result<Changes> {
         (**self).changes().await
+    }
+
+    async fn invalidate(&self, scope: Scope) -> Result<()> {
+        (**self).invalidate(scope).await
+    }
+
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+        (**self).inspect(key).await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

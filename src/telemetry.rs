@@ -40,7 +40,7 @@ pub mod names {
     pub const CACHE_ENTRIES: &str = "tierstack_cache_entries";
     /// Counter: entries that left a cache, by cause.
     pub const CACHE_EVICTIONS: &str = "tierstack_cache_evictions_total";
-    /// Counter: what a cache dropped as it was, or may have been, changed by others, by cause.
+    /// Counter: what a cache dropped as somebody said that it is old, or may be, by cause.
     pub const CACHE_INVALIDATIONS: &str = "tierstack_cache_invalidations_total";
     /// Gauge: 1 while a cache is told of what others change, else 0.
     pub const CACHE_LISTENING: &str = "tierstack_cache_listening";

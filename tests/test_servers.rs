@@ -15,8 +15,8 @@ use servers::{Certificates, Counters, Kept, Load, Postgres, Proxy, Redis, RedisC
 use tierstack::backends::Memory;
 use tierstack::testing::{FaultStore, Faults};
 use tierstack::{
-    Batch, Changes, Commit, ErrorKind, Operation, Pages, Profile, Read, Reply, Result, Scan, Store,
-    Usage, Value,
+    Batch, Changes, Commit, ErrorKind, Operation, Pages, Profile, Read, Reply, Result, Scan, Scope,
+    Sighting, Store, Usage, Value,
 };
 
 /// Long enough for a frozen server not to have answered, however busy the machine.
@@ -380,6 +380,14 @@ impl Store for Broken {
 
     async fn changes(&self) -> Result<Changes> {
         self.inner.changes().await
+    }
+
+    async fn invalidate(&self, scope: Scope) -> Result<()> {
+        self.inner.invalidate(scope).await
+    }
+
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+        self.inner.inspect(key).await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

@@ -52,7 +52,7 @@ use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::types::{
     Batch, Commit, Counting, Durability, Entry, Freshness, Guarantees, Limits, Op, Order, Page,
-    Place, Profile, RunOrder, Scan, Usage, Value, check_key,
+    Place, Profile, RunOrder, Scan, Scope, Sighting, Usage, Value, check_key,
 };
 
 /// Settings of the memory backend: none yet.
@@ -229,6 +229,16 @@ impl Store for Memory {
     async fn changes(&self) -> Result<Changes> {
         self.open()?;
         Err(Error::unsupported("nobody else can change what is in this process's memory"))
+    }
+
+    /// There is nothing in front of the data here.
+    async fn invalidate(&self, _: Scope) -> Result<()> {
+        self.open()
+    }
+
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+        let value = self.get(key).await?;
+        Ok(vec![Sighting::of_entry(MemoryConfig::NAME, "memory", value.as_ref())])
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

@@ -16,7 +16,7 @@ use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read};
 use crate::types::{
     Batch, Commit, Counting, Durability, Freshness, Guarantees, Limits, Op, Place, Profile,
-    RunOrder, Scan, Usage, Value, check_key,
+    RunOrder, Scan, Scope, Sighting, Usage, Value, check_key,
 };
 
 /// What a service of named objects can do. Errors hold no name.
@@ -268,6 +268,17 @@ impl Entries {
         Err(Error::unsupported("the service does not announce what others change"))
     }
 
+    /// There is nothing in front of the objects here.
+    pub(crate) fn invalidate(&self) -> Result<()> {
+        self.check_open()
+    }
+
+    pub(crate) async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+        let value = self.get(key).await?;
+        let place = self.guarantees().places.first().map_or("memory", |place| &*place.what);
+        Ok(vec![Sighting::of_entry(&*self.profile.name, place, value.as_ref())])
+    }
+
     pub(crate) fn snapshot(&self) -> Result<Arc<dyn Read>> {
         self.check_open()?;
         Err(Error::unsupported("the service has no snapshots of all its objects"))
@@ -337,6 +348,17 @@ macro_rules! delegate {
 
             async fn changes(&self) -> $crate::error::Result<$crate::store::Changes> {
                 self.0.changes()
+            }
+
+            async fn invalidate(&self, _: $crate::types::Scope) -> $crate::error::Result<()> {
+                self.0.invalidate()
+            }
+
+            async fn inspect(
+                &self,
+                key: &[u8],
+            ) -> $crate::error::Result<Vec<$crate::types::Sighting>> {
+                self.0.inspect(key).await
             }
 
             async fn snapshot(

@@ -4,6 +4,7 @@ mod batch;
 mod fraction;
 mod guarantees;
 mod scan;
+mod scope;
 pub mod units;
 mod url;
 mod value;
@@ -14,4 +15,5 @@ pub use guarantees::{
 };
 pub(crate) use scan::check_key;
 pub use scan::{Order, Page, RunOrder, Scan};
+pub use scope::{Presence, Scope, Sighting};
 pub use value::{Entry, Value};

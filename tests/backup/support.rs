@@ -23,7 +23,7 @@ use tierstack::backup::{
 };
 use tierstack::{
     Batch, Changes, Clock, Commit, Entry, Error, ErrorKind, Guarantees, ManualClock, Op, Pages,
-    Profile, Read, ReadExt, Reply, Result, Scan, Store, Usage, Value,
+    Profile, Read, ReadExt, Reply, Result, Scan, Scope, Sighting, Store, Usage, Value,
 };
 
 /// Runs of a few entries, pieces of 100 bytes, packs of 2 KiB: everything happens in a small repository.
@@ -306,6 +306,14 @@ impl Store for Lesser {
 
     async fn changes(&self) -> Result<Changes> {
         self.inner.changes().await
+    }
+
+    async fn invalidate(&self, scope: Scope) -> Result<()> {
+        self.inner.invalidate(scope).await
+    }
+
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+        self.inner.inspect(key).await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

@@ -15,7 +15,8 @@ use tierstack::config::Registry;
 use tierstack::units::{ByteSize, Secret, Span};
 use tierstack::{
     BackendConfig, Batch, Changes, Commit, Context, Durability, Error, LayerConfig, Pages, Place,
-    Profile, Read, Recovery, Reply, Result, Scan, StackLayer, Store, Usage, Value, Zone,
+    Profile, Read, Recovery, Reply, Result, Scan, Scope, Sighting, StackLayer, Store, Usage, Value,
+    Zone,
 };
 
 pub fn registry() -> Registry {
@@ -288,6 +289,14 @@ impl<C: LayerConfig> Store for Same<C> {
 
     async fn changes(&self) -> Result<Changes> {
         self.inner.changes().await
+    }
+
+    async fn invalidate(&self, scope: Scope) -> Result<()> {
+        self.inner.invalidate(scope).await
+    }
+
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+        self.inner.inspect(key).await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

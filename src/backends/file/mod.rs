@@ -80,7 +80,9 @@ use crate::error::{Error, Operation, Result};
 use crate::layer::BackendConfig;
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
-use crate::types::{Batch, Commit, Op, Profile, RunOrder, Scan, Usage, Value, check_key};
+use crate::types::{
+    Batch, Commit, Op, Profile, RunOrder, Scan, Scope, Sighting, Usage, Value, check_key,
+};
 
 /// A folder with a file for each entry. See the [module docs](self).
 pub struct FileStore {
@@ -193,6 +195,16 @@ impl Store for FileStore {
     async fn changes(&self) -> Result<Changes> {
         self.core.check_open()?;
         Err(Error::unsupported("a folder does not announce what other programs change in it"))
+    }
+
+    /// There is nothing in front of the data here.
+    async fn invalidate(&self, _: Scope) -> Result<()> {
+        self.core.check_open()
+    }
+
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+        let value = self.get(key).await?;
+        Ok(vec![Sighting::of_entry(FileConfig::NAME, "folder", value.as_ref())])
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

@@ -84,7 +84,9 @@ use crate::layer::BackendConfig;
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 pub use crate::types::units::Url;
-use crate::types::{Batch, Commit, Durability, Profile, Scan, Usage, Value, check_key};
+use crate::types::{
+    Batch, Commit, Durability, Profile, Scan, Scope, Sighting, Usage, Value, check_key,
+};
 
 /// A table of PostgreSQL. See the [module docs](self).
 pub struct Postgres {
@@ -239,6 +241,16 @@ impl Store for Postgres {
                 "what others write is announced with the setting `announce: true`",
             )),
         }
+    }
+
+    /// There is nothing in front of the data here.
+    async fn invalidate(&self, _: Scope) -> Result<()> {
+        self.connections.open()
+    }
+
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+        let value = self.get(key).await?;
+        Ok(vec![Sighting::of_entry(PostgresConfig::NAME, "table", value.as_ref())])
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

@@ -67,6 +67,8 @@ impl Queue {
                     _ => self.changes.push_back(Change::Keys(more)),
                 }
             }
+            // The server names keys only.
+            Change::Prefix(_) => self.changes.push_back(change),
             // It covers everything before it. While a server is lost, it must not end the loss.
             Change::All => {
                 self.changes.clear();

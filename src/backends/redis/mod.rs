@@ -69,7 +69,8 @@ use crate::layer::{BackendConfig, Context};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::types::{
-    Batch, Commit, Counting, Guarantees, Op, Profile, RunOrder, Scan, Usage, Value, check_key,
+    Batch, Commit, Counting, Guarantees, Op, Profile, RunOrder, Scan, Scope, Sighting, Usage,
+    Value, check_key,
 };
 
 /// A database of Redis or Valkey. See the [module docs](self).
@@ -363,6 +364,16 @@ impl Store for Redis {
             ));
         }
         changes::subscribe(&self.shared).await
+    }
+
+    /// Does nothing: the server tells others of writes only.
+    async fn invalidate(&self, _: Scope) -> Result<()> {
+        self.shared.servers.open()
+    }
+
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+        let value = self.get(key).await?;
+        Ok(vec![Sighting::of_entry(RedisConfig::NAME, "server", value.as_ref())])
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

@@ -80,7 +80,7 @@ use crate::error::{Error, Operation, Result};
 use crate::layer::BackendConfig;
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
-use crate::types::{Batch, Commit, Op, Profile, RunOrder, Scan, Usage, Value};
+use crate::types::{Batch, Commit, Op, Profile, RunOrder, Scan, Scope, Sighting, Usage, Value};
 
 /// A RocksDB database, or one column family of it. See the [module docs](self).
 pub struct RocksDb {
@@ -206,6 +206,16 @@ impl Store for RocksDb {
     async fn changes(&self) -> Result<Changes> {
         self.reader.view()?;
         Err(Error::unsupported("nobody else can change the database while it is open here"))
+    }
+
+    /// There is nothing in front of the data here.
+    async fn invalidate(&self, _: Scope) -> Result<()> {
+        self.reader.view().map(drop)
+    }
+
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+        let value = self.get(key).await?;
+        Ok(vec![Sighting::of_entry(RocksDbConfig::NAME, "disk", value.as_ref())])
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

@@ -82,7 +82,7 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::layer::BackendConfig;
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
-use crate::types::{Batch, Commit, Op, Profile, RunOrder, Scan, Usage, Value};
+use crate::types::{Batch, Commit, Op, Profile, RunOrder, Scan, Scope, Sighting, Usage, Value};
 
 /// A table of a SQLite database. See the [module docs](self).
 pub struct Sqlite {
@@ -230,6 +230,16 @@ impl Store for Sqlite {
     async fn changes(&self) -> Result<Changes> {
         self.base.open()?;
         Err(Error::unsupported("SQLite does not announce what other programs write"))
+    }
+
+    /// There is nothing in front of the data here.
+    async fn invalidate(&self, _: Scope) -> Result<()> {
+        self.base.open()
+    }
+
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+        let value = self.get(key).await?;
+        Ok(vec![Sighting::of_entry(NAME, "table", value.as_ref())])
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

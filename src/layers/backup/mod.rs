@@ -72,7 +72,7 @@ use crate::error::{Error, Result};
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
-use crate::types::{Batch, Commit, Place, Profile, Recovery, Scan, Usage, Value};
+use crate::types::{Batch, Commit, Place, Profile, Recovery, Scan, Scope, Sighting, Usage, Value};
 
 /// Settings of the `backup` layer. See the [module docs](self).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -264,6 +264,14 @@ impl<S: Store> Store for Backup<S> {
 
     async fn changes(&self) -> Result<Changes> {
         self.inner.changes().await
+    }
+
+    async fn invalidate(&self, scope: Scope) -> Result<()> {
+        self.inner.invalidate(scope).await
+    }
+
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+        self.inner.inspect(key).await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

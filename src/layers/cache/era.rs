@@ -1,10 +1,16 @@
 //! Eras: what makes all that is kept old at once, and whether anything may be kept at all.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A stretch of time without an event that concerns every key. An entry is served in the era in which
-/// its load began, and in no other: so a new era forgets everything, whatever the engine still holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+use parking_lot::RwLock;
+
+use super::marks::{Marked, Marks, Table};
+
+/// A stretch of time without an event that concerns more than single keys. An entry is served in the era in
+/// which its load began, and in later ones where nothing between them concerns its key ([`Marks`] tell): so
+/// such an event forgets what it is about, whatever the engine still holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Era(u64);
 
 /// What an era is like.
@@ -51,32 +57,66 @@ impl Era {
 
 /// The present era. Reading it is one load.
 #[derive(Debug)]
-pub(super) struct Eras(AtomicU64);
+pub(super) struct Eras {
+    /// Changed under the lock of the marks only, and behind what is changed there: who sees an era finds
+    /// there what began it.
+    now: AtomicU64,
+    marks: RwLock<Marks>,
+}
 
 impl Eras {
-    pub(super) const fn new(mode: Mode) -> Self {
-        Self(AtomicU64::new(Era::new(0, mode).0))
+    pub(super) fn new(mode: Mode) -> Self {
+        let now = Era::new(0, mode);
+        Self { now: AtomicU64::new(now.0), marks: RwLock::new(Marks::new(now)) }
     }
 
     pub(super) fn now(&self) -> Era {
-        Era(self.0.load(Ordering::Acquire))
+        Era(self.now.load(Ordering::Acquire))
     }
 
     /// Begins an era of that mode.
     pub(super) fn begin(&self, mode: Mode) {
-        self.follow(Some(mode));
+        self.follow(Some(mode), Marks::forget);
     }
 
-    /// Begins an era of the same mode.
+    /// Begins an era of the same mode, which forgets everything.
     pub(super) fn renew(&self) {
-        self.follow(None);
+        self.follow(None, Marks::forget);
     }
 
-    fn follow(&self, mode: Option<Mode>) {
-        // The closure always gives a successor.
-        let _ = self
-            .0
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| Some(Era(now).next(mode).0));
+    /// Begins an era of the same mode, which forgets the keys of a prefix.
+    pub(super) fn mark(&self, prefix: &[u8]) -> Marked {
+        self.follow(None, |marks, now| marks.add(prefix, now))
+    }
+
+    /// The entries that these marks match were removed.
+    pub(super) fn swept(&self, full: &Arc<Table>) {
+        self.follow(None, |marks, now| marks.swept(full, now));
+    }
+
+    /// Whether an entry may be served whose load began then. `looked`: the era as it was before the entry
+    /// was looked for.
+    #[inline]
+    pub(super) fn serve(&self, looked: Era, began: Era, key: &[u8]) -> bool {
+        looked == began || self.serve_old(looked, began, key)
+    }
+
+    #[inline(never)]
+    fn serve_old(&self, looked: Era, began: Era, key: &[u8]) -> bool {
+        self.marks.read().serve(looked, began, key)
+    }
+
+    /// Whether a load that began then may be kept, and joined.
+    pub(super) fn accept(&self, began: Era, key: &[u8]) -> bool {
+        began == self.now() || self.marks.read().accept(began, key)
+    }
+
+    fn follow<T>(&self, mode: Option<Mode>, change: impl FnOnce(&mut Marks, Era) -> T) -> T {
+        let mut marks = self.marks.write();
+        let next = self.now().next(mode);
+        let changed = change(&mut marks, next);
+        self.now.store(next.0, Ordering::Release);
+        changed
     }
 }
 
@@ -89,7 +129,7 @@ mod tests {
         let eras = Eras::new(Mode::Deaf);
         let mut seen = vec![eras.now()];
         for mode in [Some(Mode::Keeping), None, Some(Mode::Keeping), Some(Mode::Deaf), None] {
-            eras.follow(mode);
+            eras.follow(mode, Marks::forget);
             let now = eras.now();
             assert!(!seen.contains(&now));
             let keeps = mode.map_or(seen[seen.len() - 1].keeps(), |mode| mode == Mode::Keeping);

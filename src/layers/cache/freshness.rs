@@ -32,7 +32,12 @@ impl Moment {
         Self(self.0.saturating_add(millis(span)))
     }
 
-    const fn before(self, span: Duration) -> Self {
+    /// How much later it is than another; zero if it is earlier.
+    pub(super) const fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+
+    pub(super) const fn before(self, span: Duration) -> Self {
         Self(self.0.saturating_sub(millis(span)))
     }
 }

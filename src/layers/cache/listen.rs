@@ -10,7 +10,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use metrics::{Counter, Gauge};
 use parking_lot::Mutex;
@@ -83,7 +82,7 @@ impl Listening {
     }
 
     /// Tells those who listen to this cache.
-    fn tell(&self, change: Change) {
+    pub(super) fn tell(&self, change: Change) {
         if let Some(outer) = &*self.outer.lock() {
             // An error means that nobody listens.
             let _ = outer.send(change);
@@ -101,12 +100,14 @@ impl<S> Shared<S> {
     fn apply(&self, listening: &Listening, change: Change) {
         match change {
             Change::Keys(keys) => {
-                // As a write that begins and ends at this moment.
-                let writing = self.stripes.begin_write(keys.iter().map(Bytes::as_ref));
-                keys.iter().for_each(|key| self.engine.remove(key));
-                writing.settle();
+                self.drop_keys(&keys);
                 listening.announced.increment(keys.len() as u64);
                 listening.tell(Change::Keys(keys));
+            }
+            Change::Prefix(prefix) => {
+                self.drop_prefix(&prefix);
+                listening.announced.increment(1);
+                listening.tell(Change::Prefix(prefix));
             }
             Change::All => {
                 listening.all.increment(1);

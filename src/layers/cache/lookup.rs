@@ -49,16 +49,20 @@ impl<S> Shared<S> {
     /// Looks the key up, and counts the answer if there is one.
     pub(super) fn lookup(&self, key: &[u8]) -> Found {
         let era = self.stripes.eras.now();
+        let is_old = |cached: &Cached| !self.stripes.eras.serve(era, cached.era, key);
         // What is to be loaded anew has to be seen as it is in the engine.
         let mut copied = false;
         let usable = |copy: &Cached| {
-            copied = copy.era == era && self.age(copy) == (Age::Fresh { due: false });
+            copied = !is_old(copy) && self.age(copy) == (Age::Fresh { due: false });
             copied
         };
-        let cached = self.engine.read(key, || self.stripes.seen(key), usable);
-        let Some(cached) = cached.filter(|cached| cached.era == era) else {
+        let Some(cached) = self.engine.read(key, || self.stripes.seen(key), usable) else {
             return Found::Nothing;
         };
+        if !copied && is_old(&cached) {
+            self.engine.remove_this(key, &cached);
+            return Found::Nothing;
+        }
         let age = if copied { Age::Fresh { due: false } } else { self.age(&cached) };
         match age {
             Age::Fresh { due: false } => {}
@@ -145,12 +149,12 @@ impl<S> Shared<S> {
         let Some(cached) = entry.filter(|cached| self.engine.fits(key, cached)) else {
             if self.times.overlap() {
                 // What is kept is older than this answer.
-                self.stripes.if_unchanged(ticket, || self.engine.remove(key));
+                self.stripes.if_unchanged(ticket, key, || self.engine.remove(key));
             }
             return refused;
         };
         let mut fate = Fate::Dropped;
-        self.stripes.if_unchanged(ticket, || {
+        self.stripes.if_unchanged(ticket, key, || {
             self.engine.insert(key, cached);
             fate = Fate::Kept;
         });
@@ -163,8 +167,10 @@ impl<S> Shared<S> {
             return;
         }
         let now = self.now();
-        self.stripes.if_unchanged(ticket, || {
-            let kept = self.engine.get(key).filter(|kept| kept.era == ticket.era);
+        self.stripes.if_unchanged(ticket, key, || {
+            let era = self.stripes.eras.now();
+            let kept = self.engine.get(key);
+            let kept = kept.filter(|kept| self.stripes.eras.serve(era, kept.era, key));
             let kept =
                 kept.filter(|kept| !kept.value().is_some_and(|value| self.is_expired(value)));
             if let Some(cached) = self.times.after_failure(kept, error, now, ticket.era) {

@@ -18,6 +18,10 @@
 //! 5. Where the store below [announces](Store::changes) what others change, an entry is dropped when its change
 //!    is announced. Before the announcements have begun, and while they are interrupted, nothing is kept
 //!    and every read goes below. Whoever listens to this cache hears of a change once it is dropped here.
+//! 6. [`invalidate`](Store::invalidate) drops keys, the keys of a prefix, or everything, without looking for
+//!    them: a prefix is a mark that what began before it is compared with when it is read. First the store
+//!    below is told, then this cache forgets, then whoever listens to it is told. What loads under way bring is
+//!    not kept, and who comes afterwards does not wait for them.
 //!
 //! # Gives up
 //! Freshness against writes that bypass this stack: such a write is seen when it is announced, and after
@@ -39,6 +43,10 @@
 //! After a write whose outcome is unknown, as it failed or its future was dropped, its keys are not kept
 //! for the length of `load_timeout`, in which it may still arrive; after a run that failed or was dropped,
 //! no key is. While a run is taken every read goes below.
+//!
+//! Up to 4096 prefixes are remembered, of up to 64 lengths and 1 MiB together: meanwhile a hit on an entry that
+//! is older than the newest of them costs a hash for each length. The call with which they are full removes
+//! what they match, in time that grows with the number of entries, and loads that began before it are not kept.
 //!
 //! # Position
 //! Outside `compress` and `encrypt`, so that a hit is decoded already. Inside them it holds more, or
@@ -75,6 +83,9 @@
 //! | `tierstack_cache_evictions_total` | counter | cause: size | the capacity is too small for what is read |
 //! | | | cause: expired | more entries that were looked for after their time |
 //! | | | cause: idle | more entries that were looked for after nobody had read them for long |
+//! | `tierstack_cache_invalidations_total` | counter | cause: key | more keys were invalidated |
+//! | | | cause: prefix | more prefixes were |
+//! | | | cause: all | everything was, or everything was dropped, as announcements were missed |
 //!
 //! Each read is counted once, a bulk read once for each key. What the store below answers at once is not
 //! measured, and is no refresh but a miss.
@@ -83,8 +94,7 @@
 //!
 //! | name | type | labels | a rise means |
 //! |---|---|---|---|
-//! | `tierstack_cache_invalidations_total` | counter | cause: announced | more keys that others changed |
-//! | | | cause: all | everything was dropped, as announcements were missed |
+//! | `tierstack_cache_invalidations_total` | counter | cause: announced | more keys and prefixes that others changed |
 //! | | | cause: lost | the connection was lost, and everything was dropped |
 //! | `tierstack_cache_listening` | gauge | | 1: changes are heard of; 0: nothing is kept |
 //!
@@ -117,9 +127,12 @@ mod engine;
 mod era;
 mod flight;
 mod freshness;
+mod inspect;
+mod invalidate;
 mod listen;
 mod load;
 mod lookup;
+mod marks;
 mod read;
 mod stripes;
 #[cfg(test)]
@@ -142,6 +155,8 @@ use self::counts::Counts;
 use self::engine::Engine;
 use self::era::{Eras, Mode};
 use self::freshness::Times;
+use self::inspect::name;
+use self::invalidate::Invalidations;
 use self::listen::Listening;
 use self::stripes::Stripes;
 use crate::clock::Clock;
@@ -150,7 +165,7 @@ use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::types::units::ByteSize;
-use crate::types::{Batch, Commit, Profile, Scan, Usage, Value};
+use crate::types::{Batch, Commit, Profile, Scan, Scope, Sighting, Usage, Value};
 
 #[async_trait]
 impl LayerConfig for CacheConfig {
@@ -203,6 +218,8 @@ impl<S: Store> Layer<S> for CacheLayer {
             config: config.clone(),
             clock: Arc::clone(clock),
             counts: Counts::new(labels),
+            invalidations: Invalidations::new(labels),
+            name: name(labels),
         }))
     }
 }
@@ -308,6 +325,15 @@ impl<S: Store> Store for Cache<S> {
         }
     }
 
+    async fn invalidate(&self, scope: Scope) -> Result<()> {
+        self.drop_below_and_here(scope).await
+    }
+
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+        let below = self.0.inner.inspect(key).await?;
+        Ok(std::iter::once(self.0.sighting(key)).chain(below).collect())
+    }
+
     /// A snapshot passes by: it is older than what is kept.
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
         self.0.inner.snapshot().await
@@ -362,4 +388,6 @@ struct Shared<S> {
     config: CacheConfig,
     clock: Arc<dyn Clock>,
     counts: Counts,
+    invalidations: Invalidations,
+    name: String,
 }

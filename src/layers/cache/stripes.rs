@@ -69,9 +69,16 @@ pub(super) struct Ticket {
     in_doubt: bool,
 }
 
+/// When the load of a flight began.
+#[derive(Clone, Copy)]
+struct Began {
+    era: Era,
+    generation: u64,
+}
+
 impl Ticket {
-    fn began(&self) -> (Era, u64) {
-        (self.era, self.generation)
+    const fn began(&self) -> Began {
+        Began { era: self.era, generation: self.generation }
     }
 }
 
@@ -81,7 +88,7 @@ struct Stripe {
     writing: u32,
     /// On the coarse clock: until then a write may arrive that nobody waits for.
     doubtful_until: Option<Duration>,
-    flights: HashMap<Bytes, ((Era, u64), Flight)>,
+    flights: HashMap<Bytes, (Began, Flight)>,
 }
 
 pub(super) struct Stripes {
@@ -157,13 +164,21 @@ impl Stripes {
 
     /// Keeps what a load found, under the lock of its stripe, so that no write can come between the
     /// look at the generation and the keeping.
-    pub(super) fn if_unchanged(&self, ticket: Ticket, keep: impl FnOnce()) {
+    pub(super) fn if_unchanged(&self, ticket: Ticket, key: &[u8], keep: impl FnOnce()) {
         let stripe = self.at(ticket.stripe).lock();
         // Without a write since, there is none under way that began since. An era may end before the
-        // answer is kept: then it is never served.
-        if !ticket.in_doubt && (self.eras.now(), stripe.generation) == ticket.began() {
+        // answer is kept: then it is never served, if that concerns its key.
+        if !ticket.in_doubt
+            && stripe.generation == ticket.generation
+            && self.eras.accept(ticket.era, key)
+        {
             keep();
         }
+    }
+
+    /// Waits for whoever keeps something at this moment.
+    pub(super) fn pass(&self) {
+        self.stripes.iter().for_each(|stripe| drop(stripe.lock()));
     }
 
     /// Announces a write of these keys. It ends when the guard is dropped, in doubt unless it was
@@ -200,7 +215,7 @@ impl Stripes {
         let mut stripe = self.at(index).lock();
         let ticket = self.issue(index, &mut stripe);
         match stripe.flights.get(key) {
-            Some((began, flight)) if *began == ticket.began() => {
+            Some((began, flight)) if self.is_as_new(*began, ticket, key) => {
                 Lookup::Join(if ticket.in_doubt { flight.next() } else { flight.clone() })
             }
             _ => Lookup::Lead(stripe.register(key, ticket), ticket),
@@ -212,7 +227,17 @@ impl Stripes {
         let index = self.index(key);
         let mut stripe = self.at(index).lock();
         let ticket = self.issue(index, &mut stripe);
-        stripe.is_quiet(key, ticket)
+        self.quiet(&stripe, key, ticket)
+    }
+
+    fn quiet(&self, stripe: &Stripe, key: &[u8], ticket: Ticket) -> bool {
+        let flight = stripe.flights.get(key);
+        !ticket.in_doubt && !flight.is_some_and(|(began, _)| self.is_as_new(*began, ticket, key))
+    }
+
+    /// Whether nothing that concerns the key came between the beginning of its load and the ticket.
+    fn is_as_new(&self, began: Began, ticket: Ticket, key: &[u8]) -> bool {
+        began.generation == ticket.generation && self.eras.accept(began.era, key)
     }
 
     /// Registers a load that nobody waits for.
@@ -220,7 +245,7 @@ impl Stripes {
         let index = self.index(key);
         let mut stripe = self.at(index).lock();
         let ticket = self.issue(index, &mut stripe);
-        stripe.is_quiet(key, ticket).then(|| (stripe.register(key, ticket), ticket))
+        self.quiet(&stripe, key, ticket).then(|| (stripe.register(key, ticket), ticket))
     }
 
     /// Takes a load that has ended off the list, and gives the one that waits for its end.
@@ -247,11 +272,6 @@ impl Stripes {
 }
 
 impl Stripe {
-    fn is_quiet(&self, key: &[u8], ticket: Ticket) -> bool {
-        let under_way = self.flights.get(key).is_some_and(|(began, _)| *began == ticket.began());
-        !ticket.in_doubt && !under_way
-    }
-
     fn register(&mut self, key: &[u8], ticket: Ticket) -> Flight {
         let flight = Flight::default();
         self.flights.insert(Bytes::copy_from_slice(key), (ticket.began(), flight.clone()));

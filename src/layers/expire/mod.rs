@@ -83,7 +83,9 @@ use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::types::units::Span;
-use crate::types::{Batch, Commit, Counting, Entry, Op, Profile, Scan, Usage, Value};
+use crate::types::{
+    Batch, Commit, Counting, Entry, Op, Presence, Profile, Scan, Scope, Sighting, Usage, Value,
+};
 
 /// Settings of the expire layer. See the [module docs](self).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -311,6 +313,23 @@ impl<S: Store> Store for Expire<S> {
 
     async fn changes(&self) -> Result<Changes> {
         self.view.inner.changes().await
+    }
+
+    async fn invalidate(&self, scope: Scope) -> Result<()> {
+        self.view.inner.invalidate(scope).await
+    }
+
+    /// The store below knows no deadline: it stands in the header of the value.
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+        let mut sightings = self.view.inner.inspect(key).await?;
+        if let Some(stored) = self.view.inner.get(key).await? {
+            // A damaged header is for a read to report.
+            let value = header::decode(stored.bytes, self.view.accept_plain).ok();
+            let expires_at = value.and_then(|value| value.expires_at);
+            let entries = sightings.iter_mut().filter(|seen| seen.presence == Presence::Entry);
+            entries.for_each(|seen| seen.expires_at = seen.expires_at.or(expires_at));
+        }
+        Ok(sightings)
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

@@ -209,6 +209,14 @@ impl Store for OneByOne {
         self.0.changes().await
     }
 
+    async fn invalidate(&self, scope: Scope) -> Result<()> {
+        self.0.invalidate(scope).await
+    }
+
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+        self.0.inspect(key).await
+    }
+
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
         self.0.snapshot().await
     }
@@ -549,4 +557,19 @@ async fn a_batch_that_depends_on_absent_keys_is_refused() {
     assert_eq!((refused.kind(), refused.layer()), (ErrorKind::Unsupported, Some("expire")));
     assert!(!store.profile().guarantees.conditional_writes);
     assert_eq!(below.usage().await.unwrap().entries, Some(0));
+}
+
+#[tokio::test]
+async fn an_inspection_tells_the_deadline_of_the_header() {
+    let (store, _, _, clock) = over_memory(&ExpireConfig::default());
+    let at = clock.now() + SECOND;
+    let _ = store.put("k", Value::from("v").expiring_at(at)).await.unwrap();
+    let _ = store.put("for ever", "v").await.unwrap();
+    let deadline = async |key: &[u8]| store.inspect(key).await.unwrap()[0].expires_at;
+    assert_eq!((deadline(b"k").await, deadline(b"for ever").await), (Some(at), None));
+    // Not swept yet.
+    clock.advance(SECOND);
+    assert_eq!(store.get(b"k").await.unwrap(), None);
+    assert_eq!(deadline(b"k").await, Some(at));
+    assert_eq!(deadline(b"missing").await, None);
 }

@@ -66,7 +66,7 @@ use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::telemetry::names;
 use crate::types::units::Span;
-use crate::types::{Batch, Commit, Profile, Scan, Usage, Value};
+use crate::types::{Batch, Commit, Profile, Scan, Scope, Sighting, Usage, Value};
 
 /// Settings of the limit layer. See the [module docs](self).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,6 +206,14 @@ impl<S: Store> Store for Limit<S> {
 
     async fn changes(&self) -> Result<Changes> {
         self.turns.during(Operation::Changes, self.inner.changes()).await
+    }
+
+    async fn invalidate(&self, scope: Scope) -> Result<()> {
+        self.turns.during(Operation::Invalidate, self.inner.invalidate(scope)).await
+    }
+
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+        self.turns.during(Operation::Inspect, self.inner.inspect(key)).await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

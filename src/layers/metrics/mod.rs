@@ -67,7 +67,7 @@ use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::telemetry::{Labels, Tally, gather, names};
-use crate::types::{Batch, Commit, Profile, Scan, Usage, Value};
+use crate::types::{Batch, Commit, Profile, Scan, Scope, Sighting, Usage, Value};
 
 /// Settings of the metrics layer: none.
 ///
@@ -259,6 +259,14 @@ impl<S: Store> Store for Metrics<S> {
         self.shared.count(&self.shared.changes, self.inner.changes()).await
     }
 
+    async fn invalidate(&self, scope: Scope) -> Result<()> {
+        self.shared.count(&self.shared.invalidate, self.inner.invalidate(scope)).await
+    }
+
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+        self.shared.count(&self.shared.inspect, self.inner.inspect(key)).await
+    }
+
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
         let inner = self.shared.count(&self.shared.snapshot, self.inner.snapshot()).await?;
         Ok(Arc::new(Metrics { inner, shared: Arc::clone(&self.shared), visible: self.visible }))
@@ -312,6 +320,8 @@ struct Shared {
     write: Series,
     ingest: Series,
     changes: Series,
+    invalidate: Series,
+    inspect: Series,
     snapshot: Series,
     flush: Series,
     compact: Series,
@@ -336,6 +346,8 @@ impl Shared {
             write: series(Operation::Write),
             ingest: series(Operation::Ingest),
             changes: series(Operation::Changes),
+            invalidate: series(Operation::Invalidate),
+            inspect: series(Operation::Inspect),
             snapshot: series(Operation::Snapshot),
             flush: series(Operation::Flush),
             compact: series(Operation::Compact),

@@ -59,7 +59,8 @@ use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Change, Changes, Pages, Read, Store};
 use crate::types::{
-    Batch, Commit, Counting, Limits, Op, Page, Profile, Scan, Usage, Value, check_key,
+    Batch, Commit, Counting, Limits, Op, Page, Profile, Scan, Scope, Sighting, Usage, Value,
+    check_key,
 };
 
 /// Settings of the prefix layer.
@@ -233,6 +234,15 @@ impl<S: Store> Store for Prefix<S> {
         Ok(changes.filter_map(move |change| ready(change_above(&prefix, change))).boxed())
     }
 
+    async fn invalidate(&self, scope: Scope) -> Result<()> {
+        self.inner.invalidate(self.keys.scope_below(scope)).await
+    }
+
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+        self.keys.check(key)?;
+        self.inner.inspect(&self.keys.below(key)).await
+    }
+
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
         let inner = self.inner.snapshot().await?;
         Ok(Arc::new(Prefix { inner, keys: self.keys.clone() }))
@@ -261,7 +271,18 @@ impl<S: Store> Store for Prefix<S> {
 
 /// A change below as it is seen above; `None` if it is of other keys.
 fn change_above(prefix: &[u8], change: Change) -> Option<Change> {
-    let Change::Keys(keys) = change else { return Some(change) };
+    let keys = match change {
+        Change::Keys(keys) => keys,
+        Change::Prefix(below) if below.starts_with(prefix) => {
+            return Some(Change::Prefix(below.slice(prefix.len()..)));
+        }
+        // Every key above begins with it.
+        Change::Prefix(below) if prefix.starts_with(&below) => {
+            return Some(Change::Prefix(Bytes::new()));
+        }
+        Change::Prefix(_) => return None,
+        Change::All | Change::Lost => return Some(change),
+    };
     let inside = |key: &Bytes| key.len() > prefix.len() && key.starts_with(prefix);
     let keys: Vec<_> =
         keys.iter().filter(|key| inside(key)).map(|key| key.slice(prefix.len()..)).collect();
@@ -295,6 +316,14 @@ impl Keys {
 
     fn below(&self, key: &[u8]) -> Bytes {
         [&self.prefix, key].concat().into()
+    }
+
+    fn scope_below(&self, scope: Scope) -> Scope {
+        match scope {
+            Scope::Keys(keys) => Scope::Keys(keys.iter().map(|key| self.below(key)).collect()),
+            Scope::Prefix(prefix) => Scope::Prefix(self.below(&prefix)),
+            Scope::All => Scope::Prefix(self.prefix.clone()),
+        }
     }
 
     fn scan_below(&self, scan: Scan) -> Scan {

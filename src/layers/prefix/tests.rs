@@ -172,3 +172,35 @@ async fn the_entries_of_others_are_not_counted() {
     assert_eq!(store.usage().await.unwrap().entries, None);
     assert_eq!(store.profile().guarantees.counts, Counting::No);
 }
+
+#[tokio::test]
+async fn the_keys_of_an_invalidation_and_an_inspection_get_the_prefix() {
+    let keys = Keys { prefix: "p/".into(), longest: 100 };
+    for (above, below) in [
+        (Scope::Keys(vec!["a".into()]), Scope::Keys(vec!["p/a".into()])),
+        (Scope::Prefix("a".into()), Scope::Prefix("p/a".into())),
+        (Scope::All, Scope::Prefix("p/".into())),
+    ] {
+        assert_eq!(keys.scope_below(above), below);
+    }
+    let (_, store) = filled(b"p/").await;
+    let [seen] = &store.inspect(b"a").await.unwrap()[..] else { panic!("one place") };
+    assert_eq!(seen.presence, crate::types::Presence::Entry);
+    let [foreign] = &store.inspect(b"o").await.unwrap()[..] else { panic!("one place") };
+    assert_eq!(foreign.presence, crate::types::Presence::None);
+}
+
+#[test]
+fn a_prefix_that_is_announced_below_is_one_above() {
+    for (below, above) in [
+        ("p/a", Some("a")),
+        ("p/", Some("")),
+        ("p", Some("")),
+        ("", Some("")),
+        ("q", None),
+        ("p0", None),
+    ] {
+        let change = change_above(b"p/", Change::Prefix(below.into()));
+        assert_eq!(change, above.map(|above| Change::Prefix(above.into())), "{below}");
+    }
+}

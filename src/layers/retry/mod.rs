@@ -71,7 +71,7 @@ use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::telemetry::{Labels, names};
 use crate::types::units::Span;
-use crate::types::{Batch, Commit, Page, Profile, Scan, Usage, Value};
+use crate::types::{Batch, Commit, Page, Profile, Scan, Scope, Sighting, Usage, Value};
 
 /// Settings of the retry layer. See the [module docs](self).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -217,6 +217,14 @@ impl<S: Store> Store for Retry<S> {
 
     async fn changes(&self) -> Result<Changes> {
         self.shared.repeat(Operation::Changes, || self.inner.changes()).await
+    }
+
+    async fn invalidate(&self, scope: Scope) -> Result<()> {
+        self.shared.repeat(Operation::Invalidate, || self.inner.invalidate(scope.clone())).await
+    }
+
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+        self.shared.repeat(Operation::Inspect, || self.inner.inspect(key)).await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

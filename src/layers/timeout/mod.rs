@@ -57,7 +57,7 @@ use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::types::units::Span;
-use crate::types::{Batch, Commit, Profile, Scan, Usage, Value};
+use crate::types::{Batch, Commit, Profile, Scan, Scope, Sighting, Usage, Value};
 
 /// Settings of the timeout layer. See the [module docs](self).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,6 +178,14 @@ impl<S: Store> Store for Timeout<S> {
 
     async fn changes(&self) -> Result<Changes> {
         self.deadline.of(Operation::Changes, self.inner.changes()).await
+    }
+
+    async fn invalidate(&self, scope: Scope) -> Result<()> {
+        self.deadline.of(Operation::Invalidate, self.inner.invalidate(scope)).await
+    }
+
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+        self.deadline.of(Operation::Inspect, self.inner.inspect(key)).await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

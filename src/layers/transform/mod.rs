@@ -22,7 +22,7 @@ use crate::layer::{Layer, Rewrite, StackLayer};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::telemetry::{Labels, names};
-use crate::types::{Batch, Commit, Entry, Op, Page, Profile, Scan, Usage, Value};
+use crate::types::{Batch, Commit, Entry, Op, Page, Profile, Scan, Scope, Sighting, Usage, Value};
 
 /// How values are encoded. Pure: bytes in, bytes out.
 ///
@@ -260,6 +260,14 @@ impl<S: Store, T: Transform> Store for Transformed<S, T> {
 
     async fn changes(&self) -> Result<Changes> {
         self.inner.changes().await
+    }
+
+    async fn invalidate(&self, scope: Scope) -> Result<()> {
+        self.inner.invalidate(scope).await
+    }
+
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+        self.inner.inspect(key).await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

@@ -166,6 +166,14 @@ impl Store for Slow {
         self.memory.changes().await
     }
 
+    async fn invalidate(&self, scope: Scope) -> Result<()> {
+        self.memory.invalidate(scope).await
+    }
+
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+        self.memory.inspect(key).await
+    }
+
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
         self.memory.snapshot().await
     }

@@ -49,6 +49,7 @@ impl Bench {
             while let Some(change) = changes.next().await {
                 let about = match &change {
                     Change::Keys(keys) => keys.contains(key),
+                    Change::Prefix(prefix) => key.starts_with(prefix),
                     Change::All => true,
                     Change::Lost => false,
                 };

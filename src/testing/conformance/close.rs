@@ -13,7 +13,7 @@ use super::bench::{
 use crate::error::ErrorKind;
 use crate::ext::{ReadExt, StoreExt};
 use crate::store::{Read, Store};
-use crate::types::{Batch, Durability, Entry, Page, Scan};
+use crate::types::{Batch, Durability, Entry, Page, Scan, Scope};
 
 super::topic! { "close":
     a_second_close_succeeds,
@@ -67,6 +67,10 @@ async fn operations_after_close_fail_as_closed(bench: Bench) -> Verdict {
     let announces = bench.promises.announces.is_some();
     let kinds = if announces { CLOSED } else { CLOSED_OR_UNSUPPORTED };
     refused(store.changes().await, kinds, "a subscription after close")?;
+    for scope in [Scope::Keys(vec!["k".into()]), Scope::Prefix("k".into()), Scope::All] {
+        refused(store.invalidate(scope).await, CLOSED, "an invalidation after close")?;
+    }
+    refused(store.inspect(b"k").await, CLOSED, "an inspection after close")?;
     if bench.promises.snapshots {
         refused(store.snapshot().await, CLOSED, "snapshot after close")?;
     }

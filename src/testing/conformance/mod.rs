@@ -31,6 +31,8 @@ mod concurrency;
 mod condition;
 mod expiry;
 mod ingest;
+mod inspect;
+mod invalidate;
 mod limits;
 mod refuse;
 mod scan;
@@ -218,6 +220,8 @@ pub fn checks() -> impl Iterator<Item = &'static Check> {
         refuse::CHECKS,
         upkeep::CHECKS,
         announce::CHECKS,
+        invalidate::CHECKS,
+        inspect::CHECKS,
         cancel::CHECKS,
         close::CHECKS,
         concurrency::CHECKS,

@@ -1,5 +1,6 @@
 //! The suite must notice: stores with one defect each, and the check that has to fail.
 
+mod keeping;
 mod optional;
 
 use std::sync::Arc;
@@ -16,7 +17,9 @@ use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read};
-use crate::types::{Batch, Commit, Durability, Op, Order, Page, Profile, Scan, Usage, Value};
+use crate::types::{
+    Batch, Commit, Durability, Op, Order, Page, Profile, Scan, Scope, Sighting, Usage, Value,
+};
 
 /// What is wrong with a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -350,6 +353,14 @@ impl Store for Broken {
 
     async fn changes(&self) -> Result<Changes> {
         self.memory.changes().await
+    }
+
+    async fn invalidate(&self, scope: Scope) -> Result<()> {
+        self.memory.invalidate(scope).await
+    }
+
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+        self.memory.inspect(key).await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

@@ -8,7 +8,9 @@ use super::bench::{Bench, Verdict, ensure, known, numbered, scan_gives};
 use crate::error::{Error, Result};
 use crate::ext::{ReadExt, StoreExt};
 use crate::store::{Read, Store};
-use crate::types::{Batch, Counting, Durability, Entry, Limits, Page, ProfileKind, Scan, Value};
+use crate::types::{
+    Batch, Counting, Durability, Entry, Limits, Page, ProfileKind, Scan, Scope, Value,
+};
 
 super::topic! { "upkeep":
     the_profile_is_stable_and_prints,
@@ -160,7 +162,11 @@ async fn errors_do_not_tell_the_key(bench: Bench) -> Verdict {
     for _ in 0..2 {
         keep(store.write(Batch::new().put(key.clone(), SECRET).if_absent()).await.map(drop));
     }
+    keep(store.inspect(long.as_bytes()).await.map(drop));
     store.close().await?;
+    keep(store.invalidate(Scope::Keys(vec![key.clone().into()])).await);
+    keep(store.invalidate(Scope::Prefix(key.clone().into())).await);
+    keep(store.inspect(key.as_bytes()).await.map(drop));
     keep(store.get(key.as_bytes()).await.map(drop));
     keep(store.put(key.clone(), SECRET).await.map(drop));
     keep(store.collect(Scan::prefix(&key)).await.map(drop));

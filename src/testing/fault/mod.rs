@@ -16,7 +16,7 @@ use crate::error::{Operation, Result};
 use crate::layer::Layer;
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
-use crate::types::{Batch, Commit, Page, Profile, Scan, Usage, Value};
+use crate::types::{Batch, Commit, Page, Profile, Scan, Scope, Sighting, Usage, Value};
 
 /// Puts a [`FaultStore`] around a store, as a layer of a stack.
 ///
@@ -130,6 +130,14 @@ impl<S: Store> Store for FaultStore<S> {
 
     async fn changes(&self) -> Result<Changes> {
         self.other(Operation::Changes, self.inner.changes()).await
+    }
+
+    async fn invalidate(&self, scope: Scope) -> Result<()> {
+        self.other(Operation::Invalidate, self.inner.invalidate(scope)).await
+    }
+
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+        self.other(Operation::Inspect, self.inner.inspect(key)).await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

@@ -383,7 +383,8 @@ mod tests {
     use tierstack::backends::Memory;
     use tierstack::testing::{FaultStore, Faults};
     use tierstack::{
-        Changes, Commit, Limits, Operation, Pages, Profile, Read, Reply, Scan, Usage, Value,
+        Changes, Commit, Limits, Operation, Pages, Profile, Read, Reply, Scan, Scope, Sighting,
+        Usage, Value,
     };
 
     use super::*;
@@ -418,6 +419,14 @@ mod tests {
 
         async fn changes(&self) -> Result<Changes, Error> {
             self.0.changes().await
+        }
+
+        async fn invalidate(&self, scope: Scope) -> Result<(), Error> {
+            self.0.invalidate(scope).await
+        }
+
+        async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>, Error> {
+            self.0.inspect(key).await
         }
 
         async fn snapshot(&self) -> Result<Arc<dyn Read>, Error> {

@@ -21,6 +21,7 @@ use self::moka::Moka;
 use self::quick::Quick;
 use super::cached::Cached;
 use super::config::Policy;
+use super::era::Era;
 use super::stripes::Seen;
 use crate::error::{Error, Result};
 use crate::telemetry::{Labels, names};
@@ -95,6 +96,14 @@ impl Engine {
         }
     }
 
+    /// The entry, as if nobody had looked at it.
+    pub(super) fn peek(&self, key: &[u8]) -> Option<Cached> {
+        match &self.kind {
+            Kind::Quick(quick, _) => quick.peek(key),
+            Kind::Moka(moka) => moka.peek(key),
+        }
+    }
+
     /// As [`get`](Self::get), for a reader: a copy of its thread, if that is `usable`.
     pub(super) fn read(
         &self,
@@ -155,12 +164,35 @@ impl Engine {
 
     /// Removes an entry whose time has come: it expired, or was idle.
     pub(super) fn remove_ended(&self, key: &[u8], ended: &Cached, idle: bool) {
-        let removed = match &self.kind {
-            Kind::Quick(quick, _) => quick.remove_if(key, ended),
-            Kind::Moka(moka) => moka.remove_if(key, ended),
-        };
+        let removed = self.remove_this(key, ended);
         let cause = if idle { &self.meter.idle } else { &self.meter.expired };
         cause.increment(u64::from(removed));
+    }
+
+    /// Removes an entry that was looked at, and not a later one. Tells whether it was there.
+    pub(super) fn remove_this(&self, key: &[u8], cached: &Cached) -> bool {
+        match &self.kind {
+            Kind::Quick(quick, _) => quick.remove_if(key, cached),
+            Kind::Moka(moka) => moka.remove_if(key, cached),
+        }
+    }
+
+    /// Removes the entries that are old, one at a time, and lets go of all copies. What is kept meanwhile may be
+    /// passed over.
+    pub(super) fn remove_where(&self, old: impl Fn(&[u8], Era) -> bool) {
+        let remove = |key: &[u8], cached: Cached| {
+            if old(key, cached.era) {
+                self.remove_this(key, &cached);
+            }
+        };
+        match &self.kind {
+            Kind::Quick(quick, fronts) => {
+                quick.for_each(remove);
+                // Behind the entries: a copy is made of an entry that is there.
+                fronts.clear();
+            }
+            Kind::Moka(moka) => moka.for_each(remove),
+        }
     }
 
     pub(super) fn clear(&self) {

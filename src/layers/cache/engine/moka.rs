@@ -47,6 +47,18 @@ impl Moka {
         self.0.get(key)
     }
 
+    /// The engine counts every look at a single entry as a use of it; a walk over all of them is none.
+    pub(super) fn peek(&self, key: &[u8]) -> Option<Cached> {
+        if !self.0.contains_key(key) {
+            return None;
+        }
+        self.0.iter().find(|(kept, _)| ***kept == *key).map(|(_, cached)| cached)
+    }
+
+    pub(super) fn for_each(&self, act: impl Fn(&[u8], Cached)) {
+        self.0.iter().for_each(|(key, cached)| act(&key, cached));
+    }
+
     pub(super) fn insert(&self, key: &[u8], cached: Cached) {
         self.0.insert(key.into(), cached);
     }

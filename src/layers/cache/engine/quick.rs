@@ -94,6 +94,15 @@ impl Quick {
         self.cache.get(key)
     }
 
+    pub(super) fn peek(&self, key: &[u8]) -> Option<Cached> {
+        self.cache.peek(key)
+    }
+
+    /// The lock is free between two entries.
+    pub(super) fn for_each(&self, act: impl Fn(&[u8], Cached)) {
+        self.cache.iter().for_each(|(key, cached)| act(&key, cached));
+    }
+
     pub(super) fn insert(&self, key: &[u8], cached: Cached) {
         self.cache.insert(key.into(), cached);
     }

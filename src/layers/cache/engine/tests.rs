@@ -162,3 +162,33 @@ fn only_the_entry_that_was_looked_at_is_removed_as_expired() {
         assert!(engine.get(b"k").is_none());
     }
 }
+
+/// A key that is looked at would be the one that was used last.
+#[test]
+fn a_peek_is_no_use() {
+    let engine = engine(Policy::Lru, 64 << 10);
+    let kept = |n: u32| engine.peek(&n.to_be_bytes()).is_some();
+    for n in 0..2000_u32 {
+        keep(&engine, &n.to_be_bytes(), "v");
+        assert!(n > 50 || kept(0));
+        kept(0);
+    }
+    engine.finish();
+    assert!(!kept(0) && kept(1999));
+}
+
+#[test]
+fn a_walk_removes_what_is_old_and_reports_it() {
+    for policy in POLICIES {
+        let engine = engine(policy, 1 << 20);
+        for n in 0..200_u32 {
+            keep(&engine, &n.to_be_bytes(), "v");
+        }
+        engine.finish();
+        let before = engine.entries();
+        engine.remove_where(|key, _| key[3] % 2 == 0);
+        engine.finish();
+        assert!((0..200_u32).all(|n| engine.peek(&n.to_be_bytes()).is_none() || n % 2 == 1));
+        assert!(before > 190 && engine.entries() == before / 2, "{policy:?} {before}");
+    }
+}

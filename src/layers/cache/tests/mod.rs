@@ -8,6 +8,8 @@ mod counted;
 mod expiry;
 mod idle;
 mod ingest;
+mod inspected;
+mod invalidated;
 mod loads;
 mod memory;
 mod model;
@@ -72,6 +74,7 @@ struct Gated {
     memory: Memory,
     reads: Gate,
     writes: Gate,
+    invalidations: Gate,
     asked: AtomicU64,
     /// Times that a reply was made, whether it was polled or not.
     called: AtomicU64,
@@ -100,6 +103,7 @@ impl Gated {
             memory: Memory::with_clock(clock),
             reads: Gate::open_now(),
             writes: Gate::open_now(),
+            invalidations: Gate::open_now(),
             asked: AtomicU64::new(0),
             called: AtomicU64::new(0),
             fail: AtomicBool::new(false),
@@ -203,6 +207,18 @@ impl Store for Gated {
         let (listener, mut changes) = mpsc::unbounded_channel();
         self.listeners.lock().push(listener);
         Ok(futures_util::stream::poll_fn(move |context| changes.poll_recv(context)).boxed())
+    }
+
+    async fn invalidate(&self, scope: Scope) -> Result<()> {
+        self.invalidations.pass().await;
+        if self.fail.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Unavailable, "out of order"));
+        }
+        self.memory.invalidate(scope).await
+    }
+
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+        self.memory.inspect(key).await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

@@ -89,6 +89,14 @@ async fn race(config: CacheConfig, fails: bool) {
             self.0.changes().await
         }
 
+        async fn invalidate(&self, scope: Scope) -> Result<()> {
+            self.0.invalidate(scope).await
+        }
+
+        async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+            self.0.inspect(key).await
+        }
+
         async fn snapshot(&self) -> Result<Arc<dyn Read>> {
             self.0.snapshot().await
         }

@@ -20,7 +20,7 @@ use crate::store::{Change, Changes, Pages, Read, Store};
 use crate::testing::{FaultStore, Faults};
 use crate::types::{
     Batch, Commit, Counting, Freshness, Guarantees, Limits, Op, Page, Profile, RunOrder, Scan,
-    Usage, Value,
+    Scope, Sighting, Usage, Value,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -374,6 +374,14 @@ impl Store for Offering {
             Some((receiver.recv().await.ok()?, receiver))
         });
         Ok(changes.boxed())
+    }
+
+    async fn invalidate(&self, scope: Scope) -> Result<()> {
+        self.memory.invalidate(scope).await
+    }
+
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+        self.memory.inspect(key).await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

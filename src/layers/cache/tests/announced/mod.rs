@@ -31,7 +31,7 @@ pub(super) fn fresh_with(config: CacheConfig) -> (Cache<Gated>, ManualClock) {
 }
 
 /// A cache that listens.
-async fn listening() -> (Cache<Gated>, ManualClock) {
+pub(super) async fn listening() -> (Cache<Gated>, ManualClock) {
     let (cache, clock) = fresh();
     get(&cache, b"first").await.unwrap();
     settle().await;
@@ -162,7 +162,7 @@ async fn an_entry_that_comes_after_all_was_dropped_is_not_served() {
 }
 
 /// Reads a series whose labels contain that value.
-fn counted(recorder: &DebuggingRecorder) -> impl Fn(&str, &str) -> f64 {
+pub(super) fn counted(recorder: &DebuggingRecorder) -> impl Fn(&str, &str) -> f64 {
     let series = recorder.snapshotter().snapshot().into_vec();
     move |name, label| {
         let found = series.iter().filter(|(key, ..)| {

@@ -1,0 +1,58 @@
+//! What is kept of a key, told without a trace.
+
+use super::cached::Answer;
+use super::freshness::Moment;
+use super::{CacheConfig, Shared};
+use crate::clock::Timestamp;
+use crate::layer::LayerConfig;
+use crate::telemetry::Labels;
+use crate::types::units::Span;
+use crate::types::{Presence, Sighting};
+
+/// What this cache is called where it stands among others.
+pub(super) fn name(labels: &Labels) -> String {
+    let name = if labels.layer.is_empty() { CacheConfig::NAME } else { &labels.layer };
+    name.to_owned()
+}
+
+impl<S> Shared<S> {
+    /// What is in memory, also when its time is over.
+    pub(super) fn sighting(&self, key: &[u8]) -> Sighting {
+        let era = self.stripes.eras.now();
+        let cached = self.engine.peek(key);
+        let Some(cached) = cached.filter(|cached| self.stripes.eras.serve(era, cached.era, key))
+        else {
+            return Sighting::none(&*self.name, "memory");
+        };
+        let mut sighting = Sighting::of_entry(&*self.name, "memory", cached.value());
+        let config = &self.config;
+        let (ttl, end) = match &cached.answer {
+            Answer::Value(_) => (config.ttl, self.times.end(&cached)),
+            Answer::Missing => {
+                sighting.presence = Presence::Absence;
+                (config.negative_ttl, cached.until)
+            }
+            Answer::Failed(_) => {
+                sighting.presence = Presence::Failure;
+                (config.error_ttl, cached.until)
+            }
+        };
+        let idle = config.idle.zip(cached.extra.as_ref());
+        let idle = idle.map(|(idle, extra)| extra.read().after(idle.0));
+        sighting.fresh_until = self.moment(cached.until);
+        sighting.kept_until = self.moment(idle.map_or(end, |idle| idle.min(end)));
+        // Of a ttl that was shortened by chance nobody knows the beginning.
+        if let Some(ttl) = ttl.filter(|_| config.jitter.as_f64() == 0.0) {
+            sighting.age = Some(Span(self.now().since(cached.until.before(ttl.0))));
+        }
+        sighting
+    }
+
+    /// A moment of the coarse clock on the wall clock. `None`: it does not come.
+    fn moment(&self, moment: Moment) -> Option<Timestamp> {
+        let (now, wall) = (self.now(), self.clock.now());
+        let past = u64::try_from(now.since(moment).as_millis()).unwrap_or(u64::MAX);
+        let began = Timestamp::from_millis(wall.as_millis().saturating_sub(past));
+        (moment != Moment::NEVER).then(|| began + moment.since(now))
+    }
+}

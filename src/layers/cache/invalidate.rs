@@ -1,0 +1,85 @@
+//! Dropping what is kept, because somebody says that it is old.
+
+use bytes::Bytes;
+use metrics::Counter;
+
+use super::marks::Marked;
+use super::{Cache, Shared};
+use crate::error::Result;
+use crate::store::{Change, Store};
+use crate::telemetry::{Labels, names};
+use crate::types::Scope;
+
+/// What was dropped, by cause.
+#[derive(Debug)]
+pub(super) struct Invalidations {
+    key: Counter,
+    prefix: Counter,
+    all: Counter,
+}
+
+impl Invalidations {
+    pub(super) fn new(labels: &Labels) -> Self {
+        let cause = |cause| labels.counter(names::CACHE_INVALIDATIONS, &[("cause", cause)]);
+        Self { key: cause("key"), prefix: cause("prefix"), all: cause("all") }
+    }
+
+    fn count(&self, scope: &Scope) {
+        match scope {
+            Scope::Keys(keys) => self.key.increment(keys.len() as u64),
+            Scope::Prefix(_) => self.prefix.increment(1),
+            Scope::All => self.all.increment(1),
+        }
+    }
+}
+
+impl<S: Store> Cache<S> {
+    /// First below: what is dropped here first, a cache below would give again. Then those who listen to this
+    /// cache, which they would ask.
+    pub(super) async fn drop_below_and_here(&self, scope: Scope) -> Result<()> {
+        let shared = &self.0;
+        let dropped_below = shared.inner.invalidate(scope.clone()).await;
+        shared.invalidations.count(&scope);
+        let change = match scope {
+            Scope::Keys(keys) => {
+                shared.drop_keys(&keys);
+                Change::Keys(keys)
+            }
+            Scope::Prefix(prefix) => {
+                shared.drop_prefix(&prefix);
+                Change::Prefix(prefix)
+            }
+            Scope::All => {
+                shared.forget();
+                // Not `All`, which ends a `Lost`: the connection may have been lost meanwhile.
+                Change::Prefix(Bytes::new())
+            }
+        };
+        if let Some(listening) = &shared.listening {
+            listening.tell(change);
+        }
+        dropped_below
+    }
+}
+
+impl<S> Shared<S> {
+    pub(super) fn drop_keys(&self, keys: &[Bytes]) {
+        // As a write that begins and ends at this moment.
+        let writing = self.stripes.begin_write(keys.iter().map(Bytes::as_ref));
+        keys.iter().for_each(|key| self.engine.remove(key));
+        writing.settle();
+    }
+
+    pub(super) fn drop_prefix(&self, prefix: &[u8]) {
+        match self.stripes.eras.mark(prefix) {
+            Marked::Done => {}
+            Marked::Everything => self.engine.clear(),
+            Marked::Full(marks) => {
+                // What a load may still keep, as it looked at the marks before they were full, is there then.
+                self.stripes.pass();
+                self.engine.remove_where(|key, began| marks.covers(began, key));
+                self.stripes.eras.swept(&marks);
+            }
+        }
+    }
+}
