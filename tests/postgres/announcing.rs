@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use tierstack::backends::PostgresConfig;
-use tierstack::{Batch, Change, Changes, ErrorKind, Store, StoreExt};
+use tierstack::layers::cache::{CacheConfig, CacheLayer};
+use tierstack::{
+    Batch, Change, Changes, Context, ErrorKind, Layer, Read, Reply, Scope, Store, StoreExt,
+};
 use tokio::time::timeout;
 
 use super::{Dropped, config, connect, open};
@@ -118,4 +121,49 @@ async fn only_where_it_is_asked_for() {
     let refused = store.changes().await.err().unwrap();
     assert_eq!(refused.kind(), ErrorKind::Unsupported);
     assert!(refused.message().contains("`announce: true`"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invalidation_reaches_the_caches_of_every_process() {
+    let Some(config) = config() else { return };
+    let config = PostgresConfig { announce: true, ..config };
+    let _dropped = Dropped::after(&config);
+    let (store, other) = (open(&config).await, open(&config).await);
+    let mut changes = [store.changes().await.unwrap(), other.changes().await.unwrap()];
+    for changes in &mut changes {
+        assert_eq!(next(changes).await, Change::All);
+    }
+    for (scope, change) in [
+        (Scope::Keys(vec!["a".into(), "b".into()]), keys(&["a", "b"])),
+        (Scope::Prefix("user:".into()), Change::Prefix("user:".into())),
+        (Scope::All, Change::All),
+    ] {
+        store.invalidate(scope).await.unwrap();
+        for changes in &mut changes {
+            assert_eq!(next(changes).await, change);
+        }
+    }
+
+    // Through caches, of which the other one keeps what nobody announces.
+    let cached = async |store: tierstack::backends::Postgres| {
+        let layer = CacheLayer::new(&CacheConfig::default(), &Context::default()).unwrap();
+        let cache = layer.layer(store);
+        while !matches!(cache.get(b"user:1"), Reply::Now(_)) {
+            cache.get(b"user:1").await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        cache
+    };
+    store.put("user:1", "1").await.unwrap();
+    let (here, there) = (cached(store).await, cached(other).await);
+    here.invalidate(Scope::Prefix("user:".into())).await.unwrap();
+    let gone = async {
+        while matches!(there.get(b"user:1"), Reply::Now(_)) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), gone).await.expect("the other cache has dropped it");
+    assert_eq!(there.get(b"user:1").await.unwrap(), Some("1".into()));
+    here.close().await.unwrap();
+    there.close().await.unwrap();
 }

@@ -2,7 +2,8 @@
 //! store listens to it for all who subscribed.
 //!
 //! The triggers tell the keys in hexadecimal, behind the origin of the writer: the random name that each
-//! store gives to its sessions, by which it leaves out its own writes. A notification is delivered when
+//! store gives to its sessions, by which it leaves out its own writes. An invalidation is told in the same
+//! way, without an origin: by keys, or behind `^` by prefix. A notification is delivered when
 //! the transaction commits. A line that was cut without a word is noticed by a question that is asked
 //! every other second and must be answered soon; the question is whether the triggers are still there.
 
@@ -21,11 +22,12 @@ use tokio::task::JoinHandle;
 use super::connect::Connector;
 use super::failure::failed;
 use super::inspect::Found;
-use super::pool::{Connections, within};
+use super::pool::{Connections, Lease, within};
 use super::schema::{Table, literal, quoted};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::store::{Change, Changes};
+use crate::types::Scope;
 
 /// How late a change is announced at most, as is the loss of the connection.
 pub(super) const WITHIN: Duration = Duration::from_secs(5);
@@ -73,6 +75,17 @@ pub(super) async fn is_set_up(
     let statement = client.prepare_cached(SET_UP).await?;
     client.query_one(&statement, &[&oid]).await?.try_get(0)
 }
+
+const NOTIFY: &str = "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload";
+
+/// What a payload holds at most, of the less than 8000 bytes that the server takes.
+const PAYLOAD: usize = 7900;
+
+/// Any key.
+const ANY: &str = "*";
+
+/// The keys of a prefix. No digit, so that a version that does not know it takes it for any key.
+const PREFIX: char = '^';
 
 /// The subscriptions of a store.
 pub(super) struct Announcements {
@@ -145,6 +158,26 @@ impl Announcements {
         let task = tokio::spawn(listen(Arc::downgrade(self), sender, tell));
         *listening = Some(Listening { changes, state: state.clone(), task });
         (receiver, state)
+    }
+
+    /// Tells every process that listens, this one too: caches here may stand in front of another part of the
+    /// stack than the one that was asked.
+    pub(super) async fn tell(&self, scope: &Scope) -> Result<()> {
+        let payloads = payloads(scope);
+        if payloads.is_empty() {
+            return Ok(());
+        }
+        let (operation, channel) = (Operation::Invalidate, format!("tierstack_{}", self.found.oid));
+        let (channel, payloads) = (&channel, &payloads);
+        let notify = |lease: Lease| async move {
+            let done = async {
+                let statement = lease.prepare_cached(NOTIFY).await?;
+                lease.execute(&statement, &[channel, payloads]).await
+            };
+            let done = done.await.map_err(|error| failed(operation, error));
+            lease.finish(done)
+        };
+        self.connections.read(operation, notify).await.map(drop)
     }
 
     /// Ends all subscriptions.
@@ -297,13 +330,51 @@ async fn follow(
     }
 }
 
+/// What is to be told of an invalidation, in as many notifications as it takes. What fits into none is told as
+/// one of everything.
+fn payloads(scope: &Scope) -> Vec<String> {
+    let mut payloads: Vec<String> = Vec::new();
+    match scope {
+        Scope::Keys(keys) => {
+            for key in keys {
+                let key = hex(key);
+                match payloads.last_mut() {
+                    _ if key.len() + 1 > PAYLOAD => return vec![format!(" {ANY}")],
+                    Some(last) if last.len() + 1 + key.len() <= PAYLOAD => {
+                        last.push(',');
+                        last.push_str(&key);
+                    }
+                    _ => payloads.push(format!(" {key}")),
+                }
+            }
+        }
+        Scope::Prefix(prefix) if 2 * prefix.len() + 2 <= PAYLOAD => {
+            payloads.push(format!(" {PREFIX}{}", hex(prefix)));
+        }
+        Scope::Prefix(_) | Scope::All => payloads.push(format!(" {ANY}")),
+    }
+    payloads
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
 /// What a payload announces, unless it is of this store itself.
 fn parse(payload: &str, own: &str) -> Option<Change> {
     let keys = match payload.split_once(' ') {
         Some((origin, _)) if origin == own => return None,
-        Some((_, "*")) | None => return Some(Change::All),
+        Some((_, ANY)) | None => return Some(Change::All),
         Some((_, keys)) => keys,
     };
+    if let Some(prefix) = keys.strip_prefix(PREFIX) {
+        return Some(unhex(prefix).map_or(Change::All, Change::Prefix));
+    }
     // Anybody may notify the channel; what is not understood may have changed anything.
     let keys: Option<Vec<Bytes>> = keys.split(',').map(unhex).collect();
     Some(keys.map_or(Change::All, Change::Keys))
@@ -336,6 +407,36 @@ mod tests {
         for odd in ["you *", "", "you", "you 6", "you 6g", "you 61,6", "you é1"] {
             assert_eq!(parse(odd, "me"), Some(Change::All), "{odd}");
         }
+    }
+
+    #[test]
+    fn an_invalidation_is_understood_as_it_was_meant() {
+        let told = |scope: Scope| -> Vec<_> {
+            let payloads = payloads(&scope);
+            assert!(payloads.iter().all(|payload| payload.len() <= PAYLOAD));
+            payloads.iter().map(|payload| parse(payload, "me")).collect()
+        };
+        let keys = |count: usize| -> Vec<Bytes> {
+            (0..count).map(|n| Bytes::from(format!("\0key {n}"))).collect()
+        };
+        assert_eq!(told(Scope::All), [Some(Change::All)]);
+        assert_eq!(told(Scope::Keys(Vec::new())), []);
+        assert_eq!(told(Scope::Keys(keys(3))), [Some(Change::Keys(keys(3)))]);
+        let mut many = Vec::new();
+        for change in told(Scope::Keys(keys(5000))) {
+            let Some(Change::Keys(keys)) = change else { panic!("not by keys") };
+            many.extend(keys);
+        }
+        assert_eq!(many, keys(5000));
+        for prefix in [Bytes::new(), Bytes::from_static(b"user:\xff"), vec![0; 3949].into()] {
+            assert_eq!(told(Scope::Prefix(prefix.clone())), [Some(Change::Prefix(prefix))]);
+        }
+        // What does not fit.
+        let long = |bytes: usize| Bytes::from(vec![b'l'; bytes]);
+        assert_eq!(told(Scope::Prefix(long(3950))), [Some(Change::All)]);
+        assert_eq!(told(Scope::Keys(vec!["k".into(), long(3950)])), [Some(Change::All)]);
+        assert_eq!(told(Scope::Keys(vec![long(3949)])), [Some(Change::Keys(vec![long(3949)]))]);
+        assert_eq!(parse("you ^6", "me"), Some(Change::All));
     }
 
     #[test]

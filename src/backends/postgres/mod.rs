@@ -243,9 +243,14 @@ impl Store for Postgres {
         }
     }
 
-    /// There is nothing in front of the data here.
-    async fn invalidate(&self, _: Scope) -> Result<()> {
-        self.connections.open()
+    /// Told to every process that listens, this one included: nothing is in front of the data here, but
+    /// caches are elsewhere.
+    async fn invalidate(&self, scope: Scope) -> Result<()> {
+        self.connections.open()?;
+        match &self.announcements {
+            Some(announcements) => announcements.tell(&scope).await,
+            None => Ok(()),
+        }
     }
 
     async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
