@@ -21,6 +21,8 @@ mod clock;
 pub mod codec;
 #[cfg(feature = "config")]
 pub mod config;
+#[cfg(feature = "config")]
+pub mod control;
 mod error;
 mod ext;
 pub mod keys;

@@ -24,6 +24,7 @@ const FLOORS: &[&[&str]] = &[
     &["testing"],
     &["config"],
     &["stack"],
+    &["control"],
     &["bin"],
 ];
 

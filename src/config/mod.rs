@@ -64,6 +64,9 @@ pub struct Config {
     /// Where metrics are served. Not at all if unset.
     #[serde(default, deserialize_with = "present")]
     pub telemetry: Option<TelemetryConfig>,
+    /// The Unix domain socket on which the process can be reached. Not at all if unset.
+    #[serde(default, deserialize_with = "socket")]
+    pub control: Option<PathBuf>,
     /// The file, or what stands for it in messages.
     #[serde(skip)]
     origin: PathBuf,
@@ -198,6 +201,13 @@ impl Config {
         }
     }
 
+    /// The path of the socket on which the process that runs these stores can be reached. A service calls
+    /// [`Control::of`](crate::control::Control::of), once it has opened its stacks.
+    #[must_use]
+    pub fn control(&self) -> Option<PathBuf> {
+        self.control.as_ref().map(|path| self.folder().join(path))
+    }
+
     /// The folder against which relative paths are resolved.
     #[must_use]
     pub fn folder(&self) -> &Path {
@@ -287,6 +297,16 @@ fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> std::result::Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
+}
+
+fn socket<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Option<PathBuf>, D::Error> {
+    let path = String::deserialize(deserializer)?;
+    if path.is_empty() {
+        return Err(D::Error::custom("this is empty; write a path, such as ./orders.sock"));
+    }
+    Ok(Some(path.into()))
 }
 
 fn address<'de, D: Deserializer<'de>>(

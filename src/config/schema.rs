@@ -68,6 +68,12 @@ pub fn schema(registry: &Registry) -> Value {
                     },
                 },
             },
+            "control": {
+                "type": "string",
+                "description": "The path of the Unix domain socket on which the running process can be reached.",
+                "minLength": 1,
+                "examples": ["./orders.sock"],
+            },
         },
         "if": { "properties": { "stores": { "minProperties": 2 } } },
         "then": { "required": ["default"] },

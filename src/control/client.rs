@@ -1,0 +1,131 @@
+//! The other side: asking a running process.
+
+use std::path::Path;
+
+use super::wire::{Answer, Ask, Request};
+use crate::error::{Error, Result};
+use crate::types::{Scope, Sighting};
+
+/// A connection to a process that listens on its control socket.
+///
+/// ```
+/// # #[cfg(unix)]
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use std::sync::Arc;
+/// use tierstack::backends::Memory;
+/// use tierstack::control::{Client, Control};
+/// use tierstack::{Presence, Scope, Store};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("orders.sock");
+/// assert!(Client::connect(&path).await?.is_none(), "nobody listens yet");
+/// let store: Arc<dyn Store> = Arc::new(Memory::new());
+/// let _control = Control::listen(&path, [("orders", store)])?;
+///
+/// let mut client = Client::connect(&path).await?.unwrap();
+/// client.invalidate("orders", Scope::All).await?;
+/// let sightings = client.inspect("orders", b"user:1").await?;
+/// assert_eq!(sightings[0].presence, Presence::None);
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
+#[derive(Debug)]
+pub struct Client {
+    #[cfg(unix)]
+    stream: tokio::io::BufReader<tokio::net::UnixStream>,
+}
+
+impl Client {
+    /// Connects to the process that listens there. `None`: nobody does.
+    ///
+    /// # Errors
+    /// `Access` if this user may not; `Unavailable` otherwise; `Unsupported` where there are no Unix domain
+    /// sockets.
+    pub async fn connect(path: impl AsRef<Path>) -> Result<Option<Self>> {
+        #[cfg(unix)]
+        {
+            use std::io::ErrorKind::{ConnectionRefused, NotFound};
+            match tokio::net::UnixStream::connect(path).await {
+                Ok(stream) => Ok(Some(Self { stream: tokio::io::BufReader::new(stream) })),
+                Err(error) if matches!(error.kind(), ConnectionRefused | NotFound) => Ok(None),
+                Err(error) => {
+                    Err(Error::io("the process cannot be reached on its control socket", error))
+                }
+            }
+        }
+        #[cfg(not(unix))]
+        {
+            let _ = path;
+            Err(super::unsupported())
+        }
+    }
+
+    /// [Invalidates](crate::Store::invalidate) keys of a store of that process.
+    ///
+    /// # Errors
+    /// As the store; `Config` if the process does not serve it; `Unavailable` and `Timeout` if it gives no answer;
+    /// `InvalidInput` for more keys than 4 MiB hold as base64.
+    pub async fn invalidate(&mut self, store: &str, scope: Scope) -> Result<()> {
+        match self.ask(store, Ask::Invalidate(scope)).await? {
+            Answer::Invalidated => Ok(()),
+            Answer::Sightings(_) | Answer::Error { .. } => Err(another()),
+        }
+    }
+
+    /// [Inspects](crate::Store::inspect) a key of a store of that process.
+    ///
+    /// # Errors
+    /// As [`invalidate`](Self::invalidate).
+    pub async fn inspect(&mut self, store: &str, key: &[u8]) -> Result<Vec<Sighting>> {
+        match self.ask(store, Ask::Inspect(bytes::Bytes::copy_from_slice(key))).await? {
+            Answer::Sightings(sightings) => Ok(sightings),
+            Answer::Invalidated | Answer::Error { .. } => Err(another()),
+        }
+    }
+
+    #[cfg(unix)]
+    async fn ask(&mut self, store: &str, ask: Ask) -> Result<Answer> {
+        use std::time::Duration;
+
+        use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+
+        use super::{MAX_LINE, PATIENCE};
+        use crate::clock::{Clock, SystemClock};
+        use crate::error::ErrorKind;
+
+        let mut line = Request { store: store.to_owned(), ask }.to_line()?;
+        line.push(b'\n');
+        if line.len() as u64 > MAX_LINE {
+            let message =
+                "these are too many keys for one request; ask in several, or for a prefix";
+            return Err(Error::invalid(message));
+        }
+        let asked = async {
+            self.stream.write_all(&line).await?;
+            line.clear();
+            (&mut self.stream).take(MAX_LINE).read_until(b'\n', &mut line).await
+        };
+        let lost = |error| Error::io("the process on the control socket has gone", error);
+        tokio::select! {
+            read = asked => match read.map_err(lost)? {
+                0 => Err(lost(std::io::ErrorKind::UnexpectedEof.into())),
+                _ => Answer::parse(&line),
+            },
+            // A little longer than the process itself takes at most.
+            () = SystemClock.sleep(PATIENCE + Duration::from_secs(5)) => Err(Error::new(
+                ErrorKind::Timeout,
+                "the process on the control socket gave no answer",
+            )),
+        }
+    }
+
+    #[cfg(not(unix))]
+    #[expect(clippy::unused_async, reason = "as on Unix")]
+    async fn ask(&mut self, store: &str, ask: Ask) -> Result<Answer> {
+        Request { store: store.to_owned(), ask }.to_line()?;
+        Err(super::unsupported())
+    }
+}
+
+fn another() -> Error {
+    Error::internal("the process on the control socket answered another question")
+}

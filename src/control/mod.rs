@@ -1,0 +1,123 @@
+//! Reaching a running process: a Unix domain socket on which it is asked to drop what its caches keep, and
+//! to say what they keep.
+//!
+//! A cache in the memory of a process can be reached by nobody else. A service that opened its stacks from
+//! a config calls [`Control::of`] once; where the config has `control: ./orders.sock`, `tierstack cache
+//! invalidate` and `tierstack inspect` then ask that process.
+//!
+//! Whoever may open the socket may ask: it belongs to the user of the process (mode 0600). One request
+//! and one answer are a line of JSON each:
+//!
+//! ```text
+//! {"version":1,"store":"orders","ask":{"invalidate":{"keys64":["dXNlcjox"]}}}
+//! {"version":1,"store":"orders","ask":{"invalidate":{"prefix64":"dXNlcjo="}}}
+//! {"version":1,"store":"orders","ask":{"invalidate":"all"}}
+//! {"version":1,"answer":"invalidated"}
+//! {"version":1,"store":"orders","ask":{"inspect":{"key64":"dXNlcjox"}}}
+//! {"version":1,"answer":{"sightings":[{"layer":"cache","place":"memory","presence":"entry","bytes":3,...}]}}
+//! {"version":1,"answer":{"error":{"kind":"invalid_input","message":"..."}}}
+//! ```
+//!
+//! Bytes are base64; times are milliseconds since 1970. A line has at most 4 MiB. A connection on which no
+//! whole line comes for 30 seconds is closed, as is one behind a line that is too long; of more than 32
+//! at a time the rest are turned away. Each request has 30 seconds as well.
+//!
+//! ```
+//! # #[cfg(unix)]
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! use tierstack::config::{Config, Format, Registry};
+//! use tierstack::control::Control;
+//! use tierstack::{OpenOptions, Stack, Store};
+//!
+//! # let folder = tempfile::tempdir().unwrap();
+//! let text = "stores: { orders: { backend: memory } }\ncontrol: ./orders.sock";
+//! # let origin = folder.path().join("tierstack.yaml");
+//! # let config = Config::parse(text, Format::Yaml, origin)?;
+//! # #[cfg(any())]
+//! let config = Config::load("tierstack.yaml")?;
+//! let options = OpenOptions::default();
+//! let orders = Stack::open(&config, None, &Registry::standard(), &options).await?;
+//! // Until it is dropped. Without `control` in the config it does nothing.
+//! let _control = Control::of(&config, [&orders])?;
+//! # orders.close().await?;
+//! # Ok::<(), tierstack::Error>(()) }).unwrap();
+//! ```
+
+mod client;
+#[cfg(unix)]
+mod serve;
+#[cfg(unix)]
+mod socket;
+#[cfg(test)]
+#[cfg(unix)]
+mod tests;
+mod wire;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::client::Client;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::stack::Stack;
+use crate::store::Store;
+
+/// The longest line.
+const MAX_LINE: u64 = 4 << 20;
+
+/// How long a line, and an answer, is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A socket on which this process can be reached, until it is dropped. See the [module docs](self).
+#[derive(Debug)]
+#[must_use = "the socket is removed when this is dropped"]
+pub struct Control {
+    #[cfg(unix)]
+    _listener: serve::Listener,
+}
+
+impl Control {
+    /// Serves these stores, by name, on a socket at that path, in tasks of the present tokio runtime.
+    ///
+    /// A file at that path is replaced if it is a socket where nobody answers.
+    ///
+    /// # Errors
+    /// `Conflict` if another process answers there, or it is no socket; `Config` if the path is too long;
+    /// `Access`, `Unavailable` as the folder is; `Unsupported` outside a runtime, and where there are no Unix
+    /// domain sockets.
+    pub fn listen<N: Into<String>>(
+        path: impl AsRef<Path>,
+        stores: impl IntoIterator<Item = (N, Arc<dyn Store>)>,
+    ) -> Result<Self> {
+        let stores = stores.into_iter().map(|(name, store)| (name.into(), store));
+        #[cfg(unix)]
+        {
+            let listener = serve::Listener::new(path.as_ref(), stores.collect())?;
+            Ok(Self { _listener: listener })
+        }
+        #[cfg(not(unix))]
+        {
+            let _ = (path, stores.count());
+            Err(unsupported())
+        }
+    }
+
+    /// Serves stacks where `control` of their config says. `None`: it says nothing.
+    ///
+    /// # Errors
+    /// As [`listen`](Self::listen).
+    pub fn of<'a>(
+        config: &Config,
+        stacks: impl IntoIterator<Item = &'a Stack>,
+    ) -> Result<Option<Self>> {
+        let Some(path) = config.control() else { return Ok(None) };
+        let stores = stacks.into_iter().map(|stack| (stack.name(), stack.store()));
+        Self::listen(path, stores).map(Some)
+    }
+}
+
+#[cfg_attr(unix, expect(dead_code, reason = "for the other systems"))]
+fn unsupported() -> Error {
+    Error::unsupported("`control` needs Unix domain sockets, which this system does not have here")
+}
