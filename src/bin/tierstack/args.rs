@@ -43,6 +43,11 @@ pub(crate) enum Command {
     /// Take, list, verify and restore backups
     #[command(subcommand)]
     Backup(Backup),
+    /// Make caches forget
+    #[command(subcommand)]
+    Cache(Cache),
+    /// Show what each place that keeps entries has of a key, cache by cache
+    Inspect(Inspect),
     /// Make keys for `encrypt`
     #[command(subcommand)]
     Keys(Keys),
@@ -282,6 +287,51 @@ pub(crate) struct Restore {
     /// Print the plan and write nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Cache {
+    /// Drop what the caches keep of keys; the data stay as they are
+    Invalidate(Invalidate),
+}
+
+#[derive(Group)]
+#[command(group = ArgGroup::new("what").required(true).multiple(true).args(["keys", "key64", "prefix", "prefix64", "all"]))]
+pub(crate) struct Invalidate {
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) json: JsonArgs,
+    /// The keys, as text
+    #[arg(value_name = "KEY")]
+    pub(crate) keys: Vec<String>,
+    /// A key, as base64; may be repeated
+    #[arg(long, value_name = "BASE64")]
+    pub(crate) key64: Vec<String>,
+    /// Every key that begins with this
+    #[arg(long, conflicts_with_all = ["keys", "key64", "prefix64", "all"])]
+    pub(crate) prefix: Option<String>,
+    /// Every key that begins with these bytes, as base64
+    #[arg(long, value_name = "BASE64", conflicts_with_all = ["keys", "key64", "all"])]
+    pub(crate) prefix64: Option<String>,
+    /// Every key
+    #[arg(long, conflicts_with_all = ["keys", "key64"])]
+    pub(crate) all: bool,
+}
+
+/// One key, as text or as base64.
+#[derive(Group)]
+#[command(group = ArgGroup::new("one key").required(true).args(["key", "key64"]))]
+pub(crate) struct Inspect {
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) json: JsonArgs,
+    /// The key, as text
+    pub(crate) key: Option<String>,
+    /// The key, as base64
+    #[arg(long, value_name = "BASE64")]
+    pub(crate) key64: Option<String>,
 }
 
 #[derive(Subcommand)]

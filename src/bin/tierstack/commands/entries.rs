@@ -19,9 +19,9 @@ use crate::session;
 use crate::stop::Stop;
 
 /// A key given as text or as base64.
-fn key(text: Option<String>, base64: Option<String>) -> Outcome<Bytes> {
+pub(super) fn key(text: Option<String>, base64: Option<String>) -> Outcome<Bytes> {
     let key = match (text, base64) {
-        (_, Some(base64)) => decode(&base64)?,
+        (_, Some(base64)) => decode(&base64, "--key64")?,
         (Some(text), None) => Bytes::from(text),
         (None, None) => Bytes::new(),
     };
@@ -31,9 +31,10 @@ fn key(text: Option<String>, base64: Option<String>) -> Outcome<Bytes> {
     Ok(key)
 }
 
-fn decode(base64: &str) -> Outcome<Bytes> {
+/// The bytes that an option gives as base64.
+pub(super) fn decode(base64: &str, option: &str) -> Outcome<Bytes> {
     STANDARD_PAD_INDIFFERENT.decode(base64).map(Bytes::from).map_err(|error| {
-        Error::config("--key64 is not base64; write A-Z, a-z, 0-9, + and /")
+        Error::config(format!("{option} is not base64; write A-Z, a-z, 0-9, + and /"))
             .with_source(error)
             .into()
     })

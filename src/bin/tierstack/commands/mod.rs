@@ -1,6 +1,7 @@
 //! The commands, one module each.
 
 mod backup;
+mod cache;
 mod check;
 mod copy;
 mod demo;
@@ -33,6 +34,8 @@ pub(crate) async fn run(command: Command, stop: &Stop) -> Outcome {
         Command::Copy(args) => copy::run(args, stop).await,
         Command::Rewrite(args) => rewrite::run(args, stop).await,
         Command::Backup(args) => backup::run(args, stop).await,
+        Command::Cache(args) => cache::run(args, stop).await,
+        Command::Inspect(args) => cache::inspect(args, stop).await,
         Command::Keys(args) => keys::run(&args),
         Command::Completions { shell } => completions(shell),
     }

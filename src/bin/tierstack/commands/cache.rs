@@ -1,0 +1,217 @@
+//! `cache invalidate` and `inspect`: asked of the process that runs the store, where it can be reached, and of
+//! the store itself elsewhere.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use tierstack::config::Config;
+use tierstack::control::Client;
+use tierstack::{Clock, Presence, Scope, Sighting, Store, SystemClock, Timestamp};
+
+use super::entries::{decode, key};
+use crate::args::{Cache, Inspect, Invalidate, StoreArgs};
+use crate::failure::{Failure, Outcome};
+use crate::output;
+use crate::session;
+use crate::stop::Stop;
+
+/// `tierstack cache`
+pub(crate) async fn run(cache: Cache, stop: &Stop) -> Outcome {
+    match cache {
+        Cache::Invalidate(args) => invalidate(args, stop).await,
+    }
+}
+
+/// Who was asked.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Asked {
+    /// The process that listens on the control socket.
+    Process { control: PathBuf },
+    /// The store, opened by this command.
+    Store,
+}
+
+impl Asked {
+    fn in_words(&self, store: &str) -> String {
+        match self {
+            Self::Process { control } => {
+                format!("asked the process that runs '{store}', on {}", control.display())
+            }
+            Self::Store => format!(
+                "opened '{store}' here, as no process can be asked: a cache in the memory of another process is not \
+                 reached without `control` in its config"
+            ),
+        }
+    }
+}
+
+/// The process that runs the store, where it can be asked, and the name of the store.
+async fn reach(args: &StoreArgs) -> Outcome<(Option<(Client, PathBuf)>, String)> {
+    let config = Config::load(&args.config)?;
+    let (name, _) = config.store(args.store.as_deref())?;
+    let client = match config.control() {
+        Some(path) => Client::connect(&path).await?.map(|client| (client, path)),
+        None => None,
+    };
+    Ok((client, name.to_owned()))
+}
+
+#[derive(Serialize)]
+struct Invalidated {
+    store: String,
+    asked: Asked,
+    invalidated: What,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum What {
+    Keys(usize),
+    Prefix,
+    All,
+}
+
+async fn invalidate(args: Invalidate, stop: &Stop) -> Outcome {
+    let prefix = match (args.prefix, args.prefix64) {
+        (Some(text), _) => Some(Bytes::from(text)),
+        (None, Some(base64)) => Some(decode(&base64, "--prefix64")?),
+        (None, None) => None,
+    };
+    let (scope, invalidated) = if args.all {
+        (Scope::All, What::All)
+    } else if let Some(prefix) = prefix {
+        if prefix.is_empty() {
+            return Err(Failure::usage("the prefix is empty, which is every key; write --all"));
+        }
+        (Scope::Prefix(prefix), What::Prefix)
+    } else {
+        let text = args.keys.into_iter().map(|text| key(Some(text), None));
+        let base64 = args.key64.into_iter().map(|base64| key(None, Some(base64)));
+        let keys: Vec<Bytes> = text.chain(base64).collect::<Outcome<_>>()?;
+        let count = keys.len();
+        (Scope::Keys(keys), What::Keys(count))
+    };
+    let (reached, store) = reach(&args.store).await?;
+    let asked = match reached {
+        Some((mut client, control)) => {
+            stop.or(async { Ok(client.invalidate(&store, scope).await?) }).await?;
+            Asked::Process { control }
+        }
+        None => {
+            session::with(&args.store, stop, async |store: &Arc<dyn Store>| {
+                stop.or(async { Ok(store.invalidate(scope).await?) }).await
+            })
+            .await?;
+            Asked::Store
+        }
+    };
+    let fact = Invalidated { store, asked, invalidated };
+    output::fact(args.json.json, &fact, || {
+        let what = match fact.invalidated {
+            What::Keys(count) => output::counted(count as u64, "key", "keys"),
+            What::Prefix => "the keys of the prefix".to_owned(),
+            What::All => "every key".to_owned(),
+        };
+        format!("invalidated {what}; {}", fact.asked.in_words(&fact.store))
+    })
+}
+
+#[derive(Serialize)]
+struct Inspected {
+    store: String,
+    asked: Asked,
+    /// As the times that follow: milliseconds since 1970.
+    now: Timestamp,
+    sightings: Vec<Sighting>,
+}
+
+/// `tierstack inspect`
+pub(crate) async fn inspect(args: Inspect, stop: &Stop) -> Outcome {
+    let key = key(args.key, args.key64)?;
+    let (reached, store) = reach(&args.store).await?;
+    let (asked, sightings) = match reached {
+        Some((mut client, control)) => {
+            let asking = stop.or(async { Ok(client.inspect(&store, &key).await?) });
+            (Asked::Process { control }, asking.await?)
+        }
+        None => {
+            let looking = session::with(&args.store, stop, async |store: &Arc<dyn Store>| {
+                stop.or(async { Ok(store.inspect(&key).await?) }).await
+            });
+            (Asked::Store, looking.await?)
+        }
+    };
+    let fact = Inspected { store, asked, now: SystemClock.now(), sightings };
+    output::fact(args.json.json, &fact, || {
+        format!("{}\n\n{}", fact.asked.in_words(&fact.store), table(&fact.sightings, fact.now))
+    })
+}
+
+fn table(sightings: &[Sighting], now: Timestamp) -> String {
+    let head = ["layer", "place", "has it", "size", "age", "fresh", "kept", "expires", "dirty"];
+    let unknown = || "-".to_owned();
+    let moment = |at: Option<Timestamp>| at.map_or_else(unknown, |at| relative(at, now));
+    let rows: Vec<_> = sightings
+        .iter()
+        .map(|seen| {
+            let has = match seen.presence {
+                Presence::None => "no",
+                Presence::Absence => "that there is none",
+                Presence::Failure => "that a load failed",
+                Presence::Entry => "yes",
+            };
+            vec![
+                seen.layer.clone(),
+                seen.place.clone(),
+                has.to_owned(),
+                seen.bytes.map_or_else(unknown, output::bytes),
+                seen.age.map_or_else(unknown, |age| output::duration(age.0)),
+                moment(seen.fresh_until),
+                moment(seen.kept_until),
+                moment(seen.expires_at),
+                seen.dirty
+                    .map_or_else(unknown, |dirty| if dirty { "yes" } else { "no" }.to_owned()),
+            ]
+        })
+        .collect();
+    output::table(&head, &rows)
+}
+
+/// `9m 55s more`, `over for 3.00 s`
+fn relative(at: Timestamp, now: Timestamp) -> String {
+    if at > now {
+        format!("{} more", output::duration(at.since(now)))
+    } else {
+        format!("over for {}", output::duration(now.since(at)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tierstack::Value;
+    use tierstack::units::Span;
+
+    use super::*;
+
+    #[test]
+    fn the_table_has_a_row_for_each_place() {
+        let now = Timestamp::from_millis(1_700_000_000_000);
+        let value = Value::from("a value");
+        let cache = Sighting {
+            age: Some(Span(std::time::Duration::from_secs(5))),
+            fresh_until: Some(now + std::time::Duration::from_secs(595)),
+            expires_at: Some(Timestamp::from_millis(now.as_millis() - 3000)),
+            ..Sighting::of_entry("cache", "memory", Some(&value))
+        };
+        let below = Sighting::none("rocksdb", "disk");
+        let expected = "  layer     place  has it  size     age        fresh  kept          expires  dirty\n  \
+                        ───────  ──────  ──────  ────  ──────  ───────────  ────  ───────────────  ─────\n  \
+                        cache    memory     yes   7 B  5.00 s  9m 55s more     -  over for 3.00 s      -\n  \
+                        rocksdb    disk      no     -       -            -     -                -      -\n";
+        assert_eq!(table(&[cache, below], now), expected);
+    }
+}
