@@ -44,6 +44,14 @@ pub mod names {
     pub const CACHE_INVALIDATIONS: &str = "tierstack_cache_invalidations_total";
     /// Gauge: 1 while a cache is told of what others change, else 0.
     pub const CACHE_LISTENING: &str = "tierstack_cache_listening";
+    /// Gauge: bytes of the files of a cache's disk.
+    pub const CACHE_DISK_BYTES: &str = "tierstack_cache_disk_bytes";
+    /// Gauge: entries on a cache's disk, and on their way to it.
+    pub const CACHE_DISK_ENTRIES: &str = "tierstack_cache_disk_entries";
+    /// Gauge: 1 while a cache's disk is in use, 0 once it failed.
+    pub const CACHE_DISK_ACTIVE: &str = "tierstack_cache_disk_active";
+    /// Counter: entries that a cache's disk did not take, or could not give back, by cause.
+    pub const CACHE_DISK_DROPS: &str = "tierstack_cache_disk_drops_total";
     /// Counter: bytes of values before and after a codec.
     pub const CODEC_BYTES: &str = "tierstack_codec_bytes_total";
     /// Counter: attempts beyond the first.

@@ -28,6 +28,18 @@ impl Era {
     /// The mode is in the lowest bits, the number of the era in the others.
     const BITS: u32 = 2;
 
+    /// Of a cache over a store that announces nothing.
+    pub(super) const FIRST: Self = Self::new(0, Mode::Keeping);
+
+    /// As a number that can be kept elsewhere.
+    pub(super) const fn number(self) -> u64 {
+        self.0
+    }
+
+    pub(super) const fn of_number(number: u64) -> Self {
+        Self(number)
+    }
+
     const fn new(number: u64, mode: Mode) -> Self {
         Self(number << Self::BITS | mode as u64)
     }

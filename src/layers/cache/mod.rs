@@ -123,6 +123,7 @@ mod bulk;
 mod cached;
 mod config;
 mod counts;
+mod disk;
 mod engine;
 mod era;
 mod flight;

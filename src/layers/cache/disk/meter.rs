@@ -1,0 +1,72 @@
+//! What is counted.
+
+use metrics::{Counter, Gauge};
+
+use super::log::Log;
+use super::table::{Refused, Table};
+use crate::telemetry::{Labels, names};
+
+pub(super) struct Meter {
+    bytes: Gauge,
+    entries: Gauge,
+    active: Gauge,
+    queue: Counter,
+    large: Counter,
+    damaged: Counter,
+    io: Counter,
+    evicted: Counter,
+}
+
+impl Meter {
+    pub(super) fn new(labels: &Labels) -> Self {
+        let dropped = |cause| labels.counter(names::CACHE_DISK_DROPS, &[("cause", cause)]);
+        let active = labels.gauge(names::CACHE_DISK_ACTIVE, &[]);
+        active.set(1.0);
+        Self {
+            bytes: labels.gauge(names::CACHE_DISK_BYTES, &[]),
+            entries: labels.gauge(names::CACHE_DISK_ENTRIES, &[]),
+            active,
+            queue: dropped("queue"),
+            large: dropped("large"),
+            damaged: dropped("damaged"),
+            io: dropped("io"),
+            evicted: labels.counter(names::CACHE_EVICTIONS, &[("cause", "disk")]),
+        }
+    }
+
+    pub(super) fn entries(&self, table: &Table) {
+        self.entries.set(table.entries() as f64);
+    }
+
+    pub(super) fn bytes(&self, log: &Log) {
+        self.bytes.set(log.bytes() as f64);
+    }
+
+    pub(super) fn refused(&self, refused: Refused) {
+        match refused {
+            Refused::Full => self.queue.increment(1),
+            Refused::Large => self.large.increment(1),
+            Refused::Late => {}
+        }
+    }
+
+    pub(super) fn damaged(&self) {
+        self.damaged.increment(1);
+    }
+
+    pub(super) fn failed(&self, table: &Table) {
+        self.io.increment(1);
+        self.active.set(0.0);
+        self.entries(table);
+    }
+
+    pub(super) fn evicted(&self, entries: usize) {
+        self.evicted.increment(entries as u64);
+    }
+
+    pub(super) fn closed(&self) {
+        for gauge in [&self.active, &self.bytes, &self.entries] {
+            gauge.set(0.0);
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! The second level: what the memory has no room for, in a folder.
+//!
+//! A log of segment files, and an index in memory. Nothing that is read from the disk is believed: a record
+//! carries a checksum, its key, its segment and its deadlines, and whatever is wrong with it makes it a miss.
+//!
+//! # Never an old answer
+//! - An entry is [offered](Tier::offer) under the lock of its stripe, in the same step in which it is kept in
+//!   memory; from then on the offer is what a reader finds, and the copy of before is gone, whether or not the
+//!   offer is taken. The writer makes a record of it, and the record enters the index only if the offer is still
+//!   that of its key.
+//! - Whatever removes a key from memory [removes](Tier::remove) it here next, from the offers and from the
+//!   index. A record that is in neither is dead, wherever it stands.
+//! - An entry carries the era in which its load began, and whoever finds it asks the eras whether it may be served.
+//!   Where everything is forgotten the tier is emptied, and takes nothing more of before.
+//! - What was found is kept in memory only if it still is the copy of its key ([`Tier::is_current`]), under
+//!   the lock of the stripe, with a ticket of before the disk was read.
+//!
+//! # Restart
+//! A folder that is opened is emptied, unless the last close left an index. That is deleted, and its deletion
+//! brought to the disk, before anything is taken: after a crash there is none, so nothing comes back that was
+//! deleted since.
+
+mod config;
+mod folder;
+mod index;
+mod log;
+mod meter;
+mod record;
+mod saved;
+mod table;
+#[cfg(test)]
+mod tests;
+mod timeline;
+mod writer;
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+pub use self::config::DiskConfig;
+use self::folder::Folder;
+use self::index::{Index, Location};
+use self::log::{Log, Segment, Shape};
+use self::meter::Meter;
+use self::record::Copy;
+use self::saved::Saved;
+use self::table::{Held, State, Table};
+use self::timeline::Timeline;
+use self::writer::Stop;
+use super::era::Era;
+use super::freshness::Moment;
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::layer::Context;
+use crate::types::Value;
+
+/// An entry that was found.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) value: Value,
+    /// In which its load began.
+    pub(super) began: Era,
+    /// From then on it is not served.
+    pub(super) until: Moment,
+    held: Held,
+}
+
+/// An open tier, and the thread that writes for it.
+#[derive(Debug)]
+pub(super) struct Disk {
+    tier: Arc<Tier>,
+    writer: Option<JoinHandle<()>>,
+}
+
+/// What readers, writers of the store and the thread share.
+pub(super) struct Tier {
+    table: Mutex<Table>,
+    /// Something waits to be written, or to be ended. With the table.
+    wake: Condvar,
+    /// Gone once the tier is closed. Locked before the table.
+    log: Mutex<Option<Log>>,
+    folder: Arc<Folder>,
+    /// The first one of this opening.
+    first_segment: u64,
+    timeline: Timeline,
+    clock: Arc<dyn Clock>,
+    warm: bool,
+    meter: Meter,
+    closed: watch::Sender<bool>,
+}
+
+/// Prints no key.
+impl std::fmt::Debug for Tier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tier({} entries)", self.table.lock().entries())
+    }
+}
+
+impl Disk {
+    /// Takes the folder, and starts the thread. Waits for the disk.
+    ///
+    /// # Errors
+    /// `Config` if the folder holds something else, or a newer format; `Conflict` if it is in use; otherwise as
+    /// the file system says.
+    pub(super) fn open(config: &DiskConfig, context: &Context) -> Result<Self> {
+        let tier = Arc::new(Tier::open(config, Shape::new(config.capacity.0), context)?);
+        let writer = std::thread::Builder::new().name("tierstack-cache".to_owned()).spawn({
+            let tier = Arc::clone(&tier);
+            move || tier.run()
+        });
+        let writer = writer.map_err(|error| {
+            Error::internal("the thread of the cache's disk did not start").with_source(error)
+        })?;
+        Ok(Self { tier, writer: Some(writer) })
+    }
+
+    pub(super) fn tier(&self) -> &Arc<Tier> {
+        &self.tier
+    }
+}
+
+/// Ends the thread without writing what waits: only a close does that.
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.tier.stop(Stop::Now);
+        if let Some(writer) = self.writer.take() {
+            // It has told of its panic.
+            let _ = writer.join();
+        }
+    }
+}
+
+impl Tier {
+    fn open(config: &DiskConfig, shape: Shape, context: &Context) -> Result<Self> {
+        let meter = Meter::new(&context.labels);
+        let clock = Arc::clone(&context.clock);
+        let folder = Arc::new(Folder::open(&context.resolve(&config.path))?);
+        let opening = |error: io::Error| {
+            Error::new(crate::ErrorKind::Unavailable, "disk: opening the folder failed")
+                .with_source(error)
+        };
+        let saved = folder.consume_index(saved::decode).map_err(opening)?;
+        let restored = saved.filter(|_| config.warm).and_then(|saved| {
+            let restored = saved.and_then(|saved| restore(saved, &folder, &*clock));
+            if restored.is_none() {
+                meter.damaged();
+                tracing::warn!("what a cache left on its disk is damaged, of another time or of another version; it begins empty");
+            }
+            restored
+        });
+        let (kept, owner, timeline, index) = match restored {
+            Some((saved, timeline, index)) => (saved.segments, Some(saved.owner), timeline, index),
+            None => (Vec::new(), None, Timeline::new(&*clock), Index::default()),
+        };
+        let mut index = index;
+        let mut log = Log::new(Arc::clone(&folder), shape, kept).map_err(opening)?;
+        // It may have become smaller.
+        log.make_room(0, |segment| index.drop_segment_everywhere(segment)).map_err(opening)?;
+        let first_segment = log.next_segment();
+        let table = Table::new(index, owner, shape);
+        meter.entries(&table);
+        meter.bytes(&log);
+        Ok(Self {
+            table: Mutex::new(table),
+            wake: Condvar::new(),
+            log: Mutex::new(Some(log)),
+            folder,
+            first_segment,
+            timeline,
+            clock,
+            warm: config.warm,
+            meter,
+            closed: watch::Sender::new(false),
+        })
+    }
+
+    /// The stack whose entries these are. What another one left is forgotten.
+    pub(super) fn belongs_to(&self, owner: &str) {
+        let owner = hash(owner.as_bytes());
+        let mut table = self.table.lock();
+        if table.owner.replace(owner) != Some(owner) {
+            table.clear();
+        }
+        self.meter.entries(&table);
+    }
+
+    /// Takes an entry to be written, that is served until then. Whatever was here of the key is gone, also where this is not taken.
+    ///
+    /// To be called in the step that keeps it in memory, after that.
+    pub(super) fn offer(&self, key: &[u8], value: &Value, until: Moment, began: Era) {
+        let copy = Copy { value: value.clone(), began, until: self.timeline.tick(until) };
+        let mut table = self.table.lock();
+        let taken = table.offer(hash(key), key, copy);
+        self.meter.entries(&table);
+        drop(table);
+        match taken {
+            Ok(()) => {
+                self.wake.notify_one();
+            }
+            Err(refused) => self.meter.refused(refused),
+        }
+    }
+
+    /// As [`offer`](Self::offer), unless a copy is here. For what the memory evicts.
+    pub(super) fn offer_evicted(&self, key: &[u8], value: &Value, until: Moment, began: Era) {
+        if !self.may_hold(key) {
+            self.offer(key, value, until, began);
+        }
+    }
+
+    /// Removes a key. To be called wherever it is removed from memory, after that.
+    pub(super) fn remove(&self, key: &[u8]) {
+        let mut table = self.table.lock();
+        table.remove(hash(key), key);
+        self.meter.entries(&table);
+        self.spoil(table);
+    }
+
+    /// Forgets everything that began before that era. To be called after it was forgotten in memory.
+    pub(super) fn forget(&self, era: Era) {
+        let mut table = self.table.lock();
+        table.forget(era);
+        self.meter.entries(&table);
+        self.spoil(table);
+    }
+
+    /// What is removed after the index was saved must not come back with it.
+    fn spoil(&self, mut table: parking_lot::MutexGuard<'_, Table>) {
+        if table.state == State::Saved {
+            table.state = State::Spoiled;
+            drop(table);
+            // Else the thread, that is at it, sees the new state.
+            let _ = self.folder.forget_index();
+        }
+    }
+
+    /// Whether what was found still is the copy of its key: no later one, and not removed.
+    pub(super) fn is_current(&self, key: &[u8], found: &Found) -> bool {
+        self.table.lock().is_current(hash(key), key, &found.held)
+    }
+
+    /// Whether a copy may be here. Asks no disk.
+    pub(super) fn may_hold(&self, key: &[u8]) -> bool {
+        self.table.lock().holds(hash(key), key)
+    }
+
+    /// The copies of these keys, in their order. It reads the disk once for each, in another thread.
+    ///
+    /// Dropped, it may still read.
+    pub(super) async fn get_many(self: &Arc<Self>, keys: &[Bytes]) -> Vec<Option<Found>> {
+        let held: Vec<Option<Held>> = {
+            let mut table = self.table.lock();
+            keys.iter().map(|key| table.find(hash(key), key)).collect()
+        };
+        if !held.iter().any(|held| matches!(held, Some(Held::At(_)))) {
+            return held.into_iter().map(|held| self.found(held?)).collect();
+        }
+        let none = || keys.iter().map(|_| None).collect();
+        let Ok(runtime) = Handle::try_current() else { return none() };
+        let (tier, asked) = (Arc::clone(self), keys.to_vec());
+        let read = runtime.spawn_blocking(move || {
+            asked.iter().zip(held).map(|(key, held)| tier.read(key, held?)).collect()
+        });
+        read.await.unwrap_or_else(|_| none())
+    }
+
+    /// Reads what is held. Waits for the disk.
+    fn read(&self, key: &[u8], held: Held) -> Option<Found> {
+        let Held::At(location) = held else { return self.found(held) };
+        let Location { segment, offset, length } = location;
+        let record = match self.folder.read(segment, offset, length) {
+            Ok(record) => record,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Bytes::new(),
+            Err(error) => {
+                self.fail(&error);
+                return None;
+            }
+        };
+        let Some((found, copy)) = record::decode(&record, segment) else {
+            // A segment may be removed while it is read.
+            if self.discard(key, location) {
+                self.meter.damaged();
+                tracing::warn!("a record on the disk of a cache is damaged, and is not served");
+            }
+            return None;
+        };
+        // Another key of the same hash.
+        if found != key {
+            return None;
+        }
+        // Of before a restart, since when nothing was forgotten.
+        let began = if segment < self.first_segment { Era::FIRST } else { copy.began };
+        let found = self.judge(Copy { began, ..copy }, Held::At(location));
+        if found.is_none() {
+            self.discard(key, location);
+        }
+        found
+    }
+
+    fn found(&self, held: Held) -> Option<Found> {
+        match &held {
+            Held::Waiting(_, copy) => self.judge(copy.clone(), held),
+            Held::At(_) => None,
+        }
+    }
+
+    /// What is served of a copy now, if it is.
+    fn judge(&self, copy: Copy, held: Held) -> Option<Found> {
+        let until = self.timeline.moment(copy.until);
+        if until <= Moment::now(&*self.clock) || copy.value.is_expired(self.clock.now()) {
+            return None;
+        }
+        Some(Found { value: copy.value, began: copy.began, until, held })
+    }
+
+    /// Removes the record of a key from the index. Whether it was there.
+    fn discard(&self, key: &[u8], location: Location) -> bool {
+        let hash = hash(key);
+        let mut table = self.table.lock();
+        let there = table.index().get(hash) == Some(location);
+        if there {
+            table.index().remove(hash);
+        }
+        self.meter.entries(&table);
+        there
+    }
+
+    /// The disk does not do what it should: nothing is kept there any more.
+    fn fail(&self, error: &io::Error) {
+        let mut table = self.table.lock();
+        if !matches!(table.state, State::Open | State::Closing) {
+            return;
+        }
+        table.state = State::Off;
+        table.clear();
+        self.meter.failed(&table);
+        drop(table);
+        tracing::warn!(%error, "the disk of a cache failed; nothing is kept there until the store is opened again");
+    }
+
+    /// Bytes of its files.
+    pub(super) fn bytes(&self) -> u64 {
+        self.log.lock().as_ref().map_or(0, Log::bytes)
+    }
+}
+
+/// FNV-1a with the last step of MurmurHash3, as the format says: it must give the same in every version and on
+/// every machine. Keys that are made to collide cost each other a miss.
+fn hash(key: &[u8]) -> u64 {
+    let mut hash = key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    for factor in [0xff51_afd7_ed55_8ccd_u64, 0xc4ce_b9fe_1a85_ec53] {
+        hash = (hash ^ (hash >> 33)).wrapping_mul(factor);
+    }
+    hash ^ (hash >> 33)
+}
+
+/// What a close left, if it is whole, and of a time that has passed.
+fn restore(
+    (saved, index): (Saved, Index),
+    folder: &Folder,
+    clock: &dyn Clock,
+) -> Option<(Saved, Timeline, Index)> {
+    let whole = |segment: &Segment| {
+        folder.segment_length(segment.number).is_ok_and(|length| length == segment.bytes)
+    };
+    let timeline = Timeline::resume(saved.stood, clock)?;
+    saved.segments.iter().all(whole).then_some((saved, timeline, index))
+}

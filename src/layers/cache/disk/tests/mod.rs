@@ -1,0 +1,165 @@
+mod coherence;
+mod damage;
+mod faults;
+mod model;
+mod restart;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use tempfile::TempDir;
+
+use super::super::era::{Eras, Mode};
+use super::*;
+use crate::clock::ManualClock;
+use crate::types::units::ByteSize;
+
+/// Lets the disk fail after so many steps, and from then on. Below 0: the next step panics.
+#[derive(Debug)]
+pub(super) struct Fault(AtomicI64);
+
+impl Default for Fault {
+    fn default() -> Self {
+        Self(AtomicI64::new(i64::MAX))
+    }
+}
+
+impl Fault {
+    pub(super) fn step(&self) -> io::Result<()> {
+        match self.0.load(Ordering::SeqCst) {
+            ..0 => {
+                self.after(i64::MAX);
+                panic!("a defect");
+            }
+            i64::MAX => return Ok(()),
+            _ => {}
+        }
+        match self.0.fetch_sub(1, Ordering::SeqCst) {
+            0 => {
+                self.after(0);
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn after(&self, steps: i64) {
+        self.0.store(steps, Ordering::SeqCst);
+    }
+}
+
+const SHAPE: Shape = Shape { capacity: 8 << 10, segment: 1 << 10, waiting: 4 << 10 };
+
+/// A folder, and a clock that outlives the tiers in it.
+struct Rig {
+    folder: TempDir,
+    clock: ManualClock,
+}
+
+impl Rig {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), clock: ManualClock::new() }
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.folder.path().join("tier")
+    }
+
+    fn try_open(&self, path: &Path, warm: bool) -> Result<Tier> {
+        let config = DiskConfig { path: path.to_owned(), capacity: ByteSize(0), warm };
+        let context = Context { clock: Arc::new(self.clock.clone()), ..Context::default() };
+        let tier = Tier::open(&config, SHAPE, &context)?;
+        tier.belongs_to("stack");
+        Ok(tier)
+    }
+
+    fn open(&self) -> Tier {
+        self.try_open(&self.path(), true).unwrap()
+    }
+
+    /// A tier in a copy of the folder as it is now, as after a crash.
+    fn after_crash(&self) -> (TempDir, Tier) {
+        let copy = tempfile::tempdir().unwrap();
+        for entry in std::fs::read_dir(self.path()).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+        }
+        let tier = self.try_open(copy.path(), true).unwrap();
+        (copy, tier)
+    }
+
+    /// A moment from now.
+    fn after(&self, seconds: u64) -> Moment {
+        Moment(Moment::now(&self.clock).0 + seconds * 1000)
+    }
+
+    fn put(&self, tier: &Tier, key: &[u8], value: impl Into<Value>) {
+        tier.offer(key, &value.into(), Moment::NEVER, Era::FIRST);
+    }
+}
+
+fn later_era() -> Era {
+    let eras = Eras::new(Mode::Keeping);
+    eras.renew();
+    eras.now()
+}
+
+fn write_all(tier: &Tier) {
+    while tier.step(false) {}
+}
+
+/// As a clean close does. Tells whether it came to its end.
+fn close(tier: &Tier) {
+    tier.stop(Stop::Written { keep: tier.warm });
+    write_all(tier);
+    assert!(*tier.closed.borrow());
+}
+
+fn found(tier: &Tier, key: &[u8]) -> Option<Found> {
+    let held = tier.table.lock().find(hash(key), key)?;
+    tier.read(key, held)
+}
+
+fn get(tier: &Tier, key: &[u8]) -> Option<Value> {
+    found(tier, key).map(|found| found.value)
+}
+
+fn entries(tier: &Tier) -> usize {
+    tier.table.lock().entries()
+}
+
+/// Bytes of all files there.
+fn bytes(path: &Path) -> u64 {
+    let files = std::fs::read_dir(path).unwrap();
+    files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
+}
+
+fn segments(path: &Path) -> Vec<std::path::PathBuf> {
+    let mut files: Vec<_> = std::fs::read_dir(path)
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .filter(|file| file.file_name().unwrap().to_str().unwrap().starts_with("segment-"))
+        .collect();
+    files.sort();
+    files
+}
+
+/// What the series of a name and a cause have come to since this was asked last.
+fn counted(recorder: &DebuggingRecorder) -> impl Fn(&str, &str) -> f64 {
+    let series = recorder.snapshotter().snapshot().into_vec();
+    move |name, cause| {
+        let found = series.iter().filter(|(key, ..)| {
+            let has = key.key().labels().any(|label| label.value() == cause);
+            key.key().name() == format!("tierstack_cache_{name}") && (cause.is_empty() || has)
+        });
+        found
+            .map(|(.., value)| match value {
+                DebugValue::Counter(count) => *count as f64,
+                DebugValue::Gauge(value) => value.into_inner(),
+                DebugValue::Histogram(_) => 0.0,
+            })
+            .sum()
+    }
+}

@@ -1,0 +1,153 @@
+//! Random steps against a map: what is found is what was put last, and of this era.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Put { key: u8, length: usize, lives: Option<u64> },
+    PutEvicted { key: u8 },
+    Remove { key: u8 },
+    Write { times: usize },
+    Pass { seconds: u64 },
+    Jump { seconds: u64 },
+    Era,
+    Crash,
+    Restart { other: bool },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let key = 0..12u8;
+    let length = prop_oneof![4 => 0..200usize, 1 => 800..1200usize];
+    let step = prop_oneof![
+        8 => (key.clone(), length, prop::option::of(1..20u64))
+            .prop_map(|(key, length, lives)| Step::Put { key, length, lives }),
+        2 => key.clone().prop_map(|key| Step::PutEvicted { key }),
+        3 => key.prop_map(|key| Step::Remove { key }),
+        6 => (1..5usize).prop_map(|times| Step::Write { times }),
+        2 => (0..10u64).prop_map(|seconds| Step::Pass { seconds }),
+        1 => (0..1000u64).prop_map(|seconds| Step::Jump { seconds }),
+        1 => Just(Step::Era),
+        1 => Just(Step::Crash),
+        1 => any::<bool>().prop_map(|other| Step::Restart { other }),
+    ];
+    prop::collection::vec(step, 1..120)
+}
+
+struct Model {
+    rig: Rig,
+    tier: Tier,
+    eras: Eras,
+    /// The value of each key in this era, and until when.
+    entries: HashMap<u8, (Vec<u8>, Moment)>,
+    serial: u32,
+    hits: usize,
+}
+
+impl Model {
+    fn new() -> Self {
+        let rig = Rig::new();
+        let tier = rig.open();
+        let eras = Eras::new(Mode::Keeping);
+        Self { rig, tier, eras, entries: HashMap::new(), serial: 0, hits: 0 }
+    }
+
+    fn offer(&self, key: u8, evicted: bool) {
+        let Some((bytes, until)) = self.entries.get(&key) else { return };
+        let (value, era) = (bytes.clone().into(), self.eras.now());
+        if evicted {
+            self.tier.offer_evicted(&[key], &value, *until, era);
+        } else {
+            self.tier.offer(&[key], &value, *until, era);
+        }
+    }
+
+    fn take(&mut self, step: &Step) {
+        match *step {
+            Step::Put { key, length, lives } => {
+                let until = lives.map_or(Moment::NEVER, |lives| self.rig.after(lives));
+                self.serial += 1;
+                let mut bytes = vec![key; length];
+                bytes.extend_from_slice(&self.serial.to_be_bytes());
+                self.entries.insert(key, (bytes, until));
+                self.offer(key, false);
+            }
+            Step::PutEvicted { key } => self.offer(key, true),
+            Step::Remove { key } => {
+                self.entries.remove(&key);
+                self.tier.remove(&[key]);
+            }
+            Step::Write { times } => {
+                for _ in 0..times {
+                    self.tier.step(false);
+                }
+            }
+            Step::Pass { seconds } => self.rig.clock.advance(Duration::from_secs(seconds)),
+            Step::Jump { seconds } => self.rig.clock.jump(Duration::from_secs(seconds)),
+            Step::Era => {
+                self.eras.renew();
+                self.entries.clear();
+                self.tier.forget(self.eras.now());
+            }
+            Step::Crash => {
+                let (_copy, tier) = self.rig.after_crash();
+                assert_eq!(entries(&tier), 0);
+            }
+            Step::Restart { other } => {
+                close(&self.tier);
+                self.eras = Eras::new(Mode::Keeping);
+                if other {
+                    self.entries.clear();
+                }
+                self.tier = self.rig.open();
+                if other {
+                    self.tier.belongs_to("another stack");
+                    self.tier.belongs_to("stack");
+                }
+            }
+        }
+    }
+
+    fn check(&mut self) {
+        let now = self.rig.after(0);
+        for key in 0..12 {
+            let Some(found) = found(&self.tier, &[key]) else { continue };
+            let (bytes, until) = &self.entries[&key];
+            assert_eq!(found.value.bytes, bytes);
+            assert!(*until > now, "its time has come");
+            assert!(found.until <= *until);
+            self.hits += 1;
+        }
+        assert!(self.tier.bytes() <= SHAPE.capacity);
+        assert!(bytes(&self.rig.path()) <= SHAPE.capacity + 64, "with the small files");
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_found_is_what_was_put_last(steps in steps()) {
+        let mut model = Model::new();
+        for step in &steps {
+            model.take(step);
+            model.check();
+        }
+    }
+}
+
+/// What finds nothing would pass as well.
+#[test]
+fn what_was_put_is_mostly_found() {
+    let mut model = Model::new();
+    for round in 0..50 {
+        for key in 0..8 {
+            model.take(&Step::Put { key, length: 100, lives: None });
+            model.take(&Step::Write { times: 1 });
+        }
+        model.take(&Step::Restart { other: false });
+        model.check();
+        assert_eq!(model.hits, (round + 1) * 8);
+    }
+}

@@ -1,0 +1,367 @@
+//! What is left for the next open, and whose folder it is.
+
+use super::*;
+use crate::error::ErrorKind;
+
+#[test]
+fn a_warm_tier_has_its_entries_again() {
+    let rig = Rig::new();
+    let tier = rig.open();
+    rig.put(&tier, b"written", "a");
+    write_all(&tier);
+    rig.put(&tier, b"waiting", "b");
+    close(&tier);
+    rig.clock.advance(Duration::from_secs(1));
+    let tier = rig.open();
+    assert_eq!(get(&tier, b"written"), Some("a".into()));
+    assert_eq!(get(&tier, b"waiting"), Some("b".into()));
+    // It goes on where it was.
+    rig.put(&tier, b"written", "c");
+    write_all(&tier);
+    close(&tier);
+    assert_eq!(get(&rig.open(), b"written"), Some("c".into()));
+}
+
+/// The eras of before are numbers that mean nothing any more.
+#[test]
+fn what_was_there_before_a_restart_is_of_the_first_era() {
+    let rig = Rig::new();
+    let tier = rig.open();
+    tier.offer(b"k", &"v".into(), Moment::NEVER, later_era());
+    close(&tier);
+    let tier = rig.open();
+    tier.offer(b"new", &"v".into(), Moment::NEVER, later_era());
+    write_all(&tier);
+    assert_eq!(found(&tier, b"k").unwrap().began, Era::FIRST);
+    assert_eq!(found(&tier, b"new").unwrap().began, later_era());
+}
+
+#[test]
+fn without_warm_nothing_is_left_and_nothing_is_taken_over() {
+    let rig = Rig::new();
+    let tier = rig.open();
+    rig.put(&tier, b"k", "v");
+    close(&tier);
+    let tier = rig.try_open(&rig.path(), false).unwrap();
+    assert_eq!((entries(&tier), segments(&rig.path()).len()), (0, 0));
+    rig.put(&tier, b"k", "v");
+    close(&tier);
+    assert_eq!(segments(&rig.path()).len(), 0, "its place on the disk is free");
+    assert_eq!(entries(&rig.open()), 0);
+}
+
+#[test]
+fn after_a_crash_it_is_empty() {
+    let rig = Rig::new();
+    let tier = rig.open();
+    rig.put(&tier, b"k", "v");
+    close(&tier);
+    let tier = rig.open();
+    assert_eq!(entries(&rig.after_crash().1), 0, "before anything was written");
+    rig.put(&tier, b"k", "new");
+    write_all(&tier);
+    let (copy, crashed) = rig.after_crash();
+    assert_eq!((entries(&crashed), segments(copy.path()).len()), (0, 0));
+    drop(tier);
+    assert_eq!(entries(&rig.open()), 0, "a drop is no close");
+}
+
+#[test]
+fn what_was_deleted_does_not_come_back_with_a_restart() {
+    let rig = Rig::new();
+    let tier = rig.open();
+    for key in [b"a", b"b"] {
+        rig.put(&tier, key, "v");
+    }
+    write_all(&tier);
+    tier.remove(b"a");
+    close(&tier);
+    let tier = rig.open();
+    assert_eq!((get(&tier, b"a"), get(&tier, b"b")), (None, Some("v".into())));
+    close(&tier);
+    // By somebody who did not wait for the close.
+    tier.remove(b"b");
+    assert_eq!(entries(&rig.open()), 0);
+}
+
+#[test]
+fn what_is_deleted_while_the_index_is_saved_does_not_come_back() {
+    let rig = Rig::new();
+    let tier = rig.open();
+    rig.put(&tier, b"k", "v");
+    write_all(&tier);
+    // Between the two steps of the thread.
+    let mut table = tier.table.lock();
+    let index = std::mem::take(table.index());
+    table.state = State::Saved;
+    drop(table);
+    tier.remove(b"k");
+    let mut log = tier.log.lock().take().unwrap();
+    tier.save(&mut log, index, 1).unwrap();
+    tier.folder.leave();
+    assert_eq!(entries(&rig.open()), 0);
+}
+
+#[test]
+fn time_goes_on_while_it_is_closed() {
+    let rig = Rig::new();
+    let tier = rig.open();
+    tier.offer(b"k", &"v".into(), rig.after(100), Era::FIRST);
+    // While it is open the wall clock does not matter, in whichever direction it is set.
+    rig.clock.jump(Duration::from_secs(1000));
+    close(&tier);
+    // Another machine start: the steady clock begins again.
+    let rig = Rig { clock: ManualClock::new(), folder: rig.folder };
+    rig.clock.jump(Duration::from_secs(1040));
+    let tier = rig.open();
+    let until = found(&tier, b"k").unwrap().until;
+    assert!(until <= rig.after(60) && until > rig.after(59));
+    rig.clock.advance(Duration::from_secs(60));
+    assert_eq!(get(&tier, b"k"), None);
+}
+
+#[test]
+fn a_wall_clock_that_went_back_empties_it() {
+    let rig = Rig::new();
+    let tier = rig.open();
+    rig.put(&tier, b"k", "v");
+    rig.clock.jump(Duration::from_secs(1));
+    close(&tier);
+    let rig = Rig { clock: ManualClock::new(), folder: rig.folder };
+    assert_eq!(entries(&rig.open()), 0);
+}
+
+#[test]
+fn the_entries_of_another_stack_are_not_served() {
+    let rig = Rig::new();
+    let tier = rig.open();
+    rig.put(&tier, b"k", "v");
+    close(&tier);
+    let tier = rig.open();
+    tier.belongs_to("another");
+    assert_eq!(get(&tier, b"k"), None);
+}
+
+#[test]
+fn a_smaller_capacity_keeps_the_newest() {
+    let rig = Rig::new();
+    let tier = rig.open();
+    for key in 0..8u8 {
+        rig.put(&tier, &[key], vec![key; 900]);
+        write_all(&tier);
+    }
+    close(&tier);
+    let config = DiskConfig { path: rig.path(), capacity: ByteSize(0), warm: true };
+    let context = Context { clock: Arc::new(rig.clock.clone()), ..Context::default() };
+    let shape = Shape { capacity: 3 << 10, ..SHAPE };
+    let tier = Tier::open(&config, shape, &context).unwrap();
+    let there: Vec<u8> = (0..8).filter(|key| get(&tier, &[*key]).is_some()).collect();
+    assert_eq!(there, [5, 6, 7]);
+    assert!(tier.bytes() <= 3 << 10);
+}
+
+#[test]
+fn the_index_takes_its_place_from_the_capacity() {
+    let rig = Rig::new();
+    let tier = rig.open();
+    for key in 0..2000u32 {
+        rig.put(&tier, &key.to_be_bytes(), "");
+        write_all(&tier);
+    }
+    assert!(tier.bytes() > SHAPE.capacity - 2 * SHAPE.segment);
+    close(&tier);
+    assert!(bytes(&rig.path()) <= SHAPE.capacity + 64, "with the small files");
+    assert!(entries(&rig.open()) > 0);
+}
+
+#[test]
+fn a_damaged_index_is_an_empty_tier_and_counted() {
+    let recorder = DebuggingRecorder::new();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let rig = Rig::new();
+    close(&rig.open());
+    std::fs::write(rig.path().join("index"), "what is this").unwrap();
+    rig.open();
+    assert_eq!(counted(&recorder)("disk_drops_total", "damaged"), 1.0);
+}
+
+#[test]
+fn a_place_that_is_not_ours_is_refused_and_left_as_it_is() {
+    let rig = Rig::new();
+    let cases: [fn(&Path); 5] = [
+        |path| std::fs::write(path, "a file").unwrap(),
+        |path| {
+            std::fs::create_dir(path).unwrap();
+            std::fs::write(path.join("notes.txt"), "mine").unwrap();
+        },
+        |path| {
+            std::fs::create_dir(path).unwrap();
+            std::fs::write(path.join("segment-0000000000000000"), "mine").unwrap();
+        },
+        |path| {
+            std::fs::create_dir(path).unwrap();
+            std::fs::write(path.join("layout"), "tierstack file layout 1\n").unwrap();
+        },
+        |path| {
+            std::fs::create_dir(path).unwrap();
+            std::fs::write(path.join("layout"), "tierstack cache disk 1\n").unwrap();
+            std::fs::create_dir(path.join("index")).unwrap();
+        },
+    ];
+    for (number, case) in cases.into_iter().enumerate() {
+        let path = rig.folder.path().join(number.to_string());
+        case(&path);
+        let before = listing(&path);
+        let error = rig.try_open(&path, true).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+        assert_eq!(listing(&path), before);
+    }
+}
+
+fn listing(path: &Path) -> Vec<(std::path::PathBuf, Option<Vec<u8>>)> {
+    let Ok(entries) = std::fs::read_dir(path) else {
+        return vec![(path.to_owned(), std::fs::read(path).ok())];
+    };
+    let mut files: Vec<_> = entries
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.clone(), std::fs::read(path).ok()))
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_newer_format_is_refused() {
+    let rig = Rig::new();
+    std::fs::create_dir(rig.path()).unwrap();
+    std::fs::write(rig.path().join("layout"), "tierstack cache disk 2\n").unwrap();
+    let error = rig.try_open(&rig.path(), true).unwrap_err().to_string();
+    assert!(error.contains("format 2") && error.contains("format 1"), "{error}");
+}
+
+#[test]
+fn a_file_of_somebody_else_in_our_folder_stays() {
+    let rig = Rig::new();
+    close(&rig.open());
+    let theirs = rig.path().join("segment-of-mine");
+    std::fs::write(&theirs, "mine").unwrap();
+    close(&rig.try_open(&rig.path(), false).unwrap());
+    assert_eq!(std::fs::read(theirs).unwrap(), b"mine");
+}
+
+#[test]
+fn a_crash_while_the_folder_is_made_leaves_it_usable() {
+    let rig = Rig::new();
+    std::fs::create_dir(rig.path()).unwrap();
+    std::fs::write(rig.path().join("layout.new"), "tiers").unwrap();
+    rig.open();
+}
+
+#[test]
+fn one_at_a_time() {
+    let rig = Rig::new();
+    let tier = rig.open();
+    let error = rig.try_open(&rig.path(), true).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    close(&tier);
+    rig.open();
+}
+
+#[cfg(unix)]
+#[test]
+fn nobody_else_can_read_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let rig = Rig::new();
+    let tier = rig.open();
+    rig.put(&tier, b"k", "v");
+    close(&tier);
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&rig.path()), 0o700);
+    let files: Vec<_> = listing(&rig.path()).into_iter().map(|(path, _)| path).collect();
+    assert!(files.len() >= 4, "{files:?}");
+    for file in files {
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+    }
+}
+
+fn config(rig: &Rig, warm: bool) -> DiskConfig {
+    DiskConfig { path: rig.path(), capacity: ByteSize(16 << 20), warm }
+}
+
+#[tokio::test]
+async fn the_thread_writes_and_a_close_waits_for_it() {
+    let rig = Rig::new();
+    let context = Context::default();
+    let disk = Disk::open(&config(&rig, true), &context).unwrap();
+    disk.tier().belongs_to("stack");
+    for key in 0..1000u32 {
+        let value = key.to_be_bytes().to_vec().into();
+        disk.tier().offer(&key.to_be_bytes(), &value, Moment::NEVER, Era::FIRST);
+    }
+    disk.tier().close(true, Duration::from_secs(60)).await;
+    let again = Disk::open(&config(&rig, true), &context).unwrap();
+    again.tier().belongs_to("stack");
+    let keys = (0..1000u32).map(|key| key.to_be_bytes().to_vec().into());
+    let keys: Vec<Bytes> = keys.collect();
+    let found = again.tier().get_many(&keys).await;
+    for (key, found) in (0..1000u32).zip(found) {
+        assert_eq!(found.unwrap().value.bytes, key.to_be_bytes().to_vec());
+    }
+    drop(again);
+    Disk::open(&config(&rig, true), &context).unwrap();
+}
+
+/// The thread stands still, as on a disk that hangs.
+#[tokio::test]
+async fn a_close_does_not_wait_longer_than_it_was_told() {
+    let rig = Rig::new();
+    let tier = rig.open();
+    rig.put(&tier, b"k", "v");
+    let mut close = tokio_test::task::spawn(tier.close(true, Duration::from_secs(30)));
+    tokio_test::assert_pending!(close.poll());
+    rig.clock.advance(Duration::from_secs(30));
+    tokio_test::assert_ready!(close.poll());
+    drop(close);
+    write_all(&tier);
+    assert_eq!(entries(&rig.open()), 0, "nothing is left by halves");
+}
+
+#[test]
+fn version_1_is_read_for_ever() {
+    let rig = Rig::new();
+    std::fs::create_dir(rig.path()).unwrap();
+    for file in std::fs::read_dir("tests/fixtures/cache-disk/v1").unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), rig.path().join(file.file_name())).unwrap();
+    }
+    let start = rig.clock.now();
+    rig.clock.advance(Duration::from_secs(1));
+    let tier = rig.open();
+    let copy = found(&tier, b"user:1").unwrap();
+    assert_eq!(copy.value, "Ada".into());
+    assert!(copy.until <= rig.after(599) && copy.until > rig.after(598));
+    let copy = found(&tier, &[0xff, 0]).unwrap();
+    assert_eq!(copy.value, Value::from("").expiring_at(start + Duration::from_secs(60)));
+    assert_eq!(copy.until, Moment::NEVER);
+    assert_eq!(hash(b"tierstack"), 0x0234_e4af_0fbd_bb6c);
+}
+
+/// What is written now is what the fixture holds.
+#[test]
+fn version_1_is_what_is_written() {
+    let start = ManualClock::new().now().as_millis();
+    let copy =
+        Copy { value: "Ada".into(), began: Era::FIRST, until: timeline::Tick(start + 600_000) };
+    let mut record = Vec::new();
+    record::encode(&mut record, 7, b"user:1", &copy);
+    let folder = Path::new("tests/fixtures/cache-disk/v1");
+    assert!(std::fs::read(folder.join("segment-0000000000000007")).unwrap().starts_with(&record));
+    let index = std::fs::read(folder.join("index")).unwrap();
+    let (saved, entries) = saved::decode(&*index).unwrap().unwrap();
+    let mut written = Vec::new();
+    saved::encode(&saved, &entries, &mut written).unwrap();
+    // The order of the entries is that of the map.
+    assert_eq!(written.len(), index.len());
+    assert_eq!(written.len() as u64, saved::length(saved.segments.len(), entries.len()));
+    assert_eq!(written[..53], index[..53]);
+}

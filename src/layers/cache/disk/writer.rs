@@ -1,0 +1,142 @@
+//! The thread that writes, and the end of it. A test takes its steps by hand.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use super::index::Index;
+use super::log::Log;
+use super::saved::{self, Saved};
+use super::table::State;
+use super::{Tier, hash};
+
+/// What the thread is asked to do beside writing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Stop {
+    #[default]
+    No,
+    /// Ends when nothing waits any more. Keeps the entries for the next open, or removes them.
+    Written { keep: bool },
+    /// Ends at once.
+    Now,
+}
+
+impl Tier {
+    pub(super) fn run(&self) {
+        if catch_unwind(AssertUnwindSafe(|| while self.step(true) {})).is_err() {
+            self.fail(&io::Error::other("the thread that writes panicked"));
+            self.end(false);
+        }
+    }
+
+    /// Writes the next entry, or ends. Whether it goes on: without waiting, there is nothing more to do.
+    pub(super) fn step(&self, wait: bool) -> bool {
+        let stop = {
+            let mut table = self.table.lock();
+            while wait && table.stop == Stop::No && !table.has_queued() {
+                self.wake.wait(&mut table);
+            }
+            match table.stop {
+                Stop::Written { .. } | Stop::No if table.has_queued() => None,
+                stop => Some(stop),
+            }
+        };
+        match stop {
+            None => self.write_next(),
+            Some(Stop::No) => return false,
+            Some(Stop::Written { keep }) => self.end(keep),
+            Some(Stop::Now) => self.end(false),
+        }
+        stop.is_none()
+    }
+
+    fn write_next(&self) {
+        let mut log = self.log.lock();
+        let next = self.table.lock().next();
+        let (Some((offer, key, copy)), Some(log)) = (next, log.as_mut()) else { return };
+        let location = log.append(&key, &copy, |segment| self.forget_segment(segment));
+        self.meter.bytes(log);
+        match location {
+            Ok(location) => {
+                let mut table = self.table.lock();
+                table.publish(offer, hash(&key), &key, location);
+                self.meter.entries(&table);
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// A part at a time, so that nobody waits for all of them.
+    fn forget_segment(&self, segment: u64) {
+        for part in 0.. {
+            let mut table = self.table.lock();
+            let Some(gone) = table.index().drop_segment(part, segment) else { return };
+            self.meter.evicted(gone);
+            self.meter.entries(&table);
+        }
+    }
+
+    pub(super) fn stop(&self, stop: Stop) {
+        let mut table = self.table.lock();
+        if table.state == State::Open && stop != Stop::Now {
+            table.state = State::Closing;
+        }
+        table.stop = stop;
+        drop(table);
+        self.wake.notify_one();
+    }
+
+    /// Writes out what waits, keeps or removes what is there, and leaves the folder to others. What has not
+    /// come about within that time is given up: then the next open finds it empty.
+    pub(in super::super) async fn close(&self, keep: bool, within: Duration) {
+        self.stop(Stop::Written { keep: keep && self.warm });
+        let mut closed = self.closed.subscribe();
+        let closed = async move { drop(closed.wait_for(|closed| *closed).await) };
+        tokio::select! {
+            () = closed => {}
+            () = self.clock.sleep(within) => {
+                self.stop(Stop::Now);
+                tracing::warn!("the disk of a cache was too slow to be written out at a close; it begins empty next time");
+            }
+        }
+    }
+
+    fn end(&self, keep: bool) {
+        let (index, owner, keep) = {
+            let mut table = self.table.lock();
+            let keep = keep && table.state == State::Closing;
+            let index = std::mem::take(table.index());
+            table.clear();
+            table.state = if keep { State::Saved } else { State::Off };
+            (index, table.owner, keep)
+        };
+        if let Some(mut log) = self.log.lock().take() {
+            let ended = match owner.filter(|_| keep) {
+                Some(owner) => self.save(&mut log, index, owner),
+                None => log.clear(),
+            };
+            if let Err(error) = ended {
+                tracing::warn!(%error, "the disk of a cache failed at its close; it begins empty next time");
+            }
+        }
+        self.meter.closed();
+        self.folder.leave();
+        self.closed.send_replace(true);
+    }
+
+    pub(super) fn save(&self, log: &mut Log, mut index: Index, owner: u64) -> io::Result<()> {
+        let bytes = saved::length(log.segments().len(), index.len());
+        log.make_room(bytes, |segment| index.drop_segment_everywhere(segment))?;
+        let segments: Vec<_> = log.segments().collect();
+        for segment in &segments {
+            self.folder.sync_segment(segment.number)?;
+        }
+        let stood = self.timeline.stands(&*self.clock);
+        let saved = Saved { owner, stood, segments };
+        self.folder.save_index(|file| saved::encode(&saved, &index, file))?;
+        if self.table.lock().state == State::Spoiled {
+            self.folder.forget_index()?;
+        }
+        Ok(())
+    }
+}
