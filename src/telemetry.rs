@@ -52,6 +52,8 @@ pub mod names {
     pub const CACHE_DISK_ACTIVE: &str = "tierstack_cache_disk_active";
     /// Counter: entries that a cache's disk did not take, or could not give back, by cause.
     pub const CACHE_DISK_DROPS: &str = "tierstack_cache_disk_drops_total";
+    /// Counter: keys that a cache loaded for its warm start.
+    pub const CACHE_WARM_START_KEYS: &str = "tierstack_cache_warm_start_keys_total";
     /// Counter: bytes of values before and after a codec.
     pub const CODEC_BYTES: &str = "tierstack_codec_bytes_total";
     /// Counter: attempts beyond the first.

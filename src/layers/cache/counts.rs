@@ -11,6 +11,8 @@ pub(super) struct Counts {
     pub(super) stale: Tally<1>,
     pub(super) error: Counter,
     pub(super) coalesced: Tally<1>,
+    /// Answered by the disk.
+    pub(super) disk: Counter,
     pub(super) miss: Tally<1>,
     bypass: Counter,
     pub(super) refresh_failed: Counter,
@@ -39,6 +41,7 @@ impl Counts {
             stale: Tally::new([request("stale")]),
             error: request("error"),
             coalesced: Tally::new([request("coalesced")]),
+            disk: request("disk"),
             miss: Tally::new([request("miss")]),
             bypass: request("bypass"),
             refresh_failed: refresh("failed"),

@@ -126,6 +126,12 @@ impl Times {
         Some(Cached { answer, until, era, extra })
     }
 
+    /// The entry that holds a value that was kept elsewhere, with the end of its ttl.
+    pub(super) fn found(&self, value: Value, until: Moment, now: Moment, era: Era) -> Cached {
+        let extra = self.idle.map(|_| Extra::new(now, Moment::LONG_AGO));
+        Cached { answer: Answer::Value(value), until, era, extra }
+    }
+
     /// Never longer than it was.
     fn jittered(&self, ttl: Duration) -> Duration {
         if self.jitter == 0.0 {

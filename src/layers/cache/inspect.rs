@@ -49,7 +49,7 @@ impl<S> Shared<S> {
     }
 
     /// A moment of the coarse clock on the wall clock. `None`: it does not come.
-    fn moment(&self, moment: Moment) -> Option<Timestamp> {
+    pub(super) fn moment(&self, moment: Moment) -> Option<Timestamp> {
         let (now, wall) = (self.now(), self.clock.now());
         let past = u64::try_from(now.since(moment).as_millis()).unwrap_or(u64::MAX);
         let began = Timestamp::from_millis(wall.as_millis().saturating_sub(past));

@@ -66,18 +66,20 @@ impl<S> Shared<S> {
     pub(super) fn drop_keys(&self, keys: &[Bytes]) {
         // As a write that begins and ends at this moment.
         let writing = self.stripes.begin_write(keys.iter().map(Bytes::as_ref));
-        keys.iter().for_each(|key| self.engine.remove(key));
+        keys.iter().for_each(|key| self.remove(key));
         writing.settle();
     }
 
     pub(super) fn drop_prefix(&self, prefix: &[u8]) {
         match self.stripes.eras.mark(prefix) {
-            Marked::Done => {}
-            Marked::Everything => self.engine.clear(),
+            Marked::Done => self.leave_nothing_on_disk(),
+            Marked::Everything => self.clear(),
             Marked::Full(marks) => {
                 // What a load may still keep, as it looked at the marks before they were full, is there then.
                 self.stripes.pass();
                 self.engine.remove_where(|key, began| marks.covers(began, key));
+                // It does not know its keys. Behind the memory, which may evict some of them until then.
+                self.clear_disk();
                 self.stripes.eras.swept(&marks);
             }
         }

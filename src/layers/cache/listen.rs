@@ -120,7 +120,7 @@ impl<S> Shared<S> {
     /// From now on changes are announced. What changed until now, nobody knows.
     fn hear(&self, listening: &Listening) {
         self.stripes.eras.begin(Mode::Keeping);
-        self.engine.clear();
+        self.clear();
         listening.active.set(1.0);
         listening.tell(Change::All);
     }
@@ -129,7 +129,7 @@ impl<S> Shared<S> {
     fn deafen(&self, listening: &Listening) {
         if self.stripes.eras.now().keeps() {
             self.stripes.eras.begin(Mode::Deaf);
-            self.engine.clear();
+            self.clear();
             listening.lost.increment(1);
             listening.active.set(0.0);
             listening.tell(Change::Lost);

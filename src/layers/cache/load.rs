@@ -8,6 +8,7 @@ use super::Shared;
 use super::counts::Fate;
 use super::flight::{Flight, Landed, Outcome};
 use super::freshness::{Moment, is_outage};
+use super::levels::find_on_disk;
 use super::stripes::Ticket;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::store::Read;
@@ -38,6 +39,10 @@ pub(super) struct Landing<S> {
 /// end.
 pub(super) async fn fly<S: Read>(mut landings: Vec<Landing<S>>) {
     while let Some(shared) = landings.first().map(|landing| Arc::clone(&landing.shared)) {
+        landings = find_on_disk(&shared, landings).await;
+        if landings.is_empty() {
+            return;
+        }
         let (asked, began) = (shared.now(), shared.clock.monotonic());
         // What comes after the deadline is thrown away with its future.
         let outcome = ask(&shared, &landings).await;
@@ -102,6 +107,27 @@ impl<S> Landing<S> {
         shared.engine.begin_load(key);
         let key = Bytes::copy_from_slice(key);
         Self { shared: Arc::clone(shared), key, flight: Some(flight), ticket, purpose }
+    }
+
+    pub(super) const fn key(&self) -> &Bytes {
+        &self.key
+    }
+
+    pub(super) const fn ticket(&self) -> Ticket {
+        self.ticket
+    }
+
+    /// Whether what is kept of the key is an answer. That is what a refresh replaces.
+    pub(super) fn may_be_kept(&self) -> bool {
+        self.purpose != Purpose::Refresh
+    }
+
+    /// Tells those who wait what the disk held. Gives the load that waited for this one.
+    pub(super) fn end_on_disk(mut self, value: Value) -> Option<Self> {
+        if self.purpose == Purpose::Reader {
+            self.shared.counts.disk.increment(1);
+        }
+        self.land(Landed::Alone(Ok(Some(value)))).then_some(self)
     }
 
     /// Keeps the outcome and tells those who wait. Gives the load that waited for this one.

@@ -61,6 +61,7 @@ impl<S> Shared<S> {
         };
         if !copied && is_old(&cached) {
             self.engine.remove_this(key, &cached);
+            self.keep_on_disk(key, None);
             return Found::Nothing;
         }
         let age = if copied { Age::Fresh { due: false } } else { self.age(&cached) };
@@ -77,6 +78,7 @@ impl<S> Shared<S> {
             }
             Age::Expired | Age::Idle => {
                 self.engine.remove_ended(key, &cached, age == Age::Idle);
+                self.keep_on_disk(key, None);
                 return Found::Nothing;
             }
         }
@@ -146,16 +148,22 @@ impl<S> Shared<S> {
     fn install(&self, key: &[u8], value: Option<&Value>, asked: Moment, ticket: Ticket) -> Fate {
         let entry = self.times.entry(value, asked, || self.now(), ticket.era);
         let refused = if entry.is_some() { Fate::Bypass } else { Fate::Dropped };
-        let Some(cached) = entry.filter(|cached| self.engine.fits(key, cached)) else {
-            if self.times.overlap() {
-                // What is kept is older than this answer.
-                self.stripes.if_unchanged(ticket, key, || self.engine.remove(key));
+        let cached = match entry {
+            Some(cached) if self.engine.fits(key, &cached) => cached,
+            entry => {
+                if self.times.overlap() || self.disk.is_some() {
+                    // What is kept is older than this answer.
+                    self.stripes.if_unchanged(ticket, key, || {
+                        self.engine.remove(key);
+                        self.keep_on_disk(key, entry.as_ref());
+                    });
+                }
+                return refused;
             }
-            return refused;
         };
         let mut fate = Fate::Dropped;
         self.stripes.if_unchanged(ticket, key, || {
-            self.engine.insert(key, cached);
+            self.keep(key, cached);
             fate = Fate::Kept;
         });
         self.engine.settle();
@@ -183,6 +191,6 @@ impl<S> Shared<S> {
     /// Forgets everything that is kept.
     pub(super) fn forget(&self) {
         self.stripes.eras.renew();
-        self.engine.clear();
+        self.clear();
     }
 }

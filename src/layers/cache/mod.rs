@@ -130,6 +130,7 @@ mod flight;
 mod freshness;
 mod inspect;
 mod invalidate;
+mod levels;
 mod listen;
 mod load;
 mod lookup;
@@ -142,24 +143,31 @@ mod tests;
 #[path = "tests/mod.rs"]
 #[expect(clippy::duplicate_mod, reason = "the same tests with the other engine")]
 mod tests_with_moka;
+mod warm;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use self::config::check_capacity;
 pub use self::config::{CacheConfig, Policy};
 use self::counts::Counts;
+use self::disk::Disk;
+pub use self::disk::DiskConfig;
 use self::engine::Engine;
 use self::era::{Eras, Mode};
 use self::freshness::Times;
 use self::inspect::name;
 use self::invalidate::Invalidations;
+use self::levels::{Spare, write_evicted};
 use self::listen::Listening;
 use self::stripes::Stripes;
+use self::warm::WarmStart;
+pub use self::warm::WarmStartConfig;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result, Retry};
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
@@ -175,11 +183,25 @@ impl LayerConfig for CacheConfig {
 
     fn profile(&self, below: Profile) -> Result<Profile> {
         self.check()?;
+        if let Some(disk) = &self.disk {
+            disk.check_below(&below.guarantees)?;
+        }
         Ok(self.promises(below))
     }
 
     async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>> {
-        Ok(Arc::new(CacheLayer::new(self, context)?))
+        let (config, context) = (self.clone(), context.clone());
+        let open = move || CacheLayer::new(&config, &context);
+        let opened = match Handle::try_current() {
+            // It waits for the disk.
+            Ok(runtime) if self.disk.is_some() => {
+                runtime.spawn_blocking(open).await.map_err(|error| {
+                    Error::internal("opening the disk of a cache panicked").with_source(error)
+                })?
+            }
+            _ => open(),
+        };
+        Ok(Arc::new(opened?))
     }
 }
 
@@ -188,16 +210,26 @@ impl LayerConfig for CacheConfig {
 pub struct CacheLayer {
     config: CacheConfig,
     context: Context,
+    disk: Spare,
+    warm: Option<Arc<WarmStart>>,
 }
 
 impl CacheLayer {
-    /// A layer with these settings.
+    /// A layer with these settings. With a disk or a warm start it waits for the disk. The first store that it
+    /// wraps gets the disk.
     ///
     /// # Errors
-    /// `Config` if a setting is out of range.
+    /// `Config` if a setting is out of range, or a folder or file is somebody else's; `Conflict` if the folder is
+    /// in use; otherwise as the file system says.
     pub fn new(config: &CacheConfig, context: &Context) -> Result<Self> {
         config.check()?;
-        Ok(Self { config: config.clone(), context: context.clone() })
+        let warm = config.warm_start.as_ref().map(|warm| WarmStart::open(warm, context));
+        Ok(Self {
+            disk: Spare::open(config, context)?,
+            warm: warm.transpose()?.map(Arc::new),
+            config: config.clone(),
+            context: context.clone(),
+        })
     }
 }
 
@@ -208,9 +240,13 @@ impl<S: Store> Layer<S> for CacheLayer {
         let (config, labels, clock) = (&self.config, &self.context.labels, &self.context.clock);
         let announced = inner.profile().guarantees.announces.is_some();
         let eras = Eras::new(if announced { Mode::Deaf } else { Mode::Keeping });
-        Cache(Arc::new(Shared {
+        let disk = self.disk.take(config, &self.context, &inner);
+        let evicted = disk.as_ref().map(|disk| write_evicted(disk, config));
+        let cache = Cache(Arc::new(Shared {
             inner,
-            engine: Engine::new(config.policy, config.capacity.0, labels),
+            engine: Engine::telling(config.policy, config.capacity.0, labels, evicted),
+            disk,
+            warm: self.warm.clone(),
             stripes: Stripes::new(Arc::clone(clock), config.load_timeout.0, eras),
             listening: announced.then(|| Listening::new(&self.context)),
             loads: Arc::new(Semaphore::new(config.max_loads)),
@@ -221,7 +257,9 @@ impl<S: Store> Layer<S> for CacheLayer {
             counts: Counts::new(labels),
             invalidations: Invalidations::new(labels),
             name: name(labels),
-        }))
+        }));
+        cache.start_warm();
+        cache
     }
 }
 
@@ -294,7 +332,7 @@ impl<S: Store> Store for Cache<S> {
         let keys = batch.ops().iter().map(|op| op.key().as_ref());
         let writing = shared.stripes.begin_write(keys);
         for op in batch.ops() {
-            shared.engine.remove(op.key());
+            shared.remove(op.key());
         }
         let commit = shared.inner.write(batch).await;
         if commit.as_ref().err().is_none_or(nothing_follows) {
@@ -332,7 +370,8 @@ impl<S: Store> Store for Cache<S> {
 
     async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
         let below = self.0.inner.inspect(key).await?;
-        Ok(std::iter::once(self.0.sighting(key)).chain(below).collect())
+        let disk = self.0.sighting_on_disk(key).await;
+        Ok(std::iter::once(self.0.sighting(key)).chain(disk).chain(below).collect())
     }
 
     /// A snapshot passes by: it is older than what is kept.
@@ -355,12 +394,20 @@ impl<S: Store> Store for Cache<S> {
     }
 
     async fn close(&self) -> Result<()> {
-        self.0.stripes.eras.begin(Mode::Closed);
-        self.0.engine.clear();
+        let shared = &*self.0;
+        if let Some(warm) = &shared.warm {
+            warm.stop().await;
+        }
+        let before = shared.stripes.eras.now();
+        shared.stripes.eras.begin(Mode::Closed);
+        if let Some(warm) = shared.warm.as_ref().filter(|_| before != shared.stripes.eras.now()) {
+            warm.save(&shared.engine).await;
+        }
+        shared.engine.clear();
         if let Some(listening) = &self.0.listening {
             listening.stop().await;
         }
-        self.0.inner.close().await
+        shared.close_levels().await
     }
 
     fn profile(&self) -> Profile {
@@ -380,6 +427,8 @@ fn nothing_follows(error: &Error) -> bool {
 struct Shared<S> {
     inner: S,
     engine: Engine,
+    disk: Option<Disk>,
+    warm: Option<Arc<WarmStart>>,
     stripes: Stripes,
     /// Where the store below announces what others change.
     listening: Option<Listening>,

@@ -2,11 +2,11 @@
 
 use tokio::sync::Semaphore;
 
-use super::CacheConfig;
+use super::{CacheConfig, WarmStartConfig};
 use crate::error::{Error, Result};
 use crate::layer::LayerConfig;
-use crate::types::Profile;
 use crate::types::units::{ByteSize, Fraction, Span};
+use crate::types::{Place, Profile};
 
 /// Less holds too little to be a cache.
 const MIN_CAPACITY: u64 = 64 << 10;
@@ -57,7 +57,16 @@ impl CacheConfig {
         if self.max_loads == 0 || self.max_loads > Semaphore::MAX_PERMITS {
             return refused(format!("max_loads is {}; it must be at least 1", self.max_loads));
         }
-        Ok(())
+        if let Some(disk) = &self.disk {
+            disk.check()?;
+        }
+        self.warm_start.as_ref().map_or(Ok(()), WarmStartConfig::check)
+    }
+
+    /// The settings that decide until when an entry is served, in words.
+    pub(in super::super) fn times(&self) -> String {
+        let Self { ttl, idle, jitter, .. } = self;
+        format!("{ttl:?} {idle:?} {jitter}")
     }
 
     fn check_parts(&self) -> Result<()> {
@@ -116,6 +125,16 @@ impl CacheConfig {
             profile = profile.note(
                 "`idle` does not bound how late a foreign write is seen: a key that is read all the time stays. Only `ttl` does.",
             );
+        }
+        if let Some(disk) = &self.disk {
+            profile = disk.promise(profile, own);
+        }
+        if self.warm_start.is_some() {
+            profile = profile.changed(|guarantees| {
+                // Keys alone: there is no value that is not sealed.
+                let what = "keys for the warm start".into();
+                guarantees.places.push(Place { name: Self::NAME.into(), what, sealed: true });
+            });
         }
         profile
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::check::check_capacity;
+use super::{DiskConfig, WarmStartConfig};
 use crate::types::units::{ByteSize, Fraction, Span};
 
 /// Settings of the cache. See the [module docs](super).
@@ -57,6 +58,10 @@ pub struct CacheConfig {
     /// How many loads may run at once; more wait for their turn, within their deadline. Default
     /// 1024.
     pub max_loads: usize,
+    /// A second level in a folder, for what the memory has no room for. Default: none.
+    pub disk: Option<DiskConfig>,
+    /// Loads the keys that were kept when the store was closed. Default: not at all.
+    pub warm_start: Option<WarmStartConfig>,
 }
 
 impl Default for CacheConfig {
@@ -76,6 +81,8 @@ impl Default for CacheConfig {
             soft_timeout: None,
             load_timeout: Span(Duration::from_secs(30)),
             max_loads: 1024,
+            disk: None,
+            warm_start: None,
         }
     }
 }

@@ -1,11 +1,15 @@
 //! The settings of the tier.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::super::CacheConfig;
 use crate::error::{Error, Result};
+use crate::layer::LayerConfig;
 use crate::types::units::ByteSize;
+use crate::types::{Durability, Freshness, Guarantees, Place, Profile};
 
 /// Settings of a cache's second level on disk. See the [module docs](crate::layers::cache).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,5 +44,43 @@ impl DiskConfig {
             )));
         }
         Ok(())
+    }
+
+    /// Refuses what would serve entries after a restart that the store below does not vouch for.
+    pub(in super::super) fn check_below(&self, below: &Guarantees) -> Result<()> {
+        if !self.warm {
+            return Ok(());
+        }
+        if below.announces.is_some() {
+            return Err(Error::config(
+                "disk.warm is set over a store that announces what others change: what it announces while it is closed is lost, and old answers would be served; leave `warm` out",
+            ));
+        }
+        if below.durability_after_flush < Durability::PowerCut {
+            return Err(Error::config(format!(
+                "disk.warm is set over a store in which a write survives {} even after a flush: the disk would remember what the store has lost; leave `warm` out",
+                below.durability_after_flush
+            )));
+        }
+        Ok(())
+    }
+
+    /// What the folder changes. `own`: how old an answer of this cache may be.
+    pub(in super::super) fn promise(&self, profile: Profile, own: Option<Duration>) -> Profile {
+        let place =
+            Place { name: CacheConfig::NAME.into(), what: "disk cache".into(), sealed: false };
+        let profile = profile.changed(|guarantees| {
+            guarantees.places.push(place);
+            // While the store is closed, somebody else can write.
+            if self.warm && guarantees.freshness == Freshness::Exclusive {
+                guarantees.freshness = Freshness::Immediate.delayed(own);
+            }
+        });
+        if !self.warm {
+            return profile;
+        }
+        profile.note(
+            "What was cached at the last clean close is served again after a restart. What changes the store while this stack is closed is not seen before the ttl: a restore, another stack over the same backend, another program. Empty the folder of the cache after any of these.",
+        )
     }
 }

@@ -180,12 +180,14 @@ impl Tier {
     }
 
     /// The stack whose entries these are. What another one left is forgotten.
-    pub(super) fn belongs_to(&self, owner: &str) {
-        let owner = hash(owner.as_bytes());
+    /// `None`: nothing is taken over, and nothing is left.
+    pub(super) fn belongs_to(&self, owner: Option<&str>) {
+        let owner = owner.map(|owner| hash(owner.as_bytes()));
         let mut table = self.table.lock();
-        if table.owner.replace(owner) != Some(owner) {
+        if owner.is_none() || table.owner != owner {
             table.clear();
         }
+        table.owner = owner;
         self.meter.entries(&table);
     }
 
@@ -208,7 +210,7 @@ impl Tier {
 
     /// As [`offer`](Self::offer), unless a copy is here. For what the memory evicts.
     pub(super) fn offer_evicted(&self, key: &[u8], value: &Value, until: Moment, began: Era) {
-        if !self.may_hold(key) {
+        if !self.may_hold(key) && until > Moment::now(&*self.clock) {
             self.offer(key, value, until, began);
         }
     }
@@ -229,6 +231,13 @@ impl Tier {
         self.spoil(table);
     }
 
+    /// From now on nothing is left for the next open.
+    pub(super) fn leave_nothing(&self) {
+        let mut table = self.table.lock();
+        table.owner = None;
+        self.spoil(table);
+    }
+
     /// What is removed after the index was saved must not come back with it.
     fn spoil(&self, mut table: parking_lot::MutexGuard<'_, Table>) {
         if table.state == State::Saved {
@@ -245,7 +254,7 @@ impl Tier {
     }
 
     /// Whether a copy may be here. Asks no disk.
-    pub(super) fn may_hold(&self, key: &[u8]) -> bool {
+    fn may_hold(&self, key: &[u8]) -> bool {
         self.table.lock().holds(hash(key), key)
     }
 
@@ -344,6 +353,7 @@ impl Tier {
     }
 
     /// Bytes of its files.
+    #[cfg(test)]
     pub(super) fn bytes(&self) -> u64 {
         self.log.lock().as_ref().map_or(0, Log::bytes)
     }

@@ -13,6 +13,7 @@ mod tests;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use bytes::Bytes;
 use metrics::{Counter, Gauge};
 use parking_lot::Mutex;
 
@@ -37,6 +38,9 @@ const LOAD_OVERHEAD: u64 = 1024;
 /// making room disturbs every reader.
 const STEPS: u64 = 128;
 
+/// Is told of each entry that an engine evicts, under one of its locks.
+pub(super) type Evicted = Arc<dyn Fn(&[u8], &Cached) + Send + Sync>;
+
 /// Two engines, told apart by a branch that a processor predicts.
 enum Kind {
     Quick(Quick, Fronts),
@@ -58,12 +62,24 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
+    #[cfg(test)]
     pub(super) fn new(policy: Policy, capacity: u64, labels: &Labels) -> Self {
+        Self::telling(policy, capacity, labels, None)
+    }
+
+    /// An engine that tells what it evicts, with the policy `s3_fifo`.
+    pub(super) fn telling(
+        policy: Policy,
+        capacity: u64,
+        labels: &Labels,
+        evicted: Option<Evicted>,
+    ) -> Self {
         let meter = Arc::new(Meter::new(labels));
         let room = Room { capacity, copies: false, loads: 0, kept_free: Room::step(capacity) };
         let kind = match policy {
             Policy::S3Fifo => {
-                Kind::Quick(Quick::new(room.entries(), Arc::clone(&meter)), Fronts::new(capacity))
+                let quick = Quick::new(room.entries(), Arc::clone(&meter), evicted);
+                Kind::Quick(quick, Fronts::new(capacity))
             }
             Policy::TinyLfu | Policy::Lru => {
                 Kind::Moka(Moka::new(policy, capacity, Arc::clone(&meter)))
@@ -241,6 +257,30 @@ impl Engine {
             room.kept_free = free;
             quick.set_capacity(room.entries());
         }
+    }
+
+    /// Some of the keys, in no order, so that their cost together is at most that.
+    pub(super) fn keys(&self, most: usize, cost: impl Fn(&[u8]) -> usize) -> Vec<Bytes> {
+        let mut bytes = 0;
+        let mut keys = Vec::new();
+        let add = |key: &[u8]| {
+            bytes += cost(key);
+            let fits = bytes <= most;
+            if fits {
+                keys.push(Bytes::copy_from_slice(key));
+            }
+            fits
+        };
+        match &self.kind {
+            Kind::Quick(quick, _) => quick.each_key(add),
+            Kind::Moka(moka) => moka.each_key(add),
+        }
+        keys
+    }
+
+    /// Whether little is left of the capacity.
+    pub(super) fn is_nearly_full(&self) -> bool {
+        self.bytes() >= self.room.lock().capacity / 10 * 9
     }
 
     /// Bytes of the entries.

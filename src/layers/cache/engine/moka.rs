@@ -73,6 +73,11 @@ impl Moka {
         found && self.0.remove(key).is_some()
     }
 
+    /// Until that is enough.
+    pub(super) fn each_key(&self, mut more: impl FnMut(&[u8]) -> bool) {
+        self.0.iter().all(|(key, _)| more(&key));
+    }
+
     pub(super) fn clear(&self) {
         self.0.invalidate_all();
         self.0.run_pending_tasks();

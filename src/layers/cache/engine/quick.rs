@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 
-use super::{Cached, Meter};
+use super::{Cached, Evicted, Meter};
 
 /// Bytes of an entry beside its key and value: its place in the engine's table and list, which grow by doubling, and
 /// the headers of its allocations.
@@ -43,6 +43,7 @@ impl Weighter<Key, Cached> for Weight {
 #[derive(Clone)]
 struct Leaving {
     meter: Arc<Meter>,
+    evicted: Option<Evicted>,
     /// Drops entries when the lock is released.
     late: DefaultLifecycle<Key, Cached>,
 }
@@ -50,8 +51,11 @@ struct Leaving {
 impl Lifecycle<Key, Cached> for Leaving {
     type RequestState = <DefaultLifecycle<Key, Cached> as Lifecycle<Key, Cached>>::RequestState;
 
-    fn before_evict(&self, _: &mut Self::RequestState, _: &Key, _: &mut Cached) {
+    fn before_evict(&self, _: &mut Self::RequestState, key: &Key, cached: &mut Cached) {
         self.meter.evicted.increment(1);
+        if let Some(evicted) = &self.evicted {
+            evicted(key, cached);
+        }
     }
 
     fn on_evict(&self, late: &mut Self::RequestState, key: Key, cached: Cached) {
@@ -66,7 +70,7 @@ pub(super) struct Quick {
 }
 
 impl Quick {
-    pub(super) fn new(capacity: u64, meter: Arc<Meter>) -> Self {
+    pub(super) fn new(capacity: u64, meter: Arc<Meter>, evicted: Option<Evicted>) -> Self {
         let ghosts = capacity / BYTES_PER_GHOST;
         let parts = (capacity / LEAST_PART).max(LEAST_PARTS);
         // The next lower power of two; the engine takes the next higher.
@@ -80,7 +84,8 @@ impl Quick {
             .build();
         #[expect(clippy::expect_used, reason = "it fails only where a capacity is not set")]
         let options = options.expect("both capacities are set");
-        let leaving = Leaving { meter: Arc::clone(&meter), late: DefaultLifecycle::default() };
+        let leaving =
+            Leaving { meter: Arc::clone(&meter), evicted, late: DefaultLifecycle::default() };
         let cache = Cache::with_options(options, Weight, RandomState::default(), leaving);
         Self { cache, meter }
     }
@@ -120,6 +125,11 @@ impl Quick {
             self.meter.removed(weight(key, cached));
         }
         entry.is_some()
+    }
+
+    /// Until that is enough.
+    pub(super) fn each_key(&self, mut more: impl FnMut(&[u8]) -> bool) {
+        self.cache.iter().all(|(key, _)| more(&key));
     }
 
     /// One by one, so that no reader waits for all of them.

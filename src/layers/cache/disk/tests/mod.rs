@@ -71,7 +71,7 @@ impl Rig {
         let config = DiskConfig { path: path.to_owned(), capacity: ByteSize(0), warm };
         let context = Context { clock: Arc::new(self.clock.clone()), ..Context::default() };
         let tier = Tier::open(&config, SHAPE, &context)?;
-        tier.belongs_to("stack");
+        tier.belongs_to(Some("stack"));
         Ok(tier)
     }
 

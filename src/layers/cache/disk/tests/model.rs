@@ -104,8 +104,8 @@ impl Model {
                 }
                 self.tier = self.rig.open();
                 if other {
-                    self.tier.belongs_to("another stack");
-                    self.tier.belongs_to("stack");
+                    self.tier.belongs_to(Some("another stack"));
+                    self.tier.belongs_to(Some("stack"));
                 }
             }
         }

@@ -138,7 +138,7 @@ fn the_entries_of_another_stack_are_not_served() {
     rig.put(&tier, b"k", "v");
     close(&tier);
     let tier = rig.open();
-    tier.belongs_to("another");
+    tier.belongs_to(Some("another"));
     assert_eq!(get(&tier, b"k"), None);
 }
 
@@ -293,14 +293,14 @@ async fn the_thread_writes_and_a_close_waits_for_it() {
     let rig = Rig::new();
     let context = Context::default();
     let disk = Disk::open(&config(&rig, true), &context).unwrap();
-    disk.tier().belongs_to("stack");
+    disk.tier().belongs_to(Some("stack"));
     for key in 0..1000u32 {
         let value = key.to_be_bytes().to_vec().into();
         disk.tier().offer(&key.to_be_bytes(), &value, Moment::NEVER, Era::FIRST);
     }
     disk.tier().close(true, Duration::from_secs(60)).await;
     let again = Disk::open(&config(&rig, true), &context).unwrap();
-    again.tier().belongs_to("stack");
+    again.tier().belongs_to(Some("stack"));
     let keys = (0..1000u32).map(|key| key.to_be_bytes().to_vec().into());
     let keys: Vec<Bytes> = keys.collect();
     let found = again.tier().get_many(&keys).await;
