@@ -32,6 +32,11 @@ impl Spare {
         Ok(Self(Arc::new(Mutex::new(disk))))
     }
 
+    #[cfg(test)]
+    pub(super) fn of(disk: Disk) -> Self {
+        Self(Arc::new(Mutex::new(Some(disk))))
+    }
+
     /// Gives it to the cache over that store.
     pub(super) fn take(
         &self,
@@ -140,7 +145,7 @@ impl<S> Shared<S> {
     }
 
     /// Keeps in memory what was found on the disk, unless something came between.
-    fn promote(&self, key: &[u8], found: &disk::Found, ticket: Ticket) {
+    pub(super) fn promote(&self, key: &[u8], found: &disk::Found, ticket: Ticket) {
         let Some(disk) = &self.disk else { return };
         let cached = self.times.found(found.value.clone(), found.until, self.now(), found.began);
         if !self.engine.fits(key, &cached) {

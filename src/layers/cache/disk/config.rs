@@ -84,3 +84,68 @@ impl DiskConfig {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backends::MemoryConfig;
+    use crate::error::ErrorKind;
+    use crate::layer::BackendConfig;
+
+    fn config(warm: bool) -> CacheConfig {
+        let disk = DiskConfig { path: "cache".into(), capacity: ByteSize(16 << 20), warm };
+        CacheConfig {
+            disk: Some(disk),
+            ttl: Some("10m".parse().unwrap()),
+            ..CacheConfig::default()
+        }
+    }
+
+    fn below(change: impl FnOnce(&mut Guarantees)) -> Profile {
+        MemoryConfig::default().profile().unwrap().changed(|guarantees| {
+            guarantees.durability_after_flush = Durability::PowerCut;
+            change(guarantees);
+        })
+    }
+
+    #[test]
+    fn the_folder_is_a_place_and_a_plain_one() {
+        let promised = config(false).profile(below(|_| ())).unwrap().guarantees;
+        assert_eq!(promised.places.len(), 1);
+        assert!(!promised.places[0].sealed && promised.places[0].what == "disk cache");
+        assert_eq!(promised.freshness, Freshness::Exclusive);
+    }
+
+    #[test]
+    fn while_the_store_is_closed_nobody_is_alone_with_it() {
+        let promised = config(true).profile(below(|_| ())).unwrap();
+        assert_eq!(promised.guarantees.freshness, Freshness::Within(Duration::from_secs(600)));
+        assert!(promised.notes.iter().any(|note| note.contains("a restore")));
+        let for_ever = CacheConfig { ttl: None, ..config(true) };
+        let promised = for_ever.profile(below(|_| ())).unwrap();
+        assert_eq!(promised.guarantees.freshness, Freshness::Unbounded);
+    }
+
+    #[test]
+    fn warm_needs_a_store_that_remembers_and_has_nothing_to_announce() {
+        let announces = below(|guarantees| guarantees.announces = Some(Duration::from_secs(1)));
+        let forgets =
+            below(|guarantees| guarantees.durability_after_flush = Durability::ProcessCrash);
+        for (below, why) in [(announces, "announces"), (forgets, "has lost")] {
+            let error = config(true).profile(below.clone()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.to_string().contains(why), "{error}");
+            config(false).profile(below).unwrap();
+        }
+    }
+
+    #[test]
+    fn settings_out_of_range_are_refused() {
+        let small = DiskConfig { capacity: ByteSize(1 << 20), ..config(false).disk.unwrap() };
+        let nowhere = DiskConfig { path: PathBuf::new(), ..config(false).disk.unwrap() };
+        for (disk, what) in [(small, "1MiB; it must be at least 16MiB"), (nowhere, "disk.path")] {
+            let error = disk.check().unwrap_err().to_string();
+            assert!(error.contains(what), "{error}");
+        }
+    }
+}

@@ -119,6 +119,23 @@ impl Disk {
         Ok(Self { tier, writer: Some(writer) })
     }
 
+    /// One that is written by hand.
+    #[cfg(test)]
+    pub(super) fn by_hand(config: &DiskConfig, context: &Context) -> Result<Self> {
+        let tier = Arc::new(Tier::open(config, Shape::new(config.capacity.0), context)?);
+        Ok(Self { tier, writer: None })
+    }
+
+    #[cfg(test)]
+    pub(super) fn write_out(&self) {
+        while self.tier.step(false) {}
+    }
+
+    #[cfg(test)]
+    pub(super) fn break_it(&self) {
+        self.tier.folder.fault.after(0);
+    }
+
     pub(super) fn tier(&self) -> &Arc<Tier> {
         &self.tier
     }
@@ -254,7 +271,7 @@ impl Tier {
     }
 
     /// Whether a copy may be here. Asks no disk.
-    fn may_hold(&self, key: &[u8]) -> bool {
+    pub(super) fn may_hold(&self, key: &[u8]) -> bool {
         self.table.lock().holds(hash(key), key)
     }
 

@@ -26,6 +26,7 @@ use super::era::Era;
 use super::stripes::Seen;
 use crate::error::{Error, Result};
 use crate::telemetry::{Labels, names};
+use crate::types::Value;
 
 /// What is larger than this part of the capacity would push out too much else.
 const LARGEST_PART: u64 = 8;
@@ -278,9 +279,14 @@ impl Engine {
         keys
     }
 
-    /// Whether little is left of the capacity.
-    pub(super) fn is_nearly_full(&self) -> bool {
-        self.bytes() >= self.room.lock().capacity / 10 * 9
+    /// What part of the capacity these entries would take.
+    pub(super) fn part_of<'e>(&self, entries: impl Iterator<Item = (&'e Bytes, &'e Value)>) -> f64 {
+        let overhead = match &self.kind {
+            Kind::Quick(_) => quick::OVERHEAD,
+            Kind::Moka(_) => moka::OVERHEAD,
+        };
+        let bytes = entries.map(|(key, value)| overhead + (key.len() + value.bytes.len()) as u64);
+        bytes.sum::<u64>() as f64 / self.room.lock().capacity as f64
     }
 
     /// Bytes of the entries.

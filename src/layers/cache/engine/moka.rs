@@ -12,7 +12,7 @@ use super::{Cached, Meter, Policy};
 
 /// Bytes of an entry beside its key and value: the nodes of the engine's table and queues, and the
 /// headers of its allocations.
-const OVERHEAD: u64 = 576;
+pub(super) const OVERHEAD: u64 = 576;
 
 type Key = Box<[u8]>;
 

@@ -11,7 +11,7 @@ use super::{Cached, Evicted, Meter};
 
 /// Bytes of an entry beside its key and value: its place in the engine's table and list, which grow by doubling, and
 /// the headers of its allocations.
-const OVERHEAD: u64 = 304;
+pub(super) const OVERHEAD: u64 = 304;
 
 /// Readers of different parts do not meet. An entry has to fit into one part: there are no more than four until
 /// each has so much, and four take entries of an eighth of them all.

@@ -5,6 +5,7 @@ mod bulk;
 mod coherence;
 mod copies;
 mod counted;
+mod disk;
 mod expiry;
 mod idle;
 mod ingest;
@@ -17,6 +18,7 @@ mod race;
 mod refresh;
 mod settings;
 mod stale;
+mod warm;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 

@@ -65,6 +65,9 @@ impl WarmStartConfig {
 /// Keys that are loaded at once.
 const MOST_AT_ONCE: u32 = 256;
 
+/// What it fills of the memory.
+const MOST_USED: f64 = 0.9;
+
 /// What is to be loaded, and what is written at the close.
 #[derive(Debug)]
 pub(super) struct WarmStart {
@@ -167,10 +170,14 @@ async fn load<S: Store>(shared: Weak<Shared<S>>) {
     let at_once = config.rate.div_ceil(10).min(MOST_AT_ONCE);
     let pause = Duration::from_secs(1) * at_once / config.rate;
     let began = clock.monotonic();
-    while clock.monotonic().saturating_sub(began) < config.within.0 {
+    let mut used = 0.0;
+    while clock.monotonic().saturating_sub(began) < config.within.0 && used < MOST_USED {
         match load_some(&shared, at_once as usize).await {
-            Ok(true) => clock.sleep(pause).await,
-            Ok(false) => return,
+            Ok(Some(more)) => {
+                used += more;
+                clock.sleep(pause).await;
+            }
+            Ok(None) => return,
             Err(error) => {
                 tracing::warn!(?error, "the warm start of a cache ends, as a load failed");
                 return;
@@ -179,20 +186,19 @@ async fn load<S: Store>(shared: Weak<Shared<S>>) {
     }
 }
 
-/// Whether there is more to load.
-async fn load_some<S: Store>(shared: &Weak<Shared<S>>, most: usize) -> Result<bool> {
-    let Some(cache) = shared.upgrade().map(Cache) else { return Ok(false) };
-    let Some(warm) = &cache.0.warm else { return Ok(false) };
+/// What part of the capacity it has filled. `None`: there is no more to load.
+async fn load_some<S: Store>(shared: &Weak<Shared<S>>, most: usize) -> Result<Option<f64>> {
+    let Some(cache) = shared.upgrade().map(Cache) else { return Ok(None) };
+    let Some(warm) = &cache.0.warm else { return Ok(None) };
     cache.attend();
     // Before foreign changes are announced nothing would be kept.
     if !cache.0.stripes.eras.now().keeps() {
-        return Ok(true);
-    }
-    if cache.0.engine.is_nearly_full() {
-        return Ok(false);
+        return Ok(Some(0.0));
     }
     let keys = warm.take(most);
-    cache.get_many(&keys).await?;
+    let values = cache.get_many(&keys).await?;
     warm.loaded.increment(keys.len() as u64);
-    Ok(!warm.keys.lock().is_empty())
+    let found = keys.iter().zip(&values).filter_map(|(key, value)| Some((key, value.as_ref()?)));
+    let part = cache.0.engine.part_of(found);
+    Ok((!warm.keys.lock().is_empty()).then_some(part))
 }

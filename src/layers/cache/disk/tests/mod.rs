@@ -45,7 +45,7 @@ impl Fault {
         }
     }
 
-    fn after(&self, steps: i64) {
+    pub(super) fn after(&self, steps: i64) {
         self.0.store(steps, Ordering::SeqCst);
     }
 }
