@@ -22,6 +22,11 @@
 //!    them: a prefix is a mark that what began before it is compared with when it is read. First the store
 //!    below is told, then this cache forgets, then whoever listens to it is told. What loads under way bring is
 //!    not kept, and who comes afterwards does not wait for them.
+//! 7. With `disk`, what the memory has no room for is kept in a folder, and 1, 3, 5 and 6 hold there as well: a
+//!    copy keeps the end of its ttl, also through a restart, and is gone before a write of its key is
+//!    acknowledged. Its files never take more than its `capacity`. What is damaged there is not served, and a
+//!    disk that fails is not used any more; no read and no write fails because of it. After a crash it is empty,
+//!    and after a clean close as well, unless it is `warm`.
 //!
 //! # Gives up
 //! Freshness against writes that bypass this stack: such a write is seen when it is announced, and after
@@ -48,9 +53,14 @@
 //! is older than the newest of them costs a hash for each length. The call with which they are full removes
 //! what they match, in time that grows with the number of entries, and loads that began before it are not kept.
 //!
+//! On the disk an entry ends with its ttl, and `idle` counts from when it was written. Only values are there.
+//! With the policies `tiny_lfu` and `lru` a copy that the disk has evicted is not written again when the memory
+//! evicts its entry. What is loaded faster than the disk takes it is not kept there. With `warm`, what changes
+//! the store while it is closed is not seen before the ttl, whoever does it.
+//!
 //! # Position
 //! Outside `compress` and `encrypt`, so that a hit is decoded already. Inside them it holds more, or
-//! only sealed bytes, and pays for decoding on each hit.
+//! only sealed bytes, and pays for decoding on each hit; so does its folder.
 //!
 //! # Cancellation
 //! A dropped read leaves its load running for others, until its deadline, and so does a dropped bulk read.
@@ -63,6 +73,9 @@
 //! counted in `tierstack_errors_total{op="changes"}`, and made again after pauses of 0.1 s to 10 s; reads
 //! do not fail because of it, and `changes` gives the error of the last attempt.
 //!
+//! Opening fails with `Config` if the folder of `disk` or the file of `warm_start` holds something else, or a
+//! newer format, and with `Conflict` if the folder is in use.
+//!
 //! `stale_if_error` hides `Unavailable`, `Timeout` and `Capacity`, which speak of the store below being
 //! unwell, and no other kind. A refresh that fails is counted and tells nobody.
 //!
@@ -73,6 +86,7 @@
 //! | | | result: negative | more reads of keys that do not exist |
 //! | | | result: stale | answers from past their ttl: failures below, or rare reads |
 //! | | | result: error | reads of keys whose load has just failed |
+//! | | | result: disk | reads of what the memory has no room for |
 //! | | | result: miss | more loads |
 //! | | | result: coalesced | reads that joined a load under way |
 //! | | | result: bypass | values that are too large, or nothing is kept at present |
@@ -83,6 +97,15 @@
 //! | `tierstack_cache_evictions_total` | counter | cause: size | the capacity is too small for what is read |
 //! | | | cause: expired | more entries that were looked for after their time |
 //! | | | cause: idle | more entries that were looked for after nobody had read them for long |
+//! | | | cause: disk | the capacity of the disk is too small for what is loaded |
+//! | `tierstack_cache_disk_bytes` | gauge | | more of the disk in use |
+//! | `tierstack_cache_disk_entries` | gauge | | more entries there, and memory for their index |
+//! | `tierstack_cache_disk_active` | gauge | | 1: the disk is in use; 0: it failed, see the log |
+//! | `tierstack_cache_disk_drops_total` | counter | cause: queue | values are loaded faster than they are written |
+//! | | | cause: large | values that fit into no segment |
+//! | | | cause: damaged | the disk gives back what was not written |
+//! | | | cause: io | the disk failed, or is full |
+//! | `tierstack_cache_warm_start_keys_total` | counter | | more keys loaded by a warm start |
 //! | `tierstack_cache_invalidations_total` | counter | cause: key | more keys were invalidated |
 //! | | | cause: prefix | more prefixes were |
 //! | | | cause: all | everything was, or everything was dropped, as announcements were missed |
@@ -101,7 +124,9 @@
 //! # Configuration
 //! `cache: { capacity: 256MiB, ttl: 10m, negative_ttl: 10s, stale_if_error: 1h }`
 //!
-//! The life of an entry, what the policies cost, and how often they hit: `docs/cache.md`.
+//! `cache: { disk: { path: ./cache, capacity: 10GiB }, warm_start: { path: ./orders.keys } }`
+//!
+//! The life of an entry, the second level, the warm start, what the policies cost, and how often they hit: `docs/cache.md`.
 //!
 //! # Example
 //! ```

@@ -4,7 +4,6 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -129,13 +128,13 @@ impl Folder {
     }
 
     /// Fewer bytes where the segment ends before.
-    pub(super) fn read(&self, number: u64, offset: u32, length: u32) -> io::Result<Bytes> {
+    pub(super) fn read(&self, number: u64, offset: u32, length: u32) -> io::Result<Vec<u8>> {
         self.step()?;
         let mut file = File::open(self.segment_path(number))?;
         file.seek(SeekFrom::Start(u64::from(offset)))?;
         let mut record = Vec::with_capacity(length as usize);
         file.take(u64::from(length)).read_to_end(&mut record)?;
-        Ok(record.into())
+        Ok(record)
     }
 
     /// Reads the saved index, if the folder was closed with one. It is gone before this returns, also after a

@@ -301,7 +301,7 @@ impl Tier {
         let Location { segment, offset, length } = location;
         let record = match self.folder.read(segment, offset, length) {
             Ok(record) => record,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Bytes::new(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => {
                 self.fail(&error);
                 return None;

@@ -75,7 +75,7 @@ impl Fields<'_> {
 }
 
 /// The key and the entry of a record that is whole, and was written to that segment.
-pub(super) fn decode(record: &Bytes, segment: u64) -> Option<(Bytes, Copy)> {
+pub(super) fn decode(record: &[u8], segment: u64) -> Option<(&[u8], Copy)> {
     let mut fields = Fields(record);
     if fields.take()? != MAGIC || fields.take()? != [VERSION] {
         return None;
@@ -96,9 +96,9 @@ pub(super) fn decode(record: &Bytes, segment: u64) -> Option<(Bytes, Copy)> {
         return None;
     }
     let value = Value {
-        bytes: record.slice(value_at..),
+        // Not a part of the record: it may stay in memory, where it is counted as it is.
+        bytes: Bytes::copy_from_slice(record.get(value_at..)?),
         expires_at: (flags & EXPIRES != 0).then_some(Timestamp::from_millis(expires)),
     };
-    let key = record.slice(HEADER..value_at);
-    Some((key, Copy { value, began, until }))
+    Some((record.get(HEADER..value_at)?, Copy { value, began, until }))
 }

@@ -282,7 +282,7 @@ impl Engine {
     /// What part of the capacity these entries would take.
     pub(super) fn part_of<'e>(&self, entries: impl Iterator<Item = (&'e Bytes, &'e Value)>) -> f64 {
         let overhead = match &self.kind {
-            Kind::Quick(_) => quick::OVERHEAD,
+            Kind::Quick(..) => quick::OVERHEAD,
             Kind::Moka(_) => moka::OVERHEAD,
         };
         let bytes = entries.map(|(key, value)| overhead + (key.len() + value.bytes.len()) as u64);

@@ -3,6 +3,7 @@
 use super::super::disk::{Disk, DiskConfig};
 use super::super::levels::Spare;
 use super::*;
+use crate::types::{Presence, Scope, Sighting};
 
 fn config(folder: &tempfile::TempDir) -> CacheConfig {
     let path = folder.path().join("disk");
@@ -223,6 +224,71 @@ async fn what_forgets_everything_empties_the_disk() {
     let page = Page { entries: vec![run] };
     cache.ingest(futures_util::stream::iter([Ok(page)]).boxed()).await.unwrap();
     assert!(!on_disk(&cache, b"k"));
+}
+
+#[tokio::test]
+async fn what_is_invalidated_is_not_served_from_the_disk() {
+    let scopes = [
+        Scope::Keys(vec!["user:1".into()]),
+        Scope::Prefix("user:".into()),
+        Scope::Prefix("".into()),
+        Scope::All,
+    ];
+    for scope in scopes {
+        let folder = tempfile::tempdir().unwrap();
+        let (cache, _) = tiered(config(&folder), None);
+        for key in ["user:1", "order:1"] {
+            below(&cache, key, "old").await;
+            put_on_disk(&cache, key.as_bytes()).await;
+            below(&cache, key, "new").await;
+        }
+        cache.invalidate(scope.clone()).await.unwrap();
+        assert_eq!(get(&cache, b"user:1").await.unwrap(), Some("new".into()));
+        let others =
+            matches!(&scope, Scope::All) || matches!(&scope, Scope::Prefix(all) if all.is_empty());
+        let expected = if others { "new" } else { "old" };
+        assert_eq!(get(&cache, b"order:1").await.unwrap(), Some(expected.into()), "{scope:?}");
+    }
+}
+
+/// What the memory evicts after its prefix was invalidated, and what is there when the marks are full.
+#[tokio::test]
+async fn a_copy_that_an_invalidation_matches_does_not_come_back() {
+    for marks in [1, 5000] {
+        let folder = tempfile::tempdir().unwrap();
+        let (cache, _) = tiered(config(&folder), None);
+        below(&cache, "user:1", "old").await;
+        get(&cache, b"user:1").await.unwrap();
+        let kept = cache.0.engine.get(b"user:1").unwrap();
+        for n in 0..marks {
+            let prefix = if n == 0 { "user:".to_owned() } else { n.to_string() };
+            cache.invalidate(Scope::Prefix(prefix.into())).await.unwrap();
+            if n == 0 {
+                let tier = cache.0.disk.as_ref().unwrap().tier();
+                tier.remove(b"user:1");
+                tier.offer_evicted(b"user:1", &"old".into(), Moment::NEVER, kept.era);
+            }
+        }
+        below(&cache, "user:1", "new").await;
+        cache.0.engine.remove(b"user:1");
+        assert_eq!(get(&cache, b"user:1").await.unwrap(), Some("new".into()), "{marks}");
+    }
+}
+
+#[tokio::test]
+async fn an_inspection_tells_what_is_on_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cache, _) = tiered(config(&folder), None);
+    below(&cache, "k", "v").await;
+    put_on_disk(&cache, b"k").await;
+    let places = |found: Vec<Sighting>| -> Vec<(String, Presence)> {
+        found.into_iter().map(|found| (found.place, found.presence)).take(2).collect()
+    };
+    let found = places(cache.inspect(b"k").await.unwrap());
+    assert_eq!(found, [("memory".into(), Presence::None), ("disk".into(), Presence::Entry)]);
+    cache.invalidate(Scope::Prefix("k".into())).await.unwrap();
+    let found = places(cache.inspect(b"k").await.unwrap());
+    assert_eq!(found[1], ("disk".into(), Presence::None));
 }
 
 /// An era ends a moment before the disk is emptied.
