@@ -1,11 +1,9 @@
 //! Eras: what makes all that is kept old at once, and whether anything may be kept at all.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use parking_lot::RwLock;
 
 use super::marks::{Marked, Marks, Table};
+use super::sync::{AtomicU64, Ordering, RwLock};
 
 /// A stretch of time without an event that concerns more than single keys. An entry is served in the era in
 /// which its load began, and in later ones where nothing between them concerns its key ([`Marks`] tell): so
@@ -129,30 +127,5 @@ impl Eras {
         let changed = change(&mut marks, next);
         self.now.store(next.0, Ordering::Release);
         changed
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_era_differs_from_all_before_it_and_nothing_follows_the_closed_one() {
-        let eras = Eras::new(Mode::Deaf);
-        let mut seen = vec![eras.now()];
-        for mode in [Some(Mode::Keeping), None, Some(Mode::Keeping), Some(Mode::Deaf), None] {
-            eras.follow(mode, Marks::forget);
-            let now = eras.now();
-            assert!(!seen.contains(&now));
-            let keeps = mode.map_or(seen[seen.len() - 1].keeps(), |mode| mode == Mode::Keeping);
-            assert_eq!(now.keeps(), keeps);
-            seen.push(now);
-        }
-        eras.begin(Mode::Closed);
-        let closed = eras.now();
-        eras.begin(Mode::Keeping);
-        eras.renew();
-        assert_eq!(eras.now(), closed);
-        assert!(!closed.keeps());
     }
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::sync::Mutex;
 use crate::error::{Error, Result};
 use crate::types::Value;
 

@@ -162,6 +162,7 @@ mod lookup;
 mod marks;
 mod read;
 mod stripes;
+mod sync;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -12,19 +12,14 @@
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use foldhash::quality::RandomState;
-use parking_lot::Mutex;
 
 use super::era::{Era, Eras};
 use super::flight::Flight;
+use super::sync::{AtomicU64, Mutex, Ordering, RandomState, STRIPES};
 use crate::clock::Clock;
-
-/// Enough that writes to a few keys seldom disturb loads of others.
-const STRIPES: usize = 1024;
 
 /// What a reader sees of the stripe of a key without its lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,10 @@
+//! What the core of the cache is built of: `stripes`, `era`, `flight`. They name it here alone, so that the model
+//! checker can build the same files of its own.
+
+pub(super) use std::sync::atomic::{AtomicU64, Ordering};
+
+pub(super) use foldhash::quality::RandomState;
+pub(super) use parking_lot::{Mutex, RwLock};
+
+/// Enough that writes to a few keys seldom disturb loads of others.
+pub(super) const STRIPES: usize = 1024;
