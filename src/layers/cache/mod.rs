@@ -160,6 +160,8 @@ mod listen;
 mod load;
 mod lookup;
 mod marks;
+#[cfg(test)]
+mod model_tests;
 mod read;
 mod stripes;
 mod sync;

@@ -1,6 +1,24 @@
 //! What the cache promises, a file for each promise, and what they share.
 
 mod announced;
+mod bulk;
+mod coherence;
+mod copies;
+mod counted;
+mod disk;
+mod era;
+mod expiry;
+mod idle;
+mod ingest;
+mod inspected;
+mod invalidated;
+mod loads;
+mod memory;
+mod model;
+mod race;
+mod refresh;
+mod settings;
+mod stale;
 mod warm;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

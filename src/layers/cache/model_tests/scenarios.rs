@@ -1,0 +1,221 @@
+use super::Below::{Later, Now};
+use super::era::Mode;
+use super::{DOUBT, KEY, World, explore, spawned, together};
+
+fn get_now(world: &World) {
+    world.get(Now);
+}
+
+fn get_later(world: &World) {
+    world.get(Later);
+}
+
+fn put(world: &World) {
+    world.write(false);
+}
+
+fn delete(world: &World) {
+    world.write(true);
+}
+
+/// The store below takes something of which nobody here hears.
+fn foreign(world: &World) {
+    world.take(false);
+}
+
+/// A write that nobody waits for any more, and that arrives then.
+fn arrives_later(world: &World) {
+    world.abandoned();
+    foreign(world);
+}
+
+#[test]
+fn a_fill_against_a_write() {
+    explore(Mode::Keeping, |world| together(world, [get_now, put]));
+    explore(Mode::Keeping, |world| together(world, [get_later, put]));
+}
+
+#[test]
+fn a_fill_against_a_delete() {
+    explore(Mode::Keeping, |world| together(world, [get_now, delete]));
+    explore(Mode::Keeping, |world| together(world, [get_later, delete]));
+}
+
+#[test]
+fn two_fills_against_a_write() {
+    explore(Mode::Keeping, |world| together(world, [get_now, get_later, put]));
+    explore(Mode::Keeping, |world| together(world, [get_now, get_now, put]));
+}
+
+/// Who comes after the acknowledgement never gets an older value from a load that others wait for.
+#[test]
+fn who_joins_a_load_against_a_write() {
+    explore(Mode::Keeping, |world| together(world, [get_later, get_later, put]));
+}
+
+/// The same where the load began during the write: its generation is not that of before, nor that of after.
+#[test]
+fn who_joins_a_load_that_began_during_a_write() {
+    explore(Mode::Keeping, |world| {
+        let stripes = &world.0.stripes;
+        let writing = stripes.begin_write([KEY].into_iter());
+        let readers = [(); 2].map(|()| spawned(world, get_later));
+        let number = world.take(false);
+        writing.settle();
+        world.promise(number);
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+    });
+}
+
+/// Who has seen what is not acknowledged yet may then meet the load of somebody who has not.
+#[test]
+fn who_has_seen_the_new_value_does_not_join_a_load_from_before_it() {
+    explore(Mode::Keeping, |world| {
+        let writing = world.0.stripes.begin_write([KEY].into_iter());
+        let sees: fn(&World) = |world| {
+            world.get(Now);
+            world.get(Later);
+        };
+        together(world, [get_later, sees, foreign]);
+        writing.settle();
+    });
+}
+
+#[test]
+fn a_refresh_against_a_write() {
+    explore(Mode::Keeping, |world| {
+        world.get(Now);
+        together(world, [World::refresh, put, get_now]);
+    });
+    explore(Mode::Keeping, |world| {
+        world.get(Now);
+        together(world, [World::refresh, put, get_later]);
+    });
+}
+
+#[test]
+fn a_fill_against_two_writers() {
+    explore(Mode::Keeping, |world| together(world, [get_later, put, put]));
+    explore(Mode::Keeping, |world| together(world, [get_now, put, delete]));
+}
+
+#[test]
+fn a_write_that_is_refused_leaves_nothing_behind() {
+    explore(Mode::Keeping, |world| {
+        together(world, [get_now, World::refused, put]);
+        world.get(Now);
+        assert!(world.lookup().is_some(), "kept again");
+    });
+}
+
+/// It may arrive between the question of one load and that of another.
+#[test]
+fn a_write_of_unknown_outcome_that_arrives_later() {
+    explore(Mode::Keeping, |world| {
+        world.abandoned();
+        together(world, [get_now, get_now, foreign]);
+    });
+    explore(Mode::Keeping, |world| {
+        world.abandoned();
+        together(world, [get_later, get_later, foreign]);
+    });
+}
+
+#[test]
+fn a_writer_that_leaves_while_others_read() {
+    explore(Mode::Keeping, |world| together(world, [get_now, get_later, arrives_later]));
+    explore(Mode::Keeping, |world| together(world, [get_now, put, arrives_later]));
+}
+
+#[test]
+fn the_doubt_about_a_write_ends_when_nothing_arrives_any_more() {
+    explore(Mode::Keeping, |world| {
+        let ends: fn(&World) = |world| {
+            arrives_later(world);
+            *world.0.time.0.lock() += DOUBT;
+        };
+        together(world, [get_now, get_later, ends]);
+        world.get(Now);
+        assert!(world.lookup().is_some(), "kept again");
+    });
+}
+
+#[test]
+fn a_fill_against_an_announcement() {
+    explore(Mode::Keeping, |world| together(world, [get_now, World::announced]));
+    explore(Mode::Keeping, |world| together(world, [get_later, get_later, World::announced]));
+}
+
+#[test]
+fn a_fill_against_a_new_era() {
+    explore(Mode::Keeping, |world| together(world, [get_now, World::all_announced]));
+    explore(Mode::Keeping, |world| together(world, [get_later, get_later, World::all_announced]));
+    explore(Mode::Keeping, |world| together(world, [get_now, get_later, World::ingest]));
+}
+
+/// What a thread has copied is old as soon as the entry is.
+#[test]
+fn a_copy_against_a_write() {
+    let twice: fn(&World) = |world| {
+        world.get(Now);
+        world.get(Now);
+    };
+    explore(Mode::Keeping, move |world| {
+        world.get(Now);
+        together(world, [twice, get_now, put]);
+    });
+    explore(Mode::Keeping, move |world| {
+        world.get(Now);
+        together(world, [twice, get_now, World::all_announced]);
+    });
+    // Between the announcement of a write and its end.
+    explore(Mode::Keeping, move |world| {
+        world.get(Now);
+        let writing = world.0.stripes.begin_write([KEY].into_iter());
+        let arrives: fn(&World) = |world| {
+            world.forget();
+            foreign(world);
+        };
+        together(world, [twice, get_now, arrives]);
+        writing.settle();
+    });
+}
+
+/// Others change the key, and nobody tells.
+#[test]
+fn nothing_is_kept_while_changes_go_unannounced() {
+    explore(Mode::Deaf, move |world| together(world, [get_now, get_now, foreign]));
+    explore(Mode::Deaf, move |world| together(world, [get_later, get_later, foreign]));
+    let hears: fn(&World) = |world| {
+        foreign(world);
+        world.all_announced();
+    };
+    explore(Mode::Deaf, move |world| together(world, [get_now, get_later, hears]));
+}
+
+#[test]
+fn nothing_is_served_once_it_is_closed() {
+    explore(Mode::Keeping, |world| {
+        let close: fn(&World) = |world| {
+            world.0.stripes.eras.begin(Mode::Closed);
+            world.forget();
+            let number = world.take(false);
+            world.promise(number);
+        };
+        together(world, [get_now, get_now, close]);
+        assert!(world.lookup().is_none());
+    });
+}
+
+/// Writes of other keys of the stripe cost a load that is not kept, and nothing else.
+#[test]
+fn a_write_of_a_neighbour_keeps_no_load_from_its_end() {
+    explore(Mode::Keeping, |world| {
+        let neighbour: fn(&World) = |world| {
+            world.0.stripes.begin_write([&KEY[..0]].into_iter()).settle();
+        };
+        together(world, [get_later, get_later, neighbour]);
+        world.get(Now);
+        assert!(world.lookup().is_some());
+    });
+}
