@@ -264,6 +264,12 @@ impl Stripes {
         }
         next.map(|next| (next, ticket))
     }
+
+    /// Loads that are on the list.
+    #[cfg(test)]
+    pub(super) fn under_way(&self) -> usize {
+        self.stripes.iter().map(|stripe| stripe.lock().flights.len()).sum()
+    }
 }
 
 impl Stripe {

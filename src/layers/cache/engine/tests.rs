@@ -47,6 +47,7 @@ fn hammered(policy: Policy, capacity: u64) -> u64 {
                 let engine = &engine;
                 scope.spawn(move || {
                     let mut state = seed + 1;
+                    let mut loads = Vec::new();
                     for _ in 0..20_000 {
                         let key = (random(&mut state) % 5000).to_be_bytes();
                         let bytes = match random(&mut state) % 100 {
@@ -59,12 +60,18 @@ fn hammered(policy: Policy, capacity: u64) -> u64 {
                             1..4 => drop(engine.get(&key)),
                             4 => {
                                 engine.begin_load(&key);
-                                keep(engine, &key, vec![0; bytes as usize]);
-                                engine.end_load(&key);
+                                loads.push(key);
+                                // A few at a time, or a lot.
+                                while loads.len() as u64 > random(&mut state) % 100 {
+                                    let Some(key) = loads.pop() else { break };
+                                    keep(engine, &key, vec![0; bytes as usize]);
+                                    engine.end_load(&key);
+                                }
                             }
                             _ => drop(keep(engine, &key, vec![0; bytes as usize])),
                         }
                     }
+                    loads.iter().for_each(|key| engine.end_load(key));
                 })
             })
             .collect();
@@ -143,6 +150,27 @@ fn what_is_removed_or_cleared_is_gone_at_once() {
         }
         engine.finish();
         assert_eq!((engine.entries(), engine.meter.bytes()), (0, 0), "{policy:?}");
+    }
+}
+
+#[test]
+fn after_everything_was_dropped_as_much_fits_as_before() {
+    for policy in POLICIES {
+        let engine = engine(policy, 1 << 20);
+        let fill = || {
+            for key in 0..5000u32 {
+                keep(&engine, &key.to_be_bytes(), vec![0; 1000]);
+            }
+            engine.finish();
+            engine.bytes()
+        };
+        let full = fill();
+        assert!(full > 900 << 10, "{policy:?}: {full}");
+        engine.clear();
+        engine.finish();
+        assert_eq!((engine.bytes(), engine.entries()), (0, 0), "{policy:?}");
+        let again = fill();
+        assert!(again > full - (64 << 10), "{policy:?}: {again} after {full}");
     }
 }
 

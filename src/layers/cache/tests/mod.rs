@@ -1,6 +1,7 @@
 //! What the cache promises, a file for each promise, and what they share.
 
 mod announced;
+mod bound;
 mod bulk;
 mod coherence;
 mod copies;
@@ -17,6 +18,7 @@ mod memory;
 mod model;
 mod race;
 mod refresh;
+mod regressions;
 mod settings;
 mod stale;
 mod warm;
