@@ -5,15 +5,31 @@
 #![cfg(all(feature = "cli", feature = "rocksdb"))]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod cache_settings;
 mod stacks;
 
 use std::env;
 use std::sync::Arc;
+use std::time::Duration;
 
+use cache_settings::random_cache;
 use stacks::{BACKENDS, LAYERS, layers_over};
 use tierstack::ManualClock;
 use tierstack::backends::Memory;
 use tierstack::testing::{FaultStore, Faults, Random, model};
+
+/// Some of the layers; a cache with settings chosen at random.
+fn some_of(layers: impl IntoIterator<Item = &'static str>, random: &mut Random) -> Vec<String> {
+    let layers: Vec<_> = layers.into_iter().filter(|_| random.chance(0.4)).collect();
+    let chosen = layers.into_iter().map(|layer| match layer.starts_with("cache:") {
+        true => {
+            let settings = random_cache(random, Duration::from_secs(3));
+            format!("cache: {}", serde_json::to_string(&settings).unwrap())
+        }
+        false => layer.to_owned(),
+    });
+    chosen.collect()
+}
 
 async fn agrees(layers: &[&str], backend: &str, seed: u64, steps: usize) {
     let clock = ManualClock::new();
@@ -30,8 +46,8 @@ async fn random_stacks_agree_with_a_map() {
     for seed in seeds() {
         let mut random = Random::new(seed);
         let backend = random.pick(BACKENDS).unwrap();
-        let layers: Vec<_> =
-            layers_over(backend).into_iter().filter(|_| random.chance(0.4)).collect();
+        let layers = some_of(layers_over(backend), &mut random);
+        let layers: Vec<&str> = layers.iter().map(String::as_str).collect();
         agrees(&layers, backend, seed, steps(backend, 250)).await;
     }
 }
@@ -64,7 +80,8 @@ async fn failed_writes_happen_wholly_or_not_at_all() {
         let mut random = Random::new(seed);
         // A retry waits for a clock that stands still, and would hide what this looks for.
         let layers = LAYERS.iter().copied().filter(|layer| !layer.starts_with("retry"));
-        let layers: Vec<_> = layers.filter(|_| random.chance(0.4)).collect();
+        let layers = some_of(layers, &mut random);
+        let layers: Vec<&str> = layers.iter().map(String::as_str).collect();
         let opened = stacks::open_over(below, &layers, &clock).await;
         let store = opened.stack.store();
         let run = model::run_with_faults(&store, &faults, Some(&clock), seed, 250);
