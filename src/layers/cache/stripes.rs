@@ -64,26 +64,13 @@ pub(super) struct Ticket {
     in_doubt: bool,
 }
 
-/// When the load of a flight began.
-#[derive(Clone, Copy)]
-struct Began {
-    era: Era,
-    generation: u64,
-}
-
-impl Ticket {
-    const fn began(&self) -> Began {
-        Began { era: self.era, generation: self.generation }
-    }
-}
-
 #[derive(Default)]
 struct Stripe {
     generation: u64,
     writing: u32,
     /// On the coarse clock: until then a write may arrive that nobody waits for.
     doubtful_until: Option<Duration>,
-    flights: HashMap<Bytes, (Began, Flight)>,
+    flights: HashMap<Bytes, (Ticket, Flight)>,
 }
 
 pub(super) struct Stripes {
@@ -204,14 +191,17 @@ impl Stripes {
     /// A load that began before a write may bring what was there before it, so whoever comes after
     /// the write does not join it. While a write is under way its moment is unknown: a reader may
     /// have seen the new value already, so it waits for the load that begins when this one ends.
-    /// So it does while changes go unannounced: how old the answer of this one is, nobody knows.
+    /// So it does while changes go unannounced: how old the answer of this one is, nobody knows. And so it
+    /// does about a load that began in doubt, however long ago the doubt ended.
     pub(super) fn join_or_lead(&self, key: &[u8]) -> Lookup {
         let index = self.index(key);
         let mut stripe = self.at(index).lock();
         let ticket = self.issue(index, &mut stripe);
         match stripe.flights.get(key) {
-            Some((began, flight)) if self.is_as_new(*began, ticket, key) => {
-                Lookup::Join(if ticket.in_doubt { flight.next() } else { flight.clone() })
+            Some((first, flight)) if self.is_as_new(*first, ticket, key) => {
+                // The end of a doubt begins no generation.
+                let in_doubt = first.in_doubt || ticket.in_doubt;
+                Lookup::Join(if in_doubt { flight.next() } else { flight.clone() })
             }
             _ => Lookup::Lead(stripe.register(key, ticket), ticket),
         }
@@ -227,12 +217,12 @@ impl Stripes {
 
     fn quiet(&self, stripe: &Stripe, key: &[u8], ticket: Ticket) -> bool {
         let flight = stripe.flights.get(key);
-        !ticket.in_doubt && !flight.is_some_and(|(began, _)| self.is_as_new(*began, ticket, key))
+        !ticket.in_doubt && !flight.is_some_and(|(first, _)| self.is_as_new(*first, ticket, key))
     }
 
     /// Whether nothing that concerns the key came between the beginning of its load and the ticket.
-    fn is_as_new(&self, began: Began, ticket: Ticket, key: &[u8]) -> bool {
-        began.generation == ticket.generation && self.eras.accept(began.era, key)
+    fn is_as_new(&self, first: Ticket, ticket: Ticket, key: &[u8]) -> bool {
+        first.generation == ticket.generation && self.eras.accept(first.era, key)
     }
 
     /// Registers a load that nobody waits for.
@@ -253,9 +243,7 @@ impl Stripes {
         if !replaced {
             match &next {
                 Some(next) => {
-                    stripe
-                        .flights
-                        .insert(Bytes::copy_from_slice(key), (ticket.began(), next.clone()));
+                    stripe.flights.insert(Bytes::copy_from_slice(key), (ticket, next.clone()));
                 }
                 None => {
                     stripe.flights.remove(key);
@@ -275,7 +263,7 @@ impl Stripes {
 impl Stripe {
     fn register(&mut self, key: &[u8], ticket: Ticket) -> Flight {
         let flight = Flight::default();
-        self.flights.insert(Bytes::copy_from_slice(key), (ticket.began(), flight.clone()));
+        self.flights.insert(Bytes::copy_from_slice(key), (ticket, flight.clone()));
         flight
     }
 

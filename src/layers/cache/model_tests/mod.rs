@@ -172,7 +172,7 @@ impl World {
     fn lookup(&self) -> Option<u64> {
         let era = self.0.stripes.eras.now();
         let (number, began) = self.find(era)?;
-        (began == era).then_some(number)
+        self.0.stripes.eras.serve(era, began, KEY).then_some(number)
     }
 
     /// A copy, or what the engine has, which is copied.
@@ -184,7 +184,7 @@ impl World {
         let mut copy = self.1.lock();
         if let Some((copied, kept)) = *copy
             && copied == seen
-            && kept.1 == era
+            && self.0.stripes.eras.serve(era, kept.1, KEY)
         {
             return Some(kept);
         }
@@ -200,7 +200,7 @@ impl World {
     fn install(&self, held: Held, ticket: Ticket) {
         if !held.deleted {
             let keep = || *self.0.engine.lock() = Some((held.number, ticket.era));
-            self.0.stripes.if_unchanged(ticket, keep);
+            self.0.stripes.if_unchanged(ticket, KEY, keep);
         }
     }
 
@@ -276,6 +276,13 @@ impl World {
         let number = self.take(false);
         self.0.stripes.eras.begin(Mode::Keeping);
         self.forget();
+        self.promise(number);
+    }
+
+    /// Somebody else changes the key, and its prefix is invalidated.
+    fn invalidated(&self) {
+        let number = self.take(false);
+        let _ = self.0.stripes.eras.mark(&KEY[..1]);
         self.promise(number);
     }
 

@@ -140,6 +140,21 @@ fn the_doubt_about_a_write_ends_when_nothing_arrives_any_more() {
     });
 }
 
+/// A load that began in doubt may have found what was there before the write, also once the doubt has ended.
+#[test]
+fn who_comes_after_a_doubt_does_not_join_a_load_that_began_in_it() {
+    explore(Mode::Keeping, |world| {
+        world.abandoned();
+        let arrives: fn(&World) = |world| {
+            foreign(world);
+            world.get(Now);
+            *world.0.time.0.lock() += DOUBT;
+            world.get(Later);
+        };
+        together(world, [get_later, arrives]);
+    });
+}
+
 #[test]
 fn a_fill_against_an_announcement() {
     explore(Mode::Keeping, |world| together(world, [get_now, World::announced]));
