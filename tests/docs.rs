@@ -220,3 +220,40 @@ fn the_example_of_a_backend_conforms() {
         format!("{:?}", std::process::ExitCode::SUCCESS)
     );
 }
+
+/// Whether a file, or one in that folder, has a test of that name.
+fn has_test(place: &Path, name: &str) -> bool {
+    if place.is_dir() {
+        return fs::read_dir(place).unwrap().any(|entry| has_test(&entry.unwrap().path(), name));
+    }
+    let Ok(text) = fs::read_to_string(place) else { return false };
+    let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
+    let function = format!("fn {name}(");
+    let at = lines.iter().position(|line| line.trim_start_matches("async ").starts_with(&function));
+    let is_test = |line: &&str| line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+    at.is_some_and(|at| lines[at.saturating_sub(3)..at].iter().any(is_test))
+}
+
+#[test]
+fn every_fault_of_other_caches_has_a_test_that_exists_or_a_reason() {
+    let page = fs::read_to_string("docs/cache-regressions.md").unwrap();
+    let rows = page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| seen in"));
+    let (mut faults, mut tests, mut wrong) = (0, 0, Vec::new());
+    for row in rows {
+        faults += 1;
+        let cells: Vec<&str> = row.trim_matches(['|', ' ']).split(" | ").collect();
+        let [_, _, here] = cells[..] else { panic!("not three cells: {row}") };
+        for name in here.split('`').skip(1).step_by(2).filter(|name| name.contains("::")) {
+            tests += 1;
+            let (place, test) = name.rsplit_once("::").unwrap();
+            if !has_test(Path::new(place), test) {
+                wrong.push(name.to_owned());
+            }
+        }
+        if here.len() < 20 {
+            wrong.push(format!("neither a test nor a reason: {row}"));
+        }
+    }
+    assert!(faults >= 50 && tests >= 50, "{faults} faults, {tests} tests");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
