@@ -12,7 +12,7 @@ use tierstack::backends::Memory;
 use tierstack::testing::Random;
 use tierstack::{
     Batch, Change, Changes, Clock, Commit, Error, ErrorKind, Freshness, ManualClock, Pages,
-    Profile, Read, Reply, Result, Scan, Store, Usage, Value,
+    Profile, Read, Reply, Result, Scan, Scope, Sighting, Store, Usage, Value,
 };
 use tokio::sync::mpsc;
 

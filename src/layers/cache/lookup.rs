@@ -108,7 +108,7 @@ impl<S> Shared<S> {
     }
 
     /// An expiry is a moment of the wall clock, which may be set while the other clocks go on.
-    fn is_expired(&self, value: &Value) -> bool {
+    pub(super) fn is_expired(&self, value: &Value) -> bool {
         value.expires_at.is_some() && value.is_expired(self.clock.now())
     }
 

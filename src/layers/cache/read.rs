@@ -134,7 +134,8 @@ impl<S: Store> Cache<S> {
         }
         let result = if led { &shared.counts.miss } else { &shared.counts.coalesced };
         result.add([u64::from(counts)]);
-        outcome
+        // The store below had its answer before this reader came, perhaps.
+        outcome.map(|value| value.filter(|value| !shared.is_expired(value)))
     }
 }
 

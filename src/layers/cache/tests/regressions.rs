@@ -216,6 +216,28 @@ async fn a_new_value_has_nothing_of_the_expiry_of_the_old() {
     assert_eq!(asked(&cache), 2, "kept");
 }
 
+/// The store below had its answer in time, and who asks when its time is over waits for the same load.
+#[tokio::test]
+async fn who_joins_a_load_does_not_get_what_has_expired_meanwhile() {
+    let (cache, clock) = cached(settings());
+    let at = clock.now() + Duration::from_secs(10);
+    let _ = cache.put("k", Value::from("v").expiring_at(at)).await.unwrap();
+    cache.0.inner.reads.shut();
+    let early = reader(&cache, b"k");
+    settle().await;
+    clock.advance(Duration::from_secs(10));
+    let mut late = tokio_test::task::spawn(cache.get(b"k"));
+    tokio_test::assert_pending!(late.poll());
+    let many = [Bytes::from("k")];
+    let mut bulk = tokio_test::task::spawn(cache.get_many(&many));
+    tokio_test::assert_pending!(bulk.poll());
+    cache.0.inner.reads.open();
+    early.await.unwrap().unwrap();
+    assert_eq!(late.into_inner().await.unwrap(), None);
+    assert_eq!(bulk.into_inner().await.unwrap(), [None]);
+    assert_eq!(asked(&cache), 1, "they joined");
+}
+
 /// A cache over a cache keeps the moment at which an entry expires, not a span.
 #[tokio::test]
 async fn an_expiry_is_not_extended_by_passing_through_caches() {
