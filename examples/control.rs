@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use tierstack::config::{Config, Registry};
 use tierstack::control::Control;
-use tierstack::{OpenOptions, Read, Reply, Result, Stack, Store};
+use tierstack::{OpenOptions, Reply, Result, Stack};
 
 #[tokio::main]
 async fn main() -> ExitCode {

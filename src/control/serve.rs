@@ -64,7 +64,7 @@ async fn accept(listener: UnixListener, stores: Stores) {
             Ok((mut stream, _)) if connections.len() >= MOST => {
                 let busy = Error::new(ErrorKind::Capacity, "too many connections; try again later");
                 // As far as it goes without waiting: a new connection has room for this.
-                if let Ok(line) = Answer::of(Err(busy)).to_line() {
+                if let Ok(line) = Answer::of(Err(busy)).into_line() {
                     let _ = stream.try_write(&line);
                 }
                 drop(stream.shutdown().await);
@@ -99,7 +99,7 @@ async fn serve(stream: UnixStream, stores: Stores) {
         } else {
             answer(&line, &stores).await
         };
-        let Ok(answer) = Answer::of(answer).to_line() else { return };
+        let Ok(answer) = Answer::of(answer).into_line() else { return };
         let written = in_time(writer.write_all(&answer)).await;
         if too_long || !matches!(written, Some(Ok(()))) {
             return;

@@ -119,7 +119,7 @@ impl Answer {
     }
 
     /// With the end of the line.
-    pub(super) fn to_line(self) -> Result<Vec<u8>> {
+    pub(super) fn into_line(self) -> Result<Vec<u8>> {
         let reply = Reply { version: VERSION, answer: self };
         let mut line = serde_json::to_vec(&reply).map_err(unprintable)?;
         line.push(b'\n');

@@ -16,7 +16,7 @@ use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read};
 use crate::types::{
     Batch, Commit, Counting, Durability, Freshness, Guarantees, Limits, Op, Place, Profile,
-    RunOrder, Scan, Scope, Sighting, Usage, Value, check_key,
+    RunOrder, Scan, Sighting, Usage, Value, check_key,
 };
 
 /// What a service of named objects can do. Errors hold no name.
