@@ -12,3 +12,6 @@ pub(super) use parking_lot::{Mutex, RwLock};
 
 /// Enough that writes to a few keys seldom disturb loads of others.
 pub(super) const STRIPES: usize = 1024;
+
+/// Of the marks. A sweep looks at every entry, so that the more marks it deals with, the less each of them costs.
+pub(super) const MOST_PREFIXES: usize = 4096;

@@ -1,6 +1,6 @@
 //! The core of the cache under a model checker: every interleaving of a few threads, by `loom`.
 //!
-//! `stripes`, `era` and `flight` are the shipped files, built of the checker's locks and atomics. What stands around
+//! `stripes`, `era`, `marks` and `flight` are the shipped files, built of the checker's locks and atomics. What stands around
 //! them is small, and does in the same order what `Cache` does: [`World::get`] and [`World::write`]. The store
 //! below is a register: what it answers is true at one moment between question and answer. Values are numbers in the
 //! order in which the store below took them, so that an older one is a smaller one.
@@ -32,6 +32,7 @@ use loom::thread::{JoinHandle, spawn};
 
 use self::era::{Era, Eras, Mode};
 use self::flight::{Flight, Landed};
+use self::marks::Marked;
 use self::stripes::{Lookup, Seen, Stripes, Ticket};
 use self::sync::Mutex;
 use crate::clock::{Clock, Timestamp};
@@ -170,22 +171,20 @@ impl World {
     }
 
     fn lookup(&self) -> Option<u64> {
-        let era = self.0.stripes.eras.now();
-        let (number, began) = self.find(era)?;
-        self.0.stripes.eras.serve(era, began, KEY).then_some(number)
+        let looked = self.0.stripes.eras.now();
+        let served = |kept: &Kept| self.0.stripes.eras.serve(looked, kept.1, KEY);
+        self.find(served).filter(served).map(|(number, _)| number)
     }
 
-    /// A copy, or what the engine has, which is copied.
-    fn find(&self, era: Era) -> Option<Kept> {
+    /// A copy that may be served, or what the engine has, which is copied.
+    fn find(&self, served: impl Fn(&Kept) -> bool) -> Option<Kept> {
         let seen = self.0.stripes.seen(KEY);
         if seen.is_written() {
             return *self.0.engine.lock();
         }
         let mut copy = self.1.lock();
-        if let Some((copied, kept)) = *copy
-            && copied == seen
-            && self.0.stripes.eras.serve(era, kept.1, KEY)
-        {
+        let copied = copy.filter(|(copied, kept)| *copied == seen && served(kept));
+        if let Some((_, kept)) = copied {
             return Some(kept);
         }
         let kept = (*self.0.engine.lock())?;
@@ -279,11 +278,27 @@ impl World {
         self.promise(number);
     }
 
-    /// Somebody else changes the key, and its prefix is invalidated.
-    fn invalidated(&self) {
+    /// Somebody else changes the key, and its prefix is invalidated. What a sweep does to copies is not modelled:
+    /// those who have some are not here.
+    fn prefix_invalidated(&self) {
         let number = self.take(false);
-        let _ = self.0.stripes.eras.mark(&KEY[..1]);
+        self.mark(KEY);
         self.promise(number);
+    }
+
+    fn mark(&self, prefix: &[u8]) {
+        let eras = &self.0.stripes.eras;
+        match eras.mark(prefix) {
+            Marked::Done => {}
+            Marked::Everything => self.forget(),
+            Marked::Full(marks) => {
+                self.0.stripes.pass();
+                let mut engine = self.0.engine.lock();
+                *engine = engine.filter(|(_, began)| !marks.covers(*began, KEY));
+                drop(engine);
+                eras.swept(&marks);
+            }
+        }
     }
 
     /// A run is taken.

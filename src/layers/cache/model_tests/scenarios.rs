@@ -168,6 +168,49 @@ fn a_fill_against_a_new_era() {
     explore(Mode::Keeping, |world| together(world, [get_now, get_later, World::ingest]));
 }
 
+#[test]
+fn a_fill_against_an_invalidation_of_a_prefix() {
+    let invalidated = World::prefix_invalidated;
+    explore(Mode::Keeping, move |world| together(world, [get_now, invalidated]));
+    explore(Mode::Keeping, move |world| together(world, [get_later, get_later, invalidated]));
+    explore(Mode::Keeping, move |world| {
+        world.get(Now);
+        together(world, [get_now, invalidated]);
+    });
+}
+
+/// The table of marks is full then, and is forgotten behind a sweep.
+#[test]
+fn a_fill_against_the_sweep_of_full_marks() {
+    let invalidated = World::prefix_invalidated;
+    for kept in [false, true] {
+        explore(Mode::Keeping, move |world| {
+            if kept {
+                world.get(Now);
+            }
+            world.mark(b"other");
+            let reader = spawned(world, get_now);
+            let marker = spawned(world, invalidated);
+            reader.join().unwrap();
+            marker.join().unwrap();
+            // Who has no copy of before.
+            spawned(world, get_now).join().unwrap();
+            *world.1.lock() = None;
+        });
+    }
+}
+
+/// The mark of the key was there before, and is forgotten while somebody looks.
+#[test]
+fn a_reader_against_the_sweep_of_a_mark_that_was_there() {
+    explore(Mode::Keeping, |world| {
+        world.get(Now);
+        world.prefix_invalidated();
+        let fills: fn(&World) = |world| world.mark(b"other");
+        together(world, [get_now, get_later, fills]);
+    });
+}
+
 /// What a thread has copied is old as soon as the entry is.
 #[test]
 fn a_copy_against_a_write() {

@@ -16,7 +16,7 @@ impl<T> Mutex<T> {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct RwLock<T>(loom::sync::RwLock<T>);
 
 impl<T> RwLock<T> {
@@ -32,3 +32,6 @@ impl<T> RwLock<T> {
         self.0.write().unwrap()
     }
 }
+
+/// The second mark is one too many.
+pub(super) const MOST_PREFIXES: usize = 2;

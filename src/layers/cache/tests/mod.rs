@@ -14,6 +14,7 @@ mod ingest;
 mod inspected;
 mod invalidated;
 mod loads;
+mod marks;
 mod memory;
 mod model;
 mod race;
