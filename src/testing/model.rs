@@ -29,7 +29,7 @@ use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::error::{Error, ErrorKind};
 use crate::ext::StoreExt;
 use crate::store::{Read, Store};
-use crate::types::{Batch, Entry, Guarantees, Limits, Op, Order, Page, Scan, Value};
+use crate::types::{Batch, Entry, Guarantees, Limits, Op, Order, Page, Scan, Scope, Value};
 
 /// Operations that a failure prints.
 const REMEMBERED: usize = 25;
@@ -457,13 +457,27 @@ impl<'a, S: Store + ?Sized> Model<'a, S> {
         Ok(())
     }
 
+    /// What changes nothing that a reader sees.
     async fn upkeep(&mut self) -> Step {
-        if self.random.chance(0.5) {
-            self.log(format_args!("flush"));
-            self.store.flush().await?;
-        } else {
-            self.log(format_args!("compact"));
-            self.store.compact().await?;
+        match self.random.below(3) {
+            0 => {
+                self.log(format_args!("flush"));
+                self.store.flush().await?;
+            }
+            1 => {
+                self.log(format_args!("compact"));
+                self.store.compact().await?;
+            }
+            _ => {
+                let key = self.key();
+                let scope = match self.random.below(3) {
+                    0 => Scope::Keys(vec![key]),
+                    1 => Scope::Prefix(key),
+                    _ => Scope::All,
+                };
+                self.log(format_args!("invalidate {scope:?}"));
+                self.store.invalidate(scope).await?;
+            }
         }
         Ok(())
     }

@@ -200,6 +200,14 @@ impl Store for Unruly {
         Ok(futures_util::stream::poll_fn(move |context| changes.poll_recv(context)).boxed())
     }
 
+    async fn invalidate(&self, scope: Scope) -> Result<()> {
+        self.memory.invalidate(scope).await
+    }
+
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+        self.memory.inspect(key).await
+    }
+
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
         self.memory.snapshot().await
     }

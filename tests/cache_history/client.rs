@@ -10,7 +10,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use tierstack::testing::Random;
 use tierstack::{
-    Batch, Clock, Entry, ErrorKind, ManualClock, Page, Result, Scan, Store, Timestamp, Value,
+    Batch, Clock, Entry, ErrorKind, ManualClock, Page, Result, Scan, Scope, Store, Timestamp, Value,
 };
 
 use super::register::{Expiries, Number, Op, What, explain};
@@ -114,7 +114,8 @@ impl Client {
                 0..50 => self.get().await,
                 50..65 => self.get_many().await,
                 65..70 => self.scan().await,
-                70..99 => self.write().await,
+                70..95 => self.write().await,
+                95..99 => self.invalidate().await,
                 _ => self.ingest().await,
             }
             if self.random.chance(0.3) {
@@ -230,6 +231,17 @@ impl Client {
             () = yields(patience) => None,
         };
         self.wrote(begin, done, written);
+    }
+
+    /// Of some keys, of a prefix, or of all.
+    async fn invalidate(&mut self) {
+        let at = self.random.below(KEYS);
+        let scope = match self.random.below(3) {
+            0 => Scope::Keys(vec![key(at)]),
+            1 => Scope::Prefix(key(at).slice(..self.random.below(7))),
+            _ => Scope::All,
+        };
+        self.store.invalidate(scope).await.unwrap();
     }
 
     /// How often it looks at a write before it drops it. Some leave at once.

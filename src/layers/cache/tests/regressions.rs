@@ -153,6 +153,14 @@ impl Store for Panics {
         self.gated.changes().await
     }
 
+    async fn invalidate(&self, scope: Scope) -> Result<()> {
+        self.gated.invalidate(scope).await
+    }
+
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+        self.gated.inspect(key).await
+    }
+
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
         self.gated.snapshot().await
     }
