@@ -182,14 +182,6 @@ impl Store for Unruly {
         self.memory.ingest(run).await
     }
 
-    async fn invalidate(&self, scope: Scope) -> Result<()> {
-        self.memory.invalidate(scope).await
-    }
-
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
-        self.memory.inspect(key).await
-    }
-
     async fn changes(&self) -> Result<Changes> {
         if !self.announces {
             return self.memory.changes().await;

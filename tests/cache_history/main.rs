@@ -13,6 +13,7 @@ mod cache_settings;
 mod client;
 mod register;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use std::{env, fmt};
@@ -21,11 +22,11 @@ use below::Unruly;
 use cache_settings::random_cache;
 use client::{Client, Log};
 use futures_util::future::join_all;
-use tierstack::layers::cache::CacheConfig;
+use tierstack::layers::cache::{CacheConfig, DiskConfig};
 use tierstack::layers::compress::CompressConfig;
 use tierstack::layers::expire::ExpireConfig;
 use tierstack::testing::Random;
-use tierstack::units::Span;
+use tierstack::units::{ByteSize, Span};
 use tierstack::{Context, LayerConfig, ManualClock, Store};
 
 const CLIENTS: u64 = 8;
@@ -55,10 +56,10 @@ impl fmt::Debug for Setup {
 }
 
 impl Setup {
-    fn random(random: &mut Random) -> Self {
+    fn random(random: &mut Random, folder: &Path) -> Self {
         let caches = 1 + usize::from(random.chance(0.3));
         Self {
-            caches: (0..caches).map(|_| settings(random)).collect(),
+            caches: (0..caches).map(|at| settings(random, &folder.join(at.to_string()))).collect(),
             expire: random.chance(0.3),
             compress: random.chance(0.3),
             unruly: random.chance(0.7),
@@ -83,8 +84,10 @@ impl Setup {
     }
 }
 
-fn settings(random: &mut Random) -> CacheConfig {
+fn settings(random: &mut Random, folder: &Path) -> CacheConfig {
+    let disk = || DiskConfig { path: folder.into(), capacity: ByteSize(16 << 20), warm: false };
     CacheConfig {
+        disk: random.chance(0.4).then(disk),
         // What comes late comes within it.
         load_timeout: Span(ROUND * 8),
         ..random_cache(random, ROUND)
@@ -93,7 +96,8 @@ fn settings(random: &mut Random) -> CacheConfig {
 
 async fn run(seed: u64) {
     let mut random = Random::new(seed);
-    let setup = Setup::random(&mut random);
+    let folder = tempfile::tempdir().unwrap();
+    let setup = Setup::random(&mut random, folder.path());
     let clock = ManualClock::new();
     let context = Context { clock: Arc::new(clock.clone()), ..Context::default() };
     let below = Unruly::new(random.next_u64(), &clock, setup.unruly, setup.announces);

@@ -1,5 +1,5 @@
-//! What the core of the cache is built of: `stripes`, `era`, `flight`. They name it here alone, so that the model
-//! checker can build the same files of its own (`model_tests`).
+//! What the core of the cache is built of: `stripes`, `era`, `marks`, `flight`. They name it here alone, so that the
+//! model checker can build the same files of its own (`model_tests`).
 
 pub(super) use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -277,18 +277,3 @@ fn a_write_of_a_neighbour_keeps_no_load_from_its_end() {
         assert!(world.lookup().is_some());
     });
 }
-
-fn invalidated(world: &World) {
-    world.invalidated();
-}
-
-#[test]
-fn a_fill_against_the_invalidation_of_a_prefix() {
-    for get in [get_now as fn(&World), get_later] {
-        explore(Mode::Keeping, move |world| together(world, [get, invalidated]));
-        explore(Mode::Keeping, move |world| {
-            world.get(Now);
-            together(world, [get, get, invalidated]);
-        });
-    }
-}

@@ -173,14 +173,6 @@ impl Store for Panics {
         self.gated.compact().await
     }
 
-    async fn invalidate(&self, scope: Scope) -> Result<()> {
-        self.gated.invalidate(scope).await
-    }
-
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
-        self.gated.inspect(key).await
-    }
-
     async fn usage(&self) -> Result<Usage> {
         self.gated.usage().await
     }
