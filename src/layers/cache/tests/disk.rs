@@ -188,6 +188,26 @@ async fn a_ttl_goes_on_on_the_disk() {
     assert_eq!(asked(&cache), 2);
 }
 
+/// The disk has what the refresh is to replace.
+#[tokio::test]
+async fn a_refresh_does_not_ask_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = CacheConfig {
+        ttl: Some(Span(Duration::from_secs(10))),
+        refresh_ahead: Some("0.5".parse().unwrap()),
+        ..config(&folder)
+    };
+    let (cache, clock) = tiered(config, None);
+    below(&cache, "k", "old").await;
+    put_on_disk(&cache, b"k").await;
+    get(&cache, b"k").await.unwrap();
+    below(&cache, "k", "new").await;
+    clock.advance(Duration::from_secs(6));
+    assert_eq!(get(&cache, b"k").await.unwrap(), Some("old".into()), "it is loaded anew meanwhile");
+    settle().await;
+    assert_eq!(get(&cache, b"k").await.unwrap(), Some("new".into()));
+}
+
 #[tokio::test]
 async fn nobody_reads_it_on_the_disk_so_idle_goes_on_there() {
     let folder = tempfile::tempdir().unwrap();
