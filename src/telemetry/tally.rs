@@ -76,6 +76,8 @@ pub(crate) struct Tally<const N: usize>(Arc<Sums<N>>);
 
 struct Sums<const N: usize> {
     counters: [Counter; N],
+    /// Held from taking the sums of a line until they are handed on, so that who looks next finds them there.
+    handing: Mutex<()>,
     crowd: Crowd,
     lines: OnceLock<[Line<N>; LINES]>,
 }
@@ -92,7 +94,12 @@ impl<const N: usize> std::fmt::Debug for Tally<N> {
 
 impl<const N: usize> Tally<N> {
     pub(crate) fn new(counters: [Counter; N]) -> Self {
-        Self(Arc::new(Sums { counters, crowd: Crowd::default(), lines: OnceLock::new() }))
+        Self(Arc::new(Sums {
+            counters,
+            handing: Mutex::default(),
+            crowd: Crowd::default(),
+            lines: OnceLock::new(),
+        }))
     }
 
     /// Adds to each counter. The first amount is of events; without one nothing is counted.
@@ -141,6 +148,7 @@ impl<const N: usize> Sums<N> {
     }
 
     fn empty(&self, line: &Line<N>) -> bool {
+        let _handing = self.handing.lock();
         let amounts: [u64; N] = line.0.each_ref().map(|sum| sum.swap(0, SeqCst));
         let found = amounts.iter().any(|amount| *amount > 0);
         if found {
