@@ -1,12 +1,17 @@
 //! A socket that appears with its mode, in place of one where nobody answers, and is removed by its owner only.
 
-use std::fs::{DirBuilder, File, Permissions};
+use std::fs::{DirBuilder, File, Permissions, TryLockError};
 use std::io::ErrorKind as Io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
+
+/// How often the lock of the folder is tried, and how long is waited between.
+const ATTEMPTS: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// The file of a socket. Removed when dropped, unless another stands there by then.
 #[derive(Debug)]
@@ -17,22 +22,22 @@ pub(super) struct SocketFile {
 
 /// Makes a socket at that path.
 pub(super) fn bind(path: &Path) -> Result<(UnixListener, SocketFile)> {
+    if SocketAddr::from_pathname(path).is_err() {
+        return Err(too_long());
+    }
     let folder = match path.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
     };
     // Of processes that find the same stale file, one replaces it, and the others find who did. The lock
     // ends with the handle.
-    let locked = File::open(folder).and_then(|folder| folder.lock().map(|()| folder));
-    let _locked = locked.map_err(|error| failed("its folder cannot be used", error))?;
+    let _locked = locked(folder)?;
     make_room(path)?;
     // Nobody else may look into this folder, so the socket is out of reach until it has its mode.
     let private = Private::new(folder)?;
     let inside = private.0.join("s");
     let listener = UnixListener::bind(&inside).map_err(|error| match error.kind() {
-        Io::InvalidInput => Error::config(
-            "control: the path is too long for a Unix domain socket; with its folder it must have about 90 bytes at most",
-        ),
+        Io::InvalidInput => too_long(),
         _ => failed("it cannot be made", error),
     })?;
     let place = || {
@@ -44,6 +49,28 @@ pub(super) fn bind(path: &Path) -> Result<(UnixListener, SocketFile)> {
     };
     let id = place().map_err(|error| failed("it cannot be made", error))?;
     Ok((listener, SocketFile { path: path.to_owned(), id }))
+}
+
+fn too_long() -> Error {
+    Error::config(
+        "control: the path is too long for a Unix domain socket; with its folder it must have about 90 bytes at most",
+    )
+}
+
+/// The folder, locked. Who holds it else does so for a moment, or is not one of us and may hold it for ever.
+fn locked(folder: &Path) -> Result<File> {
+    let unusable = |error| failed("its folder cannot be used", error);
+    let file = File::open(folder).map_err(unusable)?;
+    for _ in 0..ATTEMPTS {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(PAUSE),
+            Err(TryLockError::Error(error)) => return Err(unusable(error)),
+        }
+    }
+    let message =
+        "control: another process has locked the folder of the socket; name a path in another one";
+    Err(Error::new(ErrorKind::Conflict, message))
 }
 
 /// Refuses what must not be replaced.
