@@ -62,16 +62,16 @@ impl<S: Store> Cache<S> {
             Ok(runtime) => runtime,
             Err(error) => return Reply::Now(Err(error)),
         };
-        let mut begun = Vec::new();
-        let boarded: Vec<Boarded> = missing
-            .iter()
-            .zip(olds)
-            .map(|(key, old)| self.board(key, old, false, &mut begun))
-            .collect();
-        if !begun.is_empty() {
-            runtime.spawn(fly(begun));
-        }
         Reply::later(async move {
+            let mut begun = Vec::new();
+            let boarded: Vec<Boarded> = missing
+                .iter()
+                .zip(olds)
+                .map(|(key, old)| self.board(key, old, false, &mut begun))
+                .collect();
+            if !begun.is_empty() {
+                runtime.spawn(fly(begun));
+            }
             join_all(boarded.iter().map(|boarded| boarded.wait(&self.0))).await;
             let mut found = Ok(Vec::with_capacity(missing.len()));
             for (key, boarded) in missing.iter().zip(boarded) {

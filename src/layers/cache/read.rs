@@ -74,12 +74,13 @@ impl<S: Store> Cache<S> {
             Ok(runtime) => runtime,
             Err(error) => return Reply::Now(Err(error)),
         };
-        let mut begun = Vec::new();
-        let boarded = self.board(key, old, counted, &mut begun);
-        if !begun.is_empty() {
-            runtime.spawn(fly(begun));
-        }
+        // Not before somebody waits: a cache further out may drop this, and ask again in a task of its own.
         Reply::later(async move {
+            let mut begun = Vec::new();
+            let boarded = self.board(key, old, counted, &mut begun);
+            if !begun.is_empty() {
+                runtime.spawn(fly(begun));
+            }
             boarded.wait(&self.0).await;
             self.disembark(key, boarded).await
         })

@@ -296,7 +296,8 @@ impl Drop for Writing<'_> {
             stripe.writing -= 1;
             self.stripes.renew(*index, &mut stripe);
             if !self.settled {
-                stripe.doubtful_until = Some(self.stripes.clock.coarse() + self.stripes.doubt);
+                stripe.doubtful_until =
+                    Some(self.stripes.clock.coarse().saturating_add(self.stripes.doubt));
             }
         }
     }

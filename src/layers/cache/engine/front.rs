@@ -125,7 +125,12 @@ impl Fronts {
             return Some(cached);
         }
         // The engine locks a part of its own, and knows nothing of fronts.
-        let cached = engine()?;
+        let Some(cached) = engine() else {
+            let evicted = places.remove(key, seen);
+            drop(places);
+            drop(evicted);
+            return None;
+        };
         let replaced = places.offer(key, seen, &cached);
         drop(places);
         drop(replaced);
@@ -152,9 +157,9 @@ impl Fronts {
     pub(super) fn set_capacity(&self, capacity: u64) {
         let most = share(capacity) / self.fronts.len() as u64;
         for front in &self.fronts {
-            front.0.lock().most = most;
+            let old = std::mem::replace(&mut *front.0.lock(), Places::new(most));
+            drop(old);
         }
-        self.clear();
     }
 }
 
@@ -197,6 +202,16 @@ impl Places {
             .then(|| copy.cached.clone())
     }
 
+    /// Removes the copy of an entry that the engine has evicted.
+    fn remove(&mut self, key: &[u8], seen: Seen) -> Option<Copy> {
+        let of_key = |copy: &Copy| *copy.key == *key;
+        let place =
+            self.pair(seen).iter_mut().find(|place| place.copy.as_ref().is_some_and(of_key));
+        let copy = place?.copy.take()?;
+        self.taken -= copy.bytes();
+        Some(copy)
+    }
+
     /// Copies what was found in the engine, if it is found for the second time. Gives what made room.
     fn offer(&mut self, key: &[u8], seen: Seen, cached: &Cached) -> Option<Copy> {
         let bytes = bytes(key, cached);
@@ -230,7 +245,11 @@ impl Places {
 
     /// Drops copies that were not read since the hand last passed, until the rest fits.
     fn make_room(&mut self) {
-        while self.taken > self.most {
+        // In two rounds it has dropped them all.
+        for _ in 0..2 * self.places.len() {
+            if self.taken <= self.most {
+                return;
+            }
             self.hand = (self.hand + 1) & (self.places.len() - 1);
             let Some(place) = self.places.get_mut(self.hand) else { return };
             if let Some(copy) = &mut place.copy
@@ -342,6 +361,38 @@ mod tests {
             fronts.set_capacity(capacity / 2);
             assert_eq!(fronts.taken(), 0);
         }
+    }
+
+    #[test]
+    fn what_the_engine_has_evicted_is_not_served_again() {
+        let fronts = Fronts::new(CAPACITY);
+        let read = |kept: bool| {
+            let engine = || kept.then(|| cached(10));
+            fronts.get(b"k", || Seen::of(b"k", 0), |_| true, engine, || ()).is_some()
+        };
+        (0..3).for_each(|_| assert!(read(true)));
+        let before = fronts.taken();
+        let served = (0..100).filter(|_| read(false)).count();
+        assert!(served < TOUCH_EVERY as usize, "{served}");
+        assert!(fronts.taken() < before);
+    }
+
+    #[test]
+    fn a_capacity_may_shrink_while_threads_read() {
+        let fronts = Fronts::new(CAPACITY);
+        std::thread::scope(|scope| {
+            for thread in 0..3_u32 {
+                let fronts = &fronts;
+                scope.spawn(move || {
+                    for n in 0..100_000_u32 {
+                        asked(fronts, &(n % 50 + thread).to_be_bytes(), 0, 100);
+                    }
+                });
+            }
+            for n in 0..200 {
+                fronts.set_capacity(if n % 2 == 0 { CAPACITY / 64 } else { CAPACITY });
+            }
+        });
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod quick;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use metrics::{Counter, Gauge};
@@ -52,6 +52,10 @@ pub(super) struct Engine {
     kind: Kind,
     meter: Arc<Meter>,
     room: Mutex<Room>,
+    /// Whether there is room for copies.
+    copies: AtomicBool,
+    /// Held while the capacity is changed.
+    resizing: Mutex<()>,
     /// The weight of the largest entry that is kept.
     largest: AtomicU64,
 }
@@ -86,7 +90,14 @@ impl Engine {
                 Kind::Moka(Moka::new(policy, capacity, Arc::clone(&meter)))
             }
         };
-        let engine = Self { kind, meter, room: Mutex::new(room), largest: AtomicU64::new(0) };
+        let engine = Self {
+            kind,
+            meter,
+            room: Mutex::new(room),
+            copies: AtomicBool::new(false),
+            resizing: Mutex::default(),
+            largest: AtomicU64::new(0),
+        };
         engine.set_largest(capacity);
         engine
     }
@@ -138,11 +149,16 @@ impl Engine {
 
     fn leave_room_for_copies(&self) {
         let Kind::Quick(quick, _) = &self.kind else { return };
+        // Without the lock: whoever changes the capacity holds it for long.
+        if self.copies.load(Ordering::Acquire) {
+            return;
+        }
         let mut room = self.room.lock();
         if !room.copies {
             room.copies = true;
             quick.set_capacity(room.entries());
         }
+        self.copies.store(true, Ordering::Release);
     }
 
     /// Whether an entry is small enough to be kept.
@@ -229,6 +245,7 @@ impl Engine {
                 "the engine of this policy has the capacity that it was made with; with the policy s3_fifo it can be changed",
             ));
         };
+        let _resizing = self.resizing.lock();
         // Before the lock of the room, which a front takes within its own.
         fronts.set_capacity(capacity);
         let mut room = self.room.lock();
