@@ -190,6 +190,10 @@ pub struct Context {
     pub seed: u64,
     /// The folder against which relative paths are resolved: that of the config file.
     pub folder: PathBuf,
+    /// Tells what lies below the layer from what lies below another: the same number in another process means
+    /// the same layers with the same settings over the same backend, as far as the config says. `None`: nobody
+    /// knows, as the stack was not built from a config.
+    pub below: Option<u64>,
 }
 
 impl Context {
@@ -219,6 +223,7 @@ impl Default for Context {
             labels: Labels::default(),
             seed: 0,
             folder: PathBuf::new(),
+            below: None,
         }
     }
 }

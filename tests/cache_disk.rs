@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use tierstack::config::{Config, Format, Registry};
-use tierstack::{OpenOptions, Scope, Stack, StoreExt};
+use tierstack::{ErrorKind, OpenOptions, Scope, Stack, StoreExt};
 use tokio::sync::{Mutex, MutexGuard};
 
 /// What this process counts. One test at a time looks at it.
@@ -103,6 +103,62 @@ async fn after_a_warm_restart_the_store_below_is_not_asked() {
     assert!(disk > 150, "{disk}");
     assert_eq!(stack.get(&key(0)).await.unwrap(), None, "deleted before the restart");
     assert_eq!(stack.get(&key(1)).await.unwrap(), Some("1:new".into()));
+    stack.close().await.unwrap();
+}
+
+/// The same names, and another place.
+#[tokio::test]
+async fn what_a_stack_over_another_backend_left_is_not_served() {
+    let (_turn, _) = counted().await;
+    let folder = tempfile::tempdir().unwrap();
+    let config = |backend: &str, ttl: &str| {
+        let text = format!(
+            "stores: {{ main: {{ layers: [{{ cache: {{ ttl: {ttl}, disk: {{ path: tier, capacity: 64MiB, warm: true }} }} }}], backend: {{ file: {{ path: {backend} }} }} }} }}"
+        );
+        Config::parse(&text, Format::Yaml, folder.path().join("tierstack.yaml")).unwrap()
+    };
+    let first = config("staging", "1h");
+    let stack = open(&first).await;
+    fill(&stack).await;
+    read_all(&stack).await;
+    stack.close().await.unwrap();
+    let stack = open(&config("production", "1h")).await;
+    assert_eq!(stack.get(&key(1)).await.unwrap(), None);
+    stack.close().await.unwrap();
+    let stack = open(&first).await;
+    assert!(stack.get(&key(1)).await.unwrap().is_some(), "from below");
+    stack.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_opening_that_fails_leaves_what_was_warm() {
+    let (_turn, counts) = counted().await;
+    let folder = tempfile::tempdir().unwrap();
+    let disk = "capacity: 64KiB, disk: { path: tier, capacity: 64MiB, warm: true }";
+    let config = config(folder.path(), disk);
+    let stack = open(&config).await;
+    fill(&stack).await;
+    read_all(&stack).await;
+    stack.close().await.unwrap();
+    let data = folder.path().join("data");
+    std::fs::rename(&data, folder.path().join("aside")).unwrap();
+    std::fs::write(&data, "no folder").unwrap();
+    let (registry, options) = (Registry::standard(), OpenOptions::default());
+    let error = Stack::open(&config, None, &registry, &options).await.unwrap_err();
+    assert_ne!(error.kind(), ErrorKind::Conflict, "{error}");
+    std::fs::remove_file(&data).unwrap();
+    std::fs::rename(folder.path().join("aside"), &data).unwrap();
+    count(&counts, "tierstack_cache_requests_total", &RESULTS);
+    // The thread of the folder has to let go of it.
+    let stack = loop {
+        match Stack::open(&config, None, &registry, &options).await {
+            Err(error) if error.kind() == ErrorKind::Conflict => tokio::task::yield_now().await,
+            stack => break stack.unwrap(),
+        }
+    };
+    read_all(&stack).await;
+    let asked = count(&counts, "tierstack_cache_requests_total", &RESULTS)[2];
+    assert_eq!(asked, 0, "everything was on the disk");
     stack.close().await.unwrap();
 }
 

@@ -2,7 +2,8 @@
 
 use std::any::Any;
 use std::fmt;
-use std::path::PathBuf;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -40,6 +41,8 @@ pub struct Checked {
     pub(super) profile: Profile,
     pub(super) prices: Vec<String>,
     folder: PathBuf,
+    /// For each layer, and last for the backend: what is below it.
+    below: Vec<u64>,
     /// Outermost first.
     layers: Vec<Part<dyn AnyLayer>>,
     backend: Part<dyn AnyBackend>,
@@ -97,6 +100,7 @@ impl Checked {
             profile,
             prices,
             folder: config.folder().to_owned(),
+            below: identities(config.folder(), store),
             layers,
             backend,
         })
@@ -159,8 +163,8 @@ impl Checked {
     /// the layer needs, such as restoring a backup. `None` if the store has no such layer.
     #[must_use]
     pub fn layer_context(&self, layer: &str, options: &OpenOptions) -> Option<Context> {
-        let layer = self.layers.iter().find(|part| part.name == layer)?;
-        Some(self.context(&layer.label, options))
+        let (at, layer) = self.layers.iter().enumerate().find(|(_, part)| part.name == layer)?;
+        Some(self.context(&layer.label, at, options))
     }
 
     /// Opens the stack: what the layers need, then the backend. If something fails, nothing stays open.
@@ -220,13 +224,13 @@ impl Checked {
     ) -> Result<Stack> {
         // What layers need (keys, a bucket) comes first: where it is missing, no backend is made.
         let mut layers = Vec::new();
-        for layer in self.layers.iter().skip(outermost) {
-            let context = self.context(&layer.label, options);
+        for (at, layer) in self.layers.iter().enumerate().skip(outermost) {
+            let context = self.context(&layer.label, at, options);
             let opened = layer.config.open(&context).await.map_err(|e| self.failed(layer, e))?;
             layers.push((layer, opened, context));
         }
         let backend = &self.backend;
-        let context = self.context(&backend.label, options);
+        let context = self.context(&backend.label, self.layers.len(), options);
         let opened = backend.config.open(&context).await;
         let mut store = instrument(opened.map_err(|e| self.failed(backend, e))?, &context);
         let mut rewriters = Vec::new();
@@ -259,14 +263,32 @@ impl Checked {
         ))
     }
 
-    fn context(&self, label: &str, options: &OpenOptions) -> Context {
+    fn context(&self, label: &str, at: usize, options: &OpenOptions) -> Context {
         Context {
             clock: Arc::clone(&options.clock),
             labels: Labels::new(&self.store, label),
             seed: options.seed,
             folder: self.folder.clone(),
+            below: self.below.get(at).copied(),
         }
     }
+}
+
+/// For each layer, and last for the backend, a number that stands for what is below it as the config says.
+fn identities(folder: &Path, store: &StoreConfig) -> Vec<u64> {
+    // Relative paths in the settings mean another file elsewhere.
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let mut below = DefaultHasher::new();
+    folder.hash(&mut below);
+    let mut identities = vec![below.finish()];
+    for part in std::iter::once(&store.backend).chain(store.layers.iter().rev()) {
+        (&part.name, part.settings.to_string()).hash(&mut below);
+        identities.push(below.finish());
+    }
+    // What is below the outermost layer is nobody's.
+    identities.pop();
+    identities.reverse();
+    identities
 }
 
 /// A store that holds part of a backup is not what anybody takes it for.

@@ -56,7 +56,10 @@ impl Spare {
         let owner = disk_config
             .check_below(&below.guarantees)
             .is_ok()
-            .then(|| format!("{}\n{below}\n{}", context.labels.stack, config.times()));
+            .then_some(context.below)
+            .flatten()
+            .map(|id| format!("{}\n{id:016x}\n{below}\n{}", context.labels.stack, config.times()));
+        let disk = disk.taken();
         disk.tier().belongs_to(owner.as_deref());
         Some(disk)
     }
@@ -172,7 +175,11 @@ pub(super) async fn find_on_disk<S>(
     let era = shared.stripes.eras.now();
     let found = tokio::select! {
         found = disk.tier().get_many(&keys) => found,
-        () = shared.clock.sleep(shared.load_timeout) => Vec::new(),
+        // It is not asked again: each question would leave a thread behind.
+        () = shared.clock.sleep(shared.load_timeout / 2) => {
+            disk.tier().hangs();
+            Vec::new()
+        }
     };
     let mut found = found.into_iter();
     let rest = landings.into_iter().filter_map(|landing| {

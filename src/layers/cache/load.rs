@@ -1,6 +1,7 @@
 //! Loads: one per key at a time, each a task of its own, for one key or for many at once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -39,13 +40,15 @@ pub(super) struct Landing<S> {
 /// end.
 pub(super) async fn fly<S: Read>(mut landings: Vec<Landing<S>>) {
     while let Some(shared) = landings.first().map(|landing| Arc::clone(&landing.shared)) {
+        let began = shared.clock.monotonic();
         landings = find_on_disk(&shared, landings).await;
         if landings.is_empty() {
             return;
         }
+        let spent = shared.clock.monotonic().saturating_sub(began);
         let (asked, began) = (shared.now(), shared.clock.monotonic());
         // What comes after the deadline is thrown away with its future.
-        let outcome = ask(&shared, &landings).await;
+        let outcome = ask(&shared, &landings, spent).await;
         shared.counts.load_duration.record(shared.clock.monotonic().saturating_sub(began));
         let many = landings.len() > 1;
         let outcomes: Vec<Outcome> = match outcome {
@@ -59,7 +62,11 @@ pub(super) async fn fly<S: Read>(mut landings: Vec<Landing<S>>) {
 }
 
 /// Asks the store below, within the deadline and the cap.
-async fn ask<S: Read>(shared: &Shared<S>, landings: &[Landing<S>]) -> Result<Vec<Option<Value>>> {
+async fn ask<S: Read>(
+    shared: &Shared<S>,
+    landings: &[Landing<S>],
+    spent: Duration,
+) -> Result<Vec<Option<Value>>> {
     let load = async {
         // The semaphore is never closed.
         let _permit = shared.loads.acquire().await;
@@ -74,7 +81,7 @@ async fn ask<S: Read>(shared: &Shared<S>, landings: &[Landing<S>]) -> Result<Vec
     let limit = shared.load_timeout;
     tokio::select! {
         outcome = load => outcome,
-        () = shared.clock.sleep(limit) => {
+        () = shared.clock.sleep(limit.saturating_sub(spent)) => {
             let message = format!("the store below took longer than load_timeout ({limit:?})");
             let operation = if landings.len() > 1 { Operation::GetMany } else { Operation::Get };
             Err(Error::new(ErrorKind::Timeout, message).with_operation(operation))

@@ -10,7 +10,7 @@
 //! 3. An entry is served for at most `ttl` after the store below was asked for it. Past that only a value is,
 //!    and only for what `stale_while_refresh` and `stale_if_error` add. Both ends are fixed by the load
 //!    that brought it: no failure and no read moves them. Nothing is served past its own expiry, and nothing
-//!    that a write, an announcement or a run has dropped is served late.
+//!    that a write, an announcement or a run has dropped is served late to who comes afterwards.
 //! 4. With the policy `s3_fifo` entries and loads under way never take more than `capacity`. An entry is
 //!    counted as its key, its value and 304 bytes, a load as its key and 1 KiB. An entry of more than an
 //!    eighth of `capacity`, or of 22 MiB, passes by. Once a second thread reads, a 32nd of the capacity is
@@ -31,7 +31,8 @@
 //! # Gives up
 //! Freshness against writes that bypass this stack: such a write is seen when it is announced, and after
 //! `ttl`, with what may be served late, at the latest; without either when the entry is evicted. `idle` does
-//! not help there: a key that is read all the time stays. Announcements are dealt with by a task in
+//! not help there: a key that is read all the time stays. A thread may serve its copy of an evicted entry for
+//! 15 reads more. Announcements are dealt with by a task in
 //! the runtime of the first read that missed, so while that runtime stands still they wait. Writes
 //! through this stack that the store below announces as well cost a load each.
 //!
@@ -56,7 +57,9 @@
 //! On the disk an entry ends with its ttl, and `idle` counts from when it was written. Only values are there.
 //! With the policies `tiny_lfu` and `lru` a copy that the disk has evicted is not written again when the memory
 //! evicts its entry. What is loaded faster than the disk takes it is not kept there. With `warm`, what changes
-//! the store while it is closed is not seen before the ttl, whoever does it.
+//! the store while it is closed is not seen before the ttl, whoever does it; and while it is closed only the
+//! wall clock tells the time, so a clock that was wrong at the close, or is at the open, makes the ttl longer by as
+//! much.
 //!
 //! # Position
 //! Outside `compress` and `encrypt`, so that a hit is decoded already. Inside them it holds more, or
@@ -222,7 +225,7 @@ impl LayerConfig for CacheConfig {
         let open = move || CacheLayer::new(&config, &context);
         let opened = match Handle::try_current() {
             // It waits for the disk.
-            Ok(runtime) if self.disk.is_some() => {
+            Ok(runtime) if self.disk.is_some() || self.warm_start.is_some() => {
                 runtime.spawn_blocking(open).await.map_err(|error| {
                     Error::internal("opening the disk of a cache panicked").with_source(error)
                 })?

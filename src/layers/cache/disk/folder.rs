@@ -147,16 +147,21 @@ impl Folder {
         remove_if_there(&self.path.join(INDEX_NEW))?;
         let saved = match File::open(self.path.join(INDEX)) {
             Ok(file) => read(BufReader::new(file))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // An open that failed may have removed it, and a power cut would bring it back.
+                sync_folder(&self.path)?;
+                return Ok(None);
+            }
             Err(error) => return Err(error),
         };
         self.forget_index()?;
-        sync_folder(&self.path)?;
         Ok(Some(saved))
     }
 
+    /// Gone when this returns, also after a power cut.
     pub(super) fn forget_index(&self) -> io::Result<()> {
-        remove_if_there(&self.path.join(INDEX))
+        remove_if_there(&self.path.join(INDEX))?;
+        sync_folder(&self.path)
     }
 
     pub(super) fn save_index(
@@ -251,7 +256,10 @@ fn write_layout(path: &Path) -> io::Result<()> {
     let new = path.join(LAYOUT_NEW);
     let mut file = private().create(true).truncate(true).open(&new)?;
     file.write_all(format!("{LAYOUT_WORDS}{VERSION}\n").as_bytes())?;
-    std::fs::rename(new, path.join(LAYOUT))
+    // Else a power cut may leave an empty file of that name, which is not ours.
+    file.sync_all()?;
+    std::fs::rename(new, path.join(LAYOUT))?;
+    sync_folder(path)
 }
 
 fn lock(path: &Path) -> Result<File> {

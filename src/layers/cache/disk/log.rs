@@ -52,7 +52,8 @@ impl Log {
     /// Takes over segments, oldest first, and removes every other one.
     pub(super) fn new(folder: Arc<Folder>, shape: Shape, kept: Vec<Segment>) -> io::Result<Self> {
         let there = folder.segments()?;
-        let next = there.last().map_or(0, |last| last + 1);
+        let next = there.last().map_or(Some(0), |last| last.checked_add(1));
+        let next = next.ok_or(io::ErrorKind::InvalidData)?;
         for number in there {
             if !kept.iter().any(|segment| segment.number == number) {
                 folder.remove_segment(number)?;

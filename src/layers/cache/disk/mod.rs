@@ -75,6 +75,8 @@ pub(super) struct Found {
 pub(super) struct Disk {
     tier: Arc<Tier>,
     writer: Option<JoinHandle<()>>,
+    /// A cache has it: what was there of before may have been changed since.
+    taken: bool,
 }
 
 /// What readers, writers of the store and the thread share.
@@ -116,14 +118,14 @@ impl Disk {
         let writer = writer.map_err(|error| {
             Error::internal("the thread of the cache's disk did not start").with_source(error)
         })?;
-        Ok(Self { tier, writer: Some(writer) })
+        Ok(Self { tier, writer: Some(writer), taken: false })
     }
 
     /// One that is written by hand.
     #[cfg(test)]
     pub(super) fn by_hand(config: &DiskConfig, context: &Context) -> Result<Self> {
         let tier = Arc::new(Tier::open(config, Shape::new(config.capacity.0), context)?);
-        Ok(Self { tier, writer: None })
+        Ok(Self { tier, writer: None, taken: true })
     }
 
     #[cfg(test)]
@@ -139,13 +141,23 @@ impl Disk {
     pub(super) fn tier(&self) -> &Arc<Tier> {
         &self.tier
     }
+
+    pub(super) fn taken(mut self) -> Self {
+        self.taken = true;
+        self
+    }
 }
 
-/// Ends the thread without writing what waits: only a close does that.
+/// Ends the thread without writing what waits: only a close does that. Where no cache came to have it, as the
+/// opening of its stack failed, what was there is there the next time.
 impl Drop for Disk {
     fn drop(&mut self) {
-        self.tier.stop(Stop::Now);
-        if let Some(writer) = self.writer.take() {
+        let keep = self.tier.warm && !self.taken;
+        self.tier.stop(if keep { Stop::Written { keep } } else { Stop::Now });
+        // In a runtime nobody may wait for a disk; the thread lets go of the folder when it ends.
+        if let Some(writer) = self.writer.take()
+            && Handle::try_current().is_err()
+        {
             // It has told of its panic.
             let _ = writer.join();
         }
@@ -261,7 +273,9 @@ impl Tier {
             table.state = State::Spoiled;
             drop(table);
             // Else the thread, that is at it, sees the new state.
-            let _ = self.folder.forget_index();
+            if let Err(error) = self.folder.forget_index() {
+                tracing::error!(%error, "what a cache has on its disk is out of date and cannot be removed; empty the folder before the store is opened again");
+            }
         }
     }
 
@@ -302,6 +316,8 @@ impl Tier {
         let record = match self.folder.read(segment, offset, length) {
             Ok(record) => record,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            // Of the process, and not of the disk.
+            Err(error) if is_passing(&error) => return None,
             Err(error) => {
                 self.fail(&error);
                 return None;
@@ -356,6 +372,11 @@ impl Tier {
         there
     }
 
+    /// A read was waited for, for too long.
+    pub(super) fn hangs(&self) {
+        self.fail(&io::Error::from(io::ErrorKind::TimedOut));
+    }
+
     /// The disk does not do what it should: nothing is kept there any more.
     fn fail(&self, error: &io::Error) {
         let mut table = self.table.lock();
@@ -374,6 +395,14 @@ impl Tier {
     pub(super) fn bytes(&self) -> u64 {
         self.log.lock().as_ref().map_or(0, Log::bytes)
     }
+}
+
+/// Whether an error says that the process, or the system, has too much open at the moment.
+fn is_passing(error: &io::Error) -> bool {
+    const EMFILE: i32 = 24;
+    const ENFILE: i32 = 23;
+    cfg!(unix) && matches!(error.raw_os_error(), Some(EMFILE | ENFILE))
+        || matches!(error.kind(), io::ErrorKind::OutOfMemory | io::ErrorKind::Interrupted)
 }
 
 /// FNV-1a with the last step of MurmurHash3, as the format says: it must give the same in every version and on

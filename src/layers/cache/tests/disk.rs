@@ -14,7 +14,7 @@ fn config(folder: &tempfile::TempDir) -> CacheConfig {
 /// A cache whose disk is written by hand.
 fn tiered(config: CacheConfig, announces: Option<Duration>) -> (Cache<Gated>, ManualClock) {
     let clock = ManualClock::new();
-    let context = Context { clock: Arc::new(clock.clone()), ..Context::default() };
+    let context = Context { clock: Arc::new(clock.clone()), below: Some(1), ..Context::default() };
     let below = Gated { announces, ..Gated::new(Arc::clone(&context.clock)) };
     let plain = CacheConfig { disk: None, ..config.clone() };
     let disk = Disk::by_hand(config.disk.as_ref().unwrap(), &context).unwrap();

@@ -81,9 +81,14 @@ pub(super) fn read(path: &Path) -> Result<Vec<Bytes>> {
 /// Writes the keys beside the file, and renames them to its name.
 pub(super) fn write(path: &Path, keys: &[Bytes]) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
-    new.push(".new");
+    new.push(".tierstack.new");
+    // Of a close that was cut off.
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
+    options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(&new)?;

@@ -307,7 +307,8 @@ async fn the_thread_writes_and_a_close_waits_for_it() {
     for (key, found) in (0..1000u32).zip(found) {
         assert_eq!(found.unwrap().value.bytes, key.to_be_bytes().to_vec());
     }
-    drop(again);
+    // Outside of a runtime a drop waits for the thread.
+    std::thread::spawn(move || drop(again)).join().unwrap();
     Disk::open(&config(&rig, true), &context).unwrap();
 }
 
