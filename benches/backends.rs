@@ -47,7 +47,7 @@ fn main() {
     let chosen: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let wanted = |name: &str| chosen.is_empty() || chosen.iter().any(|chosen| chosen == name);
     let runtime = Runtime::new().unwrap();
-    let bench = Bench { runtime: &runtime, keys: keys(), at: Cell::new(0) };
+    let bench = Bench { runtime: &runtime, keys: keys(), at: Cell::new(0), written: Cell::new(0) };
     heading();
     for (name, run) in [
         ("file", file as fn(&Bench<'_>)),
@@ -81,6 +81,7 @@ struct Bench<'r> {
     runtime: &'r Runtime,
     keys: Vec<Bytes>,
     at: Cell<usize>,
+    written: Cell<u64>,
 }
 
 impl Bench<'_> {
@@ -88,6 +89,15 @@ impl Bench<'_> {
         let at = self.at.get();
         self.at.set((at + 1) % KEYS);
         &self.keys[at]
+    }
+
+    /// A value that was not written before: SQLite writes nothing where nothing changes.
+    fn another(&self) -> Bytes {
+        let written = self.written.get();
+        self.written.set(written + 1);
+        let mut value = vec![b'v'; VALUE_BYTES];
+        value[..8].copy_from_slice(&written.to_be_bytes());
+        value.into()
     }
 
     fn open(&self, name: &str, backend: &str) -> (Stack, TempDir) {
@@ -152,14 +162,14 @@ impl Bench<'_> {
             |times| {
                 self.runtime.block_on(async {
                     for _ in 0..times {
-                        write(self.next(), value()).await;
+                        write(self.next(), self.another()).await;
                     }
                 });
             },
             |times| {
                 self.runtime.block_on(async {
                     for _ in 0..times {
-                        let batch = Batch::new().put(self.next().clone(), value());
+                        let batch = Batch::new().put(self.next().clone(), self.another());
                         let _ = black_box(store.write(batch).await.unwrap());
                     }
                 });
