@@ -113,7 +113,8 @@
 //! | | | cause: prefix | more prefixes were |
 //! | | | cause: all | everything was, or everything was dropped, as announcements were missed |
 //!
-//! Each read is counted once, a bulk read once for each key. What the store below answers at once is not
+//! Each read is counted once, a bulk read once for each key; by a cache below another one, the hits of a bulk
+//! read twice where the rest of it has to be waited for. What the store below answers at once is not
 //! measured, and is no refresh but a miss.
 //!
 //! Only where the store below announces changes:
