@@ -50,7 +50,7 @@ async fn below_layers() {
         let folder = tempdir().unwrap();
         std::fs::write(folder.path().join("keys"), KeyRing::generate().unwrap().expose()).unwrap();
         let text = format!(
-            "stores: {{ main: {{ layers: [{{ cache: {{ capacity: 1MiB, ttl: 1m }} }}, {{ compress: {{ min_size: 0 }} }}, {{ encrypt: {{ keys: {{ file: keys }} }} }}], backend: {{ postgres: {{ url: '{}', table: {} }} }} }} }}",
+            "stores: {{ main: {{ layers: [{{ cache: {{ capacity: 1MiB, ttl: 1m }} }}, {{ compress: {{ min_size: 0 }} }}, {{ encrypt: {{ keys: {{ file: keys }} }} }}], backend: {{ postgres: {{ url: '{}', table: {}, timeout: 100s, connect_timeout: 100s }} }} }} }}",
             std::env::var("TIERSTACK_TEST_POSTGRES").unwrap(),
             config.table,
         );
