@@ -59,7 +59,12 @@ impl Moka {
         self.0.iter().for_each(|(key, cached)| act(&key, cached));
     }
 
+    /// One at a time for each key. Never in the place of another entry: where such a one goes before the housekeeping
+    /// hears of it, the engine takes the new weight from its sum and not the old one, which stays wrong.
     pub(super) fn insert(&self, key: &[u8], cached: Cached) {
+        if self.0.contains_key(key) {
+            self.0.invalidate(key);
+        }
         self.0.insert(key.into(), cached);
     }
 

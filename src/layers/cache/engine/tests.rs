@@ -41,10 +41,21 @@ fn hammered(policy: Policy, capacity: u64) -> u64 {
     let engine = engine(policy, capacity);
     let largest = capacity / LARGEST_PART;
     let done = AtomicBool::new(false);
+    // A cache holds the lock of a key's stripe while it keeps something for it.
+    let stripes = [const { Mutex::new(()) }; 64];
+    let keep = |key: &[u8; 8], bytes: u64| {
+        let cached = cached(Some(vec![0; bytes as usize].into()), Moment::NEVER);
+        if engine.fits(key, &cached) {
+            let stripe = stripes[usize::from(key[7]) % stripes.len()].lock();
+            engine.insert(key, cached);
+            drop(stripe);
+            engine.settle();
+        }
+    };
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..4u64)
             .map(|seed| {
-                let engine = &engine;
+                let (engine, keep) = (&engine, &keep);
                 scope.spawn(move || {
                     let mut state = seed + 1;
                     let mut loads = Vec::new();
@@ -64,11 +75,11 @@ fn hammered(policy: Policy, capacity: u64) -> u64 {
                                 // A few at a time, or a lot.
                                 while loads.len() as u64 > random(&mut state) % 100 {
                                     let Some(key) = loads.pop() else { break };
-                                    keep(engine, &key, vec![0; bytes as usize]);
+                                    keep(&key, bytes);
                                     engine.end_load(&key);
                                 }
                             }
-                            _ => drop(keep(engine, &key, vec![0; bytes as usize])),
+                            _ => keep(&key, bytes),
                         }
                     }
                     loads.iter().for_each(|key| engine.end_load(key));
@@ -108,14 +119,39 @@ fn the_bound_holds_at_all_times() {
     }
 }
 
-/// Entries are kept first and evicted then, by whichever thread does the engine's housekeeping. While that one is
-/// without a processor the others go on, so how far they get depends on the machine.
+/// Entries are kept first and evicted then, so at most one entry for each thread is too much.
 #[test]
 fn with_moka_the_bound_is_passed_by_what_threads_have_just_kept() {
     for policy in [Policy::TinyLfu, Policy::Lru] {
         let capacity = 16 << 20;
         let most = hammered(policy, capacity);
-        assert!(most <= 2 * capacity, "{most} of {capacity}");
+        assert!(most <= capacity + 4 * capacity / LARGEST_PART, "{most} of {capacity}");
+    }
+}
+
+/// moka counts what is replaced and removed before its housekeeping hears of it with the wrong weight.
+#[test]
+fn what_is_replaced_and_removed_at_once_takes_nothing_from_the_rest() {
+    for policy in POLICIES {
+        for (first, second) in [(10, 10_000), (10_000, 10)] {
+            let capacity = 4 << 20;
+            let engine = engine(policy, capacity);
+            for _ in 0..1000 {
+                keep(&engine, b"k", vec![0; first]);
+                engine.finish();
+                keep(&engine, b"k", vec![0; second]);
+                engine.remove(b"k");
+            }
+            for n in 0..5000_u32 {
+                keep(&engine, &n.to_be_bytes(), vec![0; 1000]);
+            }
+            engine.finish();
+            let bytes = engine.bytes();
+            assert!(
+                bytes > capacity / 10 * 9 && bytes <= capacity,
+                "{policy:?}: {bytes} of {capacity}"
+            );
+        }
     }
 }
 
