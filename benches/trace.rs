@@ -157,6 +157,7 @@ async fn replay(
     }
     let (p50_with, p99_with) = reads(&*cached, requests).await;
     cached.close().await.unwrap();
+    tierstack::telemetry::gather();
     let asked = |stack: &str| gets(&metrics.render(), &format!("{stem}-{stack}"), backend);
     Replayed {
         store: name.to_owned(),

@@ -37,6 +37,7 @@ mod store;
 pub mod telemetry;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod threads;
 mod types;
 
 pub use crate::clock::{Clock, ManualClock, Stopwatch, SystemClock, Timestamp};

@@ -24,12 +24,14 @@ async fn counted() -> (MutexGuard<'static, ()>, Snapshotter) {
         recorder.install().unwrap();
         snapshotter
     });
+    tierstack::telemetry::gather();
     snapshotter.snapshot();
     (turn, snapshotter.clone())
 }
 
 /// Counters since the last time, of that name and with all of these labels.
 fn count(snapshotter: &Snapshotter, name: &str, labels: &[(&str, &str)]) -> Vec<u64> {
+    tierstack::telemetry::gather();
     let series = snapshotter.snapshot().into_vec();
     labels
         .iter()

@@ -472,6 +472,7 @@ fn every_boundary_is_counted_under_its_own_name() {
             stack.close().await.unwrap();
         });
     });
+    tierstack::telemetry::gather();
     let mut counted = Vec::new();
     for (key, _, _, value) in snapshotter.snapshot().into_vec() {
         let labels: Vec<_> = key.key().labels().map(|l| (l.key(), l.value())).collect();

@@ -46,6 +46,7 @@ async fn a_stack_is_measured_at_every_boundary() {
     for _ in 0..3 {
         stack.get(b"secret-key").await.unwrap();
     }
+    tierstack::telemetry::gather();
     let samples = scrape(&address).await;
     let find = |parts: &[&str]| {
         let found: Vec<_> = samples

@@ -249,6 +249,7 @@ mod tests {
             DebugValue::Counter(count) => count,
             _ => 0,
         };
+        crate::telemetry::gather();
         let series = recorder.snapshotter().snapshot().into_vec();
         let counted = series.into_iter().filter(|(key, ..)| {
             let has =

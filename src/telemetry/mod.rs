@@ -13,8 +13,6 @@ use crate::error::{Error, Operation, Result};
 
 pub(crate) use self::tally::Tally;
 pub use self::tally::gather;
-#[cfg(feature = "cache")]
-pub(crate) use self::tally::{Crowd, thread_number};
 
 /// Every metric of the crate.
 pub mod names {

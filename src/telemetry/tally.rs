@@ -1,15 +1,14 @@
 //! Counts of what happens millions of times a second, on several threads.
 //!
 //! Threads that add to one number wait for each other: two threads that do nothing but hits took four times
-//! as long for each where they shared three counters. A [`Tally`] that only one thread adds to goes straight to its
-//! counters. From the second thread on each adds to a line of its own, whose sums are handed on every
-//! [`BATCH`] events, and every second by a thread that sleeps while nothing is counted. Nothing is lost; what
-//! is not handed on yet is by [`gather`].
+//! as long for each where they shared three counters. And the addition that threads may share, an
+//! atomic one, costs as much as the rest of a hit. So each thread adds to a line of a [`Tally`] that no other
+//! writes to, with plain loads and stores. Once a second a thread hands on what was added
+//! since; [`gather`] does so at once, and a tally that goes does so for itself. Nothing is lost.
 
-use std::array;
-use std::cell::Cell;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::{self, Thread};
 use std::time::Duration;
@@ -17,72 +16,26 @@ use std::time::Duration;
 use metrics::Counter;
 use parking_lot::Mutex;
 
-/// Threads whose numbers differ by a multiple of this share a line.
-const LINES: usize = 16;
-/// Events of a line until its sums are handed on.
-const BATCH: u64 = 64;
-/// The longest time until they are.
+use crate::threads;
+
+/// Lines of a tally for each processor: there are more threads than processors, and those that come later than
+/// all others share the counters themselves.
+const LINES_PER_PROCESSOR: usize = 4;
+/// The longest time until what was added is handed on.
 const PERIOD: Duration = Duration::from_secs(1);
-
-/// A number of this thread, from 1, unlike that of any other.
-pub(crate) fn thread_number() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(1);
-    thread_local!(static NUMBER: Cell<usize> = const { Cell::new(0) });
-    NUMBER.with(|number| {
-        if number.get() == 0 {
-            number.set(NEXT.fetch_add(1, Relaxed));
-        }
-        number.get()
-    })
-}
-
-/// Which threads do something: none yet, one and which, or several.
-#[derive(Debug, Default)]
-pub(crate) struct Crowd(AtomicUsize);
-
-impl Crowd {
-    const SEVERAL: usize = usize::MAX;
-
-    /// Whether others than that thread were here before.
-    pub(crate) fn is_shared(&self, me: usize) -> bool {
-        match self.0.load(Relaxed) {
-            only if only == me => false,
-            Self::SEVERAL => true,
-            _ => self.enter(me),
-        }
-    }
-
-    /// As if several were here.
-    #[cfg(all(test, feature = "cache"))]
-    pub(crate) fn several() -> Self {
-        Self(AtomicUsize::new(Self::SEVERAL))
-    }
-
-    #[cold]
-    fn enter(&self, me: usize) -> bool {
-        match self.0.compare_exchange(0, me, Relaxed, Relaxed) {
-            Ok(_) => false,
-            Err(only) if only == me => false,
-            Err(_) => {
-                self.0.store(Self::SEVERAL, Relaxed);
-                true
-            }
-        }
-    }
-}
 
 /// Counters that are added to together. The first one counts events.
 pub(crate) struct Tally<const N: usize>(Arc<Sums<N>>);
 
 struct Sums<const N: usize> {
     counters: [Counter; N],
-    /// Held from taking the sums of a line until they are handed on, so that who looks next finds them there.
-    handing: Mutex<()>,
-    crowd: Crowd,
-    lines: OnceLock<[Line<N>; LINES]>,
+    /// A line for each thread, by its number. There are none until something is counted.
+    lines: OnceLock<Box<[Line<N>]>>,
+    /// What was handed on of each line. Held until it is, so that who looks next finds it there.
+    handed: Mutex<Vec<[u64; N]>>,
 }
 
-/// On a cache line that no other thread writes to.
+/// Sums since the beginning, on a cache line that only its thread writes to.
 #[repr(align(128))]
 struct Line<const N: usize>([AtomicU64; N]);
 
@@ -94,12 +47,8 @@ impl<const N: usize> std::fmt::Debug for Tally<N> {
 
 impl<const N: usize> Tally<N> {
     pub(crate) fn new(counters: [Counter; N]) -> Self {
-        Self(Arc::new(Sums {
-            counters,
-            handing: Mutex::default(),
-            crowd: Crowd::default(),
-            lines: OnceLock::new(),
-        }))
+        let handed = Mutex::default();
+        Self(Arc::new(Sums { counters, lines: OnceLock::new(), handed }))
     }
 
     /// Adds to each counter. The first amount is of events; without one nothing is counted.
@@ -107,36 +56,24 @@ impl<const N: usize> Tally<N> {
         if amounts.first() == Some(&0) {
             return;
         }
-        let (me, sums) = (thread_number(), &*self.0);
-        if sums.crowd.is_shared(me) {
-            self.add_to_line(me, amounts);
-        } else {
-            sums.hand_on(amounts);
+        let lines = self.0.lines.get_or_init(|| self.lines());
+        let Some(line) = lines.get(threads::number()) else { return self.0.hand_on(amounts) };
+        // Backwards, so that whoever sees the event sees all of it.
+        for (sum, amount) in line.0.iter().zip(amounts).rev() {
+            // Nobody else writes here, so nothing is lost between the two.
+            sum.store(sum.load(Relaxed).wrapping_add(amount), Release);
         }
     }
 
-    fn add_to_line(&self, me: usize, amounts: [u64; N]) {
-        let lines = self.0.lines.get_or_init(|| {
-            let sums: Weak<Sums<N>> = Arc::downgrade(&self.0);
-            GATHERER.tallies.lock().push(sums);
-            array::from_fn(|_| Line(array::from_fn(|_| AtomicU64::new(0))))
-        });
-        #[expect(clippy::indexing_slicing, reason = "the remainder is below the number of lines")]
-        let line = &lines[me % LINES];
-        let mut before = 0;
-        // Backwards, so that whoever sees the event sees all of it.
-        for (at, (sum, amount)) in line.0.iter().zip(amounts).enumerate().rev() {
-            let was = sum.fetch_add(amount, SeqCst);
-            if at == 0 {
-                before = was;
-            }
+    #[cold]
+    fn lines(&self) -> Box<[Line<N>]> {
+        let sums: Weak<Sums<N>> = Arc::downgrade(&self.0);
+        if !GATHERER.attend(sums) {
+            return Box::default();
         }
-        if before == 0 {
-            GATHERER.wake();
-        }
-        if before / BATCH != (before + amounts.first().copied().unwrap_or(0)) / BATCH {
-            self.0.empty(line);
-        }
+        let processors = thread::available_parallelism().map_or(1, |processors| processors.get());
+        let line = |_| Line(std::array::from_fn(|_| AtomicU64::new(0)));
+        (0..processors.max(4) * LINES_PER_PROCESSOR).map(line).collect()
     }
 }
 
@@ -146,27 +83,30 @@ impl<const N: usize> Sums<N> {
             counter.increment(amount);
         }
     }
-
-    fn empty(&self, line: &Line<N>) -> bool {
-        let _handing = self.handing.lock();
-        let amounts: [u64; N] = line.0.each_ref().map(|sum| sum.swap(0, SeqCst));
-        let found = amounts.iter().any(|amount| *amount > 0);
-        if found {
-            self.hand_on(amounts);
-        }
-        found
-    }
 }
 
 trait Gather: Send + Sync {
-    /// Hands on what is in the lines. Says whether there was anything.
-    fn gather(&self) -> bool;
+    /// Hands on what was added since the last time.
+    fn gather(&self);
 }
 
 impl<const N: usize> Gather for Sums<N> {
-    fn gather(&self) -> bool {
-        let lines = self.lines.get().into_iter().flatten();
-        lines.fold(false, |found, line| self.empty(line) | found)
+    fn gather(&self) {
+        let Some(lines) = self.lines.get() else { return };
+        let mut handed = self.handed.lock();
+        handed.resize(lines.len(), [0; N]);
+        for (line, handed) in lines.iter().zip(&mut *handed) {
+            let sums = line.0.each_ref().map(|sum| sum.load(Acquire));
+            if sums != *handed {
+                let mut since = sums;
+                since
+                    .iter_mut()
+                    .zip(*handed)
+                    .for_each(|(sum, handed)| *sum = sum.wrapping_sub(handed));
+                *handed = sums;
+                self.hand_on(since);
+            }
+        }
     }
 }
 
@@ -176,53 +116,34 @@ impl<const N: usize> Drop for Sums<N> {
     }
 }
 
-/// Whoever hands on what stays in the lines of a thread that has nothing more to count.
+/// Hands on what threads have added to the tallies that are in use.
 struct Gatherer {
     tallies: Mutex<Vec<Weak<dyn Gather>>>,
-    /// Whether it looks again after the period.
-    awake: AtomicBool,
     thread: OnceLock<Option<Thread>>,
 }
 
-static GATHERER: Gatherer = Gatherer {
-    tallies: Mutex::new(Vec::new()),
-    awake: AtomicBool::new(false),
-    thread: OnceLock::new(),
-};
+static GATHERER: Gatherer = Gatherer { tallies: Mutex::new(Vec::new()), thread: OnceLock::new() };
 
 impl Gatherer {
-    /// Called by whoever has made an empty line one that is not.
-    fn wake(&'static self) {
-        // In one order with what `run` does: either this sees that it sleeps, or it sees the line.
-        if self.awake.load(SeqCst) || self.awake.swap(true, SeqCst) {
-            return;
-        }
+    /// Hands on what is added to these, from now on. Tells whether there is a thread to do so.
+    fn attend(&'static self, tally: Weak<dyn Gather>) -> bool {
         let started = self.thread.get_or_init(|| {
             let thread = thread::Builder::new().name("tierstack-counts".into());
             thread.spawn(|| self.run()).ok().map(|handle| handle.thread().clone())
         });
-        // Without a thread whole batches are handed on, and the rest at the end.
-        if let Some(thread) = started {
-            thread.unpark();
-        }
+        let Some(thread) = started else { return false };
+        self.tallies.lock().push(tally);
+        thread.unpark();
+        true
     }
 
     fn run(&self) {
         loop {
-            thread::park_timeout(PERIOD);
-            if !self.gather() {
-                self.awake.store(false, SeqCst);
-                if !self.gather() {
-                    while !self.awake.load(SeqCst) {
-                        thread::park();
-                    }
-                } else {
-                    self.awake.store(true, SeqCst);
-                }
-            }
+            if self.gather() { thread::park_timeout(PERIOD) } else { thread::park() }
         }
     }
 
+    /// Tells whether there are any tallies.
     fn gather(&self) -> bool {
         let mut living = Vec::new();
         self.tallies.lock().retain(|tally| {
@@ -230,13 +151,16 @@ impl Gatherer {
             living.extend(tally.clone());
             tally.is_some()
         });
-        // Without the lock: a recorder is somebody else's code.
-        living.iter().fold(false, |found, tally| tally.gather() | found)
+        // Without the lock: a recorder is somebody else's code, and may panic.
+        for tally in &living {
+            let _ = catch_unwind(AssertUnwindSafe(|| tally.gather()));
+        }
+        !living.is_empty()
     }
 }
 
 /// Hands on at once what threads have counted. By itself it happens within a second; this is for whoever
-/// reads counters inside the process, such as a test.
+/// reads counters inside the process, such as a test. What other threads count meanwhile may be left out.
 pub fn gather() {
     GATHERER.gather();
 }
@@ -272,27 +196,49 @@ mod tests {
     }
 
     #[test]
-    fn one_thread_counts_at_once() {
+    fn what_was_added_is_handed_on_once() {
         let (tally, snapshotter) = tally();
-        for _ in 0..3 {
-            tally.add([1, 10]);
+        assert_eq!(counted(&snapshotter), (0, 0));
+        for n in 1..4 {
+            (0..n).for_each(|_| tally.add([1, 10]));
+            gather();
+            assert_eq!(counted(&snapshotter), (n, 10 * n));
+            gather();
+            assert_eq!(counted(&snapshotter), (0, 0));
         }
-        assert_eq!(counted(&snapshotter), (3, 30));
     }
 
     #[test]
     fn several_threads_lose_nothing() {
         let (tally, snapshotter) = tally();
         const EACH: u64 = 100_003;
+        // More than have lines.
+        let threads = tally.lines().len() + 3;
+        let barrier = std::sync::Barrier::new(threads);
         thread::scope(|scope| {
-            for _ in 0..LINES + 3 {
-                scope.spawn(|| (0..EACH).for_each(|_| tally.add([1, 7])));
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    tally.add([1, 7]);
+                    // All live at once.
+                    barrier.wait();
+                    (1..EACH).for_each(|_| tally.add([1, 7]));
+                });
             }
             scope.spawn(|| (0..1000).for_each(|_| gather()));
         });
         gather();
-        let events = EACH * (LINES as u64 + 3);
+        let events = EACH * threads as u64;
         assert_eq!(counted(&snapshotter), (events, events * 7));
+    }
+
+    #[test]
+    fn threads_that_follow_each_other_lose_nothing() {
+        let (tally, snapshotter) = tally();
+        for _ in 0..300 {
+            thread::scope(|scope| scope.spawn(|| tally.add([1, 7])).join().unwrap());
+        }
+        gather();
+        assert_eq!(counted(&snapshotter), (300, 2100));
     }
 
     #[test]
@@ -306,8 +252,17 @@ mod tests {
 
     #[test]
     fn what_a_thread_leaves_is_handed_on_by_itself() {
+        struct Panics;
+        impl metrics::CounterFn for Panics {
+            fn increment(&self, _: u64) {
+                panic!("a recorder of somebody else");
+            }
+            fn absolute(&self, _: u64) {}
+        }
+        let bad = Tally::new([Counter::from_arc(Arc::new(Panics))]);
         for _ in 0..2 {
             let (tally, snapshotter) = tally();
+            bad.add([1]);
             tally.add([1, 1]);
             thread::scope(|scope| scope.spawn(|| tally.add([1, 1])).join().unwrap());
             let mut seen = 0;
@@ -317,5 +272,6 @@ mod tests {
             }
             assert_eq!(seen, 2);
         }
+        gather();
     }
 }

@@ -4,8 +4,7 @@
 //!
 //! # Guarantees
 //! 1. Every operation is counted once, with its outcome, exactly. A dropped future counts as
-//!    `cancelled`. Where several threads count, a counter may be a second behind
-//!    (see [`telemetry::gather`](crate::telemetry::gather)).
+//!    `cancelled`. A counter may be a second behind (see [`telemetry::gather`](crate::telemetry::gather)).
 //! 2. An answer that the store below has in memory passes without an allocation or a lock. Its
 //!    latency is sampled, one in 61 on each thread; whatever has to wait is always timed.
 //! 3. Errors that pass are given the operation, the layer and the fingerprint of the key, unless they

@@ -16,6 +16,7 @@ fn recorded() -> (Metrics<Memory>, impl Fn() -> Counted) {
         metrics::with_local_recorder(&recorder, || MetricsLayer::new(labels).layer(Memory::new()));
     let seen = std::sync::Mutex::new(Counted::new());
     let read = move || {
+        gather();
         // A snapshot resets the counters, so they are added up.
         let mut seen = seen.lock().unwrap();
         for (key, _, _, value) in snapshotter.snapshot().into_vec() {

@@ -13,13 +13,15 @@
 //! capacity at most, which entries then leave to them.
 
 use std::num::NonZero;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::layers::cache::cached::{Answer, Cached};
 use crate::layers::cache::stripes::Seen;
-use crate::telemetry::{Crowd, thread_number};
+use crate::threads;
 
 /// What copies take of the capacity at most, all together.
 const PART: u64 = 32;
@@ -42,6 +44,10 @@ pub(super) struct Fronts {
     crowd: Crowd,
     fronts: Box<[Front]>,
 }
+
+/// Which threads read: none yet, one and which, or several.
+#[derive(Default)]
+struct Crowd(AtomicUsize);
 
 /// On cache lines that no other thread writes to.
 #[repr(align(128))]
@@ -73,6 +79,31 @@ struct Copy {
     passed: u32,
 }
 
+impl Crowd {
+    const SEVERAL: usize = usize::MAX;
+
+    /// Whether others than that thread were here before.
+    fn is_shared(&self, me: usize) -> bool {
+        match self.0.load(Relaxed) {
+            only if only == me => false,
+            Self::SEVERAL => true,
+            _ => self.enter(me),
+        }
+    }
+
+    #[cold]
+    fn enter(&self, me: usize) -> bool {
+        match self.0.compare_exchange(0, me, Relaxed, Relaxed) {
+            Ok(_) => false,
+            Err(only) if only == me => false,
+            Err(_) => {
+                self.0.store(Self::SEVERAL, Relaxed);
+                true
+            }
+        }
+    }
+}
+
 /// What copies take of a capacity.
 pub(super) const fn share(capacity: u64) -> u64 {
     capacity / PART
@@ -89,7 +120,7 @@ impl Fronts {
         let crowd = Crowd::default();
         // Tests read from one thread, and are to meet copies.
         #[cfg(test)]
-        let crowd = Crowd::several();
+        let crowd = Crowd(AtomicUsize::new(Crowd::SEVERAL));
         Self { crowd, fronts }
     }
 
@@ -103,7 +134,7 @@ impl Fronts {
         engine: impl FnOnce() -> Option<Cached>,
         begin: impl FnOnce(),
     ) -> Option<Cached> {
-        let me = thread_number();
+        let me = threads::number();
         if !self.crowd.is_shared(me) {
             return engine();
         }

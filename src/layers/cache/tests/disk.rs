@@ -350,6 +350,7 @@ async fn each_read_is_counted_once() {
     get(&cache, b"k").await.unwrap();
     get(&cache, b"k").await.unwrap();
     let mut counts = Vec::new();
+    crate::telemetry::gather();
     for (key, _, _, value) in recorder.snapshotter().snapshot().into_vec() {
         let result = key.key().labels().find(|label| label.key() == "result");
         if let (Some(result), DebugValue::Counter(count @ 1..)) = (result, value) {

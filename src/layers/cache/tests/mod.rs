@@ -318,6 +318,7 @@ fn recorded(config: CacheConfig) -> (Cache<Gated>, ManualClock, impl FnMut() -> 
     let (cache, clock) = metrics::with_local_recorder(&recorder, || cached(config));
     let mut seen = Counted::new();
     let read = move || {
+        crate::telemetry::gather();
         // A snapshot resets the series, so they are added up.
         for (key, _, _, value) in snapshotter.snapshot().into_vec() {
             let label = key.key().labels().last().map_or("", |label| label.value());

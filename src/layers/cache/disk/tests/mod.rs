@@ -148,6 +148,7 @@ fn segments(path: &Path) -> Vec<std::path::PathBuf> {
 
 /// What the series of a name and a cause have come to since this was asked last.
 fn counted(recorder: &DebuggingRecorder) -> impl Fn(&str, &str) -> f64 {
+    crate::telemetry::gather();
     let series = recorder.snapshotter().snapshot().into_vec();
     move |name, cause| {
         let found = series.iter().filter(|(key, ..)| {

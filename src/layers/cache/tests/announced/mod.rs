@@ -163,6 +163,7 @@ async fn an_entry_that_comes_after_all_was_dropped_is_not_served() {
 
 /// Reads a series whose labels contain that value.
 pub(super) fn counted(recorder: &DebuggingRecorder) -> impl Fn(&str, &str) -> f64 {
+    crate::telemetry::gather();
     let series = recorder.snapshotter().snapshot().into_vec();
     move |name, label| {
         let found = series.iter().filter(|(key, ..)| {
