@@ -47,6 +47,9 @@ impl Old {
 
 impl<S> Shared<S> {
     /// Looks the key up, and counts the answer if there is one.
+    // Inlined, and so is what it calls: an answer that passes through the return values of several functions is read
+    // each time before the processor has written it, which made up a fifth of a hit.
+    #[inline(always)]
     pub(super) fn lookup(&self, key: &[u8]) -> Found {
         let era = self.stripes.eras.now();
         let is_old = |cached: &Cached| !self.stripes.eras.serve(era, cached.era, key);

@@ -153,22 +153,17 @@ impl<S: Read> Read for Metrics<S> {
         let shared = &*self.shared;
         let series = &shared.get;
         let start = sampled().then(|| shared.clock.monotonic());
-        match self.inner.get(key) {
-            Reply::Now(Ok(value)) => {
-                if let Some(start) = start {
-                    series.time(&*shared.clock, start);
-                }
-                series.found(value.as_ref());
-                Reply::Now(Ok(value))
+        // An answer stays where the store below has put it: a move takes as long as the counting.
+        let mut reply = self.inner.get(key);
+        if let Reply::Now(Ok(value)) = &reply {
+            if let Some(start) = start {
+                series.time(&*shared.clock, start);
             }
-            Reply::Now(Err(error)) => Reply::Now(Err(shared.failed(series, error).with_key(key))),
-            Reply::Later(future) => Reply::later(async move {
-                let value =
-                    shared.watch(series, future).await.map_err(|error| error.with_key(key))?;
-                series.found(value.as_ref());
-                Ok(value)
-            }),
+            series.found(value.as_ref());
+        } else {
+            reply = shared.watch_get(reply, key);
         }
+        reply
     }
 
     fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
@@ -376,6 +371,26 @@ impl Shared {
         waiting.done();
         series.time(&*self.clock, start);
         result.map_err(|error| self.failed(series, error))
+    }
+
+    /// Times and counts a read that failed, or waits.
+    fn watch_get<'a>(
+        &'a self,
+        reply: Reply<'a, Option<Value>>,
+        key: &'a [u8],
+    ) -> Reply<'a, Option<Value>> {
+        let series = &self.get;
+        match reply {
+            Reply::Now(result) => {
+                Reply::Now(result.map_err(|error| self.failed(series, error).with_key(key)))
+            }
+            Reply::Later(future) => Reply::later(async move {
+                let value = self.watch(series, future).await;
+                let value = value.map_err(|error| error.with_key(key))?;
+                series.found(value.as_ref());
+                Ok(value)
+            }),
+        }
     }
 
     /// Times and counts.

@@ -126,6 +126,7 @@ impl Fronts {
 
     /// What is kept for a key: a copy, if it is `usable`, or what the engine gives. `begin` is called before
     /// any memory is taken.
+    #[inline(always)]
     pub(super) fn get(
         &self,
         key: &[u8],

@@ -133,6 +133,7 @@ impl Engine {
     }
 
     /// As [`get`](Self::get), for a reader: a copy of its thread, if that is `usable`.
+    #[inline(always)]
     pub(super) fn read(
         &self,
         key: &[u8],
