@@ -159,7 +159,6 @@ impl<S> Shared<S> {
                 self.engine.insert(key, cached);
             }
         });
-        self.engine.settle();
     }
 }
 

@@ -169,7 +169,6 @@ impl<S> Shared<S> {
             self.keep(key, cached);
             fate = Fate::Kept;
         });
-        self.engine.settle();
         fate
     }
 
@@ -188,7 +187,6 @@ impl<S> Shared<S> {
                 self.engine.insert(key, cached);
             }
         });
-        self.engine.settle();
     }
 
     /// Forgets everything that is kept.

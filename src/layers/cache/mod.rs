@@ -11,10 +11,11 @@
 //!    and only for what `stale_while_refresh` and `stale_if_error` add. Both ends are fixed by the load
 //!    that brought it: no failure and no read moves them. Nothing is served past its own expiry, and nothing
 //!    that a write, an announcement or a run has dropped is served late to who comes afterwards.
-//! 4. With the policy `s3_fifo` entries and loads under way never take more than `capacity`. An entry is
-//!    counted as its key, its value and 304 bytes, a load as its key and 1 KiB. An entry of more than an
-//!    eighth of `capacity`, or of 22 MiB, passes by. Once a second thread reads, a 32nd of the capacity is
-//!    for copies that threads make of what they read most, so that they do not wait for each other.
+//! 4. Entries and loads under way never take more than `capacity`. An entry is counted as its key, its value and
+//!    304 bytes, or 576 with the policies `tiny_lfu` and `lru`; a load as its key and 1 KiB. An entry of more than
+//!    an eighth of `capacity`, or of 22 MiB, passes by; with those policies one of more than a 32nd. With `s3_fifo`,
+//!    once a second thread reads, a 32nd of the capacity is for copies that threads make of what they read most, so
+//!    that they do not wait for each other.
 //! 5. Where the store below [announces](Store::changes) what others change, an entry is dropped when its change
 //!    is announced. Before the announcements have begun, and while they are interrupted, nothing is kept
 //!    and every read goes below. Whoever listens to this cache hears of a change once it is dropped here.
@@ -36,9 +37,8 @@
 //! the runtime of the first read that missed, so while that runtime stands still they wait. Writes
 //! through this stack that the store below announces as well cost a load each.
 //!
-//! With the policies `tiny_lfu` and `lru` the bound on memory is passed for a moment by what each thread has just
-//! kept, an entry is counted with 576 bytes, loads are not counted, and the capacity cannot be changed. A
-//! value that is a part of a larger buffer of the store below is counted as that part. What has expired
+//! With the policies `tiny_lfu` and `lru` the capacity cannot be changed, a 32nd of it stays free, and what finds no
+//! room while other threads take it is not kept. A value that is a part of a larger buffer of the store below is counted as that part. What has expired
 //! or was idle takes memory until it is looked for, or evicted.
 //!
 //! A bulk read asks for what is missing, and not under way, in one call, so who joins it waits for all of

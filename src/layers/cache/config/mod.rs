@@ -101,11 +101,10 @@ impl Default for CacheConfig {
 #[non_exhaustive]
 pub enum Policy {
     /// S3-FIFO, by `quick_cache`: what was read once goes before what was read again. A scan does not empty
-    /// the cache. The cheapest hits, the strictest bound, and a capacity that can be changed.
+    /// the cache. The cheapest hits, the largest entries, and a capacity that can be changed.
     #[default]
     S3Fifo,
-    /// W-TinyLFU, by `moka`: what is read seldom is not let in. Entries are evicted a moment after the bound
-    /// was passed.
+    /// W-TinyLFU, by `moka`: what is read seldom is not let in.
     TinyLfu,
     /// The least recently used goes first, by `moka`. A scan empties the cache.
     Lru,

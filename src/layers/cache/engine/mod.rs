@@ -30,6 +30,8 @@ use crate::types::Value;
 
 /// What is larger than this part of the capacity would push out too much else.
 const LARGEST_PART: u64 = 8;
+/// With moka, which keeps entries first and evicts then: what is kept free for that.
+const LARGEST_PART_OF_MOKA: u64 = 32;
 
 /// Bytes of a load under way beside its key: its task with the future of the store below, its place in
 /// the list, the channel on which its outcome is told.
@@ -38,6 +40,9 @@ const LOAD_OVERHEAD: u64 = 1024;
 /// Room for loads is made in steps of this part of the capacity, of which one is kept free at all times:
 /// making room disturbs every reader.
 const STEPS: u64 = 128;
+
+/// Rounds of moka's housekeeping in which there has to be room for an entry. One makes it, but for others who take it.
+const MOST_ROUNDS: u32 = 16;
 
 /// Is told of each entry that an engine evicts, under one of its locks.
 pub(super) type Evicted = Arc<dyn Fn(&[u8], &Cached) + Send + Sync>;
@@ -104,10 +109,10 @@ impl Engine {
 
     fn set_largest(&self, capacity: u64) {
         let most = match &self.kind {
-            Kind::Quick(quick, _) => quick.largest(),
-            Kind::Moka(_) => u64::from(u32::MAX),
+            Kind::Quick(quick, _) => quick.largest().min(capacity / LARGEST_PART),
+            Kind::Moka(_) => u64::from(u32::MAX).min(capacity / LARGEST_PART_OF_MOKA),
         };
-        self.largest.store(most.min(capacity / LARGEST_PART), Ordering::Relaxed);
+        self.largest.store(most, Ordering::Relaxed);
     }
 
     fn weight(&self, key: &[u8], cached: &Cached) -> u64 {
@@ -167,26 +172,40 @@ impl Engine {
         self.weight(key, cached) <= self.largest.load(Ordering::Relaxed)
     }
 
+    /// Keeps an entry that [fits](Self::fits), in the place of what is kept for the key. One at a time for each
+    /// key.
     pub(super) fn insert(&self, key: &[u8], cached: Cached) {
-        // Counted before it is kept: what leaves again at once was counted then.
-        self.meter.added(self.weight(key, &cached));
+        let weight = self.weight(key, &cached);
         match &self.kind {
-            Kind::Quick(quick, _) => quick.insert(key, cached),
-            Kind::Moka(moka) => moka.insert(key, cached),
-        }
-    }
-
-    /// Brings the memory back within its bound. To be called after an insert, without a lock.
-    pub(super) fn settle(&self) {
-        match &self.kind {
-            // It made room before it kept the entry.
-            Kind::Quick(..) => {}
+            Kind::Quick(quick, _) => {
+                // Counted before it is kept: what leaves again at once was counted then.
+                self.meter.added(weight);
+                quick.insert(key, cached);
+            }
             Kind::Moka(moka) => {
-                if self.meter.bytes() > self.room.lock().capacity {
-                    moka.settle();
+                moka.remove(key);
+                if self.admit(moka, weight) {
+                    moka.insert(key, cached);
+                } else {
+                    self.meter.evicted.increment(1);
                 }
             }
         }
+    }
+
+    /// Counts an entry that there is room for. moka evicts behind its back, down to less than the capacity: what
+    /// finds no room waits for that.
+    fn admit(&self, moka: &Moka, weight: u64) -> bool {
+        for _ in 0..MOST_ROUNDS {
+            let room = self.room.lock();
+            if self.meter.bytes() + room.loads + weight <= room.capacity {
+                self.meter.added(weight);
+                return true;
+            }
+            drop(room);
+            moka.settle();
+        }
+        false
     }
 
     pub(super) fn remove(&self, key: &[u8]) {
@@ -257,7 +276,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Counts a load under way. What entries may use shrinks by it, where the engine can shrink.
+    /// Counts a load under way. What entries may use shrinks by it.
     pub(super) fn begin_load(&self, key: &[u8]) {
         self.change_loads(|loads| loads + LOAD_OVERHEAD + key.len() as u64);
     }
@@ -268,13 +287,22 @@ impl Engine {
     }
 
     fn change_loads(&self, change: impl FnOnce(u64) -> u64) {
-        let Kind::Quick(quick, _) = &self.kind else { return };
         let mut room = self.room.lock();
         let before = room.loads;
         room.loads = change(before);
-        if let Some(free) = room.adjusted() {
-            room.kept_free = free;
-            quick.set_capacity(room.entries());
+        match &self.kind {
+            Kind::Quick(quick, _) => {
+                if let Some(free) = room.adjusted() {
+                    room.kept_free = free;
+                    quick.set_capacity(room.entries());
+                }
+            }
+            Kind::Moka(moka) => {
+                let over = || self.meter.bytes() + room.loads > room.capacity;
+                if room.loads > before && over() {
+                    self.meter.evicted.increment(moka.evict_while(over));
+                }
+            }
         }
     }
 

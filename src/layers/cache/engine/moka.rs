@@ -1,5 +1,5 @@
-//! `moka`: W-TinyLFU, or LRU. A hit takes no lock, and leaves a note for the housekeeping; entries are kept first, and
-//! evicted when one of the callers does the housekeeping.
+//! `moka`: W-TinyLFU, or LRU. A hit takes no lock, and leaves a note for the housekeeping. Entries are kept first, and
+//! others evicted when one of the callers does the housekeeping.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
-use super::{Cached, Meter, Policy};
+use super::{Cached, LARGEST_PART_OF_MOKA, Meter, Policy};
 
 /// Bytes of an entry beside its key and value: the nodes of the engine's table and queues, and the
 /// headers of its allocations.
@@ -29,8 +29,8 @@ impl Moka {
             Policy::TinyLfu | Policy::S3Fifo => EvictionPolicy::tiny_lfu(),
         };
         let cache = Cache::builder()
-            // What is written between two rounds of housekeeping goes into the rest.
-            .max_capacity(capacity - capacity / 100)
+            // What is kept before others are evicted goes into the rest.
+            .max_capacity(capacity - capacity / LARGEST_PART_OF_MOKA)
             .eviction_policy(policy)
             .weigher(|key: &Key, cached: &Cached| {
                 u32::try_from(weight(key, cached)).unwrap_or(u32::MAX)
@@ -59,12 +59,9 @@ impl Moka {
         self.0.iter().for_each(|(key, cached)| act(&key, cached));
     }
 
-    /// One at a time for each key. Never in the place of another entry: where such a one goes before the housekeeping
-    /// hears of it, the engine takes the new weight from its sum and not the old one, which stays wrong.
+    /// Never in the place of another entry: where such a one goes before the housekeeping hears of it, the engine takes
+    /// the new weight from its sum and not the old one, and the sum stays wrong.
     pub(super) fn insert(&self, key: &[u8], cached: Cached) {
-        if self.0.contains_key(key) {
-            self.0.invalidate(key);
-        }
         self.0.insert(key.into(), cached);
     }
 
@@ -86,6 +83,19 @@ impl Moka {
     pub(super) fn clear(&self) {
         self.0.invalidate_all();
         self.0.run_pending_tasks();
+    }
+
+    /// Removes any entries, which the engine does not do by itself when it is to take less. Gives how many.
+    pub(super) fn evict_while(&self, over: impl Fn() -> bool) -> u64 {
+        let mut evicted = 0;
+        for (key, _) in self.0.iter() {
+            if !over() {
+                break;
+            }
+            self.0.invalidate(&*key);
+            evicted += 1;
+        }
+        evicted
     }
 
     pub(super) fn settle(&self) {
