@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::freshness::is_outage;
-use super::load::{fly, whole};
+use super::load::{begin, whole};
 use super::lookup::{Found, Old};
 use super::read::{Boarded, runtime};
 use super::{Cache, Shared};
@@ -70,7 +70,7 @@ impl<S: Store> Cache<S> {
                 .map(|(key, old)| self.board(key, old, false, &mut begun))
                 .collect();
             if !begun.is_empty() {
-                runtime.spawn(fly(begun));
+                begin(&runtime, begun).await;
             }
             join_all(boarded.iter().map(|boarded| boarded.wait(&self.0))).await;
             let mut found = Ok(Vec::with_capacity(missing.len()));

@@ -1,9 +1,14 @@
-//! Loads: one per key at a time, each a task of its own, for one key or for many at once.
+//! Loads: one per key at a time, each in a task of its own as soon as it waits, for one key or for many at once.
 
+use std::future::{Future, poll_fn};
+use std::mem::take;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::runtime::Handle;
 
 use super::Shared;
 use super::counts::Fate;
@@ -12,7 +17,7 @@ use super::freshness::{Moment, is_outage};
 use super::levels::find_on_disk;
 use super::stripes::Ticket;
 use crate::error::{Error, ErrorKind, Operation, Result};
-use crate::store::Read;
+use crate::store::{Read, Store};
 use crate::types::Value;
 
 /// For whom a key is loaded.
@@ -34,6 +39,25 @@ pub(super) struct Landing<S> {
     flight: Option<Flight>,
     ticket: Ticket,
     purpose: Purpose,
+}
+
+/// Begins loads in the task of their reader, who does not wait for another task to begin them, and leaves them to one
+/// of their own where they have to wait. Is ready at once.
+pub(super) fn begin<S: Store>(
+    runtime: &Handle,
+    mut landings: Vec<Landing<S>>,
+) -> impl Future<Output = ()> + Send {
+    poll_fn(move |context| {
+        // The reader may be polled outside of it.
+        let _inside = runtime.enter();
+        let mut loads = Box::pin(fly(take(&mut landings)));
+        // A panic is an error of the load, here as in a task.
+        let polled = catch_unwind(AssertUnwindSafe(|| loads.as_mut().poll(context)));
+        if matches!(polled, Ok(Poll::Pending)) {
+            runtime.spawn(loads);
+        }
+        Poll::Ready(())
+    })
 }
 
 /// The task of loads that the store below is asked for at once. It goes on to those that waited for their

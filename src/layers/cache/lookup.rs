@@ -103,6 +103,15 @@ impl<S> Shared<S> {
         })
     }
 
+    /// The value that is kept for the key and need not be loaded, without counting it.
+    pub(super) fn fresh(&self, key: &[u8]) -> Option<Value> {
+        let era = self.stripes.eras.now();
+        let cached = self.engine.get(key)?;
+        let serves = self.stripes.eras.serve(era, cached.era, key)
+            && self.age(&cached) == (Age::Fresh { due: false });
+        cached.value().filter(|_| serves).cloned()
+    }
+
     fn age(&self, cached: &Cached) -> Age {
         if cached.value().is_some_and(|value| self.is_expired(value)) {
             return Age::Expired;

@@ -4,7 +4,7 @@
 //! 1. After a write through this stack is acknowledged, no read through it returns an older value,
 //!    under any interleaving with loads, refreshes, failures, expiry and eviction.
 //! 2. One load per key at a time, bulk reads included: however many ask for a key that is not there, the
-//!    store below is asked once. A load is a task of its own with a deadline; whoever asked may leave. An
+//!    store below is asked once. A load goes on in a task of its own with a deadline; whoever asked may leave. An
 //!    error reaches all who wait, and is kept only for `error_ttl`. What the store below answers at once
 //!    needs no task.
 //! 3. An entry is served for at most `ttl` after the store below was asked for it. Past that only a value is,

@@ -4,7 +4,7 @@ use tokio::runtime::Handle;
 
 use super::counts::Fate;
 use super::flight::{Flight, Landed, Outcome};
-use super::load::{Landing, Purpose, fly};
+use super::load::{Landing, Purpose, begin, fly};
 use super::lookup::{Found, Old};
 use super::stripes::Lookup;
 use super::{Cache, Shared};
@@ -79,7 +79,7 @@ impl<S: Store> Cache<S> {
             let mut begun = Vec::new();
             let boarded = self.board(key, old, counted, &mut begun);
             if !begun.is_empty() {
-                runtime.spawn(fly(begun));
+                begin(&runtime, begun).await;
             }
             boarded.wait(&self.0).await;
             self.disembark(key, boarded).await
@@ -126,7 +126,11 @@ impl<S: Store> Cache<S> {
         let outcome = match flight.landed().await {
             Landed::Alone(outcome) => outcome,
             Landed::AmongMany(error) if led => Err(error),
-            Landed::AmongMany(_) => return self.load(key, old, !counts).await,
+            // Somebody else who asked again may have it by now.
+            Landed::AmongMany(_) => match shared.fresh(key) {
+                Some(value) => Ok(Some(value)),
+                None => return self.load(key, old, !counts).await,
+            },
         };
         if let (Err(error), Some(old)) = (&outcome, &old)
             && let Some(value) = old.instead_of(error, shared)

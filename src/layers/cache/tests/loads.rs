@@ -32,6 +32,27 @@ async fn whoever_asked_first_may_leave() {
     assert_eq!(asked(&cache), 1);
 }
 
+/// The one who asked first begins the load, and leaves it to the runtime where it has to wait.
+#[test]
+fn whoever_asks_may_be_polled_outside_of_the_runtime_and_never_again() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_time().build().unwrap();
+    let context = Context::default();
+    let below = Gated::new(Arc::clone(&context.clock));
+    let cache = CacheLayer::new(&settings(), &context).unwrap().layer(below);
+    let _ = runtime.block_on(cache.0.inner.memory.put("k", "v")).unwrap();
+    cache.0.inner.reads.shut();
+    let (mut first, mut second) = {
+        let _inside = runtime.enter();
+        (tokio_test::task::spawn(cache.get(b"k")), tokio_test::task::spawn(cache.get(b"k")))
+    };
+    // The deadline of the load is a timer of the runtime.
+    tokio_test::assert_pending!(first.poll());
+    tokio_test::assert_pending!(second.poll());
+    cache.0.inner.reads.open();
+    assert_eq!(runtime.block_on(second.into_inner()).unwrap(), Some("v".into()));
+    assert_eq!(asked(&cache), 1);
+}
+
 #[tokio::test]
 async fn a_load_that_hangs_is_given_up_and_the_next_begins_anew() {
     let (cache, clock) = cached(settings());
