@@ -5,7 +5,8 @@
 //! `scripts/test-servers run cargo bench --features full --bench trace`
 //!
 //! `TIERSTACK_TRACE=FILE` replays a trace (big-endian 32-bit ids, plain or xz), otherwise a skewed pattern.
-//! `TIERSTACK_PICTURE=FILE` says where the picture goes; the default is `docs/pictures/trace.svg`.
+//! `TIERSTACK_PICTURE=FILE` says where the picture goes; the default is `docs/pictures/trace.svg`. Words after
+//! `--` choose from `rocksdb`, `remote`, `postgres` and `redis`.
 
 #![allow(
     clippy::unwrap_used,
@@ -120,6 +121,11 @@ fn stores(folder: &Path) -> Vec<(&'static str, String)> {
         Ok(url) => stores.push(("Redis", format!("redis: {{ url: '{url}' }}"))),
         Err(_) => println!("TIERSTACK_TEST_REDIS names no Redis server: left out"),
     }
+    let chosen: Vec<String> =
+        std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    stores.retain(|(_, backend)| {
+        chosen.is_empty() || chosen.iter().any(|it| backend.starts_with(it))
+    });
     stores
 }
 
