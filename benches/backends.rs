@@ -23,6 +23,7 @@ use std::hint::black_box;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -295,10 +296,11 @@ fn name(key: &Bytes) -> String {
     String::from_utf8(key.to_vec()).unwrap()
 }
 
-/// What a program does that wants a file to be there whole, also after a power cut.
+/// What a program does that wants a file to be there whole, also after a power cut, and beside other writers.
 fn replace(folder: &Path, name: &str, value: &[u8]) {
-    let draft = folder.join(".draft");
-    let mut file = fs::File::create(&draft).unwrap();
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let draft = folder.join(format!(".draft-{:016x}", NEXT.fetch_add(1, Ordering::Relaxed)));
+    let mut file = fs::File::create_new(&draft).unwrap();
     file.write_all(value).unwrap();
     file.sync_all().unwrap();
     fs::rename(draft, folder.join(name)).unwrap();

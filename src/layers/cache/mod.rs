@@ -33,7 +33,7 @@
 //! Freshness against writes that bypass this stack: such a write is seen when it is announced, and after
 //! `ttl`, with what may be served late, at the latest; without either when the entry is evicted. `idle` does
 //! not help there: a key that is read all the time stays. A thread may serve its copy of an evicted entry for
-//! 15 reads more. Announcements are dealt with by a task in
+//! 31 reads more. Announcements are dealt with by a task in
 //! the runtime of the first read that missed, so while that runtime stands still they wait. Writes
 //! through this stack that the store below announces as well cost a load each.
 //!
