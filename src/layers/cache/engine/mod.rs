@@ -183,8 +183,12 @@ impl Engine {
                 quick.insert(key, cached);
             }
             Kind::Moka(moka) => {
-                moka.remove(key);
-                if self.admit(moka, weight) {
+                // With another weight never in its place, see there. With the same, no reader finds it gone.
+                let in_place = moka.weight_of(key) == Some(weight) && self.admit_now(weight);
+                if !in_place {
+                    moka.remove(key);
+                }
+                if in_place || self.admit(moka, weight) {
                     moka.insert(key, cached);
                 } else {
                     self.meter.evicted.increment(1);
@@ -193,19 +197,37 @@ impl Engine {
         }
     }
 
-    /// Counts an entry that there is room for. moka evicts behind its back, down to less than the capacity: what
-    /// finds no room waits for that.
-    fn admit(&self, moka: &Moka, weight: u64) -> bool {
-        for _ in 0..MOST_ROUNDS {
-            let room = self.room.lock();
-            if self.meter.bytes() + room.loads + weight <= room.capacity {
-                self.meter.added(weight);
-                return true;
-            }
-            drop(room);
-            moka.settle();
+    /// Counts an entry for moka, if there is room.
+    fn admit_now(&self, weight: u64) -> bool {
+        let room = self.room.lock();
+        let fits = self.over(&room, weight) == 0;
+        if fits {
+            self.meter.added(weight);
         }
-        false
+        fits
+    }
+
+    /// Counts an entry for moka, and makes room for it: by its policy, as far as it keeps less than the capacity, and
+    /// without where loads take what it left free. What finds no room then waits for others who take it.
+    fn admit(&self, moka: &Moka, weight: u64) -> bool {
+        (0..MOST_ROUNDS).any(|_| {
+            self.admit_now(weight) || {
+                self.make_room(moka, weight);
+                self.admit_now(weight)
+            }
+        })
+    }
+
+    fn make_room(&self, moka: &Moka, weight: u64) {
+        moka.settle();
+        let room = self.room.lock();
+        let evicted = moka.evict_while(|| self.over(&room, weight) > 0);
+        self.meter.evicted.increment(evicted);
+    }
+
+    /// Bytes over the capacity, with that many more.
+    fn over(&self, room: &Room, more: u64) -> u64 {
+        (self.meter.bytes() + room.loads + more).saturating_sub(room.capacity)
     }
 
     pub(super) fn remove(&self, key: &[u8]) {
@@ -298,9 +320,9 @@ impl Engine {
                 }
             }
             Kind::Moka(moka) => {
-                let over = || self.meter.bytes() + room.loads > room.capacity;
-                if room.loads > before && over() {
-                    self.meter.evicted.increment(moka.evict_while(over));
+                if room.loads > before && self.over(&room, 0) > 0 {
+                    drop(room);
+                    self.make_room(moka, 0);
                 }
             }
         }

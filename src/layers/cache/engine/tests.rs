@@ -160,6 +160,47 @@ fn the_largest_entry_is_kept_whatever_the_capacity() {
     }
 }
 
+/// With moka loads take what is kept free for entries, and then the place of others.
+#[test]
+fn what_fits_finds_room_in_a_full_cache_beside_loads() {
+    let capacity = 1 << 20;
+    let engine = engine(Policy::Lru, capacity);
+    for key in 0..5000_u32 {
+        keep(&engine, &key.to_be_bytes(), vec![0; 100]);
+    }
+    for load in 0..100_u32 {
+        engine.begin_load(&load.to_be_bytes());
+        assert!(engine.held() <= capacity);
+    }
+    let largest =
+        capacity / LARGEST_PART_OF_MOKA - engine.weight(b"", &cached(None, Moment::NEVER));
+    for key in [b"a", b"b", b"c"] {
+        assert!(keep(&engine, key, vec![0; largest as usize - 1]));
+        assert!(engine.get(key).is_some() && engine.held() <= capacity);
+    }
+}
+
+#[test]
+fn what_is_kept_anew_with_the_same_weight_is_never_gone() {
+    for policy in POLICIES {
+        let engine = engine(policy, 1 << 20);
+        keep(&engine, b"k", vec![0; 100]);
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    assert!(engine.get(b"k").is_some(), "{policy:?}");
+                }
+            });
+            for n in 0..20_000_u32 {
+                keep(&engine, b"k", vec![n as u8; 100]);
+            }
+            done.store(true, Ordering::Relaxed);
+            reader.join().unwrap();
+        });
+    }
+}
+
 #[test]
 fn what_is_removed_or_cleared_is_gone_at_once() {
     for policy in POLICIES {

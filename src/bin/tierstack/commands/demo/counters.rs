@@ -37,9 +37,12 @@ impl Counters {
     }
 }
 
-/// What a counter says now.
+/// What a counter says now, with all that threads have counted.
 pub(super) fn value(counter: Option<&Arc<AtomicU64>>) -> u64 {
-    counter.map_or(0, |counter| counter.load(Ordering::Relaxed))
+    counter.map_or(0, |counter| {
+        tierstack::telemetry::gather();
+        counter.load(Ordering::Relaxed)
+    })
 }
 
 impl Recorder for Counters {

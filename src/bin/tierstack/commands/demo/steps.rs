@@ -135,12 +135,12 @@ pub(super) async fn replay(
         for key in keys() {
             replayed.bare.add(read(bare, key).await?);
         }
+        let mut counted = counters::value(hits);
         for key in keys() {
-            let before = counters::value(hits);
             let took = read(stack, key).await?;
             replayed.stack.add(took);
-            let hit = counters::value(hits) > before;
-            if hit { &mut replayed.hits } else { &mut replayed.misses }.add(took);
+            let before = std::mem::replace(&mut counted, counters::value(hits));
+            if counted > before { &mut replayed.hits } else { &mut replayed.misses }.add(took);
         }
         progress.add(turn.len() as u64);
         if stop.requested() {
