@@ -239,8 +239,20 @@ impl RedisCluster {
         }
     }
 
-    /// The place in `nodes` of the master that serves the key.
+    /// The place in `nodes` of the master that serves the key. Waits while there is none: between a node's
+    /// suspicion that the master is gone, while it calls the cluster whole still, and the election of another.
     pub(crate) async fn master_of(&self, key: &str) -> usize {
+        let begun = Instant::now();
+        loop {
+            if let Some(found) = self.find_master(key).await {
+                return found;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(90), "no master serves the key");
+            blocking(|| sleep(Duration::from_millis(50))).await;
+        }
+    }
+
+    async fn find_master(&self, key: &str) -> Option<usize> {
         let asked = self.nodes.iter().find(|node| node.process.is_some()).expect("one runs");
         let slot: u16 = asked.cli(&["cluster", "keyslot", key]).await.parse().unwrap();
         let table = asked.cli(&["cluster", "nodes"]).await;
@@ -258,8 +270,7 @@ impl RedisCluster {
                 && !words[2].contains("fail")
                 && words[8..].iter().any(holds)
         };
-        let line = table.lines().find(serves).expect("each slot has a master");
-        let addr = line.split([' ', '@']).nth(1).unwrap();
-        self.nodes.iter().position(|node| node.addr() == addr).unwrap()
+        let addr = table.lines().find(serves)?.split([' ', '@']).nth(1).unwrap();
+        Some(self.nodes.iter().position(|node| node.addr() == addr).unwrap())
     }
 }
