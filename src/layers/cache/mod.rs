@@ -37,9 +37,10 @@
 //! the runtime of the first read that missed, so while that runtime stands still they wait. Writes
 //! through this stack that the store below announces as well cost a load each.
 //!
-//! With the policies `tiny_lfu` and `lru` the capacity cannot be changed, a 32nd of it stays free, and what finds no
-//! room while other threads take it is not kept. A value that is a part of a larger buffer of the store below is counted as that part. What has expired
-//! or was idle takes memory until it is looked for, or evicted.
+//! With the policies `tiny_lfu` and `lru` the capacity cannot be changed, a 32nd of it stays free, what was just
+//! removed may take a 128th beside it, and what finds no room while other threads take it is not kept. A value that
+//! is a part of a larger buffer of the store below is counted as that part. What has expired or was idle takes
+//! memory until it is looked for, or evicted.
 //!
 //! A bulk read asks for what is missing, and not under way, in one call, so who joins it waits for all of
 //! it, and an outage is the answer of each of its keys. An error of another kind may be about one of
