@@ -13,8 +13,9 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tierstack::testing::conformance::{self, Fixture};
 use tierstack::{
-    Batch, Changes, Commit, Counting, Durability, Entry, Error, Freshness, Guarantees, Limits, Op,
-    Order, Page, Pages, Profile, Read, Reply, Result, Scan, Scope, Sighting, Store, Usage, Value,
+    Batch, Changes, Commit, Conditions, Counting, Durability, Entry, Error, Freshness, Guarantees,
+    Identity, Limits, Op, Order, Page, Pages, Profile, Read, Reply, Result, Scan, Scope, Sighting,
+    Store, Usage, Value,
 };
 
 /// Runs the suite on the store, and says what came of it.
@@ -162,7 +163,7 @@ impl Store for Shelf {
                 durability: Durability::Nothing,
                 durability_after_flush: Durability::Nothing,
                 atomic_batches: true,
-                conditional_writes: false,
+                conditions: Conditions::None,
                 freshness: Freshness::Exclusive,
                 announces: None,
                 ordered_scans: true,
@@ -176,5 +177,9 @@ impl Store for Shelf {
                 limits: Limits::default(),
             },
         )
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        None
     }
 }

@@ -14,9 +14,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tierstack::config::{Config, Format, Registry};
 use tierstack::{
-    Batch, Changes, Commit, Context, Error, ErrorKind, Layer, LayerConfig, OpenOptions, Pages,
-    Profile, Read, Reply, Result, Scan, Scope, Sighting, Stack, StackLayer, Store, StoreExt, Usage,
-    Value, Zone,
+    Batch, Changes, Commit, Context, Error, ErrorKind, Identity, Layer, LayerConfig, OpenOptions,
+    Pages, Profile, Read, Reply, Result, Scan, Scope, Sighting, Stack, StackLayer, Store, StoreExt,
+    Usage, Value, Zone,
 };
 
 /// Refuses writes to keys that begin with a prefix.
@@ -137,6 +137,10 @@ impl<S: Store> Store for Protect<S> {
         let below = self.inner.profile();
         // The settings were accepted when the layer was opened, over the same store.
         self.config.profile(below.clone()).unwrap_or(below)
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        self.inner.identity()
     }
 }
 

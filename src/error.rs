@@ -97,6 +97,19 @@ impl ErrorKind {
         }
     }
 
+    /// What a store refuses before it begins. A store that met one of the others before it began says so
+    /// by [`Error::with_outcome`].
+    const fn default_outcome(self) -> Outcome {
+        match self {
+            Self::Access
+            | Self::Conflict
+            | Self::Unsupported
+            | Self::InvalidInput
+            | Self::Config => Outcome::Nothing,
+            _ => Outcome::Unknown,
+        }
+    }
+
     const fn default_retry(self) -> Retry {
         match self {
             Self::Unavailable | Self::Timeout => Retry::Later,
@@ -121,6 +134,15 @@ pub enum Retry {
     /// It was tried again as often as the stack allows. A retry further out must not multiply it. Of a
     /// write, an attempt before the last may still take effect.
     GaveUp,
+}
+
+/// Whether anything of a failed write is in the store, or can still arrive there. See [`Error::outcome`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Nothing of the write happened, and nothing will.
+    Nothing,
+    /// The write may have taken effect wholly, or may still do so.
+    Unknown,
 }
 
 /// The operation of the contract during which an error arose; also a metric label.
@@ -196,6 +218,7 @@ type Source = Arc<dyn std::error::Error + Send + Sync + 'static>;
 struct Inner {
     kind: ErrorKind,
     retry: Retry,
+    outcome: Outcome,
     operation: Option<Operation>,
     layer: Option<Cow<'static, str>>,
     key: Option<u64>,
@@ -228,6 +251,7 @@ impl Error {
         Self(Arc::new(Inner {
             kind,
             retry: kind.default_retry(),
+            outcome: kind.default_outcome(),
             operation: None,
             layer: None,
             key: None,
@@ -266,7 +290,7 @@ impl Error {
         Self::new(ErrorKind::Closed, "the store was closed; open it again")
     }
 
-    /// A batch that was to be written only [where its keys are absent](crate::Batch::if_absent), and one
+    /// A batch that was to be applied only [where its keys are absent](crate::Batch::if_absent), and one
     /// is there.
     #[must_use]
     pub fn exists(key: &[u8]) -> Self {
@@ -332,6 +356,13 @@ impl Error {
         self
     }
 
+    /// Sets whether anything of the write happened. The default follows from the kind.
+    #[must_use]
+    pub fn with_outcome(mut self, outcome: Outcome) -> Self {
+        Arc::make_mut(&mut self.0).outcome = outcome;
+        self
+    }
+
     /// Puts words before the message: what was being done when it happened.
     #[must_use]
     pub fn with_context(mut self, what: impl fmt::Display) -> Self {
@@ -360,6 +391,21 @@ impl Error {
     #[must_use]
     pub fn retry(&self) -> Retry {
         self.0.retry
+    }
+
+    /// Whether anything of the write that failed with this error happened, or can still happen. After
+    /// several attempts the answer is for all of them. Of another operation than a write it says nothing.
+    ///
+    /// ```
+    /// use tierstack::{Error, ErrorKind, Outcome};
+    ///
+    /// assert_eq!(Error::unsupported("no batches here").outcome(), Outcome::Nothing);
+    /// let lost = Error::new(ErrorKind::Unavailable, "the connection broke before the answer");
+    /// assert_eq!(lost.outcome(), Outcome::Unknown);
+    /// ```
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        self.0.outcome
     }
 
     /// The operation during which it arose, where known.

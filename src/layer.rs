@@ -51,6 +51,7 @@ pub enum Zone {
 /// A layer that a stack can be built from at run time. Every [`Layer`] over `Arc<dyn Store>` is one.
 ///
 /// ```
+/// # tokio_test::block_on(async {
 /// use std::sync::Arc;
 /// use tierstack::backends::Memory;
 /// use tierstack::layers::prefix::PrefixLayer;
@@ -60,26 +61,35 @@ pub enum Zone {
 /// let layers: [Arc<dyn StackLayer>; 2] =
 ///     [Arc::new(ReadOnlyLayer), Arc::new(PrefixLayer::new("orders/")?)];
 /// let backend: Arc<dyn Store> = Arc::new(Memory::new());
-/// let store = layers.iter().rev().fold(backend, |below, layer| layer.wrap(below));
+/// let mut store = backend;
+/// for layer in layers.iter().rev() {
+///     store = layer.wrap(store).await?;
+/// }
 /// assert_eq!(store.profile().to_string(), "read_only(prefix(memory))");
-/// # Ok::<(), tierstack::Error>(())
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
 /// ```
+#[async_trait]
 pub trait StackLayer: Send + Sync + 'static {
-    /// Wraps a store.
-    fn wrap(&self, below: Arc<dyn Store>) -> Arc<dyn Store>;
+    /// Starts the layer over a store, which it may read and write for this.
+    ///
+    /// # Errors
+    /// What keeps the layer from starting over this store. Nothing of it runs then, and the caller closes
+    /// the store below.
+    async fn wrap(&self, below: Arc<dyn Store>) -> Result<Arc<dyn Store>>;
 
     /// What brings the values in the store below into the form that the layer would write now.
     /// `None`: the layer stores values as they are.
     fn rewriter(&self, below: Arc<dyn Store>) -> Option<Arc<dyn Rewrite>>;
 }
 
+#[async_trait]
 impl<L> StackLayer for L
 where
     L: Layer<Arc<dyn Store>> + Send + Sync + 'static,
     L::Service: Store,
 {
-    fn wrap(&self, below: Arc<dyn Store>) -> Arc<dyn Store> {
-        Arc::new(self.layer(below))
+    async fn wrap(&self, below: Arc<dyn Store>) -> Result<Arc<dyn Store>> {
+        Ok(Arc::new(self.layer(below)))
     }
 
     fn rewriter(&self, _below: Arc<dyn Store>) -> Option<Arc<dyn Rewrite>> {
@@ -120,13 +130,14 @@ pub trait Rewrite: Send + Sync + 'static {
     /// To pace it, give the scan a limit, and go on with [`Scan::resume_after`]`(last_key)`; to resume
     /// after a failure, likewise.
     ///
-    /// - **Concurrency**: safe beside reads, and beside writes through every store that was wrapped by
-    ///   the same layer value: no write is undone. Writers of other processes are not seen.
+    /// - **Concurrency**: safe beside every read and write, those of other processes included: an entry that
+    ///   was changed since it was read stays as it is.
     /// - **Durability**: as of a write below; [`Store::flush`] afterwards makes sure.
-    /// - **Dropped future**, and after an error: what was rewritten stays; steps under way are finished.
+    /// - **Dropped future**, and after an error: what was rewritten stays.
     ///
     /// # Errors
-    /// As reading and writing the store below. A damaged entry is counted and left as it is.
+    /// `Unsupported` over a store that cannot compare values; as reading and writing the store below. A
+    /// damaged entry is counted and left as it is.
     async fn rewrite(
         &self,
         scan: Scan,
@@ -143,9 +154,9 @@ pub struct RewriteReport {
     pub rewritten: u64,
     /// Entries that could not be decoded, left as they are.
     pub damaged: u64,
-    /// Entries left as they are because a write of theirs failed with an unknown outcome, or was
-    /// abandoned, and may still arrive. Open the store again, and repeat.
-    pub unsettled: u64,
+    /// Entries that another writer changed meanwhile, left as that writer left them. They are in the form
+    /// that the writer's settings have.
+    pub changed: u64,
     /// The first of the damaged entries' errors.
     pub first_damage: Option<Error>,
     /// The last key of the last whole page.
@@ -159,7 +170,7 @@ impl fmt::Debug for RewriteReport {
             .field("examined", &self.examined)
             .field("rewritten", &self.rewritten)
             .field("damaged", &self.damaged)
-            .field("unsettled", &self.unsettled)
+            .field("changed", &self.changed)
             .field("first_damage", &self.first_damage)
             .finish_non_exhaustive()
     }
@@ -194,6 +205,13 @@ pub struct Context {
     /// the same layers with the same settings over the same backend, as far as the config says. `None`: nobody
     /// knows, as the stack was not built from a config.
     pub below: Option<u64>,
+    /// Whether a backend or layer may make what is missing, such as a database, a folder or a table, where its
+    /// settings allow it. Without it, what is missing is an error, and nothing is made, whatever the settings
+    /// say: for those that only read.
+    pub may_create: bool,
+    /// Whether work that changes data runs by itself while the stack is open: backups on a schedule, the
+    /// removal of what has expired. For those that stay open, such as a service.
+    pub background: bool,
 }
 
 impl Context {
@@ -215,7 +233,8 @@ impl Context {
     }
 }
 
-/// The system's clock, no labels, a fixed seed, the current folder.
+/// The system's clock, no labels, a fixed seed, the current folder. What is missing may be made, and nothing
+/// runs by itself.
 impl Default for Context {
     fn default() -> Self {
         Self {
@@ -224,6 +243,8 @@ impl Default for Context {
             seed: 0,
             folder: PathBuf::new(),
             below: None,
+            may_create: true,
+            background: false,
         }
     }
 }
@@ -242,7 +263,7 @@ impl Default for Context {
 /// assert_eq!(promised.to_string(), "timeout(memory)");
 ///
 /// let layer = config.open(&Context::default()).await?;
-/// assert_eq!(layer.wrap(Arc::new(Memory::new())).profile(), promised);
+/// assert_eq!(layer.wrap(Arc::new(Memory::new())).await?.profile(), promised);
 /// # Ok::<(), tierstack::Error>(()) }).unwrap();
 /// ```
 #[async_trait]

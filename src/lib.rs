@@ -23,6 +23,7 @@ pub mod codec;
 pub mod config;
 #[cfg(feature = "config")]
 pub mod control;
+mod decoded;
 mod error;
 mod ext;
 pub mod keys;
@@ -41,7 +42,7 @@ mod threads;
 mod types;
 
 pub use crate::clock::{Clock, ManualClock, Stopwatch, SystemClock, Timestamp};
-pub use crate::error::{Error, ErrorKind, Operation, Result, Retry};
+pub use crate::error::{Error, ErrorKind, Operation, Outcome, Result, Retry};
 pub use crate::ext::{ReadExt, StoreExt};
 pub use crate::layer::{
     BackendConfig, Context, Layer, LayerConfig, Rewrite, RewriteReport, StackLayer, Zone,
@@ -51,9 +52,9 @@ pub use crate::reply::Reply;
 pub use crate::stack::{Checked, OpenOptions, Stack};
 pub use crate::store::{Change, Changes, Pages, Read, Store};
 pub use crate::types::{
-    Batch, Commit, Counting, Durability, Entry, Freshness, Guarantees, Limits, Op, Order, Page,
-    Place, Presence, Profile, ProfileKind, Recovery, RunOrder, Scan, Scope, Sighting, Usage, Value,
-    units,
+    Batch, Commit, Condition, Conditions, Counting, Durability, Entry, Freshness, Guarantees,
+    Identity, Limits, Op, Order, Page, Place, Presence, Profile, ProfileKind, Recovery, RunOrder,
+    Scan, Scope, Sighting, Usage, Value, units,
 };
 
 /// The code of the README compiles.

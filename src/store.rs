@@ -17,7 +17,7 @@ use futures_util::stream::BoxStream;
 
 use crate::error::Result;
 use crate::reply::Reply;
-use crate::types::{Batch, Commit, Page, Profile, Scan, Scope, Sighting, Usage, Value};
+use crate::types::{Batch, Commit, Identity, Page, Profile, Scan, Scope, Sighting, Usage, Value};
 
 /// A stream of the pages of a scan. Nothing is read before it is polled, and no lock or permit is
 /// held between pages. After an error the stream ends.
@@ -177,9 +177,10 @@ pub trait Store: Read {
     /// Applies a batch.
     ///
     /// - **Missing key**: deleting one succeeds.
-    /// - **Atomicity**: all operations or none, for readers and across a crash. Where the profile does
-    ///   not say `atomic_batches`, a batch of more than one operation is `Unsupported`, unless the store
-    ///   can apply just that one atomically, as all its keys are kept in one place.
+    /// - **Atomicity**: all operations or none, for readers and across a crash; its conditions are checked at
+    ///   the moment at which it takes effect, against every writer of the data. Where the profile does not
+    ///   say `atomic_batches`, a batch of more than one operation is `Unsupported`, unless the store can apply
+    ///   just that one atomically, as all its keys are kept in one place.
     /// - **Ordering, visibility**: the last operation of a key wins. Once acknowledged, every read
     ///   through the stack sees it. Concurrent batches take effect in some order, the same for all.
     /// - **Durability**: at least `durability` of the profile; [`Commit::durable`] waits for what
@@ -187,7 +188,8 @@ pub trait Store: Read {
     /// - **Dropped future**: the batch takes effect wholly or not at all; which is unknown.
     /// - **Errors**: `InvalidInput` (key, limits), `Unsupported`, `Capacity`, `Conflict` (nothing was
     ///   written), `Unavailable`, `Access`. After `Unavailable` and `Timeout` the outcome is unknown, and
-    ///   writing the same batch again is safe, unless it is [`if_absent`](Batch::if_absent).
+    ///   writing the same batch again is safe, unless it has [conditions](Batch::conditions), which its
+    ///   own entries may break. [`Error::outcome`](crate::Error::outcome) tells the two apart.
     async fn write(&self, batch: Batch) -> Result<Commit>;
 
     /// Puts a run of entries, in strictly ascending key order, in the way in which the store loads
@@ -307,6 +309,11 @@ pub trait Store: Read {
 
     /// What this store is, promises, and has below it. Does not change while the store is open.
     fn profile(&self) -> Profile;
+
+    /// Which data the store holds, so that what was kept of it is not taken for that of another store, and
+    /// a store is not copied onto itself. `None`: the store cannot tell. Does not change while the store is
+    /// open; needs no request. Layers give that of the store below.
+    fn identity(&self) -> Option<Identity>;
 }
 
 #[deny(clippy::missing_trait_methods)]
@@ -369,5 +376,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn profile(&self) -> Profile {
         (**self).profile()
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        (**self).identity()
     }
 }

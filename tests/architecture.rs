@@ -14,7 +14,7 @@ const FLOORS: &[&[&str]] = &[
     &["error", "clock", "threads"],
     &["keys"],
     &["types"],
-    &["store", "reply", "ext", "layer", "telemetry"],
+    &["store", "reply", "ext", "decoded", "layer", "telemetry"],
     &["codec"],
     &["journal"],
     &["objects"],
@@ -31,16 +31,16 @@ const FLOORS: &[&[&str]] = &[
 /// What the crate root offers by a shorter name, and the room where it lives.
 fn home(name: &str) -> &str {
     match name {
-        "Error" | "ErrorKind" | "Operation" | "Result" | "Retry" => "error",
+        "Error" | "ErrorKind" | "Operation" | "Outcome" | "Result" | "Retry" => "error",
         "Clock" | "ManualClock" | "Stopwatch" | "SystemClock" | "Timestamp" => "clock",
         "Change" | "Changes" | "Pages" | "Read" | "Store" => "store",
         "ReadExt" | "StoreExt" => "ext",
         "Reply" => "reply",
         "BackendConfig" | "Context" | "Layer" | "LayerConfig" | "StackLayer" | "Zone" => "layer",
-        "units" | "Batch" | "Commit" | "Counting" | "Durability" | "Entry" | "Freshness"
-        | "Guarantees" | "Limits" | "Op" | "Order" | "Page" | "Place" | "Presence" | "Profile"
-        | "ProfileKind" | "Recovery" | "RunOrder" | "Scan" | "Scope" | "Sighting" | "Usage"
-        | "Value" => "types",
+        "units" | "Batch" | "Commit" | "Condition" | "Conditions" | "Identity" | "Counting"
+        | "Durability" | "Entry" | "Freshness" | "Guarantees" | "Limits" | "Op" | "Order"
+        | "Page" | "Place" | "Presence" | "Profile" | "ProfileKind" | "Recovery" | "RunOrder"
+        | "Scan" | "Scope" | "Sighting" | "Usage" | "Value" => "types",
         other => other,
     }
 }

@@ -22,7 +22,7 @@ const POLICIES: [Policy; 2] = [Policy::S3Fifo, Policy::TinyLfu];
 async fn cache_over(below: Arc<dyn Store>, policy: Policy) -> Arc<dyn Store> {
     let negative_ttl = Some(Span(Duration::from_secs(60)));
     let config = CacheConfig { policy, negative_ttl, ..CacheConfig::default() };
-    config.open(&Context::default()).await.unwrap().wrap(below)
+    config.open(&Context::default()).await.unwrap().wrap(below).await.unwrap()
 }
 
 fn is_kept(store: &Arc<dyn Store>, key: &[u8], faults: &Faults) -> bool {
@@ -63,7 +63,7 @@ async fn a_rewrite_leaves_no_cache_with_what_it_replaced() {
         let inner = cache_over(Arc::clone(&below), policy).await;
         let config = CompressConfig { accept_plain: true, ..CompressConfig::default() };
         let compress = config.open(&Context::default()).await.unwrap();
-        let outer = cache_over(compress.wrap(Arc::clone(&inner)), policy).await;
+        let outer = cache_over(compress.wrap(Arc::clone(&inner)).await.unwrap(), policy).await;
         assert_eq!(outer.get(b"k").await.unwrap(), Some(plain.clone()));
         assert!(is_kept(&outer, b"k", &faults) && is_kept(&inner, b"k", &faults));
 

@@ -27,7 +27,7 @@ async fn caches(seed: u64, clock: &ManualClock, faults: &Faults) -> (Arc<dyn Sto
     for _ in 0..1 + random.below(3) {
         let config = random_cache(&mut random, Duration::from_secs(3));
         names += &format!("{config:?}\n");
-        store = config.open(&context).await.unwrap().wrap(store);
+        store = config.open(&context).await.unwrap().wrap(store).await.unwrap();
     }
     (store, names)
 }

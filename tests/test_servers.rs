@@ -15,8 +15,8 @@ use servers::{Certificates, Counters, Kept, Load, Postgres, Proxy, Redis, RedisC
 use tierstack::backends::Memory;
 use tierstack::testing::{FaultStore, Faults};
 use tierstack::{
-    Batch, Changes, Commit, ErrorKind, Operation, Pages, Profile, Read, Reply, Result, Scan, Scope,
-    Sighting, Store, Usage, Value,
+    Batch, Changes, Commit, ErrorKind, Identity, Operation, Pages, Profile, Read, Reply, Result,
+    Scan, Scope, Sighting, Store, Usage, Value,
 };
 
 /// Long enough for a frozen server not to have answered, however busy the machine.
@@ -412,6 +412,10 @@ impl Store for Broken {
 
     fn profile(&self) -> Profile {
         self.inner.profile()
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        self.inner.identity()
     }
 }
 

@@ -35,7 +35,7 @@
 use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 use async_trait::async_trait;
@@ -51,8 +51,9 @@ use crate::layer::{BackendConfig, Context};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::types::{
-    Batch, Commit, Counting, Durability, Entry, Freshness, Guarantees, Limits, Op, Order, Page,
-    Place, Profile, RunOrder, Scan, Scope, Sighting, Usage, Value, check_key,
+    Batch, Commit, Condition, Conditions, Counting, Durability, Entry, Freshness, Guarantees,
+    Identity, Limits, Op, Order, Page, Place, Profile, RunOrder, Scan, Scope, Sighting, Usage,
+    Value, check_key,
 };
 
 /// Settings of the memory backend: none yet.
@@ -94,6 +95,7 @@ pub struct Memory {
     writing: Mutex<()>,
     closed: AtomicBool,
     clock: Arc<dyn Clock>,
+    identity: Identity,
 }
 
 /// One moment of the store. Cloning copies two pointers.
@@ -117,6 +119,9 @@ impl fmt::Debug for Root {
 /// they cannot accumulate.
 const SWEEP: usize = 16;
 
+/// Stores that were made in this process.
+static STORES: AtomicU64 = AtomicU64::new(0);
+
 impl Memory {
     /// An empty store on the system's clock.
     #[must_use]
@@ -132,6 +137,14 @@ impl Memory {
             writing: Mutex::new(()),
             closed: AtomicBool::new(false),
             clock,
+            // No two stores of a process have the same number; of others nobody can ask.
+            identity: Identity::new(
+                MemoryConfig::NAME,
+                &[
+                    &std::process::id().to_string(),
+                    &STORES.fetch_add(1, Ordering::Relaxed).to_string(),
+                ],
+            ),
         }
     }
 
@@ -151,7 +164,7 @@ impl Memory {
             durability: Durability::Nothing,
             durability_after_flush: Durability::Nothing,
             atomic_batches: true,
-            conditional_writes: true,
+            conditions: Conditions::Value,
             freshness: Freshness::Exclusive,
             announces: None,
             ordered_scans: true,
@@ -200,9 +213,7 @@ impl Store for Memory {
         self.open()?;
         let mut root = Root::clone(&self.root.load());
         let now = self.clock.now();
-        if batch.is_if_absent() {
-            root.check_absent(&batch, now)?;
-        }
+        root.check(batch.conditions(), now)?;
         root.sweep(now, batch.len() + SWEEP);
         for op in batch.into_ops() {
             root.apply(op);
@@ -272,6 +283,10 @@ impl Store for Memory {
     fn profile(&self) -> Profile {
         Profile::backend(MemoryConfig::NAME, Self::guarantees())
     }
+
+    fn identity(&self) -> Option<Identity> {
+        Some(self.identity.clone())
+    }
 }
 
 impl Root {
@@ -282,10 +297,11 @@ impl Root {
         Ok(value.filter(|value| value.expires_at.is_none() || !value.is_expired(now())).cloned())
     }
 
-    fn check_absent(&self, batch: &Batch, now: Timestamp) -> Result<()> {
-        for key in batch.ops().iter().filter(|op| op.value().is_some()).map(Op::key) {
-            if self.entries.get(key).is_some_and(|value| !value.is_expired(now)) {
-                return Err(Error::exists(key));
+    fn check(&self, conditions: &[Condition], now: Timestamp) -> Result<()> {
+        for condition in conditions {
+            let found = self.entries.get(condition.key()).filter(|value| !value.is_expired(now));
+            if !condition.holds(found) {
+                return Err(condition.unmet());
             }
         }
         Ok(())

@@ -67,10 +67,9 @@ pub use self::schedule::Schedule;
 pub use self::verify::{Finding, Level, Report};
 pub use crate::objects::Location;
 
-/// Keys that begin with this are the project's own: the mark of a restore that has not finished, and,
-/// with the log, the last applied sequence. They are not part of a base, and a `backup` layer refuses
-/// to write them.
-pub const RESERVED_PREFIX: &[u8] = b"\0tierstack/";
+/// Keys that begin with this are the project's own, such as the mark of a restore that has not finished. They
+/// are not part of a base.
+pub use crate::types::RESERVED_PREFIX;
 
 /// How far a backup, a verification or a restore has got. Numbers only grow.
 /// See [`OnProgress`] for an example.

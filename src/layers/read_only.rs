@@ -46,7 +46,9 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
-use crate::types::{Batch, Commit, Profile, Scan, Scope, Sighting, Usage, Value};
+use crate::types::{
+    Batch, Commit, Conditions, Identity, Profile, Scan, Scope, Sighting, Usage, Value,
+};
 
 /// Settings of the read-only layer: none.
 ///
@@ -81,7 +83,7 @@ impl LayerConfig for ReadOnlyConfig {
 fn profile(below: Profile) -> Profile {
     Profile::layer(ReadOnlyConfig::NAME, below).changed(|guarantees| {
         guarantees.writable = false;
-        guarantees.conditional_writes = false;
+        guarantees.conditions = Conditions::None;
         guarantees.ingest = false;
     })
 }
@@ -182,6 +184,10 @@ impl<S: Store> Store for ReadOnly<S> {
     fn profile(&self) -> Profile {
         profile(self.inner.profile())
     }
+
+    fn identity(&self) -> Option<Identity> {
+        self.inner.identity()
+    }
 }
 
 #[cfg(test)]
@@ -234,7 +240,7 @@ mod tests {
         assert!(below.guarantees.writable);
         assert!(!ReadOnlyConfig {}.profile(below).unwrap().guarantees.writable);
         let promised = ReadOnlyLayer.layer(Memory::new()).profile().guarantees;
-        assert!(!promised.writable && !promised.ingest && !promised.conditional_writes);
+        assert!(!promised.writable && !promised.ingest && promised.conditions == Conditions::None);
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -15,8 +15,8 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read};
 use crate::types::{
-    Batch, Commit, Counting, Durability, Freshness, Guarantees, Limits, Op, Place, Profile,
-    RunOrder, Scan, Sighting, Usage, Value, check_key,
+    Batch, Commit, Conditions, Counting, Durability, Freshness, Guarantees, Identity, Limits, Op,
+    Place, Profile, RunOrder, Scan, Sighting, Usage, Value, check_key,
 };
 
 /// What a service of named objects can do. Errors hold no name.
@@ -80,7 +80,11 @@ impl Promises {
             durability: self.durability,
             durability_after_flush: self.durability,
             atomic_batches: false,
-            conditional_writes: self.conditional_writes,
+            conditions: if self.conditional_writes {
+                Conditions::Absence
+            } else {
+                Conditions::None
+            },
             freshness: if self.private { Freshness::Exclusive } else { Freshness::Immediate },
             announces: None,
             ordered_scans: self.scans,
@@ -153,7 +157,7 @@ impl Entries {
         } else {
             probe::access(&*objects).await.map_err(told)?;
         }
-        if profile.guarantees.conditional_writes {
+        if profile.guarantees.conditions >= Conditions::Absence {
             probe::create(&objects).await.map_err(told)?;
         }
         Ok(Self { objects, naming, name_bytes, profile, closed: AtomicBool::new(false) })
@@ -233,7 +237,7 @@ impl Entries {
     pub(crate) async fn write(&self, batch: Batch) -> Result<Commit> {
         self.guarantees().check_batch(&batch)?;
         self.check_open()?;
-        let if_absent = batch.is_if_absent();
+        let if_absent = batch.only_if_absent()?;
         // One at most, as there are no atomic batches.
         for op in batch.into_ops() {
             let applied = self.apply(op, if_absent).await;
@@ -299,6 +303,10 @@ impl Entries {
 
     pub(crate) fn profile(&self) -> Profile {
         self.profile.clone()
+    }
+
+    pub(crate) fn identity(&self) -> Option<Identity> {
+        None
     }
 }
 
@@ -386,6 +394,10 @@ macro_rules! delegate {
 
             fn profile(&self) -> $crate::types::Profile {
                 self.0.profile()
+            }
+
+            fn identity(&self) -> Option<$crate::types::Identity> {
+                self.0.identity()
             }
         }
     };

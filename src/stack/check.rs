@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::reserved::Reserved;
 use super::{OpenOptions, Stack, instrument};
 use crate::config::{AnyBackend, AnyLayer, Config, Registry, Sealed, StoreConfig};
 use crate::error::{Error, Operation, Result};
@@ -235,17 +236,22 @@ impl Checked {
         let mut store = instrument(opened.map_err(|e| self.failed(backend, e))?, &context);
         let mut rewriters = Vec::new();
         loop {
-            if stored == Some(outermost + layers.len())
-                && let Err(error) = refuse_half_restored(&*store).await
-            {
-                if let Err(error) = store.close().await {
-                    tracing::warn!(store = self.store, %error, "closing after a failed opening");
+            if stored == Some(outermost + layers.len()) {
+                if let Err(error) = refuse_half_restored(&*store).await {
+                    self.close_after_failure(&*store).await;
+                    return Err(self.failed(backend, error));
                 }
-                return Err(self.failed(backend, error));
+                store = Arc::new(Reserved(store));
             }
             let Some((layer, opened, context)) = layers.pop() else { break };
             rewriters.extend(opened.rewriter(Arc::clone(&store)));
-            store = opened.wrap(store);
+            store = match opened.wrap(Arc::clone(&store)).await {
+                Ok(wrapped) => wrapped,
+                Err(error) => {
+                    self.close_after_failure(&*store).await;
+                    return Err(self.failed(layer, error));
+                }
+            };
             // A layer of metrics counts at its boundary already, in the same series.
             if layer.name != MetricsConfig::NAME {
                 store = instrument(store, &context);
@@ -253,6 +259,12 @@ impl Checked {
         }
         rewriters.reverse();
         Ok(Stack::new(store, rewriters, self))
+    }
+
+    async fn close_after_failure(&self, store: &dyn Store) {
+        if let Err(error) = store.close().await {
+            tracing::warn!(store = self.store, %error, "closing after a failed opening");
+        }
     }
 
     fn failed<C: ?Sized>(&self, part: &Part<C>, error: Error) -> Error {
@@ -270,6 +282,8 @@ impl Checked {
             seed: options.seed,
             folder: self.folder.clone(),
             below: self.below.get(at).copied(),
+            may_create: options.may_create,
+            background: options.background,
         }
     }
 }

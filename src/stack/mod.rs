@@ -5,6 +5,7 @@
 mod check;
 mod promises;
 mod render;
+mod reserved;
 
 use std::fmt;
 use std::ops::Deref;
@@ -86,20 +87,46 @@ impl Registry {
     }
 }
 
-/// What a stack is opened with, beside its config. The default is the system's clock and a seed from
-/// the operating system. See [`Stack`] for an example.
+/// What a stack is opened with, beside its config. By default, the system's clock and a seed from the
+/// operating system; what is missing may be made, and no schedule runs.
+///
+/// ```
+/// # use tierstack::OpenOptions;
+/// assert!(OpenOptions::service().background && !OpenOptions::default().background);
+/// assert!(!OpenOptions::reading().may_create);
+/// ```
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
     /// Where time comes from.
     pub clock: Arc<dyn Clock>,
     /// Where jitter comes from.
     pub seed: u64,
+    /// Whether what is missing may be made, where the config allows it. See [`Context::may_create`].
+    pub may_create: bool,
+    /// Whether schedules and other work that changes data run while the stack is open. See
+    /// [`Context::background`].
+    pub background: bool,
+}
+
+impl OpenOptions {
+    /// For what stays open and is in charge of the store, such as a service: schedules run.
+    #[must_use]
+    pub fn service() -> Self {
+        Self { background: true, ..Self::default() }
+    }
+
+    /// For what only reads: what is missing is an error, and is not made.
+    #[must_use]
+    pub fn reading() -> Self {
+        Self { may_create: false, ..Self::default() }
+    }
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
         // Without randomness from the system, jitter is the same in each process, and still jitter.
-        Self { clock: SystemClock::shared(), seed: getrandom::u64().unwrap_or_default() }
+        let seed = getrandom::u64().unwrap_or_default();
+        Self { clock: SystemClock::shared(), seed, may_create: true, background: false }
     }
 }
 
@@ -231,6 +258,29 @@ mod tests {
 
     use super::*;
     use crate::config::Format;
+    use crate::types::Batch;
+
+    /// With the key of a restore's mark, a store could not be opened any more.
+    #[tokio::test]
+    async fn every_stack_refuses_reserved_keys() {
+        for layers in ["", "read_only", "cache, { compress: {} }", "{ prefix: { prefix: p } }"] {
+            let text = format!("stores: {{ main: {{ layers: [ {layers} ], backend: memory }} }}");
+            let config = Config::parse(&text, Format::Yaml, "test.yaml").unwrap();
+            let checked = Stack::check(&config, None, &Registry::standard()).unwrap();
+            let stack = checked.open(&OpenOptions::default()).await.unwrap();
+            let mark: &[u8] = b"\0tierstack/restore";
+            for error in [
+                stack.write(Batch::new().put(mark, "v")).await.unwrap_err(),
+                stack.write(Batch::new().delete(mark)).await.unwrap_err(),
+                stack.get(mark).await.unwrap_err(),
+                stack.inspect(mark).await.unwrap_err(),
+            ] {
+                let kinds = [crate::ErrorKind::InvalidInput, crate::ErrorKind::Access];
+                assert!(kinds.contains(&error.kind()), "{layers}: {error}");
+            }
+            stack.close().await.unwrap();
+        }
+    }
 
     /// A boundary has one series, also where the config asks for it.
     #[test]

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::types::units::ByteSize;
-use crate::types::{Counting, Durability, Freshness, Place, Profile};
+use crate::types::{Conditions, Counting, Durability, Freshness, Place, Profile};
 
 /// One thing that a stack promises.
 #[derive(Clone, Copy)]
@@ -74,10 +74,16 @@ fn batches(profile: &Profile) -> String {
     } else {
         "A batch of more than one operation is refused, as it could be applied in part."
     };
-    let conditions = if promised.conditional_writes {
-        "It can be made to depend on its keys being absent."
-    } else {
-        "It cannot be made to depend on absent keys."
+    let conditions = match (promised.conditions, promised.atomic_batches) {
+        (Conditions::None, _) => "It cannot be made to depend on what is there.",
+        (Conditions::Absence, true) => "It can be made to depend on keys being absent.",
+        (Conditions::Absence, false) => "It can be made to depend on its key being absent.",
+        (Conditions::Value, true) => {
+            "It can be made to depend on keys being absent, or holding given values."
+        }
+        (Conditions::Value, false) => {
+            "It can be made to depend on its key being absent, or holding a given value."
+        }
     };
     format!("{whole} {conditions}")
 }
@@ -322,8 +328,8 @@ mod tests {
             promised.announces = Some(Duration::from_secs(2));
         });
         assert!(announced.ends_with("seen at once. It is announced within 2 seconds."));
-        assert!(say(batches, |_| ()).ends_with("can be made to depend on its keys being absent."));
-        assert!(say(batches, |p| p.conditional_writes = false).contains("cannot"));
+        assert!(say(batches, |_| ()).ends_with("keys being absent, or holding given values."));
+        assert!(say(batches, |p| p.conditions = Conditions::None).contains("cannot"));
         assert!(say(batches, |p| p.writable = false).starts_with("None"));
         assert_eq!(say(loads, |_| ()), "Sorted entries are taken in bulk.");
         assert!(say(loads, |p| p.ingest = false).ends_with("batch by batch."));

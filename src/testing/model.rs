@@ -29,7 +29,9 @@ use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::error::{Error, ErrorKind};
 use crate::ext::StoreExt;
 use crate::store::{Read, Store};
-use crate::types::{Batch, Entry, Guarantees, Limits, Op, Order, Page, Scan, Scope, Value};
+use crate::types::{
+    Batch, Conditions, Entry, Guarantees, Limits, Op, Order, Page, Scan, Scope, Value,
+};
 
 /// Operations that a failure prints.
 const REMEMBERED: usize = 25;
@@ -202,7 +204,7 @@ impl<'a, S: Store + ?Sized> Model<'a, S> {
         }
         self.forget_expired();
         let mut exists = false;
-        if self.promises.conditional_writes && self.random.chance(0.2) {
+        if (self.promises.conditions >= Conditions::Absence) && self.random.chance(0.2) {
             self.log(format_args!("... where its keys are absent"));
             batch = batch.if_absent();
             let puts = || ops.iter().filter(|op| op.value().is_some());

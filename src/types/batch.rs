@@ -8,8 +8,8 @@ use std::pin::Pin;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::Value;
-use crate::error::Result;
+use super::{Condition, Value};
+use crate::error::{Error, Result};
 
 /// What an acknowledged write survives. Each includes the ones before it.
 ///
@@ -102,7 +102,7 @@ pub struct Batch {
     ops: Vec<Op>,
     durability: Option<Durability>,
     rewrite: bool,
-    if_absent: bool,
+    conditions: Vec<Condition>,
 }
 
 impl Batch {
@@ -142,13 +142,22 @@ impl Batch {
         self
     }
 
-    /// Asks that the batch is written only if none of the keys that it puts exists; otherwise it is
-    /// refused as a whole with [`Conflict`](crate::ErrorKind::Conflict). An entry that has expired does
-    /// not exist. A store without conditional writes refuses it with
-    /// [`Unsupported`](crate::ErrorKind::Unsupported).
+    /// Asks that the batch is applied only if this holds, and so do its other conditions; otherwise it is
+    /// refused as a whole with [`Conflict`](crate::ErrorKind::Conflict). The key need not be one that the batch
+    /// writes; a batch without operations checks only. See [`Condition`] for an example.
     ///
-    /// Written again after an unknown outcome, it may meet its own entry: read before you believe a
+    /// A store that cannot check it refuses the batch with [`Unsupported`](crate::ErrorKind::Unsupported). A
+    /// store without atomic batches takes one condition at a time, on the key that the batch writes.
+    ///
+    /// Written again after an unknown outcome, the batch may meet its own entries: read before you believe a
     /// conflict that follows one.
+    #[must_use]
+    pub fn require(mut self, condition: Condition) -> Self {
+        self.conditions.push(condition);
+        self
+    }
+
+    /// Asks that the batch is applied only if none of the keys that it puts so far exists.
     ///
     /// ```
     /// # tokio_test::block_on(async {
@@ -163,20 +172,51 @@ impl Batch {
     /// ```
     #[must_use]
     pub fn if_absent(mut self) -> Self {
-        self.if_absent = true;
+        let puts = self.ops.iter().filter(|op| op.value().is_some());
+        self.conditions.extend(puts.map(|op| Condition::Absent(op.key().clone())));
         self
     }
 
-    /// Whether the batch is written only if none of the keys that it puts exists.
+    /// What the batch requires of the present state.
     #[must_use]
-    pub fn is_if_absent(&self) -> bool {
-        self.if_absent
+    pub fn conditions(&self) -> &[Condition] {
+        &self.conditions
+    }
+
+    /// Whether it requires anything of the present state.
+    #[must_use]
+    pub fn is_conditional(&self) -> bool {
+        !self.conditions.is_empty()
+    }
+
+    /// The same operations under other conditions: how a layer says them in the terms of the store below.
+    #[must_use]
+    pub fn with_conditions(mut self, conditions: Vec<Condition>) -> Self {
+        self.conditions = conditions;
+        self
     }
 
     /// Whether the values are there already, in another form.
     #[must_use]
     pub fn is_rewrite(&self) -> bool {
         self.rewrite
+    }
+
+    /// Whether the batch is to be applied only where the keys that it puts are absent.
+    ///
+    /// # Errors
+    /// `Unsupported` for any other conditions.
+    pub(crate) fn only_if_absent(&self) -> Result<bool> {
+        let ours = |condition: &Condition| {
+            let put = |op: &Op| op.value().is_some() && op.key() == condition.key();
+            condition.value().is_none() && self.ops.iter().any(put)
+        };
+        if self.conditions.iter().all(ours) {
+            return Ok(self.is_conditional());
+        }
+        Err(Error::unsupported(
+            "this store can only check that the keys that a batch puts are absent",
+        ))
     }
 
     /// Adds an operation at the end.
@@ -202,7 +242,7 @@ impl Batch {
         self.durability
     }
 
-    /// The same request with other operations: how a layer rewrites keys and values.
+    /// The same request with other operations, under the same conditions: how a layer rewrites values.
     ///
     /// # Errors
     /// What `rewrite` returns for the first operation that it refuses.
@@ -217,13 +257,13 @@ impl Batch {
         self.ops.len()
     }
 
-    /// Whether there is none. An empty batch is accepted and changes nothing.
+    /// Whether there is no operation. Such a batch is accepted and changes nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty()
     }
 
-    /// Bytes of all keys and values.
+    /// Bytes of all keys and values that are written.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.ops

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Batch, Durability, Op, check_key};
+use super::{Batch, Condition, Conditions, Durability, Op, check_key};
 use crate::error::{Error, Result};
 
 /// How old an answer may be compared with a write that bypassed this stack. Writes through the
@@ -189,9 +189,9 @@ pub struct Guarantees {
     /// Whether a batch is applied wholly or not at all, also across a crash. Without it, a batch of
     /// more than one operation is refused, unless the store can apply just that one atomically.
     pub atomic_batches: bool,
-    /// Whether a batch can be made to depend on its keys being absent, with
-    /// [`Batch::if_absent`](super::Batch::if_absent).
-    pub conditional_writes: bool,
+    /// What a batch can [require](super::Batch::require) of the present state: with atomic batches of as many
+    /// keys as it names, without them of the one key that it writes.
+    pub conditions: Conditions,
     /// How old an answer may be compared with writes that bypass this stack.
     pub freshness: Freshness,
     /// How late changes that bypass this stack are announced by [`changes`](crate::Store::changes), at
@@ -239,10 +239,8 @@ impl Guarantees {
         for op in batch.ops() {
             self.check_op(op).map_err(|error| error.with_key(op.key()))?;
         }
-        if batch.is_if_absent() && !self.conditional_writes {
-            return Err(Error::unsupported(
-                "the batch is to be written only where its keys are absent, but this store has no conditional writes",
-            ));
+        for condition in batch.conditions() {
+            self.check_condition(batch, condition).map_err(|e| e.with_key(condition.key()))?;
         }
         if batch.len() > 1 && !self.atomic_batches {
             return Err(Error::unsupported(
@@ -256,6 +254,27 @@ impl Guarantees {
             ))),
             _ => self.check_durability(batch.requested_durability()),
         }
+    }
+
+    fn check_condition(&self, batch: &Batch, condition: &Condition) -> Result<()> {
+        check_key(condition.key())?;
+        self.limits.check(condition.key().len(), 0)?;
+        if condition.needs() > self.conditions {
+            return Err(Error::unsupported(match self.conditions {
+                Conditions::None => "the batch has a condition, but this store cannot check any",
+                _ => {
+                    "the batch requires a value, but this store can only check that a key is absent"
+                }
+            }));
+        }
+        let elsewhere = batch.ops().iter().any(|op| op.key() != condition.key())
+            || batch.conditions().iter().any(|other| other != condition);
+        if elsewhere && !self.atomic_batches {
+            return Err(Error::unsupported(
+                "this store has no atomic batches, so a condition can only be on the one key that is written",
+            ));
+        }
+        Ok(())
     }
 
     fn check_op(&self, op: &Op) -> Result<()> {

@@ -1,18 +1,25 @@
 //! Plain data of the contract: no I/O, no locks.
 
 mod batch;
+mod condition;
 mod fraction;
 mod guarantees;
+mod identity;
 mod scan;
 mod scope;
 pub mod units;
 mod url;
 mod value;
 
+/// Keys that begin with these bytes belong to tierstack itself: a stack refuses and hides them.
+pub const RESERVED_PREFIX: &[u8] = b"\0tierstack/";
+
 pub use batch::{Batch, Commit, Durability, Op};
+pub use condition::{Condition, Conditions};
 pub use guarantees::{
     Counting, Freshness, Guarantees, Limits, Place, Profile, ProfileKind, Recovery, Usage,
 };
+pub use identity::Identity;
 pub(crate) use scan::check_key;
 pub use scan::{Order, Page, RunOrder, Scan};
 pub use scope::{Presence, Scope, Sighting};

@@ -22,8 +22,8 @@ use tierstack::backup::{
     self, Chunking, Level, Plan, Repository, RepositoryOptions, Restore, Restored, Target,
 };
 use tierstack::{
-    Batch, Changes, Clock, Commit, Entry, Error, ErrorKind, Guarantees, ManualClock, Op, Pages,
-    Profile, Read, ReadExt, Reply, Result, Scan, Scope, Sighting, Store, Usage, Value,
+    Batch, Changes, Clock, Commit, Entry, Error, ErrorKind, Guarantees, Identity, ManualClock, Op,
+    Pages, Profile, Read, ReadExt, Reply, Result, Scan, Scope, Sighting, Store, Usage, Value,
 };
 
 /// Runs of a few entries, pieces of 100 bytes, packs of 2 KiB: everything happens in a small repository.
@@ -338,6 +338,10 @@ impl Store for Lesser {
 
     fn profile(&self) -> Profile {
         self.inner.profile().changed(self.change)
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        self.inner.identity()
     }
 }
 

@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use tierstack::backends::Memory;
 use tierstack::testing::Random;
 use tierstack::{
-    Batch, Change, Changes, Clock, Commit, Error, ErrorKind, Freshness, ManualClock, Pages,
-    Profile, Read, Reply, Result, Scan, Scope, Sighting, Store, Usage, Value,
+    Batch, Change, Changes, Clock, Commit, Error, ErrorKind, Freshness, Identity, ManualClock,
+    Pages, Profile, Read, Reply, Result, Scan, Scope, Sighting, Store, Usage, Value,
 };
 use tokio::sync::mpsc;
 
@@ -230,5 +230,9 @@ impl Store for Unruly {
             guarantees.announces = Some(Duration::from_millis(1));
             guarantees.freshness = Freshness::Immediate;
         })
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        self.memory.identity()
     }
 }

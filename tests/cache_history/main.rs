@@ -72,13 +72,14 @@ impl Setup {
         if self.expire {
             let pause = if self.unruly { Duration::ZERO } else { ROUND * 3 };
             let config = ExpireConfig { sweep_every: Span(pause), ..ExpireConfig::default() };
-            store = config.open(context).await.unwrap().wrap(store);
+            store = config.open(context).await.unwrap().wrap(store).await.unwrap();
         }
         if self.compress {
-            store = CompressConfig::default().open(context).await.unwrap().wrap(store);
+            store =
+                CompressConfig::default().open(context).await.unwrap().wrap(store).await.unwrap();
         }
         for cache in self.caches.iter().rev() {
-            store = cache.open(context).await.unwrap().wrap(store);
+            store = cache.open(context).await.unwrap().wrap(store).await.unwrap();
         }
         store
     }

@@ -144,7 +144,7 @@ async fn a_cache_above_hears_of_it() {
         server.url()
     );
     let config = Config::parse(&text, Format::Yaml, "tierstack.yaml").unwrap();
-    let options = OpenOptions { clock: SystemClock::shared(), seed: 1 };
+    let options = OpenOptions { seed: 1, ..OpenOptions::default() };
     let stack = Stack::open(&config, None, &Registry::standard(), &options).await.unwrap();
     for round in 0..20 {
         let now = round.to_string();

@@ -101,7 +101,7 @@ async fn layers_conform_over_it() {
                 async move {
                     let path = folder.path().join("tierstack.yaml");
                     let config = Config::parse(&text, Format::Yaml, path)?;
-                    let options = OpenOptions { clock: SystemClock::shared(), seed: 1 };
+                    let options = OpenOptions { seed: 1, ..OpenOptions::default() };
                     Stack::open(&config, None, &Registry::standard(), &options).await
                 }
             }

@@ -97,7 +97,7 @@ pub(crate) async fn reopen(
         layers.join(", ")
     );
     let config = Config::parse(&text, Format::Yaml, folder.path().join("tierstack.yaml"))?;
-    let options = OpenOptions { clock: Arc::new(clock.clone()), seed: 1 };
+    let options = OpenOptions { clock: Arc::new(clock.clone()), seed: 1, ..OpenOptions::service() };
     let mut registry = Registry::standard();
     registry.backend::<GivenConfig>()?;
     Stack::open(&config, None, &registry, &options).await

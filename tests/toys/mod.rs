@@ -14,9 +14,9 @@ use tierstack::backends::Memory;
 use tierstack::config::Registry;
 use tierstack::units::{ByteSize, Secret, Span};
 use tierstack::{
-    BackendConfig, Batch, Changes, Commit, Context, Durability, Error, LayerConfig, Pages, Place,
-    Profile, Read, Recovery, Reply, Result, Scan, Scope, Sighting, StackLayer, Store, Usage, Value,
-    Zone,
+    BackendConfig, Batch, Changes, Commit, Context, Durability, Error, Identity, LayerConfig,
+    Pages, Place, Profile, Read, Recovery, Reply, Result, Scan, Scope, Sighting, StackLayer, Store,
+    Usage, Value, Zone,
 };
 
 pub fn registry() -> Registry {
@@ -243,9 +243,10 @@ layer!(
 
 struct SameLayer<C>(Arc<C>);
 
+#[async_trait]
 impl<C: LayerConfig> StackLayer for SameLayer<C> {
-    fn wrap(&self, below: Arc<dyn Store>) -> Arc<dyn Store> {
-        Arc::new(Same { inner: below, profile: None, config: Arc::clone(&self.0), disk: None })
+    async fn wrap(&self, below: Arc<dyn Store>) -> Result<Arc<dyn Store>> {
+        Ok(Arc::new(Same { inner: below, profile: None, config: Arc::clone(&self.0), disk: None }))
     }
 
     fn rewriter(&self, _: Arc<dyn Store>) -> Option<Arc<dyn tierstack::Rewrite>> {
@@ -327,5 +328,9 @@ impl<C: LayerConfig> Store for Same<C> {
             Some(profile) => profile.clone(),
             None => self.config.profile(self.inner.profile()).unwrap(),
         }
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        self.inner.identity()
     }
 }

@@ -12,7 +12,9 @@ use super::tree::MAX_VALUE_BYTES;
 use crate::error::{Error, Result};
 use crate::layer::{BackendConfig, Context};
 use crate::store::Store;
-use crate::types::{Counting, Durability, Freshness, Guarantees, Limits, Place, Profile};
+use crate::types::{
+    Conditions, Counting, Durability, Freshness, Guarantees, Limits, Place, Profile,
+};
 
 /// What happens to that which is in the folder and is no entry: a symbolic link, a device, a file whose name
 /// stands for no key. See [`FileConfig`] for an example.
@@ -121,7 +123,7 @@ impl FileConfig {
             durability: if self.sync { Durability::PowerCut } else { Durability::ProcessCrash },
             durability_after_flush: Durability::PowerCut,
             atomic_batches: true,
-            conditional_writes: true,
+            conditions: Conditions::Absence,
             freshness: Freshness::Immediate,
             announces: None,
             ordered_scans: true,

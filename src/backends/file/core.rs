@@ -113,7 +113,7 @@ impl Core {
         let ops = batch.last_ops();
         let files = self.prepare(&ops)?;
         let turn = self.decide()?;
-        if batch.is_if_absent() {
+        if batch.only_if_absent()? {
             for op in ops.iter().filter(|op| op.value().is_some()) {
                 if self.tree.exists(op.key())? {
                     return Err(Error::exists(op.key()));

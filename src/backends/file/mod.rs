@@ -81,7 +81,7 @@ use crate::layer::BackendConfig;
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::types::{
-    Batch, Commit, Op, Profile, RunOrder, Scan, Scope, Sighting, Usage, Value, check_key,
+    Batch, Commit, Identity, Op, Profile, RunOrder, Scan, Scope, Sighting, Usage, Value, check_key,
 };
 
 /// A folder with a file for each entry. See the [module docs](self).
@@ -233,6 +233,10 @@ impl Store for FileStore {
 
     fn profile(&self) -> Profile {
         self.profile.clone()
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        None
     }
 }
 

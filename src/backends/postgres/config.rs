@@ -13,7 +13,9 @@ use crate::error::{Error, Result};
 use crate::layer::{BackendConfig, Context};
 use crate::store::Store;
 use crate::types::units::{Secret, Span, Url};
-use crate::types::{Counting, Durability, Freshness, Guarantees, Limits, Place, Profile};
+use crate::types::{
+    Conditions, Counting, Durability, Freshness, Guarantees, Limits, Place, Profile,
+};
 
 /// Whether the connection is encrypted. See [`PostgresConfig`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -288,7 +290,7 @@ impl PostgresConfig {
             durability: self.durability,
             durability_after_flush: self.durability.max(Durability::PowerCut),
             atomic_batches: true,
-            conditional_writes: true,
+            conditions: Conditions::Absence,
             freshness: Freshness::Immediate,
             announces: self.announce.then_some(announce::WITHIN),
             ordered_scans: true,

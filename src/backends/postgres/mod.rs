@@ -85,7 +85,7 @@ use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 pub use crate::types::units::Url;
 use crate::types::{
-    Batch, Commit, Durability, Profile, Scan, Scope, Sighting, Usage, Value, check_key,
+    Batch, Commit, Durability, Identity, Profile, Scan, Scope, Sighting, Usage, Value, check_key,
 };
 
 /// A table of PostgreSQL. See the [module docs](self).
@@ -223,6 +223,7 @@ impl Read for Postgres {
 impl Store for Postgres {
     async fn write(&self, batch: Batch) -> Result<Commit> {
         self.profile.guarantees.check_batch(&batch)?;
+        batch.only_if_absent()?;
         write::write(&self.connections, &self.sql, self.found.expires, &batch).await?;
         Ok(Commit::done())
     }
@@ -298,6 +299,10 @@ impl Store for Postgres {
 
     fn profile(&self) -> Profile {
         self.profile.clone()
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        None
     }
 }
 

@@ -78,7 +78,7 @@ impl<'a> Plan<'a> {
         let keys = ops.iter().map(|op| op.key().as_ref()).collect();
         let mut puts: Vec<(&Bytes, &Value)> =
             ops.iter().filter_map(|op| Some((op.key(), op.value()?))).collect();
-        if batch.is_if_absent() && !deletes.is_empty() {
+        if batch.is_conditional() && !deletes.is_empty() {
             // What is put and then deleted must be absent too: it is put, and then deleted.
             let put_first = batch.ops().iter().filter_map(|op| match op {
                 Op::Put(key, value) if deletes.binary_search(&key.as_ref()).is_ok() => {
@@ -195,18 +195,18 @@ async fn apply(
             Ok(())
         }
         ([rows], []) if rows.expires.len() == 1 => {
-            put(client, sql, rows, batch.is_if_absent(), plan.fence).await
+            put(client, sql, rows, batch.is_conditional(), plan.fence).await
         }
-        ([rows], []) if !batch.is_if_absent() => {
+        ([rows], []) if !batch.is_conditional() => {
             let statement = client.prepare_cached(&sql.put_many).await?;
             client.execute(&statement, &rows.parameters(&plan.fence)).await?;
             Ok(())
         }
-        ([] | [_], deletes) if !deletes.is_empty() && !batch.is_if_absent() && !alone => {
+        ([] | [_], deletes) if !deletes.is_empty() && !batch.is_conditional() && !alone => {
             at_once(client, sql, plan).await
         }
         _ => {
-            let done = in_steps(client, sql, plan, batch.is_if_absent(), alone).await;
+            let done = in_steps(client, sql, plan, batch.is_conditional(), alone).await;
             if done.is_err() {
                 // Where this fails too, the connection is broken, which whoever uses it next is told.
                 let _ = client.batch_execute("ROLLBACK").await;

@@ -16,7 +16,9 @@ use crate::error::{Error, Result};
 use crate::layer::{BackendConfig, Context};
 use crate::store::Store;
 use crate::types::units::{Secret, Span, Url};
-use crate::types::{Counting, Durability, Freshness, Guarantees, Limits, Place, Profile};
+use crate::types::{
+    Conditions, Counting, Durability, Freshness, Guarantees, Limits, Place, Profile,
+};
 
 /// What the server is configured to keep. It is looked up when the store is opened, and a server that
 /// keeps less is refused. See [`RedisConfig`] for an example.
@@ -236,7 +238,7 @@ impl RedisConfig {
             durability,
             durability_after_flush: durability,
             atomic_batches: !self.is_cluster() || self.hash_tag.is_some(),
-            conditional_writes: true,
+            conditions: Conditions::Absence,
             freshness: Freshness::Immediate,
             announces: self.announce.then_some(LATEST),
             ordered_scans: self.index,

@@ -69,8 +69,8 @@ use crate::layer::{BackendConfig, Context};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::types::{
-    Batch, Commit, Counting, Guarantees, Op, Profile, RunOrder, Scan, Scope, Sighting, Usage,
-    Value, check_key,
+    Batch, Commit, Counting, Guarantees, Identity, Op, Profile, RunOrder, Scan, Scope, Sighting,
+    Usage, Value, check_key,
 };
 
 /// A database of Redis or Valkey. See the [module docs](self).
@@ -237,12 +237,13 @@ impl Shared {
     async fn write(&self, batch: &Batch) -> Result<Commit> {
         self.servers.open()?;
         self.check(batch)?;
+        batch.only_if_absent()?;
         if !batch.is_empty() {
-            let call = self.place.write(batch.ops().iter(), batch.is_if_absent());
+            let call = self.place.write(batch.ops().iter(), batch.is_conditional());
             let answers = self.servers.call(Operation::Write, &call).await?;
             self.place.learn(&answers);
             let op = |at: usize| batch.ops().get(at);
-            let absent = batch.is_if_absent();
+            let absent = batch.is_conditional();
             command::written(Operation::Write, answers, op, absent, self.replicas)?;
         }
         Ok(Commit::done())
@@ -404,6 +405,10 @@ impl Store for Redis {
 
     fn profile(&self) -> Profile {
         self.shared.profile.clone()
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        None
     }
 }
 

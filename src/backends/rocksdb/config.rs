@@ -12,7 +12,9 @@ use crate::error::{Error, Result};
 use crate::layer::{BackendConfig, Context};
 use crate::store::Store;
 use crate::types::units::ByteSize;
-use crate::types::{Counting, Durability, Freshness, Guarantees, Limits, Place, Profile};
+use crate::types::{
+    Conditions, Counting, Durability, Freshness, Guarantees, Limits, Place, Profile,
+};
 
 /// How RocksDB compresses blocks. See [`RocksDbConfig`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,7 +172,7 @@ impl RocksDbConfig {
             durability: if self.sync { Durability::PowerCut } else { Durability::ProcessCrash },
             durability_after_flush: Durability::PowerCut,
             atomic_batches: true,
-            conditional_writes: false,
+            conditions: Conditions::None,
             freshness: Freshness::Exclusive,
             announces: None,
             ordered_scans: true,

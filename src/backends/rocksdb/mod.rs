@@ -80,7 +80,9 @@ use crate::error::{Error, Operation, Result};
 use crate::layer::BackendConfig;
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
-use crate::types::{Batch, Commit, Op, Profile, RunOrder, Scan, Scope, Sighting, Usage, Value};
+use crate::types::{
+    Batch, Commit, Identity, Op, Profile, RunOrder, Scan, Scope, Sighting, Usage, Value,
+};
 
 /// A RocksDB database, or one column family of it. See the [module docs](self).
 pub struct RocksDb {
@@ -268,6 +270,10 @@ impl Store for RocksDb {
 
     fn profile(&self) -> Profile {
         self.profile.clone()
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        None
     }
 }
 

@@ -13,7 +13,9 @@ use crate::error::{Error, Result};
 use crate::layer::{BackendConfig, Context};
 use crate::store::Store;
 use crate::types::units::Span;
-use crate::types::{Counting, Durability, Freshness, Guarantees, Limits, Place, Profile};
+use crate::types::{
+    Conditions, Counting, Durability, Freshness, Guarantees, Limits, Place, Profile,
+};
 
 /// The columns that are used. See [`SqliteConfig`] for an example.
 ///
@@ -261,7 +263,7 @@ impl SqliteConfig {
             durability: if self.sync { Durability::PowerCut } else { Durability::ProcessCrash },
             durability_after_flush: Durability::PowerCut,
             atomic_batches: true,
-            conditional_writes: writable,
+            conditions: if writable { Conditions::Absence } else { Conditions::None },
             freshness: Freshness::Immediate,
             announces: None,
             ordered_scans: true,

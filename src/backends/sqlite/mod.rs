@@ -82,7 +82,9 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::layer::BackendConfig;
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
-use crate::types::{Batch, Commit, Op, Profile, RunOrder, Scan, Scope, Sighting, Usage, Value};
+use crate::types::{
+    Batch, Commit, Identity, Op, Profile, RunOrder, Scan, Scope, Sighting, Usage, Value,
+};
 
 /// A table of a SQLite database. See the [module docs](self).
 pub struct Sqlite {
@@ -173,6 +175,7 @@ impl Sqlite {
 
     fn check_batch(&self, batch: &Batch) -> Result<()> {
         self.profile.guarantees.check_batch(batch)?;
+        batch.only_if_absent()?;
         batch.ops().iter().try_for_each(|op| self.base.layout.check_op(op))
     }
 }
@@ -304,6 +307,10 @@ impl Store for Sqlite {
 
     fn profile(&self) -> Profile {
         self.profile.clone()
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        None
     }
 }
 

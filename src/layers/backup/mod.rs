@@ -43,7 +43,7 @@
 //! # let to = folder.path().display().to_string();
 //! let config = BackupConfig { to, base: Some("daily".parse().unwrap()) };
 //! let context = Context::default();
-//! let store = config.open(&context).await?.wrap(Arc::new(Memory::new()));
+//! let store = config.open(&context).await?.wrap(Arc::new(Memory::new())).await?;
 //! store.put("user:1", "Ada").await?;
 //!
 //! // By hand, beside the schedule:
@@ -72,7 +72,9 @@ use crate::error::{Error, Result};
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
-use crate::types::{Batch, Commit, Place, Profile, Recovery, Scan, Scope, Sighting, Usage, Value};
+use crate::types::{
+    Batch, Commit, Identity, Place, Profile, Recovery, Scan, Scope, Sighting, Usage, Value,
+};
 
 /// Settings of the `backup` layer. See the [module docs](self).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -251,6 +253,7 @@ impl<S: Read> Read for Backup<S> {
 impl<S: Store> Store for Backup<S> {
     async fn write(&self, batch: Batch) -> Result<Commit> {
         batch.ops().iter().try_for_each(|op| check_reserved(op.key()))?;
+        batch.conditions().iter().try_for_each(|condition| check_reserved(condition.key()))?;
         self.inner.write(batch).await
     }
 
@@ -302,6 +305,10 @@ impl<S: Store> Store for Backup<S> {
 
     fn profile(&self) -> Profile {
         self.profile.clone()
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        self.inner.identity()
     }
 }
 

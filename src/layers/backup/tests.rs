@@ -129,7 +129,7 @@ async fn a_place_that_is_repaired_by_hand_is_used_again() {
 async fn the_running_stack_takes_a_base_after_a_minute_and_close_ends_it() {
     let (clock, folder) = (ManualClock::new(), tempfile::tempdir().unwrap());
     let (config, context) = setup(&clock, folder.path());
-    let store = config.open(&context).await.unwrap().wrap(Arc::new(Memory::new()));
+    let store = config.open(&context).await.unwrap().wrap(Arc::new(Memory::new())).await.unwrap();
     let _ = store.put("a", "1").await.unwrap();
     let sleeping = async || {
         while clock.sleepers() == 0 {

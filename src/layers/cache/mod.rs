@@ -202,12 +202,14 @@ use self::stripes::Stripes;
 use self::warm::WarmStart;
 pub use self::warm::WarmStartConfig;
 use crate::clock::Clock;
-use crate::error::{Error, ErrorKind, Result, Retry};
+use crate::error::{Error, Outcome, Result};
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::types::units::ByteSize;
-use crate::types::{Batch, Commit, Profile, Scan, Scope, Sighting, Usage, Value};
+use crate::types::{
+    Batch, Commit, Condition, Identity, Op, Profile, Scan, Scope, Sighting, Usage, Value,
+};
 
 #[async_trait]
 impl LayerConfig for CacheConfig {
@@ -362,13 +364,15 @@ impl<S: Store> Cache<S> {
 impl<S: Store> Store for Cache<S> {
     async fn write(&self, batch: Batch) -> Result<Commit> {
         let shared = &*self.0;
-        let keys = batch.ops().iter().map(|op| op.key().as_ref());
-        let writing = shared.stripes.begin_write(keys);
-        for op in batch.ops() {
-            shared.remove(op.key());
+        // A condition that does not hold shows that what is kept of its key may be old.
+        let conditions = batch.conditions().iter().map(Condition::key);
+        let keys = batch.ops().iter().map(Op::key).chain(conditions);
+        let writing = shared.stripes.begin_write(keys.clone().map(Bytes::as_ref));
+        for key in keys {
+            shared.remove(key);
         }
         let commit = shared.inner.write(batch).await;
-        if commit.as_ref().err().is_none_or(nothing_follows) {
+        if commit.as_ref().err().is_none_or(|error| error.outcome() == Outcome::Nothing) {
             writing.settle();
         }
         commit
@@ -446,14 +450,10 @@ impl<S: Store> Store for Cache<S> {
     fn profile(&self) -> Profile {
         self.0.config.promises(self.0.inner.profile())
     }
-}
 
-/// Whether an error of a write says that nothing of it arrives below any more. What was tried again may
-/// have failed for sure in the end, and still be on its way from before.
-fn nothing_follows(error: &Error) -> bool {
-    use ErrorKind::{Access, Config, Conflict, InvalidInput, Unsupported};
-    error.retry() != Retry::GaveUp
-        && matches!(error.kind(), Access | Config | Conflict | InvalidInput | Unsupported)
+    fn identity(&self) -> Option<Identity> {
+        self.0.inner.identity()
+    }
 }
 
 #[derive(Debug)]

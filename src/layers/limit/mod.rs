@@ -60,13 +60,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::clock::Clock;
-use crate::error::{Error, ErrorKind, Operation, Result, Retry};
+use crate::error::{Error, ErrorKind, Operation, Outcome, Result, Retry};
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::telemetry::names;
 use crate::types::units::Span;
-use crate::types::{Batch, Commit, Profile, Scan, Scope, Sighting, Usage, Value};
+use crate::types::{Batch, Commit, Identity, Profile, Scan, Scope, Sighting, Usage, Value};
 
 /// Settings of the limit layer. See the [module docs](self).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -240,6 +240,10 @@ impl<S: Store> Store for Limit<S> {
     fn profile(&self) -> Profile {
         Profile::layer(LimitConfig::NAME, self.inner.profile())
     }
+
+    fn identity(&self) -> Option<Identity> {
+        self.inner.identity()
+    }
 }
 
 struct Turns {
@@ -325,4 +329,5 @@ fn overrun(what: String) -> Error {
         format!("{what}; nothing was done, try again later or raise the limit"),
     )
     .with_retry(Retry::Later)
+    .with_outcome(Outcome::Nothing)
 }

@@ -66,7 +66,7 @@ use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::telemetry::{Labels, Tally, gather, names};
-use crate::types::{Batch, Commit, Profile, Scan, Scope, Sighting, Usage, Value};
+use crate::types::{Batch, Commit, Identity, Profile, Scan, Scope, Sighting, Usage, Value};
 
 /// Settings of the metrics layer: none.
 ///
@@ -78,7 +78,7 @@ use crate::types::{Batch, Commit, Profile, Scan, Scope, Sighting, Usage, Value};
 /// use tierstack::{Context, LayerConfig, Store};
 ///
 /// let layer = MetricsConfig {}.open(&Context::default()).await?;
-/// let store = layer.wrap(Arc::new(Memory::new()));
+/// let store = layer.wrap(Arc::new(Memory::new())).await?;
 /// assert_eq!(store.profile().to_string(), "metrics(memory)");
 /// # Ok::<(), tierstack::Error>(()) }).unwrap();
 /// ```
@@ -287,6 +287,10 @@ impl<S: Store> Store for Metrics<S> {
     fn profile(&self) -> Profile {
         let below = self.inner.profile();
         if self.visible { Profile::layer(MetricsConfig::NAME, below) } else { below }
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        self.inner.identity()
     }
 }
 

@@ -59,8 +59,8 @@ use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Change, Changes, Pages, Read, Store};
 use crate::types::{
-    Batch, Commit, Counting, Limits, Op, Page, Profile, Scan, Scope, Sighting, Usage, Value,
-    check_key,
+    Batch, Commit, Condition, Counting, Identity, Limits, Op, Page, Profile, Scan, Scope, Sighting,
+    Usage, Value, check_key,
 };
 
 /// Settings of the prefix layer.
@@ -214,7 +214,12 @@ impl<S: Read> Read for Prefix<S> {
 #[deny(clippy::missing_trait_methods)]
 impl<S: Store> Store for Prefix<S> {
     async fn write(&self, batch: Batch) -> Result<Commit> {
-        let batch = batch.try_map(|op| {
+        let require = |condition: &Condition| {
+            self.keys.check(condition.key())?;
+            Ok(condition.clone().with_key(self.keys.below(condition.key())))
+        };
+        let conditions = batch.conditions().iter().map(require).collect::<Result<_>>()?;
+        let batch = batch.with_conditions(conditions).try_map(|op| {
             self.keys.check(op.key())?;
             Ok(match op {
                 Op::Put(key, value) => Op::Put(self.keys.below(&key), value),
@@ -266,6 +271,10 @@ impl<S: Store> Store for Prefix<S> {
 
     fn profile(&self) -> Profile {
         profile(&self.keys.prefix, self.inner.profile())
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        self.inner.identity()
     }
 }
 

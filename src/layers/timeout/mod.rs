@@ -57,7 +57,7 @@ use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::types::units::Span;
-use crate::types::{Batch, Commit, Profile, Scan, Scope, Sighting, Usage, Value};
+use crate::types::{Batch, Commit, Identity, Profile, Scan, Scope, Sighting, Usage, Value};
 
 /// Settings of the timeout layer. See the [module docs](self).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -168,7 +168,7 @@ impl<S: Read> Read for Timeout<S> {
 #[deny(clippy::missing_trait_methods)]
 impl<S: Store> Store for Timeout<S> {
     async fn write(&self, batch: Batch) -> Result<Commit> {
-        let outcome = if batch.is_if_absent() { UNKNOWN_IF_ABSENT } else { UNKNOWN };
+        let outcome = if batch.is_conditional() { UNKNOWN_IF_ABSENT } else { UNKNOWN };
         self.deadline.or_else_say(Operation::Write, outcome, self.inner.write(batch)).await
     }
 
@@ -211,6 +211,10 @@ impl<S: Store> Store for Timeout<S> {
 
     fn profile(&self) -> Profile {
         Profile::layer(TimeoutConfig::NAME, self.inner.profile())
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        self.inner.identity()
     }
 }
 

@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ext::{ReadExt, StoreExt};
 use crate::store::{Read, Store};
 use crate::testing::oracle::{Known, compare, scanned, show, show_bytes, show_scan};
-use crate::types::{Guarantees, Op, Scan, Value};
+use crate::types::{Conditions, Guarantees, Op, Scan, Value};
 
 /// What a check comes to, unless it passes.
 #[derive(Debug)]
@@ -111,7 +111,12 @@ impl Bench {
 
     pub(super) fn needs_conditions(&self) -> Verdict {
         self.needs_writes()?;
-        need(self.promises.conditional_writes, "the store has no conditional writes")
+        need(self.promises.conditions >= Conditions::Absence, "the store cannot check conditions")
+    }
+
+    pub(super) fn needs_values_as_conditions(&self) -> Verdict {
+        self.needs_conditions()?;
+        need(self.promises.conditions == Conditions::Value, "the store cannot compare values")
     }
 
     pub(super) fn needs_ingest(&self) -> Verdict {

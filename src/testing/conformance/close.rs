@@ -13,7 +13,7 @@ use super::bench::{
 use crate::error::ErrorKind;
 use crate::ext::{ReadExt, StoreExt};
 use crate::store::{Read, Store};
-use crate::types::{Batch, Durability, Entry, Page, Scan, Scope};
+use crate::types::{Batch, Conditions, Durability, Entry, Page, Scan, Scope};
 
 super::topic! { "close":
     a_second_close_succeeds,
@@ -60,7 +60,11 @@ async fn operations_after_close_fail_as_closed(bench: Bench) -> Verdict {
         // What the store never offers, it may refuse as that.
         let kinds = if bench.promises.ingest { CLOSED } else { CLOSED_OR_UNSUPPORTED };
         refused(store.ingest(stream::empty().boxed()).await, kinds, "a run after close")?;
-        let kinds = if bench.promises.conditional_writes { CLOSED } else { CLOSED_OR_UNSUPPORTED };
+        let kinds = if bench.promises.conditions >= Conditions::Absence {
+            CLOSED
+        } else {
+            CLOSED_OR_UNSUPPORTED
+        };
         let conditional = Batch::new().put("absent", "1").if_absent();
         refused(store.write(conditional).await, kinds, "a condition after close")?;
     }

@@ -7,7 +7,7 @@ use futures_util::{StreamExt, stream};
 use super::bench::{Bench, Stop, Verdict, ensure, refused};
 use crate::error::ErrorKind;
 use crate::store::{Read, Store};
-use crate::types::{Batch, Durability, Entry, Page, Scan, Value};
+use crate::types::{Batch, Condition, Conditions, Durability, Entry, Page, Scan, Value};
 
 super::topic! { "refuse":
     writes_where_there_are_none,
@@ -90,10 +90,16 @@ async fn batches_where_they_are_not_atomic(bench: Bench) -> Verdict {
 
 async fn conditions_where_there_are_none(bench: Bench) -> Verdict {
     bench.needs_writes()?;
-    if bench.promises.conditional_writes {
-        return Err(Stop::Skipped("the store has conditional writes"));
+    if bench.promises.conditions == Conditions::Value {
+        return Err(Stop::Skipped("the store can check every condition"));
     }
     bench.put("there", "old").await?;
+    let equals = Condition::equals("there", "old");
+    let written = bench.store.write(Batch::new().put("there", "new").require(equals)).await;
+    refused(written, UNSUPPORTED, "a required value, where only absence can be checked")?;
+    if bench.promises.conditions == Conditions::Absence {
+        return bench.gives("there", Some("old")).await;
+    }
     for key in ["there", "absent"] {
         let written = bench.store.write(Batch::new().put(key, "new").if_absent()).await;
         refused(written, UNSUPPORTED, "a condition on absent keys, without conditional writes")?;

@@ -18,7 +18,8 @@ use crate::error::{Error, ErrorKind};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read};
 use crate::types::{
-    Batch, Commit, Durability, Op, Order, Page, Profile, Scan, Scope, Sighting, Usage, Value,
+    Batch, Commit, Durability, Identity, Op, Order, Page, Profile, Scan, Scope, Sighting, Usage,
+    Value,
 };
 
 /// What is wrong with a store.
@@ -251,7 +252,7 @@ impl Read for Broken {
 impl Store for Broken {
     async fn write(&self, batch: Batch) -> Result<Commit> {
         self.calls.fetch_add(1, Ordering::SeqCst);
-        let (durability, if_absent) = (batch.requested_durability(), batch.is_if_absent());
+        let (durability, if_absent) = (batch.requested_durability(), batch.is_conditional());
         let mut ops = batch.into_ops();
         for op in &ops {
             let value = match self.bug {
@@ -414,6 +415,10 @@ impl Store for Broken {
             }),
             _ => profile,
         }
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        self.memory.identity()
     }
 }
 

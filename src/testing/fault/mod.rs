@@ -16,7 +16,7 @@ use crate::error::{Operation, Result};
 use crate::layer::Layer;
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
-use crate::types::{Batch, Commit, Page, Profile, Scan, Scope, Sighting, Usage, Value};
+use crate::types::{Batch, Commit, Identity, Page, Profile, Scan, Scope, Sighting, Usage, Value};
 
 /// Puts a [`FaultStore`] around a store, as a layer of a stack.
 ///
@@ -164,5 +164,9 @@ impl<S: Store> Store for FaultStore<S> {
     /// That of the store below: a plan is no promise.
     fn profile(&self) -> Profile {
         Profile::layer("fault", self.inner.profile())
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        self.inner.identity()
     }
 }

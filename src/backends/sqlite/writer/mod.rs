@@ -353,7 +353,7 @@ impl Engine {
         let committed = match batches {
             // A single statement is a transaction by itself, unless a trigger ends it with
             // `RAISE(FAIL)`, which keeps what was done so far.
-            [one] if one.len() == 1 && !one.is_if_absent() && !self.manner.triggers => {
+            [one] if one.len() == 1 && !one.is_conditional() && !self.manner.triggers => {
                 self.apply(one, now).map(|()| vec![Ok(())])
             }
             _ => self.transaction(batches, now),
@@ -408,7 +408,7 @@ impl Engine {
     }
 
     fn apply(&self, batch: &Batch, now: Timestamp) -> Result<(), Failed> {
-        if batch.is_if_absent() {
+        if batch.is_conditional() {
             self.check_absent(batch, now)?;
         }
         let layout = &self.base.layout;

@@ -383,8 +383,8 @@ mod tests {
     use tierstack::backends::Memory;
     use tierstack::testing::{FaultStore, Faults};
     use tierstack::{
-        Changes, Commit, Limits, Operation, Pages, Profile, Read, Reply, Scan, Scope, Sighting,
-        Usage, Value,
+        Changes, Commit, Identity, Limits, Operation, Pages, Profile, Read, Reply, Scan, Scope,
+        Sighting, Usage, Value,
     };
 
     use super::*;
@@ -454,6 +454,10 @@ mod tests {
                 promised.atomic_batches = false;
                 promised.ingest = false;
             })
+        }
+
+        fn identity(&self) -> Option<Identity> {
+            self.0.identity()
         }
     }
 

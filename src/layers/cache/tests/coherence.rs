@@ -157,14 +157,3 @@ async fn a_write_only_where_keys_are_absent_leaves_no_doubt_when_they_exist() {
     let _ = cache.write(Batch::new().put("other", "new").if_absent()).await.unwrap();
     assert_eq!(get(&cache, b"other").await.unwrap(), Some("new".into()));
 }
-
-/// What is tried again below may fail for sure in the end, while its first attempt is on its way.
-#[test]
-fn a_refusal_after_other_attempts_is_in_doubt() {
-    for kind in [ErrorKind::Access, ErrorKind::Conflict, ErrorKind::InvalidInput] {
-        let error = Error::new(kind, "no");
-        assert!(nothing_follows(&error));
-        assert!(!nothing_follows(&error.with_retry(Retry::GaveUp)));
-    }
-    assert!(!nothing_follows(&Error::new(ErrorKind::Timeout, "late")));
-}

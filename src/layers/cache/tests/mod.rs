@@ -256,6 +256,10 @@ impl Store for Gated {
             }
         })
     }
+
+    fn identity(&self) -> Option<crate::types::Identity> {
+        self.memory.identity()
+    }
 }
 
 fn cached(config: CacheConfig) -> (Cache<Gated>, ManualClock) {

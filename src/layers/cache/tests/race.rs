@@ -120,6 +120,10 @@ async fn race(config: CacheConfig, fails: bool) {
         fn profile(&self) -> Profile {
             self.0.profile()
         }
+
+        fn identity(&self) -> Option<crate::types::Identity> {
+            self.0.identity()
+        }
     }
 
     let layer = CacheLayer::new(&config, &Context::default()).unwrap();

@@ -184,6 +184,10 @@ impl Store for Panics {
     fn profile(&self) -> Profile {
         self.gated.profile()
     }
+
+    fn identity(&self) -> Option<crate::types::Identity> {
+        self.gated.identity()
+    }
 }
 
 #[tokio::test]

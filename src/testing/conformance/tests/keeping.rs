@@ -12,7 +12,9 @@ use crate::backends::Memory;
 use crate::error::{Error, ErrorKind, Result};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
-use crate::types::{Batch, Commit, Op, Presence, Profile, Scan, Scope, Sighting, Usage, Value};
+use crate::types::{
+    Batch, Commit, Identity, Op, Presence, Profile, Scan, Scope, Sighting, Usage, Value,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Bug {
@@ -212,6 +214,10 @@ impl Store for Keeping {
 
     fn profile(&self) -> Profile {
         self.memory.profile()
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        self.memory.identity()
     }
 }
 

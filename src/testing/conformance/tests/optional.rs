@@ -19,8 +19,8 @@ use crate::reply::Reply;
 use crate::store::{Change, Changes, Pages, Read, Store};
 use crate::testing::{FaultStore, Faults};
 use crate::types::{
-    Batch, Commit, Counting, Freshness, Guarantees, Limits, Op, Page, Profile, RunOrder, Scan,
-    Scope, Sighting, Usage, Value,
+    Batch, Commit, Condition, Conditions, Counting, Freshness, Guarantees, Identity, Limits, Op,
+    Page, Profile, RunOrder, Scan, Scope, Sighting, Usage, Value,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,12 @@ enum Bug {
     ExpiredKeysExist,
     DeletesAreConditions,
     BatchMeetsItself,
+    ValuesAreNotCompared,
+    ExpiriesAreNotCompared,
+    ExpiredValuesAreThere,
+    ConditionsOnOtherKeysAreIgnored,
+    EmptyBatchesCheckNothing,
+    ValuesAreComparedBefore,
     ConditionIsTakenUnpromised,
     // Runs
     RunKeepsWhatExists,
@@ -87,7 +93,7 @@ fn everything(promised: &mut Guarantees) {
 
 fn hardly_anything(promised: &mut Guarantees) {
     promised.atomic_batches = false;
-    promised.conditional_writes = false;
+    promised.conditions = Conditions::None;
     promised.ordered_scans = false;
     promised.snapshots = false;
     promised.expiry = false;
@@ -222,6 +228,52 @@ impl Offering {
                 }
                 self.memory.write(batch).await
             }
+            Bug::ValuesAreNotCompared => {
+                for condition in batch.conditions() {
+                    let found = self.memory.get(condition.key()).await?;
+                    if found.is_some() != condition.value().is_some() {
+                        return Err(condition.unmet());
+                    }
+                }
+                self.memory.write(plain()).await
+            }
+            Bug::ExpiriesAreNotCompared => {
+                for condition in batch.conditions() {
+                    let found = self.memory.get(condition.key()).await?;
+                    let bytes = |value: &Value| value.bytes.clone();
+                    if found.as_ref().map(bytes) != condition.value().map(bytes) {
+                        return Err(condition.unmet());
+                    }
+                }
+                self.memory.write(plain()).await
+            }
+            Bug::ExpiredValuesAreThere => {
+                let ever = self.ever.lock().clone();
+                let gone = |condition: &&Condition| {
+                    condition.value().is_some() && ever.contains(condition.key())
+                };
+                let mut kept = batch.conditions().to_vec();
+                for condition in batch.conditions().iter().filter(gone) {
+                    if self.memory.get(condition.key()).await?.is_none() {
+                        kept.retain(|other| other != condition);
+                    }
+                }
+                self.memory.write(batch.with_conditions(kept)).await
+            }
+            Bug::ConditionsOnOtherKeysAreIgnored => {
+                let own = |condition: &Condition| {
+                    batch.is_empty() || batch.ops().iter().any(|op| op.key() == condition.key())
+                };
+                let kept = batch.conditions().iter().filter(|c| own(c)).cloned().collect();
+                self.memory.write(batch.with_conditions(kept)).await
+            }
+            Bug::EmptyBatchesCheckNothing if batch.is_empty() => Ok(Commit::done()),
+            Bug::ValuesAreComparedBefore => {
+                let checks = Batch::new().with_conditions(batch.conditions().to_vec());
+                let _ = self.memory.write(checks).await?;
+                tokio::task::yield_now().await;
+                self.memory.write(plain()).await
+            }
             _ => self.memory.write(batch).await,
         }
     }
@@ -318,7 +370,7 @@ impl Read for Offering {
 #[async_trait]
 impl Store for Offering {
     async fn write(&self, batch: Batch) -> Result<Commit> {
-        if self.has(Bug::ConditionIsTakenUnpromised) && batch.is_if_absent() {
+        if self.has(Bug::ConditionIsTakenUnpromised) && batch.is_conditional() {
             return self.memory.write(batch).await;
         }
         self.guarantees.check_batch(&batch)?;
@@ -337,7 +389,7 @@ impl Store for Offering {
             .map(|op| op.key().clone())
             .collect();
         let deletes = batch.len() - puts.len();
-        let commit = match batch.is_if_absent() {
+        let commit = match batch.is_conditional() {
             true => self.condition(batch).await?,
             false => self.memory.write(batch).await?,
         };
@@ -427,6 +479,10 @@ impl Store for Offering {
     fn profile(&self) -> Profile {
         self.memory.profile().changed(|promised| *promised = self.guarantees.clone())
     }
+
+    fn identity(&self) -> Option<Identity> {
+        self.memory.identity()
+    }
 }
 
 async fn outcome(name: &str, fixture: Fixture) -> Outcome {
@@ -461,6 +517,12 @@ mod notices {
         ExpiredKeysExist => "condition::a_key_that_has_expired_is_absent";
         DeletesAreConditions => "condition::a_delete_is_no_condition";
         BatchMeetsItself => "condition::a_batch_does_not_meet_itself";
+        ValuesAreNotCompared => "condition::a_value_that_is_required_is_compared";
+        ExpiriesAreNotCompared => "condition::a_required_value_has_its_expiry";
+        ExpiredValuesAreThere => "condition::a_value_that_has_expired_is_not_there";
+        ConditionsOnOtherKeysAreIgnored => "condition::other_keys_can_be_required";
+        EmptyBatchesCheckNothing => "condition::a_batch_without_operations_checks_only";
+        ValuesAreComparedBefore => "condition::no_increment_is_lost";
         RunKeepsWhatExists =>
             "ingest::entries_are_replaced_and_others_stay",
             "ingest::every_store_can_be_loaded";
