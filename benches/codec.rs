@@ -111,11 +111,12 @@ fn xaes(size: usize, values: &[Bytes]) {
         (nonce, theirs.encrypt(&nonce.into(), Payload { msg: value, aad: KEY }).unwrap())
     };
     let sealed: Vec<([u8; 24], Vec<u8>)> = values.iter().map(seal).collect();
-    let frames: Vec<Bytes> = values.iter().map(|value| ours.seal(KEY, value).unwrap()).collect();
+    let plain: Vec<Value> = values.iter().cloned().map(Value::new).collect();
+    let frames: Vec<Bytes> = plain.iter().map(|value| ours.seal(KEY, value).unwrap()).collect();
     compare(
         &format!("xaes-256-gcm, {size} B, seal"),
         each(values, seal),
-        each(values, |value| ours.seal(KEY, value).unwrap()),
+        each(&plain, |value| ours.seal(KEY, value).unwrap()),
     );
     compare(
         &format!("xaes-256-gcm, {size} B, open"),
@@ -138,7 +139,7 @@ fn scan(corpus: &[u8]) {
     let mut plain = Batch::new();
     for (at, value) in corpus.chunks_exact(500).cycle().take(ENTRIES).enumerate() {
         let key = Bytes::from(format!("{at:08}"));
-        let frame = ring.seal(&key, &codec.encode(value).unwrap()).unwrap();
+        let frame = ring.seal(&key, &codec.encode(value).unwrap().into()).unwrap();
         plain = plain.put(key, frame);
     }
     let memory = std::sync::Arc::new(Memory::new());
@@ -148,7 +149,7 @@ fn scan(corpus: &[u8]) {
         for _ in 0..times {
             for entry in runtime.block_on(by_hand.collect(Scan::all())).unwrap() {
                 let opened = ring.open(&entry.key, entry.value.bytes).unwrap();
-                black_box(codec.decode(opened).unwrap());
+                black_box(codec.decode(opened.bytes).unwrap());
             }
         }
     };
@@ -158,7 +159,7 @@ fn scan(corpus: &[u8]) {
     let outer = CompressLayer::new(&CompressConfig::default(), &labels).unwrap();
     let store = outer.layer(inner.layer(Memory::new()));
     for entry in runtime.block_on(by_layers.collect(Scan::all())).unwrap() {
-        let value = codec.decode(ring.open(&entry.key, entry.value.bytes).unwrap()).unwrap();
+        let value = codec.decode(ring.open(&entry.key, entry.value.bytes).unwrap().bytes).unwrap();
         let _acknowledged =
             runtime.block_on(store.write(Batch::new().put(entry.key, value))).unwrap();
     }

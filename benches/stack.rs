@@ -200,7 +200,7 @@ fn scan(runtime: &Runtime) {
         for entry in db.iterator(IteratorMode::Start) {
             let (key, sealed) = entry.unwrap();
             let frame = ring.open(&key, Bytes::from(sealed)).unwrap();
-            bytes += codec.decode(frame).unwrap().len();
+            bytes += codec.decode(frame.bytes).unwrap().len();
         }
         bytes
     };

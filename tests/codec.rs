@@ -14,7 +14,7 @@ use tierstack::codec::{Codec, Compressor, KeyRing};
 use tierstack::layers::compress::{CompressConfig, CompressLayer};
 use tierstack::layers::encrypt::EncryptLayer;
 use tierstack::telemetry::Labels;
-use tierstack::{Batch, Layer, Read, ReadExt, Rewrite, Scan, Store};
+use tierstack::{Batch, Layer, Read, ReadExt, Rewrite, Scan, Store, Timestamp, Value};
 
 /// The key of the entry that the sealed fixture belongs to.
 const KEY: &[u8] = b"fixture";
@@ -42,7 +42,10 @@ fn frames_of_every_version_are_read() {
     for name in ["v1-stored.frame", "v1-zstd.frame", "v1-lz4.frame"] {
         assert_eq!(compressor.decode(read(name)).unwrap(), value, "{name}");
     }
-    assert_eq!(ring().open(KEY, read("v1-xaes.frame")).unwrap(), value);
+    let opened = |name| ring().open(KEY, read(name)).unwrap();
+    assert_eq!(opened("v1-xaes.frame"), value.clone().into());
+    let until = Timestamp::from_millis(1_700_000_000_123);
+    assert_eq!(opened("v1-xaes-until.frame"), Value::new(value).expiring_at(until));
 }
 
 /// What `docs/formats/frames.md` draws, byte by byte.
@@ -79,7 +82,11 @@ fn write_fixtures() {
     write("v1-zstd.frame", &|| compressor(Codec::Zstd, 0).encode(&value()).unwrap());
     write("v1-lz4.frame", &|| compressor(Codec::Lz4, 0).encode(&value()).unwrap());
     write("key-ring.txt", &|| format!("{}\n", KeyRing::generate().unwrap().expose()).into());
-    write("v1-xaes.frame", &|| ring().seal(KEY, &value()).unwrap());
+    write("v1-xaes.frame", &|| ring().seal(KEY, &value().into()).unwrap());
+    let until = Timestamp::from_millis(1_700_000_000_123);
+    write("v1-xaes-until.frame", &|| {
+        ring().seal(KEY, &Value::new(value()).expiring_at(until)).unwrap()
+    });
 }
 
 /// The order in which a user switches both on over a store that another program wrote.

@@ -53,6 +53,7 @@ pub struct Compressor {
     codec: Codec,
     level: i32,
     min_size: usize,
+    max_value: usize,
     encoders: Pool<zstd::bulk::Compressor<'static>>,
     decoders: Pool<zstd::bulk::Decompressor<'static>>,
 }
@@ -78,19 +79,39 @@ impl Compressor {
             )));
         }
         let (encoders, decoders) = (Pool::default(), Pool::default());
-        Ok(Self { codec, level, min_size, encoders, decoders })
+        Ok(Self { codec, level, min_size, max_value: Self::MAX_VALUE_BYTES, encoders, decoders })
+    }
+
+    /// The same compressor for values of at most that many bytes, when it writes and when it reads.
+    #[must_use]
+    pub fn with_max_value(mut self, bytes: usize) -> Self {
+        self.max_value = bytes.min(Self::MAX_VALUE_BYTES);
+        self
+    }
+
+    /// The largest value, in bytes.
+    #[must_use]
+    pub fn max_value(&self) -> usize {
+        self.max_value
+    }
+
+    /// How many bytes the value of a frame has, as the frame says; the length of what is no frame. Cheap, and
+    /// not checked.
+    #[must_use]
+    pub fn claimed(stored: &[u8]) -> usize {
+        Frame::parse(stored).map_or(stored.len(), |frame| frame.length)
     }
 
     /// The value as a frame: compressed where that saves a sixteenth or more, else as it is.
     ///
     /// # Errors
-    /// `InvalidInput` for a value over 1 GiB.
+    /// `InvalidInput` for a value over the [largest](Self::max_value).
     pub fn encode(&self, value: &[u8]) -> Result<Bytes> {
-        if value.len() > Self::MAX_VALUE_BYTES {
+        if value.len() > self.max_value {
             return Err(Error::invalid(format!(
                 "a value of {} bytes is over the limit of {} bytes of compression",
                 value.len(),
-                Self::MAX_VALUE_BYTES
+                self.max_value
             )));
         }
         if value.len() >= self.min_size {
@@ -130,6 +151,12 @@ impl Compressor {
     pub fn decode(&self, stored: Bytes) -> Result<Bytes> {
         let frame = Frame::parse(&stored)?;
         frame.check(&stored)?;
+        if frame.length > self.max_value {
+            return Err(Error::corruption(format!(
+                "the frame claims {} bytes, over the limit of {} bytes of compression; if such values were written, raise `max_value`",
+                frame.length, self.max_value
+            )));
+        }
         let Frame { codec, length, payload } = frame;
         let value = match codec {
             STORED => {

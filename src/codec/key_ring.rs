@@ -44,8 +44,8 @@ impl fmt::Display for KeyId {
 ///
 /// let entry = KeyRing::generate()?;
 /// let ring = KeyRing::parse(entry.expose())?;
-/// let frame = ring.seal(b"user:1", b"Ada")?;
-/// assert_eq!(ring.open(b"user:1", frame.clone())?, "Ada");
+/// let frame = ring.seal(b"user:1", &"Ada".into())?;
+/// assert_eq!(ring.open(b"user:1", frame.clone())?, "Ada".into());
 /// assert!(ring.open(b"user:2", frame).is_err(), "the frame is bound to its key");
 /// # Ok::<(), tierstack::Error>(())
 /// ```

@@ -10,7 +10,7 @@
 //! 4. Nothing is decoded, and no memory taken, before the checksum and the claimed length were checked.
 //!
 //! # Gives up
-//! The time of the codec on each write and read. Values are bounded by 1 GiB. The store below can no
+//! The time of the codec on each write and read. Values are bounded by `max_value`, 1 GiB at most. The store below can no
 //! longer be read without this layer.
 //!
 //! # Position
@@ -20,8 +20,8 @@
 //! As the store below: a dropped write takes effect wholly or not at all. Encoding is done before it.
 //!
 //! # Errors
-//! `Corruption` (of one entry; a scan that meets it ends), `InvalidInput` for a value over 1 GiB. A batch
-//! of more than 256 KiB is encoded on a thread for blocking work.
+//! `Corruption` (of one entry; a scan that meets it ends), `InvalidInput` for a value over `max_value`. What is
+//! more than 256 KiB, or claims to be, is encoded and decoded on a thread for blocking work.
 //!
 //! # Metrics
 //! | name | type | labels | a rise means |
@@ -29,7 +29,7 @@
 //! | `tierstack_codec_bytes_total` | counter | stack, layer, stage (`logical`, `stored`), op (`write`, `read`) | more or larger values; the ratio of the stages is what compression saves |
 //!
 //! # Configuration
-//! `compress: { codec: zstd, level: 3, min_size: 64B, accept_plain: false }`
+//! `compress: { codec: zstd, level: 3, min_size: 64B, max_value: 1GiB, accept_plain: false }`
 //!
 //! With `accept_plain: true` a value that does not begin like a frame is read as it is, so that the layer
 //! can be added to a store that has values. It also means that damage to the first four bytes of a frame
@@ -64,8 +64,8 @@ use crate::error::{Error, Result};
 use crate::layer::{Context, LayerConfig, StackLayer, Zone};
 use crate::layers::transform::{Transform, TransformLayer, Transformed};
 use crate::telemetry::Labels;
-use crate::types::Profile;
 use crate::types::units::ByteSize;
+use crate::types::{Profile, Value};
 
 /// Settings of compression. Changing them changes what is written from then on; `tierstack rewrite`
 /// brings what is there to another codec. See the [module docs](self).
@@ -83,6 +83,9 @@ pub struct CompressConfig {
     /// Smaller values are stored as they are. 64B if not set: below it a frame of its own costs more
     /// than it saves.
     pub min_size: ByteSize,
+    /// The largest value that is written and read. A frame that claims more is `Corruption`, before memory
+    /// is taken for it. 1GiB if not set, which is the most.
+    pub max_value: ByteSize,
     /// Reads values from before the layer was added as they are. Off if not set: then they are
     /// `Corruption`. Take it out again after `tierstack rewrite`.
     pub accept_plain: bool,
@@ -90,7 +93,13 @@ pub struct CompressConfig {
 
 impl Default for CompressConfig {
     fn default() -> Self {
-        Self { codec: Codec::default(), level: None, min_size: ByteSize(64), accept_plain: false }
+        Self {
+            codec: Codec::default(),
+            level: None,
+            min_size: ByteSize(64),
+            max_value: ByteSize(Compressor::MAX_VALUE_BYTES as u64),
+            accept_plain: false,
+        }
     }
 }
 
@@ -102,7 +111,16 @@ impl CompressConfig {
             return Err(Error::config("level: lz4 has no levels; take it out, or use zstd"));
         }
         let level = self.level.unwrap_or(Self::DEFAULT_LEVEL);
-        Compressor::new(self.codec, level, self.min_size.as_usize())
+        let most = Compressor::MAX_VALUE_BYTES as u64;
+        if !(1..=most).contains(&self.max_value.0) {
+            return Err(Error::config(format!(
+                "max_value: {} is outside 1B to {}",
+                self.max_value,
+                ByteSize(most)
+            )));
+        }
+        let compressor = Compressor::new(self.codec, level, self.min_size.as_usize())?;
+        Ok(compressor.with_max_value(self.max_value.as_usize()))
     }
 }
 
@@ -112,8 +130,7 @@ impl LayerConfig for CompressConfig {
     const ZONE: Zone = Zone::Compress;
 
     fn profile(&self, below: Profile) -> Result<Profile> {
-        self.compressor()?;
-        Ok(Compressor::profile(self.accept_plain, below))
+        Ok(self.compressor()?.profile(self.accept_plain, below))
     }
 
     async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>> {
@@ -140,12 +157,16 @@ impl CompressLayer {
 impl Transform for Compressor {
     const NAME: &'static str = CompressConfig::NAME;
 
-    fn encode(&self, _key: &[u8], value: &[u8]) -> Result<Bytes> {
-        self.encode(value)
+    fn encode(&self, _key: &[u8], value: &Value) -> Result<Bytes> {
+        self.encode(&value.bytes)
     }
 
-    fn decode(&self, _key: &[u8], stored: Bytes) -> Result<Bytes> {
-        self.decode(stored)
+    fn decode(&self, _key: &[u8], stored: Value) -> Result<Value> {
+        Ok(Value { bytes: self.decode(stored.bytes)?, expires_at: stored.expires_at })
+    }
+
+    fn claimed(stored: &[u8]) -> usize {
+        Self::claimed(stored)
     }
 
     fn is_frame(stored: &[u8]) -> bool {
@@ -161,11 +182,11 @@ impl Transform for Compressor {
         false
     }
 
-    fn profile(accept_plain: bool, below: Profile) -> Profile {
+    fn profile(&self, accept_plain: bool, below: Profile) -> Profile {
         let profile = Profile::layer(Self::NAME, below).changed(|stack| {
             let below = stack.limits.value_bytes.unwrap_or(u64::MAX);
             let here = below.saturating_sub(Self::MAX_OVERHEAD as u64);
-            stack.limits.value_bytes = Some(here.min(Self::MAX_VALUE_BYTES as u64));
+            stack.limits.value_bytes = Some(here.min(self.max_value() as u64));
         });
         if !accept_plain {
             return profile;
@@ -280,7 +301,10 @@ mod tests {
         let rewriter = accepting.rewriter(Arc::clone(&memory)).unwrap();
         assert_eq!(rewriter.name(), "compress");
         assert_eq!(rewriter.rewrite(Scan::all(), &mut |_: &_| ()).await.unwrap().rewritten, 1);
-        assert_eq!(opened.wrap(memory).get(b"k").await.unwrap(), Some(text().into()));
+        assert_eq!(
+            opened.wrap(memory).await.unwrap().get(b"k").await.unwrap(),
+            Some(text().into())
+        );
     }
 
     #[test]

@@ -4,14 +4,16 @@
 //! 1. Whoever has the store below, its files and its backups, but not the key ring, learns of a value
 //!    nothing but its length. The cipher is [XAES-256-GCM](https://c2sp.org/XAES-256-GCM); each value has
 //!    a fresh nonce of 24 bytes from the operating system.
-//! 2. A value that was changed, or moved to another key, does not open: `Corruption`, never other bytes.
+//! 2. A value that was changed, or moved to another key, does not open: `Corruption`, never other bytes. So
+//!    does one whose deadline was changed below by a second or more, if it was written with one.
 //! 3. Keys can be rotated under live data: a new entry put *first* in the ring seals what is written from
 //!    then on, the others still open what is there, and `tierstack rewrite` moves that over.
 //! 4. No key is ever printed, logged or serialised, and keys are wiped from memory after use.
 //!
 //! # Gives up
-//! 49 bytes a value, and the time of the cipher. Keys, expiries, lengths and the times of changes stay
-//! visible: a store must sort and expire. A whole store, or one entry, can be put back to an *older* value
+//! 49 bytes a value, 57 with a deadline, and the time of the cipher. Keys, expiries, lengths and the times of changes stay
+//! visible: a store must sort and expire. A deadline that a layer or store below gives to entries written
+//! without one is not sealed. A whole store, or one entry, can be put back to an *older* value
 //! of the same key by whoever writes below: backups are, and no layer can tell. Two stores with one ring
 //! can have the values of a key swapped likewise: give each a ring of its own. The ring lost, all is lost.
 //!
@@ -61,18 +63,19 @@
 //! ```
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::KeyRing;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layer::{Context, LayerConfig, StackLayer, Zone};
 use crate::layers::transform::{Transform, TransformLayer, Transformed};
 use crate::telemetry::Labels;
-use crate::types::Profile;
 use crate::types::units::Secret;
+use crate::types::{Profile, Value};
 
 /// Settings of encryption. They say where the keys are, never what they are.
 ///
@@ -91,7 +94,7 @@ use crate::types::units::Secret;
 /// let config = EncryptConfig { keys: Secret::File(file), accept_plain: false };
 ///
 /// let below = Arc::new(Memory::new());
-/// let store = config.open(&Context::default()).await?.wrap(below.clone());
+/// let store = config.open(&Context::default()).await?.wrap(below.clone()).await?;
 /// store.put("k", "secret").await?;
 /// let rests = below.get(b"k").await?.unwrap().bytes;
 /// assert!(!rests.windows(6).any(|bytes| bytes == b"secret"));
@@ -117,7 +120,7 @@ impl LayerConfig for EncryptConfig {
     const ZONE: Zone = Zone::Encrypt;
 
     fn profile(&self, below: Profile) -> Result<Profile> {
-        Ok(KeyRing::profile(self.accept_plain, below))
+        Ok(profile(self.accept_plain, below))
     }
 
     async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>> {
@@ -144,15 +147,36 @@ impl EncryptLayer {
     }
 }
 
+/// A store below may keep deadlines in whole seconds.
+const ROUNDING: Duration = Duration::from_secs(1);
+
 impl Transform for KeyRing {
     const NAME: &'static str = EncryptConfig::NAME;
 
-    fn encode(&self, key: &[u8], value: &[u8]) -> Result<Bytes> {
+    fn encode(&self, key: &[u8], value: &Value) -> Result<Bytes> {
         self.seal(key, value)
     }
 
-    fn decode(&self, key: &[u8], stored: Bytes) -> Result<Bytes> {
-        self.open(key, stored)
+    fn decode(&self, key: &[u8], stored: Value) -> Result<Value> {
+        let opened = self.open(key, stored.bytes)?;
+        let Some(sealed) = opened.expires_at else {
+            // What the store below adds to entries that were written without a deadline.
+            return Ok(Value { expires_at: stored.expires_at, ..opened });
+        };
+        let kept = stored
+            .expires_at
+            .is_some_and(|stored| stored.since(sealed).max(sealed.since(stored)) < ROUNDING);
+        if kept {
+            return Ok(opened);
+        }
+        Err(Error::corruption(
+            "the deadline of the entry is not the one that it was written with: it was changed below",
+        ))
+    }
+
+    /// Encryption keeps the length.
+    fn claimed(stored: &[u8]) -> usize {
+        stored.len()
     }
 
     fn is_frame(stored: &[u8]) -> bool {
@@ -167,22 +191,26 @@ impl Transform for KeyRing {
         self.is_foreign(stored)
     }
 
-    fn profile(accept_plain: bool, below: Profile) -> Profile {
-        let profile = Profile::layer(Self::NAME, below).changed(|stack| {
-            if let Some(limit) = &mut stack.limits.value_bytes {
-                *limit = limit.saturating_sub(Self::OVERHEAD as u64);
-            }
-            if !accept_plain {
-                stack.places.iter_mut().for_each(|place| place.sealed = true);
-            }
-        });
-        if accept_plain {
-            profile.note(
-                "Values from before the layer was added are read as they are (accept_plain): what is below may hold plain values, so it does not count as sealed, and whoever can write to it can plant plain values. Run `tierstack rewrite`, then take accept_plain out.",
-            )
-        } else {
-            profile.note("Values are sealed from here down. Keys, expiries and lengths are not.")
+    fn profile(&self, accept_plain: bool, below: Profile) -> Profile {
+        profile(accept_plain, below)
+    }
+}
+
+fn profile(accept_plain: bool, below: Profile) -> Profile {
+    let profile = Profile::layer(EncryptConfig::NAME, below).changed(|stack| {
+        if let Some(limit) = &mut stack.limits.value_bytes {
+            *limit = limit.saturating_sub(KeyRing::OVERHEAD_WITH_DEADLINE as u64);
         }
+        if !accept_plain {
+            stack.places.iter_mut().for_each(|place| place.sealed = true);
+        }
+    });
+    if accept_plain {
+        profile.note(
+            "Values from before the layer was added are read as they are (accept_plain): what is below may hold plain values, so it does not count as sealed, and whoever can write to it can plant plain values. Run `tierstack rewrite`, then take accept_plain out.",
+        )
+    } else {
+        profile.note("Values are sealed from here down. Keys, expiries and lengths stay visible.")
     }
 }
 
@@ -193,7 +221,7 @@ mod tests {
     use super::*;
     use crate::backends::Memory;
     use crate::types::units::SecretText;
-    use crate::{Error, ErrorKind, Layer, Read, ReadExt, Rewrite, Scan, Store, StoreExt};
+    use crate::{ErrorKind, Layer, Read, ReadExt, Rewrite, Scan, Store, StoreExt, Timestamp};
 
     fn keys<const N: usize>() -> [SecretText; N] {
         [(); N].map(|()| KeyRing::generate().unwrap())
@@ -224,6 +252,33 @@ mod tests {
         let below = memory.get(b"k").await.unwrap().unwrap().bytes;
         assert!(!below.windows(6).any(|window| window == b"secret"));
         assert_eq!(below.len(), 19 + 49);
+    }
+
+    #[tokio::test]
+    async fn a_deadline_that_was_changed_below_is_corruption() {
+        let memory = Arc::new(Memory::new());
+        let [key] = keys();
+        let store = layer(&[&key], false).layer(Arc::clone(&memory));
+        let at = |seconds: u64| Timestamp::from_millis((1 << 45) + seconds * 1000 + 123);
+        put(&store, "k", crate::Value::from("v").expiring_at(at(0))).await;
+        put(&store, "for ever", "v").await;
+        let sealed = memory.get(b"k").await.unwrap().unwrap();
+        // A store below that keeps whole seconds changes nothing.
+        let second = Timestamp::from_millis(at(0).as_millis() / 1000 * 1000);
+        put(&memory, "k", crate::Value { expires_at: Some(second), ..sealed.clone() }).await;
+        let read = store.get(b"k").await.unwrap().unwrap();
+        assert_eq!(read, crate::Value::from("v").expiring_at(at(0)), "as it was written");
+        for expires_at in
+            [None, Some(at(1)), Some(at(3600)), Some(Timestamp::from_millis(u64::MAX))]
+        {
+            put(&memory, "k", crate::Value { expires_at, ..sealed.clone() }).await;
+            let message = corruption(&store.get(b"k").await.unwrap_err());
+            assert!(message.contains("deadline"), "{message}");
+        }
+        // A default that the store below gives is not the writer's.
+        let plain = memory.get(b"for ever").await.unwrap().unwrap();
+        put(&memory, "for ever", plain.expiring_at(at(9))).await;
+        assert_eq!(store.get(b"for ever").await.unwrap().unwrap().expires_at, Some(at(9)));
     }
 
     #[tokio::test]
@@ -356,7 +411,8 @@ mod tests {
         assert!(error.message().contains("entry 1"), "{error}");
 
         std::fs::write(folder.path().join("ring"), format!("{}\n", key.expose())).unwrap();
-        let store = config.open(&context).await.unwrap().wrap(Arc::new(Memory::new()));
+        let store =
+            config.open(&context).await.unwrap().wrap(Arc::new(Memory::new())).await.unwrap();
         store.put("k", "v").await.unwrap().durable().await.unwrap();
         assert_eq!(store.get(b"k").await.unwrap(), Some("v".into()));
     }

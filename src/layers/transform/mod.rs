@@ -4,7 +4,6 @@
 //! `accept_plain`, and [`Rewrite`](crate::Rewrite). Keys and expiries pass as they are.
 
 mod rewrite;
-mod stripes;
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,13 +15,15 @@ use futures_util::{StreamExt, TryStreamExt};
 use metrics::Counter;
 
 pub use self::rewrite::Rewriter;
-use self::stripes::Stripes;
+use crate::decoded::{Absence, write_decoded};
 use crate::error::{Error, Result};
 use crate::layer::{Layer, Rewrite, StackLayer};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::telemetry::{Labels, names};
-use crate::types::{Batch, Commit, Entry, Op, Page, Profile, Scan, Scope, Sighting, Usage, Value};
+use crate::types::{
+    Batch, Commit, Entry, Identity, Op, Page, Profile, Scan, Scope, Sighting, Usage, Value,
+};
 
 /// How values are encoded. Pure: bytes in, bytes out.
 ///
@@ -33,7 +34,7 @@ use crate::types::{Batch, Commit, Entry, Op, Page, Profile, Scan, Scope, Sightin
 /// use tierstack::backends::Memory;
 /// use tierstack::layers::{Transform, TransformLayer};
 /// use tierstack::telemetry::Labels;
-/// use tierstack::{Error, Layer, Profile, Read, Result, StoreExt};
+/// use tierstack::{Error, Layer, Profile, Read, Result, StoreExt, Value};
 ///
 /// /// Puts a byte before each value.
 /// #[derive(Debug)]
@@ -42,15 +43,19 @@ use crate::types::{Batch, Commit, Entry, Op, Page, Profile, Scan, Scope, Sightin
 /// impl Transform for Tag {
 ///     const NAME: &'static str = "tag";
 ///
-///     fn encode(&self, _: &[u8], value: &[u8]) -> Result<Bytes> {
-///         Ok([b"#", value].concat().into())
+///     fn encode(&self, _: &[u8], value: &Value) -> Result<Bytes> {
+///         Ok([b"#", &value.bytes[..]].concat().into())
 ///     }
 ///
-///     fn decode(&self, _: &[u8], stored: Bytes) -> Result<Bytes> {
-///         if !Self::is_frame(&stored) {
+///     fn decode(&self, _: &[u8], stored: Value) -> Result<Value> {
+///         if !Self::is_frame(&stored.bytes) {
 ///             return Err(Error::corruption("the value has no tag"));
 ///         }
-///         Ok(stored.slice(1..))
+///         Ok(Value { bytes: stored.bytes.slice(1..), ..stored })
+///     }
+///
+///     fn claimed(stored: &[u8]) -> usize {
+///         stored.len()
 ///     }
 ///
 ///     fn is_frame(stored: &[u8]) -> bool {
@@ -65,7 +70,7 @@ use crate::types::{Batch, Commit, Entry, Op, Page, Profile, Scan, Scope, Sightin
 ///         false
 ///     }
 ///
-///     fn profile(_: bool, below: Profile) -> Profile {
+///     fn profile(&self, _: bool, below: Profile) -> Profile {
 ///         Profile::layer(Self::NAME, below)
 ///     }
 /// }
@@ -82,17 +87,21 @@ pub trait Transform: fmt::Debug + Send + Sync + 'static {
     /// The name of the layer.
     const NAME: &'static str;
 
-    /// The value of a key as it is stored.
+    /// The bytes of the value of a key as they are stored. The expiry is stored beside them as it is.
     ///
     /// # Errors
     /// `InvalidInput` for a value that is too large.
-    fn encode(&self, key: &[u8], value: &[u8]) -> Result<Bytes>;
+    fn encode(&self, key: &[u8], value: &Value) -> Result<Bytes>;
 
     /// The value of a key from what is stored.
     ///
     /// # Errors
     /// `Corruption` if that is not what [`encode`](Self::encode) made for this key.
-    fn decode(&self, key: &[u8], stored: Bytes) -> Result<Bytes>;
+    fn decode(&self, key: &[u8], stored: Value) -> Result<Value>;
+
+    /// How many bytes the value has, as the stored bytes claim. Cheap; what is large is decoded where it
+    /// holds up no other task.
+    fn claimed(stored: &[u8]) -> usize;
 
     /// Whether stored bytes are a frame of this layer, whole or damaged, and not plain.
     fn is_frame(stored: &[u8]) -> bool;
@@ -105,10 +114,10 @@ pub trait Transform: fmt::Debug + Send + Sync + 'static {
     fn is_foreign(&self, stored: &[u8]) -> bool;
 
     /// What the stack promises with this layer over what it promises below.
-    fn profile(accept_plain: bool, below: Profile) -> Profile;
+    fn profile(&self, accept_plain: bool, below: Profile) -> Profile;
 }
 
-/// A layer that encodes values. Every store that it wraps shares its locks and counters.
+/// A layer that encodes values. Every store that it wraps shares its counters.
 /// See [`Transform`] for an example.
 pub struct TransformLayer<T>(Arc<Shared<T>>);
 
@@ -116,7 +125,6 @@ struct Shared<T> {
     transform: T,
     accept_plain: bool,
     name: String,
-    stripes: Stripes,
     written: Bytecount,
     read: Bytecount,
 }
@@ -132,7 +140,7 @@ pub struct Transformed<S, T> {
 /// How many stored entries are looked at before the first put: one may be damaged, not all.
 const VETTED_ENTRIES: u64 = 16;
 
-/// Batches and pages beyond this many bytes are encoded on a thread for blocking work: at 256 KiB that is half a
+/// Beyond this many bytes, values are encoded and decoded on a thread for blocking work: at 256 KiB that is half a
 /// millisecond and more, and the way there and back a twentieth of it.
 const INLINE_BYTES: usize = 256 << 10;
 
@@ -146,7 +154,6 @@ impl<T: Transform> TransformLayer<T> {
             transform,
             accept_plain,
             name: name.to_owned(),
-            stripes: Stripes::default(),
             written: Bytecount::new(labels, "write"),
             read: Bytecount::new(labels, "read"),
         }))
@@ -176,9 +183,10 @@ impl<S, T> Layer<S> for TransformLayer<T> {
 /// Not a [`Layer`] itself: those are [`StackLayer`]s without a rewriter.
 struct Rewritable<T>(TransformLayer<T>);
 
+#[async_trait]
 impl<T: Transform> StackLayer for Rewritable<T> {
-    fn wrap(&self, below: Arc<dyn Store>) -> Arc<dyn Store> {
-        Arc::new(self.0.layer(below))
+    async fn wrap(&self, below: Arc<dyn Store>) -> Result<Arc<dyn Store>> {
+        Ok(Arc::new(self.0.layer(below)))
     }
 
     fn rewriter(&self, below: Arc<dyn Store>) -> Option<Arc<dyn Rewrite>> {
@@ -189,18 +197,38 @@ impl<T: Transform> StackLayer for Rewritable<T> {
 #[deny(clippy::missing_trait_methods)]
 impl<S: Read, T: Transform> Read for Transformed<S, T> {
     fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
-        self.inner.get(key).and_then(move |stored| {
-            stored.map(|stored| self.shared.decode(key, stored)).transpose()
-        })
+        let large = |stored: &Option<Value>| claimed::<T>(stored.iter()) > INLINE_BYTES;
+        match self.inner.get(key) {
+            Reply::Now(stored) if !stored.as_ref().is_ok_and(large) => {
+                Reply::Now(stored.and_then(|stored| self.shared.decode_found(key, stored)))
+            }
+            stored => Reply::later(async move {
+                let stored = stored.await?;
+                if !large(&stored) {
+                    return self.shared.decode_found(key, stored);
+                }
+                let (shared, key) = (Arc::clone(&self.shared), Bytes::copy_from_slice(key));
+                blocking(move || shared.decode_found(&key, stored)).await
+            }),
+        }
     }
 
     fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
-        self.inner.get_many(keys).and_then(move |stored| {
-            let decode = |(key, stored): (&Bytes, Option<Value>)| {
-                stored.map(|stored| self.shared.decode(key, stored)).transpose()
-            };
-            keys.iter().zip(stored).map(decode).collect()
-        })
+        let large =
+            |stored: &Vec<Option<Value>>| claimed::<T>(stored.iter().flatten()) > INLINE_BYTES;
+        match self.inner.get_many(keys) {
+            Reply::Now(stored) if !stored.as_ref().is_ok_and(large) => {
+                Reply::Now(stored.and_then(|stored| self.shared.decode_all(keys, stored)))
+            }
+            stored => Reply::later(async move {
+                let stored = stored.await?;
+                if !large(&stored) {
+                    return self.shared.decode_all(keys, stored);
+                }
+                let (shared, keys) = (Arc::clone(&self.shared), keys.to_vec());
+                blocking(move || shared.decode_all(&keys, stored)).await
+            }),
+        }
     }
 
     fn scan(&self, scan: Scan) -> Pages<'_> {
@@ -214,11 +242,25 @@ impl<S: Read, T: Transform> Read for Transformed<S, T> {
                     None => return Ok(None),
                 }
             }
-            let page = self.shared.decode_page(&mut stored, page_bytes)?;
+            let values = stored.as_slice().iter().map(|entry: &Entry| &entry.value);
+            let (page, stored) = if claimed::<T>(values) <= INLINE_BYTES {
+                (self.shared.decode_page(&mut stored, page_bytes)?, stored)
+            } else {
+                let shared = Arc::clone(&self.shared);
+                let decode =
+                    move || shared.decode_page(&mut stored, page_bytes).map(|page| (page, stored));
+                blocking(decode).await?
+            };
             Ok(Some((page, (pages, stored))))
         })
         .boxed()
     }
+}
+
+/// How many bytes values have, as what is stored claims.
+fn claimed<'a, T: Transform>(stored: impl Iterator<Item = &'a Value>) -> usize {
+    let claimed = |sum: usize, value: &Value| sum.saturating_add(T::claimed(&value.bytes));
+    stored.fold(0, claimed)
 }
 
 #[async_trait]
@@ -229,7 +271,6 @@ impl<S: Store, T: Transform> Store for Transformed<S, T> {
         {
             self.vet().await?;
         }
-        let keys: Vec<usize> = Stripes::of(batch.ops().iter().map(Op::key));
         // The whole batch before anything is written.
         let batch = if batch.bytes() <= INLINE_BYTES {
             self.shared.encode_batch(batch)?
@@ -237,17 +278,15 @@ impl<S: Store, T: Transform> Store for Transformed<S, T> {
             let shared = Arc::clone(&self.shared);
             blocking(move || shared.encode_batch(batch)).await?
         };
-        let claim = self.shared.stripes.share(keys).await;
-        claim.settled_by(self.inner.write(batch).await)
+        let decode = |key: &[u8], stored: Value| self.shared.decode(key, stored).map(Some);
+        write_decoded(&self.inner, batch, Absence::Passes, decode).await
     }
 
-    /// A rewrite waits until the run has ended, so that it undoes nothing of it. A page is encoded as a
-    /// batch is.
+    /// A page is encoded as a batch is.
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
         if !self.vetted.load(Ordering::Relaxed) {
             self.vet().await?;
         }
-        let begun = self.shared.stripes.begin_run().await;
         let encoded = run.and_then(|page| async {
             if page.bytes() <= INLINE_BYTES {
                 return self.shared.encode_page(page);
@@ -255,7 +294,7 @@ impl<S: Store, T: Transform> Store for Transformed<S, T> {
             let shared = Arc::clone(&self.shared);
             blocking(move || shared.encode_page(page)).await
         });
-        begun.settled_by(self.inner.ingest(encoded.boxed()).await)
+        self.inner.ingest(encoded.boxed()).await
     }
 
     async fn changes(&self) -> Result<Changes> {
@@ -293,7 +332,11 @@ impl<S: Store, T: Transform> Store for Transformed<S, T> {
     }
 
     fn profile(&self) -> Profile {
-        T::profile(self.shared.accept_plain, self.inner.profile())
+        self.shared.transform.profile(self.shared.accept_plain, self.inner.profile())
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        self.inner.identity()
     }
 }
 
@@ -321,7 +364,7 @@ impl<S: Store, T: Transform> Transformed<S, T> {
             let error = Error::config(
                 "the store holds values that these settings cannot read, so nothing is written beside them",
             );
-            let error = match self.shared.plain(&key, value.bytes) {
+            let error = match self.shared.plain(&key, value) {
                 Ok(_) => error,
                 Err(why) => error.with_source(why),
             };
@@ -335,13 +378,21 @@ impl<S: Store, T: Transform> Transformed<S, T> {
 impl<T: Transform> Shared<T> {
     fn decode(&self, key: &[u8], stored: Value) -> Result<Value> {
         let size = stored.bytes.len();
-        let bytes = self.plain(key, stored.bytes)?;
-        self.read.add(bytes.len(), size);
-        Ok(Value { bytes, expires_at: stored.expires_at })
+        let value = self.plain(key, stored)?;
+        self.read.add(value.bytes.len(), size);
+        Ok(value)
     }
 
-    fn plain(&self, key: &[u8], stored: Bytes) -> Result<Bytes> {
-        if self.accept_plain && !T::is_frame(&stored) {
+    fn decode_found(&self, key: &[u8], stored: Option<Value>) -> Result<Option<Value>> {
+        stored.map(|stored| self.decode(key, stored)).transpose()
+    }
+
+    fn decode_all(&self, keys: &[Bytes], stored: Vec<Option<Value>>) -> Result<Vec<Option<Value>>> {
+        keys.iter().zip(stored).map(|(key, stored)| self.decode_found(key, stored)).collect()
+    }
+
+    fn plain(&self, key: &[u8], stored: Value) -> Result<Value> {
+        if self.accept_plain && !T::is_frame(&stored.bytes) {
             return Ok(stored);
         }
         self.transform.decode(key, stored).map_err(|error| self.blame(error, key))
@@ -392,8 +443,7 @@ impl<T: Transform> Shared<T> {
     }
 
     fn encode(&self, key: &[u8], value: Value) -> Result<Value> {
-        let bytes =
-            self.transform.encode(key, &value.bytes).map_err(|error| self.blame(error, key))?;
+        let bytes = self.transform.encode(key, &value).map_err(|error| self.blame(error, key))?;
         Ok(Value { bytes, expires_at: value.expires_at })
     }
 

@@ -6,26 +6,22 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 
-use super::stripes::Stripes;
 use super::{Shared, Transform, blocking};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::{Rewrite, RewriteReport};
 use crate::store::{Read, Store};
-use crate::types::{Batch, Entry, Op, Page, Scan, Value};
+use crate::types::{Batch, Condition, Conditions, Entry, Op, Page, Scan, Value};
 
-/// Entries that are rewritten at once: writers of their keys wait for one look and one write below.
+/// Entries that are rewritten at once.
 const STEP: usize = 64;
-/// Steps at a time over a store that takes one operation each, where a step is two round trips.
+/// Steps at a time over a store that takes one operation each, where a step is a round trip.
 const STEPS_AT_ONCE: usize = 32;
 
 /// Rewrites what a [`TransformLayer`](super::TransformLayer) has stored.
 ///
-/// A step takes up to 64 entries of a page, encodes them anew, then locks out writers of their keys,
-/// looks at the entries again, and writes those that have not changed since. An entry that has, was
-/// written by somebody else, in the current form.
-///
-/// A `timeout` below the layer may abandon a rewrite's own write, which could then arrive after a later
-/// one: let no `timeout` stand inside a layer that is rewritten under live writes.
+/// A step takes up to 64 entries of a page, encodes them anew, and writes them on the condition that what is
+/// stored is still what was read. An entry that another writer changed meanwhile stays as that writer left it,
+/// whatever process it is of, and however late the write of the rewrite arrives.
 /// See [`Rewrite`] for an example.
 pub struct Rewriter<T> {
     below: Arc<dyn Store>,
@@ -48,19 +44,47 @@ impl<T: Transform> Rewriter<T> {
         while let Some(done) = steps.try_next().await? {
             report.rewritten += done.rewritten;
             report.damaged += done.damaged;
-            report.unsettled += done.unsettled;
+            report.changed += done.changed;
             report.first_damage = report.first_damage.take().or(done.first_damage);
         }
         Ok(())
     }
 
-    /// A task of its own: a write that was begun is not abandoned with its caller, or it could arrive
-    /// after a later one.
     async fn step(&self, entries: Vec<Entry>) -> Result<RewriteReport> {
-        let (below, shared) = (Arc::clone(&self.below), Arc::clone(&self.shared));
-        tokio::spawn(async move { shared.step(&*below, entries).await })
-            .await
-            .map_err(|error| Error::internal("rewriting panicked").with_source(error))?
+        let mut report = RewriteReport::default();
+        let shared = Arc::clone(&self.shared);
+        let (changes, damage) = blocking(move || shared.changes(entries)).await?;
+        report.damaged = damage.len() as u64;
+        report.first_damage = damage.into_iter().next();
+        if self.write(&changes).await? {
+            report.rewritten = changes.len() as u64;
+        } else if changes.len() == 1 {
+            report.changed = 1;
+        } else {
+            // One of them was changed meanwhile; the others are still to be rewritten.
+            for change in changes.chunks(1) {
+                let written = u64::from(self.write(change).await?);
+                report.rewritten += written;
+                report.changed += 1 - written;
+            }
+        }
+        Ok(report)
+    }
+
+    /// Writes the changes if every entry is as it was read, and says whether it did.
+    async fn write(&self, changes: &[Change]) -> Result<bool> {
+        if changes.is_empty() {
+            return Ok(true);
+        }
+        let puts = changes.iter().map(|change| Op::Put(change.key.clone(), change.to.clone()));
+        let conditions =
+            changes.iter().map(|change| Condition::Equals(change.key.clone(), change.from.clone()));
+        let batch = puts.collect::<Batch>().with_conditions(conditions.collect());
+        match self.below.write(batch.rewriting()).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::Conflict => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -76,6 +100,12 @@ impl<T: Transform> Rewrite for Rewriter<T> {
         scan: Scan,
         progress: &mut (dyn for<'r> FnMut(&'r RewriteReport) + Send),
     ) -> Result<RewriteReport> {
+        if self.below.profile().guarantees.conditions < Conditions::Value {
+            return Err(Error::unsupported(
+                "the store below cannot write on the condition that a value is unchanged, so a rewrite could undo a write of others",
+            )
+            .with_layer(self.shared.name.clone()));
+        }
         let step = self.below.profile().guarantees.batch_ops().unwrap_or(STEP).min(STEP);
         let mut report = RewriteReport::default();
         let mut pages = self.below.scan(scan);
@@ -99,39 +129,6 @@ struct Change {
 }
 
 impl<T: Transform> Shared<T> {
-    async fn step(
-        self: Arc<Self>,
-        below: &dyn Store,
-        entries: Vec<Entry>,
-    ) -> Result<RewriteReport> {
-        let mut report = RewriteReport::default();
-        let shared = Arc::clone(&self);
-        let (mut changes, damage) = blocking(move || shared.changes(entries)).await?;
-        report.damaged = damage.len() as u64;
-        report.first_damage = damage.into_iter().next();
-        if changes.is_empty() {
-            return Ok(report);
-        }
-
-        let _alone = self.stripes.exclude(&Stripes::of(changes.iter().map(|c| &c.key))).await;
-        let before = changes.len();
-        changes.retain(|change| !self.stripes.is_unsettled(&change.key));
-        report.unsettled = (before - changes.len()) as u64;
-        let keys: Vec<Bytes> = changes.iter().map(|change| change.key.clone()).collect();
-        let now = below.get_many(&keys).await?;
-        let batch: Batch = changes
-            .into_iter()
-            .zip(now)
-            .filter(|(change, now)| now.as_ref() == Some(&change.from))
-            .map(|(change, _)| Op::Put(change.key, change.to))
-            .collect();
-        report.rewritten = batch.len() as u64;
-        if !batch.is_empty() {
-            let _acknowledged = below.write(batch.rewriting()).await?;
-        }
-        Ok(report)
-    }
-
     /// The entries that look different when they are encoded again, and what is wrong with those that
     /// cannot be.
     fn changes(&self, entries: Vec<Entry>) -> Result<(Vec<Change>, Vec<Error>)> {
@@ -148,7 +145,6 @@ impl<T: Transform> Shared<T> {
     }
 
     fn again(&self, key: &[u8], stored: &Value) -> Result<Value> {
-        let bytes = self.plain(key, stored.bytes.clone())?;
-        self.encode(key, Value { bytes, expires_at: stored.expires_at })
+        self.encode(key, self.plain(key, stored.clone())?)
     }
 }

@@ -1,7 +1,6 @@
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use tokio::sync::watch;
 
 use super::*;
@@ -15,11 +14,13 @@ struct Stamp {
     now: AtomicU8,
     /// Nothing is ever current, so a rewrite rewrites everything.
     restless: bool,
+    /// Where the last value was decoded.
+    thread: parking_lot::Mutex<Option<std::thread::ThreadId>>,
 }
 
 impl Stamp {
     fn layer(now: u8, accept_plain: bool) -> TransformLayer<Self> {
-        let stamp = Self { now: now.into(), restless: false };
+        let stamp = Self { now: now.into(), ..Self::default() };
         TransformLayer::from_transform(stamp, accept_plain, &Labels::default())
     }
 }
@@ -27,7 +28,8 @@ impl Stamp {
 impl Transform for Stamp {
     const NAME: &'static str = "stamp";
 
-    fn encode(&self, _key: &[u8], value: &[u8]) -> Result<Bytes> {
+    fn encode(&self, _key: &[u8], value: &Value) -> Result<Bytes> {
+        let value = &*value.bytes;
         if value == b"refused" {
             return Err(Error::invalid("refused"));
         }
@@ -39,11 +41,19 @@ impl Transform for Stamp {
         Ok([b"~", &[now][..], value].concat().into())
     }
 
-    fn decode(&self, _key: &[u8], stored: Bytes) -> Result<Bytes> {
-        if !Self::is_frame(&stored) || stored.len() < 2 || stored.ends_with(b"damage") {
+    fn decode(&self, _key: &[u8], stored: Value) -> Result<Value> {
+        *self.thread.lock() = Some(std::thread::current().id());
+        let bytes = &stored.bytes;
+        if !Self::is_frame(bytes) || bytes.len() < 2 || bytes.ends_with(b"damage") {
             return Err(Error::corruption("not a stamped value"));
         }
-        Ok(stored.slice(2..))
+        Ok(Value { bytes: bytes.slice(2..), ..stored })
+    }
+
+    /// A value that begins with `large` claims much more than it has.
+    fn claimed(stored: &[u8]) -> usize {
+        let large = stored.get(2..).is_some_and(|value| value.starts_with(b"large"));
+        if large { INLINE_BYTES + 1 } else { stored.len() }
     }
 
     fn is_frame(stored: &[u8]) -> bool {
@@ -58,26 +68,34 @@ impl Transform for Stamp {
         false
     }
 
-    fn profile(_accept_plain: bool, below: Profile) -> Profile {
+    fn profile(&self, _accept_plain: bool, below: Profile) -> Profile {
         Profile::layer(Self::NAME, below)
     }
 }
 
 /// A memory store whose answers can be held back. What was written arrives in the end, whether or not
 /// somebody still waits for it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Slow {
     memory: Arc<Memory>,
     reads: Arc<Gate>,
     writes: Arc<Gate>,
     /// Takes no batches.
     one_by_one: bool,
+    compares: bool,
 }
 
 #[derive(Debug)]
 struct Gate {
     open: watch::Sender<bool>,
     arrived: AtomicUsize,
+}
+
+impl Default for Slow {
+    fn default() -> Self {
+        let (reads, writes) = Default::default();
+        Self { memory: Arc::default(), reads, writes, one_by_one: false, compares: true }
+    }
 }
 
 impl Default for Gate {
@@ -195,7 +213,16 @@ impl Store for Slow {
     }
 
     fn profile(&self) -> Profile {
-        self.memory.profile().changed(|promised| promised.atomic_batches = !self.one_by_one)
+        self.memory.profile().changed(|promised| {
+            promised.atomic_batches = !self.one_by_one;
+            if !self.compares {
+                promised.conditions = crate::Conditions::Absence;
+            }
+        })
+    }
+
+    fn identity(&self) -> Option<crate::types::Identity> {
+        self.memory.identity()
     }
 }
 
@@ -353,15 +380,17 @@ fn put(store: &Arc<Transformed<Arc<Slow>, Stamp>>) -> tokio::task::JoinHandle<()
 #[tokio::test]
 async fn a_write_between_the_look_and_the_write_of_a_rewrite_stays() {
     let (below, layer, store) = stale().await;
-    below.reads.close();
+    for other in ["a", "x"] {
+        below.memory.put(other, "~\x01old").await.unwrap();
+    }
+    below.writes.close();
     let rewriting = rewrite(&layer, &below);
-    below.reads.reached().await;
-    // The rewrite has seen the old value, and not yet written it.
-    let writing = put(&store);
-    settle().await;
-    below.reads.open();
-    rewriting.await.unwrap();
-    writing.await.unwrap();
+    below.writes.reached().await;
+    // Another process writes what the rewrite has read, and not yet written.
+    below.memory.put("k", "~\x02new").await.unwrap();
+    below.writes.open();
+    let report = rewriting.await.unwrap();
+    assert_eq!((report.rewritten, report.changed), (2, 1), "the others are rewritten");
     assert_eq!(store.get(b"k").await.unwrap(), Some("new".into()));
 }
 
@@ -373,30 +402,10 @@ async fn a_write_that_was_begun_before_the_look_of_a_rewrite_stays() {
     below.writes.reached().await;
     // The write is on its way, and the old value is still there.
     let rewriting = rewrite(&layer, &below);
-    settle().await;
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    below.writes.reached_by(2).await;
     below.writes.open();
     writing.await.unwrap();
-    assert_eq!(rewriting.await.unwrap().rewritten, 0);
-    assert_eq!(store.get(b"k").await.unwrap(), Some("new".into()));
-}
-
-#[tokio::test]
-async fn an_abandoned_write_may_still_arrive_so_a_rewrite_leaves_its_key_alone() {
-    let (below, layer, store) = stale().await;
-    below.writes.close();
-    let writing = put(&store);
-    below.writes.reached().await;
-    writing.abort();
-    assert!(writing.await.unwrap_err().is_cancelled());
-    let rewriting = rewrite(&layer, &below);
-    settle().await;
-    tokio::time::sleep(Duration::from_millis(20)).await;
-    below.writes.open();
-    let report = rewriting.await.unwrap();
-    assert_eq!((report.rewritten, report.unsettled), (0, 1));
-    until(|| below.memory.get(b"k").now_or_never().unwrap().unwrap() != Some("~\x01old".into()))
-        .await;
+    rewriting.await.unwrap();
     assert_eq!(store.get(b"k").await.unwrap(), Some("new".into()));
 }
 
@@ -408,20 +417,64 @@ async fn an_abandoned_rewrite_cannot_undo_a_later_write() {
     below.writes.reached().await;
     rewriting.abort();
     assert!(rewriting.await.unwrap_err().is_cancelled());
-    let done = Arc::new(AtomicBool::new(false));
-    let writing = {
-        let (store, done) = (Arc::clone(&store), Arc::clone(&done));
-        tokio::spawn(async move {
-            store.put("k", "new").await.unwrap();
-            done.store(true, Ordering::SeqCst);
-        })
-    };
-    settle().await;
-    assert_eq!(below.writes.arrived.load(Ordering::SeqCst), 1, "the write waits for the rewrite's");
+    below.memory.put("k", "~\x02new").await.unwrap();
+    // What the rewrite had begun arrives now.
     below.writes.open();
-    writing.await.unwrap();
     settle().await;
     assert_eq!(store.get(b"k").await.unwrap(), Some("new".into()));
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_compare_values_is_not_rewritten() {
+    let below = Arc::new(Slow { compares: false, ..Slow::default() });
+    below.memory.put("k", "~\x01old").await.unwrap();
+    let rewriter = Stamp::layer(2, false).rewriter(Arc::clone(&below) as _);
+    let error = rewriter.rewrite(Scan::all(), &mut nobody()).await.unwrap_err();
+    assert_eq!((error.kind(), error.layer()), (ErrorKind::Unsupported, Some("stamp")));
+    assert_eq!(below.memory.get(b"k").await.unwrap(), Some("~\x01old".into()));
+}
+
+#[tokio::test]
+async fn a_condition_holds_of_a_value_that_is_encoded_anew_meanwhile() {
+    let (below, _, store) = stale().await;
+    let require = |value: &'static str| {
+        let batch = Batch::new().put("k", "next").require(crate::Condition::equals("k", value));
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { store.write(batch).await.map(drop) })
+    };
+    below.reads.close();
+    let writing = require("old");
+    below.reads.reached().await;
+    below.memory.put("k", "~\x07old").await.unwrap();
+    below.reads.open();
+    writing.await.unwrap().unwrap();
+    assert_eq!(store.get(b"k").await.unwrap(), Some("next".into()));
+
+    below.reads.close();
+    let writing = require("next");
+    below.reads.reached().await;
+    below.memory.put("k", "~\x07another").await.unwrap();
+    below.reads.open();
+    let error = writing.await.unwrap().unwrap_err();
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Conflict, crate::Outcome::Nothing));
+    assert_eq!(store.get(b"k").await.unwrap(), Some("another".into()));
+}
+
+#[tokio::test]
+async fn what_claims_to_be_large_is_decoded_where_it_holds_up_no_task() {
+    let layer = Stamp::layer(1, false);
+    let store = layer.layer(Memory::new());
+    store.write(Batch::new().put("large", "large, it says").put("small", "v")).await.unwrap();
+    let here = || *layer.0.transform.thread.lock() == Some(std::thread::current().id());
+    for key in ["large", "small"] {
+        let inline = key == "small";
+        store.get(key.as_bytes()).await.unwrap().unwrap();
+        assert_eq!(here(), inline, "get of {key}");
+        store.get_many(&[key.into()]).await.unwrap();
+        assert_eq!(here(), inline, "get_many of {key}");
+        store.collect(Scan::prefix(key)).await.unwrap();
+        assert_eq!(here(), inline, "scan of {key}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -468,60 +521,6 @@ async fn no_write_is_lost_under_a_rewrite_that_never_ends() {
         writer.await.unwrap();
     }
     rewriting.abort();
-}
-
-/// A run that waits before its only page.
-fn held_run(gate: &Gate) -> Pages<'_> {
-    let page = async {
-        gate.pass().await;
-        Ok(Page { entries: vec![Entry { key: "k".into(), value: "of the run".into() }] })
-    };
-    futures_util::stream::once(page).boxed()
-}
-
-#[tokio::test]
-async fn a_rewrite_waits_for_a_run_and_nobody_waits_for_the_rewrite() {
-    let (below, layer, store) = stale().await;
-    let gate = Arc::new(Gate::default());
-    gate.close();
-    let ingest = tokio::spawn({
-        let (store, gate) = (Arc::clone(&store), Arc::clone(&gate));
-        async move { store.ingest(held_run(&gate)).await.unwrap() }
-    });
-    gate.reached().await;
-    let rewrite = rewrite(&layer, &below);
-    settle().await;
-    assert!(!rewrite.is_finished());
-    // Behind a rewrite that queued for the lock of its key, this would wait for the end of the run.
-    let written = tokio::time::timeout(Duration::from_secs(60), store.put("k", "a write"));
-    written.await.unwrap().unwrap();
-    // As would a second run.
-    let nothing = Memory::new();
-    let second = store.ingest(nothing.scan(Scan::all()));
-    assert_eq!(tokio::time::timeout(Duration::from_secs(60), second).await.unwrap().unwrap(), 0);
-    assert!(!rewrite.is_finished());
-
-    gate.open();
-    assert_eq!(ingest.await.unwrap(), 1);
-    let report = rewrite.await.unwrap();
-    assert_eq!((report.rewritten, report.unsettled), (0, 0));
-    assert_eq!(store.get(b"k").await.unwrap(), Some("of the run".into()));
-}
-
-#[tokio::test]
-async fn an_abandoned_run_may_still_arrive_so_a_rewrite_leaves_every_key_alone() {
-    let (below, layer, store) = stale().await;
-    let gate = Arc::new(Gate::default());
-    gate.close();
-    let ingest = tokio::spawn({
-        let gate = Arc::clone(&gate);
-        async move { store.ingest(held_run(&gate)).await }
-    });
-    gate.reached().await;
-    ingest.abort();
-    assert!(ingest.await.unwrap_err().is_cancelled());
-    let report = rewrite(&layer, &below).await.unwrap();
-    assert_eq!((report.rewritten, report.unsettled), (0, 1));
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ struct Rewritten {
     examined: u64,
     rewritten: u64,
     damaged: u64,
-    unsettled: u64,
+    changed: u64,
 }
 
 /// `tierstack rewrite`
@@ -50,7 +50,7 @@ pub(crate) async fn run(args: args::Rewrite, stop: &Stop) -> Outcome {
                 examined: report.examined,
                 rewritten: report.rewritten,
                 damaged: report.damaged,
-                unsettled: report.unsettled,
+                changed: report.changed,
             });
             if let Some(error) = report.first_damage {
                 let damaged = output::entries(report.damaged);
@@ -91,9 +91,9 @@ fn words(all: &[Rewritten]) -> String {
         if layer.damaged > 0 {
             line += &format!("; {} cannot be decoded", output::count(layer.damaged));
         }
-        if layer.unsettled > 0 {
-            let unsettled = output::count(layer.unsettled);
-            line += &format!("; {unsettled} had a failing write under way: run it again");
+        if layer.changed > 0 {
+            let changed = output::count(layer.changed);
+            line += &format!("; {changed} were changed by others meanwhile and left as they are");
         }
         line + "\n"
     };
