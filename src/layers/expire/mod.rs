@@ -3,32 +3,28 @@
 //! # Guarantees
 //! - From its deadline on, an entry is gone for every read: `get`, `get_many` and scans, whose limits
 //!   count what is there. In a snapshot time stands still.
-//! - A sweeper removes expired entries from the store below, and never one that was written anew
-//!   meanwhile through this stack.
+//! - A sweeper removes expired entries from the store below, each on the condition that it is still the one
+//!   that expired: never one that was written since, by whatever process.
 //! - Every flipped bit of an entry is found.
 //!
 //! # Gives up
 //! - 18 bytes in each entry, and reading the whole store once in `sweep_every`.
 //! - Until it is swept, an expired entry takes space, and counts in `usage`.
-//! - Batches that depend on absent keys: an expired entry may still be stored.
-//! - While a run is ingested, nothing is swept.
+//! - Conditions over a store that cannot compare values: an expired entry may still be stored. Over such a
+//!   store nothing can be swept either.
 //! - Deadlines are wall-clock times: where the clock is set back, an entry that is not yet swept
 //!   comes back.
-//! - Against writers that bypass this stack, and where a write below takes effect after it failed (as
-//!   under a `timeout` below this layer), the sweeper may remove what was written anew.
 //!
 //! # Position
 //! Inside `compress` and `encrypt`, so that entries can be swept without decoding them; outside
 //! `write_back` and `backup`.
 //!
 //! # Cancellation
-//! As the store below. A batch that is dropped while the store below applies it may lose entries whose
-//! keys held an expired one: outcome unknown, as for any dropped batch. A dropped `compact` or
-//! [`sweep`](Expire::sweep) finishes the deletes that it has begun.
+//! As the store below. A dropped `compact` or [`sweep`](Expire::sweep) has removed a part.
 //!
 //! # Errors
 //! `Corruption` for an entry with a damaged header, and for one without a header unless
-//! `accept_plain` is set. `Unsupported` for a batch with [`if_absent`](crate::Batch::if_absent).
+//! `accept_plain` is set.
 //!
 //! # Metrics
 //! None. Sweeps that fail are logged, and repeated at the next turn.
@@ -59,7 +55,6 @@
 //! ```
 
 mod header;
-mod locks;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -74,17 +69,18 @@ use futures_util::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
-use self::locks::KeyLocks;
 use self::sweep::{Sweeper, Worker};
 use self::view::{Now, View};
 use crate::clock::Timestamp;
+use crate::decoded::{Absence, write_decoded};
 use crate::error::{Error, Result};
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::types::units::Span;
 use crate::types::{
-    Batch, Commit, Counting, Entry, Op, Presence, Profile, Scan, Scope, Sighting, Usage, Value,
+    Batch, Commit, Conditions, Counting, Entry, Guarantees, Identity, Op, Presence, Profile, Scan,
+    Scope, Sighting, Usage, Value,
 };
 
 /// Settings of the expire layer. See the [module docs](self).
@@ -138,6 +134,9 @@ impl LayerConfig for ExpireConfig {
         let missing = match &below.guarantees {
             below if !below.ordered_scans => Some("offers no scans"),
             below if !below.writable => Some("is read-only"),
+            below if below.conditions < Conditions::Value => {
+                Some("cannot delete an entry on the condition that it is unchanged")
+            }
             _ => None,
         };
         if let (true, Some(missing)) = (self.sweeps(), missing) {
@@ -149,9 +148,12 @@ impl LayerConfig for ExpireConfig {
     }
 
     async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>> {
-        let layer = ExpireLayer::new(self, context)?;
-        Ok(Arc::new(if self.sweeps() { layer.sweeping()? } else { layer }))
+        Ok(Arc::new(ExpireLayer::new(self, context)?))
     }
+}
+
+fn sweepable(below: &Guarantees) -> bool {
+    below.ordered_scans && below.writable && below.conditions == Conditions::Value
 }
 
 fn profile(sweeps: bool, below: Profile) -> Profile {
@@ -159,7 +161,9 @@ fn profile(sweeps: bool, below: Profile) -> Profile {
     let profile = Profile::layer(ExpireConfig::NAME, below).changed(|guarantees| {
         guarantees.expiry = true;
         // To the store below an entry that has expired is there.
-        guarantees.conditional_writes = false;
+        if guarantees.conditions < Conditions::Value {
+            guarantees.conditions = Conditions::None;
+        }
         guarantees.counts = guarantees.counts.min(Counting::Estimated);
         let limit = &mut guarantees.limits.value_bytes;
         *limit = limit.map(|bytes| bytes.saturating_sub(header::LENGTH as u64));
@@ -186,26 +190,19 @@ pub struct ExpireLayer {
 }
 
 impl ExpireLayer {
-    /// A layer with these settings, on the context's clock. Nothing is swept in the background.
+    /// A layer with these settings, on the context's clock. Where the context asks for work in the
+    /// [background](Context::background), a task for each store sweeps every `sweep_every`; it ends when the
+    /// store is closed or dropped.
     ///
     /// # Errors
-    /// `Config` if a setting is out of range.
+    /// `Config` if a setting is out of range, or for sweeping outside a tokio runtime.
     pub fn new(config: &ExpireConfig, context: &Context) -> Result<Self> {
         config.check()?;
-        Ok(Self { config: config.clone(), context: context.clone(), runtime: None })
-    }
-
-    /// The same layer, with a task per store that sweeps every `sweep_every`. It ends when the store
-    /// is closed or dropped.
-    ///
-    /// # Errors
-    /// `Config` outside a tokio runtime.
-    pub fn sweeping(mut self) -> Result<Self> {
-        let runtime = Handle::try_current().map_err(|error| {
+        let sweeps = context.background && config.sweeps();
+        let runtime = sweeps.then(Handle::try_current).transpose().map_err(|error| {
             Error::config("sweeping in the background needs a tokio runtime").with_source(error)
         })?;
-        self.runtime = Some(runtime);
-        Ok(self)
+        Ok(Self { config: config.clone(), context: context.clone(), runtime })
     }
 }
 
@@ -215,14 +212,14 @@ impl<S: Store> Layer<S> for ExpireLayer {
     fn layer(&self, inner: S) -> Expire<S> {
         let inner = Arc::new(inner);
         let (clock, accept_plain) = (&self.context.clock, self.config.accept_plain);
-        let sweeper =
-            Arc::new(Sweeper { locks: KeyLocks::new(), clock: Arc::clone(clock), accept_plain });
-        let worker = self.runtime.as_ref().filter(|_| self.config.sweeps()).map(|runtime| {
+        let sweeper = Arc::new(Sweeper { clock: Arc::clone(clock), accept_plain });
+        let worker = self.runtime.as_ref().map(|runtime| {
             let store = Arc::downgrade(&inner);
             Worker::spawn(runtime, store, Arc::clone(&sweeper), self.config.sweep_every)
         });
         let view = View { inner, now: Now::Ticking(Arc::clone(clock)), accept_plain };
-        Expire { view, sweeper, worker, default_ttl: self.config.default_ttl }
+        let (sweeps, default_ttl) = (self.config.sweeps(), self.config.default_ttl);
+        Expire { view, sweeper, worker, sweeps, default_ttl }
     }
 }
 
@@ -237,16 +234,16 @@ pub struct Expire<S> {
     view: View<Arc<S>>,
     sweeper: Arc<Sweeper>,
     worker: Option<Worker>,
+    sweeps: bool,
     default_ttl: Option<Span>,
 }
 
 impl<S: Store> Expire<S> {
     /// Removes every entry that has expired from the store below, and returns how many there were.
-    /// Those that are being written are left for the next time.
     ///
     /// # Errors
-    /// As [`Read::scan`] and [`Store::write`]; what was removed before stays removed. `Unsupported`
-    /// outside a tokio runtime.
+    /// `Unsupported` over a store that cannot compare values; as [`Read::scan`] and [`Store::write`]. What was
+    /// removed before stays removed.
     pub async fn sweep(&self) -> Result<u64> {
         let (mut scan, mut deleted) = (Scan::all(), 0);
         while let Some(more) = self.sweeper.step(&self.view.inner, &mut scan).await? {
@@ -283,23 +280,23 @@ impl<S: Store> Read for Expire<S> {
 #[deny(clippy::missing_trait_methods)]
 impl<S: Store> Store for Expire<S> {
     async fn write(&self, batch: Batch) -> Result<Commit> {
-        // A value that is there already, and is only written in another form, keeps what it has.
-        if batch.is_if_absent() {
+        if batch.is_conditional()
+            && self.view.inner.profile().guarantees.conditions < Conditions::Value
+        {
             return Err(Error::unsupported(
-                "`expire` cannot make a batch depend on absent keys, as expired entries may still be stored",
+                "`expire` can check a condition only over a store that compares values, as expired entries may still be stored",
             )
             .with_layer(ExpireConfig::NAME));
         }
+        // A value that is there already, and is only written in another form, keeps what it has.
         let ttl = self.default_ttl.filter(|_| !batch.is_rewrite());
         let default = ttl.map(|ttl| self.sweeper.clock.now() + ttl.0);
         let batch = batch.try_map(|op| Ok(self.encode(op, default)))?;
-        let _shared = self.sweeper.locks.share(batch.ops().iter().map(Op::key)).await;
-        self.view.inner.write(batch).await
+        let live = |key: &[u8], stored: Value| self.view.live(key, stored);
+        write_decoded(&*self.view.inner, batch, Absence::MayBeHidden, live).await
     }
 
-    /// The sweeper leaves everything alone until the run has ended.
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
-        let _shared = self.sweeper.locks.share_all().await;
         let encoded = run.map_ok(|mut page| {
             // A run may take longer than its entries live.
             let default = self.default_ttl.map(|ttl| self.sweeper.clock.now() + ttl.0);
@@ -345,7 +342,7 @@ impl<S: Store> Store for Expire<S> {
 
     /// Sweeps first, so that there is something to reclaim.
     async fn compact(&self) -> Result<()> {
-        if self.view.inner.profile().guarantees.ordered_scans {
+        if sweepable(&self.view.inner.profile().guarantees) {
             self.sweep().await?;
         }
         self.view.inner.compact().await
@@ -363,6 +360,10 @@ impl<S: Store> Store for Expire<S> {
     }
 
     fn profile(&self) -> Profile {
-        profile(self.worker.is_some(), self.view.inner.profile())
+        profile(self.sweeps, self.view.inner.profile())
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        self.view.inner.identity()
     }
 }

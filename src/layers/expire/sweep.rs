@@ -2,26 +2,23 @@
 
 use std::sync::{Arc, Weak};
 
-use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
 use super::header;
-use super::locks::KeyLocks;
 use crate::clock::Clock;
-use crate::error::{Error, Result};
+use crate::error::{ErrorKind, Result};
 use crate::store::Store;
 use crate::types::units::Span;
-use crate::types::{Op, Scan, Value};
+use crate::types::{Batch, Condition, Entry, Op, Scan, Value};
 
-/// Keys that are locked and deleted at a time.
+/// Entries that are deleted at a time.
 const CHUNK: usize = 64;
 
 /// What a sweep works with, beside the store.
 pub(super) struct Sweeper {
-    pub(super) locks: KeyLocks,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) accept_plain: bool,
 }
@@ -30,7 +27,7 @@ impl Sweeper {
     /// Reads the next page of the scan, moves the scan behind it, and deletes what has expired.
     /// Returns how many entries, and `None` at the end.
     pub(super) async fn step<S: Store>(
-        self: &Arc<Self>,
+        &self,
         store: &Arc<S>,
         scan: &mut Scan,
     ) -> Result<Option<u64>> {
@@ -41,51 +38,43 @@ impl Sweeper {
         if let Some(last) = page.entries.last() {
             scan.resume_after(last.key.clone());
         }
-        let expired: Vec<Bytes> = page
+        let expired: Vec<Entry> = page
             .entries
             .into_iter()
             .filter(|entry| self.decode(&entry.value).is_some_and(|value| value.is_expired(now)))
-            .map(|entry| entry.key)
             .collect();
         let mut deleted = 0;
-        for keys in expired.chunks(CHUNK) {
-            let (sweeper, store, keys) = (Arc::clone(self), Arc::clone(store), keys.to_vec());
-            // A task of its own: a delete that was begun keeps its locks when its caller is dropped, or
-            // it could arrive after the keys were written anew.
-            let runtime = Handle::try_current().map_err(|error| {
-                Error::unsupported("sweeping needs a tokio runtime").with_source(error)
-            })?;
-            deleted += runtime
-                .spawn(async move { sweeper.delete_expired(&*store, &keys).await })
-                .await
-                .map_err(|error| Error::internal("sweeping ended early").with_source(error))??;
+        let at_once = store.profile().guarantees.batch_ops().unwrap_or(CHUNK).min(CHUNK);
+        for entries in expired.chunks(at_once) {
+            if delete(&**store, entries).await? {
+                deleted += entries.len() as u64;
+            } else if entries.len() > 1 {
+                // One of them was written meanwhile; the others have still expired.
+                for entry in entries.chunks(1) {
+                    deleted += u64::from(delete(&**store, entry).await?);
+                }
+            }
         }
         Ok(Some(deleted))
     }
 
-    /// Deletes those of the keys that have expired and that nobody is writing. What was read before
-    /// may have been overwritten since, so it is read again under the lock.
-    pub(super) async fn delete_expired<S: Store>(&self, store: &S, keys: &[Bytes]) -> Result<u64> {
-        let (keys, _alone) = self.locks.try_alone(keys);
-        let values = store.get_many(&keys).await?;
-        let now = self.clock.now();
-        let expired = keys.into_iter().zip(values).filter(|(_, value)| {
-            let value = value.as_ref().and_then(|value| self.decode(value));
-            value.is_some_and(|value| value.is_expired(now))
-        });
-        let deletes: Vec<Op> = expired.map(|(key, _)| Op::Delete(key)).collect();
-        let at_once = store.profile().guarantees.batch_ops().unwrap_or(CHUNK);
-        for deletes in deletes.chunks(at_once) {
-            // Writers wait for the locks meanwhile, so nobody waits for durability: a delete that is
-            // lost is made again.
-            let _acknowledged = store.write(deletes.iter().cloned().collect()).await?;
-        }
-        Ok(deletes.len() as u64)
-    }
-
-    /// A damaged entry is left for whoever reads it.
+    /// A damaged entry is left for a reader to report.
     fn decode(&self, value: &Value) -> Option<Value> {
         header::decode(value.bytes.clone(), self.accept_plain).ok()
+    }
+}
+
+/// Deletes the entries if all of them are still as they were read, and says whether it did.
+async fn delete<S: Store>(store: &S, entries: &[Entry]) -> Result<bool> {
+    let deletes = entries.iter().map(|entry| Op::Delete(entry.key.clone()));
+    let unchanged =
+        entries.iter().map(|entry| Condition::Equals(entry.key.clone(), entry.value.clone()));
+    let batch = deletes.collect::<Batch>().with_conditions(unchanged.collect());
+    match store.write(batch).await {
+        // Nobody waits for durability: a delete that is lost is made again.
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::Conflict => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

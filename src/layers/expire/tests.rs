@@ -1,5 +1,3 @@
-use std::collections::BTreeSet;
-
 use futures_util::TryStreamExt;
 use tokio_test::task::spawn;
 use tokio_test::{assert_pending, assert_ready};
@@ -176,19 +174,28 @@ async fn a_sweep_removes_what_has_expired_and_nothing_else() {
 }
 
 /// Takes one operation at a time, and says so. What it has acknowledged becomes durable after the test.
-struct OneByOne(Memory);
+struct OneByOne {
+    memory: Memory,
+    compares: bool,
+}
+
+impl Default for OneByOne {
+    fn default() -> Self {
+        Self { memory: Memory::new(), compares: true }
+    }
+}
 
 impl Read for OneByOne {
     fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
-        self.0.get(key)
+        self.memory.get(key)
     }
 
     fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
-        self.0.get_many(keys)
+        self.memory.get_many(keys)
     }
 
     fn scan(&self, scan: Scan) -> Pages<'_> {
-        self.0.scan(scan)
+        self.memory.scan(scan)
     }
 }
 
@@ -198,47 +205,56 @@ impl Store for OneByOne {
         if batch.len() > 1 {
             return Err(Error::unsupported("batches are not atomic here"));
         }
-        Ok(self.0.write(batch).await?.durable_after(std::future::pending()))
+        Ok(self.memory.write(batch).await?.durable_after(std::future::pending()))
     }
 
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
-        self.0.ingest(run).await
+        self.memory.ingest(run).await
     }
 
     async fn changes(&self) -> Result<Changes> {
-        self.0.changes().await
+        self.memory.changes().await
     }
 
     async fn invalidate(&self, scope: Scope) -> Result<()> {
-        self.0.invalidate(scope).await
+        self.memory.invalidate(scope).await
     }
 
     async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
-        self.0.inspect(key).await
+        self.memory.inspect(key).await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
-        self.0.snapshot().await
+        self.memory.snapshot().await
     }
 
     async fn flush(&self) -> Result<()> {
-        self.0.flush().await
+        self.memory.flush().await
     }
 
     async fn compact(&self) -> Result<()> {
-        self.0.compact().await
+        self.memory.compact().await
     }
 
     async fn usage(&self) -> Result<Usage> {
-        self.0.usage().await
+        self.memory.usage().await
     }
 
     async fn close(&self) -> Result<()> {
-        self.0.close().await
+        self.memory.close().await
     }
 
     fn profile(&self) -> Profile {
-        self.0.profile().changed(|guarantees| guarantees.atomic_batches = false)
+        self.memory.profile().changed(|guarantees| {
+            guarantees.atomic_batches = false;
+            if !self.compares {
+                guarantees.conditions = Conditions::Absence;
+            }
+        })
+    }
+
+    fn identity(&self) -> Option<crate::types::Identity> {
+        self.memory.identity()
     }
 }
 
@@ -246,7 +262,7 @@ impl Store for OneByOne {
 async fn a_store_without_atomic_batches_is_swept_entry_by_entry() {
     let clock = ManualClock::new();
     let layer = ExpireLayer::new(&ExpireConfig::default(), &context(&clock)).unwrap();
-    let store = layer.layer(OneByOne(Memory::new()));
+    let store = layer.layer(OneByOne::default());
     mostly_expiring(&store, &clock).await;
     clock.advance(SECOND);
     assert_eq!(store.sweep().await.unwrap(), 90);
@@ -265,81 +281,33 @@ async fn compacting_sweeps() {
 #[tokio::test]
 async fn an_entry_written_during_its_removal_stays() {
     let (store, below, faults, clock) = over_memory(&ExpireConfig::default());
-    let _ = store.put("k", value("old", clock.now() + SECOND)).await.unwrap();
+    mostly_expiring(&store, &clock).await;
     clock.advance(SECOND);
     let delete = faults.on(Operation::Write).times(1).hold();
     let mut sweep = spawn(store.sweep());
     assert_pending!(sweep.poll());
     delete.reached(1).await;
-    let mut write = spawn(store.put("k", "new"));
-    let acknowledged = write.poll().is_ready();
+    let _ = store.put(vec![1], "new").await.unwrap();
     delete.open();
-    assert_eq!(sweep.await.unwrap(), 1);
-    if !acknowledged {
-        let _ = write.await.unwrap();
-    }
-    assert_eq!(store.get(b"k").await.unwrap(), Some("new".into()));
-    assert_eq!(below.usage().await.unwrap().entries, Some(1));
-}
-
-/// What a store below has begun may arrive though nobody waits for it any more.
-#[tokio::test]
-async fn a_sweep_that_is_dropped_keeps_writers_out_until_its_delete_is_done() {
-    let (store, _, faults, clock) = over_memory(&ExpireConfig::default());
-    let _ = store.put("k", value("old", clock.now() + SECOND)).await.unwrap();
-    clock.advance(SECOND);
-    let delete = faults.on(Operation::Write).times(1).hold();
-    let mut sweep = spawn(store.sweep());
-    assert_pending!(sweep.poll());
-    delete.reached(1).await;
-    drop(sweep);
-    let mut write = spawn(store.put("k", "new"));
-    assert_pending!(write.poll());
-    delete.open();
-    let _ = write.await.unwrap();
-    settle().await;
-    assert_eq!(store.get(b"k").await.unwrap(), Some("new".into()));
+    assert_eq!(sweep.await.unwrap(), 89, "the others are removed");
+    assert_eq!(store.get(&[1]).await.unwrap(), Some("new".into()));
+    assert_eq!(below.usage().await.unwrap().entries, Some(11));
 }
 
 #[tokio::test]
-async fn an_entry_written_since_the_sweeper_read_it_stays() {
-    let (store, below, _, clock) = over_memory(&ExpireConfig::default());
-    let _ = store.put("k", value("old", clock.now() + SECOND)).await.unwrap();
-    clock.advance(SECOND);
-    let read = keys(&below, Scan::all()).await;
-    let _ = store.put("k", "new").await.unwrap();
-    assert_eq!(store.sweeper.delete_expired(&below, &read).await.unwrap(), 0);
-    assert_eq!(store.get(b"k").await.unwrap(), Some("new".into()));
-}
-
-#[tokio::test]
-async fn an_entry_that_is_being_written_is_left_alone_and_holds_nobody_up() {
+async fn a_write_that_hangs_holds_up_neither_a_sweep_nor_a_write() {
     let (store, below, faults, clock) = over_memory(&ExpireConfig::default());
     let _ = store.put("k", value("old", clock.now() + SECOND)).await.unwrap();
     clock.advance(SECOND);
     let gate = faults.on(Operation::Write).times(1).hold();
     let mut hangs = spawn(store.put("k", "hangs"));
     assert_pending!(hangs.poll());
-    assert_eq!(store.sweep().await.unwrap(), 0);
+    assert_eq!(store.sweep().await.unwrap(), 1);
     let _ = assert_ready!(spawn(store.put("k", "passes")).poll()).unwrap();
     gate.open();
     let _ = assert_ready!(hangs.poll()).unwrap();
     assert_eq!(store.get(b"k").await.unwrap(), Some("hangs".into()));
     assert_eq!(below.usage().await.unwrap().entries, Some(1));
-}
-
-#[test]
-fn a_key_is_locked_by_its_stripe_and_stripes_are_used_alike() {
-    let locks = KeyLocks::new();
-    let many: Vec<Bytes> = (0..200u8).map(|key| vec![key].into()).collect();
-    let (free, alone) = locks.try_alone(&many);
-    assert_eq!(free.iter().collect::<BTreeSet<_>>().len(), 200);
-    assert!(alone.len() > 100);
-    assert_pending!(spawn(locks.share(many.iter().take(1))).poll());
-    drop(alone);
-    let mut share = spawn(locks.share(many.iter().take(1)));
-    let _held = assert_ready!(share.poll());
-    assert!(!locks.try_alone(&many).0.contains(&many[0]));
 }
 
 /// Lets the background task run until nothing moves.
@@ -351,7 +319,8 @@ async fn settle() {
 
 fn sweeping(below: Below, clock: &ManualClock) -> Expire<Below> {
     let config = ExpireConfig { sweep_every: Span(60 * SECOND), ..ExpireConfig::default() };
-    ExpireLayer::new(&config, &context(clock)).unwrap().sweeping().unwrap().layer(below)
+    let context = Context { background: true, ..context(clock) };
+    ExpireLayer::new(&config, &context).unwrap().layer(below)
 }
 
 #[tokio::test]
@@ -422,8 +391,10 @@ async fn dropping_the_stack_ends_the_background_task() {
 
 #[test]
 fn sweeping_in_the_background_needs_a_runtime() {
-    let layer = ExpireLayer::new(&ExpireConfig::default(), &Context::default()).unwrap();
-    assert_eq!(layer.sweeping().unwrap_err().kind(), ErrorKind::Config);
+    let background = Context { background: true, ..Context::default() };
+    let refused = ExpireLayer::new(&ExpireConfig::default(), &background).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Config);
+    assert!(ExpireLayer::new(&ExpireConfig::default(), &Context::default()).is_ok());
 }
 
 #[test]
@@ -431,7 +402,9 @@ fn a_store_that_cannot_be_swept_is_refused_with_the_setting() {
     let config = ExpireConfig::default();
     let unordered = Memory::new().profile().changed(|g| g.ordered_scans = false);
     let read_only = Memory::new().profile().changed(|g| g.writable = false);
-    for below in [unordered, read_only] {
+    let without = |conditions| Memory::new().profile().changed(|g| g.conditions = conditions);
+    let (none, absence) = (without(Conditions::None), without(Conditions::Absence));
+    for below in [unordered, read_only, none, absence] {
         let error = config.profile(below.clone()).unwrap_err();
         assert!(error.to_string().contains("sweep_every: 0s"), "{error}");
         let config = ExpireConfig { sweep_every: Span::default(), ..config.clone() };
@@ -535,28 +508,32 @@ async fn the_default_of_an_entry_in_a_run_begins_when_it_is_written() {
 }
 
 #[tokio::test]
-async fn nothing_is_swept_under_a_run_and_all_of_it_afterwards() {
+async fn a_sweep_beside_a_run_removes_nothing_of_it() {
     let (store, below, _, clock) = over_memory(&ExpireConfig::default());
     mostly_expiring(&store, &clock).await;
     clock.advance(SECOND);
     let run = futures_util::stream::once(async {
-        assert_eq!(store.sweep().await?, 0, "a run may write any key");
+        assert_eq!(store.sweep().await?, 90);
         let _ = store.put("other", "writers are not held up").await?;
         Ok(Page { entries: vec![Entry { key: vec![1].into(), value: "anew".into() }] })
     });
     assert_eq!(store.ingest(run.boxed()).await.unwrap(), 1);
-    assert_eq!(store.sweep().await.unwrap(), 89);
+    assert_eq!(store.sweep().await.unwrap(), 0);
     assert_eq!(store.get(&[1]).await.unwrap(), Some("anew".into()));
     assert_eq!(below.usage().await.unwrap().entries, Some(12));
 }
 
 #[tokio::test]
-async fn a_batch_that_depends_on_absent_keys_is_refused() {
-    let (store, below, _, _) = over_memory(&ExpireConfig::default());
+async fn conditions_need_a_store_below_that_compares_values() {
+    let clock = ManualClock::new();
+    let layer = ExpireLayer::new(&ExpireConfig::default(), &context(&clock)).unwrap();
+    let store = layer.layer(OneByOne { compares: false, ..OneByOne::default() });
     let refused = store.write(Batch::new().put("k", "v").if_absent()).await.unwrap_err();
     assert_eq!((refused.kind(), refused.layer()), (ErrorKind::Unsupported, Some("expire")));
-    assert!(!store.profile().guarantees.conditional_writes);
-    assert_eq!(below.usage().await.unwrap().entries, Some(0));
+    assert_eq!(store.profile().guarantees.conditions, Conditions::None);
+    assert_eq!(store.sweep().await.unwrap(), 0, "there is nothing");
+    store.compact().await.unwrap();
+    assert_eq!(store.usage().await.unwrap().entries, Some(0));
 }
 
 #[tokio::test]

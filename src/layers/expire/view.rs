@@ -37,7 +37,7 @@ impl Now {
 
 impl<S> View<S> {
     /// The value of an entry below, unless it has expired.
-    fn live(&self, key: &[u8], below: Value) -> Result<Option<Value>> {
+    pub(super) fn live(&self, key: &[u8], below: Value) -> Result<Option<Value>> {
         let mut value = header::decode(below.bytes, self.accept_plain)
             .map_err(|error| error.with_layer(ExpireConfig::NAME).with_key(key))?;
         // An entry from before this layer may have a deadline that the store below keeps.
