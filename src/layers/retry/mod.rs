@@ -6,14 +6,15 @@
 //! gave: none is given twice, none is left out. Reads of a snapshot are repeated as well. A read that
 //! succeeds at once costs nothing; a write costs a copy of its list of operations.
 //!
-//! Two things are tried once: a batch with [`if_absent`](crate::Batch::if_absent), which after an unseen
-//! success would meet its own entries, and `ingest`, as a run can be read once.
+//! A write is repeated only after an attempt of which [nothing happened](crate::Outcome::Nothing), such as
+//! one that found no connection or no turn: so it takes effect once. After an attempt with an unknown outcome
+//! its error is passed on, and the caller decides. `ingest` is tried once, as a run can be read once.
 //!
 //! # Gives up
-//! A write whose first attempt took effect unseen may take effect twice: what another writer put
-//! there in between is then overwritten. That is an order of concurrent writes that the contract
-//! allows, as the first was not acknowledged. A store below must not let an attempt that was given up
-//! take effect after a later one: `rocksdb` calls off what it has not begun, and does the rest in order.
+//! With `unknown_writes: true`, writes are repeated after an unknown outcome too. Then a write may take effect
+//! twice: a reader may see its value, then the acknowledged value of another writer, then its value again.
+//! Set it where each key has one writer, or where the last writer is to win in any case. A batch with
+//! [conditions](crate::Batch::require) is not repeated even so, as it could meet its own entries.
 //!
 //! # Position
 //! Anywhere, outside `timeout`, which turns an attempt that hangs into one that failed. Of two
@@ -25,8 +26,8 @@
 //! # Errors
 //! The error of the last attempt, which then says [`GaveUp`](crate::Retry::GaveUp) and how many attempts
 //! there were.
-//! Errors that trying again cannot help pass at once; after an earlier attempt of a write they say
-//! `GaveUp` too, as that one may still take effect. `close` is not repeated: a second call would
+//! Errors that trying again cannot help pass at once; after an earlier attempt they say `GaveUp` too. The
+//! [outcome](crate::Error::outcome) that the error of a write has is that of all its attempts. `close` is not repeated: a second call would
 //! succeed, and hide what the first could not save.
 //!
 //! # Metrics
@@ -35,7 +36,7 @@
 //! | `tierstack_retries_total` | counter | op | the store below fails more often |
 //!
 //! # Configuration
-//! `retry: { attempts: 4, min_delay: 50ms, max_delay: 5s, max_elapsed: 30s }`
+//! `retry: { attempts: 4, min_delay: 50ms, max_delay: 5s, max_elapsed: 30s, unknown_writes: false }`
 //!
 //! # Example
 //! ```
@@ -65,13 +66,13 @@ use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
-use crate::error::{Error, Operation, Result, Retry as Again};
+use crate::error::{Error, Operation, Outcome, Result, Retry as Again};
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::telemetry::{Labels, names};
 use crate::types::units::Span;
-use crate::types::{Batch, Commit, Page, Profile, Scan, Scope, Sighting, Usage, Value};
+use crate::types::{Batch, Commit, Identity, Page, Profile, Scan, Scope, Sighting, Usage, Value};
 
 /// Settings of the retry layer. See the [module docs](self).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +90,10 @@ pub struct RetryConfig {
     /// No attempt begins later than this after the first failure. Default 30s. Bounds how long a caller
     /// waits, together with a `timeout` inside.
     pub max_elapsed: Span,
+    /// Whether a write is repeated after an attempt whose outcome is unknown, so that it may take effect
+    /// twice. Default false: the error is passed on. True hides more failures, and lets a repeated write
+    /// overwrite what another writer wrote after its first attempt.
+    pub unknown_writes: bool,
 }
 
 impl Default for RetryConfig {
@@ -98,6 +103,7 @@ impl Default for RetryConfig {
             min_delay: Span(Duration::from_millis(50)),
             max_delay: Span(Duration::from_secs(5)),
             max_elapsed: Span(Duration::from_secs(30)),
+            unknown_writes: false,
         }
     }
 }
@@ -202,12 +208,22 @@ impl<S: Read> Read for Retry<S> {
 #[deny(clippy::missing_trait_methods)]
 impl<S: Store> Store for Retry<S> {
     async fn write(&self, batch: Batch) -> Result<Commit> {
-        if batch.is_if_absent() {
-            // Repeated after an unknown outcome, it could meet its own entry and report a conflict.
-            return self.inner.write(batch).await;
+        // Repeated after an unknown outcome, a condition could meet its own entry and report a conflict.
+        let unknown = self.shared.config.unknown_writes && !batch.is_conditional();
+        let mut attempts = None;
+        loop {
+            // Keys and values are shared by the copies.
+            let error = match self.inner.write(batch.clone()).await {
+                Ok(commit) => return Ok(commit),
+                Err(error) => error,
+            };
+            if !unknown && error.outcome() == Outcome::Unknown {
+                // Nothing happened in the attempts before, so the caller may decide about this one alone.
+                return Err(error);
+            }
+            let attempts = attempts.get_or_insert_with(|| self.shared.attempts(Operation::Write));
+            attempts.pause_after(error).await?;
         }
-        // Keys and values are shared by the copies.
-        self.shared.repeat(Operation::Write, || self.inner.write(batch.clone())).await
     }
 
     /// Passes: a run can be read once only.
@@ -250,6 +266,10 @@ impl<S: Store> Store for Retry<S> {
 
     fn profile(&self) -> Profile {
         Profile::layer(RetryConfig::NAME, self.inner.profile())
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        self.inner.identity()
     }
 }
 
@@ -342,7 +362,14 @@ impl Shared {
             .with_jitter()
             .with_jitter_seed(self.seed.fetch_add(1, Ordering::Relaxed))
             .build();
-        Attempts { shared: self, operation, delays, made: 0, began: self.clock.monotonic() }
+        Attempts {
+            shared: self,
+            operation,
+            delays,
+            made: 0,
+            unknown: false,
+            began: self.clock.monotonic(),
+        }
     }
 }
 
@@ -352,6 +379,8 @@ struct Attempts<'a> {
     operation: Operation,
     delays: ExponentialBackoff,
     made: usize,
+    /// Whether an attempt of a write may have taken effect.
+    unknown: bool,
     began: Duration,
 }
 
@@ -362,6 +391,7 @@ impl Attempts<'_> {
     /// That of the last attempt, if there is no next one.
     async fn pause_after(&mut self, error: Error) -> Result<()> {
         self.made += 1;
+        self.unknown |= error.outcome() == Outcome::Unknown;
         if error.retry() != Again::Later {
             // What the attempts before it did is as unknown as it was.
             return Err(if self.made == 1 { error } else { self.give_up(error) });
@@ -380,6 +410,7 @@ impl Attempts<'_> {
     }
 
     fn give_up(&self, error: Error) -> Error {
+        let error = if self.unknown { error.with_outcome(Outcome::Unknown) } else { error };
         error
             .with_retry(Again::GaveUp)
             .with_context(format_args!("gave up after {} attempts", self.made))

@@ -20,6 +20,15 @@ fn layer(config: &RetryConfig, clock: &ManualClock) -> RetryLayer {
     RetryLayer::new(config, &context(clock)).unwrap()
 }
 
+fn unknown_writes() -> RetryConfig {
+    RetryConfig { unknown_writes: true, ..RetryConfig::default() }
+}
+
+/// Nothing happened: the connection could not be made.
+fn no_connection() -> Error {
+    Error::new(ErrorKind::Unavailable, "no connection").with_outcome(Outcome::Nothing)
+}
+
 /// Entries 0 to 9.
 async fn filled(config: &RetryConfig) -> (Retry<FaultStore<Memory>>, Faults, ManualClock) {
     let clock = ManualClock::new();
@@ -48,12 +57,12 @@ fn patiently<T>(clock: &ManualClock, operation: impl Future<Output = T>) -> (T, 
 #[tokio::test]
 async fn what_fails_for_a_moment_is_tried_again() {
     let (store, faults, clock) = filled(&RetryConfig::default()).await;
+    faults.on(Operation::Write).times(3).fail_with(no_connection);
     let snapshot = store.snapshot().await.unwrap();
     for operation in [
         Operation::Get,
         Operation::GetMany,
         Operation::Scan,
-        Operation::Write,
         Operation::Snapshot,
         Operation::Flush,
         Operation::Compact,
@@ -79,7 +88,7 @@ async fn what_fails_for_a_moment_is_tried_again() {
 
 #[tokio::test]
 async fn it_gives_up_and_says_so() {
-    let (store, faults, clock) = filled(&RetryConfig::default()).await;
+    let (store, faults, clock) = filled(&unknown_writes()).await;
     faults.on_all().fail(ErrorKind::Unavailable);
     let check = |error: Error| {
         assert_eq!((error.kind(), error.retry()), (ErrorKind::Unavailable, Again::GaveUp));
@@ -95,8 +104,8 @@ async fn it_gives_up_and_says_so() {
 
 #[tokio::test]
 async fn two_retries_do_not_multiply() {
-    let (store, faults, clock) = filled(&RetryConfig::default()).await;
-    let store = layer(&RetryConfig::default(), &clock).layer(store);
+    let (store, faults, clock) = filled(&unknown_writes()).await;
+    let store = layer(&unknown_writes(), &clock).layer(store);
     faults.on_all().fail(ErrorKind::Unavailable);
     assert!(patiently(&clock, store.get(&[1])).0.is_err());
     assert!(patiently(&clock, store.put("k", "v")).0.is_err());
@@ -126,11 +135,12 @@ async fn what_trying_again_cannot_help_passes_at_once() {
 /// Or whoever is further out would believe that nothing of the write is on its way.
 #[tokio::test]
 async fn a_refusal_after_an_attempt_with_an_unknown_outcome_says_that_there_was_one() {
-    let (store, faults, clock) = filled(&RetryConfig::default()).await;
+    let (store, faults, clock) = filled(&unknown_writes()).await;
     faults.on(Operation::Write).times(1).fail(ErrorKind::Timeout);
     faults.on(Operation::Write).times(1).fail(ErrorKind::Access);
     let error = patiently(&clock, store.put("k", "v")).0.unwrap_err();
     assert_eq!((error.kind(), error.retry()), (ErrorKind::Access, Again::GaveUp));
+    assert_eq!(error.outcome(), Outcome::Unknown);
     assert_eq!(faults.calls(Operation::Write), 2);
 }
 
@@ -177,9 +187,37 @@ async fn a_scan_goes_on_behind_the_last_entry_it_gave() {
     }
 }
 
+/// A reader would see the value of the first attempt, that of the other writer, and the first one again.
 #[tokio::test]
-async fn a_write_that_took_effect_unseen_is_safely_repeated() {
+async fn a_write_that_took_effect_unseen_overwrites_nothing_that_came_after() {
+    let (store, faults, _) = filled(&RetryConfig::default()).await;
+    for (times, calls) in [(1, 1), (3, 2)] {
+        faults.on(Operation::Write).times(times).after_effect().fail(ErrorKind::Timeout);
+        let error = assert_ready!(spawn(store.put("k", "A")).poll()).unwrap_err();
+        assert_eq!((error.kind(), error.retry()), (ErrorKind::Timeout, Again::Later));
+        assert_eq!(error.outcome(), Outcome::Unknown);
+        assert_eq!(faults.calls(Operation::Write), calls);
+        faults.clear();
+    }
+    assert_eq!(store.get(b"k").await.unwrap(), Some("A".into()));
+}
+
+#[tokio::test]
+async fn a_write_of_which_nothing_happened_is_repeated_whatever_its_conditions() {
     let (store, faults, clock) = filled(&RetryConfig::default()).await;
+    for batch in [Batch::new().put("k", "1").if_absent(), Batch::new().put("k", "2")] {
+        faults.on(Operation::Write).times(3).fail_with(no_connection);
+        let _ = patiently(&clock, store.write(batch)).0.unwrap();
+    }
+    assert_eq!(faults.calls(Operation::Write), 8);
+    faults.on(Operation::Write).fail_with(no_connection);
+    let error = patiently(&clock, store.put("k", "v")).0.unwrap_err();
+    assert_eq!((error.retry(), error.outcome()), (Again::GaveUp, Outcome::Nothing));
+}
+
+#[tokio::test]
+async fn a_write_that_took_effect_unseen_is_repeated_where_that_is_wanted() {
+    let (store, faults, clock) = filled(&unknown_writes()).await;
     faults.on(Operation::Write).times(2).after_effect().fail(ErrorKind::Timeout);
     let batch = Batch::new().put("a", "1").delete([1u8].to_vec()).put("a", "2");
     let _ = patiently(&clock, store.write(batch)).0.unwrap();
@@ -261,7 +299,7 @@ async fn the_contract_is_kept() {
 
 #[tokio::test]
 async fn what_could_meet_its_own_entries_is_tried_once() {
-    let (store, faults, _) = filled(&RetryConfig::default()).await;
+    let (store, faults, _) = filled(&unknown_writes()).await;
     faults.on_all().after_effect().fail(ErrorKind::Unavailable);
     let error = store.write(Batch::new().put("new", "v").if_absent()).await.unwrap_err();
     assert_eq!((error.kind(), error.retry()), (ErrorKind::Unavailable, Again::Later));
