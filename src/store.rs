@@ -22,6 +22,10 @@ use crate::types::{Batch, Commit, Identity, Page, Profile, Scan, Scope, Sighting
 /// A stream of the pages of a scan. Nothing is read before it is polled, and no lock or permit is
 /// held between pages. After an error the stream ends.
 ///
+/// The keys and values of a page may be slices of one buffer, which lives for as long as any of them does. Code
+/// that keeps one beyond its page copies it ([`Bytes::copy_from_slice`]); otherwise a million kept keys hold
+/// a million pages. What [`Read::get`] and [`Read::get_many`] give has bytes of its own.
+///
 /// ```
 /// # tokio_test::block_on(async {
 /// use futures_util::TryStreamExt;

@@ -148,8 +148,10 @@ impl Scan {
     }
 
     /// Moves the start behind a key that was already read, in the direction of the scan: how a scan
-    /// resumes after a page, or after a failure.
-    pub fn resume_after(&mut self, key: Bytes) {
+    /// resumes after a page, or after a failure. The key is copied, so that the scan does not keep the page
+    /// that it is of.
+    pub fn resume_after(&mut self, key: impl AsRef<[u8]>) {
+        let key = Bytes::copy_from_slice(key.as_ref());
         match self.order {
             Order::Forward => self.from = Bound::Excluded(key),
             Order::Reverse => self.to = Bound::Excluded(key),
@@ -245,16 +247,19 @@ impl RunOrder {
     /// # Errors
     /// `InvalidInput` for a key that is not behind the one before it, or not a key.
     pub fn check(&mut self, page: &Page) -> Result<()> {
+        let mut last: &[u8] = &self.last;
         for Entry { key, .. } in &page.entries {
             check_key(key)?;
-            if *key <= self.last {
+            if **key <= *last {
                 return Err(Error::invalid(
                     "a run must be in strictly ascending key order, without repeated keys",
                 )
                 .with_key(key));
             }
-            self.last = key.clone();
+            last = key;
         }
+        // Copied, as it outlives its page.
+        self.last = Bytes::copy_from_slice(last);
         Ok(())
     }
 }
@@ -315,5 +320,21 @@ mod tests {
         let mut reverse = Scan::all().reverse();
         reverse.resume_after(Bytes::from("m"));
         assert!(!reverse.contains(b"m") && !reverse.contains(b"n") && reverse.contains(b"a"));
+    }
+
+    #[test]
+    fn what_is_kept_of_a_page_does_not_keep_the_page() {
+        use super::super::Value;
+
+        let buffer = Bytes::from(vec![b'k'; 1000]);
+        let key = buffer.slice(..3);
+        let (mut scan, mut order) = (Scan::all(), RunOrder::default());
+        scan.resume_after(&key);
+        let page = Page { entries: vec![Entry { key, value: Value::default() }] };
+        order.check(&page).unwrap();
+        assert!(!buffer.is_unique());
+        drop(page);
+        assert!(buffer.is_unique());
+        assert!(!scan.contains(b"kkk") && scan.contains(b"kkkk"));
     }
 }

@@ -36,7 +36,7 @@ impl Sweeper {
         };
         let now = self.clock.now();
         if let Some(last) = page.entries.last() {
-            scan.resume_after(last.key.clone());
+            scan.resume_after(&last.key);
         }
         let expired: Vec<Entry> = page
             .entries

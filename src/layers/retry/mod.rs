@@ -309,7 +309,7 @@ impl<S: Read> Resumable<'_, S> {
                     if let Some(page) = &page {
                         self.scan.consume(page.len());
                         if let Some(last) = page.entries.last() {
-                            self.scan.resume_after(last.key.clone());
+                            self.scan.resume_after(&last.key);
                         }
                     }
                     return Ok(page);

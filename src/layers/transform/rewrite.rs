@@ -110,7 +110,8 @@ impl<T: Transform> Rewrite for Rewriter<T> {
         let mut report = RewriteReport::default();
         let mut pages = self.below.scan(scan);
         while let Some(page) = pages.try_next().await? {
-            let last = page.entries.last().map(|entry| entry.key.clone());
+            // Copied, as it outlives its page.
+            let last = page.entries.last().map(|entry| Bytes::copy_from_slice(&entry.key));
             let examined = page.len() as u64;
             self.page(page, step, &mut report).await?;
             report.examined += examined;
