@@ -1,11 +1,21 @@
 //! The RocksDB backend against what happens to processes and disks: another process, `kill -9`, a full
 //! disk, a file system that is read-only.
 //!
-//! Mounting a small file system needs root on Linux. Without it those tests print why they are skipped;
+//! The older versions of RocksDB in `owner.rs` are those of `scripts/test-servers`. Mounting a small file system needs root on Linux. Without it those tests print why they are skipped;
 //! with `CI` set they fail instead.
 
 #![cfg(all(feature = "rocksdb", feature = "testing"))]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test"
+)]
+
+#[path = "rocksdb/owner.rs"]
+mod owner;
+mod servers;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -45,6 +55,14 @@ fn marked(child: &mut Child) -> impl Iterator<Item = String> + use<> {
         .filter_map(|line| line.split_once("@@").map(|(_, rest)| rest.trim().to_owned()))
 }
 
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
 async fn open(path: &Path) -> RocksDb {
     RocksDb::open(RocksDbConfig::new(path)).await.unwrap()
 }
@@ -60,11 +78,34 @@ async fn another_process_is_told_that_the_database_is_open() {
     let folder = tempdir().unwrap();
     let mut holder = child("another_process_is_told_that_the_database_is_open", folder.path());
     assert_eq!(marked(&mut holder).next().as_deref(), Some("open"));
-    let error = RocksDb::open(RocksDbConfig::new(folder.path())).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
-    assert!(error.message().contains("open elsewhere"), "{error}");
+    let before = names(folder.path());
+    for _ in 0..2 {
+        let error = RocksDb::open(RocksDbConfig::new(folder.path())).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
+        assert!(error.message().contains("open elsewhere"), "{error}");
+        assert_eq!(names(folder.path()), before, "a LOG file was renamed");
+    }
     holder.kill().unwrap();
     holder.wait().unwrap();
+    open(folder.path()).await.close().await.unwrap();
+}
+
+/// An attempt to open what another part of this process has open leaves it its lock.
+#[tokio::test]
+async fn another_user_of_rocksdb_in_this_process_keeps_its_lock() {
+    if let Some(folder) = role() {
+        let error = RocksDb::open(RocksDbConfig::new(folder)).await.unwrap_err();
+        println!("@@ {:?}", error.kind());
+        return;
+    }
+    let folder = tempdir().unwrap();
+    let holder = rocksdb::DB::open_default(folder.path()).unwrap();
+    let error = RocksDb::open(RocksDbConfig::new(folder.path())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
+    let mut other = child("another_user_of_rocksdb_in_this_process_keeps_its_lock", folder.path());
+    assert_eq!(marked(&mut other).collect::<Vec<_>>(), ["Conflict"]);
+    other.wait().unwrap();
+    drop(holder);
     open(folder.path()).await.close().await.unwrap();
 }
 

@@ -76,6 +76,10 @@ pub struct RocksDbConfig {
     /// Whether a missing database or column family is made. Default: true.
     #[serde(default = "yes")]
     pub create: bool,
+    /// Whether a database that another version of RocksDB wrote may be changed in ways that this version may
+    /// not understand: its OPTIONS file is then that of RocksDB 11.8, and column families may be added. Default: false.
+    #[serde(default)]
+    pub upgrade: bool,
     /// Whether a write is acknowledged when it is on the disk. Default: true. Concurrent writes
     /// share one fsync. With false a write is acknowledged when the operating system has it: faster by
     /// far, and lost by a power cut (not by a crash of the process) unless `flush` was called.
@@ -140,6 +144,7 @@ impl RocksDbConfig {
             path: path.into(),
             column_family: default_family(),
             create: true,
+            upgrade: false,
             sync: true,
             block_cache_size: default_block_cache(),
             write_buffer_size: None,

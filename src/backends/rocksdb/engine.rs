@@ -17,7 +17,9 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 
+use super::entities;
 use super::failure::{failed, is_incomplete, stalled};
+use super::lock::Opened;
 use super::open::lost;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::types::{Batch, Op, Usage, Value};
@@ -39,7 +41,7 @@ self_cell::self_cell! {
 
 /// The fields are dropped in this order.
 pub(super) struct Database {
-    db: DB,
+    opened: Opened,
     tiers: Tiers,
     /// Dropped when the database has let go of its folder.
     _gone: watch::Sender<()>,
@@ -129,6 +131,15 @@ pub(super) trait View: Send + Sync + 'static {
             .collect()
     }
 
+    /// Whether the entry of a key, whose value was found to be empty, is an entity.
+    fn is_entity(&self, key: &[u8], tier: Tier) -> Result<bool, ::rocksdb::Error> {
+        let (engine, options) = (self.engine(), self.scan_options(tier));
+        let mut entries = engine.db().raw_iterator_cf_opt(engine.family(), options);
+        entries.seek(key);
+        entries.status()?;
+        Ok(entries.item().is_some_and(|(at, value)| at == key && entities::is_shown_as(value)))
+    }
+
     /// Options of a scan.
     fn scan_options(&self, tier: Tier) -> ReadOptions {
         let mut options = read_options(tier, self.snapshot());
@@ -188,13 +199,13 @@ const STALL_ATTEMPTS: u32 = 6000;
 const STALL_ATTEMPTS_AFTER_FAILURE: u32 = 200;
 
 impl Engine {
-    pub(super) fn over(db: DB, family: &str, gone: watch::Sender<()>) -> Result<Self> {
-        let database = Database { db, tiers: Tiers::new(None), _gone: gone };
-        Self::try_new(database, |database| database.db.cf_handle(family).ok_or_else(lost))
+    pub(super) fn over(opened: Opened, family: &str, gone: watch::Sender<()>) -> Result<Self> {
+        let database = Database { opened, tiers: Tiers::new(None), _gone: gone };
+        Self::try_new(database, |database| database.opened.db().cf_handle(family).ok_or_else(lost))
     }
 
     pub(super) fn db(&self) -> &DB {
-        &self.borrow_owner().db
+        self.borrow_owner().opened.db()
     }
 
     pub(super) fn family(&self) -> &Family<'_> {

@@ -44,12 +44,31 @@ pub(super) fn failed(operation: Operation, error: ::rocksdb::Error) -> Error {
     .with_source(error)
 }
 
+/// The error where another has the database open.
+pub(super) fn open_elsewhere() -> Error {
+    Error::new(ErrorKind::Conflict, OPEN_ELSEWHERE).with_layer("rocksdb")
+}
+
+/// What RocksDB says of a missing file, as an input/output error or within a corruption.
+const NO_FILE: &str = "No such file or directory";
+
+const OPEN_ELSEWHERE: &str = "the database is open elsewhere, in this process or another; close it there first (`fuser` on its LOCK file names the process)";
+
 fn classify(error: &::rocksdb::Error) -> (ErrorKind, &'static str) {
     let text = error.as_ref();
     match error.kind() {
+        Theirs::Corruption | Theirs::IOError if text.contains(NO_FILE) => (
+            ErrorKind::Unsupported,
+            "a file that the database names is not in its folder. Either it is lost, or the database keeps tables in other folders too (`db_paths`), which are known only to the program that wrote it: see whether that program opens it",
+        ),
+        Theirs::Corruption if text.contains("checksum mismatch") => (
+            ErrorKind::Corruption,
+            "the database is damaged: a checksum does not match; restore it from a backup",
+        ),
+        // Also for what is only unknown to this version.
         Theirs::Corruption => (
             ErrorKind::Corruption,
-            "the database is damaged; restore it from a backup, or try RocksDB's `ldb repair` on a copy of the folder",
+            "RocksDB calls the data corrupt. Keep the folder as it is, and see whether the program that wrote it opens a copy; if that fails too, restore it from a backup",
         ),
         Theirs::NotSupported => (
             ErrorKind::Unsupported,
@@ -76,10 +95,7 @@ fn classify(error: &::rocksdb::Error) -> (ErrorKind, &'static str) {
 fn classify_io(text: &str) -> (ErrorKind, &'static str) {
     let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
     if has(&["lock hold by current process", "While lock file"]) {
-        (
-            ErrorKind::Conflict,
-            "the database is open elsewhere, in this process or another; close it there first (`fuser` on its LOCK file names the process)",
-        )
+        (ErrorKind::Conflict, OPEN_ELSEWHERE)
     } else if has(&["No space left", "Space limit reached", "quota exceeded", "File too large"]) {
         (
             ErrorKind::Capacity,
@@ -92,11 +108,6 @@ fn classify_io(text: &str) -> (ErrorKind, &'static str) {
         )
     } else if has(&["Too many open files"]) {
         (ErrorKind::Capacity, "too many open files; raise the limit (`ulimit -n`)")
-    } else if has(&["No such file or directory"]) {
-        (
-            ErrorKind::Corruption,
-            "a file of the database is missing; restore it from a backup, or try RocksDB's `ldb repair` on a copy of the folder",
-        )
     } else {
         (ErrorKind::Unavailable, "the disk failed")
     }

@@ -10,7 +10,7 @@ use ::rocksdb::{Options, SstFileWriter};
 use super::config::RocksDbConfig;
 use super::engine::Engine;
 use super::failure::failed;
-use super::open;
+use super::options::table_options;
 use crate::error::{Error, Operation, Result};
 use crate::types::{Batch, Op};
 
@@ -41,7 +41,7 @@ impl Tables {
             }
             _ => {}
         }
-        Ok(Self { folder, options: open::table_options(config)?, next: AtomicU64::new(0) })
+        Ok(Self { folder, options: table_options(config)?, next: AtomicU64::new(0) })
     }
 
     /// Puts sorted entries, all of them or none. Blocks.

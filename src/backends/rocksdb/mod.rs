@@ -3,7 +3,8 @@
 //! # Guarantees
 //! It opens the database that a user already has and reads its values as they are; nothing about it
 //! changes until it is written to (beyond what opening RocksDB itself does: it replays its log and
-//! writes new `MANIFEST`, `OPTIONS` and `LOG` files). Batches are atomic. An acknowledged write survives
+//! writes new `MANIFEST` and `LOG` files). What is left behind is in the format that the database's own `OPTIONS`
+//! file says, so that a program with an older RocksDB opens it again. Batches are atomic. An acknowledged write survives
 //! a power cut with `sync`, the default, and a crash of the process without. Snapshots see one moment.
 //! Nobody else can write: RocksDB locks the folder.
 //!
@@ -17,7 +18,8 @@
 //! Expiry of entries (the `expire` layer adds it). A database whose values only another program can
 //! read or keep is refused: one with a merge operator, with a comparator other than the bytewise one,
 //! with user-defined timestamps, with a time to live, or with FIFO compaction. So is one whose log is
-//! in a folder of its own (`wal_dir`), as a copy of it would consume the log of the original.
+//! in a folder of its own (`wal_dir`), as a copy of it would consume the log of the original, and one whose
+//! tables lie in several folders.
 //!
 //! # Cancellation
 //! A read that was begun in a thread ends by itself and is dropped. A write takes effect wholly or not
@@ -25,7 +27,7 @@
 //!
 //! # Errors
 //! Opening: `Config` (settings; a folder of other files; nothing there and `create: false`), `Conflict`
-//! (open elsewhere), `Access`, `Corruption`, `Unsupported` (see above, or written by a newer RocksDB),
+//! (open elsewhere: then nothing was touched), `Access`, `Corruption`, `Unsupported` (see above, or written by a newer RocksDB),
 //! `Capacity`. Later: `InvalidInput` (key, limits), `Unsupported` (an expiry; a durability beyond this
 //! machine; no tokio runtime for what needs a thread), `Capacity` when the disk is full: writes fail
 //! and reads go on, `Corruption` of an entry, `Closed`.
@@ -53,9 +55,12 @@
 
 mod config;
 mod engine;
+mod entities;
 mod failure;
 mod ingest;
+mod lock;
 mod open;
+mod options;
 mod reader;
 mod recorded;
 mod scan;
@@ -109,9 +114,9 @@ impl RocksDb {
         let (sender, gone) = watch::channel(());
         let sync = config.sync;
         let opening = offload(move || {
-            let db = open::open(&config)?;
+            let opened = open::open(&config)?;
             let tables = Tables::of(&config)?;
-            Ok((Engine::over(db, &config.column_family, sender)?, tables))
+            Ok((Engine::over(opened, &config.column_family, sender)?, tables))
         });
         let (engine, tables) =
             opening.await.map_err(|error| error.with_layer(RocksDbConfig::NAME))?;

@@ -6,6 +6,7 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 
 use super::engine::{Tier, View, offload};
+use super::entities;
 use super::failure::{failed, is_incomplete};
 use super::scan;
 use crate::error::{Error, Operation, Result};
@@ -44,6 +45,34 @@ impl<V: View> Reader<V> {
     }
 }
 
+/// The value of a key. `None`: it is not in memory.
+fn look_up<V: View>(
+    view: &V,
+    key: &[u8],
+    tier: Tier,
+    operation: Operation,
+) -> Result<Option<Option<Value>>> {
+    checked(view, key, tier, operation, view.get(key, tier))
+}
+
+/// What RocksDB answered. An empty value is looked at again, as an entity may be shown as one.
+fn checked<V: View>(
+    view: &V,
+    key: &[u8],
+    tier: Tier,
+    operation: Operation,
+    answer: Result<Option<Value>, ::rocksdb::Error>,
+) -> Result<Option<Option<Value>>> {
+    let empty = matches!(&answer, Ok(Some(value)) if value.bytes.is_empty());
+    let entity = if empty { view.is_entity(key, tier) } else { Ok(false) };
+    match entity.and_then(|entity| answer.map(|value| (entity, value))) {
+        Ok((true, _)) => Err(entities::refused().with_operation(operation).with_key(key)),
+        Ok((false, value)) => Ok(Some(value)),
+        Err(error) if tier == Tier::Memory && is_incomplete(&error) => Ok(None),
+        Err(error) => Err(failed(operation, error).with_key(key)),
+    }
+}
+
 fn closed() -> Error {
     Error::closed().with_layer("rocksdb")
 }
@@ -56,10 +85,10 @@ impl<V: View> Read for Reader<V> {
         }
         let view = self.0.load();
         let Some(view) = view.as_ref() else { return Reply::Now(Err(closed())) };
-        match view.get(key, Tier::Memory) {
-            Ok(value) => Reply::Now(Ok(value)),
-            Err(error) if is_incomplete(&error) => Reply::later(self.get_from_disk(key)),
-            Err(error) => Reply::Now(Err(failed(Operation::Get, error).with_key(key))),
+        match look_up(&**view, key, Tier::Memory, Operation::Get) {
+            Ok(Some(value)) => Reply::Now(Ok(value)),
+            Ok(None) => Reply::later(self.get_from_disk(key)),
+            Err(error) => Reply::Now(Err(error)),
         }
     }
 
@@ -77,15 +106,13 @@ impl<V: View> Read for Reader<V> {
                 missing.extend(at..keys.len());
                 break;
             }
-            match view.get(key, Tier::Memory) {
-                Ok(value) => values.push(value),
-                Err(error) if is_incomplete(&error) => {
+            match look_up(&**view, key, Tier::Memory, Operation::GetMany) {
+                Ok(Some(value)) => values.push(value),
+                Ok(None) => {
                     values.push(None);
                     missing.push(at);
                 }
-                Err(error) => {
-                    return Reply::Now(Err(failed(Operation::GetMany, error).with_key(key)));
-                }
+                Err(error) => return Reply::Now(Err(error)),
             }
         }
         if missing.is_empty() {
@@ -104,8 +131,8 @@ impl<V: View> Reader<V> {
     async fn get_from_disk(&self, key: &[u8]) -> Result<Option<Value>> {
         let wanted = Bytes::copy_from_slice(key);
         self.offload(move |view| {
-            view.get(&wanted, Tier::Disk)
-                .map_err(|error| failed(Operation::Get, error).with_key(&wanted))
+            // On the disk nothing is out of reach.
+            Ok(look_up(view, &wanted, Tier::Disk, Operation::Get)?.flatten())
         })
         .await
     }
@@ -122,7 +149,8 @@ impl<V: View> Reader<V> {
             let answers = view.get_many(&wanted).into_iter().zip(&wanted);
             answers
                 .map(|(answer, key)| {
-                    answer.map_err(|error| failed(Operation::GetMany, error).with_key(key))
+                    let found = checked(view, key, Tier::Disk, Operation::GetMany, answer);
+                    Ok(found?.flatten())
                 })
                 .collect::<Result<Vec<_>>>()
         });

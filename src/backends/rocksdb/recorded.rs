@@ -6,18 +6,22 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
 /// The latest `OPTIONS` file of a database.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Recorded {
+    path: PathBuf,
     text: String,
     sections: BTreeMap<Section, Settings>,
 }
 
 type Settings = BTreeMap<String, String>;
+
+/// Another value of a setting in a section.
+pub(super) type Change = (Section, &'static str, String);
 
 /// What a section of the file is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,21 +74,23 @@ impl<'a> Line<'a> {
 impl Recorded {
     /// Reads the latest file of the folder. `None`: there is none.
     pub(super) fn latest(folder: &Path) -> Result<Option<Self>> {
-        let unreadable = |error| {
-            Error::io(format!("reading RocksDB's OPTIONS file in {}", folder.display()), error)
-        };
-        let mut latest = None;
-        for entry in fs::read_dir(folder).map_err(unreadable)? {
-            let entry = entry.map_err(unreadable)?;
+        let Some(path) = Self::newest(folder)? else { return Ok(None) };
+        let text = fs::read(&path).map_err(|error| unreadable(folder, error))?;
+        Ok(Some(Self { path, ..Self::parse(String::from_utf8_lossy(&text).into_owned()) }))
+    }
+
+    /// The latest file of the folder.
+    pub(super) fn newest(folder: &Path) -> Result<Option<PathBuf>> {
+        let mut newest = None;
+        for entry in fs::read_dir(folder).map_err(|error| unreadable(folder, error))? {
+            let entry = entry.map_err(|error| unreadable(folder, error))?;
             let number = entry
                 .file_name()
                 .to_str()
                 .and_then(|name| name.strip_prefix("OPTIONS-")?.parse::<u64>().ok());
-            latest = latest.max(number.map(|number| (number, entry.path())));
+            newest = newest.max(number.map(|number| (number, entry.path())));
         }
-        let Some((_, path)) = latest else { return Ok(None) };
-        let text = fs::read(path).map_err(unreadable)?;
-        Ok(Some(Self::parse(String::from_utf8_lossy(&text).into_owned())))
+        Ok(newest.map(|(_, path)| path))
     }
 
     fn parse(text: String) -> Self {
@@ -103,7 +109,7 @@ impl Recorded {
                 Line::Other => {}
             }
         }
-        Self { text, sections }
+        Self { path: PathBuf::new(), text, sections }
     }
 
     /// The RocksDB that wrote it.
@@ -114,8 +120,17 @@ impl Recorded {
             .map_or("of an unknown version", String::as_str)
     }
 
+    /// Whether the RocksDB that is compiled in wrote it, up to its patch level.
+    pub(super) fn is_ours(&self) -> bool {
+        self.version().starts_with(OURS)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The file with other values. A setting that is not in its section is added to it.
-    pub(super) fn with(&self, changes: &[(Section, &str, String)]) -> String {
+    pub(super) fn with(&self, changes: &[Change]) -> String {
         let mut out = String::with_capacity(self.text.len() + 256);
         let mut section = Section::Other;
         for line in self.text.lines() {
@@ -138,7 +153,7 @@ impl Recorded {
 
     /// The filter policies that RocksDB wrote down in a way that it does not read back: the C interface
     /// records the kind without the bits for each key, with which loading gives no filter at all.
-    pub(super) fn lost_filters(&self) -> Vec<(Section, &'static str, String)> {
+    pub(super) fn lost_filters(&self) -> Vec<Change> {
         let lost = |(section, settings): (&Section, &Settings)| {
             let policy = match (section, settings.get("filter_policy")?.as_str()) {
                 (Section::Table(_), "bloomfilter" | "rocksdb.BuiltinBloomFilter") => {
@@ -152,6 +167,19 @@ impl Recorded {
         self.sections.iter().filter_map(lost).collect()
     }
 }
+
+/// The RocksDB that is compiled in.
+const OURS: &str = "11.8.";
+
+/// The settings of a column family that shape its tables, next to the layout of the table format.
+const OF_TABLES: [&str; 6] = [
+    "bottommost_compression",
+    "bottommost_compression_opts",
+    "compression",
+    "compression_opts",
+    "compression_per_level",
+    "prefix_extractor",
+];
 
 const BYTEWISE: &str = "leveldb.BytewiseComparator";
 const REVERSE: &str = "rocksdb.ReverseBytewiseComparator";
@@ -169,10 +197,17 @@ impl Recorded {
         (!matches!(value, "nullptr" | "")).then_some(value)
     }
 
-    /// The name of the compression of a column family.
-    pub(super) fn compression(&self, family: &str) -> Option<&str> {
-        let settings = self.sections.get(&Section::Family(family.into()))?;
-        Self::named(settings, "compression")
+    /// What is recorded about the tables of a column family, with changes, as RocksDB takes it from a text.
+    pub(super) fn tables(&self, family: &str, changes: &[Change]) -> String {
+        let mut changed = Self::parse(self.with(changes));
+        let mut settings = |section| changed.sections.remove(&section).unwrap_or_default();
+        let mut of_family = settings(Section::Family(family.into()));
+        of_family.retain(|key, value| OF_TABLES.contains(&key.as_str()) && !value.is_empty());
+        let text = |settings: Settings| {
+            settings.iter().map(|(key, value)| format!("{key}={value};")).collect::<String>()
+        };
+        let layout = text(settings(Section::Table(family.into())));
+        format!("{}block_based_table_factory={{{layout}}}", text(of_family))
     }
 
     /// The folder of the log, if that is not the folder of the database.
@@ -224,6 +259,14 @@ impl Recorded {
                 "was written with a time to live, so each value ends in a timestamp".into(),
             );
         }
+        let layout = self.sections.get(&Section::Table(family.to_owned()));
+        if let Some(old @ ("0" | "1")) =
+            layout.and_then(|layout| Self::named(layout, "format_version"))
+        {
+            return Some(format!(
+                "has tables of format_version {old}, which RocksDB 11.8 neither reads nor writes"
+            ));
+        }
         if !used {
             return None;
         }
@@ -243,6 +286,10 @@ impl Recorded {
         (named("inplace_update_support") == Some("true"))
             .then(|| "updates values in place, which breaks snapshots".into())
     }
+}
+
+fn unreadable(folder: &Path, error: std::io::Error) -> Error {
+    Error::io(format!("reading RocksDB's OPTIONS file in {}", folder.display()), error)
 }
 
 /// The line without its comment, which begins at a `#` that no `\` escapes.
@@ -300,6 +347,7 @@ mod tests {
     fn sections_are_told_apart_and_names_unescaped() {
         let recorded = Recorded::parse(FILE.to_owned());
         assert_eq!(recorded.version(), "11.8.1");
+        assert!(recorded.is_ours());
         assert_eq!(recorded.objection("default", true), None);
         let why = recorded.objection("odd#\"name", false).unwrap();
         assert!(why.contains("'UInt64AddOperator'"), "{why}");

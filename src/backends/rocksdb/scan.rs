@@ -16,6 +16,7 @@ use futures_util::StreamExt;
 use futures_util::stream::unfold;
 
 use super::engine::{Tier, View, spawn};
+use super::entities;
 use super::failure::{failed, is_incomplete};
 use crate::error::{Error, Operation, Result};
 use crate::store::Pages;
@@ -66,7 +67,7 @@ pub(super) fn pages<'a, V: View>(
                 };
                 scan.consume(run.page.len());
                 if let Some(last) = run.page.entries.last() {
-                    scan.resume_after(last.key.clone());
+                    scan.resume_after(&last.key);
                 }
                 step = if run.end == End::Range || scan.is_empty() {
                     Step::Done
@@ -219,6 +220,9 @@ impl Building {
             .with_operation(Operation::Scan)
             .with_layer("rocksdb")
         })?;
+        if entities::is_shown_as(value) {
+            return Err(entities::refused().with_operation(Operation::Scan).with_key(key));
+        }
         self.bytes += key.len() + value.len();
         self.buffer.extend_from_slice(key);
         let held = if value.len() < OWN_BYTES {

@@ -34,12 +34,10 @@ async fn a_damaged_database_is_refused_with_what_to_do() {
     let (manifest, table) = (named(&files, "MANIFEST"), named(&files, ".sst"));
     let empty: fn(&mut Vec<u8>) = Vec::clear;
     let garbage: fn(&mut Vec<u8>) = |bytes| bytes.fill(b'x');
-    let astray: fn(&mut Vec<u8>) = |bytes| *bytes = b"MANIFEST-999999\n".to_vec();
     let halved: fn(&mut Vec<u8>) = |bytes| bytes.truncate(bytes.len() / 2);
     for (name, change) in [
         ("CURRENT", empty),
         ("CURRENT", garbage),
-        ("CURRENT", astray),
         (&manifest, empty),
         (&manifest, garbage),
         (&table, empty),
@@ -50,12 +48,27 @@ async fn a_damaged_database_is_refused_with_what_to_do() {
         assert_eq!(error.kind(), ErrorKind::Corruption, "{name}: {error:?}");
         assert!(error.message().contains("restore it from a backup"), "{error}");
     }
-    let folder = damaged(&files, &table, |_| ());
-    fs::remove_file(folder.path().join("CURRENT")).unwrap();
-    assert_eq!(refusal(RocksDbConfig::new(folder.path())).await.kind(), ErrorKind::Corruption);
-    let folder = damaged(&files, &table, |_| ());
-    fs::remove_file(folder.path().join(&table)).unwrap();
-    assert_eq!(refusal(RocksDbConfig::new(folder.path())).await.kind(), ErrorKind::Corruption);
+}
+
+/// A part of a database, an incomplete copy, or one with folders that are not known here.
+#[tokio::test]
+async fn what_is_not_there_is_not_called_damaged() {
+    let files = sound();
+    let table = named(&files, ".sst");
+    let astray = damaged(&files, "CURRENT", |bytes| *bytes = b"MANIFEST-999999\n".to_vec());
+    let headless = damaged(&files, &table, |_| ());
+    fs::remove_file(headless.path().join("CURRENT")).unwrap();
+    let lost = damaged(&files, &table, |_| ());
+    fs::remove_file(lost.path().join(&table)).unwrap();
+    for (folder, kind) in [
+        (astray, ErrorKind::Unsupported),
+        (headless, ErrorKind::Config),
+        (lost, ErrorKind::Unsupported),
+    ] {
+        let error = refusal(RocksDbConfig::new(folder.path())).await;
+        assert_eq!(error.kind(), kind, "{error:?}");
+        assert!(!error.message().contains("damaged"), "{error}");
+    }
 }
 
 #[tokio::test]

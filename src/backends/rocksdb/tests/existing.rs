@@ -27,12 +27,6 @@ fn others(path: &Path) {
     }
 }
 
-/// The lines of all column families' sections.
-fn family_lines(options: &str) -> Vec<String> {
-    let from = options.find("[CFOptions").unwrap();
-    options[from..].lines().map(str::to_owned).collect()
-}
-
 #[tokio::test]
 async fn another_programs_database_is_read_as_it_is_and_keeps_its_options() {
     let folder = folder();
@@ -50,10 +44,8 @@ async fn another_programs_database_is_read_as_it_is_and_keeps_its_options() {
         store.put("ours", "1").await.unwrap().durable().await.unwrap();
         store.close().await.unwrap();
     }
-    let after = latest_options(folder.path());
-    assert_eq!(family_lines(&before), family_lines(&after));
-    assert!(after.contains("max_background_jobs=5"));
-    assert!(after.contains("allow_data_in_errors=false"));
+    assert_eq!(before, latest_options(folder.path()));
+    assert!(before.contains("max_background_jobs=5"));
     let db = DB::open_cf(
         &Options::default(),
         folder.path(),
@@ -182,6 +174,166 @@ async fn a_database_with_a_time_to_live_is_refused() {
     assert_eq!(error.kind(), ErrorKind::Unsupported);
 }
 
+/// Makes the OPTIONS file one that RocksDB 6.1 could have written: without what came later.
+fn age(path: &Path) -> String {
+    let newest = names(path).into_iter().rfind(|name| name.starts_with("OPTIONS-")).unwrap();
+    let newer =
+        ["persist_user_defined_timestamps", "prefix_seek_opt_in_only", "daily_offpeak_time_utc"];
+    let text: String = latest_options(path)
+        .replace("rocksdb_version=11.8.1", "rocksdb_version=6.1.2")
+        .replace("format_version=7", "format_version=4")
+        .replace("checksum=kXXH3", "checksum=kCRC32c")
+        .lines()
+        .filter(|line| !newer.iter().any(|newer| line.contains(newer)))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    fs::write(path.join(newest), &text).unwrap();
+    text
+}
+
+/// The format version and the checksum type that the footer of each table names.
+fn footers(path: &Path) -> Vec<(u8, u8)> {
+    image(path)
+        .into_iter()
+        .filter(|(name, _)| name.ends_with(".sst"))
+        .map(|(_, bytes)| (bytes[bytes.len() - 12], bytes[bytes.len() - 53]))
+        .collect()
+}
+
+#[tokio::test]
+async fn what_is_left_behind_is_in_the_format_that_the_options_file_says() {
+    for named in [None, Some(Compression::Zstd)] {
+        let folder = folder();
+        drop(DB::open(&creating(), folder.path()).unwrap());
+        let before = age(folder.path());
+        let config = RocksDbConfig {
+            compression: named,
+            create: false,
+            ..RocksDbConfig::new(folder.path())
+        };
+        let store = RocksDb::open(config.clone()).await.unwrap();
+        store.put("k", "v").await.unwrap().durable().await.unwrap();
+        // One table from the memory, and one from a run.
+        store
+            .reader
+            .offload(|engine| {
+                engine.db().flush_cf(engine.family()).unwrap();
+                Ok(())
+            })
+            .await
+            .unwrap();
+        let entry = |n: usize| Entry { key: key(n), value: vec![7; 100_000].into() };
+        let page = Page { entries: (0..60).map(entry).collect() };
+        store.ingest(futures_util::stream::iter([Ok(page)]).boxed()).await.unwrap();
+        let crc = 1;
+        assert_eq!(footers(folder.path()), [(4, crc), (4, crc)]);
+        store.close().await.unwrap();
+
+        let after = latest_options(folder.path());
+        let others = |text: &str| {
+            let mut lines: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
+            lines.retain(|line| !line.starts_with("compression") && !line.is_empty());
+            lines.sort();
+            lines
+        };
+        assert_eq!(others(&after), others(&before));
+        assert_eq!(after.contains("compression=kZSTD"), named.is_some());
+        assert!(named.is_some() || after == before);
+        let store = RocksDb::open(config).await.unwrap();
+        assert_eq!(all(&store, Scan::all()).await.len(), 61);
+    }
+}
+
+#[tokio::test]
+async fn a_database_of_an_older_rocksdb_gets_no_column_family_unless_it_may_be_upgraded() {
+    let folder = folder();
+    others(folder.path());
+    age(folder.path());
+    let before = image(folder.path());
+    let config = |upgrade| RocksDbConfig {
+        column_family: "order".into(),
+        upgrade,
+        ..RocksDbConfig::new(folder.path())
+    };
+    let error = refusal(config(false)).await;
+    assert_eq!(error.kind(), ErrorKind::Config);
+    for word in ["'order'", "default, orders", "6.1.2", "`upgrade: true`"] {
+        assert!(error.message().contains(word), "{error}");
+    }
+    assert!(image(folder.path()) == before);
+    RocksDb::open(config(true)).await.unwrap().close().await.unwrap();
+    assert!(latest_options(folder.path()).contains("rocksdb_version=11.8"));
+    let store = RocksDb::open(config(false)).await.unwrap();
+    store.put("k", "v").await.unwrap().durable().await.unwrap();
+}
+
+/// With these settings RocksDB opens without what is missing.
+#[tokio::test]
+async fn what_another_program_would_pass_over_is_refused() {
+    for setting in ["best_efforts_recovery=true", "paranoid_checks=false"] {
+        let folder = folder();
+        foreign(folder.path(), &creating(), 100);
+        let (key, _) = setting.split_once('=').unwrap();
+        for name in names(folder.path()) {
+            let path = folder.path().join(&name);
+            if name.starts_with("OPTIONS-") {
+                let text = fs::read_to_string(&path).unwrap();
+                let lines = text.lines().map(|line| {
+                    let other = !line.trim().starts_with(key);
+                    format!("{}\n", if other { line } else { setting })
+                });
+                let text: String = lines.collect();
+                assert!(text.contains(setting));
+                fs::write(&path, text).unwrap();
+            } else if name.ends_with(".sst") {
+                fs::remove_file(&path).unwrap();
+            }
+        }
+        let error = refusal(RocksDbConfig::new(folder.path())).await;
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{setting}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_whose_tables_lie_in_several_folders_is_not_called_damaged() {
+    let folder = folder();
+    foreign(folder.path(), &creating(), 100);
+    let elsewhere = tempfile::tempdir().unwrap();
+    for name in names(folder.path()).into_iter().filter(|name| name.ends_with(".sst")) {
+        fs::rename(folder.path().join(&name), elsewhere.path().join(&name)).unwrap();
+    }
+    for path in [folder.path(), elsewhere.path()] {
+        let error = refusal(RocksDbConfig::new(path)).await;
+        assert_ne!(error.kind(), ErrorKind::Corruption);
+        assert!(error.message().contains("db_paths"), "{error}");
+        let text = format!("{error:#?}");
+        assert!(!text.contains("damaged") && !text.contains("repair"), "{text}");
+    }
+    for name in names(elsewhere.path()) {
+        fs::rename(elsewhere.path().join(&name), folder.path().join(&name)).unwrap();
+    }
+    assert_eq!(all(&open(folder.path()).await, Scan::all()).await.len(), 100);
+}
+
+#[tokio::test]
+async fn a_database_of_leveldb_is_named_as_one_and_left_alone() {
+    let folder = folder();
+    foreign(folder.path(), &creating(), 100);
+    for name in names(folder.path()) {
+        let path = folder.path().join(&name);
+        if name == "IDENTITY" || name.starts_with("OPTIONS-") {
+            fs::remove_file(path).unwrap();
+        } else if name.ends_with(".sst") {
+            fs::rename(&path, path.with_extension("ldb")).unwrap();
+        }
+    }
+    let before = image(folder.path());
+    let error = refusal(RocksDbConfig::new(folder.path())).await;
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.message().contains("LevelDB"), "{error}");
+    assert!(image(folder.path()) == before);
+}
+
 #[tokio::test]
 async fn a_missing_column_family_is_made_only_if_that_is_allowed() {
     let folder = folder();
@@ -249,9 +401,11 @@ async fn a_second_opener_is_told_and_the_first_is_not_disturbed() {
     let folder = folder();
     let store = open(folder.path()).await;
     store.put("k", "v").await.unwrap().durable().await.unwrap();
+    let before = names(folder.path());
     let error = refusal(RocksDbConfig::new(folder.path())).await;
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert!(error.message().contains("open elsewhere"), "{error}");
+    assert_eq!(names(folder.path()), before, "a LOG file was renamed");
     store.put("k", "w").await.unwrap().durable().await.unwrap();
     assert_eq!(store.get(b"k").await.unwrap(), Some("w".into()));
     drop(store);

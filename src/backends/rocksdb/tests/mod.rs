@@ -3,6 +3,7 @@
 
 mod closing;
 mod damage;
+mod entities;
 mod existing;
 mod ingesting;
 mod reading;
@@ -63,15 +64,22 @@ async fn all(store: &dyn Read, scan: Scan) -> Vec<Entry> {
     pages.into_iter().flat_map(|page| page.unwrap().entries).collect()
 }
 
-/// Every file of the folder.
+/// Every file of the folder. `LOCK` is not read, as closing it would give up the lock of this process.
 fn image(path: &Path) -> BTreeMap<String, Vec<u8>> {
     fs::read_dir(path)
         .unwrap()
+        .map(Result::unwrap)
+        .filter(|entry| entry.file_type().unwrap().is_file())
         .map(|entry| {
-            let entry = entry.unwrap();
-            (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())
+            let name = entry.file_name().into_string().unwrap();
+            let bytes = if name == "LOCK" { Vec::new() } else { fs::read(entry.path()).unwrap() };
+            (name, bytes)
         })
         .collect()
+}
+
+fn names(path: &Path) -> Vec<String> {
+    image(path).into_keys().collect()
 }
 
 fn latest_options(path: &Path) -> String {

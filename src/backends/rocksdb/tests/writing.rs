@@ -1,6 +1,7 @@
 //! What is acknowledged when, and what is refused.
 
 use super::*;
+use crate::backends::rocksdb::lock::Opened;
 
 #[tokio::test]
 async fn a_batch_is_one_write_and_its_last_operation_wins() {
@@ -30,9 +31,10 @@ fn counting(folder: &Path, sync: bool) -> (RocksDb, impl Fn() -> u64) {
     let mut options = creating();
     options.enable_statistics();
     let (sender, gone) = watch::channel(());
-    let db = DB::open_cf(&options, folder, ["default"]).unwrap();
+    let open = || Ok(DB::open_cf(&options, folder, ["default"]).unwrap());
+    let opened = Opened::with(folder, open).unwrap();
     let store = RocksDb {
-        reader: Reader::new(Engine::over(db, "default", sender).unwrap()),
+        reader: Reader::new(Engine::over(opened, "default", sender).unwrap()),
         snapshots: Mutex::default(),
         profile: RocksDbConfig { sync, ..RocksDbConfig::new("x") }.profile().unwrap(),
         sync,
