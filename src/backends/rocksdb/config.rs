@@ -177,7 +177,7 @@ impl RocksDbConfig {
             durability: if self.sync { Durability::PowerCut } else { Durability::ProcessCrash },
             durability_after_flush: Durability::PowerCut,
             atomic_batches: true,
-            conditions: Conditions::None,
+            conditions: Conditions::Value,
             freshness: Freshness::Exclusive,
             announces: None,
             ordered_scans: true,
@@ -230,6 +230,7 @@ impl BackendConfig for RocksDbConfig {
 
     async fn open(&self, context: &Context) -> Result<Arc<dyn Store>> {
         let path = context.resolve(&self.path);
-        Ok(Arc::new(RocksDb::open(Self { path, ..self.clone() }).await?))
+        let create = self.create && context.may_create;
+        Ok(Arc::new(RocksDb::open(Self { path, create, ..self.clone() }).await?))
     }
 }

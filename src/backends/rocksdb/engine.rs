@@ -13,6 +13,7 @@ use ::rocksdb::{
     properties,
 };
 use bytes::Bytes;
+use parking_lot::RwLock;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
@@ -21,6 +22,7 @@ use super::entities;
 use super::failure::{failed, is_incomplete, stalled};
 use super::lock::Opened;
 use super::open::lost;
+use super::reader::look_up;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::types::{Batch, Op, Usage, Value};
 
@@ -43,6 +45,8 @@ self_cell::self_cell! {
 pub(super) struct Database {
     opened: Opened,
     tiers: Tiers,
+    /// Shared by writes, except for one with conditions: nothing is written between its check and its write.
+    writing: RwLock<()>,
     /// Dropped when the database has let go of its folder.
     _gone: watch::Sender<()>,
 }
@@ -200,7 +204,8 @@ const STALL_ATTEMPTS_AFTER_FAILURE: u32 = 200;
 
 impl Engine {
     pub(super) fn over(opened: Opened, family: &str, gone: watch::Sender<()>) -> Result<Self> {
-        let database = Database { opened, tiers: Tiers::new(None), _gone: gone };
+        let (tiers, writing) = (Tiers::new(None), RwLock::new(()));
+        let database = Database { opened, tiers, writing, _gone: gone };
         Self::try_new(database, |database| database.opened.db().cf_handle(family).ok_or_else(lost))
     }
 
@@ -212,20 +217,38 @@ impl Engine {
         self.borrow_dependent()
     }
 
-    /// Hands a batch to the operating system, unless that would have to wait: `Incomplete`.
-    pub(super) fn write_now(&self, batch: &Batch) -> Result<(), ::rocksdb::Error> {
-        self.attempt(self.encode(batch), false, true)
+    /// Hands a batch without conditions to the operating system, unless that would have to wait: `Incomplete`.
+    /// `None`: a batch with conditions is being written.
+    pub(super) fn write_now(&self, batch: &Batch) -> Option<Result<(), ::rocksdb::Error>> {
+        let _shared = self.borrow_owner().writing.try_read()?;
+        Some(self.attempt(self.encode(batch), false, true))
     }
 
     /// Hands a batch to the operating system, or to the disk in one fsync with the other writes that
     /// wait. Blocks.
     pub(super) fn write(&self, batch: &Batch, sync: bool) -> Result<()> {
+        let writing = &self.borrow_owner().writing;
+        if !batch.is_conditional() {
+            let _shared = writing.read();
+            return self.commit(Operation::Write, || self.encode(batch), sync);
+        }
+        let _alone = writing.write();
+        for condition in batch.conditions() {
+            let found = look_up(self, condition.key(), Tier::Disk, Operation::Write)?.flatten();
+            if !condition.holds(found.as_ref()) {
+                return Err(condition.unmet().with_layer("rocksdb"));
+            }
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
         self.commit(Operation::Write, || self.encode(batch), sync)
     }
 
     /// Takes in a table: all of its entries or none. Blocks, and other writes with it while entries of the
     /// same keys are moved out of memory.
     pub(super) fn ingest(&self, table: &Path) -> Result<()> {
+        let _shared = self.borrow_owner().writing.read();
         let mut options = IngestExternalFileOptions::default();
         options.set_move_files(true);
         self.db()

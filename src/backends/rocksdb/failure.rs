@@ -5,7 +5,7 @@
 
 use ::rocksdb::ErrorKind as Theirs;
 
-use crate::error::{Error, ErrorKind, Operation, Retry};
+use crate::error::{Error, ErrorKind, Operation, Outcome, Retry};
 
 /// Whether a read of the memory tier, or a write that would not wait, has to be repeated in a thread.
 pub(super) fn is_incomplete(error: &::rocksdb::Error) -> bool {
@@ -26,7 +26,8 @@ pub(super) fn stalled(operation: Operation, broken: bool, error: ::rocksdb::Erro
         )
     };
     let error = Error::new(kind, message).with_source(error).with_retry(Retry::Later);
-    error.with_operation(operation).with_layer("rocksdb")
+    // RocksDB has taken nothing of it.
+    error.with_outcome(Outcome::Nothing).with_operation(operation).with_layer("rocksdb")
 }
 
 /// The error of an operation on an open database.

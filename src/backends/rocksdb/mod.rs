@@ -6,7 +6,9 @@
 //! writes new `MANIFEST` and `LOG` files). What is left behind is in the format that the database's own `OPTIONS`
 //! file says, so that a program with an older RocksDB opens it again. Batches are atomic. An acknowledged write survives
 //! a power cut with `sync`, the default, and a crash of the process without. Snapshots see one moment.
-//! Nobody else can write: RocksDB locks the folder.
+//! Nobody else can write: RocksDB locks the folder. So conditions are checked in this process: a batch with
+//! conditions is written alone, with no other write between its check and its end, while batches without
+//! conditions are written beside each other.
 //!
 //! A sorted run is written as tables, which are taken in whole and need no log: a folder
 //! `tierstack-ingest` in that of the database holds them until then.
@@ -17,7 +19,7 @@
 //! # Gives up
 //! Expiry of entries (the `expire` layer adds it). A database whose values only another program can
 //! read or keep is refused: one with a merge operator, with a comparator other than the bytewise one,
-//! with user-defined timestamps, with a time to live, or with FIFO compaction. So is one whose log is
+//! with user-defined timestamps, with a time to live, with wide columns, or with FIFO compaction. So is one whose log is
 //! in a folder of its own (`wal_dir`), as a copy of it would consume the log of the original, and one whose
 //! tables lie in several folders.
 //!
@@ -97,6 +99,7 @@ pub struct RocksDb {
     profile: Profile,
     sync: bool,
     tables: Arc<Tables>,
+    identity: Option<Identity>,
     /// Ends when the last user of the database has let go of it.
     gone: watch::Receiver<()>,
 }
@@ -116,20 +119,23 @@ impl RocksDb {
         let opening = offload(move || {
             let opened = open::open(&config)?;
             let tables = Tables::of(&config)?;
-            Ok((Engine::over(opened, &config.column_family, sender)?, tables))
+            let identity = open::identity(opened.db(), &config);
+            Ok((Engine::over(opened, &config.column_family, sender)?, tables, identity))
         });
-        let (engine, tables) =
+        let (engine, tables, identity) =
             opening.await.map_err(|error| error.with_layer(RocksDbConfig::NAME))?;
         let (snapshots, tables) = (Mutex::default(), Arc::new(tables));
-        Ok(Self { reader: Reader::new(engine), snapshots, profile, sync, tables, gone })
+        let reader = Reader::new(engine);
+        Ok(Self { reader, snapshots, profile, sync, tables, identity, gone })
     }
 
     /// Writes without waiting, if that is possible. `false`: it is not.
     fn write_now(&self, batch: &Batch) -> Result<bool> {
         match self.reader.view()?.write_now(batch) {
-            Ok(()) => Ok(true),
-            Err(error) if is_incomplete(&error) => Ok(false),
-            Err(error) => Err(failed(Operation::Write, error)),
+            Some(Ok(())) => Ok(true),
+            None => Ok(false),
+            Some(Err(error)) if is_incomplete(&error) => Ok(false),
+            Some(Err(error)) => Err(failed(Operation::Write, error)),
         }
     }
 
@@ -188,7 +194,8 @@ impl Read for RocksDb {
 impl Store for RocksDb {
     async fn write(&self, batch: Batch) -> Result<Commit> {
         self.profile.guarantees.check_batch(&batch)?;
-        if !self.sync && batch.bytes() <= INLINE_WRITE_BYTES && self.write_now(&batch)? {
+        let inline = !self.sync && !batch.is_conditional() && batch.bytes() <= INLINE_WRITE_BYTES;
+        if inline && self.write_now(&batch)? {
             return Ok(Commit::done());
         }
         let sync = self.sync;
@@ -278,7 +285,7 @@ impl Store for RocksDb {
     }
 
     fn identity(&self) -> Option<Identity> {
-        None
+        self.identity.clone()
     }
 }
 

@@ -14,6 +14,8 @@ use super::lock::Opened;
 use super::options::{cache, keep_promises, load, new_database, new_family, put_back};
 use super::recorded::Recorded;
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::layer::BackendConfig;
+use crate::types::Identity;
 
 /// Opens the database, with all its column families. Blocks.
 pub(super) fn open(config: &RocksDbConfig) -> Result<Opened> {
@@ -26,9 +28,10 @@ pub(super) fn open(config: &RocksDbConfig) -> Result<Opened> {
         Contents::Nothing if config.create => {
             create_folder(path).and_then(|()| Opened::with(path, || create(config)))
         }
-        Contents::Nothing => Err(Error::config(
-            "there is no database, and `create` is false; correct `path`, or set `create: true`",
-        )),
+        Contents::Nothing => Err(Error::config(format!(
+            "there is no database, and {NONE_IS_MADE}; correct `path`{}",
+            beside(path)
+        ))),
         Contents::Headless => Err(Error::config(
             "this folder holds tables of RocksDB but no CURRENT file, so it is no whole database: a part of one whose tables lie in several folders (`db_paths`), or a copy that is not complete; name the folder with the CURRENT file",
         )),
@@ -40,6 +43,30 @@ pub(super) fn open(config: &RocksDbConfig) -> Result<Opened> {
         ))),
     };
     opened.map_err(at)
+}
+
+/// Why what is missing stays so.
+const NONE_IS_MADE: &str = "none is made (`create: false`, or a command that only reads)";
+
+/// The databases in the same folder, for a path in which one name is wrong.
+fn beside(path: &Path) -> String {
+    let is_database = |entry: fs::DirEntry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        entry.path().join("CURRENT").exists().then_some(name)
+    };
+    let entries = parent_of(path).map(fs::read_dir).and_then(Result::ok);
+    let mut names: Vec<_> = entries
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| is_database(entry.ok()?))
+        .take(10)
+        .collect();
+    names.sort();
+    if names.is_empty() {
+        String::new()
+    } else {
+        format!(" (beside it there are: {})", names.join(", "))
+    }
 }
 
 /// What is in a folder.
@@ -102,14 +129,18 @@ fn create(config: &RocksDbConfig) -> Result<DB> {
     DB::open_cf_descriptors(&new_database(config), &config.path, families).map_err(refused)
 }
 
+/// The folder in which the path is.
+fn parent_of(path: &Path) -> Option<&Path> {
+    path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
+}
+
 /// Makes the folder so that a power cut cannot take it, and the database in it, away again.
 fn create_folder(path: &Path) -> Result<()> {
     let failed = |error| Error::io("the folder cannot be made", error);
     let missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
     fs::create_dir_all(path).map_err(failed)?;
     if cfg!(unix) {
-        for parent in missing.into_iter().filter_map(Path::parent) {
-            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        for parent in missing.into_iter().filter_map(parent_of) {
             File::open(parent).and_then(|folder| folder.sync_all()).map_err(failed)?;
         }
     }
@@ -163,7 +194,7 @@ fn may_add(config: &RocksDbConfig, listed: &[String], recorded: Option<&Recorded
     let (name, listed) = (&config.column_family, listed.join(", "));
     if !config.create {
         return Err(Error::config(format!(
-            "there is no column family '{name}', and `create` is false; there are: {listed}"
+            "there is no column family '{name}', and {NONE_IS_MADE}; there are: {listed}"
         )));
     }
     match recorded {
@@ -190,6 +221,26 @@ fn accept(recorded: &Recorded, listed: &[String], config: &RocksDbConfig) -> Res
         }
     }
     Ok(())
+}
+
+/// The identity that RocksDB gave the database when it was made, and its column family.
+///
+/// A copy of the folder has the same; the file that holds it is another one.
+pub(super) fn identity(db: &DB, config: &RocksDbConfig) -> Option<Identity> {
+    let id = String::from_utf8(db.get_db_identity().ok()?).ok()?;
+    let file = file_number(&config.path.join("IDENTITY"))?;
+    Some(Identity::new(RocksDbConfig::NAME, &[id.trim(), &file, &config.column_family]))
+}
+
+#[cfg(unix)]
+fn file_number(path: &Path) -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    Some(fs::metadata(path).ok()?.ino().to_string())
+}
+
+#[cfg(not(unix))]
+fn file_number(path: &Path) -> Option<String> {
+    Some(fs::canonicalize(path).ok()?.to_string_lossy().into_owned())
 }
 
 /// A column family that was opened is in the handle's list.

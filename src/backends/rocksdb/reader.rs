@@ -46,7 +46,7 @@ impl<V: View> Reader<V> {
 }
 
 /// The value of a key. `None`: it is not in memory.
-fn look_up<V: View>(
+pub(super) fn look_up<V: View>(
     view: &V,
     key: &[u8],
     tier: Tier,

@@ -378,7 +378,7 @@ async fn nothing_there_is_made_only_if_that_is_allowed() {
         let config = RocksDbConfig { create: false, ..RocksDbConfig::new(&path) };
         let error = refusal(config).await;
         assert_eq!(error.kind(), ErrorKind::Config);
-        assert!(error.message().contains("`create`"), "{error}");
+        assert!(error.message().contains("`create: false`"), "{error}");
     }
     assert!(image(folder.path()).is_empty());
     // What a failed attempt leaves behind is no obstacle.

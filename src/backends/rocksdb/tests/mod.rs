@@ -2,6 +2,7 @@
 //! `tests/rocksdb.rs`.
 
 mod closing;
+mod conditions;
 mod damage;
 mod entities;
 mod existing;

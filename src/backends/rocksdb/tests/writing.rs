@@ -39,6 +39,7 @@ fn counting(folder: &Path, sync: bool) -> (RocksDb, impl Fn() -> u64) {
         profile: RocksDbConfig { sync, ..RocksDbConfig::new("x") }.profile().unwrap(),
         sync,
         tables: Arc::new(Tables::of(&RocksDbConfig::new(folder)).unwrap()),
+        identity: None,
         gone,
     };
     (store, move || options.get_ticker_count(::rocksdb::statistics::Ticker::WalFileSynced))
