@@ -30,7 +30,7 @@ use crate::error::{Error, ErrorKind};
 use crate::ext::StoreExt;
 use crate::store::{Read, Store};
 use crate::types::{
-    Batch, Conditions, Entry, Guarantees, Limits, Op, Order, Page, Scan, Scope, Value,
+    Batch, Condition, Conditions, Entry, Guarantees, Limits, Op, Order, Page, Scan, Scope, Value,
 };
 
 /// Operations that a failure prints.
@@ -203,19 +203,23 @@ impl<'a, S: Store + ?Sized> Model<'a, S> {
             batch = batch.durability(self.promises.durability);
         }
         self.forget_expired();
-        let mut exists = false;
-        if (self.promises.conditions >= Conditions::Absence) && self.random.chance(0.2) {
+        if self.promises.conditions >= Conditions::Absence && self.random.chance(0.2) {
             self.log(format_args!("... where its keys are absent"));
             batch = batch.if_absent();
-            let puts = || ops.iter().filter(|op| op.value().is_some());
-            exists = puts().any(|op| self.known.contains_key(op.key()));
+        } else if self.promises.conditions == Conditions::Value && self.random.chance(0.3) {
+            let condition = self.condition(&ops);
+            let holds = condition.holds(self.known.get(condition.key()));
+            self.log(format_args!("... on a condition, which holds: {holds}"));
+            batch = batch.require(condition);
         }
+        let holds = |c: &Condition| c.holds(self.known.get(c.key()));
+        let unmet = !batch.conditions().iter().all(holds);
         let written = self.store.write(batch).await;
-        if exists {
+        if unmet {
             return match written {
                 Err(error) if error.kind() == ErrorKind::Conflict => Ok(()),
                 Err(error) => Err(error.into()),
-                Ok(_) => Err(Stop::Wrong("a key that was to be absent exists".to_owned())),
+                Ok(_) => Err(Stop::Wrong("a condition that does not hold was met".to_owned())),
             };
         }
         let mut after = self.known.clone();
@@ -317,6 +321,21 @@ impl<'a, S: Store + ?Sized> Model<'a, S> {
             return Err(Stop::Wrong("a failed batch happened in part".to_owned()));
         }
         Ok(())
+    }
+
+    /// A condition that mostly holds: on any key, or on the one that is written where there are no batches.
+    fn condition(&mut self, ops: &[Op]) -> Condition {
+        let key = match ops {
+            [op] if !self.promises.atomic_batches => op.key().clone(),
+            _ => self.key(),
+        };
+        if self.random.chance(0.2) {
+            return Condition::Equals(key, self.value());
+        }
+        match self.known.get(&key) {
+            Some(value) if self.random.chance(0.9) => Condition::Equals(key, value.clone()),
+            _ => Condition::Absent(key),
+        }
     }
 
     fn op(&mut self) -> Op {

@@ -252,7 +252,7 @@ impl Read for Broken {
 impl Store for Broken {
     async fn write(&self, batch: Batch) -> Result<Commit> {
         self.calls.fetch_add(1, Ordering::SeqCst);
-        let (durability, if_absent) = (batch.requested_durability(), batch.is_conditional());
+        let (durability, conditions) = (batch.requested_durability(), batch.conditions().to_vec());
         let mut ops = batch.into_ops();
         for op in &ops {
             let value = match self.bug {
@@ -333,10 +333,7 @@ impl Store for Broken {
             Bug::RefusesNothing => {}
             _ => {}
         }
-        let mut batch: Batch = ops.into_iter().collect();
-        if if_absent {
-            batch = batch.if_absent();
-        }
+        let mut batch = ops.into_iter().collect::<Batch>().with_conditions(conditions);
         if let Some(durability) = durability.filter(|_| !self.has(Bug::RefusesNothing)) {
             batch = batch.durability(durability);
         }
