@@ -136,7 +136,9 @@ pub enum Retry {
     GaveUp,
 }
 
-/// Whether anything of a failed write is in the store, or can still arrive there. See [`Error::outcome`].
+/// Whether anything of a failed write is in the store, or can still arrive there.
+///
+/// See [`Error::outcome`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// Nothing of the write happened, and nothing will.

@@ -396,7 +396,7 @@ orders, the default store of conf/tierstack.yaml
   ╞══════════════════╡
   │ disk             │  writes    An acknowledged write survives a power cut.
   │                  │  batches   A batch is applied wholly or not at all. It can be made to
-  │                  │            depend on its keys being absent.
+  │                  │            depend on keys being absent, or holding given values.
   │                  │  loads     Sorted entries are taken in bulk.
   │                  │  reads     Never older than the last write acknowledged through this
   │                  │            stack. Nobody else can write while it is open.
@@ -414,8 +414,8 @@ orders, the default store of conf/tierstack.yaml
 What the stack promises
 
   writes    An acknowledged write survives a power cut.
-  batches   A batch is applied wholly or not at all. It can be made to depend on its keys
-            being absent.
+  batches   A batch is applied wholly or not at all. It can be made to depend on keys being
+            absent, or holding given values.
   loads     Sorted entries are taken in bulk.
   reads     Never older than the last write acknowledged through this stack. Nobody else can
             write while it is open.
