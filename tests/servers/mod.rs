@@ -15,6 +15,7 @@
 
 mod certificates;
 pub(crate) mod fault;
+mod pgbouncer;
 mod port;
 mod postgres;
 mod process;
@@ -25,6 +26,7 @@ mod suite;
 
 pub(crate) use certificates::Certificates;
 pub(crate) use fault::{Kept, Load, Progress, Report};
+pub(crate) use pgbouncer::PgBouncer;
 pub(crate) use postgres::{Postgres, PostgresOptions};
 pub(crate) use proxy::{Counters, Proxy, Way};
 pub(crate) use redis::{Redis, RedisCluster};

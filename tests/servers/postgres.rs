@@ -318,7 +318,7 @@ fn programs() -> Option<PathBuf> {
 }
 
 /// The user `postgres`, as which the server runs where the tests are run by root.
-fn server_user() -> (u32, u32) {
+pub(super) fn server_user() -> (u32, u32) {
     let id = |which: &str| {
         let number = output(Command::new("id").args([which, "postgres"]));
         number.trim().parse().expect("a number")
