@@ -22,8 +22,14 @@ mod announcing;
 mod conforming;
 #[path = "postgres/faults.rs"]
 mod faults;
+#[path = "postgres/hearing.rs"]
+mod hearing;
 #[path = "postgres/opening.rs"]
 mod opening;
+#[path = "postgres/others.rs"]
+mod others;
+#[path = "postgres/pooling.rs"]
+mod pooling;
 #[path = "postgres/sharing.rs"]
 mod sharing;
 

@@ -273,12 +273,12 @@ async fn a_lost_listener_says_so_and_comes_back() {
     }
     // Where the triggers are gone, nothing is announced any more.
     direct
-        .batch_execute("ALTER TABLE tierstack DISABLE TRIGGER tierstack_announce_update")
+        .batch_execute("ALTER TABLE tierstack DISABLE TRIGGER \"~tierstack_announce\"")
         .await
         .unwrap();
     assert_eq!(ends(changes.next()).await, Some(Change::Lost));
     direct
-        .batch_execute("ALTER TABLE tierstack ENABLE ALWAYS TRIGGER tierstack_announce_update")
+        .batch_execute("ALTER TABLE tierstack ENABLE ALWAYS TRIGGER \"~tierstack_announce\"")
         .await
         .unwrap();
     assert_eq!(ends(changes.next()).await, Some(Change::All));
@@ -334,9 +334,9 @@ async fn round_trips() {
     store.write(all()).await.unwrap();
     assert_eq!(took(), 1, "a batch of 100 puts");
     store.write(mixed()).await.unwrap();
-    // Nothing waits, but the answer to the first of its five messages may overtake the last. One after
-    // the other they would take five.
-    assert!(took() <= 2, "a batch of puts and deletes");
+    // Nothing waits, but the answers to the first of its nine messages may overtake the last. One after the other
+    // they would take nine.
+    assert!(took() < 9, "a batch of puts and deletes");
     store.write(absent()).await.unwrap_err();
     assert_eq!(took(), 1, "a put where nothing is");
     assert_eq!(store.collect(Scan::prefix("key")).await.unwrap().len(), 99);

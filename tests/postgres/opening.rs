@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use tempfile::tempdir;
-use tierstack::backends::postgres::{Columns, Tls};
+use tierstack::backends::postgres::{Columns, ExpiresUnit, Tls};
 use tierstack::backends::{Postgres, PostgresConfig};
 use tierstack::units::Secret;
 use tierstack::{
@@ -27,6 +27,7 @@ fn columns(expires: Option<&str>) -> Columns {
         key: "Session id".into(),
         value: "body".into(),
         expires: expires.map(str::to_owned),
+        expires_unit: ExpiresUnit::Milliseconds,
         created: None,
         updated: Some("changed".into()),
     }
@@ -72,6 +73,9 @@ async fn a_table_of_another_program_is_used_as_it_is() {
     let before = format!("SELECT count(*) FROM {table} WHERE \"Session id\" = 'ended'");
     assert_eq!(sql.query_one(&before, &[]).await.unwrap().get::<_, i64>(0), 1, "it was swept");
     store.compact().await.unwrap();
+    assert_eq!(sql.query_one(&before, &[]).await.unwrap().get::<_, i64>(0), 1, "it was swept");
+    let swept = open(&PostgresConfig { sweep: Some(true), ..config.clone() }).await;
+    swept.compact().await.unwrap();
     assert_eq!(sql.query_one(&before, &[]).await.unwrap().get::<_, i64>(0), 0);
     let nulls = format!("UPDATE {table} SET body = NULL WHERE \"Session id\" = 'new'");
     sql.batch_execute(&nulls).await.unwrap();
@@ -127,6 +131,9 @@ async fn a_table_that_does_not_fit_is_refused_and_left_alone() {
     assert!(error.message().contains("tierstack schema postgres"), "{error}");
     let printed = config.schema().unwrap();
     let triggers = printed.split_once("\n\n").unwrap().1;
+    sql.batch_execute(&format!("COMMENT ON TABLE {} IS 'of the shop'", dropped.table))
+        .await
+        .unwrap();
     sql.batch_execute(triggers).await.unwrap();
     let store = open(&config).await;
     let _changes = store.changes().await.unwrap();

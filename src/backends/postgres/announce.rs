@@ -1,11 +1,16 @@
 //! Announcements of what others write: triggers on the table notify a channel, and one connection of a
 //! store listens to it for all who subscribed.
 //!
-//! The triggers tell the keys in hexadecimal, behind the origin of the writer: the random name that each
-//! store gives to its sessions, by which it leaves out its own writes. An invalidation is told in the same
-//! way, without an origin: by keys, or behind `^` by prefix. A notification is delivered when
-//! the transaction commits. A line that was cut without a word is noticed by a question that is asked
-//! every other second and must be answered soon; the question is whether the triggers are still there.
+//! The triggers tell each key in hexadecimal, behind the origin of the writer: the random name that each
+//! store gives to its sessions, by which it leaves out its own writes. They are row-level ones, which fire
+//! wherever a row is changed: through a parent of the table, and by logical replication. An invalidation is told
+//! in the same way, without an origin: by keys, or behind `^` by prefix. A notification is delivered when
+//! the transaction commits.
+//!
+//! Every other second the listener asks a question, to which an answer must come soon: so a line that was cut
+//! without a word is noticed. It asks whether the table of that name is still the one it listens to, and whether
+//! its triggers are still there and in order; and it notifies itself, and must hear it. Where the table or a
+//! trigger was altered in between, anything may have changed unheard, and that is announced.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -16,14 +21,14 @@ use futures_util::StreamExt;
 use futures_util::stream::unfold;
 use parking_lot::Mutex;
 use tokio::sync::broadcast::{self, error::RecvError};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio_postgres::Notification;
 
 use super::connect::Connector;
 use super::failure::failed;
-use super::inspect::Found;
 use super::pool::{Connections, Lease, within};
-use super::schema::{Table, literal, quoted};
+use super::schema::{self, Table, literal, quoted};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::store::{Change, Changes};
@@ -37,46 +42,95 @@ const ANSWER: Duration = Duration::from_secs(3);
 
 /// Changes that a subscriber may be behind before it is told that everything may have changed.
 const BEHIND: usize = 4096;
+/// Keys that are handed on together.
+const TOGETHER: usize = 1000;
 
 /// The first pause between attempts to be connected again.
 const PAUSE: Duration = Duration::from_millis(50);
 
-const COMMENT: &str = "tierstack announce 1";
+/// Sorts behind what other triggers are most likely to be named.
+const TRIGGER: &str = "~tierstack_announce";
+
+/// The body of the function that the triggers call.
+fn body(key: &str) -> String {
+    format!(include_str!("announce_body.sql"), key = quoted(key))
+}
 
 /// The function and the triggers.
 pub(super) fn triggers(table: &Table, key: &str) -> String {
-    let function = Table { schema: table.schema.clone(), name: "tierstack_announce".to_owned() };
-    let mut sql = include_str!("announce.sql").to_owned();
-    for (name, value) in [
-        ("{function}", function.to_string()),
-        ("{table}", table.to_string()),
-        ("{key}", literal(key)),
-        ("{comment}", COMMENT.to_owned()),
-    ] {
-        sql = sql.replace(name, &value);
+    let mut name = format!("tierstack_announce_{}", table.name);
+    if schema::check_name(&name).is_err() {
+        name = format!("tierstack_announce_{:08x}", crc32fast::hash(table.name.as_bytes()));
     }
-    for event in ["insert", "update", "delete", "truncate"] {
-        // Also for rows that logical replication brings.
-        sql.push_str(&format!(
-            "ALTER TABLE {table} ENABLE ALWAYS TRIGGER {};\n",
-            quoted(&format!("tierstack_announce_{event}"))
-        ));
-    }
-    sql
+    format!(
+        include_str!("announce.sql"),
+        function = Table { schema: table.schema.clone(), name },
+        table = table,
+        body = body(key),
+        trigger = TRIGGER,
+        literal = literal(&table.to_string()),
+    )
 }
 
-/// Whether the triggers are there, and announce.
-const SET_UP: &str = "SELECT count(*) = 4 FROM pg_trigger WHERE tgrelid = $1 AND tgname LIKE 'tierstack\\_announce\\_%' AND tgenabled = 'A' AND obj_description(tgfoid, 'pg_proc') = 'tierstack announce 1'";
+/// The table that has the name now, what changes when it or its triggers are altered, and whether these are
+/// there, enabled and as they are made here, with no trigger behind them that could change a key; and whether
+/// there are tables that inherit from it, whose rows are read with its own.
+const STATE: &str = "SELECT c.oid,
+        concat_ws(' ', c.xmin, (SELECT string_agg(concat_ws(' ', t.xmin, p.xmin), ' ' ORDER BY t.oid)
+            FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)),
+        (SELECT count(*) = 2 FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+            WHERE t.tgrelid = c.oid AND t.tgenabled = 'A' AND p.prosrc = $2
+            AND (t.tgname, t.tgtype) IN ((text '~tierstack_announce', 31), (text 'tierstack_announce_truncate', 32)))
+        AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal
+            AND t.tgtype & 3 = 3 AND t.tgname > '~tierstack_announce'),
+        EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid)
+    FROM pg_class c WHERE c.oid = to_regclass($1)";
 
-pub(super) async fn is_set_up(
-    client: &ClientWrapper,
+/// What is there to announce changes. It differs whenever something was altered.
+#[derive(PartialEq, Eq)]
+pub(super) struct Installed {
     oid: u32,
-) -> Result<bool, tokio_postgres::Error> {
-    let statement = client.prepare_cached(SET_UP).await?;
-    client.query_one(&statement, &[&oid]).await?.try_get(0)
+    fingerprint: String,
+    pub(super) in_order: bool,
+    inherited: bool,
 }
 
-const NOTIFY: &str = "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload";
+impl Installed {
+    /// `None`: there is no such table.
+    pub(super) async fn look(
+        client: &ClientWrapper,
+        table: &Table,
+        key: &str,
+    ) -> Result<Option<Self>, tokio_postgres::Error> {
+        let statement = client.prepare_cached(STATE).await?;
+        let row = client.query_opt(&statement, &[&table.to_string(), &body(key)]).await?;
+        let read = |row: tokio_postgres::Row| {
+            Ok(Self {
+                oid: row.try_get(0)?,
+                fingerprint: row.try_get(1)?,
+                in_order: row.try_get(2)?,
+                inherited: row.try_get(3)?,
+            })
+        };
+        row.map(read).transpose()
+    }
+
+    /// Fails where changes would go unheard.
+    pub(super) fn check(self, table: &Table) -> Result<Self> {
+        let why = match self {
+            Self { inherited: true, .. } => format!(
+                "other tables inherit from {table}, and what is written to them goes unannounced; leave `announce` out"
+            ),
+            Self { in_order: false, .. } => format!(
+                "the triggers of the table {table} that announce changes are missing, disabled, of another version, or another BEFORE trigger has a name that sorts behind `{TRIGGER}`; make them with what `tierstack schema postgres` prints below CREATE TABLE"
+            ),
+            _ => return Ok(self),
+        };
+        Err(Error::config(why))
+    }
+}
+
+const NOTIFY: &str = "SELECT pg_notify('tierstack_' || to_regclass($1)::oid, payload) FROM unnest($2::text[]) AS payload";
 
 /// What a payload holds at most, of the less than 8000 bytes that the server takes.
 const PAYLOAD: usize = 7900;
@@ -91,7 +145,8 @@ const PREFIX: char = '^';
 pub(super) struct Announcements {
     connector: Connector,
     connections: Arc<Connections>,
-    found: Found,
+    table: Table,
+    key: String,
     origin: String,
     listening: Mutex<Option<Listening>>,
 }
@@ -115,10 +170,11 @@ impl Announcements {
     pub(super) fn new(
         connector: Connector,
         connections: Arc<Connections>,
-        found: Found,
+        table: Table,
+        key: String,
         origin: String,
     ) -> Arc<Self> {
-        Arc::new(Self { connector, connections, found, origin, listening: Mutex::default() })
+        Arc::new(Self { connector, connections, table, key, origin, listening: Mutex::default() })
     }
 
     /// A subscription. On return every later change is announced.
@@ -167,12 +223,12 @@ impl Announcements {
         if payloads.is_empty() {
             return Ok(());
         }
-        let (operation, channel) = (Operation::Invalidate, format!("tierstack_{}", self.found.oid));
-        let (channel, payloads) = (&channel, &payloads);
+        let (operation, table) = (Operation::Invalidate, self.table.to_string());
+        let (table, payloads) = (&table, &payloads);
         let notify = |lease: Lease| async move {
             let done = async {
                 let statement = lease.prepare_cached(NOTIFY).await?;
-                lease.execute(&statement, &[channel, payloads]).await
+                lease.execute(&statement, &[table, payloads]).await
             };
             let done = done.await.map_err(|error| failed(operation, error));
             lease.finish(done)
@@ -217,7 +273,7 @@ async fn listen(
         loop {
             let Some(this) = announcements.upgrade() else { return };
             let mut pauses = this.connections.backoff(PAUSE, usize::MAX);
-            let Session { client, mut payloads } = loop {
+            let session = loop {
                 match this.session().await {
                     Ok(session) => break session,
                     Err(error) => {
@@ -226,18 +282,15 @@ async fn listen(
                     }
                 }
             };
-            let (origin, oid) = (this.origin.clone(), this.found.oid);
+            let (origin, table) = (this.origin.clone(), this.table.clone());
+            let key = this.key.clone();
             // The store may be dropped while this waits.
             drop(this);
             let _ = sender.send(Change::All);
             let _ = tell.send(State::Active);
-            let error = follow(&client, oid, &mut payloads, |payload| {
-                if let Some(change) = parse(payload, &origin) {
-                    let _ = sender.send(change);
-                }
-            })
-            .await;
-            tracing::warn!(%error, "the connection that listens for changes of others is lost");
+            let listener = Listener { session, table, key, origin };
+            let error = listener.follow(|change| drop(sender.send(change))).await;
+            tracing::warn!(%error, "changes of others are not heard any more");
             // In this order: who subscribes in between waits for the next connection, or hears of the loss.
             let _ = tell.send(State::Lost(error));
             let _ = sender.send(Change::Lost);
@@ -261,71 +314,121 @@ async fn listen(
     }
 }
 
-/// A connection that listens.
+/// A connection that listens, to the channel of the table and to one of its own.
 struct Session {
     client: ClientWrapper,
-    payloads: mpsc::UnboundedReceiver<String>,
+    notifications: mpsc::UnboundedReceiver<Notification>,
+    installed: Installed,
+}
+
+/// The channel on which a listener proves to itself that it hears.
+fn own_channel(origin: &str) -> String {
+    format!("tierstack_{origin}")
 }
 
 impl Announcements {
     async fn session(&self) -> Result<Session> {
         let operation = Operation::Changes;
-        let (sender, payloads) = mpsc::unbounded_channel();
+        let fail = |error| failed(operation, error);
+        let (sender, notifications) = mpsc::unbounded_channel();
         let client = self.connector.client(operation, Some(sender)).await?;
         let begin = async {
-            let fail = |error| failed(operation, error);
-            let channel = format!("LISTEN \"tierstack_{}\"", self.found.oid);
-            client.batch_execute(&channel).await.map_err(fail)?;
-            if is_set_up(&client, self.found.oid).await.map_err(fail)? {
-                Ok(())
-            } else {
-                Err(no_triggers(&self.found.table))
-            }
+            let look = || async {
+                let installed = Installed::look(&client, &self.table, &self.key).await;
+                installed.map_err(fail)?.ok_or_else(|| gone(&self.table))
+            };
+            let oid = look().await?.oid;
+            let own = own_channel(&self.origin);
+            let listen = format!("LISTEN \"tierstack_{oid}\"; LISTEN \"{own}\"");
+            client.batch_execute(&listen).await.map_err(fail)?;
+            // As it is from the moment on at which it is heard.
+            let installed = look().await?.check(&self.table)?;
+            if installed.oid == oid { Ok(installed) } else { Err(replaced(&self.table)) }
         };
-        within(operation, ANSWER, begin).await?;
-        Ok(Session { client, payloads })
+        let installed = within(operation, ANSWER, begin).await;
+        let installed =
+            installed.map_err(|error| error.with_operation(operation).with_layer("postgres"))?;
+        Ok(Session { client, notifications, installed })
     }
 }
 
-fn no_triggers(table: &Table) -> Error {
-    Error::config(format!(
-        "the triggers of the table {table} that announce changes are gone; make them with what `tierstack schema postgres` prints"
-    ))
-    .with_operation(Operation::Changes)
-    .with_layer("postgres")
+fn gone(table: &Table) -> Error {
+    Error::config(format!("there is no table {table} any more"))
 }
 
-/// Hands on what is announced until the connection is lost, and gives the reason.
-async fn follow(
-    client: &ClientWrapper,
-    oid: u32,
-    payloads: &mut mpsc::UnboundedReceiver<String>,
-    mut announce: impl FnMut(&str),
-) -> Error {
-    let operation = Operation::Changes;
-    let beats = async {
-        loop {
-            SystemClock.sleep(BEAT).await;
-            let asking =
-                async { is_set_up(client, oid).await.map_err(|error| failed(operation, error)) };
-            match within(operation, ANSWER, asking).await {
-                Ok(true) => {}
-                Ok(false) => return Error::config("the triggers that announce changes are gone"),
-                Err(error) => return error,
-            }
-        }
-    };
-    let mut beats = std::pin::pin!(beats);
-    loop {
-        tokio::select! {
-            payload = payloads.recv() => match payload {
-                Some(payload) => announce(&payload),
-                None => {
-                    let message = "the server ended the connection that listens";
-                    return Error::new(ErrorKind::Unavailable, message).with_operation(operation);
+fn replaced(table: &Table) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("another table has the name {table} now"))
+}
+
+struct Listener {
+    session: Session,
+    table: Table,
+    key: String,
+    origin: String,
+}
+
+impl Listener {
+    /// Hands on what is announced until it is not heard any more, and gives the reason.
+    async fn follow(self, announce: impl Fn(Change)) -> Error {
+        let Self { session, table, key, origin } = self;
+        let Session { client, mut notifications, mut installed } = session;
+        let operation = Operation::Changes;
+        let (own, heard) = (own_channel(&origin), Notify::new());
+        let prove = format!("NOTIFY \"{own}\"");
+        let beats = async {
+            loop {
+                SystemClock.sleep(BEAT).await;
+                let asking = async {
+                    let fail = |error| failed(operation, error);
+                    client.batch_execute(&prove).await.map_err(fail)?;
+                    heard.notified().await;
+                    let found = Installed::look(&client, &table, &key).await.map_err(fail)?;
+                    found.ok_or_else(|| gone(&table))?.check(&table)
+                };
+                match within(operation, ANSWER, asking).await {
+                    Err(error) => return error,
+                    Ok(found) if found == installed => {}
+                    Ok(found) if found.oid != installed.oid => return replaced(&table),
+                    Ok(found) => {
+                        installed = found;
+                        announce(Change::All);
+                    }
                 }
-            },
-            error = &mut beats => return error,
+            }
+        };
+        let mut beats = std::pin::pin!(beats);
+        loop {
+            let first = tokio::select! {
+                first = notifications.recv() => first,
+                error = &mut beats => return error,
+            };
+            let Some(first) = first else {
+                let message = "the server ended the connection that listens";
+                return Error::new(ErrorKind::Unavailable, message).with_operation(operation);
+            };
+            // Keys that were changed together mostly arrive together.
+            let mut keys = Vec::new();
+            let mut next = Some(first);
+            while let Some(notification) = next {
+                if notification.channel() == own {
+                    heard.notify_one();
+                } else {
+                    match parse(notification.payload(), &origin) {
+                        None => {}
+                        Some(Change::Keys(more)) => keys.extend(more),
+                        Some(change) => {
+                            if !keys.is_empty() {
+                                announce(Change::Keys(std::mem::take(&mut keys)));
+                            }
+                            announce(change);
+                        }
+                    }
+                }
+                next = if keys.len() < TOGETHER { notifications.try_recv().ok() } else { None };
+            }
+            if !keys.is_empty() {
+                announce(Change::Keys(keys));
+            }
         }
     }
 }
@@ -442,6 +545,6 @@ mod tests {
     #[test]
     fn the_bound_covers_a_question_and_its_answer() {
         assert!(BEAT + ANSWER <= WITHIN);
-        assert!(SET_UP.contains(COMMENT));
+        assert!(STATE.contains(&format!("'{TRIGGER}'")));
     }
 }

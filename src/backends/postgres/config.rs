@@ -28,6 +28,28 @@ pub enum Tls {
     Require,
 }
 
+/// A pooler between here and PostgreSQL that gives each transaction another connection. See
+/// [`PostgresConfig`] for an example.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Pooler {
+    /// In transaction mode, such as PgBouncer's `pool_mode = transaction`.
+    Transaction,
+}
+
+/// What the numbers in a column of deadlines count, since 1970. See [`PostgresConfig`] for an example.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum ExpiresUnit {
+    /// Seconds. A deadline is rounded up to a whole one.
+    Seconds,
+    /// Milliseconds.
+    #[default]
+    Milliseconds,
+}
+
 /// The columns of the table. See [`PostgresConfig`] for an example.
 ///
 /// The default names all five, as in the table that tierstack creates. Where `columns` is given, only
@@ -42,9 +64,14 @@ pub struct Columns {
     /// The value: `bytea`. Default: `value`.
     #[serde(default = "default_value")]
     pub value: String,
-    /// When an entry expires: `bigint` (milliseconds since 1970) or `timestamptz`; NULL: never.
+    /// When an entry expires: `bigint` (see `expires_unit`), `timestamptz` or `timestamp` (in UTC); NULL:
+    /// never.
     #[serde(default)]
     pub expires: Option<String>,
+    /// What the numbers in `expires` count: `milliseconds` or `seconds`. Default: `milliseconds`. Opening a
+    /// table that somebody else made fails where they do not look like it.
+    #[serde(default)]
+    pub expires_unit: ExpiresUnit,
     /// When the entry came to be: a timestamp, set when it is first written.
     #[serde(default)]
     pub created: Option<String>,
@@ -67,6 +94,7 @@ impl Default for Columns {
             key: default_key(),
             value: default_value(),
             expires: Some("expires".to_owned()),
+            expires_unit: ExpiresUnit::Milliseconds,
             created: Some("created".to_owned()),
             updated: Some("updated".to_owned()),
         }
@@ -93,7 +121,7 @@ impl Columns {
 ///
 /// ```
 /// use tierstack::backends::PostgresConfig;
-/// use tierstack::backends::postgres::{Columns, Tls};
+/// use tierstack::backends::postgres::{Columns, ExpiresUnit, Tls};
 /// use tierstack::units::Secret;
 /// use tierstack::{BackendConfig, Durability};
 ///
@@ -104,6 +132,7 @@ impl Columns {
 ///         key: "id".into(),
 ///         value: "body".into(),
 ///         expires: None,
+///         expires_unit: ExpiresUnit::Milliseconds,
 ///         created: None,
 ///         updated: None,
 ///     },
@@ -126,8 +155,8 @@ pub struct PostgresConfig {
     /// The password, where `url` has none.
     #[serde(default)]
     pub password: Option<Secret>,
-    /// The table, as `table` or `schema.table`. Names are taken as they are written here. Default:
-    /// `tierstack`.
+    /// The table, as `table` or `schema.table`. Names are taken as they are written here; one with a dot in
+    /// it stands in double quotes, `schema."my.table"`. Default: `tierstack`.
     #[serde(default = "default_table")]
     pub table: String,
     /// The columns of the table. Default: those of the table that is created.
@@ -142,6 +171,14 @@ pub struct PostgresConfig {
     /// of your own. Each write then costs about 0.1 ms more. Default: false.
     #[serde(default)]
     pub announce: bool,
+    /// Whether the rows of expired entries are removed, once a minute and by `compact`. Default: only in a
+    /// table that tierstack made. `true` does so in a table of others too, `false` nowhere.
+    #[serde(default)]
+    pub sweep: Option<bool>,
+    /// A pooler in between that gives each transaction another connection: `transaction`. Then no setting of
+    /// a session is used and nothing is announced. Default: none; opening fails where one is noticed.
+    #[serde(default)]
+    pub pooler: Option<Pooler>,
     /// What an acknowledged write survives: `process_crash` (of this process; PostgreSQL syncs within a
     /// second: the fastest), `power_cut` or `machine_loss` (needs synchronous replication). Default:
     /// `power_cut`.
@@ -217,6 +254,8 @@ impl PostgresConfig {
             columns: Columns::default(),
             create: true,
             announce: false,
+            sweep: None,
+            pooler: None,
             durability: default_durability(),
             tls: None,
             ca: None,
@@ -245,7 +284,7 @@ impl PostgresConfig {
         let table = self.parsed_table()?;
         let mut sql = schema::create(&table, &self.columns);
         if self.announce {
-            sql.push('\n');
+            sql.push_str("\n-- The triggers. On a table of your own, run only what is below.\n\n");
             sql.push_str(&announce::triggers(&table, &self.columns.key));
         }
         Ok(sql)
@@ -273,6 +312,23 @@ impl PostgresConfig {
                 "`durability` cannot be `nothing`: PostgreSQL keeps what it acknowledged at least while it runs; allowed are `process_crash`, `power_cut` and `machine_loss`",
             ));
         }
+        if self.columns.expires.is_none() {
+            for (named, setting) in [
+                (self.columns.expires_unit == ExpiresUnit::Seconds, "columns.expires_unit"),
+                (self.sweep == Some(true), "sweep"),
+            ] {
+                if named {
+                    return Err(Error::config(format!(
+                        "`{setting}` is about entries that expire, but `columns.expires` names no column that says when"
+                    )));
+                }
+            }
+        }
+        if self.announce && self.pooler.is_some() {
+            return Err(Error::config(
+                "`announce` needs a connection that stays the same, and behind a `pooler` in transaction mode there is none; leave one of them out, or connect past the pooler",
+            ));
+        }
         within("pool", self.pool, 1, 1000)?;
         within("snapshots", self.snapshots, 0, 1000)?;
         for (name, span) in [("connect_timeout", self.connect_timeout), ("timeout", self.timeout)] {
@@ -290,7 +346,7 @@ impl PostgresConfig {
             durability: self.durability,
             durability_after_flush: self.durability.max(Durability::PowerCut),
             atomic_batches: true,
-            conditions: Conditions::Absence,
+            conditions: Conditions::Value,
             freshness: Freshness::Immediate,
             announces: self.announce.then_some(announce::WITHIN),
             ordered_scans: true,
@@ -329,6 +385,21 @@ impl BackendConfig for PostgresConfig {
                 "`durability` is `process_crash`: PostgreSQL acknowledges a write before it is on its disk, and a crash of its machine can cost the last second of writes. `flush` makes all of them survive one.",
             );
         }
+        if self.pooler.is_some() {
+            profile = profile.note(
+                "`pooler` is set: statements are not prepared, and a batch that deletes, or depends on what is there, keeps all other writers from the table while it is written.",
+            );
+        }
+        if self.sweep == Some(true) {
+            profile = profile.note(
+                "`sweep` is true: rows of expired entries are removed, also those that other programs have written.",
+            );
+        }
+        if self.columns.expires_unit == ExpiresUnit::Seconds {
+            profile = profile.note(
+                "`columns.expires_unit` is `seconds`: a deadline is rounded up to a whole second.",
+            );
+        }
         if self.tls == Some(Tls::Disable) {
             profile = profile.note(
                 "`tls` is `disable`: whoever can listen on the way to the server reads keys, values and, unless it uses SCRAM, the password.",
@@ -352,6 +423,7 @@ impl BackendConfig for PostgresConfig {
             ca: self.ca.as_ref().map(|path| context.resolve(path)),
             ..self.clone()
         };
-        Ok(Arc::new(Postgres::open(settings).await?))
+        let opened = Postgres::open_as(settings, context.may_create, context.background).await?;
+        Ok(Arc::new(opened))
     }
 }

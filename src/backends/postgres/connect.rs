@@ -14,19 +14,21 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
-use tokio_postgres::{AsyncMessage, Client, Config, SimpleQueryMessage};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{AsyncMessage, Client, Config, Notification, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::config::{PostgresConfig, Tls};
+use super::config::{Pooler, PostgresConfig, Tls};
 use super::failure::failed;
 use super::pool::within;
+use super::session::Way;
 use super::url;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Operation, Result};
 use crate::types::Durability;
 
-/// Where notifications go: channel and payload.
-pub(super) type Notifications = mpsc::UnboundedSender<String>;
+/// Where notifications go.
+pub(super) type Notifications = mpsc::UnboundedSender<Notification>;
 
 /// Makes connections. All of them are set up in the same way.
 #[derive(Clone)]
@@ -100,20 +102,58 @@ impl Connector {
         &self,
         notifications: Option<Notifications>,
     ) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
+        let (client, mut task) = self.connect_only(notifications).await?;
+        self.compare_clocks(&client, &self.setup).await?;
+        // It is there until it is taken, here.
+        let task = task.0.take().unwrap_or_else(|| tokio::spawn(async {}));
+        Ok((client, task))
+    }
+
+    /// Whether this connection is one of the server's, or a pooler gives each transaction another one. Asked
+    /// before anything is set, which would stay behind for other programs.
+    pub(super) async fn has_session(&self) -> Result<bool> {
+        let operation = Operation::Open;
+        let fail = |error| failed(operation, error).with_context("connecting");
+        let asking = async {
+            let (one, _one) = self.connect_only(None).await.map_err(fail)?;
+            let (other, _other) = self.connect_only(None).await.map_err(fail)?;
+            // Whoever is first in a pool may be taken by others in between.
+            for _ in 0..3 {
+                let own = process(&one, PROCESS).await.map_err(fail)?;
+                let busy = match process(&other, IN_TRANSACTION).await {
+                    Err(error) if error.code() == Some(&SqlState::PROTOCOL_VIOLATION) => {
+                        return Err(Error::config(
+                            "there is a pooler in statement mode between here and PostgreSQL, and batches need transactions; use its transaction mode with `pooler: transaction`, or its session mode",
+                        ));
+                    }
+                    busy => busy.map_err(fail)?,
+                };
+                // Where they are the same, the other has the only one, for as long as its transaction lasts.
+                let same = own != busy && process(&one, PROCESS).await.map_err(fail)? == own;
+                other.batch_execute("COMMIT").await.map_err(fail)?;
+                if !same {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        };
+        within(operation, self.timeout, asking).await
+    }
+
+    async fn connect_only(
+        &self,
+        notifications: Option<Notifications>,
+    ) -> Result<(Client, Task), tokio_postgres::Error> {
         let (client, mut connection) = self.config.connect(self.tls.clone()).await?;
         let task = tokio::spawn(async move {
             while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await
             {
                 if let (AsyncMessage::Notification(said), Some(to)) = (message, &notifications) {
-                    let _ = to.send(said.payload().to_owned());
+                    let _ = to.send(said);
                 }
             }
         });
-        let mut task = Task(Some(task));
-        self.compare_clocks(&client, &self.setup).await?;
-        // It is there until it is taken, here.
-        let task = task.0.take().unwrap_or_else(|| tokio::spawn(async {}));
-        Ok((client, task))
+        Ok((client, Task(Some(task))))
     }
 
     /// Compares the server's clock with the one here.
@@ -135,6 +175,18 @@ impl Connector {
         self.ahead.store(time.unwrap_or_default().saturating_sub(now), Ordering::Relaxed);
         Ok(())
     }
+}
+
+const PROCESS: &str = "SELECT pg_backend_pid()";
+const IN_TRANSACTION: &str = "BEGIN; SELECT pg_backend_pid()";
+
+/// What the server says of the process that answers.
+async fn process(client: &Client, sql: &str) -> Result<Option<String>, tokio_postgres::Error> {
+    let said = client.simple_query(sql).await?;
+    Ok(said.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    }))
 }
 
 const CLOCK: &str = "SELECT floor(date_part('epoch', clock_timestamp()) * 1000)::bigint";
@@ -217,29 +269,54 @@ fn tls_config(tls: Tls, ca: Option<&Path>) -> Result<ClientConfig> {
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// The settings of a session. What the database or the role sets for all programs must neither weaken
-/// what the profile promises, nor make a page of a scan read a whole table: with plans that are made
-/// once for every range, PostgreSQL may prefer to sort. The question for the log fails on a standby: where a
-/// name leads to one after a failover, what is read there may be old.
+/// What a session begins with. The question for the log fails on a standby: where a name leads to one
+/// after a failover, what is read there may be old.
 fn setup(settings: &PostgresConfig, origin: &str) -> String {
+    if settings.pooler.is_some() {
+        return format!("{ON_PRIMARY};{CLOCK}");
+    }
+    format!(
+        "{}SET default_transaction_isolation = 'read committed';\
+         SET client_min_messages = error;\
+         SET tierstack.origin = '{origin}';\
+         {ON_PRIMARY};{CLOCK}",
+        set(settings, "SET")
+    )
+}
+
+const ON_PRIMARY: &str = "SELECT pg_current_wal_lsn()";
+
+/// The settings of a session or a transaction. What the database or the role sets for all programs must
+/// neither weaken what the profile promises, nor make a page of a scan read a whole table: with plans that
+/// are made once for every range, PostgreSQL may prefer to sort.
+fn set(settings: &PostgresConfig, set: &str) -> String {
     let sync = if settings.durability == Durability::ProcessCrash { "off" } else { "on" };
     // The other half is for the way there: see `Connections::fence`.
     let statement = (settings.timeout.0 / 2).as_millis();
-    format!(
-        "SET synchronous_commit = {sync};\
-         SET statement_timeout = {statement};\
-         SET lock_timeout = 0;\
-         SET idle_in_transaction_session_timeout = 0;\
-         SET default_transaction_isolation = 'read committed';\
-         SET client_min_messages = error;\
-         SET enable_seqscan = off;\
-         SET enable_bitmapscan = off;\
-         SET enable_sort = off;\
-         SET jit = off;\
-         SET tierstack.origin = '{origin}';\
-         SELECT pg_current_wal_lsn();\
-         {CLOCK}"
-    )
+    [
+        ("synchronous_commit", sync),
+        ("statement_timeout", statement.to_string().as_str()),
+        ("lock_timeout", "0"),
+        ("idle_in_transaction_session_timeout", "0"),
+        ("enable_seqscan", "off"),
+        ("enable_bitmapscan", "off"),
+        ("enable_sort", "off"),
+        ("jit", "off"),
+    ]
+    .map(|(name, value)| format!("{set} {name} = {value};"))
+    .concat()
+}
+
+/// How statements are sent, and what each transaction begins with where there is no session.
+pub(super) fn way(settings: &PostgresConfig) -> (Way, Option<String>) {
+    match settings.pooler {
+        None => (Way::Session, None),
+        Some(Pooler::Transaction) => {
+            let set = set(settings, "SET LOCAL");
+            let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED;{set}{ON_PRIMARY}");
+            (Way::Transaction(begin.into()), Some(set))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -6,9 +6,9 @@
 
 use deadpool_postgres::PoolError;
 use tokio_postgres::Error as Theirs;
-use tokio_postgres::error::{DbError, SqlState};
+use tokio_postgres::error::{DbError, Severity, SqlState};
 
-use crate::error::{Error, ErrorKind, Operation};
+use crate::error::{Error, ErrorKind, Operation, Outcome};
 
 /// The error of a statement or of a connection.
 pub(super) fn failed(operation: Operation, error: Theirs) -> Error {
@@ -19,9 +19,18 @@ pub(super) fn failed(operation: Operation, error: Theirs) -> Error {
     mapped.with_operation(operation).with_layer("postgres")
 }
 
-/// The error of getting a connection.
+/// The error of a write that is one statement or one transaction: the server has undone what it says failed, and
+/// may have done what it did not answer.
+pub(super) fn failed_whole(error: Theirs) -> Error {
+    let undone =
+        error.as_db_error().is_some_and(|said| said.parsed_severity() == Some(Severity::Error));
+    let error = failed(Operation::Write, error);
+    if undone { error.with_outcome(Outcome::Nothing) } else { error }
+}
+
+/// The error of getting a connection. Nothing was sent.
 pub(super) fn no_connection(operation: Operation, error: PoolError) -> Error {
-    match error {
+    let error = match error {
         PoolError::Backend(error) => failed(operation, error).with_context("connecting"),
         PoolError::Timeout(_) => Error::new(
             ErrorKind::Unavailable,
@@ -33,7 +42,8 @@ pub(super) fn no_connection(operation: Operation, error: PoolError) -> Error {
         PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
             Error::internal("the pool of connections is set up wrongly").with_operation(operation)
         }
-    }
+    };
+    error.with_outcome(Outcome::Nothing)
 }
 
 fn of_connection(error: Theirs) -> Error {
@@ -70,6 +80,23 @@ pub(super) fn is_late(error: &Theirs) -> bool {
     error.code() == Some(&SqlState::DIVISION_BY_ZERO)
 }
 
+/// Whether a condition of the batch does not hold, as `Statements::hold` says. Nothing was written.
+pub(super) fn does_not_hold(error: &Theirs) -> bool {
+    is_ours(error, &SqlState::INVALID_ARGUMENT_FOR_LOG)
+}
+
+/// Whether the statement failed by itself and not within a trigger.
+fn is_ours(error: &Theirs, code: &SqlState) -> bool {
+    error.as_db_error().is_some_and(|said| said.code() == code && said.where_().is_none())
+}
+
+/// Something in the table kept an entry from being written.
+pub(super) fn not_written() -> Error {
+    Error::invalid(NOT_WRITTEN).with_operation(Operation::Write).with_layer("postgres")
+}
+
+const NOT_WRITTEN: &str = "a trigger, a rule or a policy of the table keeps the entry from being written as it is, so nothing was written";
+
 /// Whether nothing was added, as a key is not absent, or the table has policies for its rows, which `COPY`
 /// does not know.
 pub(super) fn cannot_copy(error: &Theirs) -> bool {
@@ -98,6 +125,15 @@ fn classify(code: &SqlState) -> (ErrorKind, &'static str) {
             return (
                 ErrorKind::Timeout,
                 "the write reached the server after its deadline, so nothing was written",
+            );
+        }
+        SqlState::INVALID_ARGUMENT_FOR_POWER_FUNCTION => {
+            return (ErrorKind::InvalidInput, NOT_WRITTEN);
+        }
+        SqlState::FEATURE_NOT_SUPPORTED => {
+            return (
+                ErrorKind::Config,
+                "the table does not take such a statement, most likely as it has a rule (CREATE RULE) for it",
             );
         }
         SqlState::READ_ONLY_SQL_TRANSACTION => {

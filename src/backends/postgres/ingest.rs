@@ -10,12 +10,13 @@ use futures_util::stream::Fuse;
 use futures_util::{SinkExt, StreamExt, TryStreamExt};
 use tokio_postgres::Error as Theirs;
 
+use super::expires::Expires;
 use super::failure::{cannot_copy, failed};
 use super::parameter::Unprinted;
 use super::pool::{Connections, Lease};
-use super::sql::{Expires, Statements};
+use super::sql::Statements;
 use super::write::write;
-use crate::error::{Operation, Result};
+use crate::error::{Error, Operation, Result};
 use crate::store::Pages;
 use crate::types::{Batch, Guarantees, Op, RunOrder};
 
@@ -85,26 +86,36 @@ async fn add(connections: &Connections, sql: &Statements, copy: &str, lot: &Batc
             let any = lease.prepare_cached(&sql.any_between).await?;
             let any = lease.query_one(&any, &[&Unprinted(first), &Unprinted(last)]).await?;
             if any.try_get(0)? {
-                return Ok(false);
+                return Ok(None);
             }
-            copied(&lease, copy, in_binary(lot, sql.keeps_expires)).await.map(|()| true)
+            copied(&lease, copy, in_binary(lot, sql.keeps_expires)).await.map(Some)
         };
         let done = match done.await {
             // A key that came to be meanwhile.
             Err(error) if cannot_copy(&error) => Ok(false),
-            done => done.map_err(|error| failed(operation, error)),
+            Ok(Some(rows)) if rows != lot.len() as u64 => Err(left_out(lot.len() as u64, rows)),
+            done => done.map(|rows| rows.is_some()).map_err(|error| failed(operation, error)),
         };
         lease.finish(done)
     };
     connections.within(operation, work).await
 }
 
-async fn copied(lease: &Lease, copy: &str, rows: Bytes) -> Result<(), Theirs> {
+fn left_out(entries: u64, rows: u64) -> Error {
+    Error::invalid(format!(
+        "of {entries} entries {rows} were written: a trigger of the table keeps the others out"
+    ))
+    .with_operation(Operation::Ingest)
+    .with_layer("postgres")
+}
+
+/// Gives the number of rows that were added.
+async fn copied(lease: &Lease, copy: &str, rows: Bytes) -> Result<u64, Theirs> {
     let statement = lease.prepare_cached(copy).await?;
     let mut sink = std::pin::pin!(lease.copy_in(&statement).await?);
     // Where this fails, the reason comes with the answer.
     let _ = sink.send(rows).await;
-    sink.finish().await.map(drop)
+    sink.finish().await
 }
 
 /// The rows as `COPY` takes them: <https://www.postgresql.org/docs/current/sql-copy.html>, Binary Format.

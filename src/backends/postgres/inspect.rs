@@ -1,16 +1,19 @@
 //! What is there when the store is opened: the server and the table, which must be able to keep what the
 //! settings promise.
 
-use deadpool_postgres::ClientWrapper;
 use tokio_postgres::Row;
+use tokio_postgres::types::Type;
 
+use super::announce;
+use super::announce::Installed;
 use super::config::PostgresConfig;
+use super::expires::Expires;
 use super::failure::failed;
-use super::schema::{self, Table, quoted};
-use super::sql::Expires;
-use super::{announce, schema::VERSION};
+use super::schema::{self, Table, VERSION, quoted};
+use super::session::Session;
 use crate::error::{Error, ErrorKind, Operation, Result};
-use crate::types::Durability;
+use crate::layer::BackendConfig;
+use crate::types::{Durability, Identity};
 
 /// The oldest PostgreSQL that this is written for.
 const OLDEST_SERVER: i32 = 12;
@@ -18,13 +21,14 @@ const OLDEST_SERVER: i32 = 12;
 /// The table, as it was found or made.
 #[derive(Clone, Debug)]
 pub(super) struct Found {
-    /// Its number, which the channel of announcements is named by.
-    pub(super) oid: u32,
     /// With its schema.
     pub(super) table: Table,
     pub(super) expires: Expires,
     /// Whether tierstack made it.
     pub(super) own: bool,
+    /// Whether a trigger may change what is written.
+    pub(super) rewrites: bool,
+    pub(super) identity: Option<Identity>,
 }
 
 fn fail(error: tokio_postgres::Error) -> Error {
@@ -36,22 +40,32 @@ fn config(message: impl Into<String>) -> Error {
 }
 
 /// Looks at everything, and makes the table where it is missing and may be made.
-pub(super) async fn open(client: &ClientWrapper, settings: &PostgresConfig) -> Result<Found> {
-    server(client, settings).await?;
-    let found = match table(client, settings).await? {
+pub(super) async fn open(
+    session: Session<'_>,
+    settings: &PostgresConfig,
+    may_create: bool,
+) -> Result<Found> {
+    server(session, settings).await?;
+    let found = match table(session, settings).await? {
         Some(found) if found.version.is_none_or(|version| version >= VERSION) => found,
-        _ => make(client, settings).await?,
+        _ => make(session, settings, may_create).await?,
     };
-    let found = found.checked(client, settings).await?;
+    let found = found.checked(session, settings).await?;
     if settings.announce {
-        announcing(client, settings, &found).await?;
+        announcing(session, settings, &found, settings.create && may_create).await?;
     }
     Ok(found)
 }
 
-async fn server(client: &ClientWrapper, settings: &PostgresConfig) -> Result<()> {
+/// The one row of a question.
+async fn ask<'a>(session: Session<'a>, sql: &'a str) -> Result<Row> {
+    let mut rows = session.query(sql, Vec::new()).await.map_err(fail)?;
+    rows.pop().ok_or_else(|| Error::internal("a question to the catalogue has no answer"))
+}
+
+async fn server(session: Session<'_>, settings: &PostgresConfig) -> Result<()> {
     let sql = "SELECT current_setting('server_version_num')::int / 10000, current_setting('transaction_read_only') = 'on', current_setting('fsync') = 'on', current_setting('full_page_writes') = 'on', current_setting('synchronous_standby_names') <> ''";
-    let row = client.query_one(sql, &[]).await.map_err(fail)?;
+    let row = ask(session, sql).await?;
     let version: i32 = row.try_get(0).map_err(fail)?;
     if version < OLDEST_SERVER {
         return Err(config(format!(
@@ -89,13 +103,15 @@ struct Relation {
     unlogged: bool,
     version: Option<u32>,
     rights: bool,
+    rewrites: bool,
 }
 
-async fn table(client: &ClientWrapper, settings: &PostgresConfig) -> Result<Option<Relation>> {
+async fn table(session: Session<'_>, settings: &PostgresConfig) -> Result<Option<Relation>> {
     let table = settings.parsed_table()?;
-    let sql = "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence <> 'p', obj_description(c.oid, 'pg_class'), has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE') FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass($1)";
-    let row = client.query_opt(sql, &[&table.to_string()]).await.map_err(fail)?;
-    row.map(|row| relation(&row).map_err(fail)).transpose()
+    let sql = "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence <> 'p', (SELECT conname::text FROM pg_constraint WHERE conrelid = c.oid AND conname LIKE 'tierstack schema %' LIMIT 1), obj_description(c.oid, 'pg_class'), has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE'), EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgtype & 3 = 3 AND t.tgname <> '~tierstack_announce') FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass($1)";
+    let name = table.to_string();
+    let rows = session.query(sql, vec![(&name, Type::TEXT)]).await.map_err(fail)?;
+    rows.first().map(|row| relation(row).map_err(fail)).transpose()
 }
 
 fn relation(row: &Row) -> Result<Relation, tokio_postgres::Error> {
@@ -104,8 +120,9 @@ fn relation(row: &Row) -> Result<Relation, tokio_postgres::Error> {
         table: Table { schema: Some(row.try_get(1)?), name: row.try_get(2)? },
         kind: row.try_get(3)?,
         unlogged: row.try_get(4)?,
-        version: schema::version(row.try_get(5)?),
-        rights: row.try_get(6)?,
+        version: schema::version(row.try_get(5)?).or(schema::version(row.try_get(6)?)),
+        rights: row.try_get(7)?,
+        rewrites: row.try_get(8)?,
     })
 }
 
@@ -113,40 +130,64 @@ fn relation(row: &Row) -> Result<Relation, tokio_postgres::Error> {
 const MAKING: i64 = 0x7469_6572_7300_0001;
 
 /// Makes the table, or brings it up to date, unless another process has done so meanwhile.
-async fn make(client: &ClientWrapper, settings: &PostgresConfig) -> Result<Relation> {
+async fn make(
+    session: Session<'_>,
+    settings: &PostgresConfig,
+    may_create: bool,
+) -> Result<Relation> {
     let name = settings.parsed_table()?;
-    if !settings.create {
-        return Err(match table(client, settings).await? {
-            None => config(format!(
-                "there is no table {name}, and `create` is false; make it with what `tierstack schema postgres` prints"
-            )),
+    if !(settings.create && may_create) {
+        return Err(match table(session, settings).await? {
+            None => missing(session, &name, settings.create).await?,
             Some(found) => config(format!(
-                "the table {name} is of schema version {}, which is older than {VERSION}, and `create` is false",
+                "the table {name} is of schema version {}, which is older than {VERSION}, and is brought up to date by what writes, with `create: true`",
                 found.version.unwrap_or_default()
             )),
         });
     }
     let begin = format!("BEGIN; SELECT pg_advisory_xact_lock({MAKING})");
-    client.batch_execute(&begin).await.map_err(fail)?;
-    let sql = match table(client, settings).await? {
+    session.client.batch_execute(&begin).await.map_err(fail)?;
+    let sql = match table(session, settings).await? {
         None => Some(schema::create(&name, &settings.columns)),
         Some(found) => found
             .version
             .and_then(|version| schema::migrate(&found.table, &settings.columns, version)),
     };
     if let Some(sql) = sql {
-        client.batch_execute(&sql).await.map_err(fail)?;
+        session.client.batch_execute(&sql).await.map_err(fail)?;
     }
-    client.batch_execute("COMMIT").await.map_err(fail)?;
-    table(client, settings).await?.ok_or_else(|| {
+    session.client.batch_execute("COMMIT").await.map_err(fail)?;
+    table(session, settings).await?.ok_or_else(|| {
         config(format!(
             "the table {name} is made, but is not found by its name; write `schema.table`"
         ))
     })
 }
 
+/// There is no such table, with the name of one that is there and may be meant.
+async fn missing(session: Session<'_>, name: &Table, create: bool) -> Result<Error> {
+    let sql = "SELECT CASE WHEN pg_table_is_visible(c.oid) THEN NULL ELSE n.nspname::text END, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema') LIMIT 10000";
+    let rows = session.query(sql, Vec::new()).await.map_err(fail)?;
+    let tables =
+        rows.iter().map(|row| Ok(Table { schema: row.try_get(0)?, name: row.try_get(1)? }));
+    let tables: Vec<Table> = tables.collect::<Result<_, _>>().map_err(fail)?;
+    let distance = |other: &Table| {
+        strsim::damerau_levenshtein(&name.name.to_lowercase(), &other.name.to_lowercase())
+    };
+    let near = tables.iter().min_by_key(|other| distance(other));
+    let near = near.filter(|other| distance(other) <= (name.name.len() / 3).max(1));
+    let meant = near.map_or_else(|| ".".to_owned(), |near| format!("; did you mean {near}?"));
+    Ok(config(if create {
+        format!("there is no table {name}{meant} It is made by what writes, and not by what reads")
+    } else {
+        format!(
+            "there is no table {name}, and `create` is false{meant} Make it with what `tierstack schema postgres` prints"
+        )
+    }))
+}
+
 impl Relation {
-    async fn checked(self, client: &ClientWrapper, settings: &PostgresConfig) -> Result<Found> {
+    async fn checked(self, session: Session<'_>, settings: &PostgresConfig) -> Result<Found> {
         let name = &self.table;
         if let Some(version) = self.version.filter(|version| *version > VERSION) {
             return Err(config(format!(
@@ -174,14 +215,19 @@ impl Relation {
                 ),
             ));
         }
-        let expires = self.columns(client, settings).await?;
-        Ok(Found { oid: self.oid, own: self.version.is_some(), table: self.table, expires })
+        let expires = self.columns(session, settings).await?;
+        let own = self.version.is_some();
+        if let Some(column) = settings.columns.expires.as_ref().filter(|_| !own) {
+            times(session, &self.table, &quoted(column), expires).await?;
+        }
+        let identity = identity(session, self.oid).await;
+        Ok(Found { own, rewrites: self.rewrites, table: self.table, expires, identity })
     }
 
-    async fn columns(&self, client: &ClientWrapper, settings: &PostgresConfig) -> Result<Expires> {
+    async fn columns(&self, session: Session<'_>, settings: &PostgresConfig) -> Result<Expires> {
         let name = &self.table;
         let sql = "SELECT attname::text, format_type(atttypid, NULL), attnotnull, atthasdef OR attidentity <> '', EXISTS (SELECT FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam WHERE i.indrelid = a.attrelid AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum AND m.amname = 'btree') FROM pg_attribute a WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped";
-        let rows = client.query(sql, &[&self.oid]).await.map_err(fail)?;
+        let rows = session.query(sql, vec![(&self.oid, Type::OID)]).await.map_err(fail)?;
         let columns = rows.iter().map(column).collect::<Result<Vec<_>, _>>().map_err(fail)?;
         let find = |setting: &str, wanted: &str| {
             columns.iter().find(|column| column.name == wanted).ok_or_else(|| {
@@ -194,12 +240,19 @@ impl Relation {
         let mut kept = Expires::Millis;
         for (setting, wanted) in settings.columns.named() {
             let found = find(setting, wanted)?;
+            let unit = settings.columns.expires_unit;
             let (fits, must_be) = match setting {
                 "key" | "value" => (found.kind == "bytea", "bytea"),
-                "expires" => (
-                    ["bigint", "timestamp with time zone"].contains(&found.kind.as_str()),
-                    "bigint (milliseconds since 1970) or timestamptz",
-                ),
+                "expires" => match Expires::of(&found.kind, unit) {
+                    Some(expires) => {
+                        kept = expires;
+                        (true, "")
+                    }
+                    None => (
+                        false,
+                        "bigint (milliseconds since 1970), timestamptz or timestamp, or with `columns.expires_unit: seconds` bigint or integer",
+                    ),
+                },
                 _ => (found.kind.starts_with("timestamp"), "timestamptz"),
             };
             if !fits {
@@ -214,9 +267,6 @@ impl Relation {
                     "the column {} of {name} must be NOT NULL and have a unique index of its own (B-tree, on the whole table): a primary key",
                     quoted(wanted)
                 )));
-            }
-            if setting == "expires" && found.kind != "bigint" {
-                kept = Expires::Timestamp;
             }
         }
         let ours: Vec<&str> = settings.columns.named().map(|(_, name)| name).collect();
@@ -251,26 +301,67 @@ fn column(row: &Row) -> Result<Column, tokio_postgres::Error> {
     })
 }
 
+/// The number that the data folder of the server was made with, which a standby and a restored copy share, and
+/// those of the database and the table. `None` where the role may not ask.
+async fn identity(session: Session<'_>, oid: u32) -> Option<Identity> {
+    let sql = "SELECT (SELECT system_identifier::text FROM pg_control_system()), oid::text FROM pg_database WHERE datname = current_database()";
+    let row = ask(session, sql).await.ok()?;
+    let (server, database): (String, String) = (row.try_get(0).ok()?, row.try_get(1).ok()?);
+    Some(Identity::new(PostgresConfig::NAME, &[&server, &database, &oid.to_string()]))
+}
+
+/// Rows of a table of somebody else whose times are looked at.
+const LOOKED_AT: u32 = 10_000;
+
+/// Fails where the numbers in a column of deadlines do not look like the unit in which they are to be read:
+/// entries that live would be taken for expired.
+async fn times(session: Session<'_>, table: &Table, column: &str, kept: Expires) -> Result<()> {
+    let (other, units) = match kept {
+        Expires::Millis => (Expires::Seconds, ["milliseconds", "seconds"]),
+        _ => (Expires::Millis, ["seconds", "milliseconds"]),
+    };
+    let (Some(odd), Some(odd_there)) = (kept.odd(column), other.odd(column)) else {
+        return Ok(());
+    };
+    let sql = format!(
+        "SELECT count(*) FILTER (WHERE {odd}), count(*) FILTER (WHERE {odd_there}), count(*) FROM (SELECT {column} FROM {table} LIMIT {LOOKED_AT}) AS looked_at WHERE {column} IS NOT NULL"
+    );
+    let row = ask(session, &sql).await?;
+    let number = |at: usize| row.try_get::<_, i64>(at).map_err(fail);
+    let [unit, other] = units;
+    match (number(0)?, number(1)?, number(2)?) {
+        (0, _, _) => Ok(()),
+        (_, 0, _) => Err(config(format!(
+            "the numbers in the column {column} of {table} look like {other}, not {unit}; set `columns.expires_unit: {other}`"
+        ))),
+        (odd, _, all) => Err(config(format!(
+            "of {all} numbers in the column {column} of {table} {odd} look like no time in {unit} since 1970, such as a 0 that stands for \"never\"; make them NULL, set `columns.expires_unit` to what they count, or leave `columns.expires` out"
+        ))),
+    }
+}
+
 /// The triggers that announce are there, or are made on a table that tierstack made.
 async fn announcing(
-    client: &ClientWrapper,
+    session: Session<'_>,
     settings: &PostgresConfig,
     found: &Found,
+    may_create: bool,
 ) -> Result<()> {
-    if announce::is_set_up(client, found.oid).await.map_err(fail)? {
-        return Ok(());
+    let (table, key) = (&found.table, &settings.columns.key);
+    let look = || async {
+        let found = Installed::look(session.client, table, key).await.map_err(fail)?;
+        found.ok_or_else(|| config(format!("there is no table {table} any more")))
+    };
+    let installed = look().await?;
+    if installed.in_order || !(may_create && found.own) {
+        return installed.check(table).map(drop);
     }
-    if !(settings.create && found.own) {
-        return Err(config(format!(
-            "`announce` needs triggers on the table {}; make them with what `tierstack schema postgres` prints below CREATE TABLE",
-            found.table
-        )));
-    }
-    let sql = announce::triggers(&found.table, &settings.columns.key);
     let begin = format!("BEGIN; SELECT pg_advisory_xact_lock({MAKING})");
-    client.batch_execute(&begin).await.map_err(fail)?;
-    if !announce::is_set_up(client, found.oid).await.map_err(fail)? {
-        client.batch_execute(&sql).await.map_err(fail)?;
+    session.client.batch_execute(&begin).await.map_err(fail)?;
+    if !look().await?.in_order {
+        let sql = announce::triggers(table, key);
+        session.client.batch_execute(&sql).await.map_err(fail)?;
     }
-    client.batch_execute("COMMIT").await.map_err(fail)
+    session.client.batch_execute("COMMIT").await.map_err(fail)?;
+    look().await?.check(table).map(drop)
 }

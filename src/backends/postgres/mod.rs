@@ -50,13 +50,16 @@
 mod announce;
 mod config;
 mod connect;
+mod expires;
 mod failure;
 mod ingest;
 mod inspect;
+mod locks;
 mod parameter;
 mod pool;
 mod read;
 mod schema;
+mod session;
 mod snapshot;
 mod sql;
 mod upkeep;
@@ -73,10 +76,11 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use self::announce::Announcements;
-pub use self::config::{Columns, PostgresConfig, Tls};
+pub use self::config::{Columns, ExpiresUnit, Pooler, PostgresConfig, Tls};
 use self::connect::Connector;
 use self::inspect::Found;
 use self::pool::{Connections, within};
+use self::session::Session;
 use self::snapshot::Snapshot;
 use self::sql::Statements;
 use crate::error::{Error, Operation, Result};
@@ -108,35 +112,58 @@ impl Postgres {
     /// # Errors
     /// See the [module docs](self). A dropped future leaves nothing behind, or the table made.
     pub async fn open(config: PostgresConfig) -> Result<Self> {
+        Self::open_as(config, true, true).await
+    }
+
+    /// `may_create`: what is missing is made, if the settings say so too. `background`: expired entries are
+    /// removed now and then.
+    async fn open_as(config: PostgresConfig, may_create: bool, background: bool) -> Result<Self> {
         let profile = config.profile()?;
-        let opening = Self::open_as(config, profile).await;
+        let opening = Self::connect(config, profile, may_create, background).await;
         opening
             .map_err(|error| error.with_operation(Operation::Open).with_layer(PostgresConfig::NAME))
     }
 
-    async fn open_as(config: PostgresConfig, profile: Profile) -> Result<Self> {
+    async fn connect(
+        config: PostgresConfig,
+        profile: Profile,
+        may_create: bool,
+        background: bool,
+    ) -> Result<Self> {
         if let Err(error) = Handle::try_current() {
             let message = "connections are tasks of a tokio runtime, and there is none; call it from within one";
             return Err(Error::unsupported(message).with_source(error));
         }
-        let (origin, seed) = identity()?;
+        let (origin, seed) = origin()?;
         let connector = {
             let (config, origin) = (config.clone(), origin.clone());
             // Secrets and certificates are read from files.
             let made = tokio::task::spawn_blocking(move || Connector::new(&config, &origin)).await;
             made.map_err(|error| Error::internal("a thread panicked").with_source(error))??
         };
+        if config.pooler.is_none() && !connector.has_session().await? {
+            return Err(Error::config(
+                "there is a pooler in transaction mode between here and PostgreSQL, such as PgBouncer: it gives each transaction another connection, to which settings would leak and on which nothing is announced; say `pooler: transaction`, which does without both, or connect past it",
+            ));
+        }
         let client = connector.client(Operation::Open, None).await?;
-        let found =
-            within(Operation::Open, config.timeout.0, inspect::open(&client, &config)).await?;
-        let connections = Arc::new(Connections::new(&connector, &config, seed)?);
-        let sql =
-            Arc::new(Statements::new(&found.table, &config.columns, found.expires, found.own));
+        let (way, settings) = connect::way(&config);
+        let alone = way.one_by_one();
+        let session = Session { client: &client, way: &alone };
+        let opening = inspect::open(session, &config, may_create);
+        let found = within(Operation::Open, config.timeout.0, opening).await?;
+        let connections = Arc::new(Connections::new(&connector, &config, way, seed)?);
+        let sql = Arc::new(Statements::new(&found, &config, settings.as_deref()));
         let announcements = config.announce.then(|| {
-            Announcements::new(connector.clone(), Arc::clone(&connections), found.clone(), origin)
+            Announcements::new(
+                connector.clone(),
+                Arc::clone(&connections),
+                found.table.clone(),
+                config.columns.key.clone(),
+                origin,
+            )
         });
-        let sweeps = found.own && sql.sweep.is_some();
-        let sweeper = sweeps.then(|| {
+        let sweeper = (background && sql.sweep.is_some()).then(|| {
             tokio::spawn(upkeep::sweep_for_ever(Arc::downgrade(&connections), Arc::clone(&sql)))
         });
         let snapshots = Arc::new(Semaphore::new(config.snapshots));
@@ -155,7 +182,7 @@ impl Postgres {
 }
 
 /// The name of this store among those that write the table, and a seed.
-fn identity() -> Result<(String, u64)> {
+fn origin() -> Result<(String, u64)> {
     let seed = getrandom::u64().map_err(|error| {
         Error::new(crate::error::ErrorKind::Unavailable, "the system gives no random numbers")
             .with_source(error)
@@ -185,7 +212,7 @@ impl Read for Postgres {
             return Reply::Now(Err(error.with_key(key)));
         }
         Reply::later(self.connections.read(Operation::Get, move |lease| async move {
-            let done = read::get(&lease, &self.sql, key).await;
+            let done = read::get(lease.session(), &self.sql, key).await;
             lease.finish(done)
         }))
     }
@@ -197,7 +224,7 @@ impl Read for Postgres {
             Ok(()) if keys.is_empty() => Reply::ready(Vec::new()),
             Ok(()) => {
                 Reply::later(self.connections.read(Operation::GetMany, move |lease| async move {
-                    let done = read::get_many(&lease, &self.sql, keys).await;
+                    let done = read::get_many(lease.session(), &self.sql, keys).await;
                     lease.finish(done)
                 }))
             }
@@ -209,7 +236,7 @@ impl Read for Postgres {
             Box::pin(async move {
                 let scan = &scan;
                 let page = |lease: pool::Lease| async move {
-                    let done = read::page(&lease, &self.sql, scan).await;
+                    let done = read::page(lease.session(), &self.sql, scan).await;
                     lease.finish(done)
                 };
                 self.connections.read(Operation::Scan, page).await
@@ -223,7 +250,6 @@ impl Read for Postgres {
 impl Store for Postgres {
     async fn write(&self, batch: Batch) -> Result<Commit> {
         self.profile.guarantees.check_batch(&batch)?;
-        batch.only_if_absent()?;
         write::write(&self.connections, &self.sql, self.found.expires, &batch).await?;
         Ok(Commit::done())
     }
@@ -268,7 +294,8 @@ impl Store for Postgres {
             .try_acquire_owned()
             .map_err(|_| snapshot::too_many(self.config.snapshots))?;
         let (sql, timeout) = (Arc::clone(&self.sql), self.config.timeout.0);
-        Ok(Arc::new(Snapshot::take(&self.connector, sql, timeout, permit).await?))
+        let way = self.connections.way().one_by_one();
+        Ok(Arc::new(Snapshot::take(&self.connector, way, sql, timeout, permit).await?))
     }
 
     async fn flush(&self) -> Result<()> {
@@ -302,7 +329,7 @@ impl Store for Postgres {
     }
 
     fn identity(&self) -> Option<Identity> {
-        None
+        self.found.identity.clone()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Connections that are lent for one operation, and the deadline of each operation.
 
 use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use futures_util::future::{Either, select};
 use super::config::PostgresConfig;
 use super::connect::Connector;
 use super::failure::no_connection;
+use super::session::{Session, Way};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::types::units::Span;
@@ -22,13 +24,19 @@ use crate::types::units::Span;
 pub(super) struct Connections {
     pool: Pool,
     connector: Connector,
+    way: Arc<Way>,
     timeout: Duration,
     closed: AtomicBool,
     seed: AtomicU64,
 }
 
 impl Connections {
-    pub(super) fn new(connector: &Connector, config: &PostgresConfig, seed: u64) -> Result<Self> {
+    pub(super) fn new(
+        connector: &Connector,
+        config: &PostgresConfig,
+        way: Way,
+        seed: u64,
+    ) -> Result<Self> {
         let manager = Manager::from_connect(
             connector.config(),
             connector.clone(),
@@ -52,6 +60,7 @@ impl Connections {
         Ok(Self {
             pool,
             connector: connector.clone(),
+            way: Arc::new(way),
             timeout,
             closed: AtomicBool::new(false),
             seed: AtomicU64::new(seed),
@@ -60,6 +69,10 @@ impl Connections {
 
     pub(super) fn open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) { Err(Error::closed()) } else { Ok(()) }
+    }
+
+    pub(super) fn way(&self) -> &Way {
+        &self.way
     }
 
     pub(super) fn close(&self) {
@@ -96,7 +109,7 @@ impl Connections {
     pub(super) async fn lease(&self, operation: Operation) -> Result<Lease> {
         self.open()?;
         let object = self.pool.get().await.map_err(|error| no_connection(operation, error))?;
-        Ok(Lease { object: Some(object), pool: self.pool.clone() })
+        Ok(Lease { object: Some(object), way: Arc::clone(&self.way), pool: self.pool.clone() })
     }
 
     /// The operation within its deadline. What it holds of connections is thrown away with it.
@@ -145,10 +158,15 @@ fn forget_idle(pool: &Pool) {
 /// away otherwise: the answer to what was left off, or a transaction, must not meet who comes next.
 pub(super) struct Lease {
     object: Option<Object>,
+    way: Arc<Way>,
     pool: Pool,
 }
 
 impl Lease {
+    pub(super) fn session(&self) -> Session<'_> {
+        Session { client: self, way: &self.way }
+    }
+
     /// Gives the connection back, unless the error tells that it is broken.
     pub(super) fn finish<T>(mut self, done: Result<T>) -> Result<T> {
         let broken = match &done {

@@ -4,15 +4,15 @@ use std::collections::HashMap;
 use std::ops::Bound;
 
 use bytes::Bytes;
-use deadpool_postgres::ClientWrapper;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::unfold;
 use tokio_postgres::Row;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::Type;
 
 use super::failure::failed;
 use super::parameter::Unprinted;
+use super::session::{Parameter, Session};
 use super::sql::Statements;
 use crate::clock::Timestamp;
 use crate::error::{Error, Operation, Result};
@@ -20,30 +20,32 @@ use crate::store::Pages;
 use crate::types::{Entry, Order, Page, Scan, Value, check_key};
 
 pub(super) async fn get(
-    client: &ClientWrapper,
+    session: Session<'_>,
     sql: &Statements,
     key: &[u8],
 ) -> Result<Option<Value>> {
     let fail = |error| failed(Operation::Get, error).with_key(key);
-    let statement = client.prepare_cached(&sql.get).await.map_err(fail)?;
-    let row = client.query_opt(&statement, &[&Unprinted(key)]).await.map_err(fail)?;
-    row.map(|row| value(&row, 0, Operation::Get)).transpose()
+    let asked = Unprinted(key);
+    let rows = session.query(&sql.get, vec![(&asked, Type::BYTEA)]).await.map_err(fail)?;
+    let found = rows.first().map(|row| value(row, 0, Operation::Get)).transpose();
+    found.map_err(|error| error.with_key(key))
 }
 
 /// All in one round trip.
 pub(super) async fn get_many(
-    client: &ClientWrapper,
+    session: Session<'_>,
     sql: &Statements,
     keys: &[Bytes],
 ) -> Result<Vec<Option<Value>>> {
     let operation = Operation::GetMany;
     let fail = |error| failed(operation, error);
-    let statement = client.prepare_cached(&sql.get_many).await.map_err(fail)?;
     let asked: Unprinted<Vec<&[u8]>> = Unprinted(keys.iter().map(AsRef::as_ref).collect());
-    let rows = client.query(&statement, &[&asked]).await.map_err(fail)?;
+    let parameters: Vec<Parameter<'_>> = vec![(&asked, Type::BYTEA_ARRAY)];
+    let rows = session.query(&sql.get_many, parameters).await.map_err(fail)?;
     let mut found: HashMap<&[u8], Value> = HashMap::with_capacity(rows.len());
     for row in &rows {
-        found.insert(bytes(row, 0, operation)?, value(row, 1, operation)?);
+        let key = bytes(row, 0, operation)?;
+        found.insert(key, value(row, 1, operation).map_err(|error| error.with_key(key))?);
     }
     Ok(asked.0.iter().map(|key| found.get(key).cloned()).collect())
 }
@@ -54,7 +56,7 @@ pub(super) fn check_keys(keys: &[Bytes]) -> Result<()> {
 
 /// The next page of a scan, and whether there may be more behind it.
 pub(super) async fn page(
-    client: &ClientWrapper,
+    session: Session<'_>,
     sql: &Statements,
     scan: &Scan,
 ) -> Result<(Page, bool)> {
@@ -63,12 +65,12 @@ pub(super) async fn page(
     let (from, to) = bounds(scan);
     let (from, to) = (from.map(Unprinted), to.map(Unprinted));
     let text = sql.page(from.is_some(), to.is_some(), scan.order == Order::Reverse);
-    let statement = client.prepare_cached(&text).await.map_err(fail)?;
     let full = scan.next_page_entries();
     let (limit, most) = (as_bigint(full), as_bigint(scan.page_bytes.max(1)));
-    let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&limit, &most];
-    parameters.extend(from.iter().chain(&to).map(|bound| bound as &(dyn ToSql + Sync)));
-    let rows = client.query(&statement, &parameters).await.map_err(fail)?;
+    let mut parameters: Vec<Parameter<'_>> = vec![(&limit, Type::INT8), (&most, Type::INT8)];
+    parameters
+        .extend(from.iter().chain(&to).map(|bound| -> Parameter<'_> { (bound, Type::BYTEA) }));
+    let rows = session.query(&text, parameters).await.map_err(fail)?;
     let mut page = Page { entries: Vec::with_capacity(rows.len()) };
     for row in &rows {
         let key = Bytes::copy_from_slice(bytes(row, 0, operation)?);
@@ -80,7 +82,8 @@ pub(super) async fn page(
             .with_operation(operation)
             .with_layer("postgres")
         })?;
-        page.entries.push(Entry { key, value: value(row, 1, operation)? });
+        let value = value(row, 1, operation).map_err(|error| error.with_key(&key))?;
+        page.entries.push(Entry { key, value });
     }
     let more = page.len() >= full || page.bytes() >= scan.page_bytes;
     Ok((page, more))

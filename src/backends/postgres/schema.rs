@@ -1,14 +1,18 @@
 //! The table that tierstack makes: its SQL, its version, and the way from one version to the next.
+//!
+//! The version stands in the name of a constraint, which only `CREATE TABLE` brings: a part of the SQL that is
+//! run on a table of somebody else must not make it one of ours. It stood in the comment of the table before.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::config::Columns;
 
-/// The version of the table that this program makes. It stands in the comment of the table.
+/// The version of the table that this program makes.
 pub(super) const VERSION: u32 = 1;
 
-const COMMENT: &str = "tierstack schema ";
+/// What the name of the constraint, or the comment, begins with.
+pub(super) const MARK: &str = "tierstack schema ";
 
 /// The name of a table, in a schema or in the search path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,17 +33,44 @@ impl FromStr for Table {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (schema, name) = match text.split_once('.') {
-            Some((schema, name)) => (Some(schema.to_owned()), name.to_owned()),
-            None => (None, text.to_owned()),
+        let wrong = || {
+            format!(
+                "`table` is '{text}', but must be `table` or `schema.table`; a name with a dot stands in double quotes, `\"my.table\"`"
+            )
         };
-        if name.contains('.') {
-            return Err(format!("`table` is '{text}', but must be `table` or `schema.table`"));
-        }
+        let (first, rest) = name(text).ok_or_else(wrong)?;
+        let (schema, name) = match rest.map(name) {
+            None => (None, first),
+            Some(Some((second, None))) => (Some(first), second),
+            Some(_) => return Err(wrong()),
+        };
         for part in schema.iter().chain([&name]) {
             check_name(part).map_err(|why| format!("`table`: a part {why}"))?;
         }
         Ok(Self { schema, name })
+    }
+}
+
+/// The name that the text begins with, up to a dot or in double quotes as in SQL, and what is behind the dot.
+fn name(text: &str) -> Option<(String, Option<&str>)> {
+    let Some(mut rest) = text.strip_prefix('"') else {
+        return Some(match text.split_once('.') {
+            Some((name, rest)) => (name.to_owned(), Some(rest)),
+            None => (text.to_owned(), None),
+        });
+    };
+    let mut name = String::new();
+    loop {
+        let (part, behind) = rest.split_once('"')?;
+        name.push_str(part);
+        match behind.strip_prefix('"') {
+            Some(behind) => {
+                name.push('"');
+                rest = behind;
+            }
+            None if behind.is_empty() => return Some((name, None)),
+            None => return Some((name, Some(behind.strip_prefix('.')?))),
+        }
     }
 }
 
@@ -77,12 +108,12 @@ pub(super) fn create(table: &Table, columns: &Columns) -> String {
     for name in [&columns.created, &columns.updated].into_iter().flatten() {
         lines.push(format!("    {} timestamptz NOT NULL DEFAULT now()", quoted(name)));
     }
+    lines.push(format!("    CONSTRAINT {} CHECK (true)", quoted(&format!("{MARK}{VERSION}"))));
     let mut sql = format!("CREATE TABLE {table} (\n{}\n);\n", lines.join(",\n"));
     if let Some(name) = &columns.expires {
         let name = quoted(name);
         sql.push_str(&format!("CREATE INDEX ON {table} ({name}) WHERE {name} IS NOT NULL;\n"));
     }
-    sql.push_str(&format!("COMMENT ON TABLE {table} IS '{COMMENT}{VERSION}';\n"));
     sql
 }
 
@@ -94,9 +125,9 @@ pub(super) fn migrate(_table: &Table, _columns: &Columns, from: u32) -> Option<S
     }
 }
 
-/// The version of a table, by its comment. `None`: somebody else made it.
-pub(super) fn version(comment: Option<&str>) -> Option<u32> {
-    comment?.strip_prefix(COMMENT)?.trim().parse().ok()
+/// The version of a table, by its mark. `None`: somebody else made it.
+pub(super) fn version(mark: Option<&str>) -> Option<u32> {
+    mark?.strip_prefix(MARK)?.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -107,18 +138,31 @@ mod tests {
     fn names_are_quoted_and_checked() {
         let table: Table = "my schema.odd\"name".parse().unwrap();
         assert_eq!(table.to_string(), r#""my schema"."odd""name""#);
+        for (text, schema, name) in [
+            ("\"my.table\"", None, "my.table"),
+            ("a.\"b.c\"", Some("a"), "b.c"),
+            ("\"a.b\".c", Some("a.b"), "c"),
+            ("\"say \"\"hi\"\".\".\"", Some("say \"hi\""), "."),
+        ] {
+            let table: Table = text.parse().unwrap();
+            assert_eq!((table.schema.as_deref(), table.name.as_str()), (schema, name), "{text}");
+            assert_eq!(table.to_string().parse::<Table>().unwrap(), table, "as SQL has it");
+        }
         let long = "x".repeat(64);
-        for wrong in ["", ".", "a.", ".b", "a.b.c", long.as_str(), "nul\0"] {
+        for wrong in ["", ".", "a.", ".b", "a.b.c", long.as_str(), "nul\0", "\"a", "\"a\"b", "\"\""]
+        {
             assert!(wrong.parse::<Table>().is_err(), "{wrong:?}");
         }
         assert_eq!(literal(r"o'clock \"), r"E'o''clock \\'");
     }
 
     #[test]
-    fn the_comment_tells_the_version() {
+    fn the_mark_tells_the_version_and_comes_with_the_table_alone() {
         let sql = create(&"t".parse().unwrap(), &Columns::default());
-        let comment = sql.split_once("IS '").unwrap().1.split_once('\'').unwrap().0;
-        assert_eq!(version(Some(comment)), Some(VERSION));
+        let (table, below) = sql.split_once(");\n").unwrap();
+        let mark = table.split_once("CONSTRAINT \"").unwrap().1.split_once('"').unwrap().0;
+        assert_eq!(version(Some(mark)), Some(VERSION));
+        assert!(!below.contains(MARK), "{below}");
         assert_eq!(version(Some("tierstack schema 7")), Some(7));
         for other in [None, Some("orders of the shop"), Some("tierstack schema one")] {
             assert_eq!(version(other), None);

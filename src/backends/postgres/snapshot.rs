@@ -11,8 +11,9 @@ use super::connect::Connector;
 use super::failure::failed;
 use super::pool::within;
 use super::read;
+use super::session::{Session, Way};
 use super::sql::Statements;
-use crate::error::{Error, Operation, Result};
+use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::reply::Reply;
 use crate::store::{Pages, Read};
 use crate::types::{Scan, Value, check_key};
@@ -21,6 +22,7 @@ use crate::types::{Scan, Value, check_key};
 /// it is in, nobody else ever meets it.
 pub(super) struct Snapshot {
     client: ClientWrapper,
+    way: Way,
     sql: Arc<Statements>,
     timeout: Duration,
     /// Of the snapshots that there may be at a time.
@@ -30,18 +32,28 @@ pub(super) struct Snapshot {
 impl Snapshot {
     pub(super) async fn take(
         connector: &Connector,
+        way: Way,
         sql: Arc<Statements>,
         timeout: Duration,
         permit: OwnedSemaphorePermit,
     ) -> Result<Self> {
         let operation = Operation::Snapshot;
         let client = connector.client(operation, None).await?;
-        // The first statement that sees rows fixes the moment; `BEGIN` does not.
-        let fix = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT 1";
-        let fixing =
-            async { client.batch_execute(fix).await.map_err(|error| failed(operation, error)) };
-        within(operation, timeout, fixing).await?;
-        Ok(Self { client, sql, timeout, _permit: permit })
+        let fixing = async {
+            client.batch_execute(&sql.freeze).await.map_err(|error| failed(operation, error))
+        };
+        let fixed = within(operation, timeout, fixing).await;
+        fixed.map_err(|error| match error.kind() {
+            ErrorKind::Access => error.with_context(
+                "a snapshot is of the whole table, which the role must see: under row-level security it needs BYPASSRLS",
+            ),
+            _ => error,
+        })?;
+        Ok(Self { client, way, sql, timeout, _permit: permit })
+    }
+
+    fn session(&self) -> Session<'_> {
+        Session { client: &self.client, way: &self.way }
     }
 
     async fn within<T>(
@@ -61,7 +73,7 @@ impl Read for Snapshot {
         if let Err(error) = check_key(key) {
             return Reply::Now(Err(error.with_key(key)));
         }
-        Reply::later(self.within(Operation::Get, read::get(&self.client, &self.sql, key)))
+        Reply::later(self.within(Operation::Get, read::get(self.session(), &self.sql, key)))
     }
 
     fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
@@ -69,7 +81,7 @@ impl Read for Snapshot {
             Err(error) => Reply::Now(Err(error)),
             Ok(()) if keys.is_empty() => Reply::ready(Vec::new()),
             Ok(()) => {
-                let work = read::get_many(&self.client, &self.sql, keys);
+                let work = read::get_many(self.session(), &self.sql, keys);
                 Reply::later(self.within(Operation::GetMany, work))
             }
         }
@@ -78,7 +90,7 @@ impl Read for Snapshot {
     fn scan(&self, scan: Scan) -> Pages<'_> {
         read::pages(scan, move |scan| {
             Box::pin(async move {
-                self.within(Operation::Scan, read::page(&self.client, &self.sql, &scan)).await
+                self.within(Operation::Scan, read::page(self.session(), &self.sql, &scan)).await
             })
         })
     }
@@ -87,7 +99,7 @@ impl Read for Snapshot {
 /// One more than the settings allow.
 pub(super) fn too_many(limit: usize) -> Error {
     Error::new(
-        crate::error::ErrorKind::Capacity,
+        ErrorKind::Capacity,
         format!("{limit} snapshots are alive, which is the limit; drop some, or raise `snapshots`"),
     )
     .with_operation(Operation::Snapshot)

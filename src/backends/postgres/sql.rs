@@ -1,21 +1,14 @@
 //! The statements, for the table and columns of the config.
+//!
+//! A statement that must not take effect fails, which undoes its transaction: by a division by zero where
+//! it comes too late or outside of its transaction, by a logarithm where a condition does not hold, by a power
+//! where a row was not written. Each has an SQLSTATE of its own; see `failure`.
 
-use super::config::Columns;
-use super::schema::{Table, quoted};
-
-/// How the moment of expiry is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Expires {
-    /// `bigint`: the milliseconds since 1970 as 64 bits, of which PostgreSQL takes the highest for a
-    /// sign: a negative number is a moment in 292 million years or later.
-    Millis,
-    /// `timestamptz`.
-    Timestamp,
-}
-
-/// The moment of the transaction in milliseconds. Computed for entries that expire only; a subquery that
-/// computed it once would cost each `get` more.
-const NOW: &str = "floor(date_part('epoch', now()) * 1000)::bigint";
+use super::config::{Columns, PostgresConfig};
+use super::expires::Expires;
+use super::inspect::Found;
+use super::locks;
+use super::schema::quoted;
 
 /// Fails with `division_by_zero` in a transaction that began after the moment in that parameter.
 fn fence(parameter: &str) -> String {
@@ -27,6 +20,11 @@ fn fence(parameter: &str) -> String {
 const IN_TRANSACTION: &str =
     "1 / (current_setting('transaction_isolation') = 'repeatable read')::int = 1";
 
+/// Fails unless the condition holds, as a row was not written.
+fn written(condition: &str) -> String {
+    format!("power(0, ({condition})::int - 1)")
+}
+
 /// The statements of a table. They differ in what is compared only, so that each is prepared once for a
 /// connection.
 pub(super) struct Statements {
@@ -35,7 +33,6 @@ pub(super) struct Statements {
     pub(super) put: String,
     pub(super) put_absent: String,
     pub(super) put_many: String,
-    pub(super) put_many_absent: String,
     /// As `put_many`, in a transaction.
     pub(super) put_beside: String,
     /// Adds rows, in the binary form of COPY, all of whose keys are absent. `None` where it would leave
@@ -44,10 +41,25 @@ pub(super) struct Statements {
     /// Whether there is a key from `$1` up to and with `$2`.
     pub(super) any_between: String,
     pub(super) delete: String,
+    /// Whether the key is there, expired or not.
+    pub(super) is_there: String,
     pub(super) delete_many: String,
+    /// Fails if one of the keys is there.
+    pub(super) are_gone: String,
+    /// Takes locks by key for the session; `take_over` makes them those of the transaction.
+    pub(super) lock_keys: String,
+    pub(super) take_over: String,
     /// Locks rows in the order of their keys, as all batches do.
     pub(super) lock_rows: String,
-    pub(super) lock_table: String,
+    /// Fails unless the keys of `$1` are absent, and those of `$2` have the values and deadlines of `$3`
+    /// and `$4`.
+    pub(super) hold: String,
+    /// Begins a transaction beside others that write, and one beside which nobody writes.
+    pub(super) begin: String,
+    pub(super) begin_alone: String,
+    /// Begins a transaction that reads one moment, and the whole of the table: it fails where row-level
+    /// security hides rows.
+    pub(super) freeze: String,
     pub(super) sweep: Option<String>,
     pub(super) vacuum: String,
     table: String,
@@ -60,22 +72,38 @@ pub(super) struct Statements {
 }
 
 impl Statements {
-    /// `own`: the table is as tierstack makes it.
-    pub(super) fn new(table: &Table, columns: &Columns, kept: Expires, own: bool) -> Self {
-        let table = table.to_string();
+    /// `settings`: what each transaction begins with, where there is no session that has them.
+    pub(super) fn new(found: &Found, config: &PostgresConfig, settings: Option<&str>) -> Self {
+        let Found { table: named, expires: kept, own, rewrites, .. } = found;
+        let (columns, kept) = (&config.columns, *kept);
+        let table = named.to_string();
         let (key, value) = (quoted(&columns.key), quoted(&columns.value));
-        let writing = Writing { table: &table, columns, kept };
-        let (expires, live) = match (&columns.expires, kept) {
-            (None, _) => ("NULL::bigint".to_owned(), "true".to_owned()),
-            (Some(name), kept) => (in_millis(&quoted(name), kept), live(&quoted(name), kept)),
+        let class = locks::class(named);
+        let writing = Writing { table: &table, columns, kept, class, rewrites: *rewrites };
+        let sweeps = config.sweep.unwrap_or(*own);
+        let times = |of: &str| match &columns.expires {
+            None => ("NULL::bigint".to_owned(), "true".to_owned()),
+            Some(name) => {
+                let name = format!("{of}{}", quoted(name));
+                (kept.in_millis(&name), kept.live(&name))
+            }
         };
-        let sweep = columns.expires.as_ref().map(|name| {
-            let name = quoted(name);
-            let gone = expired(&name, kept);
+        let ((expires, live), (kept_expires, kept_live)) = (times(""), times("kept."));
+        let sweep = columns.expires.as_ref().filter(|_| sweeps).map(|name| {
+            let gone = kept.expired(&quoted(name));
             format!(
-                "DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM {table} WHERE {gone} LIMIT $1 FOR UPDATE SKIP LOCKED)"
+                "WITH gone AS (DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM {table} WHERE {gone} LIMIT $1 FOR UPDATE SKIP LOCKED) RETURNING 1) SELECT count(*) FROM gone"
             )
         });
+        // The lock on the table is taken before the first statement that sees rows, and with it the moment
+        // that the transaction sees.
+        let begin = |mode: &str| {
+            format!(
+                "BEGIN ISOLATION LEVEL REPEATABLE READ; {}LOCK TABLE {table} IN {mode} MODE",
+                settings.unwrap_or_default()
+            )
+        };
+        let late = fence("$4");
         Self {
             get: format!("SELECT {value}, {expires} FROM {table} WHERE {key} = $1 AND {live}"),
             get_many: format!(
@@ -83,22 +111,39 @@ impl Statements {
             ),
             put: writing.one(false),
             put_absent: writing.one(true),
-            put_many: writing.many(false, &fence("$4")),
-            put_many_absent: format!("{} RETURNING {key}", writing.many(true, &fence("$4"))),
-            put_beside: writing.many(false, &format!("{} AND {IN_TRANSACTION}", fence("$4"))),
-            copy: writing.copy(own),
+            put_many: writing.many(&format!("{late} AND {}", writing.locked_many())),
+            put_beside: writing.many(&format!("{late} AND {IN_TRANSACTION}")),
+            copy: writing.copy(*own, settings.is_some()),
             any_between: format!(
                 "SELECT EXISTS (SELECT FROM {table} WHERE {key} >= $1 AND {key} <= $2)"
             ),
-            delete: format!("DELETE FROM {table} WHERE {key} = $1 AND {}", fence("$2")),
+            delete: format!("DELETE FROM {table} WHERE {key} = $1 AND {} RETURNING 1", fence("$2")),
+            is_there: format!("SELECT FROM {table} WHERE {key} = $1"),
             delete_many: format!("DELETE FROM {table} WHERE {key} = ANY($1) AND {IN_TRANSACTION}"),
+            are_gone: format!(
+                "SELECT {}",
+                written(&format!("NOT EXISTS (SELECT FROM {table} WHERE {key} = ANY($1))"))
+            ),
+            lock_keys: format!("SELECT pg_advisory_lock({class}, k) FROM unnest($1::int[]) AS k"),
+            take_over: format!(
+                "SELECT 1 / bool_and(pg_try_advisory_xact_lock({class}, k) AND pg_advisory_unlock({class}, k))::int FROM unnest($1::int[]) AS k"
+            ),
             lock_rows: format!(
                 "SELECT FROM {table} WHERE {key} = ANY($1) AND {} AND {IN_TRANSACTION} ORDER BY {key} FOR UPDATE",
                 fence("$2")
             ),
+            hold: format!(
+                "SELECT ln((NOT EXISTS (SELECT FROM {table} WHERE {key} = ANY($1) AND {live}) AND (SELECT count(*) FROM {table} AS kept JOIN unnest($2::bytea[], $3::bytea[], $4::bigint[]) AS wanted (k, v, e) ON kept.{key} = wanted.k WHERE kept.{value} = wanted.v AND {kept_expires} IS NOT DISTINCT FROM wanted.e AND {kept_live}) = cardinality($2::bytea[]))::int)"
+            ),
+            begin: begin("ROW EXCLUSIVE"),
             // A weaker one is granted beside a batch that has locked rows, and is about to write them: each
             // would wait for the other.
-            lock_table: format!("LOCK TABLE {table} IN EXCLUSIVE MODE"),
+            begin_alone: begin("EXCLUSIVE"),
+            // The first statement that sees rows fixes the moment; `BEGIN` does not.
+            freeze: format!(
+                "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {}SET LOCAL row_security = off; SELECT FROM {table} LIMIT 0",
+                settings.unwrap_or_default()
+            ),
             sweep,
             vacuum: format!("VACUUM (ANALYZE) {table}"),
             table,
@@ -125,36 +170,14 @@ impl Statements {
     }
 }
 
-/// What is there at the moment of the transaction.
-fn live(column: &str, kept: Expires) -> String {
-    match kept {
-        Expires::Millis => format!("({column} IS NULL OR {column} < 0 OR {column} > {NOW})"),
-        Expires::Timestamp => format!("({column} IS NULL OR {column} > now())"),
-    }
-}
-
-fn expired(column: &str, kept: Expires) -> String {
-    match kept {
-        Expires::Millis => format!("{column} >= 0 AND {column} <= {NOW}"),
-        Expires::Timestamp => format!("{column} <= now()"),
-    }
-}
-
-/// A deadline in milliseconds. `infinity` is none. By way of whole microseconds: the seconds are a
-/// floating-point number, of which a thousandfold may fall short of the millisecond that was written.
-fn in_millis(column: &str, kept: Expires) -> String {
-    match kept {
-        Expires::Millis => column.to_owned(),
-        Expires::Timestamp => format!(
-            "CASE WHEN isfinite({column}) THEN floor(round(date_part('epoch', {column}) * 1000000) / 1000)::bigint END"
-        ),
-    }
-}
-
 struct Writing<'a> {
     table: &'a str,
     columns: &'a Columns,
     kept: Expires,
+    /// Of the locks by key.
+    class: i32,
+    /// Whether a trigger may change what is written.
+    rewrites: bool,
 }
 
 impl Writing<'_> {
@@ -162,20 +185,46 @@ impl Writing<'_> {
         let sources = self.sources("$1::bytea", "$2::bytea", "$3::bigint");
         // Without a column for it, `$3` is NULL.
         let used = if self.columns.expires.is_some() { "" } else { " AND $3::bigint IS NULL" };
-        let source = format!("SELECT {sources} WHERE {}{used}", fence("$4"));
-        self.insert(&source, absent)
+        let locked = format!("pg_advisory_xact_lock_shared({}, $5::int) IS NOT NULL", self.class);
+        let source = format!("SELECT {sources} WHERE {} AND {locked}{used}", fence("$4"));
+        let insert = self.insert(&source, absent);
+        if !self.rewrites {
+            return format!("{insert} RETURNING 1");
+        }
+        let same = written("k = $1 AND v = $2");
+        format!("WITH written AS ({insert} {}) SELECT {same} FROM written", self.returning())
     }
 
-    fn many(&self, absent: bool, condition: &str) -> String {
+    fn returning(&self) -> String {
+        let Columns { key, value, .. } = self.columns;
+        format!("RETURNING {} AS k, {} AS v", quoted(key), quoted(value))
+    }
+
+    /// Fails, with all of it undone, if a row was not written.
+    fn many(&self, condition: &str) -> String {
         let source = format!(
             "SELECT {} FROM unnest($1::bytea[], $2::bytea[], $3::bigint[]) AS new (k, v, e) WHERE {condition}",
             self.sources("k", "v", "e"),
         );
-        self.insert(&source, absent)
+        let (insert, all) =
+            (self.insert(&source, false), written("count(*) = cardinality($1::bytea[])"));
+        if !self.rewrites {
+            return format!("WITH written AS ({insert} RETURNING 1) SELECT {all} FROM written");
+        }
+        let same = "JOIN unnest($1::bytea[], $2::bytea[]) AS sent (k, v) ON written.k = sent.k AND written.v = sent.v";
+        format!("WITH written AS ({insert} {}) SELECT {all} FROM written {same}", self.returning())
     }
 
-    fn copy(&self, own: bool) -> Option<String> {
-        let Columns { key, value, expires, created, updated } = self.columns;
+    /// Locks by key, in the order of `$5`, before the first row is written.
+    fn locked_many(&self) -> String {
+        format!(
+            "(SELECT count(pg_advisory_xact_lock_shared({}, lock)) FROM unnest($5::int[]) AS lock) > 0",
+            self.class
+        )
+    }
+
+    fn copy(&self, own: bool, pooled: bool) -> Option<String> {
+        let Columns { key, value, expires, created, updated, .. } = self.columns;
         // In a table that tierstack made, the times are filled by default.
         let filled = own || (created.is_none() && updated.is_none());
         let plain = expires.is_none() || self.kept == Expires::Millis;
@@ -184,7 +233,7 @@ impl Writing<'_> {
             .flatten()
             .map(|n| quoted(n))
             .collect();
-        (filled && plain).then(|| {
+        (filled && plain && !pooled && !self.rewrites).then(|| {
             format!("COPY {} ({}) FROM STDIN (FORMAT binary)", self.table, names.join(", "))
         })
     }
@@ -194,13 +243,7 @@ impl Writing<'_> {
         let mut all = vec![(self.columns.key.as_str(), key.to_owned())];
         all.push((self.columns.value.as_str(), value.to_owned()));
         if let Some(name) = &self.columns.expires {
-            let written = match self.kept {
-                Expires::Millis => e.to_owned(),
-                Expires::Timestamp => {
-                    format!("timestamptz 'epoch' + {e} * interval '1 millisecond'")
-                }
-            };
-            all.push((name, written));
+            all.push((name, self.kept.written(e)));
         }
         for name in [&self.columns.created, &self.columns.updated].into_iter().flatten() {
             all.push((name, "now()".to_owned()));
@@ -218,7 +261,7 @@ impl Writing<'_> {
         let names = self.columns("", "", "");
         let names: Vec<_> = names.into_iter().map(|(name, _)| name).collect();
         let old_live =
-            expires.as_ref().map(|name| live(&format!("old.{}", quoted(name)), self.kept));
+            expires.as_ref().map(|name| self.kept.live(&format!("old.{}", quoted(name))));
         let sets = names.iter().filter(|name| *name != key).map(|name| {
             let column = quoted(name);
             match &old_live {

@@ -4,11 +4,14 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
+use tokio_postgres::Error as Theirs;
+use tokio_postgres::types::Type;
 
 use super::connect::Connector;
 use super::failure::failed;
 use super::inspect::Found;
 use super::pool::{Connections, within};
+use super::session::Session;
 use super::sql::Statements;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Operation, Result};
@@ -26,17 +29,13 @@ pub(super) async fn sweep_for_ever(connections: Weak<Connections>, sql: Arc<Stat
         SystemClock.sleep(SWEEP_EVERY).await;
         loop {
             let Some(connections) = connections.upgrade() else { return };
-            let sweep = async {
+            let swept = async {
                 let lease = connections.lease(Operation::Compact).await?;
-                let done = async {
-                    let statement = lease.prepare_cached(text).await?;
-                    lease.execute(&statement, &[&LOT]).await
-                };
-                let done = done.await.map_err(|error| failed(Operation::Compact, error));
-                lease.finish(done)
+                let done = sweep(lease.session(), text).await;
+                lease.finish(done.map_err(|error| failed(Operation::Compact, error)))
             };
-            match connections.within(Operation::Compact, sweep).await {
-                Ok(removed) if removed >= LOT.unsigned_abs() => {}
+            match connections.within(Operation::Compact, swept).await {
+                Ok(removed) if removed >= LOT => {}
                 Ok(_) => break,
                 Err(error) => {
                     tracing::warn!(%error, "expired entries could not be removed");
@@ -45,6 +44,12 @@ pub(super) async fn sweep_for_ever(connections: Weak<Connections>, sql: Arc<Stat
             }
         }
     }
+}
+
+/// Removes a lot, and gives the number of its rows.
+async fn sweep(session: Session<'_>, text: &str) -> Result<i64, Theirs> {
+    let rows = session.query(text, vec![(&LOT, Type::INT8)]).await?;
+    rows.first().map_or(Ok(0), |row| row.try_get(0))
 }
 
 /// Removes what has expired, then vacuums. It may take long, so it has a connection of its own and no
@@ -60,10 +65,12 @@ pub(super) async fn compact(
     connections.open()?;
     let client = connector.client(operation, None).await?;
     let work = async {
-        client.batch_execute("SET statement_timeout = 0").await.map_err(fail)?;
+        let session = Session { client: &client, way: connections.way() };
+        if session.way.has_session() {
+            client.batch_execute("SET statement_timeout = 0").await.map_err(fail)?;
+        }
         if let Some(text) = &sql.sweep {
-            let statement = client.prepare_cached(text).await.map_err(fail)?;
-            while client.execute(&statement, &[&LOT]).await.map_err(fail)? > 0 {}
+            while sweep(session, text).await.map_err(fail)? > 0 {}
         }
         client.batch_execute(&sql.vacuum).await.map_err(fail)
     };
@@ -100,16 +107,17 @@ pub(super) async fn flush(connections: &Connections) -> Result<()> {
 }
 
 /// As the planner estimates: the density that the last vacuum saw, times the pages of today.
-const USAGE: &str = "SELECT reltuples::float8, relpages::float8, pg_relation_size(oid)::float8 / current_setting('block_size')::int, pg_total_relation_size(oid) FROM pg_class WHERE oid = $1 AND relkind = 'r'";
+const USAGE: &str = "SELECT reltuples::float8, relpages::float8, pg_relation_size(oid)::float8 / current_setting('block_size')::int, pg_total_relation_size(oid) FROM pg_class WHERE oid = to_regclass($1) AND relkind = 'r'";
 
 pub(super) async fn usage(connections: &Connections, found: &Found) -> Result<Usage> {
     let fail = |error| failed(Operation::Usage, error);
     let work = |lease: super::pool::Lease| async move {
         let done = async {
-            let statement = lease.prepare_cached(USAGE).await.map_err(fail)?;
-            let row = lease.query_opt(&statement, &[&found.oid]).await.map_err(fail)?;
+            let asked = found.table.to_string();
+            let rows =
+                lease.session().query(USAGE, vec![(&asked, Type::TEXT)]).await.map_err(fail)?;
             // The parts of a partitioned table would have to be visited one by one.
-            let Some(row) = row else { return Ok(Usage::default()) };
+            let Some(row) = rows.first() else { return Ok(Usage::default()) };
             let number = |at: usize| row.try_get::<_, f64>(at).map_err(fail);
             let bytes: i64 = row.try_get(3).map_err(fail)?;
             Ok(Usage {
