@@ -12,13 +12,14 @@ use crate::error::Result;
 use crate::ext::{ReadExt, StoreExt};
 use crate::store::{Read, Store};
 use crate::testing::oracle::{Known, show};
-use crate::types::{Scan, Value};
+use crate::types::{Batch, Scan, Value};
 
 super::topic! { "concurrency":
     writes_of_many_tasks_are_all_there,
     a_task_reads_its_own_writes,
     a_key_never_goes_back,
     everybody_agrees_on_the_last_write,
+    batches_take_effect_in_some_order,
 }
 
 async fn writes_of_many_tasks_are_all_there(bench: Bench) -> Verdict {
@@ -188,4 +189,83 @@ async fn everybody_agrees_on_the_last_write(bench: Bench) -> Verdict {
         }
     }
     Ok(())
+}
+
+/// Batches that are written at once, of keys that are not there: `+` puts a key, `-` deletes it. A delete of what is
+/// not there conflicts with nothing that a store may have locked.
+const AT_ONCE: [&[&str]; 5] = [
+    &["+a-b", "+b-a"],
+    &["+a-b", "+b-c", "+c-a"],
+    &["+a-b", "+b-c", "+c-d", "+d-a"],
+    // Puts alone, and single operations, take another way in some stores.
+    &["+a-b", "+b+c", "+c-a"],
+    &["+a-b", "+b-a", "+a", "-b"],
+];
+
+/// What they leave behind is what they leave in some order.
+async fn batches_take_effect_in_some_order(bench: Bench) -> Verdict {
+    bench.needs_batches()?;
+    if bench.batch_ops(2) < 2 {
+        return Err(Stop::Skipped("a batch has one operation"));
+    }
+    for (number, texts) in AT_ONCE.iter().enumerate() {
+        for round in 0..bench.times(30, 5) {
+            let key = |name: char| Bytes::from(format!("{number}-{round}-{name}"));
+            let keys = ['a', 'b', 'c', 'd'].map(key);
+            let batches: Vec<Batch> = texts.iter().map(|text| batch(text, key)).collect();
+            let mut tasks = JoinSet::new();
+            for batch in batches.clone() {
+                let store = Arc::clone(&bench.store);
+                tasks.spawn(async move { Ok(store.write(batch).await.map(drop)?) });
+            }
+            join(tasks).await?;
+            let left = bench.store.get_many(&keys).await?;
+            let left: Vec<_> = left.into_iter().map(|value| value.map(|v| v.bytes)).collect();
+            ensure!(
+                orders(&batches).iter().any(|order| applied(order, &keys) == left),
+                "{texts:?}, written at once, leave what they leave in no order: {left:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The batch of such a text. What it puts is the text.
+fn batch(text: &'static str, key: impl Fn(char) -> Bytes) -> Batch {
+    let (mut batch, mut puts) = (Batch::new(), true);
+    for letter in text.chars() {
+        match letter {
+            '+' => puts = true,
+            '-' => puts = false,
+            name if puts => batch = batch.put(key(name), text),
+            name => batch = batch.delete(key(name)),
+        }
+    }
+    batch
+}
+
+/// The batches in every order.
+fn orders(batches: &[Batch]) -> Vec<Vec<&Batch>> {
+    let Some((first, rest)) = batches.split_first() else { return vec![Vec::new()] };
+    let mut all = Vec::new();
+    for order in orders(rest) {
+        for at in 0..=order.len() {
+            let mut order = order.clone();
+            order.insert(at, first);
+            all.push(order);
+        }
+    }
+    all
+}
+
+/// The values of the keys after the batches, one after the other.
+fn applied(batches: &[&Batch], keys: &[Bytes]) -> Vec<Option<Bytes>> {
+    let mut entries = Known::new();
+    for op in batches.iter().flat_map(|batch| batch.ops()) {
+        match op.value() {
+            Some(value) => drop(entries.insert(op.key().clone(), value.clone())),
+            None => drop(entries.remove(op.key())),
+        }
+    }
+    keys.iter().map(|key| entries.get(key).map(|value| value.bytes.clone())).collect()
 }
