@@ -1,13 +1,16 @@
 //! The one error type of the crate.
 //!
 //! An [`Error`] says what to do about it (its [kind](ErrorKind)), whether trying again can help
-//! ([`Retry`]), and where it arose (operation, layer, fingerprint of the key). It never holds a key
-//! or a value. A key that does not exist is not an error: reads answer `None`.
+//! ([`Retry`]), and where it arose (operation, layer, entry). It never prints a key: `Display` and `Debug`
+//! show a [fingerprint](Error::key_fingerprint) of it, and [`Error::key`] gives the key to a program that may show
+//! it. It never holds a value. A key that does not exist is not an error: reads answer `None`.
 
 use std::borrow::Cow;
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
 
 /// What the operations of this crate return.
 ///
@@ -223,7 +226,9 @@ struct Inner {
     outcome: Outcome,
     operation: Option<Operation>,
     layer: Option<Cow<'static, str>>,
-    key: Option<u64>,
+    key: Option<Bytes>,
+    name: Option<Bytes>,
+    salt: Option<u64>,
     message: Cow<'static, str>,
     source: Option<Source>,
 }
@@ -257,6 +262,8 @@ impl Error {
             operation: None,
             layer: None,
             key: None,
+            name: None,
+            salt: None,
             message: message.into(),
             source: None,
         }))
@@ -342,11 +349,43 @@ impl Error {
         self
     }
 
-    /// Sets the fingerprint of the key, unless one is set already. The key itself is not kept.
+    /// Sets the key of the entry that it is about, unless one is set already. It is kept for
+    /// [`key`](Self::key), and not printed.
     #[must_use]
     pub fn with_key(mut self, key: &[u8]) -> Self {
         if self.0.key.is_none() {
-            Arc::make_mut(&mut self.0).key = Some(fingerprint(key));
+            Arc::make_mut(&mut self.0).key = Some(Bytes::copy_from_slice(key));
+        }
+        self
+    }
+
+    /// Sets the name under which the backend keeps the entry that it is about, such as that of a file or an
+    /// object, unless one is set already. A name may spell a key, so it is kept for [`name`](Self::name), and
+    /// not printed. A scan that stops at a name of no key also sets the key that stands at this place of
+    /// the order, so that a reader can [go on behind it](crate::Scan::resume_after).
+    #[must_use]
+    pub fn with_name(mut self, name: impl AsRef<[u8]>) -> Self {
+        if self.0.name.is_none() {
+            Arc::make_mut(&mut self.0).name = Some(Bytes::copy_from_slice(name.as_ref()));
+        }
+        self
+    }
+
+    /// Sets the salt of the store for the [fingerprint](Self::key_fingerprint), unless one is set already.
+    #[must_use]
+    pub fn with_salt(mut self, salt: u64) -> Self {
+        if self.0.salt.is_none() {
+            Arc::make_mut(&mut self.0).salt = Some(salt);
+        }
+        self
+    }
+
+    /// Replaces the key by the one under which a caller further out knows the entry.
+    #[must_use]
+    pub fn map_key(mut self, outer: impl FnOnce(Bytes) -> Bytes) -> Self {
+        if self.0.key.is_some() {
+            let inner = Arc::make_mut(&mut self.0);
+            inner.key = inner.key.take().map(outer);
         }
         self
     }
@@ -422,10 +461,26 @@ impl Error {
         self.0.layer.as_deref()
     }
 
-    /// The fingerprint of the key, equal for equal keys within one process.
+    /// The key of the entry that it is about, where known. It must not get into logs.
+    #[must_use]
+    pub fn key(&self) -> Option<&[u8]> {
+        self.0.key.as_deref()
+    }
+
+    /// The name under which the backend keeps the entry that it is about: of a file, an object. It may
+    /// spell the key, so it must not get into logs.
+    #[must_use]
+    pub fn name(&self) -> Option<&[u8]> {
+        self.0.name.as_deref()
+    }
+
+    /// What stands for the key where the error is printed. Errors of a [`Stack`](crate::Stack) have the
+    /// [same](crate::Stack::fingerprint) for equal keys in every process that opens the store, others within
+    /// one process.
     #[must_use]
     pub fn key_fingerprint(&self) -> Option<u64> {
-        self.0.key
+        let key = self.0.key.as_deref()?;
+        Some(fingerprint(self.0.salt.unwrap_or_else(salt_of_process), key))
     }
 
     /// What was wrong, in words, without operation, layer and source.
@@ -435,11 +490,19 @@ impl Error {
     }
 }
 
-/// A hash of a key under a seed drawn once per process, so that logs can be correlated and keys
-/// cannot be guessed from them.
-fn fingerprint(key: &[u8]) -> u64 {
-    static SEED: OnceLock<RandomState> = OnceLock::new();
-    SEED.get_or_init(RandomState::new).hash_one(key)
+/// What stands for a key in logs: they can be correlated, and the key is not in them.
+pub(crate) fn fingerprint(salt: u64, key: &[u8]) -> u64 {
+    // SipHash under a fixed key in every release of Rust so far; another one would only make the fingerprints of
+    // old logs unknown.
+    let mut hash = DefaultHasher::new();
+    (salt, key).hash(&mut hash);
+    hash.finish()
+}
+
+/// For errors of a store that nobody named: drawn once per process.
+fn salt_of_process() -> u64 {
+    static SALT: OnceLock<u64> = OnceLock::new();
+    *SALT.get_or_init(|| RandomState::new().hash_one(()))
 }
 
 impl fmt::Display for Error {
@@ -452,7 +515,7 @@ impl fmt::Display for Error {
             write!(f, "{operation}: ")?;
         }
         write!(f, "{}: {}", inner.kind, inner.message)?;
-        if let Some(key) = inner.key {
+        if let Some(key) = self.key_fingerprint() {
             write!(f, " (key #{key:016x})")?;
         }
         Ok(())
@@ -504,10 +567,26 @@ mod tests {
     }
 
     #[test]
-    fn equal_keys_have_equal_fingerprints_and_no_key_prints() {
-        let a = Error::closed().with_key(b"secret-key");
-        let b = Error::closed().with_key(b"secret-key");
-        assert_eq!(a.key_fingerprint(), b.key_fingerprint());
-        assert!(!format!("{a} {a:?}").contains("secret"));
+    fn the_key_and_the_name_are_kept_and_never_printed() {
+        let error = Error::closed().with_key(b"secret-key").with_name("secret%2Dkey");
+        let error = error.with_key(b"another").with_name("another");
+        assert_eq!(error.key(), Some(&b"secret-key"[..]));
+        assert_eq!(error.name(), Some(&b"secret%2Dkey"[..]));
+        assert!(!format!("{error} {error:?}").contains("secret"));
+        let outer = error.map_key(|key| key.slice(7..));
+        assert_eq!(outer.key(), Some(&b"key"[..]));
+    }
+
+    #[test]
+    fn equal_keys_have_equal_fingerprints_under_a_salt() {
+        let of = |key: &[u8]| Error::closed().with_key(key);
+        assert_eq!(of(b"a").key_fingerprint(), of(b"a").key_fingerprint());
+        assert_eq!(of(b"a").with_salt(7).key_fingerprint(), Some(fingerprint(7, b"a")));
+        assert_ne!(fingerprint(7, b"a"), fingerprint(7, b"b"));
+        assert_ne!(fingerprint(7, b"a"), fingerprint(8, b"a"));
+        // Held for ever: it is in logs, and is looked up later.
+        assert_eq!(fingerprint(7, b"a"), 0);
+        let first = of(b"a").with_salt(7).with_salt(8);
+        assert_eq!(first.key_fingerprint(), Some(fingerprint(7, b"a")));
     }
 }

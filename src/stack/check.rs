@@ -233,7 +233,8 @@ impl Checked {
         let backend = &self.backend;
         let context = self.context(&backend.label, self.layers.len(), options);
         let opened = backend.config.open(&context).await;
-        let mut store = instrument(opened.map_err(|e| self.failed(backend, e))?, &context);
+        let salt = salt(&self.store);
+        let mut store = instrument(opened.map_err(|e| self.failed(backend, e))?, &context, salt);
         let mut rewriters = Vec::new();
         loop {
             if stored == Some(outermost + layers.len()) {
@@ -254,11 +255,11 @@ impl Checked {
             };
             // A layer of metrics counts at its boundary already, in the same series.
             if layer.name != MetricsConfig::NAME {
-                store = instrument(store, &context);
+                store = instrument(store, &context, salt);
             }
         }
         rewriters.reverse();
-        Ok(Stack::new(store, rewriters, self))
+        Ok(Stack::new(store, rewriters, self, salt))
     }
 
     async fn close_after_failure(&self, store: &dyn Store) {
@@ -286,6 +287,13 @@ impl Checked {
             background: options.background,
         }
     }
+}
+
+/// The salt of the fingerprints that errors of a store have for keys.
+fn salt(store: &str) -> u64 {
+    let mut salt = DefaultHasher::new();
+    store.hash(&mut salt);
+    salt.finish()
 }
 
 /// For each layer, and last for the backend, a number that stands for what is below it as the config says.

@@ -152,6 +152,8 @@ pub struct Stack {
     /// Outermost first.
     rewriters: Vec<Arc<dyn Rewrite>>,
     checked: Checked,
+    /// For fingerprints of keys.
+    salt: u64,
 }
 
 impl Stack {
@@ -201,8 +203,21 @@ impl Stack {
         Self::check(config, store, registry)?.open_below(layer, options).await
     }
 
-    fn new(store: Arc<dyn Store>, rewriters: Vec<Arc<dyn Rewrite>>, checked: Checked) -> Self {
-        Self { store, rewriters, checked }
+    fn new(
+        store: Arc<dyn Store>,
+        rewriters: Vec<Arc<dyn Rewrite>>,
+        checked: Checked,
+        salt: u64,
+    ) -> Self {
+        Self { store, rewriters, checked, salt }
+    }
+
+    /// What stands for a key in the [errors](crate::Error::key_fingerprint) of this stack, and so in logs: the
+    /// same in every process that opens the store under its name. It is not reversed, but a guess of the
+    /// key can be confirmed by whatever knows the name of the store.
+    #[must_use]
+    pub fn fingerprint(&self, key: &[u8]) -> u64 {
+        crate::error::fingerprint(self.salt, key)
     }
 
     /// What brings stored values into the form that the layers would write now, outermost first: run in
@@ -247,9 +262,9 @@ impl fmt::Debug for Stack {
 
 /// Puts instrumentation on a boundary. Every store of a stack passes through here: the backend, and
 /// each layer over it.
-fn instrument(store: Arc<dyn Store>, context: &Context) -> Arc<dyn Store> {
+fn instrument(store: Arc<dyn Store>, context: &Context, salt: u64) -> Arc<dyn Store> {
     let layer = MetricsLayer::new(context.labels.clone()).with_clock(Arc::clone(&context.clock));
-    Arc::new(layer.layer(store))
+    Arc::new(layer.with_salt(salt).layer(store))
 }
 
 #[cfg(test)]
@@ -310,5 +325,22 @@ mod tests {
                 && has("outcome", "error")
         });
         assert_eq!(counted.map(|(.., value)| errors(value)).sum::<u64>(), 1);
+    }
+
+    /// Logs of one process are looked up in another.
+    #[test]
+    fn a_key_has_the_same_fingerprint_in_every_opening_of_a_store() {
+        let text = "stores: { main: { backend: memory }, other: { backend: memory } }";
+        let config = Config::parse(text, Format::Yaml, "test.yaml").unwrap();
+        let open = |name| {
+            let checked = Stack::check(&config, Some(name), &Registry::standard()).unwrap();
+            tokio_test::block_on(checked.open(&OpenOptions::default())).unwrap()
+        };
+        let (one, again, other) = (open("main"), open("main"), open("other"));
+        let error = tokio_test::block_on(async { one.get(b"").await.unwrap_err() });
+        assert_eq!(error.key(), Some(&b""[..]));
+        assert_eq!(error.key_fingerprint(), Some(again.fingerprint(b"")));
+        assert_eq!(one.fingerprint(b"k"), again.fingerprint(b"k"));
+        assert_ne!(one.fingerprint(b"k"), other.fingerprint(b"k"));
     }
 }

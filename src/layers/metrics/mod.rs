@@ -7,7 +7,7 @@
 //!    `cancelled`. A counter may be a second behind (see [`telemetry::gather`](crate::telemetry::gather)).
 //! 2. An answer that the store below has in memory passes without an allocation or a lock. Its
 //!    latency is sampled, one in 61 on each thread; whatever has to wait is always timed.
-//! 3. Errors that pass are given the operation, the layer and the fingerprint of the key, unless they
+//! 3. Errors that pass are given the operation, the layer and the key, unless they
 //!    have them. Answers are not changed otherwise.
 //!
 //! # Gives up
@@ -115,13 +115,22 @@ impl MetricsLayer {
     /// Registers the series under these labels with the recorder that is installed now.
     #[must_use]
     pub fn new(labels: Labels) -> Self {
-        Self { shared: Arc::new(Shared::new(labels, SystemClock::shared())), visible: false }
+        Self { shared: Arc::new(Shared::new(labels, SystemClock::shared(), None)), visible: false }
     }
 
     /// Measures with that clock.
     #[must_use]
     pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
-        Self { shared: Arc::new(Shared::new(self.shared.labels.clone(), clock)), ..self }
+        let shared = Shared::new(self.shared.labels.clone(), clock, self.shared.salt);
+        Self { shared: Arc::new(shared), ..self }
+    }
+
+    /// Gives errors that [salt](Error::with_salt) for the fingerprint of a key.
+    #[must_use]
+    pub fn with_salt(self, salt: u64) -> Self {
+        let Shared { labels, clock, .. } = &*self.shared;
+        let shared = Shared::new(labels.clone(), Arc::clone(clock), Some(salt));
+        Self { shared: Arc::new(shared), ..self }
     }
 
     /// A layer that was asked for shows in the profile; one at a boundary does not.
@@ -311,6 +320,7 @@ fn sampled() -> bool {
 struct Shared {
     labels: Labels,
     clock: Arc<dyn Clock>,
+    salt: Option<u64>,
     inflight: Gauge,
     get: Series,
     get_many: Series,
@@ -334,7 +344,7 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
-    fn new(labels: Labels, clock: Arc<dyn Clock>) -> Self {
+    fn new(labels: Labels, clock: Arc<dyn Clock>, salt: Option<u64>) -> Self {
         let series = |operation| Series::new(&labels, operation);
         Self {
             inflight: labels.gauge(names::INFLIGHT, &[]),
@@ -353,6 +363,7 @@ impl Shared {
             close: series(Operation::Close),
             labels,
             clock,
+            salt,
         }
     }
 
@@ -360,6 +371,10 @@ impl Shared {
     fn failed(&self, series: &Series, error: Error) -> Error {
         series.error.increment(1);
         self.labels.count_error(series.operation, &error);
+        let error = match self.salt {
+            Some(salt) => error.with_salt(salt),
+            None => error,
+        };
         error.with_operation(series.operation).with_layer(self.labels.layer.clone())
     }
 

@@ -47,6 +47,7 @@ mod tests;
 
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -186,11 +187,13 @@ impl<S: Read> Read for Prefix<S> {
             head.copy_from_slice(&self.keys.prefix);
             tail.copy_from_slice(key);
             if let Reply::Now(result) = self.inner.get(full) {
-                return Reply::Now(result);
+                return Reply::Now(result.map_err(|error| self.keys.error_above(error)));
             }
         }
         let full = self.keys.below(key);
-        Reply::later(async move { self.inner.get(&full).await })
+        Reply::later(async move {
+            self.inner.get(&full).await.map_err(|error| self.keys.error_above(error))
+        })
     }
 
     fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
@@ -199,14 +202,21 @@ impl<S: Read> Read for Prefix<S> {
         }
         let full: Vec<Bytes> = keys.iter().map(|key| self.keys.below(key)).collect();
         if let Reply::Now(result) = self.inner.get_many(&full) {
-            return Reply::Now(result);
+            return Reply::Now(result.map_err(|error| self.keys.error_above(error)));
         }
-        Reply::later(async move { self.inner.get_many(&full).await })
+        Reply::later(async move {
+            self.inner.get_many(&full).await.map_err(|error| self.keys.error_above(error))
+        })
     }
 
     fn scan(&self, scan: Scan) -> Pages<'_> {
         let pages = self.inner.scan(self.keys.scan_below(scan));
-        pages.map(|page| self.keys.page_above(page?)).boxed()
+        pages
+            .map(|page| match page {
+                Ok(page) => self.keys.page_above(page),
+                Err(error) => Err(self.keys.error_above(error)),
+            })
+            .boxed()
     }
 }
 
@@ -226,11 +236,21 @@ impl<S: Store> Store for Prefix<S> {
                 Op::Delete(key) => Op::Delete(self.keys.below(&key)),
             })
         })?;
-        self.inner.write(batch).await
+        self.inner.write(batch).await.map_err(|error| self.keys.error_above(error))
     }
 
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
-        self.inner.ingest(run.map(|page| self.keys.page_below(page?)).boxed()).await
+        // What the run fails with names a key of where it comes from.
+        let run_failed = AtomicBool::new(false);
+        let below = run.map(|page| {
+            let page = page.and_then(|page| self.keys.page_below(page));
+            page.inspect_err(|_| run_failed.store(true, Ordering::Relaxed))
+        });
+        let ingested = self.inner.ingest(below.boxed()).await;
+        ingested.map_err(|error| match run_failed.load(Ordering::Relaxed) {
+            true => error,
+            false => self.keys.error_above(error),
+        })
     }
 
     async fn changes(&self) -> Result<Changes> {
@@ -245,7 +265,8 @@ impl<S: Store> Store for Prefix<S> {
 
     async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
         self.keys.check(key)?;
-        self.inner.inspect(&self.keys.below(key)).await
+        let seen = self.inner.inspect(&self.keys.below(key)).await;
+        seen.map_err(|error| self.keys.error_above(error))
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
@@ -325,6 +346,14 @@ impl Keys {
 
     fn below(&self, key: &[u8]) -> Bytes {
         [&self.prefix, key].concat().into()
+    }
+
+    /// The error as it is above: its key is one of this store.
+    fn error_above(&self, error: Error) -> Error {
+        error.map_key(|key| match key.starts_with(&self.prefix) {
+            true => key.slice(self.prefix.len()..),
+            false => key,
+        })
     }
 
     fn scope_below(&self, scope: Scope) -> Scope {

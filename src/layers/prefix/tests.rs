@@ -1,9 +1,12 @@
 use super::*;
 use crate::backends::Memory;
 use crate::clock::ManualClock;
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Operation};
 use crate::ext::{ReadExt, StoreExt};
+use crate::layers::metrics::MetricsLayer;
+use crate::telemetry::Labels;
 use crate::testing::conformance::{Fixture, assert_conforms};
+use crate::testing::{FaultStore, Faults};
 
 async fn filled(prefix: &'static [u8]) -> (Arc<Memory>, Prefix<Arc<Memory>>) {
     let below = Arc::new(Memory::new());
@@ -203,4 +206,17 @@ fn a_prefix_that_is_announced_below_is_one_above() {
         let change = change_above(b"p/", Change::Prefix(below.into()));
         assert_eq!(change, above.map(|above| Change::Prefix(above.into())), "{below}");
     }
+}
+
+#[tokio::test]
+async fn an_error_names_the_key_as_it_is_above() {
+    let faults = Faults::new();
+    let below = MetricsLayer::new(Labels::new("main", "memory"))
+        .layer(FaultStore::new(Memory::new(), &faults));
+    let store = PrefixLayer::new("p/").unwrap().layer(below);
+    faults.on(Operation::Get).fail(ErrorKind::Corruption);
+    let error = store.get(b"a").await.unwrap_err();
+    assert_eq!(error.key(), Some(&b"a"[..]));
+    let foreign = store.keys.error_above(Error::closed().with_key(b"q"));
+    assert_eq!(foreign.key(), Some(&b"q"[..]));
 }
