@@ -3,6 +3,7 @@
 //! Everything that waits, expires or measures asks a [`Clock`], so that a test can move time by hand
 //! ([`ManualClock`]) and nothing else of the crate reads the machine's clocks.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -14,7 +15,8 @@ use tokio::sync::oneshot;
 
 /// A moment of wall-clock time, in milliseconds since the Unix epoch (UTC).
 ///
-/// Prints as RFC 3339.
+/// Prints as RFC 3339. A year after 9999, which RFC 3339 does not have, is written as ISO 8601 and JavaScript do, with
+/// a sign and at least six digits: `+012345-01-31T12:00:00Z`. Every moment that is printed can be read again.
 ///
 /// ```
 /// use std::time::Duration;
@@ -61,13 +63,27 @@ impl std::ops::Add<Duration> for Timestamp {
     }
 }
 
+/// The calendar repeats itself after 400 years: 146,097 days, in milliseconds.
+const CYCLE_MILLIS: u64 = 146_097 * 86_400_000;
+const CYCLE_YEARS: u64 = 400;
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time =
-            i64::try_from(self.0).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-        match time {
-            Some(time) => time.fmt(f),
-            None => write!(f, "{} ms after 1970", self.0),
+        // The calendar of `jiff` ends in December 9999. A later moment is written as one of the years 1970 to
+        // 2369, with its own year.
+        let written = |millis: u64| {
+            let millis = i64::try_from(millis).map_err(|_| fmt::Error)?;
+            jiff::Timestamp::from_millisecond(millis).map_err(|_| fmt::Error)
+        };
+        if let Ok(time) = written(self.0) {
+            return time.fmt(f);
+        }
+        let time = written(self.0 % CYCLE_MILLIS)?.to_string();
+        let (year, rest) = time.split_at_checked(4).ok_or(fmt::Error)?;
+        let year: u64 = year.parse().map_err(|_| fmt::Error)?;
+        match year + self.0 / CYCLE_MILLIS * CYCLE_YEARS {
+            year @ ..=9999 => write!(f, "{year}{rest}"),
+            year => write!(f, "+{year:06}{rest}"),
         }
     }
 }
@@ -75,15 +91,31 @@ impl fmt::Display for Timestamp {
 impl std::str::FromStr for Timestamp {
     type Err = String;
 
-    /// Reads RFC 3339, such as `2026-01-31T12:00:00Z`.
+    /// Reads RFC 3339, such as `2026-01-31T12:00:00Z`, and what [`Display`](fmt::Display) prints of later years.
     fn from_str(text: &str) -> Result<Self, String> {
-        let time: jiff::Timestamp = text.parse().map_err(|_| {
+        let malformed = || {
             format!("'{text}' is not a time; write RFC 3339, such as 2026-01-31T12:00:00Z")
-        })?;
-        u64::try_from(time.as_millisecond())
-            .map(Self)
-            .map_err(|_| format!("'{text}' lies before 1970, which no entry of a store does"))
+        };
+        let too_late = || format!("'{text}' lies behind the end of time, {}", Self(u64::MAX));
+        let (cycles, near) = within_jiff(text).unwrap_or((0, text.into()));
+        let time: jiff::Timestamp = near.parse().map_err(|_| malformed())?;
+        let millis = u64::try_from(time.as_millisecond())
+            .map_err(|_| format!("'{text}' lies before 1970, which no entry of a store does"))?;
+        let cycles = cycles.checked_mul(CYCLE_MILLIS);
+        cycles.and_then(|past| past.checked_add(millis)).map(Self).ok_or_else(too_late)
     }
+}
+
+/// A time of the year 9999 or later as one of the years 2000 to 2399, and the cycles that it lost.
+fn within_jiff(text: &str) -> Option<(u64, Cow<'_, str>)> {
+    let (year, rest) = match text.strip_prefix('+') {
+        Some(text) => text.split_at_checked(text.find('-').filter(|at| (4..=9).contains(at))?)?,
+        None => text.split_at_checked(4).filter(|(year, _)| *year == "9999")?,
+    };
+    // `parse` takes a sign.
+    let year: u64 = year.parse().ok().filter(|_| year.bytes().all(|byte| byte.is_ascii_digit()))?;
+    let cycles = year.checked_sub(2000)? / CYCLE_YEARS;
+    Some((cycles, Cow::Owned(format!("{}{rest}", year - cycles * CYCLE_YEARS))))
 }
 
 /// Where time comes from.
@@ -318,5 +350,51 @@ mod tests {
         let exact = clock.monotonic();
         assert!(coarse <= exact);
         assert!(exact - coarse < Duration::from_secs(5), "of the same origin");
+    }
+
+    #[test]
+    fn every_moment_that_is_printed_can_be_read_again() {
+        let known = [
+            (0, "1970-01-01T00:00:00Z"),
+            (1_700_000_000_123, "2023-11-14T22:13:20.123Z"),
+            (253_402_207_200_999, "9999-12-30T22:00:00.999Z"),
+            (253_402_207_201_000, "9999-12-30T22:00:01Z"),
+            (253_402_300_799_000, "9999-12-31T23:59:59Z"),
+            (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
+            (253_402_300_800_000, "+010000-01-01T00:00:00Z"),
+            (1_000_000_000_000_001, "+033658-09-27T01:46:40.001Z"),
+            (8_640_000_000_000_000, "+275760-09-13T00:00:00Z"),
+            (u64::MAX, "+584556019-04-03T14:25:51.615Z"),
+        ];
+        for (millis, text) in known {
+            assert_eq!(Timestamp(millis).to_string(), text);
+            assert_eq!(text.parse(), Ok(Timestamp(millis)));
+        }
+        let mut millis = 1_u64;
+        while let Some(next) = millis.checked_mul(3) {
+            assert_eq!(Timestamp(millis).to_string().parse(), Ok(Timestamp(millis)));
+            millis = next;
+        }
+        assert_eq!("9999-12-31T23:59:59+00:01".parse(), Ok(Timestamp(253_402_300_739_000)));
+        assert_eq!("+2026-01-31T12:00:00Z".parse(), "2026-01-31T12:00:00Z".parse::<Timestamp>());
+        assert_eq!("9999-12-31T23:59:59-01:00".parse(), Ok(Timestamp(253_402_304_399_000)));
+    }
+
+    #[test]
+    fn what_is_no_time_is_refused() {
+        for (text, why) in [
+            ("soon", "is not a time"),
+            ("+", "is not a time"),
+            ("+-1-01-01T00:00:00Z", "is not a time"),
+            ("++12345-01-01T00:00:00Z", "is not a time"),
+            ("+012345-02-30T00:00:00Z", "is not a time"),
+            ("9999-13-01T00:00:00Z", "is not a time"),
+            ("+584556020-01-01T00:00:00Z", "lies behind the end of time"),
+            ("1969-12-31T23:59:59Z", "lies before 1970"),
+            ("-000044-03-15T12:00:00Z", "lies before 1970"),
+        ] {
+            let said = text.parse::<Timestamp>().unwrap_err();
+            assert!(said.contains(why), "{said}");
+        }
     }
 }
