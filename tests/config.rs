@@ -525,3 +525,34 @@ stores:
     assert_eq!(stack.profile(), *stack.checked().profile());
     stack.close().await.unwrap();
 }
+
+/// What YAML takes for something else says that it wants quotes.
+#[test]
+fn a_value_that_means_something_to_the_format_says_so() {
+    for value in ["*/15 * * * *", "* 2 * * *", "@daily", "`daily`", "%daily"] {
+        let text = format!(
+            "stores:\n  main:\n    layers:\n      - backup:\n          to: ./b\n          base: {value}\n    backend: memory\n"
+        );
+        let error = yaml(&text).unwrap_err().to_string();
+        let mark = &value[..1];
+        let said = format!(
+            "a value that begins with '{mark}' means something else to YAML; put it in quotes"
+        );
+        assert!(error.contains(&said), "{value}: {error}");
+        assert!(yaml(&text.replace(value, &format!("\"{value}\""))).is_ok());
+        let flow = format!(
+            "stores: {{ main: {{ layers: [ backup: {{ to: b, base: {value} }} ], backend: memory }} }}"
+        );
+        let error = yaml(&flow).unwrap_err().to_string();
+        assert!(error.contains("put it in quotes"), "{flow}: {error}");
+    }
+    let two = "stores: { a: { backend: memory } }\n---\nstores: { b: { backend: memory } }\n";
+    let error = yaml(two).unwrap_err().to_string();
+    assert!(error.contains("a second document begins here") && error.contains("line 2"), "{error}");
+    assert!(yaml("# first\n---\nstores: { a: { backend: memory } }\n").is_ok());
+    for escape in [r"\ud800", r"\udc00"] {
+        let json = format!("{{\"stores\": {{\"{escape}\": {{\"backend\": \"memory\"}}}}}}");
+        let error = Config::parse(&json, Format::Json, "c.json").unwrap_err().to_string();
+        assert!(error.contains("is half of a surrogate pair"), "{error}");
+    }
+}

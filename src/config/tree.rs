@@ -107,8 +107,44 @@ fn yaml(text: &str) -> Result<Value, SyntaxError> {
         let at = error.location().map(|at| (at.line() as usize, at.column() as usize));
         let message = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
         let message = message.split(" at line ").next().unwrap_or_default();
-        SyntaxError { at, message: unquote(message, text) }
+        let message = match at.and_then(|(line, _)| why_not_plain(text, line)) {
+            Some(why) => why,
+            None => unquote(message, text),
+        };
+        SyntaxError { at, message }
     })
+}
+
+/// What most likely is wrong with a line that the parser stumbles over, and what it does not say.
+fn why_not_plain(text: &str, line: usize) -> Option<String> {
+    let this = text.lines().nth(line.checked_sub(1)?)?;
+    if this.starts_with("---") && text.lines().take(line - 1).any(|line| !is_blank(line)) {
+        return Some(
+            "a second document begins here, and a config is one; take out the `---`, or put what follows into a file of its own"
+                .to_owned(),
+        );
+    }
+    // The start of a value, behind the name, the dash of an item, or what opens a list in one line.
+    let values = this.match_indices([':', '-', '[', '{', ',']).filter_map(|(at, before)| {
+        let rest = this.get(at + 1..)?;
+        let begins = rest.starts_with(' ') || !matches!(before, ":" | "-");
+        begins.then(|| rest.trim_start().chars())
+    });
+    let mut marks = values.filter_map(|mut value| {
+        let mark = value.next()?;
+        // An anchor or an alias has a name.
+        let named = value.next().is_some_and(char::is_alphanumeric);
+        (matches!(mark, '@' | '`' | '%') || matches!(mark, '*' | '&') && !named).then_some(mark)
+    });
+    let mark = marks.next()?;
+    Some(format!(
+        "a value that begins with '{mark}' means something else to YAML; put it in quotes, such as \"{mark}...\""
+    ))
+}
+
+fn is_blank(line: &str) -> bool {
+    let line = line.trim();
+    line.is_empty() || line.starts_with('#')
 }
 
 fn toml(text: &str) -> Result<Value, SyntaxError> {
@@ -125,7 +161,13 @@ fn json(text: &str) -> Result<Value, SyntaxError> {
         .and_then(|value| deserializer.end().map(|()| value))
         .map_err(|error| {
             let text = error.to_string();
-            let message = text.rsplit_once(" at line ").map_or(&*text, |(message, _)| message);
+            let message = match text.rsplit_once(" at line ").map_or(&*text, |(message, _)| message)
+            {
+                escape if escape.contains("hex escape") => {
+                    "a `\\u` escape is half of a surrogate pair, which is no character"
+                }
+                message => message,
+            };
             SyntaxError { at: Some((error.line(), error.column())), message: message.to_owned() }
         })
 }
@@ -155,6 +197,9 @@ fn unquote(message: &str, text: &str) -> String {
 fn one_line(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
+
+/// Every whole number up to here is one that a floating-point number holds exactly: 2^53.
+const WHOLE: f64 = 9_007_199_254_740_992.0;
 
 /// The name under which `toml` hands out a date, as a map of one entry.
 const TOML_DATE: &str = "$__toml_private_datetime";
@@ -190,6 +235,10 @@ impl<'de> Visitor<'de> for Node {
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
+        // To a schema `3.0` is the whole number 3, and to a setting too.
+        if value.fract() == 0.0 && value.abs() <= WHOLE {
+            return Ok((value as i64).into());
+        }
         let number = Number::from_f64(value).ok_or_else(|| E::custom("a number must be finite"))?;
         Ok(Value::Number(number))
     }

@@ -53,16 +53,22 @@ fn wrong(found: impl fmt::Display) -> String {
     )
 }
 
+/// Digits behind the point: more than a fraction keeps, and few enough that a number over 1 is not rounded to it.
+const DIGITS: usize = 9;
+
 impl FromStr for Fraction {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (number, whole) = match text.trim().strip_suffix('%') {
-            Some(percent) => (percent.trim_end(), 100.0),
-            None => (text.trim(), 1.0),
+        let (number, whole) = match text.trim_matches(' ').strip_suffix('%') {
+            Some(percent) => (percent.trim_end_matches(' '), 100.0),
+            None => (text.trim_matches(' '), 1.0),
         };
-        let number: f64 = number.parse().map_err(|_| wrong(text))?;
-        Self::of(number / whole).ok_or_else(|| wrong(text))
+        let (before, behind) = number.split_once('.').unwrap_or((number, "0"));
+        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        let plain = digits(before) && digits(behind) && (1..=DIGITS).contains(&behind.len());
+        let number = number.parse().ok().filter(|_| plain);
+        number.and_then(|number: f64| Self::of(number / whole)).ok_or_else(|| wrong(text))
     }
 }
 
@@ -112,7 +118,9 @@ impl schemars::JsonSchema for Fraction {
             "type": ["number", "string"],
             "minimum": 0,
             "maximum": 1,
-            "pattern": r"^\s*[0-9]*\.?[0-9]+\s*%?\s*$",
+            "pattern": format!(
+                r"^ *(0*\.[0-9]{{1,{DIGITS}}}|0+|0*1(\.0{{1,{DIGITS}}})?|(0*[0-9]{{0,2}}\.[0-9]{{1,{DIGITS}}}|0*[0-9]{{1,2}}|0*100(\.0{{1,{DIGITS}}})?) *%) *$"
+            ),
             "examples": [0.1, "10%"],
         })
     }

@@ -24,17 +24,18 @@ pub use super::url::Url;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
 
-/// Binary units first, so that printing finds the exact one.
-const UNITS: [(&str, u64); 9] = [
-    ("TiB", 1 << 40),
-    ("GiB", 1 << 30),
-    ("MiB", 1 << 20),
-    ("KiB", 1 << 10),
-    ("TB", 1_000_000_000_000),
-    ("GB", 1_000_000_000),
-    ("MB", 1_000_000),
-    ("KB", 1_000),
-    ("B", 1),
+/// Binary units first, so that printing finds the exact one. With each the digits that a number of it may have: as
+/// many as always fit.
+const UNITS: [(&str, u64, usize); 9] = [
+    ("TiB", 1 << 40, 7),
+    ("GiB", 1 << 30, 10),
+    ("MiB", 1 << 20, 13),
+    ("KiB", 1 << 10, 16),
+    ("TB", 1_000_000_000_000, 7),
+    ("GB", 1_000_000_000, 10),
+    ("MB", 1_000_000, 13),
+    ("KB", 1_000, 16),
+    ("B", 1, 19),
 ];
 
 impl ByteSize {
@@ -54,33 +55,33 @@ impl FromStr for ByteSize {
                 "'{text}' is not a size; write a number with B, KB, MB, GB, TB, KiB, MiB, GiB or TiB, such as 256MiB"
             )
         };
-        let text = text.trim();
-        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-        let (number, unit) = text.split_at(digits);
-        let unit = match unit.trim() {
-            "" => 1,
-            name => {
-                UNITS.iter().find(|(unit, _)| unit.eq_ignore_ascii_case(name)).ok_or_else(wrong)?.1
-            }
+        let trimmed = text.trim_matches(' ');
+        let end = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
+        let (number, name) = trimmed.split_at(end);
+        let name = match name.trim_start_matches(' ') {
+            "" => "B",
+            name => name,
         };
-        if let Ok(whole) = number.parse::<u64>() {
-            return whole.checked_mul(unit).map(Self).ok_or_else(wrong);
+        let unit = UNITS.iter().find(|(unit, ..)| unit.eq_ignore_ascii_case(name));
+        let (_, unit, most) = unit.ok_or_else(wrong)?;
+        let (whole, part) = number.split_once('.').unwrap_or((number, "0"));
+        if !(1..=*most).contains(&whole.len()) || part.is_empty() || part.contains('.') {
+            return Err(wrong());
         }
-        let number: f64 = number.parse().map_err(|_| wrong())?;
-        let bytes = number * unit as f64;
-        if bytes.is_finite() && bytes < u64::MAX as f64 {
-            Ok(Self(bytes as u64))
-        } else {
-            Err(wrong())
-        }
+        let whole = whole.parse::<u64>().ok().and_then(|whole| whole.checked_mul(*unit));
+        // Exact as far as it matters: a part of a unit.
+        let part = format!("0.{part}").parse::<f64>().map(|part| (part * *unit as f64) as u64);
+        let bytes = whole.zip(part.ok()).and_then(|(whole, part)| whole.checked_add(part));
+        bytes.map(Self).ok_or_else(wrong)
     }
 }
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let exact = UNITS.iter().find(|(_, size)| self.0 >= *size && self.0.is_multiple_of(*size));
+        let exact =
+            UNITS.iter().find(|(_, size, _)| self.0 >= *size && self.0.is_multiple_of(*size));
         match exact {
-            Some((unit, size)) => write!(f, "{}{unit}", self.0 / size),
+            Some((unit, size, _)) => write!(f, "{}{unit}", self.0 / size),
             None => write!(f, "{}B", self.0),
         }
     }
@@ -99,14 +100,41 @@ impl fmt::Display for ByteSize {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub Duration);
 
+/// What `humantime` knows, but for `M`: to it that is a month, and `10M` is more likely meant as ten minutes.
+const TIMES: [&str; 28] = [
+    "nsec", "ns", "usec", "us", "msec", "ms", "seconds", "second", "sec", "s", "minutes", "minute",
+    "min", "m", "hours", "hour", "hr", "h", "days", "day", "d", "weeks", "week", "w", "months",
+    "month", "years", "year",
+];
+/// Digits that a number of a duration may have.
+const TIME_DIGITS: usize = 10;
+
+/// Whether a text is numbers with units, as the schema says.
+fn is_span(mut text: &str) -> bool {
+    loop {
+        text = text.trim_start_matches(' ');
+        let rest = text.trim_start_matches(|c: char| c.is_ascii_digit());
+        if !(1..=TIME_DIGITS).contains(&(text.len() - rest.len())) {
+            return false;
+        }
+        let unit = rest.trim_start_matches(' ');
+        text = unit.trim_start_matches(|c: char| c.is_ascii_alphabetic());
+        let unit = unit.strip_suffix(text).unwrap_or_default();
+        if !TIMES.contains(&unit) {
+            return false;
+        }
+        if text.trim_matches(' ').is_empty() {
+            return true;
+        }
+    }
+}
+
 impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        // To `humantime` an M is a month; `10M` is more likely meant as ten minutes.
-        let months = text.split(|c: char| !c.is_ascii_alphabetic()).any(|unit| unit == "M");
         match humantime::parse_duration(text) {
-            Ok(span) if !months => Ok(Self(span)),
+            Ok(span) if is_span(text) => Ok(Self(span)),
             _ => Err(format!(
                 "'{text}' is not a duration; write a number with ms, s, m, h or d, such as 10m"
             )),
@@ -286,7 +314,7 @@ mod schema {
 
     use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-    use super::{ByteSize, Span};
+    use super::{ByteSize, Span, TIME_DIGITS, TIMES, UNITS};
 
     impl JsonSchema for ByteSize {
         fn inline_schema() -> bool {
@@ -298,10 +326,19 @@ mod schema {
         }
 
         fn json_schema(_: &mut SchemaGenerator) -> Schema {
+            // A letter of either case.
+            let letter =
+                |c: char| format!("[{}{}]", c.to_ascii_lowercase(), c.to_ascii_uppercase());
+            let number = |digits| format!(r"[0-9]{{1,{digits}}}(\.[0-9]+)?");
+            let mut forms = vec![number(19)];
+            forms.extend(UNITS.iter().map(|(unit, _, digits)| {
+                format!("{} *{}", number(*digits), unit.chars().map(letter).collect::<String>())
+            }));
             json_schema!({
                 "type": ["string", "integer"],
                 "minimum": 0,
-                "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*([kKmMgGtT]?[iI]?[bB])?\s*$",
+                "maximum": u64::MAX,
+                "pattern": format!("^ *({}) *$", forms.join("|")),
                 "examples": ["256MiB", "10MB", 4096],
             })
         }
@@ -319,7 +356,7 @@ mod schema {
         fn json_schema(_: &mut SchemaGenerator) -> Schema {
             json_schema!({
                 "type": "string",
-                "pattern": r"^\s*([0-9]+\s*[a-zA-Z]+\s*)+$",
+                "pattern": format!("^ *([0-9]{{1,{TIME_DIGITS}}} *({}) *)+$", TIMES.join("|")),
                 "examples": ["500ms", "30s", "10m", "7d"],
             })
         }
