@@ -93,9 +93,8 @@ impl std::str::FromStr for Timestamp {
 
     /// Reads RFC 3339, such as `2026-01-31T12:00:00Z`, and what [`Display`](fmt::Display) prints of later years.
     fn from_str(text: &str) -> Result<Self, String> {
-        let malformed = || {
-            format!("'{text}' is not a time; write RFC 3339, such as 2026-01-31T12:00:00Z")
-        };
+        let malformed =
+            || format!("'{text}' is not a time; write RFC 3339, such as 2026-01-31T12:00:00Z");
         let too_late = || format!("'{text}' lies behind the end of time, {}", Self(u64::MAX));
         let (cycles, near) = within_jiff(text).unwrap_or((0, text.into()));
         let time: jiff::Timestamp = near.parse().map_err(|_| malformed())?;

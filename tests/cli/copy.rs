@@ -48,10 +48,31 @@ fn a_store_is_not_copied_onto_itself() {
     folder
         .run(&["copy", "--to", "tierstack.yaml"])
         .refused()
-        .says("source and target are the same store; --to or --to-store must name another");
+        .says("source and target hold the same data; --to or --to-store must name another");
     folder.write("again.yaml", TWO);
-    folder.run(&["copy", "--to", "again.yaml"]).fails().says("where: rocksdb, open");
+    folder.run(&["copy", "--to", "again.yaml"]).refused().says("hold the same data");
     folder.run(&["copy"]).refused().says("--to <CONFIG>");
+}
+
+/// As a part of itself or in another form: what the stores are counts, not what they are called.
+#[cfg(feature = "sqlite")]
+#[test]
+fn a_store_is_not_copied_into_a_part_of_itself_unless_it_is_asked_for() {
+    let folder = Folder::new(
+        "stores:\n  whole: { backend: { sqlite: { path: a.db } } }\n  \
+         part: { layers: [ prefix: { prefix: 'copy/' } ], backend: { sqlite: { path: a.db } } }\n  \
+         small: { layers: [ compress: { accept_plain: true } ], backend: { sqlite: { path: a.db } } }\n\
+         default: whole\n",
+    );
+    folder.run(&["put", "a", "one"]).ok();
+    for store in ["part", "small"] {
+        let copy = ["copy", "--to", "tierstack.yaml", "--to-store", store];
+        folder.run(&copy).refused().says("hold the same data").says("next: --same-data");
+    }
+    assert_eq!(folder.entries(), ["a=one"]);
+    let copy = ["copy", "--to", "tierstack.yaml", "--to-store", "part", "--same-data"];
+    folder.run(&copy).ok().prints("copied 1 entry");
+    assert_eq!(folder.entries(), ["a=one", "copy/a=one"]);
 }
 
 #[test]

@@ -36,6 +36,7 @@ fn a_pipe_may_come_from_the_same_store() {
 #[test]
 fn a_missing_key_says_so_and_fails() {
     let folder = Folder::new(PLAIN);
+    folder.run(&["put", "a", "one"]).ok();
     let ran = folder.run(&["get", "nobody"]).fails();
     assert_eq!(
         ran.err,
@@ -111,4 +112,29 @@ fn a_reader_that_goes_away_ends_the_scan_quietly() {
     assert!(first.starts_with("{\"key\":\"00000\""));
     let ran = Ran::new(&["scan"], child.wait_with_output().unwrap()).ok();
     assert_eq!(ran.err, "");
+}
+
+/// A misspelt path is not a new database.
+#[test]
+fn what_only_reads_or_removes_makes_nothing() {
+    let folder = Folder::new(
+        "stores:\n  main: { layers: [ compress, backup: { to: ./backups } ], backend: { rocksdb: { path: dtaa } } }\n  \
+         other: { backend: { rocksdb: { path: other } } }\ndefault: main\n",
+    );
+    for args in [
+        &["get", "a"][..],
+        &["scan"],
+        &["export"],
+        &["export", "--output", "all.jsonl"],
+        &["delete", "a"],
+        &["inspect", "a"],
+        &["inspect", "--fingerprint", "0123456789abcdef"],
+        &["cache", "invalidate", "a"],
+        &["rewrite"],
+        &["copy", "--to", "tierstack.yaml", "--to-store", "other"],
+    ] {
+        let ran = folder.run(args);
+        assert_ne!(ran.code, Some(0), "{args:?}: {}", ran.err);
+        assert_eq!(folder.names(), ["tierstack.yaml"], "{args:?}");
+    }
 }

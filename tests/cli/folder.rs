@@ -137,7 +137,18 @@ impl Ran {
 /// What ctrl-C sends.
 #[cfg(unix)]
 pub(crate) fn interrupt(child: &Child) {
-    let done = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    signal("-INT", child);
+}
+
+/// What a supervisor sends.
+#[cfg(unix)]
+pub(crate) fn terminate(child: &Child) {
+    signal("-TERM", child);
+}
+
+#[cfg(unix)]
+fn signal(signal: &str, child: &Child) {
+    let done = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
     assert!(done.success());
 }
 

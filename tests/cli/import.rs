@@ -207,3 +207,27 @@ fn a_full_disk_says_what_is_in_and_how_to_go_on() {
     assert!(unmounted.is_ok_and(|status| status.success()));
     ran.fails().says("next: free space").says("--from-line");
 }
+
+/// `9999-12-31T23:59:59Z` is how many systems write "never".
+#[test]
+fn every_expiry_that_is_exported_can_be_imported() {
+    let folder = Folder::new(
+        "stores: { main: { layers: [ expire ], backend: { rocksdb: { path: data } } } }\n",
+    );
+    let times = [
+        "2100-01-01T00:00:00Z",
+        "9999-12-30T22:00:00.999Z",
+        "9999-12-31T23:59:59Z",
+        "9999-12-31T23:59:59.999Z",
+        "+010000-01-01T00:00:00Z",
+        "+033658-09-27T01:46:40.001Z",
+    ];
+    let line = |(at, time): (usize, &&str)| {
+        format!("{{\"key\":\"{at}\",\"value\":\"v\",\"expires_at\":\"{time}\"}}\n")
+    };
+    let lines: String = times.iter().enumerate().map(line).collect();
+    folder.run_with(&["import", "-"], &lines).ok();
+    let exported = folder.run(&["export"]).ok().out;
+    assert_eq!(exported, lines);
+    folder.run_with(&["import", "-"], exported).ok();
+}

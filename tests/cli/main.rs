@@ -11,3 +11,4 @@ mod entries;
 mod export;
 mod folder;
 mod import;
+mod output;

@@ -77,6 +77,14 @@ pub(crate) struct JsonArgs {
     pub(crate) json: bool,
 }
 
+/// What is done about entries that cannot be read.
+#[derive(Group, Clone, Copy)]
+pub(crate) struct SkipArgs {
+    /// Leave out entries that cannot be read, such as damaged ones, and name each on standard error
+    #[arg(long)]
+    pub(crate) skip: bool,
+}
+
 #[derive(Group)]
 pub(crate) struct Check {
     #[command(flatten)]
@@ -169,6 +177,8 @@ pub(crate) struct ScanArgs {
     /// Print JSON lines, also for --keys-only
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) skip: SkipArgs,
 }
 
 #[derive(Group)]
@@ -195,9 +205,11 @@ pub(crate) struct Export {
     /// Only keys that begin with this
     #[arg(long)]
     pub(crate) prefix: Option<String>,
-    /// Write to this file, which appears once it is whole [default: standard output]
+    /// Write to this file, which appears once it is whole; `-` is standard output, the default
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) skip: SkipArgs,
 }
 
 #[derive(Group)]
@@ -218,6 +230,11 @@ pub(crate) struct Copy {
     /// Read both stores again afterwards and compare every entry
     #[arg(long)]
     pub(crate) verify: bool,
+    /// Copy also where both stores hold the same data, as from one prefix to another
+    #[arg(long)]
+    pub(crate) same_data: bool,
+    #[command(flatten)]
+    pub(crate) skip: SkipArgs,
 }
 
 #[derive(Group)]
@@ -319,9 +336,9 @@ pub(crate) struct Invalidate {
     pub(crate) all: bool,
 }
 
-/// One key, as text or as base64.
+/// One key, as text, as base64, or as the number that stands for it in a log.
 #[derive(Group)]
-#[command(group = ArgGroup::new("one key").required(true).args(["key", "key64"]))]
+#[command(group = ArgGroup::new("one key").required(true).args(["key", "key64", "fingerprint"]))]
 pub(crate) struct Inspect {
     #[command(flatten)]
     pub(crate) store: StoreArgs,
@@ -332,6 +349,16 @@ pub(crate) struct Inspect {
     /// The key, as base64
     #[arg(long, value_name = "BASE64")]
     pub(crate) key64: Option<String>,
+    /// Read the whole store for the key that a message calls `key #FINGERPRINT`
+    #[arg(long, value_parser = fingerprint)]
+    pub(crate) fingerprint: Option<u64>,
+}
+
+/// The number as messages print it, in hexadecimal, with or without its `#`.
+fn fingerprint(text: &str) -> Result<u64, String> {
+    let digits = text.strip_prefix('#').unwrap_or(text);
+    let number = u64::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 16);
+    number.ok_or_else(|| "write the 16 hexadecimal digits of `key #...`".to_owned())
 }
 
 #[derive(Subcommand)]

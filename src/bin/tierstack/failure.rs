@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 use tierstack::{Error, ErrorKind, Operation, Retry};
 
+use crate::output;
+
 /// What a command returns.
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
@@ -92,7 +94,7 @@ impl fmt::Display for Failure {
         writeln!(f, "error: {}", self.error.message())?;
         let place = [self.error.layer(), self.error.operation().map(|op| op.as_str())];
         let mut place: Vec<_> = place.into_iter().flatten().map(str::to_owned).collect();
-        place.extend(self.error.key_fingerprint().map(|key| format!("key #{key:016x}")));
+        place.extend(output::entry(&self.error));
         if !place.is_empty() {
             writeln!(f, "  where: {}", place.join(", "))?;
         }
@@ -177,5 +179,24 @@ mod tests {
             failure.to_string(),
             format!("error: odd\n  next: {general}\n  next: look at line 3\n")
         );
+    }
+
+    #[test]
+    fn the_entry_is_named_so_that_it_can_be_found() {
+        let place = |error: Error| {
+            let text = Failure::from(error.with_layer("file")).to_string();
+            let place = text.lines().find_map(|line| line.strip_prefix("  where: "));
+            place.unwrap().to_owned()
+        };
+        let damaged = || Error::corruption("damaged");
+        assert_eq!(
+            place(damaged().with_key("ä b'\n\u{202e}".as_bytes())),
+            "file, key 'ä b\\'\\n\\u{202e}'"
+        );
+        assert_eq!(place(damaged().with_key(b"\0\xff")), "file, key64 AP8=");
+        assert_eq!(place(damaged().with_key(b"a/b").with_name("a%2fb")), "file, named 'a%2fb'");
+        assert_eq!(place(damaged().with_name(b"a\xff\n")), "file, named 'a\\xff\\n'");
+        let long = place(damaged().with_key(&[b'x'; 10_000]));
+        assert!(long.ends_with("xx…' (10,000 bytes)") && long.len() < 400, "{long}");
     }
 }

@@ -6,12 +6,15 @@
 mod args;
 mod commands;
 mod failure;
+mod file;
 mod jsonl;
 mod output;
 mod progress;
 mod session;
+mod sink;
 mod stop;
 mod trace;
+mod walk;
 
 use std::process::ExitCode;
 

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
 use crate::failure::{Failure, Outcome};
@@ -32,9 +34,28 @@ pub(crate) fn to_json(fact: &impl Serialize) -> Outcome<String> {
     })
 }
 
-/// Many lines, buffered.
-pub(crate) fn buffered() -> io::BufWriter<io::StdoutLock<'static>> {
-    io::BufWriter::with_capacity(64 * 1024, io::stdout().lock())
+/// Fails where standard output was closed (`>&-`), for what would be written to nowhere.
+///
+/// Rust's runtime opens `/dev/null` in its place, for reading and writing, and so does whoever hands on a
+/// `/dev/null` that can be read. With `> /dev/null` a shell says that this is meant.
+#[cfg(unix)]
+pub(crate) fn refuse_closed() -> Outcome {
+    use rustix::fs::{OFlags, fcntl_getfl, fstat, stat};
+    let is_null = match (fstat(io::stdout()), stat("/dev/null")) {
+        (Ok(stdout), Ok(null)) => (stdout.st_dev, stdout.st_ino) == (null.st_dev, null.st_ino),
+        _ => false,
+    };
+    let both = || fcntl_getfl(io::stdout()).is_ok_and(|flags| flags.contains(OFlags::RDWR));
+    if is_null && both() {
+        let closed = Failure::failed("standard output is closed");
+        return Err(closed.next("open it, or write `> /dev/null` if nothing is to be kept"));
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+pub(crate) fn refuse_closed() -> Outcome {
+    Ok(())
 }
 
 /// `1.4 MiB`
@@ -55,6 +76,41 @@ pub(crate) fn counted(number: u64, one: &str, many: &str) -> String {
 /// `12,345 entries`
 pub(crate) fn entries(number: u64) -> String {
     counted(number, "entry", "entries")
+}
+
+/// The entry that an error is about: its name in the backend where it has one, else its key.
+pub(crate) fn entry(error: &tierstack::Error) -> Option<String> {
+    match (error.name(), error.key()) {
+        (Some(name), _) => Some(format!("named {}", quoted(name))),
+        (None, Some(bytes)) => Some(key(bytes)),
+        (None, None) => None,
+    }
+}
+
+/// `key 'user:1'`, and `key64 AP8=` where the key is not text: as the arguments of commands are named.
+pub(crate) fn key(key: &[u8]) -> String {
+    match std::str::from_utf8(key) {
+        Ok(_) => format!("key {}", quoted(key)),
+        Err(_) if key.len() > SHOWN => format!("key {}", quoted(key)),
+        Err(_) => format!("key64 {}", STANDARD.encode(key)),
+    }
+}
+
+/// The most of a key that is shown, in bytes.
+const SHOWN: usize = 256;
+
+/// Bytes between quotes, with what a terminal would not show as it is escaped.
+fn quoted(bytes: &[u8]) -> String {
+    let shown = bytes.get(..SHOWN).unwrap_or(bytes);
+    let mut text = String::new();
+    for chunk in shown.utf8_chunks() {
+        text.extend(chunk.valid().escape_debug());
+        text.extend(chunk.invalid().escape_ascii().map(char::from));
+    }
+    match bytes.len() {
+        length if length > SHOWN => format!("'{text}…' ({} bytes)", count(length as u64)),
+        _ => format!("'{text}'"),
+    }
 }
 
 /// `850 ns`, `1.43 µs`, `12.0 ms`, `3.2 s`, `2m 5s`

@@ -5,17 +5,23 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use tierstack::config::{Config, Registry};
-use tierstack::{Checked, Durability, OpenOptions, Read, Stack, Store};
+use tierstack::{Checked, Durability, Guarantees, OpenOptions, Read, Stack, Store};
 
 use crate::args::StoreArgs;
 use crate::failure::{Failure, Outcome};
 use crate::stop::Stop;
 
-/// The name of the store that is meant.
-pub(crate) fn name(args: &StoreArgs) -> Outcome<String> {
-    let config = Config::load(&args.config)?;
-    let (name, _) = config.store(args.store.as_deref())?;
-    Ok(name.to_owned())
+/// Whether both arguments mean the same data, as far as the settings of the backends tell. Opens nothing.
+pub(crate) fn is_same_backend(one: &StoreArgs, other: &StoreArgs) -> Outcome<bool> {
+    let backend = |args: &StoreArgs| -> Outcome<_> {
+        let config = Config::load(&args.config)?;
+        let (_, store) = config.store(args.store.as_deref())?;
+        // Relative paths in the settings begin here; a config without a folder is in the current one.
+        let folder = config.folder().join(".").canonicalize();
+        Ok((store.backend.clone(), folder.unwrap_or_else(|_| config.folder().to_owned())))
+    };
+    // Each opening of the memory has data of its own.
+    Ok(!is_forgotten(&check(one)?.profile().guarantees) && backend(one)? == backend(other)?)
 }
 
 /// Checks the store that is meant. Opens nothing.
@@ -24,28 +30,47 @@ pub(crate) fn check(args: &StoreArgs) -> Outcome<Checked> {
     Ok(Stack::check(&config, args.store.as_deref(), &Registry::standard())?)
 }
 
+/// What a store is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// What is there already: to read it, to remove it, to write it again. Nothing that is missing is made.
+    Existing,
+    /// New entries: makes the database, the folder or the table if it is missing.
+    Filling,
+}
+
+impl Use {
+    fn options(self) -> OpenOptions {
+        match self {
+            Self::Existing => OpenOptions::reading(),
+            Self::Filling => OpenOptions::default(),
+        }
+    }
+}
+
 /// Opens the store, does the work, and closes the store, whatever became of the work.
 pub(crate) async fn with<T>(
     args: &StoreArgs,
+    what_for: Use,
     stop: &Stop,
     work: impl AsyncFnOnce(&Arc<dyn Store>) -> Outcome<T>,
 ) -> Outcome<T> {
-    until_closed(open(args, stop).await?.store(), work).await
+    until_closed(open(args, what_for, stop).await?.store(), work).await
 }
 
 /// Opens the whole stack. Whoever opens it ends with [`until_closed`].
-pub(crate) async fn open(args: &StoreArgs, stop: &Stop) -> Outcome<Stack> {
-    wait_for(check(args)?.open(&OpenOptions::default()), stop).await
+pub(crate) async fn open(args: &StoreArgs, what_for: Use, stop: &Stop) -> Outcome<Stack> {
+    wait_for(check(args)?.open(&what_for.options()), stop).await
 }
 
-/// Opens what is below a layer.
+/// Opens what is below a layer, to read it.
 pub(crate) async fn open_below(args: &StoreArgs, layer: &str, stop: &Stop) -> Outcome<Stack> {
-    wait_for(check(args)?.open_below(layer, &OpenOptions::default()), stop).await
+    wait_for(check(args)?.open_below(layer, &Use::Existing.options()), stop).await
 }
 
 /// Opens the part of a stack that stores what it is given as it is, into which a backup is restored.
 pub(crate) async fn open_stored(args: &StoreArgs, stop: &Stop) -> Outcome<Stack> {
-    wait_for(check(args)?.open_stored(&OpenOptions::default()), stop).await
+    wait_for(check(args)?.open_stored(&Use::Filling.options()), stop).await
 }
 
 async fn wait_for(
@@ -84,14 +109,17 @@ pub(crate) async fn until_closed<T>(
 
 /// Says so where what was written does not outlive the command.
 pub(crate) fn warn_if_forgotten(store: &dyn Store) {
-    let guarantees = store.profile().guarantees;
-    let survives = guarantees.durability.max(guarantees.durability_after_flush);
-    // What a server holds outlives the command, whatever may become of it there.
-    if survives == Durability::Nothing && guarantees.places.is_empty() {
+    if is_forgotten(&store.profile().guarantees) {
         // A closed standard error leaves nobody to tell.
         let note = "note: this store is in memory only, and gone when the command ends";
         let _ = writeln!(std::io::stderr(), "{note}");
     }
+}
+
+fn is_forgotten(guarantees: &Guarantees) -> bool {
+    let survives = guarantees.durability.max(guarantees.durability_after_flush);
+    // What a server holds outlives the command, whatever may become of it there.
+    survives == Durability::Nothing && guarantees.places.is_empty()
 }
 
 /// The store as it is at this moment, where it offers snapshots; otherwise as it is when it is read.

@@ -2,21 +2,25 @@
 //! the store itself elsewhere.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use futures_util::TryStreamExt;
 use serde::Serialize;
 
 use tierstack::config::Config;
 use tierstack::control::Client;
-use tierstack::{Clock, Presence, Scope, Sighting, Store, SystemClock, Timestamp};
+use tierstack::{Clock, Presence, Scan, Scope, Sighting, Store, SystemClock, Timestamp};
 
 use super::entries::{decode, key};
 use crate::args::{Cache, Inspect, Invalidate, StoreArgs};
 use crate::failure::{Failure, Outcome};
+use crate::jsonl;
 use crate::output;
-use crate::session;
+use crate::progress::{Progress, Unit};
+use crate::session::{self, Use};
 use crate::stop::Stop;
+use crate::walk::{self, Skips};
 
 /// `tierstack cache`
 pub(crate) async fn run(cache: Cache, stop: &Stop) -> Outcome {
@@ -102,7 +106,7 @@ async fn invalidate(args: Invalidate, stop: &Stop) -> Outcome {
             Asked::Process { control }
         }
         None => {
-            session::with(&args.store, stop, async |store: &Arc<dyn Store>| {
+            session::with(&args.store, Use::Existing, stop, async |store: &Arc<dyn Store>| {
                 stop.or(async { Ok(store.invalidate(scope).await?) }).await
             })
             .await?;
@@ -121,8 +125,12 @@ async fn invalidate(args: Invalidate, stop: &Stop) -> Outcome {
 }
 
 #[derive(Serialize)]
-struct Inspected {
+struct Inspected<'a> {
     store: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key64: Option<String>,
     asked: Asked,
     /// As the times that follow: milliseconds since 1970.
     now: Timestamp,
@@ -131,7 +139,14 @@ struct Inspected {
 
 /// `tierstack inspect`
 pub(crate) async fn inspect(args: Inspect, stop: &Stop) -> Outcome {
-    let key = key(args.key, args.key64)?;
+    let key = match args.fingerprint {
+        Some(fingerprint) => find(&args.store, fingerprint, stop).await?,
+        None => key(args.key, args.key64)?,
+    };
+    if args.fingerprint.is_some() && !args.json.json {
+        // Before it is inspected, which fails where the entry is damaged.
+        output::line(format!("it is the {}", output::key(&key)))?;
+    }
     let (reached, store) = reach(&args.store).await?;
     let (asked, sightings) = match reached {
         Some((mut client, control)) => {
@@ -139,16 +154,61 @@ pub(crate) async fn inspect(args: Inspect, stop: &Stop) -> Outcome {
             (Asked::Process { control }, asking.await?)
         }
         None => {
-            let looking = session::with(&args.store, stop, async |store: &Arc<dyn Store>| {
-                stop.or(async { Ok(store.inspect(&key).await?) }).await
-            });
+            let looking =
+                session::with(&args.store, Use::Existing, stop, async |store: &Arc<dyn Store>| {
+                    stop.or(async { Ok(store.inspect(&key).await?) }).await
+                });
             (Asked::Store, looking.await?)
         }
     };
-    let fact = Inspected { store, asked, now: SystemClock.now(), sightings };
+    let (text, base64) = jsonl::text_or_base64(&key);
+    let now = SystemClock.now();
+    let fact = Inspected { store, key: text, key64: base64, asked, now, sightings };
     output::fact(args.json.json, &fact, || {
         format!("{}\n\n{}", fact.asked.in_words(&fact.store), table(&fact.sightings, fact.now))
     })
+}
+
+/// The key that messages call by a number: read from the whole store, past what cannot be read.
+async fn find(args: &StoreArgs, fingerprint: u64, stop: &Stop) -> Outcome<Bytes> {
+    let stack = Arc::new(session::open(args, Use::Existing, stop).await?);
+    let damaged = Arc::new(Mutex::new(None));
+    let skips = {
+        let (stack, damaged) = (Arc::clone(&stack), Arc::clone(&damaged));
+        Skips::told(true, move |error| {
+            let key = error.key().filter(|key| stack.fingerprint(key) == fingerprint);
+            if let Some(key) = key {
+                *damaged.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Some(Bytes::copy_from_slice(key));
+            }
+        })
+    };
+    session::until_closed(stack.store(), async |store: &Arc<dyn Store>| {
+        let source = session::moment(store).await?;
+        let progress =
+            Progress::new("looking for the key", store.usage().await?.entries, Unit::Entries);
+        let mut pages = walk::pages(&*source, Scan::all(), &skips);
+        let found = stop
+            .or(async {
+                while let Some(page) = pages.try_next().await? {
+                    progress.add(page.len() as u64);
+                    let mut keys = page.entries.into_iter().map(|entry| entry.key);
+                    if let Some(key) = keys.find(|key| stack.fingerprint(key) == fingerprint) {
+                        return Ok(Some(key));
+                    }
+                }
+                Ok(None)
+            })
+            .await?;
+        progress.finish();
+        let damaged = damaged.lock().unwrap_or_else(PoisonError::into_inner).take();
+        found.or(damaged).ok_or_else(|| {
+            let what =
+                format!("no key of '{}' has the fingerprint #{fingerprint:016x}", stack.name());
+            Failure::failed(what).next("it is of another store, or of a key that is gone")
+        })
+    })
+    .await
 }
 
 fn table(sightings: &[Sighting], now: Timestamp) -> String {

@@ -1,25 +1,29 @@
 //! `tierstack copy`: from one store to another, which is also the way from one backend to the next.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
-use tierstack::{Clock, Entry, Error, Read, ReadExt, Result, Scan, Store, StoreExt, SystemClock};
+use tierstack::{
+    Clock, Entry, Error, Page, Read, ReadExt, Result, Scan, Store, StoreExt, SystemClock,
+};
 
 use crate::args::{Copy, StoreArgs};
 use crate::failure::{Failure, Outcome};
 use crate::output;
 use crate::progress::{Progress, Unit};
-use crate::session;
+use crate::session::{self, Use};
 use crate::stop::Stop;
+use crate::walk::{self, Skips};
 
 #[derive(Default, Serialize)]
 struct Copied {
     entries: u64,
     /// Bytes of keys and values.
     bytes: u64,
+    /// Entries that were left out, as they cannot be read.
+    skipped: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     verified: Option<Compared>,
 }
@@ -37,10 +41,16 @@ struct Compared {
 /// `tierstack copy`
 pub(crate) async fn run(args: Copy, stop: &Stop) -> Outcome {
     let to = StoreArgs { config: args.to.clone(), store: args.to_store.clone() };
-    refuse_itself(&args.store, &to)?;
+    if !args.same_data && session::is_same_backend(&args.store, &to)? {
+        return Err(same_data());
+    }
     let scan = Scan::prefix(args.prefix.as_deref().unwrap_or_default());
-    session::with(&args.store, stop, async |from: &Arc<dyn Store>| {
-        session::with(&to, stop, async |to: &Arc<dyn Store>| {
+    session::with(&args.store, Use::Existing, stop, async |from: &Arc<dyn Store>| {
+        session::with(&to, Use::Filling, stop, async |to: &Arc<dyn Store>| {
+            let identity = from.identity();
+            if !args.same_data && identity.is_some() && identity == to.identity() {
+                return Err(same_data());
+            }
             if args.verify && !to.profile().guarantees.ordered_scans {
                 let what =
                     "--verify reads both stores in key order, and the target offers no scans";
@@ -48,13 +58,19 @@ pub(crate) async fn run(args: Copy, stop: &Stop) -> Outcome {
             }
             let source = session::moment(from).await?;
             let progress = Progress::new("copying", total(from, &args).await?, Unit::Entries);
-            let mut copied = copy(&source, to, scan.clone(), &progress, stop).await?;
+            let skips = Skips::asked(args.skip.skip);
+            let copied = copy(&source, to, scan.clone(), &skips, &progress, stop).await;
+            skips.sum_up();
+            let mut copied = copied?;
             let took = progress.elapsed();
             progress.finish();
             if args.verify {
                 let progress = Progress::new("verifying", Some(copied.entries), Unit::Entries);
                 let target = session::moment(to).await?;
-                let compared = stop.or(compare(&source, &target, scan, &progress)).await?;
+                // They were told.
+                let skips = Skips::told(args.skip.skip, |_| ());
+                let compared = compare(&source, &target, scan, &skips, &progress);
+                let compared = stop.or(compared).await?;
                 progress.finish();
                 copied.verified = Some(compared);
             }
@@ -71,26 +87,24 @@ async fn total(from: &Arc<dyn Store>, args: &Copy) -> Outcome<Option<u64>> {
     Ok(if args.prefix.is_some() { None } else { from.usage().await?.entries })
 }
 
-fn refuse_itself(from: &StoreArgs, to: &StoreArgs) -> Outcome {
-    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let same_file = real(&from.config) == real(&to.config);
-    if same_file && session::name(from)? == session::name(to)? {
-        let what = "source and target are the same store";
-        return Err(Failure::usage(format!("{what}; --to or --to-store must name another")));
-    }
-    Ok(())
+/// A copy into the data that it reads never ends, or encodes them again in place.
+fn same_data() -> Failure {
+    let what = "source and target hold the same data; --to or --to-store must name another store";
+    Failure::usage(what)
+        .next("--same-data copies nevertheless, as from one prefix of a store to another")
 }
 
 async fn copy(
     source: &Arc<dyn Read>,
     to: &Arc<dyn Store>,
     scan: Scan,
+    skips: &Skips,
     progress: &Progress,
     stop: &Stop,
 ) -> Outcome<Copied> {
     let mut copied = Copied::default();
     // Counted as it is read: the target takes a page while the next one is read.
-    let run = source.scan(scan).inspect_ok(|page| {
+    let run = walk::pages(&**source, scan, skips).inspect_ok(|page| {
         copied.entries += page.len() as u64;
         copied.bytes += page.bytes() as u64;
         progress.add(page.len() as u64);
@@ -99,12 +113,12 @@ async fn copy(
     let flushed = to.flush().await.map_err(Failure::from);
     let again = "run it again: entries that are there are written once more, which does no harm";
     match (end, flushed) {
-        (Ok(_), Ok(())) => Ok(copied),
+        (Ok(_), Ok(())) => Ok(Copied { skipped: skips.count(), ..copied }),
         // Counted as they are read.
         (Err(end), Ok(())) if copied.entries == 0 => Err(end.next("nothing was written")),
         (Err(end), Ok(())) => {
-            let entries = output::entries(copied.entries);
-            Err(end.next(format!("up to {entries} are in the target; {again}")))
+            let entries = output::counted(copied.entries, "entry is", "entries are");
+            Err(end.next(format!("up to {entries} in the target; {again}")))
         }
         (Ok(_), Err(flush)) => Err(flush.context("the copy may not survive a crash").next(again)),
         (Err(end), Err(flush)) => Err(end.next(again).also(flush)),
@@ -116,10 +130,13 @@ async fn compare(
     source: &Arc<dyn Read>,
     target: &Arc<dyn Read>,
     scan: Scan,
+    skips: &Skips,
     progress: &Progress,
 ) -> Outcome<Compared> {
     let mut compared = Compared::default();
-    let (mut left, mut right) = (source.entries(scan.clone()), target.entries(scan));
+    let entries = |page: Page| stream::iter(page.entries).map(Ok::<_, Error>);
+    let mut left = walk::pages(&**source, scan.clone(), skips).map_ok(entries).try_flatten();
+    let mut right = target.entries(scan);
     let (mut ours, mut theirs) = (next(&mut left).await?, next(&mut right).await?);
     while let Some(entry) = &ours {
         match theirs.as_ref().map(|other| other.key.cmp(&entry.key)) {
@@ -160,7 +177,8 @@ fn report(args: &Copy, copied: &Copied, took: &str) -> Outcome {
         let (entries, bytes) = (output::entries(copied.entries), output::bytes(copied.bytes));
         let mut words = format!("copied {entries} ({bytes}) in {took}\n");
         if let Some(compared) = &copied.verified {
-            words += &format!("verified: {} are equal", output::entries(compared.equal));
+            let equal = output::counted(compared.equal, "entry is", "entries are");
+            words += &format!("verified: {equal} equal");
             if compared.only_in_target > 0 {
                 let more = output::entries(compared.only_in_target);
                 words += &format!("; the target has {more} that the source does not have");
@@ -198,7 +216,8 @@ mod tests {
 
     async fn compared(left: &Arc<dyn Read>, right: &Arc<dyn Read>) -> [u64; 4] {
         let progress = Progress::new("comparing", None, Unit::Entries);
-        let found = compare(left, right, Scan::all(), &progress).await.ok().unwrap();
+        let skips = Skips::told(false, |_| ());
+        let found = compare(left, right, Scan::all(), &skips, &progress).await.ok().unwrap();
         [found.equal, found.different, found.missing, found.only_in_target]
     }
 

@@ -1,6 +1,6 @@
 //! `get`, `put`, `delete`, `scan`: single entries and runs of them.
 
-use std::io::{Read as _, Write};
+use std::io::{Read, Write};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -9,14 +9,16 @@ use base64::engine::general_purpose::STANDARD_PAD_INDIFFERENT;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 
-use tierstack::{Batch, Clock, Error, Op, Read, Scan, Store, StoreExt, SystemClock, Value};
+use tierstack::{Batch, Clock, Error, Op, Read as _, Scan, Store, StoreExt, SystemClock, Value};
 
 use crate::args::{Delete, Get, Put, ScanArgs};
 use crate::failure::{Failure, Outcome};
 use crate::jsonl;
 use crate::output;
-use crate::session;
+use crate::session::{self, Use};
+use crate::sink::Sink;
 use crate::stop::Stop;
+use crate::walk::{self, Skips};
 
 /// A key given as text or as base64.
 pub(super) fn key(text: Option<String>, base64: Option<String>) -> Outcome<Bytes> {
@@ -43,7 +45,7 @@ pub(super) fn decode(base64: &str, option: &str) -> Outcome<Bytes> {
 /// `tierstack get`
 pub(crate) async fn get(args: Get, stop: &Stop) -> Outcome {
     let key = key(args.key, args.key64)?;
-    session::with(&args.store, stop, async |store: &Arc<dyn Store>| {
+    session::with(&args.store, Use::Existing, stop, async |store: &Arc<dyn Store>| {
         let value = stop.or(async { Ok(store.get(&key).await?) }).await?;
         let value = value.ok_or_else(|| {
             let missing =
@@ -54,13 +56,16 @@ pub(crate) async fn get(args: Get, stop: &Stop) -> Outcome {
                 missing
             }
         })?;
-        let mut out = output::buffered();
-        let written = if args.json {
-            jsonl::write(&mut out, &key, Some(&value))
-        } else {
-            out.write_all(&value.bytes)
-        };
-        written.and_then(|()| out.flush()).map_err(Failure::output)
+        stop.or(async {
+            let mut out = Sink::stdout();
+            out.write(|out| match args.json {
+                true => jsonl::write(out, &key, Some(&value)),
+                false => out.write_all(&value.bytes),
+            })
+            .await?;
+            out.finish().await
+        })
+        .await
     })
     .await
 }
@@ -72,13 +77,14 @@ pub(crate) async fn put(args: Put, stop: &Stop) -> Outcome {
         None => (key(args.first, None)?, args.second),
     };
     // Asked for before the store is opened, so that a pipe may come from the same store.
-    session::check(&args.store)?;
+    let limits = session::check(&args.store)?.profile().guarantees.limits;
     let bytes = match value {
         Some(text) if text != "-" => Bytes::from(text),
-        _ => stop.or(standard_input()).await?,
+        _ => stop.or(standard_input(limits.value_bytes)).await?,
     };
+    limits.check(key.len(), bytes.len())?;
     let expires_at = args.expires_in.map(|span| SystemClock.now() + span.0);
-    session::with(&args.store, stop, async |store: &Arc<dyn Store>| {
+    session::with(&args.store, Use::Filling, stop, async |store: &Arc<dyn Store>| {
         let value = Value { bytes, expires_at };
         stop.or(async { Ok(store.put(key, value).await?.durable().await?) }).await?;
         session::warn_if_forgotten(&**store);
@@ -87,14 +93,13 @@ pub(crate) async fn put(args: Put, stop: &Stop) -> Outcome {
     .await
 }
 
-/// All of standard input. Read on a thread of its own, which ctrl-C leaves behind.
-async fn standard_input() -> Outcome<Bytes> {
+/// Standard input, up to the first byte that is too much. Read on a thread of its own, which ctrl-C leaves
+/// behind.
+async fn standard_input(most: Option<u64>) -> Outcome<Bytes> {
     let (send, receive) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let read = std::io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes);
         // The command may be over.
-        let _ = send.send(read);
+        let _ = send.send(read_up_to(std::io::stdin().lock(), most));
     });
     match receive.await {
         Ok(Ok(bytes)) => Ok(bytes.into()),
@@ -103,12 +108,19 @@ async fn standard_input() -> Outcome<Bytes> {
     }
 }
 
+/// All that a reader has, or one byte more than is allowed.
+fn read_up_to(reader: impl Read, most: Option<u64>) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    reader.take(most.map_or(u64::MAX, |most| most.saturating_add(1))).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// `tierstack delete`
 pub(crate) async fn delete(args: Delete, stop: &Stop) -> Outcome {
     let text = args.keys.into_iter().map(|text| key(Some(text), None));
     let base64 = args.key64.into_iter().map(|base64| key(None, Some(base64)));
     let keys: Vec<Bytes> = text.chain(base64).collect::<Outcome<_>>()?;
-    session::with(&args.store, stop, async |store: &Arc<dyn Store>| {
+    session::with(&args.store, Use::Existing, stop, async |store: &Arc<dyn Store>| {
         let most = store.profile().guarantees.batch_ops().unwrap_or(usize::MAX);
         for keys in keys.chunks(most) {
             let batch: Batch = keys.iter().cloned().map(Op::Delete).collect();
@@ -125,24 +137,30 @@ pub(crate) async fn scan(args: ScanArgs, stop: &Stop) -> Outcome {
     if range.limit != Some(0) && range.is_empty() {
         return Err(Failure::usage("--from stands behind --to; no key lies between them"));
     }
-    session::with(&args.store, stop, async |store: &Arc<dyn Store>| {
-        stop.or(async {
-            let mut pages = store.scan(range);
-            let mut out = output::buffered();
-            while let Some(page) = pages.try_next().await? {
-                for entry in page.entries {
-                    let written = if args.keys_only && !args.json {
-                        out.write_all(&entry.key).and_then(|()| out.write_all(b"\n"))
-                    } else {
-                        let value = (!args.keys_only).then_some(&entry.value);
-                        jsonl::write(&mut out, &entry.key, value)
-                    };
-                    written.map_err(Failure::output)?;
+    output::refuse_closed()?;
+    let skips = Skips::asked(args.skip.skip);
+    session::with(&args.store, Use::Existing, stop, async |store: &Arc<dyn Store>| {
+        let scanned = stop
+            .or(async {
+                let mut pages = walk::pages(&**store, range, &skips);
+                let mut out = Sink::stdout();
+                while let Some(page) = pages.try_next().await? {
+                    for entry in page.entries {
+                        out.write(|out| match args.keys_only && !args.json {
+                            true => out.write_all(&entry.key).and_then(|()| out.write_all(b"\n")),
+                            false => {
+                                let value = (!args.keys_only).then_some(&entry.value);
+                                jsonl::write(out, &entry.key, value)
+                            }
+                        })
+                        .await?;
+                    }
                 }
-            }
-            out.flush().map_err(Failure::output)
-        })
-        .await
+                out.finish().await
+            })
+            .await;
+        skips.sum_up();
+        scanned
     })
     .await
 }
@@ -160,4 +178,17 @@ fn range(args: &ScanArgs) -> Scan {
     }
     scan.limit = args.limit;
     scan
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_read_than_it_takes_to_see_that_it_is_too_much() {
+        let endless = || std::io::repeat(b'x');
+        assert_eq!(read_up_to(endless(), Some(3)).unwrap(), b"xxxx");
+        assert_eq!(read_up_to(endless().take(3), Some(3)).unwrap(), b"xxx");
+        assert_eq!(read_up_to(endless().take(3), None).unwrap(), b"xxx");
+    }
 }

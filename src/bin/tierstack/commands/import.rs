@@ -25,7 +25,7 @@ use crate::failure::{Failure, Outcome};
 use crate::jsonl::{self, Lines, Rules};
 use crate::output;
 use crate::progress::{Progress, Unit};
-use crate::session;
+use crate::session::{self, Use};
 use crate::stop::Stop;
 
 /// Bytes after which a batch is written: large enough to spread the price of a synced write.
@@ -71,7 +71,7 @@ struct Source {
 pub(crate) async fn run(args: Import, stop: &Stop) -> Outcome {
     let standard_input = args.file == Path::new("-");
     let input = if standard_input { None } else { Some(open(&args.file)?) };
-    session::with(&args.store, stop, async |store: &Arc<dyn Store>| {
+    session::with(&args.store, Use::Filling, stop, async |store: &Arc<dyn Store>| {
         let source = Source::new(&args, store);
         let mut total = None;
         if let Some(file) = input.as_ref().filter(|file| is_seekable(file)) {
@@ -363,8 +363,8 @@ fn is_in(imported: Imported) -> String {
     match imported.entries {
         0 => "nothing was written".to_owned(),
         entries => {
-            let (entries, line) = (output::entries(entries), imported.last_line);
-            format!("{entries} are in the store, up to line {line}")
+            let entries = output::counted(entries, "entry is", "entries are");
+            format!("{entries} in the store, up to line {}", imported.last_line)
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::args;
 use crate::failure::{Failure, Outcome};
 use crate::output;
 use crate::progress::{Progress, Unit};
-use crate::session;
+use crate::session::{self, Use};
 use crate::stop::Stop;
 
 /// What one layer did.
@@ -23,7 +23,7 @@ struct Rewritten {
 
 /// `tierstack rewrite`
 pub(crate) async fn run(args: args::Rewrite, stop: &Stop) -> Outcome {
-    let stack = session::open(&args.store, stop).await?;
+    let stack = session::open(&args.store, Use::Existing, stop).await?;
     let name = stack.name().to_owned();
     let rewriters = stack.rewriters().to_vec();
     session::until_closed(stack.store(), async |store| {
@@ -53,8 +53,9 @@ pub(crate) async fn run(args: args::Rewrite, stop: &Stop) -> Outcome {
                 changed: report.changed,
             });
             if let Some(error) = report.first_damage {
-                let damaged = output::entries(report.damaged);
-                let what = format!("{damaged} cannot be decoded and stay as they are; the first");
+                let one = "entry cannot be decoded and stays as it is";
+                let many = "entries cannot be decoded and stay as they are; the first";
+                let what = output::counted(report.damaged, one, many);
                 damage = damage.or(Some(Failure::from(error).context(what)));
             }
         }

@@ -17,7 +17,7 @@ use crate::args::Demo;
 use crate::commands::backup;
 use crate::failure::{Failure, Outcome};
 use crate::output;
-use crate::session;
+use crate::session::{self, Use};
 use crate::stop::Stop;
 
 /// What the demo found, for `--json`. Times in nanoseconds.
@@ -94,8 +94,8 @@ async fn use_it(
     facts: &mut Facts,
     stop: &Stop,
 ) -> Outcome<Digest> {
-    session::with(&place.bare(), stop, async |bare: &Arc<dyn Store>| {
-        session::with(&place.stack(), stop, async |stack: &Arc<dyn Store>| {
+    session::with(&place.bare(), Use::Filling, stop, async |bare: &Arc<dyn Store>| {
+        session::with(&place.stack(), Use::Filling, stop, async |stack: &Arc<dyn Store>| {
             let imported = steps::import(files, bare, stack, stop).await?;
             // Both at rest, so that sizes and reads are of the same kind.
             stop.or(async { Ok(bare.compact().await?) }).await?;
@@ -204,7 +204,7 @@ async fn lose_it(place: &Place, expected: &Digest, teller: &Teller, stop: &Stop)
     if let Some(deleted) = damage.deleted.as_ref().and_then(|path| path.file_name()) {
         what += &format!(", deleted {}", deleted.to_string_lossy());
     }
-    let read = session::with(&place.stack(), stop, async |store: &Arc<dyn Store>| {
+    let read = session::with(&place.stack(), Use::Filling, stop, async |store: &Arc<dyn Store>| {
         Ok(steps::digest(store, "reading the damaged store", expected.entries).await?)
     })
     .await;
@@ -244,10 +244,11 @@ async fn bring_back(
     let (entries, reached) = (output::entries(restored.entries), restored.reached);
     teller.say(format!("5. Restore: {entries} into a new store, as of {reached}\n"))?;
 
-    let digest = session::with(&place.restored(), stop, async |store: &Arc<dyn Store>| {
-        stop.or(async { Ok(steps::digest(store, "comparing", expected.entries).await?) }).await
-    })
-    .await?;
+    let digest =
+        session::with(&place.restored(), Use::Existing, stop, async |store: &Arc<dyn Store>| {
+            stop.or(async { Ok(steps::digest(store, "comparing", expected.entries).await?) }).await
+        })
+        .await?;
     facts.digest = digest.hex();
     facts.every_entry_is_back = digest.hex() == expected.hex();
     if !facts.every_entry_is_back {
