@@ -193,6 +193,17 @@ impl Checked {
         self.layers.iter().rposition(|layer| layer.zone != Zone::Guard).map_or(0, |at| at + 1)
     }
 
+    /// The place in the list at which reserved keys are hidden: behind the innermost of these layers, and
+    /// in front of a `backup`, whose engine reads them.
+    fn hidden(&self) -> usize {
+        let stored = self.stored();
+        let innermost = stored.checked_sub(1).and_then(|at| self.layers.get(at));
+        match innermost {
+            Some(layer) if layer.zone == Zone::Backup => stored - 1,
+            _ => stored,
+        }
+    }
+
     /// Opens what is below the outermost layer of that name.
     ///
     /// # Errors
@@ -236,12 +247,15 @@ impl Checked {
         let salt = salt(&self.store);
         let mut store = instrument(opened.map_err(|e| self.failed(backend, e))?, &context, salt);
         let mut rewriters = Vec::new();
+        let hidden = self.hidden();
         loop {
-            if stored == Some(outermost + layers.len()) {
-                if let Err(error) = refuse_half_restored(&*store).await {
-                    self.close_after_failure(&*store).await;
-                    return Err(self.failed(backend, error));
-                }
+            if stored == Some(outermost + layers.len())
+                && let Err(error) = refuse_half_restored(&*store).await
+            {
+                self.close_after_failure(&*store).await;
+                return Err(self.failed(backend, error));
+            }
+            if stored.is_some() && hidden == outermost + layers.len() {
                 store = Arc::new(Reserved(store));
             }
             let Some((layer, opened, context)) = layers.pop() else { break };
