@@ -7,15 +7,14 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::chunk::{Cutter, PACK_MAGIC, RunWriter, encode_frame};
+use super::chunk::{Cutter, FRAME_HEADER, PACK_MAGIC, RunWriter, encode_frame};
 use super::digest::Digest;
 use super::format::{BaseInfo, Hash, HeadBase, manifest_path, pack_path, random_id};
-use super::manifest::{Chunk, Manifest, Pack, Run};
+use super::manifest::{Lists, Pack, Place, Run, boundary};
 use super::objects::Created;
-use super::repository::{Repository, State, conflict};
+use super::repository::{MAX_PACK_BYTES, Repository, State, conflict};
 use super::restore::unfinished_restore;
 use super::{OnProgress, Progress, RESERVED_PREFIX};
-use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::store::Store;
 use crate::types::{Entry, Scan};
@@ -107,7 +106,7 @@ async fn take(
 
     let clock_before = repository.clock.now();
     let snapshot = store.snapshot().await?;
-    let time = after_last(&state, repository.clock.now());
+    let time = repository.clock.now();
     let mut base = BaseInfo {
         id: random_id()?,
         lineage: state.lineage.id.clone(),
@@ -132,13 +131,14 @@ async fn take(
     while let Some(page) = pages.try_next().await? {
         for entry in page.entries {
             if entry.key <= last_key {
-                return Err(Error::internal("the store's scan is not in key order"));
+                let what = "the store's scan is not in key order";
+                return Err(Error::internal(what).with_key(&entry.key));
             }
-            last_key.clone_from(&entry.key);
+            let before = std::mem::replace(&mut last_key, entry.key.clone());
             if !entry.key.starts_with(RESERVED_PREFIX) {
                 count(&mut base, &entry);
                 digest.add(&entry);
-                writer.add(entry).await?;
+                writer.add(&before, entry).await?;
             }
         }
         writer.tell();
@@ -147,10 +147,11 @@ async fn take(
     drop(snapshot);
     base.digest = digest.finish();
 
-    let (manifest, progress) = writer.finish(base).await?;
-    let entry = put_manifest(repository, &manifest).await?;
+    let (lists, progress) = writer.finish().await?;
+    base.uploaded_bytes = progress.uploaded_bytes;
+    let entry = put_manifest(repository, &base, &lists).await?;
     repository.commit(&state, entry).await?;
-    Ok(Taken { base: manifest.base, progress })
+    Ok(Taken { base, progress })
 }
 
 async fn check_source(store: &dyn Store) -> Result<()> {
@@ -174,12 +175,6 @@ async fn check_source(store: &dyn Store) -> Result<()> {
     )))
 }
 
-/// Bases are ordered by their times: a clock that went back must not put a new base before an old one.
-fn after_last(state: &State, now: Timestamp) -> Timestamp {
-    let last = state.bases.iter().map(|entry| entry.base.time.as_millis()).max();
-    last.map_or(now, |last| now.max(Timestamp::from_millis(last.saturating_add(1))))
-}
-
 fn count(base: &mut BaseInfo, entry: &Entry) {
     let (key, value) = (entry.key.len() as u64, entry.value.bytes.len() as u64);
     base.entries += 1;
@@ -189,14 +184,14 @@ fn count(base: &mut BaseInfo, entry: &Entry) {
     base.longest_value = base.longest_value.max(value);
 }
 
-async fn put_manifest(repository: &Repository, manifest: &Manifest) -> Result<HeadBase> {
-    let bytes = manifest.encode()?;
+async fn put_manifest(repository: &Repository, base: &BaseInfo, lists: &Lists) -> Result<HeadBase> {
+    let bytes = lists.encode(base)?;
     let entry = HeadBase {
-        base: manifest.base.clone(),
+        base: base.clone(),
         manifest_bytes: bytes.len() as u64,
         manifest_hash: Hash::of(&bytes),
     };
-    match repository.objects.create(&manifest_path(&manifest.base), &bytes).await? {
+    match repository.objects.create(&manifest_path(base), &bytes).await? {
         Created::Ours => Ok(entry),
         Created::Theirs => Err(conflict()),
     }
@@ -206,7 +201,7 @@ async fn put_manifest(repository: &Repository, manifest: &Manifest) -> Result<He
 #[derive(Default)]
 struct Earlier {
     packs: Vec<Pack>,
-    chunks: HashMap<Hash, Chunk>,
+    chunks: HashMap<Hash, Place>,
 }
 
 impl Earlier {
@@ -228,12 +223,10 @@ impl Earlier {
             .buffered(QUESTIONS)
             .try_collect()
             .await?;
-        let there = |chunk: &Chunk| present.get(chunk.pack as usize) == Some(&true);
-        let chunks = manifest.chunks.into_iter().filter(there).map(|mut chunk| {
-            chunk.run = None;
-            (chunk.hash, chunk)
-        });
-        Ok(Self { chunks: chunks.collect(), packs: manifest.packs })
+        let there = |place: Place| present.get(place.pack as usize) == Some(&true);
+        let chunks = manifest.chunks.iter().filter(|chunk| there(chunk.place));
+        let chunks = chunks.map(|chunk| (chunk.hash, chunk.place)).collect();
+        Ok(Self { chunks, packs: manifest.packs })
     }
 }
 
@@ -259,15 +252,15 @@ struct Writer<'a> {
     earlier: Arc<Earlier>,
     cutter: Cutter,
     run: RunWriter,
+    /// Of the run that is being filled, unless it is empty.
+    boundary: Bytes,
     sealing: VecDeque<Sealing>,
-    /// Pieces whose run is not yet there.
-    pieces: Vec<Chunk>,
     /// Where each pack of the base before stands in the new list.
     reused: HashMap<u32, u32>,
-    written: HashMap<Hash, Chunk>,
-    packs: Vec<Pack>,
-    chunks: Vec<Chunk>,
-    /// The pack that is being filled: the last of `packs`, unless empty.
+    /// Pieces only: no key occurs twice, and so no run.
+    written: HashMap<Hash, Place>,
+    lists: Lists,
+    /// The pack that is being filled: the last of the list, unless empty.
     pack: Vec<u8>,
     pack_at: usize,
     uploads: JoinSet<Result<u64>>,
@@ -282,12 +275,11 @@ impl<'a> Writer<'a> {
             earlier: Arc::new(earlier),
             cutter: Cutter::new(repository.doc.chunking, repository.doc.key),
             run: RunWriter::default(),
+            boundary: Bytes::new(),
             sealing: VecDeque::new(),
-            pieces: Vec::new(),
             reused: HashMap::new(),
             written: HashMap::new(),
-            packs: Vec::new(),
-            chunks: Vec::new(),
+            lists: Lists::default(),
             pack: Vec::new(),
             pack_at: 0,
             uploads: JoinSet::new(),
@@ -298,8 +290,12 @@ impl<'a> Writer<'a> {
         (self.on_progress)(self.progress);
     }
 
-    async fn add(&mut self, entry: Entry) -> Result<()> {
+    /// Adds an entry, which follows the key `before`.
+    async fn add(&mut self, before: &[u8], entry: Entry) -> Result<()> {
         let chunking = self.repository.doc.chunking;
+        if self.run.entries == 0 {
+            self.boundary = boundary(before, &entry.key);
+        }
         self.progress.entries += 1;
         self.progress.bytes += (entry.key.len() + entry.value.bytes.len()) as u64;
         if self.run.add(&entry, chunking.inline_bytes) {
@@ -320,7 +316,7 @@ impl<'a> Writer<'a> {
         if run.entries == 0 {
             return Ok(());
         }
-        let about = Run { entries: run.entries, first_key: run.first_key.clone() };
+        let about = Run { entries: run.entries, boundary: std::mem::take(&mut self.boundary) };
         self.seal(run.finish(), Some(about)).await
     }
 
@@ -345,76 +341,79 @@ impl<'a> Writer<'a> {
     async fn settle(&mut self) -> Result<()> {
         let Some(Sealing { sealed, run }) = self.sealing.pop_front() else { return Ok(()) };
         let Sealed { hash, plain_bytes, frame } = sealed.await.map_err(panicked)??;
-        let mut chunk = match (self.written.get(&hash), self.earlier.chunks.get(&hash), frame) {
-            (Some(chunk), _, _) => {
+        let place = match (self.written.get(&hash), self.earlier.chunks.get(&hash), frame) {
+            (Some(place), _, _) => {
                 self.progress.reused_bytes += u64::from(plain_bytes);
-                chunk.clone()
+                *place
             }
-            (None, Some(chunk), _) => {
+            (None, Some(place), _) => {
                 self.progress.reused_bytes += u64::from(plain_bytes);
-                let chunk = chunk.clone();
-                self.reuse(chunk)?
+                self.reuse(*place)?
             }
-            (None, None, Some(frame)) => self.write(hash, plain_bytes, &frame).await?,
+            (None, None, Some(frame)) => self.write(plain_bytes, &frame).await?,
             (None, None, None) => return Err(Error::internal("a chunk was lost")),
         };
-        chunk.run = run;
-        if chunk.run.is_some() {
-            self.chunks.push(chunk);
-            self.chunks.append(&mut self.pieces);
-        } else {
-            self.pieces.push(chunk);
+        if run.is_none() {
+            self.written.insert(hash, place);
         }
+        self.lists.push(&hash, place, run.as_ref());
         Ok(())
     }
 
-    fn reuse(&mut self, mut chunk: Chunk) -> Result<Chunk> {
-        let pack = match self.reused.get(&chunk.pack) {
+    fn reuse(&mut self, mut place: Place) -> Result<Place> {
+        place.pack = match self.reused.get(&place.pack) {
             Some(pack) => *pack,
             None => {
-                let old = self.earlier.packs.get(chunk.pack as usize);
+                let old = self.earlier.packs.get(place.pack as usize);
                 let old = *old.ok_or_else(|| Error::internal("a chunk's pack is not listed"))?;
-                self.packs.push(old);
-                let pack = place(self.packs.len() - 1)?;
-                self.reused.insert(chunk.pack, pack);
+                self.lists.packs.push(old);
+                let pack = number(self.lists.packs.len() - 1)?;
+                self.reused.insert(place.pack, pack);
                 pack
             }
         };
-        chunk.pack = pack;
-        Ok(chunk)
+        Ok(place)
     }
 
-    async fn write(&mut self, hash: Hash, plain_bytes: u32, frame: &[u8]) -> Result<Chunk> {
+    async fn write(&mut self, plain_bytes: u32, frame: &[u8]) -> Result<Place> {
         if self.pack.is_empty() {
+            // It may pass its size by one chunk.
+            let chunk = self.repository.doc.chunking.largest_chunk() as usize + FRAME_HEADER;
+            self.pack.reserve_exact(self.pack_bytes() + chunk);
             self.pack.extend_from_slice(PACK_MAGIC);
-            self.pack_at = self.packs.len();
+            self.pack_at = self.lists.packs.len();
             // Its name is known when it is full.
-            self.packs.push(Pack { id: Hash([0; 32]), bytes: 0 });
+            self.lists.packs.push(Pack { id: Hash([0; 32]), bytes: 0 });
         }
-        let chunk = Chunk {
-            hash,
-            pack: place(self.pack_at)?,
+        let place = Place {
+            pack: number(self.pack_at)?,
             offset: self.pack.len() as u64,
-            stored_bytes: place(frame.len())?,
+            stored_bytes: number(frame.len())?,
             plain_bytes,
-            run: None,
         };
         self.pack.extend_from_slice(frame);
-        self.written.insert(hash, chunk.clone());
-        if self.pack.len() >= self.repository.doc.pack_bytes as usize {
+        if self.pack.len() >= self.pack_bytes() {
             self.end_pack().await?;
         }
-        Ok(chunk)
+        Ok(place)
+    }
+
+    /// When a pack is closed.
+    fn pack_bytes(&self) -> usize {
+        self.repository.doc.pack_bytes.min(MAX_PACK_BYTES) as usize
     }
 
     async fn end_pack(&mut self) -> Result<()> {
-        let bytes = Bytes::from(std::mem::take(&mut self.pack));
+        let mut pack = std::mem::take(&mut self.pack);
+        // The last one may be far from full.
+        pack.shrink_to_fit();
+        let bytes = Bytes::from(pack);
         if bytes.is_empty() {
             return Ok(());
         }
         let id = Hash::keyed(&self.repository.doc.key, &bytes);
         let size = bytes.len() as u64;
-        if let Some(pack) = self.packs.get_mut(self.pack_at) {
+        if let Some(pack) = self.lists.packs.get_mut(self.pack_at) {
             *pack = Pack { id, bytes: size };
         }
         while self.uploads.len() >= UPLOADS {
@@ -437,7 +436,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Uploads the rest. The manifest names only packs that are there.
-    async fn finish(mut self, mut base: BaseInfo) -> Result<(Manifest, Progress)> {
+    async fn finish(mut self) -> Result<(Lists, Progress)> {
         self.end_run().await?;
         while !self.sealing.is_empty() {
             self.settle().await?;
@@ -446,13 +445,12 @@ impl<'a> Writer<'a> {
         while !self.uploads.is_empty() {
             self.uploaded().await?;
         }
-        base.uploaded_bytes = self.progress.uploaded_bytes;
-        Ok((Manifest { base, packs: self.packs, chunks: self.chunks }, self.progress))
+        Ok((self.lists, self.progress))
     }
 }
 
-fn place(number: usize) -> Result<u32> {
-    u32::try_from(number).map_err(|_| {
+fn number(of: usize) -> Result<u32> {
+    u32::try_from(of).map_err(|_| {
         Error::new(ErrorKind::Capacity, "a base cannot have more than 4,294,967,295 packs")
     })
 }

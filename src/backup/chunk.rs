@@ -56,23 +56,16 @@ const IN_PIECES: u8 = 2;
 /// Puts entries into a run.
 #[derive(Default)]
 pub(super) struct RunWriter {
-    pub(super) first_key: Bytes,
     pub(super) entries: u32,
-    /// Bytes of keys and values.
-    pub(super) bytes: u64,
     plain: Vec<u8>,
 }
 
 impl RunWriter {
     /// Adds an entry. `true`: its value is too large for the run and must be kept in pieces.
     pub(super) fn add(&mut self, entry: &Entry, inline_bytes: u32) -> bool {
-        if self.entries == 0 {
-            self.first_key = entry.key.clone();
-        }
         let value = &entry.value;
         let in_pieces = value.bytes.len() > inline_bytes as usize;
         self.entries += 1;
-        self.bytes += (entry.key.len() + value.bytes.len()) as u64;
         push_number(&mut self.plain, entry.key.len() as u64);
         self.plain.extend_from_slice(&entry.key);
         let expiry = if value.expires_at.is_some() { HAS_EXPIRY } else { 0 };
@@ -105,11 +98,20 @@ pub(super) enum RunValue {
     Pieces(u64),
 }
 
-/// The entries of a run.
-pub(super) fn read_run(plain: Bytes) -> Result<Vec<RunEntry>> {
-    let mut cursor = Cursor(plain);
-    let mut entries = Vec::new();
-    while !cursor.0.is_empty() {
+/// Reads the entries of a run, one at a time: an entry takes more memory than its bytes.
+pub(super) struct RunReader(Cursor);
+
+impl RunReader {
+    pub(super) fn new(plain: Bytes) -> Self {
+        Self(Cursor(plain))
+    }
+
+    /// The next entry. `None`: that was all.
+    pub(super) fn next(&mut self) -> Result<Option<RunEntry>> {
+        let cursor = &mut self.0;
+        if cursor.0.is_empty() {
+            return Ok(None);
+        }
         let length = cursor.length()?;
         let key = cursor.take(length)?;
         let flags = cursor.byte()?;
@@ -126,16 +128,15 @@ pub(super) fn read_run(plain: Bytes) -> Result<Vec<RunEntry>> {
         } else {
             RunValue::Pieces(cursor.number()?)
         };
-        entries.push(RunEntry { key, expires_at, value });
+        Ok(Some(RunEntry { key, expires_at, value }))
     }
-    Ok(entries)
 }
 
 /// What a pack begins with.
 pub(super) const PACK_MAGIC: &[u8; 8] = b"TSPACK\0\x01";
 
 /// Before each chunk in a pack: hash, codec, length before and after compression.
-const FRAME_HEADER: usize = 32 + 1 + 4 + 4;
+pub(super) const FRAME_HEADER: usize = 32 + 1 + 4 + 4;
 
 const PLAIN: u8 = 0;
 const ZSTD: u8 = 1;
@@ -175,7 +176,8 @@ pub(super) fn decode_frame(
         return Err(Error::corruption("the chunk's header is not what the manifest says"));
     }
     let plain = match codec {
-        PLAIN => cursor.0,
+        // A copy: what is kept of it would keep all that was read together with it.
+        PLAIN => Bytes::copy_from_slice(&cursor.0),
         // The length was checked against the largest chunk when the manifest was read.
         ZSTD => zstd::bulk::decompress(&cursor.0, plain as usize)
             .map_err(|error| Error::corruption("the chunk does not decompress").with_source(error))?
@@ -203,6 +205,11 @@ mod tests {
     fn ends(chunking: Chunking, keys: &BTreeSet<Vec<u8>>) -> BTreeSet<Vec<u8>> {
         let mut cutter = Cutter::new(chunking, KEY);
         keys.iter().filter(|key| cutter.ends_with(key)).cloned().collect()
+    }
+
+    fn read_run(plain: Bytes) -> Result<Vec<RunEntry>> {
+        let mut run = RunReader::new(plain);
+        std::iter::from_fn(|| run.next().transpose()).collect()
     }
 
     fn keys(count: u32) -> BTreeSet<Vec<u8>> {

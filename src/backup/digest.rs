@@ -1,6 +1,7 @@
 //! The digest of entries in key order: equal for equal entries, wherever they are kept.
 
 use super::format::Hash;
+use crate::clock::Timestamp;
 use crate::types::Entry;
 
 /// BLAKE3 under the repository's key, over each entry's key, value and expiry, each after its length.
@@ -13,16 +14,30 @@ impl Digest {
     }
 
     pub(super) fn add(&mut self, entry: &Entry) {
-        let value = &entry.value;
-        let expiry = value.expires_at.map_or([0; 9], |at| {
+        self.begin(&entry.key, entry.value.bytes.len() as u64);
+        self.value(&entry.value.bytes);
+        self.end(entry.value.expires_at);
+    }
+
+    /// Begins an entry whose value comes in parts.
+    pub(super) fn begin(&mut self, key: &[u8], value_bytes: u64) {
+        self.0.update(&(key.len() as u64).to_le_bytes());
+        self.0.update(key);
+        self.0.update(&value_bytes.to_le_bytes());
+    }
+
+    /// Adds the next part of the value.
+    pub(super) fn value(&mut self, part: &[u8]) {
+        self.0.update(part);
+    }
+
+    /// Ends the entry.
+    pub(super) fn end(&mut self, expires_at: Option<Timestamp>) {
+        let expiry = expires_at.map_or([0; 9], |at| {
             let mut bytes = [1; 9];
             bytes[1..].copy_from_slice(&at.as_millis().to_le_bytes());
             bytes
         });
-        self.0.update(&(entry.key.len() as u64).to_le_bytes());
-        self.0.update(&entry.key);
-        self.0.update(&(value.bytes.len() as u64).to_le_bytes());
-        self.0.update(&value.bytes);
         self.0.update(&expiry);
     }
 

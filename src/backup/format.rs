@@ -16,9 +16,6 @@ use super::chunking::Chunking;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 
-/// The format that this version writes, and the only one there is.
-pub(super) const VERSION: u32 = 1;
-
 /// The name of the document that makes a place a repository.
 pub(super) const REPOSITORY: &str = "repo.json";
 
@@ -94,6 +91,15 @@ impl Kind {
             Self::Repository => "repository",
             Self::Head => "head",
             Self::Base => "base",
+        }
+    }
+
+    /// The version that is written; earlier ones are read.
+    const fn version(self) -> u32 {
+        match self {
+            Self::Repository | Self::Head => 1,
+            // 1 kept the whole first key of a run.
+            Self::Base => 2,
         }
     }
 }
@@ -175,8 +181,8 @@ pub struct BaseInfo {
     pub parent: Option<String>,
     /// It holds every write that was acknowledged before this moment.
     pub started: Timestamp,
-    /// It holds no write that began after this moment. Later bases have later times, whatever the
-    /// machine's clock did meanwhile.
+    /// It holds no write that began after this moment, as the clock of the machine said. Bases are in
+    /// order by their place in the list: a clock that was set can make times go backwards.
     pub time: Timestamp,
     /// The first sequence that it covers, where the store has sequences.
     pub first_seq: Option<u64>,
@@ -203,7 +209,8 @@ pub(super) fn head_path(number: u64) -> Path {
     Path::from(format!("head/{number:020}.json"))
 }
 
-/// The path of a manifest. It tells order and lineage, so that a lost head could be made up from names.
+/// The path of a manifest. It tells the lineage, and the order as far as the clock was right, so that a
+/// lost head could be made up from names.
 pub(super) fn manifest_path(base: &BaseInfo) -> Path {
     let (seq, time) = (base.last_seq.unwrap_or(0), base.time.as_millis());
     Path::from(format!("base/{}/{seq:020}-{time:020}-{}.base", base.lineage, base.id))
@@ -214,6 +221,12 @@ pub(super) fn pack_path(id: &Hash) -> Path {
     let hex = id.to_string();
     let folder: String = hex.chars().take(2).collect();
     Path::from(format!("data/{folder}/{hex}.pack"))
+}
+
+/// The pack that an object is, by its path.
+pub(super) fn pack_of(path: &Path) -> Option<Hash> {
+    let id: Hash = path.filename()?.strip_suffix(".pack")?.parse().ok()?;
+    (pack_path(&id) == *path).then_some(id)
 }
 
 /// 16 hexadecimal digits from the operating system.
@@ -238,19 +251,26 @@ pub(super) fn check_id(id: &str) -> Result<()> {
     }
 }
 
-fn first_line(kind: Kind, rest: &[u8]) -> String {
-    let (kind, hash) = (kind.as_str(), Hash::of(rest));
-    format!("{{\"tierstack_backup\":{VERSION},\"kind\":\"{kind}\",\"blake3\":\"{hash}\"}}\n")
+fn first_line(kind: Kind, version: u32, rest: &Hash) -> String {
+    let kind = kind.as_str();
+    format!("{{\"tierstack_backup\":{version},\"kind\":\"{kind}\",\"blake3\":\"{rest}\"}}\n")
 }
 
-/// The bytes of a document.
-pub(super) fn encode(kind: Kind, content: &impl Serialize, tail: &[u8]) -> Result<Bytes> {
-    let mut rest = serde_json::to_vec(content)
+/// The bytes of a document, with a binary part that is given in pieces.
+pub(super) fn encode(kind: Kind, content: &impl Serialize, tail: &[&[u8]]) -> Result<Bytes> {
+    let mut json = serde_json::to_vec(content)
         .map_err(|error| Error::internal("a document cannot be written").with_source(error))?;
-    rest.push(b'\n');
-    rest.extend_from_slice(tail);
-    let mut bytes = first_line(kind, &rest).into_bytes();
-    bytes.extend_from_slice(&rest);
+    json.push(b'\n');
+    let parts = || std::iter::once(json.as_slice()).chain(tail.iter().copied());
+    let mut hash = blake3::Hasher::new();
+    parts().for_each(|part| {
+        hash.update(part);
+    });
+    let first = first_line(kind, kind.version(), &Hash(*hash.finalize().as_bytes()));
+    let length = first.len() + parts().map(<[u8]>::len).sum::<usize>();
+    let mut bytes = Vec::with_capacity(length);
+    bytes.extend_from_slice(first.as_bytes());
+    parts().for_each(|part| bytes.extend_from_slice(part));
     Ok(bytes.into())
 }
 
@@ -259,7 +279,9 @@ pub(super) fn decode<T: DeserializeOwned>(kind: Kind, bytes: &Bytes) -> Result<(
     let (first, rest) = split_line(bytes).ok_or_else(|| {
         Error::corruption(format!("this is no document of kind '{}'", kind.as_str()))
     })?;
-    if first != first_line(kind, &rest).as_bytes() {
+    let hash = Hash::of(&rest);
+    let reads = |version| first == first_line(kind, version, &hash).as_bytes();
+    if !(1..=kind.version()).any(reads) {
         return Err(why_not(kind, &first));
     }
     let (json, tail) =
@@ -287,13 +309,14 @@ fn why_not(kind: Kind, first: &[u8]) -> Error {
         kind: String,
     }
     match serde_json::from_slice::<First>(first) {
-        Ok(first) if first.tierstack_backup > VERSION => Error::unsupported(format!(
-            "written in format {}; this version reads format {VERSION}: use a newer tierstack",
-            first.tierstack_backup
-        )),
         Ok(first) if first.kind != kind.as_str() => Error::corruption(format!(
             "a document of kind '{}' is expected, and another was found",
             kind.as_str()
+        )),
+        Ok(first) if first.tierstack_backup > kind.version() => Error::unsupported(format!(
+            "written in format {}; this version reads formats up to {}: use a newer tierstack",
+            first.tierstack_backup,
+            kind.version()
         )),
         Ok(_) => Error::corruption("the hash differs: the document is damaged"),
         Err(_) => Error::corruption("the document's first line is damaged"),
@@ -359,7 +382,7 @@ mod tests {
     #[test]
     fn every_changed_byte_of_a_document_is_noticed() {
         let lineage = Lineage { id: "a".into(), parent: None, fork_seq: Some(3) };
-        let bytes = encode(Kind::Head, &lineage, b"tail").unwrap();
+        let bytes = encode(Kind::Head, &lineage, &[b"ta", b"il"]).unwrap();
         let (back, tail) = decode::<Lineage>(Kind::Head, &bytes).unwrap();
         assert_eq!((back, tail.as_ref()), (lineage, b"tail".as_ref()));
         for at in 0..bytes.len() {
@@ -375,7 +398,7 @@ mod tests {
     #[test]
     fn a_newer_format_is_refused_by_name() {
         let lineage = Lineage { id: "a".into(), parent: None, fork_seq: None };
-        let bytes = encode(Kind::Head, &lineage, b"").unwrap();
+        let bytes = encode(Kind::Head, &lineage, &[]).unwrap();
         let newer = String::from_utf8(bytes.to_vec()).unwrap().replacen(":1,", ":2,", 1);
         let error = decode::<Lineage>(Kind::Head, &newer.into()).unwrap_err();
         assert_eq!(error.kind(), crate::ErrorKind::Unsupported);

@@ -18,8 +18,9 @@
 //! - There is no log between bases yet: a restore reaches the moments at which a base was taken.
 //! - Nothing is deleted yet: what no base refers to is counted by `verify`, and stays.
 //! - Keys that begin with [`RESERVED_PREFIX`] are the project's own and are not part of a base.
-//! - A base needs memory for its list of chunks and that of the base before: about 100 bytes for each
-//!   64 entries or 1 MiB of a large value.
+//! - A base, a verification and a restore need memory for a few packs and pages, for the longest value
+//!   (a verification does not), and for the lists of chunks of the base and the one before: about 250 bytes
+//!   for each 80 entries or 1 MiB of a large value.
 //!
 //! ```
 //! # tokio_test::block_on(async {

@@ -4,14 +4,15 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::TryStreamExt;
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
     GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
     UpdateVersion,
 };
 
-use super::format::{Capabilities, random_id};
+use super::format::{Capabilities, Hash, random_id};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::objects::{kind_of, lacks_a_bucket};
 
@@ -101,12 +102,24 @@ impl Objects {
         Err(failure)
     }
 
+    /// The keyed hash of an object, which is never whole in memory.
+    pub(super) async fn keyed_hash(&self, path: &Path, key: &Hash) -> Result<Option<Hash>> {
+        let Some(object) = found(self.0.get(path).await, "reading", path)? else { return Ok(None) };
+        let mut hasher = blake3::Hasher::new_keyed(&key.0);
+        let mut parts = object.into_stream();
+        while let Some(part) = parts.next().await {
+            let Some(part) = found(part, "reading", path)? else { return Ok(None) };
+            hasher.update(&part);
+        }
+        Ok(Some(Hash(*hasher.finalize().as_bytes())))
+    }
+
     /// Everything below a folder. Only for verifying, and once when a repository is created: what is
     /// listed may be out of date.
-    pub(super) async fn list(&self, folder: &str) -> Result<Vec<ObjectMeta>> {
+    pub(super) fn list(&self, folder: &str) -> BoxStream<'static, Result<ObjectMeta>> {
         let path = Path::from(folder);
-        let listed = self.0.list(Some(&path)).try_collect().await;
-        listed.map_err(|error| translate(error, "listing", &path))
+        let listed = self.0.list(Some(&path));
+        listed.map_err(move |error| translate(error, "listing", &path)).boxed()
     }
 
     /// Whether the store keeps the promise that everything rests on: of several who create an object,

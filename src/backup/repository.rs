@@ -9,6 +9,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use futures_util::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use parking_lot::Mutex;
@@ -63,10 +64,13 @@ pub struct Repository {
 pub struct RepositoryOptions {
     /// Where entries are cut into chunks.
     pub chunking: Chunking,
-    /// Chunks are uploaded in packs of about this many bytes. Default 16 MiB: large enough that
-    /// requests cost little, small enough that four fit into memory.
+    /// Chunks are uploaded in packs of about this many bytes, at most 256 MiB. Default 16 MiB: large
+    /// enough that requests cost little, small enough that five fit into memory.
     pub pack_bytes: u32,
 }
+
+/// Packs are closed when they reach this, whatever a repository's settings say.
+pub(super) const MAX_PACK_BYTES: u32 = 256 << 20;
 
 impl Default for RepositoryOptions {
     fn default() -> Self {
@@ -181,7 +185,7 @@ impl Repository {
     /// # Errors
     /// As [`plan()`], and as [`bases`](Self::bases).
     pub async fn plan(&self, target: Target) -> Result<Plan> {
-        plan(&self.bases().await?, target)
+        plan(&self.bases().await?, &target, self.clock.now())
     }
 
     /// The newest head.
@@ -208,7 +212,7 @@ impl Repository {
     /// the end. A wider gap is found by `verify`, which lists; without any head, listing is cheap.
     async fn hides(&self, number: u64) -> Result<bool> {
         Ok(self.objects.size(&head_path(number.saturating_add(2))).await?.is_some()
-            || (number == 0 && !self.objects.list("head").await?.is_empty()))
+            || (number == 0 && self.objects.list("head").try_next().await?.is_some()))
     }
 
     pub(super) async fn state_at(&self, number: u64) -> Result<State> {
@@ -286,7 +290,7 @@ impl Repository {
         head.nonce = random_id()?;
         head.time = base.base.time;
         head.bases.push(base);
-        let bytes = format::encode(Kind::Head, &head, b"")?;
+        let bytes = format::encode(Kind::Head, &head, &[])?;
         match self.objects.create(&head_path(number), &bytes).await? {
             Created::Ours => {
                 let mut known = self.known.lock();
@@ -366,7 +370,7 @@ fn read_doc(bytes: &bytes::Bytes) -> Result<RepositoryDoc> {
 /// The first folder that holds a part of backups.
 async fn first_folder(objects: &Objects) -> Result<Option<&'static str>> {
     for folder in ["head", "base", "data"] {
-        if !objects.list(folder).await?.is_empty() {
+        if objects.list(folder).try_next().await?.is_some() {
             return Ok(Some(folder));
         }
     }
@@ -386,6 +390,9 @@ fn no_repository(backups: Option<&str>) -> Error {
 
 async fn create(objects: &Objects, clock: &dyn Clock, options: &RepositoryOptions) -> Result<()> {
     options.chunking.check()?;
+    if !(1..=MAX_PACK_BYTES).contains(&options.pack_bytes) {
+        return Err(Error::invalid("pack_bytes is between 1 byte and 256 MiB"));
+    }
     let path = Path::from(REPOSITORY);
     let capabilities = objects.probe().await?;
     let mut key = Hash([0; 32]);
@@ -399,7 +406,7 @@ async fn create(objects: &Objects, clock: &dyn Clock, options: &RepositoryOption
         pack_bytes: options.pack_bytes,
         capabilities,
     };
-    let bytes = format::encode(Kind::Repository, &doc, b"")?;
+    let bytes = format::encode(Kind::Repository, &doc, &[])?;
     objects.create(&path, &bytes).await.map(|_| ())
 }
 

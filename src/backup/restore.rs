@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
 use super::format::{BaseInfo, Hash};
-use super::manifest::Manifest;
+use super::manifest::{Manifest, Run};
 use super::plan::Plan;
 use super::read::{Entries, chunks};
 use super::repository::Repository;
@@ -173,11 +173,12 @@ pub async fn restore(
     target.put(MARK, bytes).await.map_err(operation)?.durable().await?;
     target.flush().await?;
 
-    let filled = fill(repository, &manifest, target, options, on_progress).await;
+    let filled = fill(repository, plan, &manifest, target, options, on_progress).await;
     filled.map_err(|error| {
-        operation(
-            error.with_context("the restore has not finished, and the target holds part of it"),
-        )
+        operation(error.with_context(format!(
+            "the restore of base {} has not finished, and the target holds part of it",
+            plan.base.id
+        )))
     })
 }
 
@@ -196,7 +197,9 @@ fn check_fits(base: &BaseInfo, target: &Guarantees) -> Result<()> {
         )));
     }
     let longest = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-    target.limits.check(longest(base.longest_key), longest(base.longest_value))
+    let longest = (longest(base.longest_key), longest(base.longest_value));
+    let fits = target.limits.check(longest.0, longest.1);
+    fits.map_err(|error| error.with_context("this base does not fit the target"))
 }
 
 async fn check_target(target: &dyn Store, mine: &UnfinishedRestore, resume: bool) -> Result<()> {
@@ -234,6 +237,7 @@ async fn find(repository: &Repository, base: &BaseInfo) -> Result<Manifest> {
 
 async fn fill(
     repository: &Repository,
+    plan: &Plan,
     manifest: &Arc<Manifest>,
     target: &dyn Store,
     options: &Restore,
@@ -242,7 +246,7 @@ async fn fill(
     let base = &manifest.base;
     let whole = options.prefix.is_empty();
     let part = chunks_with(manifest, &options.prefix);
-    let mut run = Run {
+    let mut run = Filling {
         entries: Entries::new(chunks(repository, manifest, part), manifest),
         repository,
         prefix: &options.prefix,
@@ -275,7 +279,7 @@ async fn fill(
     target.flush().await?;
     Ok(Restored {
         base: base.clone(),
-        reached: base.time,
+        reached: plan.reached,
         reached_seq: base.last_seq,
         entries,
         bytes: run.bytes,
@@ -285,7 +289,7 @@ async fn fill(
 }
 
 /// The entries of a base on their way into the target.
-struct Run<'a, S> {
+struct Filling<'a, S> {
     entries: Entries<S>,
     repository: &'a Repository,
     prefix: &'a Bytes,
@@ -299,7 +303,7 @@ struct Run<'a, S> {
     on_progress: OnProgress<'a>,
 }
 
-impl<S: Stream<Item = super::read::Read> + Unpin> Run<'_, S> {
+impl<S: Stream<Item = super::read::Read> + Unpin> Filling<'_, S> {
     /// The next entries for the target; none at the end.
     async fn page(&mut self) -> Result<Page> {
         // What was read before has been taken, so the progress is close behind.
@@ -328,59 +332,51 @@ impl<S: Stream<Item = super::read::Read> + Unpin> Run<'_, S> {
     }
 }
 
-/// The chunks that can hold keys with a prefix.
+/// The chunks that can hold keys with a prefix. A boundary says what the first key of a run begins with, so
+/// where it is shorter than the prefix, it may be that the run begins before the prefix or within it.
 fn chunks_with(manifest: &Manifest, prefix: &[u8]) -> Range<usize> {
-    let runs = || {
-        let of = |(at, chunk): (usize, &'_ super::manifest::Chunk)| {
-            chunk.run.as_ref().map(|run| (at, run.first_key.clone()))
-        };
-        manifest.chunks.iter().enumerate().filter_map(of)
-    };
-    // The last run that begins at or before the prefix may reach into it.
-    let start = runs().take_while(|(_, first)| first.as_ref() <= prefix).last();
-    let end = runs().find(|(_, first)| first.as_ref() > prefix && !first.starts_with(prefix));
-    let end = end.map_or(manifest.chunks.len(), |(at, _)| at);
-    start.map_or(0, |(at, _)| at)..end
+    let (mut start, mut end) = (0, manifest.chunks.len());
+    for (at, chunk) in manifest.chunks.iter().enumerate() {
+        let Some(Run { boundary, .. }) = &chunk.run else { continue };
+        if boundary.as_ref() < prefix && !prefix.starts_with(boundary) {
+            start = at;
+        } else if boundary.as_ref() > prefix && !boundary.starts_with(prefix) {
+            end = at;
+            break;
+        }
+    }
+    start..end
 }
 
-/// What the target must hold. Entries with an expiry are kept apart: some may expire before they are
-/// read back.
+/// What the target must hold.
 struct Witness {
-    lasting: Digest,
-    expiring: Digest,
-    count: (u64, u64),
-    first_expiry: Option<Timestamp>,
+    digest: Digest,
+    count: u64,
 }
 
 impl Witness {
     fn new(key: &Hash) -> Self {
-        let digest = Digest::new(key);
-        Self { lasting: digest.clone(), expiring: digest, count: (0, 0), first_expiry: None }
+        Self { digest: Digest::new(key), count: 0 }
     }
 
     fn add(&mut self, entry: &Entry) {
-        match entry.value.expires_at {
-            None => {
-                self.lasting.add(entry);
-                self.count.0 += 1;
-            }
-            Some(at) => {
-                self.expiring.add(entry);
-                self.count.1 += 1;
-                self.first_expiry = Some(self.first_expiry.map_or(at, |first| first.min(at)));
-            }
-        }
+        self.digest.add(entry);
+        self.count += 1;
+    }
+
+    fn finish(&self) -> (Hash, u64) {
+        (self.digest.finish(), self.count)
     }
 }
 
-/// Reads base and target side by side. An entry that has expired since it was written may be gone, and
-/// no other: how many there are tells nothing about which.
-async fn equal_but_expired(
+/// Reads base and target side by side, and gives the first key at which they differ. An entry that has
+/// expired since it was written may be gone, and no other: how many there are tells nothing about which.
+async fn first_difference(
     repository: &Repository,
     manifest: &Arc<Manifest>,
     target: &dyn Store,
     prefix: &[u8],
-) -> Result<bool> {
+) -> Result<Option<Bytes>> {
     let part = chunks_with(manifest, prefix);
     let mut base = Entries::new(chunks(repository, manifest, part), manifest);
     let may_be_gone = |entry: &Entry| {
@@ -394,17 +390,18 @@ async fn equal_but_expired(
                 match base.next().await? {
                     Some(entry) if entry == found => break,
                     Some(entry) if may_be_gone(&entry) => {}
-                    _ => return Ok(false),
+                    Some(entry) => return Ok(Some(entry.key.min(found.key))),
+                    None => return Ok(Some(found.key)),
                 }
             }
         }
     }
     while let Some(entry) = base.next().await? {
         if !may_be_gone(&entry) {
-            return Ok(false);
+            return Ok(Some(entry.key));
         }
     }
-    Ok(true)
+    Ok(None)
 }
 
 async fn prove(
@@ -420,23 +417,19 @@ async fn prove(
         let own = |entry: &&Entry| !entry.key.starts_with(RESERVED_PREFIX);
         page.entries.iter().filter(own).for_each(|entry| found.add(entry));
     }
-    let lasting =
-        found.count.0 == expected.count.0 && found.lasting.finish() == expected.lasting.finish();
-    let now = repository.clock.now();
-    let some_expired = expected.first_expiry.is_some_and(|at| at <= now);
-    let expiring = found.expiring.finish() == expected.expiring.finish();
-    if lasting
-        && (expiring
-            || (some_expired && equal_but_expired(repository, manifest, target, prefix).await?))
-    {
+    if found.finish() == expected.finish() {
         return Ok(());
     }
-    Err(Error::corruption(format!(
-        "the target was read back and differs from the base: {} entries of {} are there, or their \
-         content is another",
-        found.count.0 + found.count.1,
-        expected.count.0 + expected.count.1
-    )))
+    match first_difference(repository, manifest, target, prefix).await? {
+        // Some have expired meanwhile.
+        None => Ok(()),
+        Some(key) => Err(Error::corruption(format!(
+            "the target was read back and differs from the base: {} of {} entries are there, and this key is \
+             the first that differs",
+            found.count, expected.count
+        ))
+        .with_key(&key)),
+    }
 }
 
 #[cfg(test)]

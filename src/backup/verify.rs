@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::digest::Digest;
-use super::format::{Hash, HeadBase, head_path, manifest_path, pack_path};
+use super::format::{Hash, HeadBase, head_path, manifest_path, pack_of, pack_path};
 use super::manifest::Manifest;
 use super::objects::missing;
 use super::read::{Entries, chunks};
@@ -174,7 +174,7 @@ impl Repository {
     /// Heads are found by number, so one that is missing hides those behind it.
     async fn check_heads(&self, report: &mut Report) -> Result<()> {
         // Listed first: a head that is committed meanwhile is not missed.
-        let listed = self.objects.list("head").await?;
+        let listed: Vec<_> = self.objects.list("head").try_collect().await?;
         let last = head_path(self.last_head().await?);
         for object in listed {
             if object.location > last {
@@ -252,8 +252,8 @@ impl Repository {
     async fn check_bytes(&self, id: &Hash, bytes: u64) -> Result<()> {
         self.check_size(id, bytes).await?;
         let path = pack_path(id);
-        let pack = self.objects.get(&path).await?.ok_or_else(|| missing(&path))?;
-        if Hash::keyed(&self.doc.key, &pack) == *id {
+        let hash = self.objects.keyed_hash(&path, &self.doc.key).await?;
+        if hash.ok_or_else(|| missing(&path))? == *id {
             Ok(())
         } else {
             Err(Error::corruption("its content is not what its name says: it is damaged"))
@@ -269,21 +269,21 @@ impl Repository {
         report: &mut Report,
     ) -> Result<()> {
         let base = &manifest.base;
-        let failed: Mutex<Vec<(usize, Error)>> = Mutex::default();
+        let failed: Mutex<BTreeMap<Option<u32>, Failed>> = Mutex::default();
         let mut all = chunks(self, manifest, 0..manifest.chunks.len()).inspect(|(at, chunk)| {
             if let Err(error) = chunk {
-                failed.lock().push((*at, error.clone()));
+                let pack = manifest.chunks.get(*at).map(|chunk| chunk.place.pack);
+                failed.lock().entry(pack).or_insert_with(|| Failed::new(error)).chunks += 1;
             }
         });
         let before = *progress;
         let mut digest = Digest::new(&self.doc.key);
         let mut entries = Entries::new(&mut all, manifest);
         let read = loop {
-            match entries.next().await {
-                Ok(Some(entry)) => {
+            match entries.digest(&mut digest).await {
+                Ok(Some(bytes)) => {
                     progress.entries += 1;
-                    progress.bytes += (entry.key.len() + entry.value.bytes.len()) as u64;
-                    digest.add(&entry);
+                    progress.bytes += bytes;
                     if progress.entries.is_multiple_of(4096) {
                         on_progress(*progress);
                     }
@@ -298,11 +298,14 @@ impl Repository {
         on_progress(*progress);
 
         let failed = failed.into_inner();
-        for (at, error) in &failed {
-            let error = damage(Err::<(), _>(error.clone()))?.err();
-            let pack = manifest.chunks.get(*at).map(|chunk| chunk.pack as usize);
-            let pack = pack.and_then(|pack| manifest.packs.get(pack));
+        for (pack, Failed { first, chunks }) in &failed {
+            let error = damage(Err::<(), _>(first.clone()))?.err();
+            let pack = pack.and_then(|pack| manifest.packs.get(pack as usize));
             if let (Some(error), Some(pack)) = (error, pack) {
+                let error = match chunks {
+                    1 => error,
+                    more => error.with_context(format!("{more} chunks, the first of them")),
+                };
                 report.add(&pack_path(&pack.id), Some(&base.id), &error);
             }
         }
@@ -322,16 +325,32 @@ impl Repository {
     }
 
     async fn count_orphans(&self, state: &State, packs: &Packs, report: &mut Report) -> Result<()> {
-        let bases = state.bases.iter().map(|entry| manifest_path(&entry.base));
-        let needed: BTreeSet<Path> = bases.chain(packs.keys().map(pack_path)).collect();
+        let manifests: BTreeSet<Path> =
+            state.bases.iter().map(|entry| manifest_path(&entry.base)).collect();
         for folder in ["base", "data"] {
-            for object in self.objects.list(folder).await? {
-                if !needed.contains(&object.location) {
+            let mut listed = self.objects.list(folder);
+            while let Some(object) = listed.try_next().await? {
+                let path = &object.location;
+                let needed = manifests.contains(path)
+                    || pack_of(path).is_some_and(|pack| packs.contains_key(&pack));
+                if !needed {
                     report.orphans += 1;
                     report.orphan_bytes += object.size;
                 }
             }
         }
         Ok(())
+    }
+}
+
+/// What failed of a pack's chunks.
+struct Failed {
+    first: Error,
+    chunks: u64,
+}
+
+impl Failed {
+    fn new(first: &Error) -> Self {
+        Self { first: first.clone(), chunks: 0 }
     }
 }

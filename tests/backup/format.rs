@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use object_store::ObjectStoreExt;
 use tierstack::backends::Memory;
 use tierstack::backup::{self, Level, Location, Repository, RepositoryOptions, Restore, Target};
 use tierstack::{Batch, Clock, ManualClock, Store, Value};
@@ -13,7 +14,7 @@ fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/backup").join(name)
 }
 
-/// What the fixture of format 1 holds: an empty value, keys at the ends of the order, an expiry in the
+/// What each fixture holds: an empty value, keys at the ends of the order, an expiry in the
 /// year 2999, and a value in pieces; in the second base one is changed, one added and one gone.
 fn expected(second: bool) -> Batch {
     let far = "2999-01-01T00:00:00Z".parse().unwrap();
@@ -33,9 +34,15 @@ fn expected(second: bool) -> Batch {
 }
 
 #[tokio::test]
-async fn format_1_is_read() {
+async fn every_format_is_read() {
+    for version in ["v1", "v2"] {
+        read(version).await;
+    }
+}
+
+async fn read(version: &str) {
     let clock_at = ManualClock::new();
-    let place = Location::Folder(fixture("v1"));
+    let place = Location::Folder(fixture(version));
     let repository = Repository::open_at(&place, clock(&clock_at)).await.unwrap();
     let bases = repository.bases().await.unwrap();
     assert_eq!(bases.len(), 2);
@@ -50,6 +57,30 @@ async fn format_1_is_read() {
     let plan = repository.plan(Target::Latest).await.unwrap();
     let json = serde_json::to_value(&plan).unwrap();
     assert_eq!(json["base"]["entries"], 44);
+    for (prefix, entries) in [("key-00", 10), ("e", 2), ("key-0333", 0), ("key-039", 1)] {
+        let options = Restore { prefix: prefix.into(), ..Restore::default() };
+        let target = Memory::with_clock(clock(&clock_at));
+        backup::restore(&repository, &plan, &target, &options, &|_| ()).await.unwrap();
+        assert_eq!(all(&target).await.len(), entries, "{version}: {prefix}");
+    }
+}
+
+/// A base goes on from one of an earlier version, and shares its packs.
+#[tokio::test]
+async fn a_base_on_top_of_format_1_uploads_nothing_again() {
+    let objects = std::sync::Arc::new(object_store::memory::InMemory::new());
+    let folder = object_store::local::LocalFileSystem::new_with_prefix(fixture("v1")).unwrap();
+    for (path, bytes) in objects_of(&folder).await {
+        objects.put(&path, bytes.into()).await.unwrap();
+    }
+    let clock_at = ManualClock::new();
+    let repository = open(&objects).await.unwrap();
+    let store = Memory::with_clock(clock(&clock_at));
+    let _ = store.write(expected(true)).await.unwrap();
+    assert_eq!(take(&store, &repository).await.base.uploaded_bytes, 0);
+    assert_intact(&repository).await;
+    let (back, _) = restore(&repository, Target::Latest).await.unwrap();
+    assert_eq!(all(&back).await, all(&store).await);
 }
 
 /// Writes the fixture: only for a new format, into a new folder.

@@ -114,16 +114,31 @@ async fn each_base_is_of_its_moment() {
 }
 
 #[tokio::test]
-async fn a_clock_that_goes_back_does_not_put_a_new_base_before_an_old_one() {
+async fn a_clock_that_jumps_ahead_and_is_set_again_hides_no_base() {
     let (objects, time) = (Arc::new(InMemory::new()), ManualClock::new());
-    let store = filled(3).await;
     let ahead = ManualClock::new();
-    ahead.advance(Duration::from_secs(3600));
-    let first = take(&store, &repository(&objects, &ahead).await).await.base;
-    let second = take(&store, &repository(&objects, &time).await).await.base;
-    assert!(second.time > first.time && second.started < first.time);
-    let latest = open(&objects).await.unwrap().plan(Target::Latest).await.unwrap();
-    assert_eq!(latest.base.id, second.id);
+    ahead.jump(Duration::from_secs(10 * 365 * 86_400));
+    let repository_at = async |clock: &ManualClock| repository(&objects, clock).await;
+    let mut moments = Vec::new();
+    for (version, wrong) in [(0, false), (1, true), (2, false), (3, false)] {
+        let clock = if wrong { &ahead } else { &time };
+        let base = take(&filled(3 + version).await, &repository_at(clock).await).await.base;
+        moments.push((time.now(), base));
+        time.advance(Duration::from_secs(3600));
+    }
+    let repository = repository_at(&time).await;
+    for at in [0, 2, 3] {
+        let (moment, base) = &moments[at];
+        assert_eq!(base.time, *moment, "as the clock said");
+        let target = Target::At(*moment + Duration::from_secs(1800));
+        let (back, restored) = restore(&repository, target.clone()).await.unwrap();
+        assert_eq!((restored.reached, all(&back).await.len()), (*moment, 3 + at));
+        let doubtful = repository.plan(target).await.unwrap().doubtful;
+        let expected = if at == 0 { std::slice::from_ref(&moments[1].1) } else { &[] };
+        assert_eq!(doubtful, expected, "the clock of the second base was wrong");
+    }
+    let latest = repository.plan(Target::Latest).await.unwrap();
+    assert_eq!(latest.base, moments[3].1);
 }
 
 #[tokio::test]
@@ -158,6 +173,47 @@ async fn a_prefix_restores_what_begins_with_it() {
     }
 }
 
+#[cfg(unix)]
+fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let within = |entry: std::io::Result<std::fs::DirEntry>| {
+        let path = entry.unwrap().path();
+        if path.is_dir() { walk(&path) } else { vec![path] }
+    };
+    let mut found: Vec<_> = std::fs::read_dir(folder).unwrap().flat_map(within).collect();
+    found.push(folder.to_owned());
+    found
+}
+
+/// A list of chunks names what a run begins with, and no more of it than that takes.
+#[tokio::test]
+async fn long_keys_do_not_make_a_long_list() {
+    let (objects, store) = (Arc::new(InMemory::new()), Memory::new());
+    let repository = Repository::create_or_open(objects.clone() as _, SystemClock::shared());
+    let repository = repository.await.unwrap();
+    for number in 0..200 {
+        let own = format!("{number:03}{}", "k".repeat(60_000));
+        let _ = store.put(own, "1").await.unwrap();
+        let shared = format!("x{}{number:03}", "k".repeat(60_000));
+        let _ = store.put(shared, "2").await.unwrap();
+    }
+    take(&store, &repository).await;
+    for (path, bytes) in objects_of(&*objects).await {
+        let limit = if path.as_ref().starts_with("data/") { 17 << 20 } else { 20_000 };
+        assert!(bytes.len() < limit, "{path}: {}", bytes.len());
+    }
+    assert_intact(&repository).await;
+    let plan = repository.plan(Target::Latest).await.unwrap();
+    let long = format!("x{}1", "k".repeat(60_000));
+    for (prefix, entries) in
+        [("", 400), ("x", 200), ("0", 100), ("07", 10), (long.as_str(), 100), ("y", 0)]
+    {
+        let options = Restore { prefix: prefix.to_owned().into(), ..Restore::default() };
+        let target = Memory::new();
+        backup::restore(&repository, &plan, &target, &options, &|_| ()).await.unwrap();
+        assert_eq!(all(&target).await.len(), entries, "{:.9}", prefix);
+    }
+}
+
 #[tokio::test]
 async fn a_folder_holds_a_repository() {
     let folder = tempfile::tempdir().unwrap();
@@ -169,6 +225,12 @@ async fn a_folder_holds_a_repository() {
     take(&store, &repository).await;
     put(&store, 3, 9).await;
     take(&store, &repository).await;
+    #[cfg(unix)]
+    for found in walk(&folder.path().join("a b")) {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = found.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{} is for its owner alone", found.display());
+    }
     let again = Repository::open_at(&place, SystemClock::shared()).await.unwrap();
     assert_eq!(again.id(), repository.id());
     assert_eq!(again.bases().await.unwrap().len(), 2);

@@ -96,7 +96,7 @@ fn a_moment_that_no_backup_reaches_says_what_there_is() {
         .refused()
         .says("cannot be used");
     let plan = restore(&folder, &["--at", "2999-01-01T00:00:00Z", "--dry-run"]).ok();
-    plan.prints("asked for 2999-01-01T00:00:00Z: what was written in between is in no backup");
+    plan.prints("asked for 2999-01-01T00:00:00Z: the newest base before it is of 20");
 }
 
 #[test]

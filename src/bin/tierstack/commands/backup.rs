@@ -26,7 +26,7 @@ pub(crate) async fn run(command: Backup, stop: &Stop) -> Outcome {
 /// The place that the store's `backup` layer names. The store stays closed.
 pub(crate) async fn repository(args: &StoreArgs, create: bool) -> Outcome<Repository> {
     let checked = session::check(args)?;
-    let options = OpenOptions::default();
+    let options = if create { OpenOptions::default() } else { OpenOptions::reading() };
     let layer =
         checked.layer_config::<BackupConfig>().zip(checked.layer_context("backup", &options));
     let Some((config, context)) = layer else {
@@ -38,12 +38,7 @@ pub(crate) async fn repository(args: &StoreArgs, create: bool) -> Outcome<Reposi
         );
         return Err(Failure::usage(what));
     };
-    let opened = if create {
-        config.create_repository(&context).await
-    } else {
-        config.repository(&context).await
-    };
-    Ok(opened?)
+    Ok(config.create_repository(&context).await?)
 }
 
 /// Takes a base of a store, with progress.
@@ -204,7 +199,7 @@ async fn restore(args: &Restore, stop: &Stop) -> Outcome {
     })
     .await?;
     planned.restored = Some(&restored);
-    output::fact(args.json.json, &planned, || words_of_restored(&restored, &planned))
+    output::fact(args.json.json, &planned, || words_of_restored(&restored, &planned, args))
 }
 
 /// Restores a base, with progress.
@@ -247,7 +242,7 @@ async fn unfinished(target: &dyn Store, failure: Failure) -> Failure {
 }
 
 fn words_of_plan(planned: &Planned<'_>, args: &Restore) -> String {
-    let Plan { base, reached, reached_seq } = planned.plan;
+    let Plan { base, reached, reached_seq, .. } = planned.plan;
     let part = match planned.prefix {
         Some(prefix) => format!(", of them those that begin with '{prefix}'"),
         None => String::new(),
@@ -260,13 +255,31 @@ fn words_of_plan(planned: &Planned<'_>, args: &Restore) -> String {
     if let Some(seq) = reached_seq {
         words += &format!(", sequence {seq}");
     }
-    if let Some(asked) = args.at.filter(|asked| asked != reached) {
-        words += &format!("\n  asked for {asked}: what was written in between is in no backup");
-    }
+    words += &words_of_gap(planned.plan, args);
     words + "\nnothing was written"
 }
 
-fn words_of_restored(restored: &Restored, planned: &Planned<'_>) -> String {
+/// What lies between the moment that was asked for and the one that is reached.
+fn words_of_gap(plan: &Plan, args: &Restore) -> String {
+    let mut words = match args.at.filter(|asked| *asked != plan.reached) {
+        Some(asked) => format!(
+            "\n  asked for {asked}: the newest base before it is of {}, and holds nothing that was written \
+             since",
+            plan.reached
+        ),
+        None => String::new(),
+    };
+    for base in &plan.doubtful {
+        words += &format!(
+            "\n  base {} was taken after it, but is dated {}: a clock was wrong, so it may be nearer; \
+             --base {} restores it",
+            base.id, base.time, base.id
+        );
+    }
+    words
+}
+
+fn words_of_restored(restored: &Restored, planned: &Planned<'_>, args: &Restore) -> String {
     let (entries, bytes) = (output::entries(restored.entries), output::bytes(restored.bytes));
     let mut words = format!("restored {entries} ({bytes}) into {}\n", planned.into);
     words += &format!("reached {}", restored.reached);
@@ -276,6 +289,7 @@ fn words_of_restored(restored: &Restored, planned: &Planned<'_>) -> String {
     if restored.proven {
         words += "; read back and compared: equal";
     }
+    words += &words_of_gap(planned.plan, args);
     if restored.expired > 0 {
         words += &format!("\nleft out {}, expired since", output::entries(restored.expired));
     }
