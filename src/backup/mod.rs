@@ -48,6 +48,7 @@ mod base;
 mod chunk;
 mod chunking;
 mod digest;
+mod folder;
 mod format;
 mod manifest;
 mod objects;

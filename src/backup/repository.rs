@@ -15,6 +15,7 @@ use object_store::path::Path;
 use parking_lot::Mutex;
 
 use super::chunking::Chunking;
+use super::folder;
 use super::format::{
     self, BaseInfo, Hash, Head, HeadBase, Kind, Lineage, REPOSITORY, RepositoryDoc, check_id,
     head_path, manifest_path, random, random_id,
@@ -150,9 +151,7 @@ impl Repository {
     /// As [`open`](Self::open), and `Config` if the place cannot be used.
     pub async fn open_at(place: &Location, clock: Arc<dyn Clock>) -> Result<Self> {
         let named = |error: Error| error.with_context(place);
-        Self::open(place.objects(false, &Connection::default()).map_err(named)?, clock)
-            .await
-            .map_err(named)
+        Self::open(objects_at(place, false).map_err(named)?, clock).await.map_err(named)
     }
 
     /// Creates a repository at a place, unless there is one.
@@ -161,9 +160,7 @@ impl Repository {
     /// As [`create_or_open`](Self::create_or_open), and `Config` if the place cannot be used.
     pub async fn create_or_open_at(place: &Location, clock: Arc<dyn Clock>) -> Result<Self> {
         let named = |error: Error| error.with_context(place);
-        Self::create_or_open(place.objects(true, &Connection::default()).map_err(named)?, clock)
-            .await
-            .map_err(named)
+        Self::create_or_open(objects_at(place, true).map_err(named)?, clock).await.map_err(named)
     }
 
     /// The repository's identifier, drawn at random when it was created.
@@ -341,6 +338,13 @@ impl Repository {
 impl fmt::Debug for Repository {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Repository({} in {})", self.doc.id, self.objects.0)
+    }
+}
+
+fn objects_at(place: &Location, create: bool) -> Result<Arc<dyn ObjectStore>> {
+    match place {
+        Location::Folder(path) => folder::open(path, create),
+        bucket => bucket.objects(create, &Connection::default()),
     }
 }
 
