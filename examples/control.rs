@@ -33,7 +33,7 @@ async fn main() -> ExitCode {
 
 async fn run(config: &str) -> Result<()> {
     let config = Config::load(config)?;
-    let options = OpenOptions::default();
+    let options = OpenOptions::service();
     let stack = Stack::open(&config, None, &Registry::standard(), &options).await?;
     // One call. The socket is there until this is dropped.
     let _control = Control::of(&config, [&stack])?;

@@ -32,10 +32,11 @@ pub struct Schedule {
     cron: Cron,
 }
 
-/// Occurrences that are looked at to find the longest time between two.
-const LOOK_AHEAD: usize = 1000;
-/// 2024-01-01T00:00:00Z: from there the longest time between two is looked for.
-const FROM: Timestamp = Timestamp::from_millis(1_704_067_200_000);
+/// Days with moments of the schedule that are looked at to find the longest time between two.
+const DAYS: usize = 1000;
+const DAY: u64 = 86_400_000;
+/// Just before 2024-01-01T00:00:00Z: from there the longest time between two is looked for.
+const FROM: Timestamp = Timestamp::from_millis(1_704_067_199_999);
 
 impl Schedule {
     /// The first moment of the schedule after that one. `None`: there is none.
@@ -55,13 +56,24 @@ impl Schedule {
     /// The longest time between two moments of the schedule. `None`: it has fewer than two.
     #[must_use]
     pub fn interval(&self) -> Option<Duration> {
-        let moments = std::iter::successors(self.next(FROM), |last| self.next(*last));
-        let moments: Vec<Timestamp> = moments.take(LOOK_AHEAD).collect();
-        let gaps = moments.windows(2).filter_map(|pair| match pair {
+        let day = |at: &Timestamp| at.as_millis() / DAY;
+        let first = self.next(FROM)?;
+        // Every day that has moments has the same ones, so one day is looked at closely.
+        let within: Vec<Timestamp> = std::iter::successors(Some(first), |last| self.next(*last))
+            .take_while(|at| day(at) == day(&first))
+            .collect();
+        let last = within.last()?.since(first);
+        let days = std::iter::successors(Some(first), |at| {
+            self.next(Timestamp::from_millis((day(at) + 1) * DAY - 1))
+        });
+        let days: Vec<Timestamp> = days.take(DAYS).collect();
+        let gap = |pair: &[Timestamp]| match pair {
             [a, b] => Some(b.since(*a)),
             _ => None,
-        });
-        gaps.max()
+        };
+        let within = within.windows(2).filter_map(gap).max();
+        let between = days.windows(2).filter_map(gap).max().map(|gap| gap.saturating_sub(last));
+        within.max(between)
     }
 }
 
@@ -232,7 +244,17 @@ mod tests {
 
     #[test]
     fn the_longest_gap_counts() {
-        for (text, hours) in [("hourly", 1), ("daily", 24), ("weekly", 168), ("0 0 * * 1-5", 72)] {
+        for (text, hours) in [
+            ("hourly", 1),
+            ("daily", 24),
+            ("weekly", 168),
+            ("0 0 * * 1-5", 72),
+            ("0 8,20 * * *", 12),
+            ("0 8,18 * * 1-5", 62),
+            ("0 * 1 * *", 30 * 24 + 1),
+            ("0 0 1 1 *", 366 * 24),
+            ("0 0 29 2 *", (8 * 365 + 1) * 24),
+        ] {
             let schedule: Schedule = text.parse().unwrap();
             assert_eq!(schedule.interval(), Some(Duration::from_secs(hours * 3600)), "{text}");
         }

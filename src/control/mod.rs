@@ -35,7 +35,7 @@
 //! # let config = Config::parse(text, Format::Yaml, origin)?;
 //! # #[cfg(any())]
 //! let config = Config::load("tierstack.yaml")?;
-//! let options = OpenOptions::default();
+//! let options = OpenOptions::service();
 //! let orders = Stack::open(&config, None, &Registry::standard(), &options).await?;
 //! // Until it is dropped. Without `control` in the config it does nothing.
 //! let _control = Control::of(&config, [&orders])?;

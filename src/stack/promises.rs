@@ -187,8 +187,11 @@ fn recovery(profile: &Profile) -> String {
     let Some(recovery) = profile.guarantees.recovery else {
         return "None: without a backup, what is lost stays lost.".to_owned();
     };
-    let lost = match recovery.lag {
-        Some(lag) => format!("If the store is lost, so are at most its last {} of writes.", words(lag)),
+    let lost = match recovery.interval {
+        Some(interval) => format!(
+            "If the store is lost, so is what was written since the last finished backup was begun. One is due at least every {} while a service has the stack open; the time that it takes, failures and time closed come on top.",
+            words(interval)
+        ),
         None => "If the store is lost, so is what was written since the last backup; backups are taken by hand.".to_owned(),
     };
     let window = match recovery.window {
@@ -309,11 +312,12 @@ mod tests {
                 vec![Place { name: "server".into(), what: "database".into(), sealed: false }];
         });
         assert!(writes(&server).starts_with("An acknowledged write survives this process;"));
-        let recover = |lag, window| {
-            recovery(&memory().changed(|p| p.recovery = Some(Recovery { lag, window })))
+        let recover = |interval, window| {
+            recovery(&memory().changed(|p| p.recovery = Some(Recovery { interval, window })))
         };
         let day = Duration::from_secs(86_400);
-        assert!(recover(Some(day), Some(7 * day)).contains("its last day of writes"));
+        let due = recover(Some(day), Some(7 * day));
+        assert!(due.contains("due at least every day") && due.contains("come on top"), "{due}");
         assert!(recover(Some(day), Some(7 * day)).contains("last 7 days"));
         assert!(recover(None, None).contains("by hand"));
     }

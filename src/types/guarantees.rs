@@ -85,15 +85,16 @@ pub struct Place {
 ///
 /// let backup = BackupConfig { to: "./backups".into(), base: Some("daily".parse().unwrap()) };
 /// let recovery = backup.profile(Memory::new().profile())?.guarantees.recovery.unwrap();
-/// assert_eq!(recovery.lag, Some(Duration::from_secs(86_400)));
+/// assert_eq!(recovery.interval, Some(Duration::from_secs(86_400)));
 /// assert_eq!(recovery.window, None);
 /// # Ok::<(), tierstack::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Recovery {
-    /// The longest time of writes that the loss of the store can cost. `None`: backups are taken by
-    /// hand, so it is the age of the last one.
-    pub lag: Option<Duration>,
+    /// The longest time between two backups that are due. What was written since the last finished one was
+    /// begun can be lost: the time that a backup takes, failures and time closed come on top. `None`:
+    /// backups are taken by hand.
+    pub interval: Option<Duration>,
     /// How far back any moment can be restored. `None`: only the moments at which a base was taken.
     pub window: Option<Duration>,
 }

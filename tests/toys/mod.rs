@@ -214,7 +214,7 @@ layer!(
                 what: "folder".into(),
                 sealed: false,
             });
-            promised.recovery = Some(Recovery { lag: None, window: None });
+            promised.recovery = Some(Recovery { interval: None, window: None });
         }))
     },
     |_this, _context| Ok::<(), Error>(())

@@ -1,13 +1,15 @@
 //! `backup`: takes bases of what the backend holds, on a schedule, into a folder or a bucket.
 //!
 //! # Guarantees
-//! Reads and writes pass unchanged. While the stack is open, a base is taken at each moment of the
-//! schedule, and one that was missed while it was closed is made up for. A base is of one moment, and
+//! Reads and writes pass unchanged. While the stack is open for a service
+//! ([`background`](crate::Context::background), as in `OpenOptions::service`), a base is taken at each moment of the schedule, and one
+//! that was missed while it was closed is made up for, a minute after it is opened. The commands of
+//! `tierstack` open without it, so that none of them takes a base by the way. A base is of one moment, and
 //! restores without any layer: see [`backup`](crate::backup).
 //!
 //! # Gives up
-//! Between bases nothing is recorded yet: what is written after the last base is lost with the store.
-//! Keys that begin with [`RESERVED_PREFIX`] cannot be written.
+//! Between bases nothing is recorded yet: what is written after the last finished base was begun is lost
+//! with the store. A base that is due while the one before is still being taken waits for it. Keys that begin with [`RESERVED_PREFIX`] cannot be written.
 //!
 //! # Position
 //! Next to the backend: what it records is what the backend holds, so `encrypt` and `compress` above it
@@ -30,6 +32,8 @@
 //! # Configuration
 //! `backup: { to: "s3://acme-backups/orders", base: daily }`
 //!
+//! Folders that it makes have the mode 0700, files 0600: a backup holds what the store holds.
+//!
 //! # Example
 //! ```
 //! # tokio_test::block_on(async {
@@ -42,7 +46,7 @@
 //! # let folder = tempfile::tempdir().unwrap();
 //! # let to = folder.path().display().to_string();
 //! let config = BackupConfig { to, base: Some("daily".parse().unwrap()) };
-//! let context = Context::default();
+//! let context = Context { background: true, ..Context::default() };
 //! let store = config.open(&context).await?.wrap(Arc::new(Memory::new())).await?;
 //! store.put("user:1", "Ada").await?;
 //!
@@ -85,7 +89,8 @@ pub struct BackupConfig {
     /// `az://container/path` (with the feature `cloud`). A relative folder is taken from that of the
     /// config file. Credentials come from the environment. Required.
     pub to: String,
-    /// When a base is taken while the stack is open, in UTC: `hourly`, `daily`, `weekly`, or a cron
+    /// When a base is taken, in UTC, while a service has the stack open (`OpenOptions::service`; no command
+    /// of `tierstack` does): `hourly`, `daily`, `weekly`, or a cron
     /// expression such as `30 2 * * *`. More often loses less with the store, and reads all of it more
     /// often. Default: none; `tierstack backup run` takes one.
     #[serde(default)]
@@ -101,11 +106,15 @@ impl BackupConfig {
         Repository::open_at(&self.location(context)?, Arc::clone(&context.clock)).await
     }
 
-    /// The repository that these settings name, created unless it exists: to take a base.
+    /// The repository that these settings name, created unless it exists: to take a base. Where nothing may
+    /// be created, as [`repository`](Self::repository).
     ///
     /// # Errors
     /// As [`Repository::create_or_open_at`].
     pub async fn create_repository(&self, context: &Context) -> Result<Repository> {
+        if !context.may_create {
+            return self.repository(context).await;
+        }
         Repository::create_or_open_at(&self.location(context)?, Arc::clone(&context.clock)).await
     }
 
@@ -143,11 +152,11 @@ impl LayerConfig for BackupConfig {
                 below.name
             )));
         }
-        let lag = self.base.as_ref().and_then(Schedule::interval);
+        let interval = self.base.as_ref().and_then(Schedule::interval);
         let note = match &self.base {
             Some(schedule) => format!(
-                "A base is taken {schedule} (UTC) while the stack is open; what is written after it is \
-                 lost with the store, until the next one has been uploaded."
+                "A base is taken {schedule} (UTC) where a service has the stack open \
+                 (`OpenOptions::service`); no command but 'tierstack backup run' takes one."
             ),
             None => "Bases are taken by hand, with 'tierstack backup run'.".to_owned(),
         };
@@ -155,7 +164,7 @@ impl LayerConfig for BackupConfig {
         Ok(Profile::layer(Self::NAME, below)
             .changed(|guarantees| {
                 guarantees.places.push(place);
-                guarantees.recovery = Some(Recovery { lag, window: None });
+                guarantees.recovery = Some(Recovery { interval, window: None });
             })
             .note(note))
     }
@@ -181,7 +190,7 @@ impl BackupLayer {
     pub fn new(config: &BackupConfig, context: &Context) -> Result<Self> {
         config.parse()?;
         let runtime = Handle::try_current().ok();
-        if config.base.is_some() && runtime.is_none() {
+        if context.background && config.base.is_some() && runtime.is_none() {
             return Err(Error::config(
                 "a backup schedule needs a tokio runtime; open the layer in one",
             ));
@@ -189,8 +198,8 @@ impl BackupLayer {
         Ok(Self { config: config.clone(), context: context.clone(), runtime })
     }
 
-    /// The store, and the worker that keeps the schedule, where there is one: not started, so that a
-    /// test can take its steps.
+    /// The store, and the worker that keeps the schedule, where there is one: not started, whatever the
+    /// context says, so that a test can take its steps.
     pub fn pair<S: Store>(&self, inner: S) -> (Backup<S>, Option<Worker>) {
         let inner = Arc::new(inner);
         let below = inner.profile();
@@ -210,8 +219,15 @@ impl<S: Store> Layer<S> for BackupLayer {
 
     fn layer(&self, inner: S) -> Backup<S> {
         let (store, worker) = self.pair(inner);
-        if let (Some(worker), Some(runtime)) = (worker, &self.runtime) {
-            *store.worker.lock() = Some(runtime.spawn(worker.run()));
+        let Some(worker) = worker else { return store };
+        match &self.runtime {
+            Some(runtime) if self.context.background => {
+                *store.worker.lock() = Some(runtime.spawn(worker.run()));
+            }
+            _ => tracing::info!(
+                stack = %self.context.labels.stack,
+                "opened without background work: the schedule of backups is not kept here"
+            ),
         }
         store
     }

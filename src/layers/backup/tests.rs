@@ -1,11 +1,12 @@
 //! The layer and its worker, with time moved by hand.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::worker::SETTLE;
+use super::worker::{SETTLE, wait};
 use super::*;
 use crate::backends::Memory;
-use crate::clock::ManualClock;
+use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::error::ErrorKind;
 use crate::ext::StoreExt;
 
@@ -14,7 +15,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 fn setup(clock: &ManualClock, to: &std::path::Path) -> (BackupConfig, Context) {
     let config =
         BackupConfig { to: to.display().to_string(), base: Some("0 */6 * * *".parse().unwrap()) };
-    let context = Context { clock: Arc::new(clock.clone()), ..Context::default() };
+    let context =
+        Context { clock: Arc::new(clock.clone()), background: true, ..Context::default() };
     (config, context)
 }
 
@@ -62,6 +64,19 @@ async fn the_schedule_is_kept_and_what_was_missed_is_made_up_for_once() {
     assert_eq!(count().await, 3, "one for all that were missed");
 }
 
+#[test]
+fn a_moment_that_passes_while_a_base_is_taken_is_not_waited_out() {
+    let hourly: Schedule = "hourly".parse().unwrap();
+    let at = |text: &str| text.parse().unwrap();
+    let last = at("2026-01-31T12:00:01Z");
+    assert_eq!(wait(&hourly, Some(last), at("2026-01-31T12:59:00Z")), HOUR / 60);
+    assert_eq!(wait(&hourly, Some(last), at("2026-01-31T13:00:00Z")), Duration::ZERO);
+    assert_eq!(wait(&hourly, Some(last), at("2026-01-31T15:10:00Z")), Duration::ZERO);
+    assert_eq!(wait(&hourly, None, at("2026-01-31T15:10:00Z")), HOUR / 60 * 50);
+    let daily: Schedule = "daily".parse().unwrap();
+    assert_eq!(wait(&daily, Some(last), at("2026-01-31T13:00:00Z")), HOUR, "clocks get set");
+}
+
 /// A machine that starts with a wrong clock takes a base in the far future, and then has its clock set.
 #[tokio::test]
 async fn a_base_from_the_future_does_not_end_the_schedule() {
@@ -87,6 +102,54 @@ async fn a_base_from_the_future_does_not_end_the_schedule() {
         [2, 2, 2, 2, 2, 2, 3, 3],
         "one at once, as this clock knows of none, then in turn"
     );
+}
+
+/// Ten years ahead, until it is set.
+#[derive(Debug)]
+struct Settable {
+    right: ManualClock,
+    ahead: AtomicBool,
+}
+
+#[async_trait]
+impl Clock for Settable {
+    fn now(&self) -> Timestamp {
+        let ahead = if self.ahead.load(Ordering::Relaxed) { 24 * 365 * 10 } else { 0 };
+        self.right.now() + ahead * HOUR
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.right.monotonic()
+    }
+
+    fn coarse(&self) -> Duration {
+        self.right.coarse()
+    }
+
+    async fn sleep(&self, span: Duration) {
+        self.right.sleep(span).await;
+    }
+}
+
+/// The same, where the clock of the running process is set.
+#[tokio::test]
+async fn a_clock_that_is_set_back_does_not_end_the_schedule() {
+    let (clock, folder) = (ManualClock::new(), tempfile::tempdir().unwrap());
+    let (config, context) = setup(&clock, folder.path());
+    let settable = Arc::new(Settable { right: clock.clone(), ahead: true.into() });
+    let context = Context { clock: Arc::clone(&settable) as _, ..context };
+    let (_, worker) = BackupLayer::new(&config, &context).unwrap().pair(Memory::new());
+    let mut worker = worker.unwrap();
+    worker.step().await;
+    settable.ahead.store(false, Ordering::Relaxed);
+    let repository = config.repository(&context).await.unwrap();
+    let mut counts = Vec::new();
+    for _ in 0..8 {
+        worker.step().await;
+        counts.push(repository.bases().await.unwrap().len());
+        clock.advance(HOUR);
+    }
+    assert_eq!(counts, [2, 2, 2, 2, 2, 2, 3, 3]);
 }
 
 #[tokio::test]
@@ -147,6 +210,30 @@ async fn the_running_stack_takes_a_base_after_a_minute_and_close_ends_it() {
     assert_eq!(clock.sleepers(), 0, "the worker is gone");
 }
 
+/// `import` from a slow pipe took a base of 0 entries, which counted as that of the day.
+#[tokio::test]
+async fn without_background_work_no_base_is_taken_by_the_way() {
+    let (clock, folder) = (ManualClock::new(), tempfile::tempdir().unwrap());
+    let (config, context) = setup(&clock, folder.path());
+    let context = Context { background: false, ..context };
+    let store = config.open(&context).await.unwrap().wrap(Arc::new(Memory::new())).await.unwrap();
+    for _ in 0..3 {
+        clock.advance(24 * HOUR);
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(clock.sleepers(), 0, "nothing waits for its time");
+    assert!(config.repository(&context).await.is_err());
+    store.close().await.unwrap();
+}
+
+#[test]
+fn a_schedule_needs_a_runtime_only_where_it_is_kept() {
+    let (config, context) = setup(&ManualClock::new(), "x".as_ref());
+    assert!(BackupLayer::new(&config, &context).is_err());
+    let context = Context { background: false, ..context };
+    assert!(BackupLayer::new(&config, &context).is_ok());
+}
+
 #[tokio::test]
 async fn a_reserved_key_is_refused_and_its_neighbours_are_not() {
     let config = BackupConfig { to: "x".into(), base: None };
@@ -164,7 +251,7 @@ fn the_profile_states_place_and_recovery() {
     let config = BackupConfig { to: "x".into(), base: Some("weekly".parse().unwrap()) };
     let guarantees = config.profile(below.clone()).unwrap().guarantees;
     let week = Duration::from_secs(7 * 24 * 3600);
-    assert_eq!(guarantees.recovery, Some(Recovery { lag: Some(week), window: None }));
+    assert_eq!(guarantees.recovery, Some(Recovery { interval: Some(week), window: None }));
     assert!(guarantees.places.iter().any(|place| place.what == "folder" && !place.sealed));
     let error = config.profile(below.changed(|g| g.snapshots = false)).unwrap_err();
     assert!(error.to_string().contains("snapshots"), "{error}");

@@ -22,7 +22,7 @@ const BACKOFF: Duration = Duration::from_secs(60);
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// A base that is newer than this machine's clock by more than this was taken by a clock that was wrong:
-/// the schedule cannot wait until time has caught up.
+/// the schedule cannot wait until time has caught up, and goes on with a base at once.
 const AHEAD: Duration = Duration::from_secs(3600);
 
 /// Keeps the schedule.
@@ -55,20 +55,21 @@ pub struct Worker {
     repository: Option<Repository>,
     config: BackupConfig,
     schedule: Schedule,
-    /// When this worker last took a base, by its own clock.
-    taken: Option<Timestamp>,
     failures: u32,
     meters: Meters,
     context: Context,
 }
 
-/// How long to wait before the schedule is looked at again.
-fn wait(schedule: &Schedule, now: Timestamp, failures: u32) -> Duration {
-    if failures > 0 {
-        return BACKOFF.saturating_mul(1 << (failures - 1).min(6)).min(LONGEST_WAIT);
-    }
-    let next = schedule.next(now).map_or(LONGEST_WAIT, |next| next.since(now));
-    next.min(LONGEST_WAIT)
+/// How long to wait after a failure, of so many in a row.
+fn backoff(failures: u32) -> Duration {
+    BACKOFF.saturating_mul(1 << failures.saturating_sub(1).min(6)).min(LONGEST_WAIT)
+}
+
+/// How long to wait before the schedule is looked at again. Not at all, where a moment of it has passed while
+/// the last base was being taken.
+pub(super) fn wait(schedule: &Schedule, last: Option<Timestamp>, now: Timestamp) -> Duration {
+    let next = schedule.next(last.unwrap_or(now));
+    next.map_or(LONGEST_WAIT, |next| next.since(now)).min(LONGEST_WAIT)
 }
 
 impl Worker {
@@ -83,7 +84,6 @@ impl Worker {
             repository: None,
             config: config.clone(),
             schedule,
-            taken: None,
             failures: 0,
             meters: Meters::new(&context.labels),
             context: context.clone(),
@@ -103,7 +103,10 @@ impl Worker {
     /// Takes a base if one is due, and says when to look again.
     pub async fn step(&mut self) -> Duration {
         match self.take_if_due().await {
-            Ok(()) => self.failures = 0,
+            Ok(last) => {
+                self.failures = 0;
+                wait(&self.schedule, last, self.context.clock.now())
+            }
             Err(error) => {
                 self.failures = self.failures.saturating_add(1);
                 // What was known of the place may be what is wrong: it was repaired by hand, or replaced.
@@ -111,12 +114,13 @@ impl Worker {
                 self.meters.failures.increment(1);
                 let (stack, failures) = (&self.context.labels.stack, self.failures);
                 tracing::error!(%stack, failures, ?error, "a scheduled base was not taken");
+                backoff(failures)
             }
         }
-        wait(&self.schedule, self.context.clock.now(), self.failures)
     }
 
-    async fn take_if_due(&mut self) -> Result<()> {
+    /// Takes a base if one is due, and says of when the last one is.
+    async fn take_if_due(&mut self) -> Result<Option<Timestamp>> {
         let repository = match &self.repository {
             Some(repository) => repository.clone(),
             None => {
@@ -133,7 +137,7 @@ impl Worker {
             self.meters.expected.set(interval.as_secs_f64());
         }
         if !self.schedule.is_due(last, self.context.clock.now()) {
-            return Ok(());
+            return Ok(last);
         }
         let meters = Mutex::new((&self.meters, Progress::default()));
         let taken = backup::run(&self.store, &repository, &|progress| {
@@ -144,30 +148,28 @@ impl Worker {
         .await;
         match taken {
             Ok(taken) => {
-                let now = self.context.clock.now();
-                self.taken = Some(now);
-                self.meters.succeeded(taken.base.time.min(now));
+                self.meters.succeeded(taken.base.time.min(self.context.clock.now()));
                 let (id, entries) = (&taken.base.id, taken.base.entries);
                 tracing::info!(stack = %self.context.labels.stack, base = %id, entries, "a base was taken");
-                Ok(())
+                Ok(Some(taken.base.time))
             }
             // Another process was faster. If its base is the one that was due, all is well.
             Err(error) if error.kind() == ErrorKind::Conflict => {
                 let last = self.last(&repository).await?;
                 match self.schedule.is_due(last, self.context.clock.now()) {
                     true => Err(error),
-                    false => Ok(()),
+                    false => Ok(last),
                 }
             }
             Err(error) => Err(error),
         }
     }
 
-    /// When the last base was taken.
+    /// When the last base was taken. `None` also where its time cannot be.
     async fn last(&self, repository: &Repository) -> Result<Option<Timestamp>> {
         let last = repository.bases().await?.last().map(|base| base.time);
         let now = self.context.clock.now();
-        Ok(if last.is_some_and(|last| last > now + AHEAD) { self.taken } else { last })
+        Ok(last.filter(|last| *last <= now + AHEAD))
     }
 }
 
