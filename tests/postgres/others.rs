@@ -2,7 +2,10 @@
 
 use tierstack::backends::postgres::{Columns, ExpiresUnit};
 use tierstack::backends::{Postgres, PostgresConfig};
-use tierstack::{Batch, Entry, Error, ErrorKind, Page, Read, ReadExt, Scan, Store, StoreExt};
+use tierstack::{
+    BackendConfig, Batch, Context, Entry, Error, ErrorKind, Page, Read, ReadExt, Scan, Store,
+    StoreExt,
+};
 use tierstack::{Timestamp, Value};
 use tokio_postgres::Client;
 
@@ -232,4 +235,39 @@ async fn names_with_dots_and_quotes() {
         store.usage().await.unwrap();
         store.compact().await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_reads_makes_nothing_and_names_what_is_there() {
+    let Some(server) = Server::start().await else { return };
+    let config = PostgresConfig { announce: true, ..PostgresConfig::new(server.url()) };
+    let reading = Context { may_create: false, ..Context::default() };
+    let error = config.open(&reading).await.map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config, "{error:?}");
+    assert_eq!(server.sql("SELECT to_regclass('tierstack') IS NULL").await, "t");
+    open(&PostgresConfig { announce: false, ..config.clone() }).await;
+    // Nor are triggers made.
+    assert!(config.open(&reading).await.map(drop).unwrap_err().message().contains("triggers"));
+    for table in ["tierstock", "Tierstack", "public.tierstac"] {
+        let config = PostgresConfig { table: table.into(), ..config.clone() };
+        let error = config.open(&reading).await.map(drop).unwrap_err();
+        assert!(error.message().contains("did you mean \"tierstack\"?"), "{error}");
+    }
+    config.open(&Context::default()).await.unwrap();
+    config.open(&reading).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_identity_is_that_of_the_table() {
+    let Some(server) = Server::start().await else { return };
+    let config = PostgresConfig::new(server.url());
+    let identity = open(&config).await.identity().unwrap();
+    let qualified = PostgresConfig { table: "public.tierstack".into(), ..config.clone() };
+    assert_eq!(open(&qualified).await.identity().as_ref(), Some(&identity));
+    let other = PostgresConfig { table: "other".into(), ..config.clone() };
+    assert_ne!(open(&other).await.identity().as_ref(), Some(&identity));
+    let elsewhere = PostgresConfig::new(server.fresh_url().await);
+    assert_ne!(open(&elsewhere).await.identity().as_ref(), Some(&identity));
+    server.sql("ALTER TABLE tierstack RENAME TO old; ALTER TABLE other RENAME TO tierstack").await;
+    assert_ne!(open(&config).await.identity(), Some(identity), "another table has the name");
 }

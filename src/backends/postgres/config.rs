@@ -121,7 +121,7 @@ impl Columns {
 ///
 /// ```
 /// use tierstack::backends::PostgresConfig;
-/// use tierstack::backends::postgres::{Columns, ExpiresUnit, Tls};
+/// use tierstack::backends::postgres::{Columns, ExpiresUnit, Pooler, Tls};
 /// use tierstack::units::Secret;
 /// use tierstack::{BackendConfig, Durability};
 ///
@@ -136,6 +136,7 @@ impl Columns {
 ///         created: None,
 ///         updated: None,
 ///     },
+///     pooler: Some(Pooler::Transaction),
 ///     tls: Some(Tls::Require),
 ///     ..PostgresConfig::new("postgres://app@db.example.com/orders")
 /// };
