@@ -6,6 +6,8 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+#[cfg(target_os = "linux")]
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -136,14 +138,16 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The wall-clock time. May jump when the machine's clock is set.
     fn now(&self) -> Timestamp;
 
-    /// Time since an arbitrary fixed origin. Never goes back.
+    /// Time since an arbitrary fixed origin. Never goes back. Time in which the machine sleeps counts, on Linux and on
+    /// macOS.
     fn monotonic(&self) -> Duration;
 
     /// As [`monotonic`](Self::monotonic), of the same origin, cheaper to read, and behind it by up to
     /// 10 milliseconds. For expiry checks on hot paths.
     fn coarse(&self) -> Duration;
 
-    /// Returns once that much time has passed. Dropping the future cancels the wait.
+    /// Returns once that much time has passed. Dropping the future cancels the wait. Time in which the machine sleeps may
+    /// come on top.
     async fn sleep(&self, span: Duration);
 }
 
@@ -190,17 +194,68 @@ impl Clock for SystemClock {
     }
 }
 
-/// Linux keeps a clock that the timer tick advances: a fifth of the price of the exact one.
+/// Linux keeps a clock that the timer tick advances: a fifth of the price of the exact one. It stands still while the
+/// machine sleeps.
 #[cfg(target_os = "linux")]
 fn monotonic(coarse: bool) -> Duration {
-    use rustix::time::{ClockId, clock_gettime};
-    let id = if coarse { ClockId::MonotonicCoarse } else { ClockId::Monotonic };
-    let time = clock_gettime(id);
+    static SLEPT: Slept = Slept::new();
+    if !coarse {
+        return read(rustix::time::ClockId::Boottime);
+    }
+    let tick = read(rustix::time::ClockId::MonotonicCoarse);
+    SLEPT.added(tick, || {
+        // In this order, so that a thread that is interrupted between the two finds too little, and never too much.
+        let all = read(rustix::time::ClockId::Boottime);
+        nanos(all) - nanos(read(rustix::time::ClockId::Monotonic))
+    })
+}
+
+#[cfg(any(target_os = "linux", target_vendor = "apple"))]
+fn read(id: rustix::time::ClockId) -> Duration {
+    let time = rustix::time::clock_gettime(id);
     // Both parts are never negative: the clock starts at zero when the machine does.
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-#[cfg(not(target_os = "linux"))]
+/// Of a time since the start of a machine.
+#[cfg(target_os = "linux")]
+fn nanos(time: Duration) -> i64 {
+    i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// How long the machine has slept, looked up once in each tick of the cheap clock.
+#[cfg(target_os = "linux")]
+struct Slept {
+    tick: AtomicI64,
+    nanos: AtomicI64,
+}
+
+#[cfg(target_os = "linux")]
+impl Slept {
+    const fn new() -> Self {
+        Self { tick: AtomicI64::new(-1), nanos: AtomicI64::new(i64::MIN) }
+    }
+
+    /// The time of the tick, and what the machine has slept.
+    fn added(&self, tick: Duration, look: impl FnOnce() -> i64) -> Duration {
+        let tick = nanos(tick);
+        if self.tick.load(Ordering::Acquire) != tick {
+            // It never becomes less, and of what was found it is the most that is right.
+            self.nanos.fetch_max(look(), Ordering::Relaxed);
+            self.tick.store(tick, Ordering::Release);
+        }
+        let nanos = tick.saturating_add(self.nanos.load(Ordering::Relaxed));
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
+    }
+}
+
+/// Goes on while the machine sleeps.
+#[cfg(target_vendor = "apple")]
+fn monotonic(_coarse: bool) -> Duration {
+    read(rustix::time::ClockId::Monotonic)
+}
+
+#[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
 fn monotonic(_coarse: bool) -> Duration {
     static ORIGIN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     ORIGIN.get_or_init(Instant::now).elapsed()
@@ -395,5 +450,37 @@ mod tests {
             let said = text.parse::<Timestamp>().unwrap_err();
             assert!(said.contains(why), "{said}");
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_the_machine_sleeps_is_added_at_the_next_tick_and_never_taken_back() {
+        let second = Duration::from_secs;
+        let slept = Slept::new();
+        assert_eq!(slept.added(second(10), || 0), second(10));
+        assert_eq!(slept.added(second(10), || panic!("once in a tick")), second(10));
+        let hour = 3_600_000_000_000;
+        assert_eq!(slept.added(second(11), || hour), second(3611));
+        // A thread that was interrupted while it looked.
+        assert_eq!(slept.added(second(12), || hour - 5), second(3612));
+        assert_eq!(slept.added(second(13), || hour), second(3613));
+    }
+
+    #[test]
+    fn neither_clock_goes_back() {
+        let clock = SystemClock;
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                std::thread::spawn(move || {
+                    let mut last = (Duration::ZERO, Duration::ZERO);
+                    for _ in 0..50_000 {
+                        let now = (clock.coarse(), clock.monotonic());
+                        assert!(now.0 >= last.0 && now.1 >= last.1 && now.0 <= now.1);
+                        last = now;
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
     }
 }
