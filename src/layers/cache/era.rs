@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::marks::{Marked, Marks, Table};
-use super::sync::{AtomicU64, Ordering, RwLock};
+use super::sync::{AtomicU64, Mutex, Ordering, Published};
 
 /// A stretch of time without an event that concerns more than single keys. An entry is served in the era in
 /// which its load began, and in later ones where nothing between them concerns its key ([`Marks`] tell): so
@@ -42,6 +42,10 @@ impl Era {
         Self(number << Self::BITS | mode as u64)
     }
 
+    pub(super) const fn is_closed(self) -> bool {
+        self.is(Mode::Closed)
+    }
+
     const fn is(self, mode: Mode) -> bool {
         self.0 & ((1 << Self::BITS) - 1) == mode as u64
     }
@@ -68,16 +72,18 @@ impl Era {
 /// The present era. Reading it is one load.
 #[derive(Debug)]
 pub(super) struct Eras {
-    /// Changed under the lock of the marks only, and behind what is changed there: who sees an era finds
-    /// there what began it.
+    /// Changed under the lock only, and behind the marks: who sees an era finds there what began it.
     now: AtomicU64,
-    marks: RwLock<Marks>,
+    /// Read without the lock: hits on what is older than the newest mark look there.
+    marks: Published<Marks>,
+    changing: Mutex<()>,
 }
 
 impl Eras {
     pub(super) fn new(mode: Mode) -> Self {
         let now = Era::new(0, mode);
-        Self { now: AtomicU64::new(now.0), marks: RwLock::new(Marks::new(now)) }
+        let marks = Published::new(Marks::new(now));
+        Self { now: AtomicU64::new(now.0), marks, changing: Mutex::default() }
     }
 
     pub(super) fn now(&self) -> Era {
@@ -113,18 +119,20 @@ impl Eras {
 
     #[inline(never)]
     fn serve_old(&self, looked: Era, began: Era, key: &[u8]) -> bool {
-        self.marks.read().serve(looked, began, key)
+        self.marks.get().serve(looked, began, key)
     }
 
     /// Whether a load that began then may be kept, and joined.
     pub(super) fn accept(&self, began: Era, key: &[u8]) -> bool {
-        began == self.now() || self.marks.read().accept(began, key)
+        began == self.now() || self.marks.get().accept(began, key)
     }
 
     fn follow<T>(&self, mode: Option<Mode>, change: impl FnOnce(&mut Marks, Era) -> T) -> T {
-        let mut marks = self.marks.write();
+        let _changing = self.changing.lock();
+        let mut marks = Marks::clone(&self.marks.get());
         let next = self.now().next(mode);
         let changed = change(&mut marks, next);
+        self.marks.publish(marks);
         self.now.store(next.0, Ordering::Release);
         changed
     }

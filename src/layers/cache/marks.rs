@@ -11,6 +11,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use foldhash::fast::RandomState;
 
 use super::era::Era;
@@ -20,8 +21,8 @@ use super::sync::MOST_PREFIXES;
 const MOST_LENGTHS: usize = 64;
 const MOST_BYTES: usize = 1 << 20;
 
-/// What is old, and why.
-#[derive(Debug)]
+/// What is old, and why. Cheap to copy, but for the table, which is copied with each new mark.
+#[derive(Clone, Debug)]
 pub(super) struct Marks {
     /// What began before it is old.
     horizon: Era,
@@ -29,7 +30,7 @@ pub(super) struct Marks {
     loads_from: Era,
     /// The end of the last sweep. Who looked for an entry before it, may have one that the sweep removed.
     swept_at: Era,
-    table: Table,
+    table: Arc<Table>,
     /// Set aside, until the sweep has dealt with it.
     sweeping: Option<Arc<Table>>,
 }
@@ -47,13 +48,7 @@ pub(super) enum Marked {
 
 impl Marks {
     pub(super) fn new(now: Era) -> Self {
-        Self {
-            horizon: now,
-            loads_from: now,
-            swept_at: now,
-            table: Table::default(),
-            sweeping: None,
-        }
+        Self { horizon: now, loads_from: now, swept_at: now, table: Arc::default(), sweeping: None }
     }
 
     /// Everything that began before this moment is old.
@@ -67,7 +62,7 @@ impl Marks {
             self.forget(now);
             return Marked::Everything;
         }
-        self.table.add(prefix, now);
+        Arc::make_mut(&mut self.table).add(prefix, now);
         if !self.table.is_full() {
             return Marked::Done;
         }
@@ -77,7 +72,7 @@ impl Marks {
             return Marked::Everything;
         }
         self.loads_from = now;
-        let full = Arc::new(std::mem::take(&mut self.table));
+        let full = std::mem::take(&mut self.table);
         self.sweeping = Some(Arc::clone(&full));
         Marked::Full(full)
     }
@@ -109,9 +104,9 @@ impl Marks {
 }
 
 /// Prefixes, and when they were last invalidated.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Table {
-    marks: HashMap<Box<[u8]>, Era, RandomState>,
+    marks: HashMap<Bytes, Era, RandomState>,
     /// The lengths that occur among them, ascending.
     lengths: Vec<usize>,
     bytes: usize,
@@ -127,7 +122,7 @@ impl std::fmt::Debug for Table {
 
 impl Table {
     fn add(&mut self, prefix: &[u8], now: Era) {
-        if self.marks.insert(prefix.into(), now).is_none() {
+        if self.marks.insert(Bytes::copy_from_slice(prefix), now).is_none() {
             self.bytes += prefix.len();
         }
         if let Err(at) = self.lengths.binary_search(&prefix.len()) {

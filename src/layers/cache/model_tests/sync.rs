@@ -11,25 +11,29 @@ pub(super) const STRIPES: usize = 1;
 pub(super) struct Mutex<T>(loom::sync::Mutex<T>);
 
 impl<T> Mutex<T> {
+    pub(super) fn new(value: T) -> Self {
+        Self(loom::sync::Mutex::new(value))
+    }
+
     pub(super) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
         self.0.lock().unwrap()
     }
 }
 
 #[derive(Debug)]
-pub(super) struct RwLock<T>(loom::sync::RwLock<T>);
+pub(super) struct Published<T>(loom::sync::Mutex<std::sync::Arc<T>>);
 
-impl<T> RwLock<T> {
+impl<T> Published<T> {
     pub(super) fn new(value: T) -> Self {
-        Self(loom::sync::RwLock::new(value))
+        Self(loom::sync::Mutex::new(std::sync::Arc::new(value)))
     }
 
-    pub(super) fn read(&self) -> loom::sync::RwLockReadGuard<'_, T> {
-        self.0.read().unwrap()
+    pub(super) fn get(&self) -> std::sync::Arc<T> {
+        std::sync::Arc::clone(&self.0.lock().unwrap())
     }
 
-    pub(super) fn write(&self) -> loom::sync::RwLockWriteGuard<'_, T> {
-        self.0.write().unwrap()
+    pub(super) fn publish(&self, value: T) {
+        *self.0.lock().unwrap() = std::sync::Arc::new(value);
     }
 }
 
