@@ -86,7 +86,9 @@ impl Setup {
 }
 
 fn settings(random: &mut Random, folder: &Path) -> CacheConfig {
-    let disk = || DiskConfig { path: folder.into(), capacity: ByteSize(16 << 20), warm: false };
+    let (path, capacity, index_memory) = (folder.into(), ByteSize(16 << 20), None);
+    let disk = DiskConfig { path, capacity, index_memory, warm: false };
+    let disk = || disk.clone();
     CacheConfig {
         disk: random.chance(0.4).then(disk),
         // What comes late comes within it.

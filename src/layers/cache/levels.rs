@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::Shared;
 use super::cached::{Answer, Cached};
 use super::config::CacheConfig;
-use super::disk::{self, Disk};
+use super::disk::{self, Disk, DiskConfig};
 use super::engine::Evicted;
 use super::freshness::Moment;
 use super::load::Landing;
@@ -28,7 +28,9 @@ pub(super) struct Spare(Arc<Mutex<Option<Disk>>>);
 
 impl Spare {
     pub(super) fn open(config: &CacheConfig, context: &Context) -> Result<Self> {
-        let disk = config.disk.as_ref().map(|disk| Disk::open(disk, context)).transpose()?;
+        let index_memory = |disk: &DiskConfig| disk.index_memory.unwrap_or(config.capacity);
+        let open = |disk: &DiskConfig| Disk::open(disk, index_memory(disk), context);
+        let disk = config.disk.as_ref().map(open).transpose()?;
         Ok(Self(Arc::new(Mutex::new(disk))))
     }
 
@@ -112,12 +114,24 @@ impl<S> Shared<S> {
         }
     }
 
+    /// The rest of the deadline is for the store below.
+    fn patience_with_disk(&self) -> Duration {
+        self.load_timeout / 2
+    }
+
+    /// Whether the disk has left its entries to the next open. What a write removed then would come back.
+    pub(super) fn has_left_disk(&self) -> bool {
+        self.stripes.eras.now().is_closed()
+            && self.disk.as_ref().is_some_and(|disk| disk.tier().is_left())
+    }
+
     /// What is on the disk, if it may be served.
     pub(super) async fn sighting_on_disk(&self, key: &[u8]) -> Option<Sighting> {
         let disk = self.disk.as_ref()?;
         let era = self.stripes.eras.now();
         let key = Bytes::copy_from_slice(key);
-        let found = disk.tier().get_many(std::slice::from_ref(&key)).await.pop().flatten();
+        let asked = disk.tier().get_many(std::slice::from_ref(&key), self.patience_with_disk());
+        let found = asked.await.pop().flatten();
         let found = found.filter(|found| self.stripes.eras.serve(era, found.began, &key));
         let value = found.as_ref().map(|found| &found.value);
         let mut sighting = Sighting::of_entry(&*self.name, "disk", value);
@@ -172,15 +186,7 @@ pub(super) async fn find_on_disk<S>(
     let keys: Vec<Bytes> = sought.map(|landing| landing.key().clone()).collect();
     // Before the look: whoever forgets something later, does so behind what is found.
     let era = shared.stripes.eras.now();
-    let found = tokio::select! {
-        found = disk.tier().get_many(&keys) => found,
-        // It is not asked again: each question would leave a thread behind.
-        () = shared.clock.sleep(shared.load_timeout / 2) => {
-            disk.tier().hangs();
-            Vec::new()
-        }
-    };
-    let mut found = found.into_iter();
+    let mut found = disk.tier().get_many(&keys, shared.patience_with_disk()).await.into_iter();
     let rest = landings.into_iter().filter_map(|landing| {
         let copy = if landing.may_be_kept() { found.next().flatten() } else { None };
         let served = |copy: &disk::Found| shared.stripes.eras.serve(era, copy.began, landing.key());

@@ -19,29 +19,39 @@ pub struct DiskConfig {
     /// The folder: empty, or one that was used for this before. It is made if it is missing. One process at
     /// a time can use it, and one cache.
     pub path: PathBuf,
-    /// Bytes that it may take on the disk, at least 16MiB. Its index takes 30 to 60 bytes of memory for each
-    /// entry, beside the capacity of the cache.
+    /// Bytes that it may take on the disk, from 16MiB to 64TiB.
     pub capacity: ByteSize,
+    /// Memory that its index may take, beside the capacity of the cache: 30 to 60 bytes for each entry. Default: as
+    /// much as the capacity of the cache; at least 64KiB, at most 64TiB. With more, small entries fill more of the disk.
+    #[serde(default)]
+    pub index_memory: Option<ByteSize>,
     /// Whether what is there when the store is closed is served when it is opened again. Default false: it
     /// begins empty. With `true`, writes that others make meanwhile are not seen before `ttl`.
     #[serde(default)]
     pub warm: bool,
 }
 
-/// Less holds too little to be worth a folder.
+/// Less holds too little to be worth a folder, and more no machine has.
 const MIN_CAPACITY: u64 = 16 << 20;
+const MAX_CAPACITY: u64 = 64 << 40;
+const MIN_INDEX: u64 = 64 << 10;
 
 impl DiskConfig {
     pub(in super::super) fn check(&self) -> Result<()> {
         if self.path.as_os_str().is_empty() {
             return Err(Error::config("disk.path is empty; name a folder"));
         }
-        if self.capacity.0 < MIN_CAPACITY {
-            return Err(Error::config(format!(
-                "disk.capacity is {}; it must be at least {}",
-                self.capacity,
-                ByteSize(MIN_CAPACITY)
-            )));
+        let index = self.index_memory.unwrap_or(ByteSize(MIN_INDEX));
+        for (name, size, least) in
+            [("capacity", self.capacity, MIN_CAPACITY), ("index_memory", index, MIN_INDEX)]
+        {
+            if !(least..=MAX_CAPACITY).contains(&size.0) {
+                return Err(Error::config(format!(
+                    "disk.{name} is {size}; it must be from {} to {}",
+                    ByteSize(least),
+                    ByteSize(MAX_CAPACITY)
+                )));
+            }
         }
         Ok(())
     }
@@ -93,7 +103,8 @@ mod tests {
     use crate::layer::BackendConfig;
 
     fn config(warm: bool) -> CacheConfig {
-        let disk = DiskConfig { path: "cache".into(), capacity: ByteSize(16 << 20), warm };
+        let capacity = ByteSize(16 << 20);
+        let disk = DiskConfig { path: "cache".into(), capacity, index_memory: None, warm };
         CacheConfig {
             disk: Some(disk),
             ttl: Some("10m".parse().unwrap()),
@@ -141,9 +152,17 @@ mod tests {
 
     #[test]
     fn settings_out_of_range_are_refused() {
-        let small = DiskConfig { capacity: ByteSize(1 << 20), ..config(false).disk.unwrap() };
-        let nowhere = DiskConfig { path: PathBuf::new(), ..config(false).disk.unwrap() };
-        for (disk, what) in [(small, "1MiB; it must be at least 16MiB"), (nowhere, "disk.path")] {
+        let good = || config(false).disk.unwrap();
+        let small = DiskConfig { capacity: ByteSize(1 << 20), ..good() };
+        let large = DiskConfig { capacity: "16777215TiB".parse().unwrap(), ..good() };
+        let index = DiskConfig { index_memory: Some(ByteSize(1 << 10)), ..good() };
+        let nowhere = DiskConfig { path: PathBuf::new(), ..good() };
+        for (disk, what) in [
+            (small, "disk.capacity is 1MiB; it must be from 16MiB to 64TiB"),
+            (large, "disk.capacity is 16777215TiB; it must be from 16MiB to 64TiB"),
+            (index, "disk.index_memory is 1KiB; it must be from 64KiB to 64TiB"),
+            (nowhere, "disk.path"),
+        ] {
             let error = disk.check().unwrap_err().to_string();
             assert!(error.contains(what), "{error}");
         }

@@ -35,6 +35,7 @@ fn not_ours() -> Error {
 /// A folder that is ours, and locked until it is left.
 #[derive(Debug)]
 pub(super) struct Folder {
+    /// Without links.
     path: PathBuf,
     /// Gone once the folder is left to others.
     lock: Mutex<Option<File>>,
@@ -47,6 +48,7 @@ impl Folder {
     pub(super) fn open(path: &Path) -> Result<Self> {
         make(path).map_err(|error| failed("making the folder", error))?;
         let listing = |error| failed("looking into the folder", error);
+        check_owner(path)?;
         let names = names(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotADirectory => not_ours(),
             _ => listing(error),
@@ -65,7 +67,7 @@ impl Folder {
         }
         let lock = lock(path)?;
         Ok(Self {
-            path: path.to_owned(),
+            path: path.canonicalize().map_err(listing)?,
             lock: Mutex::new(Some(lock)),
             #[cfg(test)]
             fault: super::tests::Fault::default(),
@@ -77,6 +79,10 @@ impl Folder {
         #[cfg(test)]
         self.fault.step()?;
         Ok(())
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Leaves it to others.
@@ -210,6 +216,30 @@ fn make(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         made => made,
     }
+}
+
+/// Refuses a folder in which another user can put what this process would serve.
+#[cfg(unix)]
+fn check_owner(path: &Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let there = path.metadata().map_err(|error| failed("looking at the folder", error))?;
+    let (owner, own, mode) =
+        (there.uid(), rustix::process::geteuid().as_raw(), there.mode() & 0o7777);
+    let why = if owner != own {
+        format!("belongs to the user {owner}, and this process runs as the user {own}")
+    } else if mode & 0o022 != 0 {
+        format!("has the mode {mode:04o}, so other users can write into it")
+    } else {
+        return Ok(());
+    };
+    Err(Error::config(format!(
+        "disk.path {why}; name a folder that does not exist yet, such as one inside of it, or make this one private (chmod 700)"
+    )))
+}
+
+#[cfg(not(unix))]
+fn check_owner(_path: &Path) -> Result<()> {
+    Ok(())
 }
 
 fn private() -> OpenOptions {

@@ -25,15 +25,24 @@ pub(super) struct Shape {
     pub(super) segment: u64,
     /// Bytes of what may wait to be written. Mostly they are shared with the memory.
     pub(super) waiting: u64,
+    /// Records in the index.
+    pub(super) entries: u64,
 }
 
 const WAITING: u64 = 32 << 20;
 
+/// What a record takes of memory in the index, at most: it grows by doubling.
+const INDEX_BYTES: u64 = 60;
+/// Into how many segments the disk, or the index, is cut.
+const PARTS: u64 = 64;
+
 impl Shape {
-    pub(super) fn new(capacity: u64) -> Self {
+    /// `index_memory`: bytes that the index may take.
+    pub(super) fn new(capacity: u64, index_memory: u64) -> Self {
         // An offset has 32 bits. What the small files take is left out.
-        let segment = (capacity / 64).clamp(1 << 20, 1 << 30);
-        Self { capacity: capacity - (4 << 10), segment, waiting: WAITING }
+        let segment = (capacity / PARTS).clamp(1 << 20, 1 << 30);
+        let entries = (index_memory / INDEX_BYTES).max(1);
+        Self { capacity: capacity - (4 << 10), segment, waiting: WAITING, entries }
     }
 }
 
@@ -43,6 +52,8 @@ pub(super) struct Log {
     /// Oldest first. The last one is appended to, if it is open.
     segments: VecDeque<Segment>,
     open: Option<File>,
+    /// Records in that.
+    records: u64,
     next: u64,
     bytes: u64,
     buffer: Vec<u8>,
@@ -61,7 +72,8 @@ impl Log {
         }
         let bytes = kept.iter().map(|segment| segment.bytes).sum();
         let segments = kept.into();
-        Ok(Self { folder, shape, segments, open: None, next, bytes, buffer: Vec::new() })
+        let (open, records, buffer) = (None, 0, Vec::new());
+        Ok(Self { folder, shape, segments, open, records, next, bytes, buffer })
     }
 
     pub(super) fn next_segment(&self) -> u64 {
@@ -84,7 +96,9 @@ impl Log {
         forget: impl FnMut(u64),
     ) -> io::Result<Location> {
         let length = record::length(key, &copy.value);
+        // Segments go as a whole, so none has too many of the records that the index takes.
         let fits = self.open.is_some()
+            && self.records <= self.shape.entries / PARTS
             && self.segments.back().is_some_and(|last| last.bytes + length <= self.shape.segment);
         if !fits {
             self.roll(forget)?;
@@ -97,6 +111,7 @@ impl Log {
         self.folder.append(file, &self.buffer)?;
         let offset = segment.bytes as u32;
         segment.bytes += length;
+        self.records += 1;
         self.bytes += length;
         // One large value must not keep its memory for ever.
         self.buffer.shrink_to(1 << 20);
@@ -108,6 +123,7 @@ impl Log {
         self.make_room(self.shape.segment, forget)?;
         let number = self.next;
         self.open = Some(self.folder.create_segment(number)?);
+        self.records = 0;
         self.next += 1;
         self.segments.push_back(Segment { number, bytes: 0 });
         Ok(())
@@ -115,14 +131,20 @@ impl Log {
 
     /// Removes the oldest segments until there is room for that much.
     pub(super) fn make_room(&mut self, bytes: u64, mut forget: impl FnMut(u64)) -> io::Result<()> {
-        while self.bytes + bytes > self.shape.capacity
-            && let Some(oldest) = self.segments.pop_front()
-        {
-            forget(oldest.number);
-            self.folder.remove_segment(oldest.number)?;
-            self.bytes -= oldest.bytes;
-        }
+        while self.bytes + bytes > self.shape.capacity && self.remove_oldest(&mut forget)? {}
         Ok(())
+    }
+
+    /// Whether there was one.
+    pub(super) fn remove_oldest(&mut self, mut forget: impl FnMut(u64)) -> io::Result<bool> {
+        let Some(oldest) = self.segments.pop_front() else { return Ok(false) };
+        if self.segments.is_empty() {
+            self.open = None;
+        }
+        forget(oldest.number);
+        self.folder.remove_segment(oldest.number)?;
+        self.bytes -= oldest.bytes;
+        Ok(true)
     }
 
     /// Removes them all.

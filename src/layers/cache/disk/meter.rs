@@ -11,6 +11,7 @@ pub(super) struct Meter {
     entries: Gauge,
     active: Gauge,
     queue: Counter,
+    busy: Counter,
     large: Counter,
     damaged: Counter,
     io: Counter,
@@ -27,6 +28,7 @@ impl Meter {
             entries: labels.gauge(names::CACHE_DISK_ENTRIES, &[]),
             active,
             queue: dropped("queue"),
+            busy: dropped("busy"),
             large: dropped("large"),
             damaged: dropped("damaged"),
             io: dropped("io"),
@@ -48,6 +50,11 @@ impl Meter {
             Refused::Large => self.large.increment(1),
             Refused::Late => {}
         }
+    }
+
+    /// Entries that were not read, as no thread was free.
+    pub(super) fn busy(&self, entries: usize) {
+        self.busy.increment(entries as u64);
     }
 
     pub(super) fn damaged(&self) {

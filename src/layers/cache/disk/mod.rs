@@ -22,6 +22,7 @@
 
 mod config;
 mod folder;
+mod hash;
 mod index;
 mod log;
 mod meter;
@@ -34,16 +35,19 @@ mod timeline;
 mod writer;
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 pub use self::config::DiskConfig;
 use self::folder::Folder;
+use self::hash::HashKey;
 use self::index::{Index, Location};
 use self::log::{Log, Segment, Shape};
 use self::meter::Meter;
@@ -58,6 +62,10 @@ use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::layer::Context;
 use crate::types::Value;
+use crate::types::units::ByteSize;
+
+/// A free thread to read the disk with is waited for that long. Without one the store below is asked.
+const MOST_WAIT: Duration = Duration::from_millis(100);
 
 /// An entry that was found.
 #[derive(Debug)]
@@ -87,6 +95,9 @@ pub(super) struct Tier {
     /// Gone once the tier is closed. Locked before the table.
     log: Mutex<Option<Log>>,
     folder: Arc<Folder>,
+    hash_key: HashKey,
+    /// In the index.
+    most_entries: u64,
     /// The first one of this opening.
     first_segment: u64,
     timeline: Timeline,
@@ -109,8 +120,14 @@ impl Disk {
     /// # Errors
     /// `Config` if the folder holds something else, or a newer format; `Conflict` if it is in use; otherwise as
     /// the file system says.
-    pub(super) fn open(config: &DiskConfig, context: &Context) -> Result<Self> {
-        let tier = Arc::new(Tier::open(config, Shape::new(config.capacity.0), context)?);
+    pub(super) fn open(
+        config: &DiskConfig,
+        index_memory: ByteSize,
+        context: &Context,
+    ) -> Result<Self> {
+        let shape = Shape::new(config.capacity.0, index_memory.0);
+        await_former(&context.resolve(&config.path));
+        let tier = Arc::new(Tier::open(config, shape, context)?);
         let writer = std::thread::Builder::new().name("tierstack-cache".to_owned()).spawn({
             let tier = Arc::clone(&tier);
             move || tier.run()
@@ -124,7 +141,8 @@ impl Disk {
     /// One that is written by hand.
     #[cfg(test)]
     pub(super) fn by_hand(config: &DiskConfig, context: &Context) -> Result<Self> {
-        let tier = Arc::new(Tier::open(config, Shape::new(config.capacity.0), context)?);
+        let shape = Shape::new(config.capacity.0, 1 << 20);
+        let tier = Arc::new(Tier::open(config, shape, context)?);
         Ok(Self { tier, writer: None, taken: true })
     }
 
@@ -154,13 +172,29 @@ impl Drop for Disk {
     fn drop(&mut self) {
         let keep = self.tier.warm && !self.taken;
         self.tier.stop(if keep { Stop::Written { keep } } else { Stop::Now });
-        // In a runtime nobody may wait for a disk; the thread lets go of the folder when it ends.
-        if let Some(writer) = self.writer.take()
-            && Handle::try_current().is_err()
-        {
+        let Some(writer) = self.writer.take() else { return };
+        if Handle::try_current().is_err() {
             // It has told of its panic.
             let _ = writer.join();
+        } else {
+            // In a runtime nobody may wait for a disk. Whoever opens the folder next does.
+            let mut ending = ENDING.lock();
+            ending.retain(|(_, writer)| !writer.is_finished());
+            ending.push((self.tier.folder.path().to_owned(), writer));
         }
+    }
+}
+
+/// Threads that let go of their folder when they end, which they were told.
+static ENDING: Mutex<Vec<(PathBuf, JoinHandle<()>)>> = Mutex::new(Vec::new());
+
+/// Waits for those that have that folder.
+fn await_former(path: &Path) {
+    let Ok(path) = path.canonicalize() else { return };
+    let former: Vec<_> = ENDING.lock().extract_if(.., |(folder, _)| *folder == path).collect();
+    for (_, writer) in former {
+        // It has told of its panic.
+        let _ = writer.join();
     }
 }
 
@@ -182,14 +216,23 @@ impl Tier {
             }
             restored
         });
-        let (kept, owner, timeline, index) = match restored {
-            Some((saved, timeline, index)) => (saved.segments, Some(saved.owner), timeline, index),
-            None => (Vec::new(), None, Timeline::new(&*clock), Index::default()),
+        let (kept, owner, hash_key, timeline, mut index) = match restored {
+            Some((saved, timeline, index)) => {
+                (saved.segments, Some(saved.owner), saved.hash_key, timeline, index)
+            }
+            None => {
+                let (timeline, index) = (Timeline::new(&*clock), Index::default());
+                (Vec::new(), None, HashKey::random()?, timeline, index)
+            }
         };
-        let mut index = index;
         let mut log = Log::new(Arc::clone(&folder), shape, kept).map_err(opening)?;
         // It may have become smaller.
         log.make_room(0, |segment| index.drop_segment_everywhere(segment)).map_err(opening)?;
+        while index.len() as u64 > shape.entries
+            && log
+                .remove_oldest(|segment| index.drop_segment_everywhere(segment))
+                .map_err(opening)?
+        {}
         let first_segment = log.next_segment();
         let table = Table::new(index, owner, shape);
         meter.entries(&table);
@@ -199,6 +242,8 @@ impl Tier {
             wake: Condvar::new(),
             log: Mutex::new(Some(log)),
             folder,
+            hash_key,
+            most_entries: shape.entries,
             first_segment,
             timeline,
             clock,
@@ -208,10 +253,14 @@ impl Tier {
         })
     }
 
+    fn hash(&self, key: &[u8]) -> u64 {
+        self.hash_key.hash(key)
+    }
+
     /// The stack whose entries these are. What another one left is forgotten.
     /// `None`: nothing is taken over, and nothing is left.
     pub(super) fn belongs_to(&self, owner: Option<&str>) {
-        let owner = owner.map(|owner| hash(owner.as_bytes()));
+        let owner = owner.map(|owner| self.hash(owner.as_bytes()));
         let mut table = self.table.lock();
         if owner.is_none() || table.owner != owner {
             table.clear();
@@ -226,7 +275,7 @@ impl Tier {
     pub(super) fn offer(&self, key: &[u8], value: &Value, until: Moment, began: Era) {
         let copy = Copy { value: value.clone(), began, until: self.timeline.tick(until) };
         let mut table = self.table.lock();
-        let taken = table.offer(hash(key), key, copy);
+        let taken = table.offer(self.hash(key), key, copy);
         self.meter.entries(&table);
         drop(table);
         match taken {
@@ -247,7 +296,7 @@ impl Tier {
     /// Removes a key. To be called wherever it is removed from memory, after that.
     pub(super) fn remove(&self, key: &[u8]) {
         let mut table = self.table.lock();
-        table.remove(hash(key), key);
+        table.remove(self.hash(key), key);
         self.meter.entries(&table);
         self.spoil(table);
     }
@@ -267,6 +316,11 @@ impl Tier {
         self.spoil(table);
     }
 
+    /// Whether an index is left for the next open.
+    pub(super) fn is_left(&self) -> bool {
+        self.table.lock().state == State::Saved
+    }
+
     /// What is removed after the index was saved must not come back with it.
     fn spoil(&self, mut table: parking_lot::MutexGuard<'_, Table>) {
         if table.state == State::Saved {
@@ -281,32 +335,60 @@ impl Tier {
 
     /// Whether what was found still is the copy of its key: no later one, and not removed.
     pub(super) fn is_current(&self, key: &[u8], found: &Found) -> bool {
-        self.table.lock().is_current(hash(key), key, &found.held)
+        self.table.lock().is_current(self.hash(key), key, &found.held)
     }
 
     /// Whether a copy may be here. Asks no disk.
     pub(super) fn may_hold(&self, key: &[u8]) -> bool {
-        self.table.lock().holds(hash(key), key)
+        self.table.lock().holds(self.hash(key), key)
     }
 
-    /// The copies of these keys, in their order. It reads the disk once for each, in another thread.
+    /// The copies of these keys, in their order. It reads the disk once for each, in another thread. A disk that takes
+    /// longer than `patience` is not used any more.
     ///
     /// Dropped, it may still read.
-    pub(super) async fn get_many(self: &Arc<Self>, keys: &[Bytes]) -> Vec<Option<Found>> {
+    pub(super) async fn get_many(
+        self: &Arc<Self>,
+        keys: &[Bytes],
+        patience: Duration,
+    ) -> Vec<Option<Found>> {
         let held: Vec<Option<Held>> = {
             let mut table = self.table.lock();
-            keys.iter().map(|key| table.find(hash(key), key)).collect()
+            keys.iter().map(|key| table.find(self.hash(key), key)).collect()
         };
-        if !held.iter().any(|held| matches!(held, Some(Held::At(_)))) {
+        let on_disk = held.iter().filter(|held| matches!(held, Some(Held::At(_)))).count();
+        if on_disk == 0 {
             return held.into_iter().map(|held| self.found(held?)).collect();
         }
         let none = || keys.iter().map(|_| None).collect();
         let Ok(runtime) = Handle::try_current() else { return none() };
         let (tier, asked) = (Arc::clone(self), keys.to_vec());
-        let read = runtime.spawn_blocking(move || {
+        let (begin, begun) = oneshot::channel();
+        let mut read = runtime.spawn_blocking(move || {
+            // Nobody waits for it any more.
+            if begin.send(()).is_err() {
+                return Vec::new();
+            }
             asked.iter().zip(held).map(|(key, held)| tier.read(key, held?)).collect()
         });
-        read.await.unwrap_or_else(|_| none())
+        // Threads that are busy with something else say nothing about the disk.
+        tokio::select! {
+            biased;
+            _ = begun => {}
+            () = self.clock.sleep(MOST_WAIT.min(patience)) => {
+                self.meter.busy(on_disk);
+                return none();
+            }
+        }
+        tokio::select! {
+            biased;
+            found = &mut read => found.unwrap_or_else(|_| none()),
+            () = self.clock.sleep(patience) => {
+                // It is not asked again: each question would leave a thread behind.
+                self.fail(&io::Error::from(io::ErrorKind::TimedOut));
+                none()
+            }
+        }
     }
 
     /// Reads what is held. Waits for the disk.
@@ -362,7 +444,7 @@ impl Tier {
 
     /// Removes the record of a key from the index. Whether it was there.
     fn discard(&self, key: &[u8], location: Location) -> bool {
-        let hash = hash(key);
+        let hash = self.hash(key);
         let mut table = self.table.lock();
         let there = table.index().get(hash) == Some(location);
         if there {
@@ -370,11 +452,6 @@ impl Tier {
         }
         self.meter.entries(&table);
         there
-    }
-
-    /// A read was waited for, for too long.
-    pub(super) fn hangs(&self) {
-        self.fail(&io::Error::from(io::ErrorKind::TimedOut));
     }
 
     /// The disk does not do what it should: nothing is kept there any more.
@@ -403,18 +480,6 @@ fn is_passing(error: &io::Error) -> bool {
     const ENFILE: i32 = 23;
     cfg!(unix) && matches!(error.raw_os_error(), Some(EMFILE | ENFILE))
         || matches!(error.kind(), io::ErrorKind::OutOfMemory | io::ErrorKind::Interrupted)
-}
-
-/// FNV-1a with the last step of MurmurHash3, as the format says: it must give the same in every version and on
-/// every machine. Keys that are made to collide cost each other a miss.
-fn hash(key: &[u8]) -> u64 {
-    let mut hash = key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    for factor in [0xff51_afd7_ed55_8ccd_u64, 0xc4ce_b9fe_1a85_ec53] {
-        hash = (hash ^ (hash >> 33)).wrapping_mul(factor);
-    }
-    hash ^ (hash >> 33)
 }
 
 /// What a close left, if it is whole, and of a time that has passed.

@@ -2,15 +2,17 @@
 
 use std::io::{self, Read, Write};
 
+use super::hash::HashKey;
 use super::index::{Index, Location};
 use super::log::Segment;
 use super::timeline::{Stood, Tick};
 use crate::clock::Timestamp;
 
 const MAGIC: [u8; 4] = *b"tsci";
-const VERSION: u8 = 1;
+/// Version 1 had hashes without a secret: what it left is not taken over.
+const VERSION: u8 = 2;
 /// Bytes before the segments, of a segment, before the entries, of an entry, and at the end.
-const HEAD: usize = 5 + 4 * 8;
+const HEAD: usize = 5 + 6 * 8;
 const SEGMENT: usize = 16;
 const COUNT: usize = 8;
 const ENTRY: usize = 24;
@@ -20,6 +22,7 @@ const SUM: usize = 4;
 pub(super) struct Saved {
     /// Of the stack whose entries these are.
     pub(super) owner: u64,
+    pub(super) hash_key: HashKey,
     pub(super) stood: Stood,
     pub(super) segments: Vec<Segment>,
 }
@@ -74,6 +77,7 @@ pub(super) fn encode(saved: &Saved, index: &Index, out: impl Write) -> io::Resul
     out.put(&MAGIC)?;
     out.put(&[VERSION])?;
     let Stood { tick, wall } = saved.stood;
+    out.put_all(saved.hash_key.0)?;
     out.put_all([saved.owner, tick.0, wall.as_millis(), saved.segments.len() as u64])?;
     for segment in &saved.segments {
         out.put_all([segment.number, segment.bytes])?;
@@ -102,6 +106,7 @@ fn parse(from: impl Read) -> io::Result<Option<(Saved, Index)>> {
     if from.take()? != MAGIC || from.take()? != [VERSION] {
         return Ok(None);
     }
+    let hash_key = HashKey([from.u64()?, from.u64()?]);
     let owner = from.u64()?;
     let stood = Stood { tick: Tick(from.u64()?), wall: Timestamp::from_millis(from.u64()?) };
     let mut segments = Vec::new();
@@ -117,5 +122,5 @@ fn parse(from: impl Read) -> io::Result<Option<(Saved, Index)>> {
     let mut end = Vec::new();
     from.inner.by_ref().take(SUM as u64 + 1).read_to_end(&mut end)?;
     let whole = end == sum.to_be_bytes();
-    Ok(whole.then_some((Saved { owner, stood, segments }, index)))
+    Ok(whole.then_some((Saved { owner, hash_key, stood, segments }, index)))
 }

@@ -4,11 +4,11 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use super::Tier;
 use super::index::Index;
 use super::log::Log;
 use super::saved::{self, Saved};
 use super::table::State;
-use super::{Tier, hash};
 
 /// What the thread is asked to do beside writing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,16 +54,25 @@ impl Tier {
         let mut log = self.log.lock();
         let next = self.table.lock().next();
         let (Some((offer, key, copy)), Some(log)) = (next, log.as_mut()) else { return };
-        let location = log.append(&key, &copy, |segment| self.forget_segment(segment));
+        let forget = |segment| self.forget_segment(segment);
+        let location = self.make_room_in_index(log).and_then(|()| log.append(&key, &copy, forget));
         self.meter.bytes(log);
         match location {
             Ok(location) => {
                 let mut table = self.table.lock();
-                table.publish(offer, hash(&key), &key, location);
+                table.publish(offer, self.hash(&key), &key, location);
                 self.meter.entries(&table);
             }
             Err(error) => self.fail(&error),
         }
+    }
+
+    /// For one entry more.
+    fn make_room_in_index(&self, log: &mut Log) -> io::Result<()> {
+        while self.table.lock().index().len() as u64 >= self.most_entries
+            && log.remove_oldest(|segment| self.forget_segment(segment))?
+        {}
+        Ok(())
     }
 
     /// A part at a time, so that nobody waits for all of them.
@@ -132,7 +141,7 @@ impl Tier {
             self.folder.sync_segment(segment.number)?;
         }
         let stood = self.timeline.stands(&*self.clock);
-        let saved = Saved { owner, stood, segments };
+        let saved = Saved { owner, hash_key: self.hash_key, stood, segments };
         self.folder.save_index(|file| saved::encode(&saved, &index, file))?;
         if self.table.lock().state == State::Spoiled {
             self.folder.forget_index()?;

@@ -7,7 +7,8 @@ use crate::types::{Presence, Scope, Sighting};
 
 fn config(folder: &tempfile::TempDir) -> CacheConfig {
     let path = folder.path().join("disk");
-    let disk = Some(DiskConfig { path, capacity: ByteSize(16 << 20), warm: false });
+    let disk =
+        Some(DiskConfig { path, capacity: ByteSize(16 << 20), index_memory: None, warm: false });
     CacheConfig { disk, capacity: ByteSize(64 << 10), ..settings() }
 }
 
@@ -123,7 +124,7 @@ async fn a_copy_that_a_write_overtook_is_not_kept_in_memory() {
         put_on_disk(&cache, b"k").await;
         let ticket = cache.0.stripes.ticket(b"k");
         let tier = cache.0.disk.as_ref().unwrap().tier();
-        let found = tier.get_many(&["k".into()]).await.remove(0).unwrap();
+        let found = tier.get_many(&["k".into()], Duration::from_secs(15)).await.remove(0).unwrap();
         if overtaken {
             let _ = cache.delete("k").await.unwrap();
         }
@@ -141,7 +142,7 @@ async fn a_copy_does_not_replace_a_later_answer_in_memory() {
     put_on_disk(&cache, b"k").await;
     let ticket = cache.0.stripes.ticket(b"k");
     let tier = cache.0.disk.as_ref().unwrap().tier();
-    let found = tier.get_many(&["k".into()]).await.remove(0).unwrap();
+    let found = tier.get_many(&["k".into()], Duration::from_secs(15)).await.remove(0).unwrap();
     cache.0.take(b"k", &Ok(Some("foreign".into())), cache.0.now(), ticket);
     cache.0.promote(b"k", &found, ticket);
     assert_eq!(get(&cache, b"k").await.unwrap(), Some("foreign".into()));

@@ -35,7 +35,7 @@ fn while_written(rig: &Rig, tier: &Tier, key: &[u8], meanwhile: impl FnOnce()) {
     meanwhile();
     let mut log = tier.log.lock();
     let location = log.as_mut().unwrap().append(&taken, &copy, |_| ()).unwrap();
-    tier.table.lock().publish(offer, hash(key), key, location);
+    tier.table.lock().publish(offer, tier.hash(key), key, location);
 }
 
 #[test]
@@ -176,8 +176,8 @@ fn another_key_of_the_same_hash_is_a_miss_and_no_damage() {
     rig.put(&tier, b"a", "of a");
     write_all(&tier);
     let mut table = tier.table.lock();
-    let location = table.index().get(hash(b"a")).unwrap();
-    table.index().insert(hash(b"b"), location);
+    let location = table.index().get(tier.hash(b"a")).unwrap();
+    table.index().insert(tier.hash(b"b"), location);
     drop(table);
     assert_eq!(get(&tier, b"b"), None);
     assert_eq!(get(&tier, b"a"), Some("of a".into()));
@@ -255,7 +255,7 @@ fn a_reader_of_a_segment_that_is_evicted_misses_and_sees_no_damage() {
     let tier = rig.open();
     rig.put(&tier, b"k", "v");
     write_all(&tier);
-    let held = tier.table.lock().find(hash(b"k"), b"k").unwrap();
+    let held = tier.table.lock().find(tier.hash(b"k"), b"k").unwrap();
     for key in 0..100u32 {
         rig.put(&tier, &key.to_be_bytes(), vec![0; 700]);
         write_all(&tier);

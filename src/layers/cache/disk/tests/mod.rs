@@ -50,7 +50,8 @@ impl Fault {
     }
 }
 
-const SHAPE: Shape = Shape { capacity: 8 << 10, segment: 1 << 10, waiting: 4 << 10 };
+const SHAPE: Shape =
+    Shape { capacity: 8 << 10, segment: 1 << 10, waiting: 4 << 10, entries: 1 << 20 };
 
 /// A folder, and a clock that outlives the tiers in it.
 struct Rig {
@@ -68,11 +69,16 @@ impl Rig {
     }
 
     fn try_open(&self, path: &Path, warm: bool) -> Result<Tier> {
-        let config = DiskConfig { path: path.to_owned(), capacity: ByteSize(0), warm };
-        let context = Context { clock: Arc::new(self.clock.clone()), ..Context::default() };
-        let tier = Tier::open(&config, SHAPE, &context)?;
+        let tier = self.open_with(path, warm, SHAPE)?;
         tier.belongs_to(Some("stack"));
         Ok(tier)
+    }
+
+    fn open_with(&self, path: &Path, warm: bool, shape: Shape) -> Result<Tier> {
+        let (path, capacity) = (path.to_owned(), ByteSize(0));
+        let config = DiskConfig { path, capacity, index_memory: None, warm };
+        let context = Context { clock: Arc::new(self.clock.clone()), ..Context::default() };
+        Tier::open(&config, shape, &context)
     }
 
     fn open(&self) -> Tier {
@@ -118,7 +124,7 @@ fn close(tier: &Tier) {
 }
 
 fn found(tier: &Tier, key: &[u8]) -> Option<Found> {
-    let held = tier.table.lock().find(hash(key), key)?;
+    let held = tier.table.lock().find(tier.hash(key), key)?;
     tier.read(key, held)
 }
 

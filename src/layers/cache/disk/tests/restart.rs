@@ -151,10 +151,8 @@ fn a_smaller_capacity_keeps_the_newest() {
         write_all(&tier);
     }
     close(&tier);
-    let config = DiskConfig { path: rig.path(), capacity: ByteSize(0), warm: true };
-    let context = Context { clock: Arc::new(rig.clock.clone()), ..Context::default() };
     let shape = Shape { capacity: 3 << 10, ..SHAPE };
-    let tier = Tier::open(&config, shape, &context).unwrap();
+    let tier = rig.open_with(&rig.path(), true, shape).unwrap();
     let there: Vec<u8> = (0..8).filter(|key| get(&tier, &[*key]).is_some()).collect();
     assert_eq!(there, [5, 6, 7]);
     assert!(tier.bytes() <= 3 << 10);
@@ -172,6 +170,72 @@ fn the_index_takes_its_place_from_the_capacity() {
     close(&tier);
     assert!(bytes(&rig.path()) <= SHAPE.capacity + 64, "with the small files");
     assert!(entries(&rig.open()) > 0);
+}
+
+/// Small entries fill the memory of the index before the disk.
+#[test]
+fn the_index_holds_no_more_than_its_memory_allows() {
+    let rig = Rig::new();
+    let shape = Shape { capacity: 1 << 20, segment: 64 << 10, entries: 640, ..SHAPE };
+    let tier = rig.open_with(&rig.path(), true, shape).unwrap();
+    tier.belongs_to(Some("stack"));
+    for key in 0..5000u32 {
+        rig.put(&tier, &key.to_be_bytes(), "v");
+        write_all(&tier);
+        assert!(entries(&tier) <= 640);
+    }
+    let kept =
+        |tier: &Tier| (0..5000u32).filter(|key| get(tier, &key.to_be_bytes()).is_some()).count();
+    assert!(kept(&tier) > 600, "the oldest go, a few at a time: {} are there", kept(&tier));
+    assert!(get(&tier, &4999u32.to_be_bytes()).is_some());
+    close(&tier);
+    let tier = rig.open_with(&rig.path(), true, Shape { entries: 100, ..shape }).unwrap();
+    tier.belongs_to(Some("stack"));
+    assert!((80..=100).contains(&kept(&tier)), "with less memory fewer are taken over");
+}
+
+#[test]
+fn an_index_of_version_1_is_an_empty_tier() {
+    let rig = Rig::new();
+    copy_fixture(&rig, "tests/fixtures/cache-disk/v1");
+    assert_eq!(entries(&rig.open()), 0);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_that_others_can_write_to_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let rig = Rig::new();
+    for ours in [false, true] {
+        for mode in [0o777, 0o770, 0o702, 0o1777] {
+            let path = rig.folder.path().join(format!("{ours} {mode:o}"));
+            if ours {
+                close(&rig.try_open(&path, true).unwrap());
+            } else {
+                std::fs::create_dir(&path).unwrap();
+            }
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+            let before = listing(&path);
+            let error = rig.try_open(&path, true).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.message().contains(&format!("has the mode {mode:04o}")), "{error}");
+            assert_eq!(listing(&path), before);
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+            close(&rig.try_open(&path, true).unwrap());
+        }
+    }
+}
+
+/// Only the superuser can give a folder away.
+#[cfg(unix)]
+#[test]
+fn a_folder_of_another_user_is_refused() {
+    let rig = Rig::new();
+    close(&rig.open());
+    if std::os::unix::fs::chown(rig.path(), Some(65_534), None).is_ok() {
+        let error = rig.try_open(&rig.path(), true).unwrap_err();
+        assert!(error.message().contains("belongs to the user 65534"), "{error}");
+    }
 }
 
 #[test]
@@ -284,32 +348,82 @@ fn nobody_else_can_read_it() {
     }
 }
 
+const INDEX_MEMORY: ByteSize = ByteSize(1 << 20);
+
 fn config(rig: &Rig, warm: bool) -> DiskConfig {
-    DiskConfig { path: rig.path(), capacity: ByteSize(16 << 20), warm }
+    DiskConfig { path: rig.path(), capacity: ByteSize(16 << 20), index_memory: None, warm }
+}
+
+#[tokio::test]
+async fn a_folder_that_was_dropped_can_be_opened_at_once() {
+    let rig = Rig::new();
+    for round in 0..50 {
+        let disk = Disk::open(&config(&rig, false), INDEX_MEMORY, &Context::default()).unwrap();
+        disk.tier().belongs_to(Some("stack"));
+        for key in 0..round {
+            let value = vec![0; 10_000].into();
+            disk.tier().offer(&[key], &value, Moment::NEVER, Era::FIRST);
+        }
+    }
+}
+
+/// Each of the threads that a runtime has for such things waits for something else.
+#[test]
+fn a_busy_thread_pool_is_no_failure_of_the_disk() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let recorder = DebuggingRecorder::new();
+        let rig = Rig::new();
+        let tier = Arc::new(metrics::with_local_recorder(&recorder, || rig.open()));
+        rig.put(&tier, b"k", "v");
+        write_all(&tier);
+        let keys = [Bytes::from("k")];
+        let (wake, sleeps) = std::sync::mpsc::channel::<()>();
+        let busy = tokio::task::spawn_blocking(move || sleeps.recv().is_ok());
+        let mut asked = tokio_test::task::spawn(tier.get_many(&keys, Duration::from_secs(15)));
+        tokio_test::assert_pending!(asked.poll());
+        rig.clock.advance(MOST_WAIT);
+        let found = tokio_test::assert_ready!(asked.poll());
+        assert!(found.iter().all(Option::is_none));
+        drop(wake);
+        busy.await.unwrap();
+        drop(asked);
+        let found = tier.get_many(&keys, Duration::from_secs(15)).await;
+        assert_eq!(found[0].as_ref().unwrap().value, "v".into());
+        let count = counted(&recorder);
+        assert_eq!(
+            (count("disk_drops_total", "busy"), count("disk_drops_total", "io")),
+            (1.0, 0.0)
+        );
+    });
 }
 
 #[tokio::test]
 async fn the_thread_writes_and_a_close_waits_for_it() {
     let rig = Rig::new();
     let context = Context::default();
-    let disk = Disk::open(&config(&rig, true), &context).unwrap();
+    let disk = Disk::open(&config(&rig, true), INDEX_MEMORY, &context).unwrap();
     disk.tier().belongs_to(Some("stack"));
     for key in 0..1000u32 {
         let value = key.to_be_bytes().to_vec().into();
         disk.tier().offer(&key.to_be_bytes(), &value, Moment::NEVER, Era::FIRST);
     }
     disk.tier().close(true, Duration::from_secs(60)).await;
-    let again = Disk::open(&config(&rig, true), &context).unwrap();
+    let again = Disk::open(&config(&rig, true), INDEX_MEMORY, &context).unwrap();
     again.tier().belongs_to(Some("stack"));
     let keys = (0..1000u32).map(|key| key.to_be_bytes().to_vec().into());
     let keys: Vec<Bytes> = keys.collect();
-    let found = again.tier().get_many(&keys).await;
+    let found = again.tier().get_many(&keys, Duration::from_secs(60)).await;
     for (key, found) in (0..1000u32).zip(found) {
         assert_eq!(found.unwrap().value.bytes, key.to_be_bytes().to_vec());
     }
     // Outside of a runtime a drop waits for the thread.
     std::thread::spawn(move || drop(again)).join().unwrap();
-    Disk::open(&config(&rig, true), &context).unwrap();
+    Disk::open(&config(&rig, true), INDEX_MEMORY, &context).unwrap();
 }
 
 /// The thread stands still, as on a disk that hangs.
@@ -327,14 +441,18 @@ async fn a_close_does_not_wait_longer_than_it_was_told() {
     assert_eq!(entries(&rig.open()), 0, "nothing is left by halves");
 }
 
-#[test]
-fn version_1_is_read_for_ever() {
-    let rig = Rig::new();
+fn copy_fixture(rig: &Rig, from: &str) {
     std::fs::create_dir(rig.path()).unwrap();
-    for file in std::fs::read_dir("tests/fixtures/cache-disk/v1").unwrap() {
+    for file in std::fs::read_dir(from).unwrap() {
         let file = file.unwrap();
         std::fs::copy(file.path(), rig.path().join(file.file_name())).unwrap();
     }
+}
+
+#[test]
+fn version_2_is_read_for_ever() {
+    let rig = Rig::new();
+    copy_fixture(&rig, "tests/fixtures/cache-disk/v2");
     let start = rig.clock.now();
     rig.clock.advance(Duration::from_secs(1));
     let tier = rig.open();
@@ -344,18 +462,20 @@ fn version_1_is_read_for_ever() {
     let copy = found(&tier, &[0xff, 0]).unwrap();
     assert_eq!(copy.value, Value::from("").expiring_at(start + Duration::from_secs(60)));
     assert_eq!(copy.until, Moment::NEVER);
-    assert_eq!(hash(b"tierstack"), 0x0234_e4af_0fbd_bb6c);
+    assert_eq!(tier.hash_key, FIXTURE_KEY);
 }
+
+const FIXTURE_KEY: HashKey = HashKey([0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908]);
 
 /// What is written now is what the fixture holds.
 #[test]
-fn version_1_is_what_is_written() {
+fn version_2_is_what_is_written() {
     let start = ManualClock::new().now().as_millis();
     let copy =
         Copy { value: "Ada".into(), began: Era::FIRST, until: timeline::Tick(start + 600_000) };
     let mut record = Vec::new();
     record::encode(&mut record, 7, b"user:1", &copy);
-    let folder = Path::new("tests/fixtures/cache-disk/v1");
+    let folder = Path::new("tests/fixtures/cache-disk/v2");
     assert!(std::fs::read(folder.join("segment-0000000000000007")).unwrap().starts_with(&record));
     let index = std::fs::read(folder.join("index")).unwrap();
     let (saved, entries) = saved::decode(&*index).unwrap().unwrap();
@@ -364,5 +484,5 @@ fn version_1_is_what_is_written() {
     // The order of the entries is that of the map.
     assert_eq!(written.len(), index.len());
     assert_eq!(written.len() as u64, saved::length(saved.segments.len(), entries.len()));
-    assert_eq!(written[..53], index[..53]);
+    assert_eq!(written[..69], index[..69]);
 }
