@@ -1,9 +1,9 @@
-//! The cache: what a hit costs, how it scales, and how often each policy hits.
+//! The cache: what a hit costs, how it scales, how many loads are kept beside writes, and how often each policy hits.
 //!
 //! `cargo bench --features full --bench cache`
 //!
 //! `TIERSTACK_TRACE=FILE` adds the hit ratios on a trace (big-endian 32-bit ids, plain or xz). Words
-//! after `--` choose from `hit`, `threads` and `ratio`.
+//! after `--` choose from `hit`, `threads`, `writes` and `ratio`.
 
 #![allow(
     clippy::unwrap_used,
@@ -23,14 +23,21 @@ use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
 use std::hint::black_box;
 use std::sync::Barrier;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use futures_util::future::join_all;
 use quick_cache::OptionsBuilder;
 use quick_cache::sync::DefaultLifecycle;
+use tierstack::backends::Memory;
 use tierstack::config::{Config, Format, Registry};
-use tierstack::{Batch, Op, OpenOptions, Reply, Stack, Value};
+use tierstack::layers::cache::{CacheConfig, CacheLayer};
+use tierstack::testing::{FaultStore, Faults};
+use tierstack::{
+    Batch, Context, Layer as _, Op, OpenOptions, Operation, Read as _, Reply, Stack, StoreExt as _,
+    SystemClock, Value,
+};
 use tokio::runtime::Runtime;
 
 use crate::harness::{compare, heading};
@@ -49,6 +56,9 @@ fn main() {
     }
     if wanted("threads") {
         threads(&runtime);
+    }
+    if wanted("writes") {
+        writes(&runtime);
     }
     if wanted("ratio") {
         ratios();
@@ -238,6 +248,49 @@ fn scaling(name: &str, read: &(dyn Fn(&[u8]) + Sync), keys: &[Bytes], requests: 
         two / one,
         best.1 / best.0
     );
+}
+
+/// Loads of 20 ms, and writes of other keys meanwhile.
+fn writes(runtime: &Runtime) {
+    const LOADS: usize = 4000;
+    const LOAD: Duration = Duration::from_millis(20);
+
+    println!("\nloads that are kept, each of 20 ms, beside writes of other keys");
+    for capacity in ["4MiB", "256MiB"] {
+        for rate in [0, 10_000, 50_000] {
+            let config =
+                CacheConfig { capacity: capacity.parse().unwrap(), ..CacheConfig::default() };
+            let faults = Faults::seeded(0, SystemClock::shared());
+            let store = FaultStore::new(Memory::new(), &faults);
+            let cache = CacheLayer::new(&config, &Context::default()).unwrap().layer(store);
+            let keys: Vec<Bytes> = (0..LOADS).map(|n| format!("read:{n}").into()).collect();
+            runtime.block_on(async {
+                for key in &keys {
+                    let _ = cache.put(key.clone(), value()).await.unwrap();
+                }
+                faults.on(Operation::Get).delay(LOAD);
+                let writer = tokio::spawn({
+                    let cache = cache.clone();
+                    async move {
+                        let mut tick = tokio::time::interval(Duration::from_millis(1));
+                        for n in 0_u64.. {
+                            tick.tick().await;
+                            for m in 0..rate / 1000 {
+                                let key = format!("write:{}", n * rate / 1000 + m);
+                                let _ = cache.put(key, value()).await.unwrap();
+                            }
+                        }
+                    }
+                });
+                for keys in keys.chunks(100) {
+                    join_all(keys.iter().map(|key| cache.get(key))).await;
+                }
+                writer.abort();
+            });
+            let kept = keys.iter().filter(|key| matches!(cache.get(key), Reply::Now(_))).count();
+            println!("{capacity:>7}, {rate:>6} writes a second: {:>5.1} %", percent(kept, LOADS));
+        }
+    }
 }
 
 fn ratios() {

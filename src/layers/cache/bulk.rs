@@ -1,12 +1,14 @@
 //! Bulk reads: what is missing is asked for at once, and loaded by nobody else meanwhile.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::freshness::is_outage;
 use super::load::{begin, whole};
 use super::lookup::{Found, Old};
-use super::read::{Boarded, runtime};
+use super::read::runtime;
 use super::{Cache, Shared};
 use crate::error::{Error, Result};
 use crate::reply::Reply;
@@ -63,23 +65,33 @@ impl<S: Store> Cache<S> {
             Err(error) => return Reply::Now(Err(error)),
         };
         Reply::later(async move {
-            let mut begun = Vec::new();
-            let boarded: Vec<Boarded> = missing
-                .iter()
-                .zip(olds)
-                .map(|(key, old)| self.board(key, old, false, &mut begun))
-                .collect();
-            if !begun.is_empty() {
-                begin(&runtime, begun).await;
-            }
-            join_all(boarded.iter().map(|boarded| boarded.wait(&self.0))).await;
             let mut found = Ok(Vec::with_capacity(missing.len()));
-            for (key, boarded) in missing.iter().zip(boarded) {
-                match (self.disembark(key, boarded).await, &mut found) {
-                    (Ok(value), Ok(values)) => values.push(value),
-                    // The others are asked all the same, so that each is counted.
-                    (_, Err(_)) => {}
-                    (Err(error), _) => found = Err(error),
+            // The others are asked all the same, so that each is counted.
+            let mut add = |outcome| match (outcome, &mut found) {
+                (Ok(value), Ok(values)) => values.push(value),
+                (_, Err(_)) => {}
+                (Err(error), _) => found = Err(error),
+            };
+            let mut rest: VecDeque<_> = missing.iter().zip(olds).collect();
+            while !rest.is_empty() {
+                let (mut begun, mut boarded) = (Vec::new(), Vec::new());
+                while let Some((key, old)) = rest.pop_front() {
+                    match self.board(key, old, false, &mut begun) {
+                        Ok(one) => boarded.push((key, one)),
+                        Err(old) if boarded.is_empty() => add(self.0.refuse(old, false)),
+                        Err(old) => {
+                            // When these have ended there is room for more.
+                            rest.push_front((key, old));
+                            break;
+                        }
+                    }
+                }
+                if !begun.is_empty() {
+                    begin(&runtime, begun).await;
+                }
+                join_all(boarded.iter().map(|(_, boarded)| boarded.wait(&self.0))).await;
+                for (key, boarded) in boarded {
+                    add(self.disembark(key, boarded).await);
                 }
             }
             found.map(|found| filled(answers, found))

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 
-use super::sync::Mutex;
+use super::sync::{AtomicU64, Mutex};
 use crate::error::{Error, Result};
 use crate::types::Value;
 
@@ -20,7 +20,7 @@ pub(super) enum Landed {
     AmongMany(Error),
 }
 
-/// A load that is under way: whoever waits for it holds a copy.
+/// A load that is under way.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Flight(Arc<FlightState>);
 
@@ -29,11 +29,39 @@ struct FlightState {
     outcome: watch::Sender<Option<Landed>>,
     /// It has taken longer than who has an old value waits.
     slow: AtomicBool,
+    /// Those who wait for it. It grows under the lock of the stripe only.
+    waiting: AtomicU64,
     /// The load that begins when this one ends. Touched under the lock of the stripe only.
     next: Mutex<Option<Flight>>,
 }
 
+/// A load, and one who waits for it.
+#[derive(Debug)]
+pub(super) struct Seat(Flight);
+
+impl Seat {
+    pub(super) const fn flight(&self) -> &Flight {
+        &self.0
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.0.waiting.fetch_sub(1, Ordering::Release);
+    }
+}
+
 impl Flight {
+    /// Under the lock of the stripe, of a load that is on its list, or next to one that is.
+    pub(super) fn seat(&self) -> Seat {
+        self.0.waiting.fetch_add(1, Ordering::Relaxed);
+        Seat(self.clone())
+    }
+
+    pub(super) fn is_awaited(&self) -> bool {
+        self.0.waiting.load(Ordering::Acquire) > 0
+    }
+
     pub(super) fn next(&self) -> Self {
         self.0.next.lock().get_or_insert_with(Self::default).clone()
     }

@@ -15,7 +15,7 @@ use super::counts::Fate;
 use super::flight::{Flight, Landed, Outcome};
 use super::freshness::{Moment, is_outage};
 use super::levels::find_on_disk;
-use super::stripes::Ticket;
+use super::stripes::{Ticket, Turn};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::store::{Read, Store};
 use crate::types::Value;
@@ -39,6 +39,8 @@ pub(super) struct Landing<S> {
     flight: Option<Flight>,
     ticket: Ticket,
     purpose: Purpose,
+    /// What the engine has counted it with.
+    bytes: u64,
 }
 
 /// Begins loads in the task of their reader, who does not wait for another task to begin them, and leaves them to one
@@ -72,7 +74,10 @@ pub(super) async fn fly<S: Read>(mut landings: Vec<Landing<S>>) {
         let spent = shared.clock.monotonic().saturating_sub(began);
         let (asked, began) = (shared.now(), shared.clock.monotonic());
         // What comes after the deadline is thrown away with its future.
-        let outcome = ask(&shared, &landings, spent).await;
+        let outcome = ask(&shared, &mut landings, spent).await;
+        if landings.is_empty() {
+            return;
+        }
         shared.counts.load_duration.record(shared.clock.monotonic().saturating_sub(began));
         let many = landings.len() > 1;
         let outcomes: Vec<Outcome> = match outcome {
@@ -85,16 +90,18 @@ pub(super) async fn fly<S: Read>(mut landings: Vec<Landing<S>>) {
     }
 }
 
-/// Asks the store below, within the deadline and the cap.
+/// Asks the store below, within the deadline and the cap. Ends the loads that nobody waits for when their turn comes.
 async fn ask<S: Read>(
     shared: &Shared<S>,
-    landings: &[Landing<S>],
+    landings: &mut Vec<Landing<S>>,
     spent: Duration,
 ) -> Result<Vec<Option<Value>>> {
     let load = async {
         // The semaphore is never closed.
         let _permit = shared.loads.acquire().await;
-        match landings {
+        *landings = take(landings).into_iter().filter_map(Landing::wanted).collect();
+        match &landings[..] {
+            [] => Ok(Vec::new()),
             [one] => shared.inner.get(&one.key).await.map(|value| vec![value]),
             many => {
                 let keys: Vec<Bytes> = many.iter().map(|landing| landing.key.clone()).collect();
@@ -132,12 +139,32 @@ impl<S> Landing<S> {
     pub(super) fn new(
         shared: &Arc<Shared<S>>,
         key: &[u8],
-        (flight, ticket): (Flight, Ticket),
+        (flight, ticket, bytes): (Flight, Ticket, u64),
         purpose: Purpose,
     ) -> Self {
-        shared.engine.begin_load(key);
-        let key = Bytes::copy_from_slice(key);
-        Self { shared: Arc::clone(shared), key, flight: Some(flight), ticket, purpose }
+        let (shared, key) = (Arc::clone(shared), Bytes::copy_from_slice(key));
+        Self { shared, key, flight: Some(flight), ticket, purpose, bytes }
+    }
+
+    /// The load, or the one that waited for its end, if anybody waits for it: its reader may have left while it waited
+    /// for its turn.
+    fn wanted(mut self) -> Option<Self> {
+        while self.purpose != Purpose::Refresh {
+            match self.shared.stripes.turn(&self.key, self.flight.as_ref()?) {
+                Turn::Wanted => break,
+                Turn::Next(flight, ticket) => {
+                    self.count(None);
+                    (self.flight, self.ticket, self.purpose) =
+                        (Some(flight), ticket, Purpose::Counted);
+                }
+                Turn::Over => {
+                    self.count(None);
+                    self.flight = None;
+                    return None;
+                }
+            }
+        }
+        Some(self)
     }
 
     pub(super) const fn key(&self) -> &Bytes {
@@ -207,6 +234,6 @@ impl<S> Drop for Landing<S> {
         }
         let lost = "the task of a load panicked, or the runtime was shut down";
         while self.land(Landed::Alone(Err(Error::internal(lost)))) {}
-        self.shared.engine.end_load(&self.key);
+        self.shared.engine.end_load(self.bytes);
     }
 }

@@ -4,7 +4,8 @@
 //! 1. After a write through this stack is acknowledged, no read through it returns an older value,
 //!    under any interleaving with loads, refreshes, failures, expiry and eviction.
 //! 2. One load per key at a time, bulk reads included: however many ask for a key that is not there, the
-//!    store below is asked once. A load goes on in a task of its own with a deadline; whoever asked may leave. An
+//!    store below is asked once. A load goes on in a task of its own with a deadline; a reader may leave. A load that
+//!    waits for its turn under `max_loads` is skipped when the turn comes and no reader waits for it any more. An
 //!    error reaches all who wait, and is kept only for `error_ttl`. What the store below answers at once
 //!    needs no task.
 //! 3. An entry is served for at most `ttl` after the store below was asked for it. Past that only a value is,
@@ -12,7 +13,9 @@
 //!    that brought it: no failure and no read moves them. Nothing is served past its own expiry, and nothing
 //!    that a write, an announcement or a run has dropped is served late to who comes afterwards.
 //! 4. Entries and loads under way never take more than `capacity`. An entry is counted as its key, its value and
-//!    304 bytes, or 576 with the policies `tiny_lfu` and `lru`; a load as its key and 1 KiB. An entry of more than
+//!    304 bytes, or 576 with the policies `tiny_lfu` and `lru`; a load as its key and 1 KiB. Loads have a share of
+//!    their own, so that neither a burst of reads nor an outage takes the place of entries: a 32nd of the capacity, but
+//!    at least 512 KiB where that is no more than a quarter, and at most 64 MiB. An entry of more than
 //!    an eighth of `capacity`, or of 22 MiB, passes by; with those policies one of more than a 32nd. With `s3_fifo`,
 //!    once a second thread reads, a 32nd of the capacity is for copies that threads make of what they read most, so
 //!    that they do not wait for each other.
@@ -44,11 +47,16 @@
 //!
 //! A bulk read asks for what is missing, and not under way, in one call, so who joins it waits for all of
 //! it, and an outage is the answer of each of its keys. An error of another kind may be about one of
-//! them: it is the answer of who asked in bulk, and those who joined ask again for theirs alone. During a
-//! write to a key of the same stripe nothing is refreshed, as that would not be kept.
+//! them: it is the answer of who asked in bulk, and those who joined ask again for theirs alone. A bulk read of more
+//! keys than there is room for loads asks in several calls.
+//!
+//! Keys share what tells a load that a write came between: 1,024 slots below a capacity of 512 KiB, and 65,536 from
+//! 16 MiB on. A load is not kept, and no refresh begins, where a write of any key of its slot came between, or is under
+//! way.
 //!
 //! After a write whose outcome is unknown, as it failed or its future was dropped, its keys are not kept
-//! for the length of `load_timeout`, in which it may still arrive; after a run that failed or was dropped,
+//! for the length of `load_timeout`, in which it may still arrive. That many such keys are remembered: 64 of each
+//! 1,024th of all keys; one more, and none of that part is kept. After a run that failed or was dropped,
 //! no key is. While a run is taken every read goes below.
 //!
 //! Up to 4096 prefixes are remembered, of up to 64 lengths and 1 MiB together: meanwhile a hit on an entry that
@@ -71,6 +79,7 @@
 //! A dropped write is dropped below as well.
 //!
 //! # Errors
+//! `Capacity`, to be tried again, where there is no room for another load, and no old value for `stale_if_error`;
 //! `Timeout` when a load takes longer than `load_timeout`; `Internal` when it panics, or the store below
 //! answers a bulk read with another number of values than keys; `Unsupported`
 //! for a load outside a tokio runtime. A subscription that cannot be made, within `load_timeout`, is logged,
@@ -106,6 +115,7 @@
 //! | `tierstack_cache_disk_entries` | gauge | | more entries there, and memory for their index |
 //! | `tierstack_cache_disk_active` | gauge | | 1: the disk is in use; 0: it failed, see the log |
 //! | `tierstack_cache_disk_drops_total` | counter | cause: queue | values are loaded faster than they are written |
+//! | | | cause: busy | no thread is free to read it with: the store below is asked |
 //! | | | cause: large | values that fit into no segment |
 //! | | | cause: damaged | the disk gives back what was not written |
 //! | | | cause: io | the disk failed, or is full |
@@ -154,6 +164,7 @@ mod cached;
 mod config;
 mod counts;
 mod disk;
+mod doubts;
 mod engine;
 mod era;
 mod flight;
@@ -168,6 +179,7 @@ mod marks;
 #[cfg(test)]
 mod model_tests;
 mod read;
+mod start;
 mod stripes;
 mod sync;
 #[cfg(test)]
@@ -183,7 +195,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use self::config::check_capacity;
@@ -203,42 +214,13 @@ use self::warm::WarmStart;
 pub use self::warm::WarmStartConfig;
 use crate::clock::Clock;
 use crate::error::{Error, Outcome, Result};
-use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
+use crate::layer::{Context, Layer};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::types::units::ByteSize;
 use crate::types::{
     Batch, Commit, Condition, Identity, Op, Profile, Scan, Scope, Sighting, Usage, Value,
 };
-
-#[async_trait]
-impl LayerConfig for CacheConfig {
-    const NAME: &'static str = "cache";
-    const ZONE: Zone = Zone::Cache;
-
-    fn profile(&self, below: Profile) -> Result<Profile> {
-        self.check()?;
-        if let Some(disk) = &self.disk {
-            disk.check_below(&below.guarantees)?;
-        }
-        Ok(self.promises(below))
-    }
-
-    async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>> {
-        let (config, context) = (self.clone(), context.clone());
-        let open = move || CacheLayer::new(&config, &context);
-        let opened = match Handle::try_current() {
-            // It waits for the disk.
-            Ok(runtime) if self.disk.is_some() || self.warm_start.is_some() => {
-                runtime.spawn_blocking(open).await.map_err(|error| {
-                    Error::internal("opening the disk of a cache panicked").with_source(error)
-                })?
-            }
-            _ => open(),
-        };
-        Ok(Arc::new(opened?))
-    }
-}
 
 /// Keeps what is read from the stores it wraps, each in a cache of its own. See the [module docs](self).
 #[derive(Clone, Debug)]
@@ -282,7 +264,12 @@ impl<S: Store> Layer<S> for CacheLayer {
             engine: Engine::telling(config.policy, config.capacity.0, labels, evicted),
             disk,
             warm: self.warm.clone(),
-            stripes: Stripes::new(Arc::clone(clock), config.load_timeout.0, eras),
+            stripes: Stripes::new(
+                Arc::clone(clock),
+                config.capacity.0,
+                config.load_timeout.0,
+                eras,
+            ),
             listening: announced.then(|| Listening::new(&self.context)),
             loads: Arc::new(Semaphore::new(config.max_loads)),
             load_timeout: config.load_timeout.0,
@@ -364,6 +351,9 @@ impl<S: Store> Cache<S> {
 impl<S: Store> Store for Cache<S> {
     async fn write(&self, batch: Batch) -> Result<Commit> {
         let shared = &*self.0;
+        if shared.has_left_disk() {
+            return Err(Error::closed().with_outcome(Outcome::Nothing));
+        }
         // A condition that does not hold shows that what is kept of its key may be old.
         let conditions = batch.conditions().iter().map(Condition::key);
         let keys = batch.ops().iter().map(Op::key).chain(conditions);
@@ -381,6 +371,9 @@ impl<S: Store> Store for Cache<S> {
     /// Nothing is kept while a run is taken, and nothing of before it.
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
         let shared = &*self.0;
+        if shared.has_left_disk() {
+            return Err(Error::closed());
+        }
         if !shared.inner.profile().guarantees.ingest {
             // It is refused, so what is kept stays.
             return shared.inner.ingest(run).await;

@@ -3,19 +3,20 @@
 use tokio::runtime::Handle;
 
 use super::counts::Fate;
-use super::flight::{Flight, Landed, Outcome};
+use super::flight::{Landed, Outcome, Seat};
 use super::load::{Landing, Purpose, begin, fly};
 use super::lookup::{Found, Old};
 use super::stripes::Lookup;
-use super::{Cache, Shared};
-use crate::error::{Error, Result};
+use super::{Cache, CacheConfig, Shared};
+use crate::error::{Error, ErrorKind, Result, Retry};
+use crate::layer::LayerConfig as _;
 use crate::reply::Reply;
 use crate::store::{Read, Store};
 use crate::types::Value;
 
 /// A reader who waits for a load.
 pub(super) struct Boarded {
-    flight: Flight,
+    seat: Seat,
     /// What may stand in for the answer of the load.
     old: Option<Old>,
     /// The load began for this reader.
@@ -56,9 +57,8 @@ impl<S: Store> Cache<S> {
 
     fn refresh(&self, key: &[u8]) {
         let shared = &self.0;
-        if let Ok(runtime) = Handle::try_current()
-            && let Some(load) = shared.stripes.lead_if_quiet(key)
-        {
+        let Ok(runtime) = Handle::try_current() else { return };
+        if let Some(load) = shared.stripes.lead_if_quiet(key, || shared.engine.begin_load(key)) {
             runtime.spawn(fly(vec![Landing::new(shared, key, load, Purpose::Refresh)]));
         }
     }
@@ -77,7 +77,10 @@ impl<S: Store> Cache<S> {
         // Not before somebody waits: a cache further out may drop this, and ask again in a task of its own.
         Reply::later(async move {
             let mut begun = Vec::new();
-            let boarded = self.board(key, old, counted, &mut begun);
+            let boarded = match self.board(key, old, counted, &mut begun) {
+                Ok(boarded) => boarded,
+                Err(old) => return self.0.refuse(old, counted),
+            };
             if !begun.is_empty() {
                 begin(&runtime, begun).await;
             }
@@ -86,33 +89,38 @@ impl<S: Store> Cache<S> {
         })
     }
 
-    /// Joins the load of the key that is under way, or adds one to those that are to begin.
+    /// Joins the load of the key that is under way, or adds one to those that are to begin. Gives the old value back
+    /// where there is no room for another load.
     pub(super) fn board(
         &self,
         key: &[u8],
         old: Option<Old>,
         counted: bool,
         begun: &mut Vec<Landing<S>>,
-    ) -> Boarded {
+    ) -> Result<Boarded, Option<Old>> {
         let shared = &self.0;
         let counts = old.is_some() && !counted;
-        let (flight, led) = match shared.stripes.join_or_lead(key) {
-            Lookup::Join(flight) => {
+        let room = || shared.engine.begin_load(key);
+        let (seat, led) = match shared.stripes.join_or_lead(key, room) {
+            Lookup::Join(seat) => {
                 shared.counts.coalesced.add([u64::from(!counts && !counted)]);
-                (flight, false)
+                (seat, false)
             }
-            Lookup::Lead(flight, ticket) => {
+            Lookup::Lead(seat, ticket, room) => {
                 let purpose = if counts || counted { Purpose::Counted } else { Purpose::Reader };
-                begun.push(Landing::new(shared, key, (flight.clone(), ticket), purpose));
-                (flight, true)
+                let load = (seat.flight().clone(), ticket, room);
+                begun.push(Landing::new(shared, key, load, purpose));
+                (seat, true)
             }
+            Lookup::Full => return Err(old),
         };
-        Boarded { flight, old, led, counts }
+        Ok(Boarded { seat, old, led, counts })
     }
 
     /// The answer, after the [wait](Boarded::wait).
     pub(super) async fn disembark(&self, key: &[u8], boarded: Boarded) -> Outcome {
-        let Boarded { flight, old, led, counts } = boarded;
+        let Boarded { seat, old, led, counts } = boarded;
+        let flight = seat.flight();
         let shared = &*self.0;
         let stale = |value| {
             shared.counts.stale.add([u64::from(counts)]);
@@ -156,6 +164,18 @@ impl<S: Read> Shared<S> {
 }
 
 impl<S> Shared<S> {
+    /// What a reader gets where there is no room for another load.
+    pub(super) fn refuse(&self, old: Option<Old>, counted: bool) -> Outcome {
+        let message = "as many loads are under way as the cache has room for: the store below answers too slowly, or `capacity` is too small for so many reads at once";
+        let error = Error::new(ErrorKind::Capacity, message)
+            .with_layer(CacheConfig::NAME)
+            .with_retry(Retry::Later);
+        let value = old.and_then(|old| old.instead_of(&error, self));
+        let result = if value.is_some() { &self.counts.stale } else { &self.counts.miss };
+        result.add([u64::from(!counted)]);
+        value.map(Some).ok_or(error)
+    }
+
     /// What a reader gets for whom the store below was asked at once.
     fn settle(&self, outcome: Outcome, fate: Fate, old: Option<Old>) -> Outcome {
         if let (Err(error), Some(old)) = (&outcome, old)
@@ -172,12 +192,12 @@ impl Boarded {
     /// Until the load has ended, or has taken longer than who has an old value waits.
     pub(super) async fn wait<S>(&self, shared: &Shared<S>) {
         match shared.times.patience.filter(|_| self.old.is_some()) {
-            None => drop(self.flight.landed().await),
-            Some(_) if self.flight.is_slow() => {}
+            None => drop(self.seat.flight().landed().await),
+            Some(_) if self.seat.flight().is_slow() => {}
             Some(limit) => tokio::select! {
                 biased;
-                _ = self.flight.landed() => {}
-                () = shared.clock.sleep(limit) => self.flight.has_been_slow(),
+                _ = self.seat.flight().landed() => {}
+                () = shared.clock.sleep(limit) => self.seat.flight().has_been_slow(),
             },
         }
     }

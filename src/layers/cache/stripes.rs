@@ -1,11 +1,14 @@
-//! What makes an answer never an old one: generations of keys, counted in stripes.
+//! What makes an answer never an old one: generations of keys, counted in slots.
 //!
-//! A write announces itself to the stripes of its keys before it touches the store below, and takes
+//! A write announces itself to the slots of its keys before it touches the store below, and takes
 //! its leave when it is done; both begin a new generation. A load takes a [`Ticket`] before its first
 //! read below, and what it found is kept only if the generation is still the same and no write is
 //! under way. A write whose outcome is unknown, as it failed or its future was dropped, may still arrive
-//! below, so its stripes stay in doubt for a while, as if it were under way. Keys that share a stripe
-//! cost each other a load that is not kept, never an old answer.
+//! below, so its keys stay in [doubt](Doubts) for a while, as if it were under way. Keys that share a slot
+//! cost each other a load that is not kept, never an old answer: a large cache has many slots.
+//!
+//! A stripe is a lock over some slots. A copy of an entry is compared with the generation of the whole stripe, which
+//! is read without the lock.
 //!
 //! What concerns every key at once is an [`Era`], which a ticket and an entry carry as well.
 
@@ -16,8 +19,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::doubts::Doubts;
 use super::era::{Era, Eras};
-use super::flight::Flight;
+use super::flight::{Flight, Seat};
 use super::sync::{AtomicU64, Mutex, Ordering, RandomState, STRIPES};
 use crate::clock::Clock;
 
@@ -56,20 +60,30 @@ impl Seen {
 /// The moment at which the load of a key began.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ticket {
-    pub(super) stripe: usize,
-    generation: u64,
+    hash: u64,
+    generation: u32,
     pub(super) era: Era,
     /// A load that begins during a write may find what was there before it, and so may whoever waits
     /// for it while changes go unannounced.
     in_doubt: bool,
 }
 
-#[derive(Default)]
+/// Writes of some keys.
+#[derive(Clone, Copy, Default)]
+struct Slot {
+    /// A load does not live long enough to see it come round.
+    generation: u32,
+    writing: u32,
+}
+
 struct Stripe {
+    slots: Box<[Slot]>,
+    /// Writes of any keys.
+    all: Slot,
+    /// Of the stripe.
     generation: u64,
     writing: u32,
-    /// On the coarse clock: until then a write may arrive that nobody waits for.
-    doubtful_until: Option<Duration>,
+    doubts: Doubts,
     flights: HashMap<Bytes, (Ticket, Flight)>,
 }
 
@@ -91,67 +105,74 @@ impl std::fmt::Debug for Stripes {
 }
 
 /// What a reader does about a key that is not kept.
-pub(super) enum Lookup {
+pub(super) enum Lookup<R> {
     /// Waits for the load that is under way.
-    Join(Flight),
-    /// Runs the load that was just registered.
-    Lead(Flight, Ticket),
+    Join(Seat),
+    /// Runs the load that was just registered in this room, and waits for it.
+    Lead(Seat, Ticket, R),
+    /// There is no room for another load.
+    Full,
 }
 
+/// What becomes of a load whose turn has come.
+pub(super) enum Turn {
+    /// Somebody waits for it.
+    Wanted,
+    /// Nobody does, and this one waited for its end.
+    Next(Flight, Ticket),
+    Over,
+}
+
+/// Bytes of a cache's capacity for each slot, and the most slots of a stripe: half a MiB of them in all.
+const BYTES_PER_SLOT: u64 = 256;
+const MOST_SLOTS: u64 = 64;
+
 impl Stripes {
-    /// Stripes that stay in doubt for that long after a write with an unknown outcome.
-    pub(super) fn new(clock: Arc<dyn Clock>, doubt: Duration, eras: Eras) -> Self {
-        let stripes = (0..STRIPES).map(|_| Mutex::default()).collect();
+    /// For a cache of that capacity. Keys stay in doubt for that long after a write with an unknown outcome.
+    pub(super) fn new(clock: Arc<dyn Clock>, capacity: u64, doubt: Duration, eras: Eras) -> Self {
+        let slots = (capacity / BYTES_PER_SLOT / STRIPES as u64).clamp(1, MOST_SLOTS);
+        let stripes = (0..STRIPES).map(|_| Mutex::new(Stripe::new(slots as usize))).collect();
         let states = (0..STRIPES).map(|_| AtomicU64::default()).collect();
         Self { stripes, states, hasher: RandomState::default(), eras, clock, doubt }
     }
 
-    fn index(&self, key: &[u8]) -> usize {
-        // The remainder is below the number of stripes.
-        (self.hasher.hash_one(key) % STRIPES as u64) as usize
+    fn hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash_one(key)
     }
 
     /// To be looked at before a copy is taken of what is kept for a key, and before the copy is used.
     #[expect(clippy::indexing_slicing, reason = "the remainder is below the number of stripes")]
     pub(super) fn seen(&self, key: &[u8]) -> Seen {
-        let hash = self.hasher.hash_one(key);
+        let hash = self.hash(key);
         let state = self.states[(hash % STRIPES as u64) as usize].load(Ordering::Acquire);
         Seen { hash, state }
     }
 
-    /// Begins a generation. To be called with the lock of the stripe.
-    #[expect(clippy::indexing_slicing, reason = "`index` stays below the number of stripes")]
-    fn renew(&self, index: usize, stripe: &mut Stripe) {
-        stripe.generation += 1;
-        let state = stripe.generation << 1 | u64::from(stripe.writing > 0);
-        self.states[index].store(state, Ordering::Release);
-    }
-
-    #[expect(clippy::indexing_slicing, reason = "`index` stays below the number of stripes")]
-    fn at(&self, index: usize) -> &Mutex<Stripe> {
-        &self.stripes[index]
+    #[expect(clippy::indexing_slicing, reason = "the remainder is below the number of stripes")]
+    fn at(&self, hash: u64) -> &Mutex<Stripe> {
+        &self.stripes[(hash % STRIPES as u64) as usize]
     }
 
     /// To be taken before the first read below.
     pub(super) fn ticket(&self, key: &[u8]) -> Ticket {
-        let index = self.index(key);
-        self.issue(index, &mut self.at(index).lock())
+        let hash = self.hash(key);
+        self.issue(hash, &mut self.at(hash).lock())
     }
 
-    fn issue(&self, index: usize, stripe: &mut Stripe) -> Ticket {
+    fn issue(&self, hash: u64, stripe: &mut Stripe) -> Ticket {
         let era = self.eras.now();
-        let in_doubt = !era.keeps() || stripe.is_written(&*self.clock);
-        Ticket { stripe: index, generation: stripe.generation, era, in_doubt }
+        let in_doubt = !era.keeps() || stripe.is_written(hash, &*self.clock);
+        Ticket { hash, generation: stripe.generation_of(hash), era, in_doubt }
     }
 
     /// Keeps what a load found, under the lock of its stripe, so that no write can come between the
     /// look at the generation and the keeping.
     pub(super) fn if_unchanged(&self, ticket: Ticket, key: &[u8], keep: impl FnOnce()) {
-        let stripe = self.at(ticket.stripe).lock();
+        let mut stripe = self.at(ticket.hash).lock();
         // Without a write since, there is none under way that began since. An era may end before the
         // answer is kept: then it is never served, if that concerns its key.
         if !ticket.in_doubt
-            && stripe.generation == ticket.generation
+            && stripe.generation_of(ticket.hash) == ticket.generation
             && self.eras.accept(ticket.era, key)
         {
             keep();
@@ -166,24 +187,27 @@ impl Stripes {
     /// Announces a write of these keys. It ends when the guard is dropped, in doubt unless it was
     /// [settled](Writing::settle).
     pub(super) fn begin_write<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) -> Writing<'_> {
-        let mut indexes: Vec<usize> = keys.map(|key| self.index(key)).collect();
-        indexes.sort_unstable();
-        indexes.dedup();
-        self.begin(indexes)
+        let hashes: Vec<u64> = keys.map(|key| self.hash(key)).collect();
+        for hash in &hashes {
+            self.change(*hash, |stripe| stripe.begin(Some(*hash)));
+        }
+        Writing { stripes: self, hashes: Some(hashes), settled: false }
     }
 
     /// Announces a write of any keys.
     pub(super) fn begin_write_all(&self) -> Writing<'_> {
-        self.begin((0..STRIPES).collect())
+        (0..STRIPES as u64).for_each(|stripe| self.change(stripe, |stripe| stripe.begin(None)));
+        Writing { stripes: self, hashes: None, settled: false }
     }
 
-    fn begin(&self, indexes: Vec<usize>) -> Writing<'_> {
-        for index in &indexes {
-            let mut stripe = self.at(*index).lock();
-            stripe.writing += 1;
-            self.renew(*index, &mut stripe);
-        }
-        Writing { stripes: self, indexes, settled: false }
+    /// Begins a generation of the stripe.
+    #[expect(clippy::indexing_slicing, reason = "the remainder is below the number of stripes")]
+    fn change(&self, hash: u64, change: impl FnOnce(&mut Stripe)) {
+        let mut stripe = self.at(hash).lock();
+        change(&mut stripe);
+        stripe.generation += 1;
+        let state = stripe.generation << 1 | u64::from(stripe.writing > 0);
+        self.states[(hash % STRIPES as u64) as usize].store(state, Ordering::Release);
     }
 
     /// Finds the load of a key that a reader may wait for, or registers a new one.
@@ -193,25 +217,34 @@ impl Stripes {
     /// have seen the new value already, so it waits for the load that begins when this one ends.
     /// So it does while changes go unannounced: how old the answer of this one is, nobody knows. And so it
     /// does about a load that began in doubt, however long ago the doubt ended.
-    pub(super) fn join_or_lead(&self, key: &[u8]) -> Lookup {
-        let index = self.index(key);
-        let mut stripe = self.at(index).lock();
-        let ticket = self.issue(index, &mut stripe);
+    ///
+    /// `room` is asked for before a new one is registered.
+    pub(super) fn join_or_lead<R>(
+        &self,
+        key: &[u8],
+        room: impl FnOnce() -> Option<R>,
+    ) -> Lookup<R> {
+        let hash = self.hash(key);
+        let mut stripe = self.at(hash).lock();
+        let ticket = self.issue(hash, &mut stripe);
         match stripe.flights.get(key) {
             Some((first, flight)) if self.is_as_new(*first, ticket, key) => {
                 // The end of a doubt begins no generation.
                 let in_doubt = first.in_doubt || ticket.in_doubt;
-                Lookup::Join(if in_doubt { flight.next() } else { flight.clone() })
+                Lookup::Join(if in_doubt { flight.next().seat() } else { flight.seat() })
             }
-            _ => Lookup::Lead(stripe.register(key, ticket), ticket),
+            _ => match room() {
+                Some(room) => Lookup::Lead(stripe.register(key, ticket).seat(), ticket, room),
+                None => Lookup::Full,
+            },
         }
     }
 
     /// Whether neither a load of the key is under way nor a write that would keep its answer from being kept.
     pub(super) fn is_quiet(&self, key: &[u8]) -> bool {
-        let index = self.index(key);
-        let mut stripe = self.at(index).lock();
-        let ticket = self.issue(index, &mut stripe);
+        let hash = self.hash(key);
+        let mut stripe = self.at(hash).lock();
+        let ticket = self.issue(hash, &mut stripe);
         self.quiet(&stripe, key, ticket)
     }
 
@@ -225,19 +258,46 @@ impl Stripes {
         first.generation == ticket.generation && self.eras.accept(first.era, key)
     }
 
-    /// Registers a load that nobody waits for.
-    pub(super) fn lead_if_quiet(&self, key: &[u8]) -> Option<(Flight, Ticket)> {
-        let index = self.index(key);
-        let mut stripe = self.at(index).lock();
-        let ticket = self.issue(index, &mut stripe);
-        self.quiet(&stripe, key, ticket).then(|| (stripe.register(key, ticket), ticket))
+    /// Registers a load that nobody waits for, if there is `room`.
+    pub(super) fn lead_if_quiet<R>(
+        &self,
+        key: &[u8],
+        room: impl FnOnce() -> Option<R>,
+    ) -> Option<(Flight, Ticket, R)> {
+        let hash = self.hash(key);
+        let mut stripe = self.at(hash).lock();
+        let ticket = self.issue(hash, &mut stripe);
+        let room = self.quiet(&stripe, key, ticket).then(room).flatten()?;
+        Some((stripe.register(key, ticket), ticket, room))
     }
 
     /// Takes a load that has ended off the list, and gives the one that waits for its end.
     pub(super) fn land(&self, key: &[u8], flight: &Flight) -> Option<(Flight, Ticket)> {
-        let index = self.index(key);
-        let mut stripe = self.at(index).lock();
-        let ticket = self.issue(index, &mut stripe);
+        let hash = self.hash(key);
+        self.take_off(hash, key, flight, &mut self.at(hash).lock())
+    }
+
+    /// Takes a load that nobody waits for off the list. Nobody can come to wait for it then.
+    pub(super) fn turn(&self, key: &[u8], flight: &Flight) -> Turn {
+        let hash = self.hash(key);
+        let mut stripe = self.at(hash).lock();
+        if flight.is_awaited() {
+            return Turn::Wanted;
+        }
+        match self.take_off(hash, key, flight, &mut stripe) {
+            Some((next, ticket)) => Turn::Next(next, ticket),
+            None => Turn::Over,
+        }
+    }
+
+    fn take_off(
+        &self,
+        hash: u64,
+        key: &[u8],
+        flight: &Flight,
+        stripe: &mut Stripe,
+    ) -> Option<(Flight, Ticket)> {
+        let ticket = self.issue(hash, stripe);
         let next = flight.take_next();
         let replaced = stripe.flights.get(key).is_some_and(|(_, current)| !current.is(flight));
         if !replaced {
@@ -253,6 +313,14 @@ impl Stripes {
         next.map(|next| (next, ticket))
     }
 
+    /// Whether writes of one of the keys disturb loads of the other.
+    #[cfg(test)]
+    pub(super) fn share_slot(&self, one: &[u8], other: &[u8]) -> bool {
+        let [one, other] = [one, other].map(|key| self.hash(key));
+        let slots = STRIPES as u64 * self.at(one).lock().slots.len() as u64;
+        one % slots == other % slots
+    }
+
     /// Loads that are on the list.
     #[cfg(test)]
     pub(super) fn under_way(&self) -> usize {
@@ -261,16 +329,59 @@ impl Stripes {
 }
 
 impl Stripe {
+    fn new(slots: usize) -> Self {
+        Self {
+            slots: vec![Slot::default(); slots].into(),
+            all: Slot::default(),
+            generation: 0,
+            writing: 0,
+            doubts: Doubts::default(),
+            flights: HashMap::new(),
+        }
+    }
+
     fn register(&mut self, key: &[u8], ticket: Ticket) -> Flight {
         let flight = Flight::default();
         self.flights.insert(Bytes::copy_from_slice(key), (ticket, flight.clone()));
         flight
     }
 
-    /// Whether a write is under way, or may still arrive.
-    fn is_written(&mut self, clock: &dyn Clock) -> bool {
-        self.doubtful_until = self.doubtful_until.filter(|until| clock.coarse() < *until);
-        self.writing > 0 || self.doubtful_until.is_some()
+    /// The slot of a key, or that of all.
+    #[expect(clippy::indexing_slicing, reason = "the remainder is below the number of slots")]
+    fn slot(&mut self, hash: Option<u64>) -> &mut Slot {
+        match hash {
+            Some(hash) => {
+                let at = hash / STRIPES as u64 % self.slots.len() as u64;
+                &mut self.slots[at as usize]
+            }
+            None => &mut self.all,
+        }
+    }
+
+    fn begin(&mut self, hash: Option<u64>) {
+        self.writing += 1;
+        let slot = self.slot(hash);
+        slot.writing += 1;
+        slot.generation = slot.generation.wrapping_add(1);
+    }
+
+    fn end(&mut self, hash: Option<u64>) {
+        self.writing -= 1;
+        let slot = self.slot(hash);
+        slot.writing -= 1;
+        slot.generation = slot.generation.wrapping_add(1);
+    }
+
+    fn generation_of(&mut self, hash: u64) -> u32 {
+        let all = self.all.generation;
+        self.slot(Some(hash)).generation.wrapping_add(all)
+    }
+
+    /// Whether a write of the key is under way, or may still arrive.
+    fn is_written(&mut self, hash: u64, clock: &dyn Clock) -> bool {
+        self.all.writing > 0
+            || self.slot(Some(hash)).writing > 0
+            || self.doubts.concern(hash, || clock.coarse())
     }
 }
 
@@ -278,7 +389,8 @@ impl Stripe {
 #[must_use]
 pub(super) struct Writing<'a> {
     stripes: &'a Stripes,
-    indexes: Vec<usize>,
+    /// Of its keys. `None`: of any keys.
+    hashes: Option<Vec<u64>>,
     settled: bool,
 }
 
@@ -291,13 +403,31 @@ impl Writing<'_> {
 
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
-        for index in &self.indexes {
-            let mut stripe = self.stripes.at(*index).lock();
-            stripe.writing -= 1;
-            self.stripes.renew(*index, &mut stripe);
-            if !self.settled {
-                stripe.doubtful_until =
-                    Some(self.stripes.clock.coarse().saturating_add(self.stripes.doubt));
+        let stripes = self.stripes;
+        let doubt = (!self.settled).then(|| {
+            let now = stripes.clock.coarse();
+            (now, now.saturating_add(stripes.doubt))
+        });
+        match &self.hashes {
+            Some(hashes) => {
+                for hash in hashes {
+                    stripes.change(*hash, |stripe| {
+                        stripe.end(Some(*hash));
+                        if let Some((now, until)) = doubt {
+                            stripe.doubts.add(*hash, now, until);
+                        }
+                    });
+                }
+            }
+            None => {
+                for hash in 0..STRIPES as u64 {
+                    stripes.change(hash, |stripe| {
+                        stripe.end(None);
+                        if let Some((_, until)) = doubt {
+                            stripe.doubts.add_all(until);
+                        }
+                    });
+                }
             }
         }
     }

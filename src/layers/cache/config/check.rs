@@ -8,8 +8,9 @@ use crate::layer::LayerConfig;
 use crate::types::units::{ByteSize, Fraction, Span};
 use crate::types::{Place, Profile};
 
-/// Less holds too little to be a cache.
+/// Less holds too little to be a cache, and more no machine has.
 const MIN_CAPACITY: u64 = 64 << 10;
+const MAX_CAPACITY: u64 = 64 << 40;
 
 fn refused(message: String) -> Result<()> {
     Err(Error::config(message))
@@ -55,7 +56,11 @@ impl CacheConfig {
             }
         }
         if self.max_loads == 0 || self.max_loads > Semaphore::MAX_PERMITS {
-            return refused(format!("max_loads is {}; it must be at least 1", self.max_loads));
+            return refused(format!(
+                "max_loads is {}; it must be from 1 to {}",
+                self.max_loads,
+                Semaphore::MAX_PERMITS
+            ));
         }
         if let Some(disk) = &self.disk {
             disk.check()?;
@@ -143,6 +148,9 @@ impl CacheConfig {
 pub(in super::super) fn check_capacity(capacity: ByteSize) -> Result<()> {
     if capacity.0 < MIN_CAPACITY {
         return refused(format!("capacity is {capacity}; it must be at least 64KiB"));
+    }
+    if capacity.0 > MAX_CAPACITY {
+        return refused(format!("capacity is {capacity}; it must be at most 64TiB"));
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use crate::types::units::{ByteSize, Fraction, Span};
 #[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct CacheConfig {
-    /// Memory for keys, values and what keeping them costs. Default 256MiB; at least 64KiB. More
+    /// Memory for keys, values and what keeping them costs. Default 256MiB; at least 64KiB, at most 64TiB. More
     /// memory, more hits.
     pub capacity: ByteSize,
     /// Which entries go when the memory is full. Default s3_fifo, whose hits cost least.
@@ -55,8 +55,8 @@ pub struct CacheConfig {
     /// How long a load may take before those who wait get an error, how long subscribing to changes
     /// may take, and how long the keys of a write with an unknown outcome are not kept. Default 30s.
     pub load_timeout: Span,
-    /// How many loads may run at once; more wait for their turn, within their deadline. Default
-    /// 1024.
+    /// How many loads may run at once. More wait for their turn, within their deadline and their share of the
+    /// `capacity`. Default 1024.
     pub max_loads: usize,
     /// A second level in a folder, for what the memory has no room for. Default: none.
     pub disk: Option<DiskConfig>,

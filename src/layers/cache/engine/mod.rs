@@ -37,9 +37,11 @@ const LARGEST_PART_OF_MOKA: u64 = 32;
 /// the list, the channel on which its outcome is told.
 const LOAD_OVERHEAD: u64 = 1024;
 
-/// Room for loads is made in steps of this part of the capacity, of which one is kept free at all times:
-/// making room disturbs every reader.
-const STEPS: u64 = 128;
+/// What loads may take of the capacity: this part of it, and at least so much where that is no more than a quarter. It
+/// is theirs alone, so that neither a burst of loads nor an outage takes the place of entries.
+const LOADS_PART: u64 = 32;
+const LEAST_FOR_LOADS: u64 = 512 << 10;
+const MOST_FOR_LOADS: u64 = 64 << 20;
 
 /// Rounds of moka's housekeeping in which there has to be room for an entry. One makes it, but for others who take it.
 const MOST_ROUNDS: u32 = 16;
@@ -57,6 +59,9 @@ pub(super) struct Engine {
     kind: Kind,
     meter: Arc<Meter>,
     room: Mutex<Room>,
+    /// Bytes of loads under way, and the most that they may take.
+    loads: AtomicU64,
+    most_loads: AtomicU64,
     /// Whether there is room for copies.
     copies: AtomicBool,
     /// Held while the capacity is changed.
@@ -85,20 +90,22 @@ impl Engine {
         evicted: Option<Evicted>,
     ) -> Self {
         let meter = Arc::new(Meter::new(labels));
-        let room = Room { capacity, copies: false, loads: 0, kept_free: Room::step(capacity) };
+        let room = Room { capacity, copies: false };
         let kind = match policy {
             Policy::S3Fifo => {
                 let quick = Quick::new(room.entries(), Arc::clone(&meter), evicted);
                 Kind::Quick(quick, Fronts::new(capacity))
             }
             Policy::TinyLfu | Policy::Lru => {
-                Kind::Moka(Moka::new(policy, capacity, Arc::clone(&meter)))
+                Kind::Moka(Moka::new(policy, room.entries(), Arc::clone(&meter)))
             }
         };
         let engine = Self {
             kind,
             meter,
             room: Mutex::new(room),
+            loads: AtomicU64::new(0),
+            most_loads: AtomicU64::new(for_loads(capacity)),
             copies: AtomicBool::new(false),
             resizing: Mutex::default(),
             largest: AtomicU64::new(0),
@@ -208,7 +215,7 @@ impl Engine {
     }
 
     /// Counts an entry for moka, and makes room for it: by its policy, as far as it keeps less than the capacity, and
-    /// without where loads take what it left free. What finds no room then waits for others who take it.
+    /// without where that is not enough. What finds no room then waits for others who take it.
     fn admit(&self, moka: &Moka, weight: u64) -> bool {
         (0..MOST_ROUNDS).any(|_| {
             self.admit_now(weight) || {
@@ -225,9 +232,9 @@ impl Engine {
         self.meter.evicted.increment(evicted);
     }
 
-    /// Bytes over the capacity, with that many more.
+    /// Bytes over what entries may use, with that many more.
     fn over(&self, room: &Room, more: u64) -> u64 {
-        (self.meter.bytes() + room.loads + more).saturating_sub(room.capacity)
+        (self.meter.bytes() + more).saturating_sub(room.entries())
     }
 
     pub(super) fn remove(&self, key: &[u8]) {
@@ -292,40 +299,24 @@ impl Engine {
         fronts.set_capacity(capacity);
         let mut room = self.room.lock();
         room.capacity = capacity;
-        room.kept_free = room.wanted();
+        self.most_loads.store(for_loads(capacity), Ordering::Relaxed);
         quick.set_capacity(room.entries());
         self.set_largest(capacity);
         Ok(())
     }
 
-    /// Counts a load under way. What entries may use shrinks by it.
-    pub(super) fn begin_load(&self, key: &[u8]) {
-        self.change_loads(|loads| loads + LOAD_OVERHEAD + key.len() as u64);
+    /// Counts a load, if there is room for it. Gives what is to be [given back](Self::end_load).
+    pub(super) fn begin_load(&self, key: &[u8]) -> Option<u64> {
+        let most = self.most_loads.load(Ordering::Relaxed);
+        // However long the key is, some fit.
+        let bytes = (LOAD_OVERHEAD + key.len() as u64).min(most / 4);
+        let more = |loads: u64| Some(loads + bytes).filter(|loads| *loads <= most);
+        self.loads.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok().then_some(bytes)
     }
 
     /// The load has ended.
-    pub(super) fn end_load(&self, key: &[u8]) {
-        self.change_loads(|loads| loads.saturating_sub(LOAD_OVERHEAD + key.len() as u64));
-    }
-
-    fn change_loads(&self, change: impl FnOnce(u64) -> u64) {
-        let mut room = self.room.lock();
-        let before = room.loads;
-        room.loads = change(before);
-        match &self.kind {
-            Kind::Quick(quick, _) => {
-                if let Some(free) = room.adjusted() {
-                    room.kept_free = free;
-                    quick.set_capacity(room.entries());
-                }
-            }
-            Kind::Moka(moka) => {
-                if room.loads > before && self.over(&room, 0) > 0 {
-                    drop(room);
-                    self.make_room(moka, 0);
-                }
-            }
-        }
+    pub(super) fn end_load(&self, bytes: u64) {
+        self.loads.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Some of the keys, in no order, so that their cost together is at most that.
@@ -347,14 +338,14 @@ impl Engine {
         keys
     }
 
-    /// What part of the capacity these entries would take.
+    /// What part of what entries may use these would take.
     pub(super) fn part_of<'e>(&self, entries: impl Iterator<Item = (&'e Bytes, &'e Value)>) -> f64 {
         let overhead = match &self.kind {
             Kind::Quick(..) => quick::OVERHEAD,
             Kind::Moka(_) => moka::OVERHEAD,
         };
         let bytes = entries.map(|(key, value)| overhead + (key.len() + value.bytes.len()) as u64);
-        bytes.sum::<u64>() as f64 / self.room.lock().capacity as f64
+        bytes.sum::<u64>() as f64 / self.room.lock().entries() as f64
     }
 
     /// Bytes of the entries.
@@ -382,51 +373,35 @@ impl Engine {
     /// Bytes of loads under way, where they are counted.
     #[cfg(test)]
     pub(super) fn loads(&self) -> u64 {
-        self.room.lock().loads
+        self.loads.load(Ordering::Relaxed)
     }
 
     /// Bytes of entries and of loads under way.
     #[cfg(test)]
     pub(super) fn held(&self) -> u64 {
-        // Locked, so that no load makes room between the two looks.
-        let room = self.room.lock();
-        self.bytes() + room.loads
+        self.bytes() + self.loads()
     }
 }
 
-/// How the capacity is divided between entries and loads.
+/// What loads may take of a capacity.
+fn for_loads(capacity: u64) -> u64 {
+    let least = LEAST_FOR_LOADS.min(capacity / 4);
+    (capacity / LOADS_PART).clamp(least, MOST_FOR_LOADS)
+}
+
+/// How the capacity is divided.
 #[derive(Clone, Copy, Debug)]
 struct Room {
     capacity: u64,
     /// Whether threads make copies.
     copies: bool,
-    /// Bytes of loads under way.
-    loads: u64,
-    /// What the entries leave to the loads.
-    kept_free: u64,
 }
 
 impl Room {
-    fn step(capacity: u64) -> u64 {
-        capacity.div_ceil(STEPS)
-    }
-
-    /// What entries may use. Never nothing: an engine that was shrunk to nothing does not recover.
+    /// What entries may use.
     fn entries(&self) -> u64 {
         let copies = if self.copies { front::share(self.capacity) } else { 0 };
-        self.capacity.saturating_sub(self.kept_free + copies).max(Self::step(self.capacity))
-    }
-
-    /// What loads need: whole steps.
-    fn wanted(&self) -> u64 {
-        self.loads.max(1).next_multiple_of(Self::step(self.capacity)).min(self.capacity)
-    }
-
-    /// Another size of what is kept free, where it matters: at once when loads need more, and not before they
-    /// need less than half when they need less.
-    fn adjusted(&self) -> Option<u64> {
-        let wanted = self.wanted();
-        (wanted > self.kept_free || wanted < self.kept_free / 2).then_some(wanted)
+        self.capacity - for_loads(self.capacity) - copies
     }
 }
 

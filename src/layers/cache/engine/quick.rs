@@ -17,6 +17,8 @@ pub(super) const OVERHEAD: u64 = 304;
 /// each has so much, and four take entries of an eighth of them all.
 const LEAST_PART: u64 = 24 << 20;
 const LEAST_PARTS: u64 = 4;
+/// More would keep no more readers apart, and cost memory.
+const MOST_PARTS: u64 = 1024;
 
 /// For each so many bytes of the capacity one key is remembered that was evicted: what comes back soon is
 /// kept longer.
@@ -72,7 +74,7 @@ pub(super) struct Quick {
 impl Quick {
     pub(super) fn new(capacity: u64, meter: Arc<Meter>, evicted: Option<Evicted>) -> Self {
         let ghosts = capacity / BYTES_PER_GHOST;
-        let parts = (capacity / LEAST_PART).max(LEAST_PARTS);
+        let parts = (capacity / LEAST_PART).clamp(LEAST_PARTS, MOST_PARTS);
         // The next lower power of two; the engine takes the next higher.
         let parts = 1 << parts.ilog2();
         let options = OptionsBuilder::new()

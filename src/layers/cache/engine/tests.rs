@@ -67,19 +67,18 @@ fn hammered(policy: Policy, capacity: u64) -> u64 {
                             0 => engine.remove(&key),
                             1..4 => drop(engine.get(&key)),
                             4 => {
-                                engine.begin_load(&key);
-                                loads.push(key);
+                                loads.extend(engine.begin_load(&key).map(|bytes| (key, bytes)));
                                 // A few at a time, or a lot.
                                 while loads.len() as u64 > random(&mut state) % 100 {
-                                    let Some(key) = loads.pop() else { break };
+                                    let Some((key, counted)) = loads.pop() else { break };
                                     keep(&key, bytes);
-                                    engine.end_load(&key);
+                                    engine.end_load(counted);
                                 }
                             }
                             _ => keep(&key, bytes),
                         }
                     }
-                    loads.iter().for_each(|key| engine.end_load(key));
+                    loads.iter().for_each(|(_, counted)| engine.end_load(*counted));
                 })
             })
             .collect();
@@ -137,7 +136,7 @@ fn what_is_replaced_and_removed_at_once_takes_nothing_from_the_rest() {
             engine.finish();
             let bytes = engine.bytes();
             assert!(
-                bytes > capacity / 10 * 9 && bytes <= capacity,
+                bytes > capacity / 10 * 8 && bytes <= capacity,
                 "{policy:?}: {bytes} of {capacity}"
             );
         }
@@ -160,23 +159,41 @@ fn the_largest_entry_is_kept_whatever_the_capacity() {
     }
 }
 
-/// With moka loads take what is kept free for entries, and then the place of others.
+/// With moka an entry takes what is kept free, and then the place of others.
 #[test]
 fn what_fits_finds_room_in_a_full_cache_beside_loads() {
     let capacity = 1 << 20;
     let engine = engine(Policy::Lru, capacity);
+    while engine.begin_load(b"load").is_some() {}
     for key in 0..5000_u32 {
         keep(&engine, &key.to_be_bytes(), vec![0; 100]);
-    }
-    for load in 0..100_u32 {
-        engine.begin_load(&load.to_be_bytes());
-        assert!(engine.held() <= capacity);
     }
     let largest =
         capacity / LARGEST_PART_OF_MOKA - engine.weight(b"", &cached(None, Moment::NEVER));
     for key in [b"a", b"b", b"c"] {
         assert!(keep(&engine, key, vec![0; largest as usize - 1]));
         assert!(engine.get(key).is_some() && engine.held() <= capacity);
+    }
+}
+
+#[test]
+fn loads_have_a_share_of_their_own_and_take_nothing_from_entries() {
+    for policy in POLICIES {
+        for (capacity, share) in [(64 << 10, 16 << 10), (1 << 20, 256 << 10), (64 << 20, 2 << 20)] {
+            let engine = engine(policy, capacity);
+            for key in 0..(capacity as u32 / 500).min(5000) {
+                keep(&engine, &key.to_be_bytes(), vec![0; 1000]);
+            }
+            engine.finish();
+            let full = engine.bytes();
+            let counted: Vec<u64> = std::iter::from_fn(|| engine.begin_load(b"key")).collect();
+            assert_eq!(counted.len() as u64, share / (LOAD_OVERHEAD + 3), "{policy:?} {capacity}");
+            assert!(engine.bytes() == full && engine.held() <= capacity);
+            counted.into_iter().for_each(|counted| engine.end_load(counted));
+            assert_eq!(engine.loads(), 0);
+            let long = vec![0; 1 << 20];
+            assert!(engine.begin_load(&long).is_some(), "however long a key is, it is loaded");
+        }
     }
 }
 
@@ -233,7 +250,7 @@ fn after_everything_was_dropped_as_much_fits_as_before() {
             engine.bytes()
         };
         let full = fill();
-        assert!(full > 900 << 10, "{policy:?}: {full}");
+        assert!(full > 700 << 10, "{policy:?}: {full}");
         engine.clear();
         engine.finish();
         assert_eq!((engine.bytes(), engine.entries()), (0, 0), "{policy:?}");

@@ -1,10 +1,13 @@
 //! The core of the cache under a model checker: every interleaving of a few threads, by `loom`.
 //!
-//! `stripes`, `era`, `marks` and `flight` are the shipped files, built of the checker's locks and atomics. What stands around
+//! `stripes`, `doubts`, `era`, `marks` and `flight` are the shipped files, built of the checker's locks and atomics. What stands around
 //! them is small, and does in the same order what `Cache` does: [`World::get`] and [`World::write`]. The store
 //! below is a register: what it answers is true at one moment between question and answer. Values are numbers in the
 //! order in which the store below took them, so that an older one is a smaller one.
 
+#[path = "../doubts.rs"]
+#[expect(clippy::duplicate_mod, reason = "the same code, of other parts")]
+mod doubts;
 #[path = "../era.rs"]
 #[expect(clippy::duplicate_mod, reason = "the same code, of other parts")]
 #[allow(dead_code, reason = "the shipped code uses all of it")]
@@ -33,7 +36,7 @@ use loom::thread::{JoinHandle, spawn};
 use self::era::{Era, Eras, Mode};
 use self::flight::{Flight, Landed};
 use self::marks::Marked;
-use self::stripes::{Lookup, Seen, Stripes, Ticket};
+use self::stripes::{Lookup, Seen, Stripes, Ticket, Turn};
 use self::sync::Mutex;
 use crate::clock::{Clock, Timestamp};
 use crate::types::Value;
@@ -132,7 +135,7 @@ impl World {
         let parts = Parts {
             below: Mutex::default(),
             engine: Mutex::default(),
-            stripes: Stripes::new(clock, DOUBT, Eras::new(mode)),
+            stripes: Stripes::new(clock, 0, DOUBT, Eras::new(mode)),
             time,
             promised: Mutex::default(),
         };
@@ -163,9 +166,12 @@ impl World {
                 self.install(held, ticket);
                 check(held.number)
             }
-            Below::Later => match self.0.stripes.join_or_lead(KEY) {
-                Lookup::Join(flight) => check(number_of(&loom::future::block_on(flight.landed()))),
-                Lookup::Lead(flight, ticket) => self.fly(flight, ticket, check),
+            Below::Later => match self.0.stripes.join_or_lead(KEY, || Some(())) {
+                Lookup::Join(seat) => {
+                    check(number_of(&loom::future::block_on(seat.flight().landed())))
+                }
+                Lookup::Lead(seat, ticket, ()) => self.fly(seat.flight().clone(), ticket, check),
+                Lookup::Full => panic!("there is room"),
             },
         }
     }
@@ -203,9 +209,25 @@ impl World {
         }
     }
 
+    /// Asks for the key, and leaves before the turn of the load has come.
+    fn leave(&self) {
+        let lookup = self.0.stripes.join_or_lead(KEY, || Some(()));
+        let Lookup::Lead(seat, ticket, ()) = lookup else { return };
+        let (flight, pass) = (seat.flight().clone(), |number| number);
+        drop(seat);
+        let wanted = match self.0.stripes.turn(KEY, &flight) {
+            Turn::Wanted => Some((flight, ticket)),
+            Turn::Next(next, ticket) => Some((next, ticket)),
+            Turn::Over => None,
+        };
+        if let Some((flight, ticket)) = wanted {
+            self.fly(flight, ticket, pass);
+        }
+    }
+
     /// Loads again what is kept, unless somebody does.
     fn refresh(&self) {
-        if let Some((flight, ticket)) = self.0.stripes.lead_if_quiet(KEY) {
+        if let Some((flight, ticket, ())) = self.0.stripes.lead_if_quiet(KEY, || Some(())) {
             self.fly(flight, ticket, |number| number);
         }
     }

@@ -93,6 +93,18 @@ fn a_refresh_against_a_write() {
     });
 }
 
+/// Who joins a load that its reader has left is answered all the same, and not with what is too old.
+#[test]
+fn a_load_that_nobody_waits_for_against_one_who_comes_to_wait() {
+    explore(Mode::Keeping, |world| together(world, [World::leave, get_later]));
+    explore(Mode::Keeping, |world| together(world, [World::leave, get_later, put]));
+    explore(Mode::Keeping, |world| {
+        let writing = world.0.stripes.begin_write([KEY].into_iter());
+        together(world, [World::leave, get_later, foreign]);
+        writing.settle();
+    });
+}
+
 #[test]
 fn a_fill_against_two_writers() {
     explore(Mode::Keeping, |world| together(world, [get_later, put, put]));

@@ -2,6 +2,12 @@
 
 use super::*;
 
+/// A read may find no room for another load.
+fn tolerated<T>(outcome: Result<T>) {
+    let kind = outcome.err().map(|error| error.kind());
+    assert!(kind.is_none_or(|kind| kind == ErrorKind::Capacity), "{kind:?}");
+}
+
 /// Readers and writers of keys with values of every size, alone and in bulk, with more loads under way than entries
 /// that fit, and one who looks at what is held.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -43,10 +49,10 @@ async fn entries_and_loads_stay_within_the_capacity_at_all_times() {
                     0 => drop(cache.put(key(at), vec![1; size(at)]).await.unwrap()),
                     1 => {
                         let keys: Vec<Bytes> = (0..10).map(|next| key(at + next)).collect();
-                        cache.get_many(&keys).await.unwrap();
+                        tolerated(cache.get_many(&keys).await);
                     }
                     2 => cache.delete(key(at)).await.map(drop).unwrap(),
-                    _ => drop(cache.get(&key(at)).await.unwrap()),
+                    _ => tolerated(cache.get(&key(at)).await),
                 }
             }
         })

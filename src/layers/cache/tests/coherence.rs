@@ -157,3 +157,54 @@ async fn a_write_only_where_keys_are_absent_leaves_no_doubt_when_they_exist() {
     let _ = cache.write(Batch::new().put("other", "new").if_absent()).await.unwrap();
     assert_eq!(get(&cache, b"other").await.unwrap(), Some("new".into()));
 }
+
+#[tokio::test]
+async fn a_failed_batch_leaves_no_doubt_about_other_keys() {
+    let (cache, _) = cached(settings());
+    let keys = |prefix: char, count| (0..count).map(move |n| Bytes::from(format!("{prefix}{n}")));
+    for key in keys('b', 4000) {
+        let _ = cache.0.inner.memory.put(key, "v").await.unwrap();
+    }
+    fail(&cache, Some(ErrorKind::Unavailable));
+    let batch = keys('a', 1000).map(|key| Op::Put(key, "new".into())).collect();
+    cache.write(batch).await.unwrap_err();
+    fail(&cache, None);
+    for key in keys('b', 4000) {
+        cache.get(&key).await.unwrap();
+    }
+    let kept = keys('b', 4000).filter(|key| matches!(cache.get(key), Reply::Now(_)));
+    assert_eq!(kept.count(), 4000);
+    for key in keys('a', 1000) {
+        cache.get(&key).await.unwrap();
+    }
+    let kept = keys('a', 1000).filter(|key| matches!(cache.get(key), Reply::Now(_)));
+    assert_eq!(kept.count(), 0, "those that the batch wrote stay in doubt");
+}
+
+/// 50,000 writes a second, beside loads of 20 ms.
+#[tokio::test]
+async fn writes_of_other_keys_keep_few_loads_from_being_kept() {
+    let (cache, _) = cached(settings());
+    let keys: Vec<Bytes> = (0..1000).map(|n| Bytes::from(format!("a{n}"))).collect();
+    for key in &keys {
+        let _ = cache.0.inner.memory.put(key.clone(), "v").await.unwrap();
+    }
+    cache.0.inner.reads.shut();
+    let readers: Vec<_> = keys
+        .iter()
+        .map(|key| {
+            let (cache, key) = (cache.clone(), key.clone());
+            tokio::spawn(async move { cache.get(&key).await })
+        })
+        .collect();
+    settle().await;
+    for n in 0..1000 {
+        let _ = cache.put(format!("b{n}"), "v").await.unwrap();
+    }
+    cache.0.inner.reads.open();
+    for reader in readers {
+        reader.await.unwrap().unwrap();
+    }
+    let kept = keys.iter().filter(|key| matches!(cache.get(key), Reply::Now(_))).count();
+    assert!(kept > 950, "{kept} of 1000");
+}

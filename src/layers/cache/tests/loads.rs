@@ -123,3 +123,95 @@ async fn a_bulk_read_asks_below_once_for_what_is_missing() {
     assert_eq!(asked(&cache), 2, "one get, one bulk read");
     assert!(matches!(cache.get_many(&keys[..3]), Reply::Now(Ok(_))), "all of them are kept now");
 }
+
+/// An outage with as many loads under way as there is room for.
+async fn full_of_loads(config: CacheConfig) -> (Cache<Gated>, ManualClock) {
+    let (cache, clock) = cached(CacheConfig { capacity: ByteSize(64 << 10), ..config });
+    for n in 0..40_u32 {
+        let _ = cache.0.inner.memory.put(n.to_be_bytes().to_vec(), "v").await.unwrap();
+    }
+    let _ = cache.put("old", "v").await.unwrap();
+    get(&cache, b"old").await.unwrap();
+    (cache, clock)
+}
+
+fn leave_loads_behind(cache: &Cache<Gated>) -> usize {
+    let readers = (0..40_u32).map(|n| {
+        let cache = cache.clone();
+        tokio_test::task::spawn(async move { cache.get(&n.to_be_bytes()).await })
+    });
+    readers.filter_map(|mut reader| reader.poll().is_pending().then_some(())).count()
+}
+
+#[tokio::test]
+async fn a_load_that_nobody_waits_for_is_skipped_when_its_turn_comes() {
+    let (cache, _) = full_of_loads(CacheConfig { max_loads: 2, ..settings() }).await;
+    cache.0.inner.reads.shut();
+    let before = asked(&cache);
+    assert_eq!(leave_loads_behind(&cache), 15);
+    settle().await;
+    // One of those that wait for their turn is joined.
+    let joined = reader(&cache, &[0, 0, 0, 9]);
+    settle().await;
+    assert_eq!(asked(&cache), before + 2);
+    cache.0.inner.reads.open();
+    assert_eq!(joined.await.unwrap().unwrap(), Some("v".into()));
+    settle().await;
+    assert_eq!(asked(&cache), before + 3, "two were under way, and one was waited for");
+    assert_eq!((cache.0.engine.loads(), cache.0.stripes.under_way()), (0, 0));
+}
+
+#[tokio::test]
+async fn keys_of_a_bulk_read_that_nobody_waits_for_are_skipped() {
+    let (cache, _) = cached(CacheConfig { max_loads: 1, ..settings() });
+    cache.0.inner.reads.shut();
+    let before = reader(&cache, b"x");
+    settle().await;
+    let keys = ["a", "b", "c"].map(Bytes::from);
+    let mut bulk = tokio_test::task::spawn(cache.get_many(&keys));
+    tokio_test::assert_pending!(bulk.poll());
+    let joined = reader(&cache, b"b");
+    settle().await;
+    drop(bulk);
+    cache.0.inner.reads.open();
+    before.await.unwrap().unwrap();
+    joined.await.unwrap().unwrap();
+    assert_eq!(*cache.0.inner.wanted.lock(), [1, 1]);
+    assert_eq!((cache.0.engine.loads(), cache.0.stripes.under_way()), (0, 0));
+}
+
+#[tokio::test]
+async fn where_there_is_no_room_for_a_load_an_old_value_is_served_or_an_error() {
+    let span = |seconds| Some(Span(Duration::from_secs(seconds)));
+    let config = CacheConfig { ttl: span(10), stale_if_error: span(100), ..settings() };
+    let (cache, clock) = full_of_loads(config).await;
+    clock.advance(Duration::from_secs(11));
+    cache.0.inner.reads.shut();
+    leave_loads_behind(&cache);
+    assert_eq!(get(&cache, b"old").await.unwrap(), Some("v".into()));
+    let error = get(&cache, b"new").await.unwrap_err();
+    assert_eq!((error.kind(), error.retry()), (ErrorKind::Capacity, Retry::Later));
+    assert_eq!(error.layer(), Some("cache"));
+    let both = [Bytes::from("old"), Bytes::from("new")];
+    assert_eq!(cache.get_many(&both).await.unwrap_err().kind(), ErrorKind::Capacity);
+    assert_eq!(cache.get_many(&both[..1]).await.unwrap(), [Some("v".into())]);
+    clock.advance(Duration::from_secs(30));
+    settle().await;
+    cache.0.inner.reads.open();
+    assert_eq!(get(&cache, b"new").await.unwrap(), None);
+}
+
+/// It asks as often as it has to, and is not refused.
+#[tokio::test]
+async fn a_bulk_read_of_more_than_there_is_room_for_asks_in_parts() {
+    let (cache, _) = cached(CacheConfig { capacity: ByteSize(64 << 10), ..settings() });
+    let keys: Vec<Bytes> = (0..40).map(|n| format!("{n:02}").into()).collect();
+    for key in &keys {
+        let _ = cache.0.inner.memory.put(key.clone(), key.clone()).await.unwrap();
+    }
+    let values = cache.get_many(&keys).await.unwrap();
+    let wanted: Vec<_> = keys.iter().map(|key| Some(key.clone().into())).collect();
+    assert_eq!(values, wanted);
+    assert_eq!(*cache.0.inner.wanted.lock(), [15, 15, 10]);
+    assert_eq!(cache.0.engine.loads(), 0);
+}

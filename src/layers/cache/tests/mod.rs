@@ -39,7 +39,7 @@ use super::lookup::Found;
 use super::*;
 use crate::backends::Memory;
 use crate::clock::{ManualClock, SystemClock};
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Retry};
 use crate::ext::StoreExt;
 use crate::store::{Change, Changes};
 use crate::types::units::{ByteSize, Fraction, Span};

@@ -89,11 +89,10 @@ async fn during_a_write_nothing_is_refreshed() {
     assert_eq!(now(&cache, b"k"), Some("new".into()));
 }
 
-/// Another key of the same stripe.
+/// Another key of the same slot.
 fn neighbour(cache: &Cache<Gated>, key: &[u8]) -> Bytes {
-    let stripe = |key: &[u8]| cache.0.stripes.ticket(key).stripe;
     let mut keys = (0..1_000_000).map(|n| Bytes::from(n.to_string()));
-    keys.find(|other| stripe(other) == stripe(key)).unwrap()
+    keys.find(|other| cache.0.stripes.share_slot(other, key)).unwrap()
 }
 
 #[tokio::test]

@@ -20,6 +20,14 @@ fn a_setting_out_of_range_is_refused_by_name() {
     let aged = || CacheConfig { ttl: seconds(60), stale_if_error: seconds(60), ..settings() };
     for (config, name) in [
         (CacheConfig { capacity: ByteSize(1), ..settings() }, "capacity is"),
+        (
+            CacheConfig { capacity: ByteSize((64 << 40) + 1), ..settings() },
+            "capacity is 70368744177665B; it must be at most 64TiB",
+        ),
+        (
+            CacheConfig { capacity: "16777215TiB".parse().unwrap(), ..settings() },
+            "capacity is 16777215TiB; it must be at most 64TiB",
+        ),
         (CacheConfig { ttl: zero, ..settings() }, "ttl is 0"),
         (CacheConfig { negative_ttl: zero, ..settings() }, "negative_ttl is 0"),
         (CacheConfig { error_ttl: zero, ..settings() }, "error_ttl is 0"),
@@ -57,10 +65,24 @@ fn a_setting_out_of_range_is_refused_by_name() {
             },
             "refresh_ahead is 50%; it must be more than jitter",
         ),
-        (CacheConfig { max_loads: 0, ..settings() }, "max_loads is 0"),
+        (CacheConfig { max_loads: 0, ..settings() }, "max_loads is 0; it must be from 1 to"),
+        (CacheConfig { max_loads: usize::MAX, ..settings() }, "max_loads is 18446744073709551615;"),
     ] {
         let message = refused(&config);
         assert!(message.starts_with(name), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn the_largest_capacity_can_be_used() {
+    let (cache, _) = cached(CacheConfig { capacity: ByteSize(64 << 40), ..settings() });
+    let _ = cache.put("k", "v").await.unwrap();
+    get(&cache, b"k").await.unwrap();
+    assert_eq!(now(&cache, b"k"), Some("v".into()));
+    if settings().policy == Policy::S3Fifo {
+        cache.set_capacity(ByteSize(1 << 20)).unwrap();
+        cache.set_capacity(ByteSize(64 << 40)).unwrap();
+        cache.set_capacity(ByteSize(u64::MAX)).unwrap_err();
     }
 }
 

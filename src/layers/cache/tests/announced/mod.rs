@@ -10,6 +10,7 @@ use tokio_test::task::spawn;
 use tokio_test::{assert_pending, assert_ready};
 
 use super::*;
+use crate::layer::LayerConfig as _;
 
 const WITHIN: Duration = Duration::from_secs(1);
 

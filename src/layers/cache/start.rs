@@ -1,0 +1,55 @@
+//! The cache as a layer of a stack.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::runtime::Handle;
+
+use super::{CacheConfig, CacheLayer};
+use crate::error::{Error, Result};
+use crate::layer::{Context, Layer as _, LayerConfig, Rewrite, StackLayer, Zone};
+use crate::store::Store;
+use crate::types::Profile;
+
+#[async_trait]
+impl LayerConfig for CacheConfig {
+    const NAME: &'static str = "cache";
+    const ZONE: Zone = Zone::Cache;
+
+    fn profile(&self, below: Profile) -> Result<Profile> {
+        self.check()?;
+        if let Some(disk) = &self.disk {
+            disk.check_below(&below.guarantees)?;
+        }
+        Ok(self.promises(below))
+    }
+
+    async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>> {
+        let (config, context) = (self.clone(), context.clone());
+        let open = move || CacheLayer::new(&config, &context);
+        let opened = match Handle::try_current() {
+            // It waits for the disk.
+            Ok(runtime) if self.disk.is_some() || self.warm_start.is_some() => {
+                runtime.spawn_blocking(open).await.map_err(|error| {
+                    Error::internal("opening the disk of a cache panicked").with_source(error)
+                })?
+            }
+            _ => open(),
+        };
+        Ok(Arc::new(Opened(opened?)))
+    }
+}
+
+/// A layer that looks at the store before it wraps it.
+struct Opened(CacheLayer);
+
+#[async_trait]
+impl StackLayer for Opened {
+    async fn wrap(&self, below: Arc<dyn Store>) -> Result<Arc<dyn Store>> {
+        Ok(Arc::new(self.0.layer(below)))
+    }
+
+    fn rewriter(&self, _below: Arc<dyn Store>) -> Option<Arc<dyn Rewrite>> {
+        None
+    }
+}
