@@ -38,14 +38,19 @@ impl Client {
     /// Connects to the process that listens there. `None`: nobody does.
     ///
     /// # Errors
-    /// `Access` if this user may not; `Unavailable` otherwise; `Unsupported` where there are no Unix domain
+    /// `Access` if this user may not, or if the process is of another user, who may not be trusted with keys:
+    /// neither of this one, nor root, nor the owner of the socket's folder; `Unavailable` otherwise; `Unsupported` where there are no Unix domain
     /// sockets.
     pub async fn connect(path: impl AsRef<Path>) -> Result<Option<Self>> {
         #[cfg(unix)]
         {
             use std::io::ErrorKind::{ConnectionRefused, NotFound};
+            let path = path.as_ref();
             match tokio::net::UnixStream::connect(path).await {
-                Ok(stream) => Ok(Some(Self { stream: tokio::io::BufReader::new(stream) })),
+                Ok(stream) => {
+                    check_peer(&stream, path)?;
+                    Ok(Some(Self { stream: tokio::io::BufReader::new(stream) }))
+                }
                 Err(error) if matches!(error.kind(), ConnectionRefused | NotFound) => Ok(None),
                 Err(error) => {
                     Err(Error::io("the process cannot be reached on its control socket", error))
@@ -124,6 +129,33 @@ impl Client {
         Request { store: store.to_owned(), ask }.to_line()?;
         Err(super::unsupported())
     }
+}
+
+/// Refuses a process of a user who has nothing to do with the socket: anybody who can write into its folder can have a
+/// process listen there. The owner of the folder decides what stands in it, and root about everything.
+#[cfg(unix)]
+fn check_peer(stream: &tokio::net::UnixStream, path: &Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+
+    use crate::error::ErrorKind;
+
+    let unknown =
+        |error| Error::io("whose process listens on the control socket cannot be told", error);
+    let peer = stream.peer_cred().map_err(unknown)?.uid();
+    let (one, _other) = tokio::net::UnixStream::pair().map_err(unknown)?;
+    let own = one.peer_cred().map_err(unknown)?.uid();
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let owner = std::fs::metadata(folder).map_err(unknown)?.uid();
+    if [own, owner, 0].contains(&peer) {
+        return Ok(());
+    }
+    let message = format!(
+        "control: a process of another user (uid {peer}) listens on the socket, and is told nothing; `control` must name a path in a folder in which nobody else can write"
+    );
+    Err(Error::new(ErrorKind::Access, message))
 }
 
 fn another() -> Error {

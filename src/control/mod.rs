@@ -5,8 +5,10 @@
 //! a config calls [`Control::of`] once; where the config has `control: ./orders.sock`, `tierstack cache
 //! invalidate` and `tierstack inspect` then ask that process.
 //!
-//! Whoever may open the socket may ask: it belongs to the user of the process (mode 0600). One request
-//! and one answer are a line of JSON each:
+//! Whoever may open the socket may ask: it belongs to the user of the process (mode 0600). A [`Client`] asks a process
+//! of its own user only, of root, or of the owner of the socket's folder. While a socket is made, a file beside it,
+//! `orders.sock.lock`, keeps other processes of the user from replacing it. One request and one answer are a line of
+//! JSON each:
 //!
 //! ```text
 //! {"version":1,"store":"orders","ask":{"invalidate":{"keys64":["dXNlcjox"]}}}
@@ -83,7 +85,7 @@ impl Control {
     /// A file at that path is replaced if it is a socket where nobody answers.
     ///
     /// # Errors
-    /// `Conflict` if another process answers there, or it is no socket; `Config` if the path is too long;
+    /// `Conflict` if another process answers there, or it is no socket, or the lock is another user's; `Config` if the path is too long;
     /// `Access`, `Unavailable` as the folder is; `Unsupported` outside a runtime, and where there are no Unix
     /// domain sockets.
     pub fn listen<N: Into<String>>(

@@ -1,15 +1,17 @@
 //! A socket that appears with its mode, in place of one where nobody answers, and is removed by its owner only.
 
-use std::fs::{DirBuilder, File, Permissions, TryLockError};
+use std::fs::{DirBuilder, File, Metadata, Permissions, TryLockError};
 use std::io::ErrorKind as Io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags};
+
 use crate::error::{Error, ErrorKind, Result};
 
-/// How often the lock of the folder is tried, and how long is waited between.
+/// How often the lock is tried, and how long is waited between.
 const ATTEMPTS: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -29,12 +31,11 @@ pub(super) fn bind(path: &Path) -> Result<(UnixListener, SocketFile)> {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
     };
-    // Of processes that find the same stale file, one replaces it, and the others find who did. The lock
-    // ends with the handle.
-    let _locked = locked(folder)?;
-    make_room(path)?;
     // Nobody else may look into this folder, so the socket is out of reach until it has its mode.
     let private = Private::new(folder)?;
+    // Of processes that find the same stale file, one replaces it, and the others find who did.
+    let _lock = Lock::take(path, private.owner()?)?;
+    make_room(path)?;
     let inside = private.0.join("s");
     let listener = UnixListener::bind(&inside).map_err(|error| match error.kind() {
         Io::InvalidInput => too_long(),
@@ -57,20 +58,71 @@ fn too_long() -> Error {
     )
 }
 
-/// The folder, locked. Who holds it else does so for a moment, or is not one of us and may hold it for ever.
-fn locked(folder: &Path) -> Result<File> {
-    let unusable = |error| failed("its folder cannot be used", error);
-    let file = File::open(folder).map_err(unusable)?;
-    for _ in 0..ATTEMPTS {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) => std::thread::sleep(PAUSE),
-            Err(TryLockError::Error(error)) => return Err(unusable(error)),
+/// A file beside the socket, locked, which nobody else may open: whoever can open a file can keep it locked for ever.
+/// Removed when dropped.
+struct Lock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Lock {
+    fn take(socket: &Path, user: u32) -> Result<Self> {
+        let mut path = socket.as_os_str().to_owned();
+        path.push(".lock");
+        let path = PathBuf::from(path);
+        for _ in 0..ATTEMPTS {
+            let file = open_own(&path, user)?;
+            match file.try_lock() {
+                // Who had it before may have removed the file meanwhile, and another one stands there.
+                Ok(()) if stands_there(&file, &path) => return Ok(Self { path, _file: file }),
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => std::thread::sleep(PAUSE),
+                Err(TryLockError::Error(error)) => {
+                    return Err(failed("its lock cannot be taken", error));
+                }
+            }
         }
+        let message = format!(
+            "control: another process of this user holds the lock {} and does not let go; end it, or name another path",
+            path.display()
+        );
+        Err(Error::new(ErrorKind::Conflict, message))
     }
-    let message =
-        "control: another process has locked the folder of the socket; name a path in another one";
-    Err(Error::new(ErrorKind::Conflict, message))
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // While it is locked, so that nobody has it. What is left is an empty file, to be locked again.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Makes the file, or opens the one of that user, through no link.
+fn open_own(path: &Path, user: u32) -> Result<File> {
+    let flags =
+        OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(file) => File::from(file),
+        Err(_) if std::fs::symlink_metadata(path).is_ok() => return Err(not_own(path)),
+        Err(error) => return Err(failed("its lock cannot be made", error.into())),
+    };
+    let found = file.metadata().map_err(|error| failed("its lock cannot be looked at", error))?;
+    let own = found.is_file() && found.uid() == user && found.mode() & 0o077 == 0;
+    if own { Ok(file) } else { Err(not_own(path)) }
+}
+
+fn not_own(path: &Path) -> Error {
+    let message = format!(
+        "control: {} is to lock the socket, and is no file of this user that nobody else can open; remove it, or name a socket in a folder in which nobody else can write",
+        path.display()
+    );
+    Error::new(ErrorKind::Conflict, message)
+}
+
+fn stands_there(file: &File, path: &Path) -> bool {
+    let id = |found: Metadata| (found.dev(), found.ino());
+    let (ours, found) = (file.metadata().map(id), std::fs::symlink_metadata(path).map(id));
+    ours.is_ok_and(|ours| found.is_ok_and(|found| found == ours))
 }
 
 /// Refuses what must not be replaced.
@@ -118,8 +170,14 @@ impl Private {
         })?;
         let path = parent.join(format!(".ts{number:08x}"));
         let made = DirBuilder::new().mode(0o700).create(&path);
-        made.map_err(|error| failed("it cannot be made in its folder", error))?;
+        made.map_err(|error| failed("its folder cannot be used", error))?;
         Ok(Self(path))
+    }
+
+    /// The user of this process.
+    fn owner(&self) -> Result<u32> {
+        let made = std::fs::symlink_metadata(&self.0);
+        Ok(made.map_err(|error| failed("its folder cannot be used", error))?.uid())
     }
 }
 

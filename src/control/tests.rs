@@ -1,5 +1,6 @@
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -235,6 +236,78 @@ async fn only_what_nobody_listens_on_is_replaced() {
     drop(first);
     place.client().await.invalidate("orders", Scope::All).await.unwrap();
     assert_eq!(place.files(), 1);
+}
+
+/// Whoever can open the folder, or what stands in it, can lock that for ever.
+#[tokio::test]
+async fn a_lock_on_the_folder_keeps_nobody_out() {
+    let place = Place::new();
+    let folder = std::fs::File::open(place.0.path()).unwrap();
+    folder.lock().unwrap();
+    let control = place.listen(&Faults::new()).unwrap();
+    assert_eq!(place.files(), 1, "the lock of its own is gone");
+    drop(control);
+    // As a process that was killed leaves it.
+    let lock = place.0.path().join("c.sock.lock");
+    let leave = || {
+        let file = std::fs::File::create(&lock).unwrap();
+        file.set_permissions(std::fs::Permissions::from_mode(0o600)).unwrap();
+        file
+    };
+    leave();
+    drop(place.listen(&Faults::new()).unwrap());
+    assert_eq!(place.files(), 0);
+    let held = leave();
+    held.lock().unwrap();
+    let error = place.listen(&Faults::new()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert!(error.to_string().contains("another process of this user"), "{error}");
+    drop(held);
+    std::fs::remove_file(&lock).unwrap();
+    // What others may have opened, and what leads elsewhere.
+    std::fs::write(place.0.path().join("mine"), "mine").unwrap();
+    let public = || {
+        std::fs::write(&lock, "").unwrap();
+        std::fs::set_permissions(&lock, std::fs::Permissions::from_mode(0o644)).unwrap();
+    };
+    let link = || std::os::unix::fs::symlink("mine", &lock).unwrap();
+    for make in [&public as &dyn Fn(), &link] {
+        make();
+        let error = place.listen(&Faults::new()).unwrap_err();
+        assert!(error.to_string().contains("no file of this user"), "{error}");
+        std::fs::remove_file(&lock).unwrap();
+    }
+    assert_eq!(std::fs::read(place.0.path().join("mine")).unwrap(), b"mine");
+}
+
+/// Only root can have a process of another user.
+#[tokio::test]
+async fn a_process_of_another_user_is_told_nothing() {
+    const NOBODY: u32 = 65_534;
+    let place = Place::new();
+    if std::fs::metadata(place.0.path()).unwrap().uid() != 0 {
+        println!("left out: this needs root");
+        return;
+    }
+    std::fs::set_permissions(place.0.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let listen = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); print(flush=True); sys.stdin.read()";
+    let mut command = std::process::Command::new("python3");
+    command.args(["-c", listen]).arg(place.path()).uid(NOBODY).current_dir("/");
+    let piped = std::process::Stdio::piped;
+    let Ok(mut listener) = command.stdin(piped()).stdout(piped()).spawn() else {
+        println!("left out: this needs python3");
+        return;
+    };
+    let mut ready = [0];
+    std::io::Read::read_exact(listener.stdout.as_mut().unwrap(), &mut ready).unwrap();
+    let error = Client::connect(place.path()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Access);
+    assert!(error.to_string().contains("uid 65534"), "{error}");
+    // Who owns the folder decides what stands in it: root asks a service of another user.
+    std::os::unix::fs::chown(place.0.path(), Some(NOBODY), None).unwrap();
+    assert!(Client::connect(place.path()).await.unwrap().is_some());
+    drop(listener.stdin.take());
+    listener.wait().unwrap();
 }
 
 #[tokio::test]
