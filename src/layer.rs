@@ -225,10 +225,10 @@ impl Context {
     ///
     /// # Errors
     /// `Config` that names the variable or the file, and never its content.
-    pub fn secret(&self, secret: &Secret) -> Result<SecretText> {
+    pub async fn secret(&self, secret: &Secret) -> Result<SecretText> {
         match secret {
-            Secret::Env(_) => secret.read(),
-            Secret::File(path) => Secret::File(self.resolve(path)).read(),
+            Secret::Env(_) => secret.load().await,
+            Secret::File(path) => Secret::File(self.resolve(path)).load().await,
         }
     }
 }

@@ -9,6 +9,7 @@ use xaes_256_gcm::aead::{AeadInOut, KeyInit};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::types::secret_file::trimmed;
 use crate::types::units::SecretText;
 
 /// What names a key in every frame that it sealed: a fingerprint of the key itself, so that an id
@@ -70,8 +71,13 @@ impl KeyRing {
         let mut key = Zeroizing::new([0; KEY_BYTES]);
         draw(key.as_mut_slice())?;
         let id = Key::new(&key)?.id;
-        let key = Zeroizing::new(URL_SAFE_NO_PAD.encode(key.as_slice()));
-        Ok(SecretText::from(format!("ts1:{id}:{}", key.as_str())))
+        // Room for all of it: a text that grows leaves copies behind.
+        let mut entry = String::with_capacity(2 * FORM.len());
+        entry.push_str("ts1:");
+        entry.push_str(&id.to_string());
+        entry.push(':');
+        URL_SAFE_NO_PAD.encode_string(key.as_slice(), &mut entry);
+        Ok(SecretText::from(entry))
     }
 
     /// Reads a ring from its text form.
@@ -80,8 +86,9 @@ impl KeyRing {
     /// `Config` that says which entry is wrong and how, without its content: not of the form, mistyped
     /// (id and key do not belong together), there twice, or no entry at all.
     pub fn parse(text: &str) -> Result<Self> {
-        let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
-        let entries = lines.flat_map(|line| line.split(',')).map(str::trim);
+        // Files that were put together may have a byte-order mark in between.
+        let lines = text.lines().map(trimmed).filter(|line| !line.starts_with('#'));
+        let entries = lines.flat_map(|line| line.split(',')).map(trimmed);
         let mut ring = Self(Vec::new());
         for (at, entry) in entries.filter(|entry| !entry.is_empty()).enumerate() {
             let wrong =
@@ -174,7 +181,9 @@ mod tests {
     fn a_generated_entry_is_read_back_and_is_another_each_time() {
         let (a, b) = (entry(), entry());
         assert_ne!(a, b);
-        let ring = KeyRing::parse(&format!("# old and new\n{a}\n\n  {b} , {}\n", entry())).unwrap();
+        let text =
+            format!("# old and new\r\n{a}\r\n\n\u{feff}# more\n  {b} ,\u{feff}{}\n", entry());
+        let ring = KeyRing::parse(&text).unwrap();
         assert_eq!(ring.ids().count(), 3);
         assert_eq!(ring.active().unwrap().id.to_string(), a[4..12], "the first one seals");
     }

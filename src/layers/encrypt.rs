@@ -124,10 +124,7 @@ impl LayerConfig for EncryptConfig {
     }
 
     async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>> {
-        let keys = match &self.keys {
-            Secret::File(path) => Secret::File(context.resolve(path)).read()?,
-            Secret::Env(_) => self.keys.read()?,
-        };
+        let keys = context.secret(&self.keys).await?;
         let ring = KeyRing::parse(keys.expose())?;
         Ok(EncryptLayer::new(ring, self.accept_plain, &context.labels).for_stack())
     }

@@ -136,16 +136,21 @@ pub(crate) fn check(options: &Options) -> Result<()> {
 }
 
 /// The values, secrets read.
-pub(crate) fn read(options: &Options, context: &Context) -> Result<Vec<(String, SecretText)>> {
-    let value = |setting: &Setting| {
-        Ok(match setting {
+pub(crate) async fn read(
+    options: &Options,
+    context: &Context,
+) -> Result<Vec<(String, SecretText)>> {
+    let mut values = Vec::new();
+    for (name, setting) in options {
+        let value = match setting {
             Setting::Text(text) => text.clone().into(),
             Setting::Switch(switch) => switch.to_string().into(),
             Setting::Number(number) => number.to_string().into(),
-            Setting::Secret(secret) => context.secret(secret)?,
-        })
-    };
-    options.iter().map(|(name, setting)| Ok((name.clone(), value(setting)?))).collect()
+            Setting::Secret(secret) => context.secret(secret).await?,
+        };
+        values.push((name.clone(), value));
+    }
+    Ok(values)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod guarantees;
 mod identity;
 mod scan;
 mod scope;
+pub(crate) mod secret_file;
 pub mod units;
 mod url;
 mod value;

@@ -212,45 +212,48 @@ impl Serialize for Span {
 pub enum Secret {
     /// The value of an environment variable.
     Env(String),
-    /// The content of a file, without white space at its ends.
+    /// The content of a file, without white space at its ends: UTF-8, or UTF-16 with a byte-order mark.
     File(std::path::PathBuf),
 }
 
 impl Secret {
-    /// Reads the secret.
+    /// Reads the secret. A file may never answer, such as a pipe that nobody writes into: dropping the future gives
+    /// it up.
     ///
     /// # Errors
     /// `Config` that names the variable or the file, and never its content.
+    pub async fn load(&self) -> crate::Result<SecretText> {
+        let secret = self.clone();
+        match self {
+            Self::Env(_) => self.read(),
+            Self::File(_) => super::secret_file::apart(move || secret.read()).await,
+        }
+    }
+
+    /// As [`load`](Self::load), for a thread that may block.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
     pub fn read(&self) -> crate::Result<SecretText> {
         let missing = |what: String| crate::Error::config(what);
-        let text = match self {
-            Self::Env(name) => std::env::var(name).map_err(|error| match error {
+        let (name, text) = match self {
+            Self::Env(name) => (name, std::env::var(name).map_err(|error| match error {
                 std::env::VarError::NotPresent => missing(format!(
                     "the secret is expected in the environment variable {name}, which is not set"
                 )),
                 std::env::VarError::NotUnicode(_) => {
                     missing(format!("the environment variable {name} is not text"))
                 }
-            })?,
-            Self::File(path) => std::fs::read_to_string(path).map_err(|error| {
-                missing(format!(
-                    "the secret is expected in the file {}, which cannot be read",
-                    path.display()
-                ))
-                .with_source(error)
-            })?,
+            })?),
+            Self::File(path) => return super::secret_file::read(path),
         };
-        if text.trim().is_empty() {
-            return Err(missing(match self {
-                Self::Env(name) => {
-                    format!("the environment variable {name} is empty; it must hold the secret")
-                }
-                Self::File(path) => {
-                    format!("the file {} is empty; it must hold the secret", path.display())
-                }
-            }));
+        let text = SecretText(text);
+        match super::secret_file::trimmed(text.expose()) {
+            "" => Err(missing(format!(
+                "the environment variable {name} is empty; it must hold the secret"
+            ))),
+            text => Ok(SecretText(text.to_owned())),
         }
-        Ok(SecretText(text.trim().to_owned()))
     }
 }
 

@@ -170,6 +170,74 @@ fn a_generated_key_is_taken_as_it_is() {
     assert!(ran.out.is_empty() && !ran.err.contains(other), "{}", ran.err);
 }
 
+const SEALED: &str = "stores: { main: { layers: [ { encrypt: { keys: { file: keys.txt } } } ], backend: { rocksdb: { path: \
+     data } } } }";
+
+#[cfg(unix)]
+#[test]
+fn a_key_ring_is_written_for_its_owner_and_replaces_nothing() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new(SEALED);
+    let generate = ["keys", "generate", "--out", "keys.txt"];
+    let ran = folder.run(&generate).ok();
+    let ring = folder.read("keys.txt");
+    let (_, key) = ring.trim_end().rsplit_once(':').unwrap();
+    assert!(ran.out.contains("keys.txt") && !ran.out.contains(key), "{}", ran.out);
+    let mode = || std::fs::metadata(folder.path("keys.txt")).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(), 0o600);
+    folder.run(&generate).refused().says("never replaced");
+    assert_eq!(folder.read("keys.txt"), ring);
+    let ran = folder.run(&["put", "a", "secret"]).ok();
+    assert_eq!(ran.err, "");
+    let json = folder.run(&["keys", "generate", "--out", "more.txt", "--json"]).ok().json();
+    assert!(folder.read("more.txt").contains(&format!("ts1:{}:", json["id"].as_str().unwrap())));
+    folder.run(&["keys", "generate", "--out", "no/keys.txt"]).fails().says("no/keys.txt");
+    // Whoever may read it can read the values.
+    let public = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(folder.path("keys.txt"), public).unwrap();
+    folder.run(&["get", "a"]).ok().says("every user of this machine can read").says("keys.txt");
+}
+
+/// As the editors and the shell of Windows write it.
+#[test]
+fn a_key_ring_with_a_byte_order_mark_is_read() {
+    let folder = Folder::new(SEALED);
+    let ring = folder.run(&["keys", "generate"]).ok().out.replace('\n', "\r\n");
+    let marked = format!("\u{feff}{ring}");
+    folder.write("keys.txt", &marked);
+    folder.run(&["put", "a", "secret"]).ok();
+    let wide: Vec<u8> = marked.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    folder.write("keys.txt", &wide);
+    assert_eq!(folder.run(&["get", "a"]).ok().out, "secret");
+    folder.write("keys.txt", &wide[2..]);
+    folder.run(&["get", "a"]).refused().says("keys.txt holds zero bytes").says("UTF-8");
+}
+
+/// Nobody writes into the pipe.
+#[cfg(unix)]
+#[test]
+fn a_secret_that_never_comes_keeps_nobody_waiting() {
+    use std::os::unix::fs::OpenOptionsExt;
+    let folder = Folder::new(SEALED);
+    let path = folder.path("keys.txt");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let child = folder.spawn(&["put", "a", "secret"]);
+    let mut writer = std::fs::OpenOptions::new();
+    writer.write(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32);
+    // It can be opened once it is read.
+    let held = loop {
+        match writer.open(&path) {
+            Ok(held) => break held,
+            Err(_) => std::thread::yield_now(),
+        }
+    };
+    crate::folder::interrupt(&child);
+    let ran = Ran::new(&["put"], child.wait_with_output().unwrap());
+    ran.fails().says("stopped by request").says("nothing was written");
+    drop(held);
+    assert!(!folder.path("data").exists());
+}
+
 #[cfg(feature = "postgres")]
 #[test]
 fn the_schema_of_a_table_is_sql() {

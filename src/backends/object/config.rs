@@ -174,11 +174,11 @@ impl ObjectConfig {
     }
 
     /// A client, and one that repeats nothing.
-    pub(super) fn connect(
+    pub(super) async fn connect(
         &self,
         context: &Context,
     ) -> Result<(Arc<dyn ObjectStore>, Arc<dyn ObjectStore>)> {
-        let options = crate::objects::read_options(&self.options, context)?;
+        let options = crate::objects::read_options(&self.options, context).await?;
         let location = match self.target()? {
             Target::Memory => {
                 let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());

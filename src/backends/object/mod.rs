@@ -73,7 +73,7 @@ impl Object {
         let profile = config.profile()?;
         let (naming, name_bytes) = (config.naming()?, config.name_bytes()?);
         let (repeating, once) =
-            config.connect(context).map_err(|error| error.with_layer(ObjectConfig::NAME))?;
+            config.connect(context).await.map_err(|error| error.with_layer(ObjectConfig::NAME))?;
         Self::over(repeating, once, (naming, name_bytes), profile).await
     }
 

@@ -172,10 +172,11 @@ impl OpenDalConfig {
         })
     }
 
-    pub(super) fn operator(&self, context: &Context) -> Result<Operator> {
+    pub(super) async fn operator(&self, context: &Context) -> Result<Operator> {
         let _ = self.service()?;
         ::opendal::install_default();
-        let mut options: Vec<(String, String)> = read_options(&self.options, context)?
+        let mut options: Vec<(String, String)> = read_options(&self.options, context)
+            .await?
             .into_iter()
             .map(|(name, value)| (name.to_ascii_lowercase(), value.expose().to_owned()))
             .collect();

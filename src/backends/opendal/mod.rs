@@ -74,7 +74,7 @@ impl OpenDal {
     /// # Errors
     /// See the [module docs](self).
     pub async fn open(config: &OpenDalConfig, context: &Context) -> Result<Self> {
-        let operator = config.operator(context).map_err(told)?;
+        let operator = config.operator(context).await.map_err(told)?;
         Self::checked(operator, config, context).await
     }
 

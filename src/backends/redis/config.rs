@@ -171,26 +171,34 @@ impl RedisConfig {
     }
 
     /// What the client makes of the addresses and the password. Reads secrets.
-    pub(super) fn connections(&self, context: &Context) -> Result<Vec<ConnectionInfo>> {
-        let password = self.password.as_ref().map(|secret| context.secret(secret)).transpose()?;
-        let read = |address: &Url| {
+    pub(super) async fn connections(&self, context: &Context) -> Result<Vec<ConnectionInfo>> {
+        let password = match &self.password {
+            Some(secret) => Some(context.secret(secret).await?),
+            None => None,
+        };
+        let mut connections = Vec::new();
+        for address in self.addresses()? {
             let info = match address {
                 Url::Plain(text) => url::parse_plain(text, self.is_cluster())?,
                 Url::Secret(secret) => {
-                    url::parse(context.secret(secret)?.expose(), self.is_cluster())?
+                    url::parse(context.secret(secret).await?.expose(), self.is_cluster())?
                 }
             };
             self.check_ca(&info)?;
-            let Some(password) = &password else { return Ok(info) };
-            if info.redis_settings().password().is_some() {
-                return Err(Error::config(
-                    "the address and `password` both hold a password; leave one of them out",
-                ));
-            }
-            let settings = info.redis_settings().clone().set_password(password.expose());
-            Ok(info.set_redis_settings(settings))
-        };
-        self.addresses()?.iter().map(read).collect()
+            connections.push(match &password {
+                None => info,
+                Some(_) if info.redis_settings().password().is_some() => {
+                    return Err(Error::config(
+                        "the address and `password` both hold a password; leave one of them out",
+                    ));
+                }
+                Some(password) => {
+                    let settings = info.redis_settings().clone().set_password(password.expose());
+                    info.set_redis_settings(settings)
+                }
+            });
+        }
+        Ok(connections)
     }
 
     fn check_ca(&self, info: &ConnectionInfo) -> Result<()> {

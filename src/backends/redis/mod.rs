@@ -117,7 +117,7 @@ impl Redis {
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(Error::unsupported("the Redis client needs a tokio runtime"));
         }
-        let servers = open::servers(&config, context)?;
+        let servers = open::servers(&config, context).await?;
         let mut largest = config::MAX_VALUE_BYTES;
         let all = servers.all(Operation::Open).await?;
         for link in &all {

@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::layer::Context;
 
 /// The servers of the settings, to none of which there is a connection yet.
-pub(super) fn servers(config: &RedisConfig, context: &Context) -> Result<Servers> {
+pub(super) async fn servers(config: &RedisConfig, context: &Context) -> Result<Servers> {
     let ca = config.ca.as_ref().map(|path| {
         let path = context.resolve(path);
         std::fs::read(&path).map_err(|error| {
@@ -40,8 +40,8 @@ pub(super) fn servers(config: &RedisConfig, context: &Context) -> Result<Servers
         let certificates = TlsCertificates { client_tls: None, root_cert: ca.clone() };
         Client::build_with_tls(info, certificates).map_err(wrong)
     };
-    let clients =
-        config.connections(context)?.into_iter().map(client).collect::<Result<Vec<_>>>()?;
+    let connections = config.connections(context).await?;
+    let clients = connections.into_iter().map(client).collect::<Result<Vec<_>>>()?;
     let dial =
         Dial { clock: Arc::clone(&context.clock), connect_timeout: config.connect_timeout.0 };
     let kind = if config.is_cluster() {

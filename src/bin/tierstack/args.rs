@@ -363,8 +363,17 @@ fn fingerprint(text: &str) -> Result<u64, String> {
 
 #[derive(Subcommand)]
 pub(crate) enum Keys {
-    /// Print a new entry of a key ring on the last line
-    Generate(JsonArgs),
+    /// Print a new entry of a key ring on the last line, or write it to a file
+    Generate(Generate),
+}
+
+#[derive(Group)]
+pub(crate) struct Generate {
+    /// Write a new file there that only its owner can read, and do not print the entry
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) json: JsonArgs,
 }
 
 #[derive(Group)]

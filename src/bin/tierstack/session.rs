@@ -3,13 +3,19 @@
 use std::io::Write;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tierstack::config::{Config, Registry};
-use tierstack::{Checked, Durability, Guarantees, OpenOptions, Read, Stack, Store};
+use tierstack::{
+    Checked, Clock, Durability, Guarantees, OpenOptions, Read, Stack, Store, SystemClock,
+};
 
 use crate::args::StoreArgs;
 use crate::failure::{Failure, Outcome};
 use crate::stop::Stop;
+
+/// How long a store may still take to open when the command is to end.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Whether both arguments mean the same data, as far as the settings of the backends tell. Opens nothing.
 pub(crate) fn is_same_backend(one: &StoreArgs, other: &StoreArgs) -> Outcome<bool> {
@@ -82,9 +88,14 @@ async fn wait_for(
         biased;
         stack = &mut opening => Ok(stack?),
         () = stop.wait() => {
-            // An engine is opened by a thread of its own, which the end of the process would tear apart.
-            if let Ok(stack) = opening.await {
-                stack.close().await?;
+            // An engine is opened by a thread of its own, which the end of the process would tear apart. But a file
+            // with a secret may never answer.
+            tokio::select! {
+                biased;
+                stack = &mut opening => if let Ok(stack) = stack {
+                    stack.close().await?;
+                },
+                () = SystemClock.sleep(PATIENCE) => {}
             }
             Err(Failure::stopped("the store was not opened yet, and nothing was written"))
         }
