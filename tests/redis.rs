@@ -12,6 +12,8 @@ mod conformance;
 mod existing;
 #[path = "redis/faults.rs"]
 mod faults;
+#[path = "redis/meddler.rs"]
+mod meddler;
 #[path = "redis/refused.rs"]
 mod refused;
 mod servers;

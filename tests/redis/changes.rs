@@ -5,6 +5,7 @@ use tierstack::config::{Config, Format, Registry};
 use tierstack::{Change, Changes, Clock, OpenOptions, Read, Stack, StoreExt, SystemClock, Value};
 use tokio::time::Instant;
 
+use super::meddler::Meddler;
 use super::servers::{Proxy, RedisCluster};
 use super::*;
 
@@ -94,6 +95,109 @@ async fn a_lost_connection_is_told_and_made_again() {
         server.cli(&["set", "seen", "1"]).await;
         about(&mut changes, "seen").await;
     }
+}
+
+/// The connection answers, and says nothing of changes any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn tracking_that_somebody_ended_is_told_and_begun_again() {
+    let Some(server) = server().await else { return };
+    let proxy = Meddler::to(server.addr()).await;
+    let store = open(RedisConfig { announce: true, ..on(proxy.url()) }).await;
+    let mut changes = store.changes().await.unwrap();
+    for (command, answer) in
+        [("CLIENT TRACKING OFF\r\n", "+OK\r\n".len()), ("RESET\r\n", "+RESET\r\n".len())]
+    {
+        proxy.say(command, answer).await;
+        until(&mut changes, &Change::Lost).await;
+        until(&mut changes, &Change::All).await;
+        server.cli(&["set", "seen", "1"]).await;
+        about(&mut changes, "seen").await;
+    }
+}
+
+/// An address that is given to another server takes the reads there, while the old one announces nothing that
+/// concerns them.
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_that_lead_to_another_server_are_noticed() {
+    let (Some(old), Some(new)) = (server().await, server().await) else { return };
+    let proxy = Meddler::to(old.addr()).await;
+    let store = open(RedisConfig { announce: true, ..on(proxy.url()) }).await;
+    let mut changes = store.changes().await.unwrap();
+    proxy.lead_to(new.addr());
+    proxy.cut_reads();
+    new.cli(&["set", "k", "new"]).await;
+    soon(|| async {
+        let found = store.get(b"k").await.unwrap_or_default();
+        (found == Some("new".into())).then_some(()).ok_or(found)
+    })
+    .await;
+    until(&mut changes, &Change::Lost).await;
+    until(&mut changes, &Change::All).await;
+    new.cli(&["set", "k", "newer"]).await;
+    about(&mut changes, "k").await;
+    assert_eq!(soon(|| store.get(b"k")).await, Some("newer".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_became_a_replica_announces_nothing() {
+    let (Some(server), Some(other)) = (server().await, server().await) else { return };
+    let store = open(hasty(RedisConfig { announce: true, ..on(server.url()) })).await;
+    let mut changes = store.changes().await.unwrap();
+    server.cli(&["replicaof", "127.0.0.1", &other.port().to_string()]).await;
+    while next(&mut changes).await != Change::Lost {}
+    server.cli(&["replicaof", "no", "one"]).await;
+    while next(&mut changes).await != Change::All {}
+    server.cli(&["set", "seen", "1"]).await;
+    about(&mut changes, "seen").await;
+}
+
+/// Of which the server announces nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn swapped_databases_are_told() {
+    let Some(server) = server().await else { return };
+    server.cli(&["swapdb", "1", "2"]).await;
+    let store = open(RedisConfig { announce: true, ..on(server.url()) }).await;
+    let mut changes = store.changes().await.unwrap();
+    server.cli(&["-n", "1", "set", "k", "other"]).await;
+    for _ in 0..2 {
+        server.cli(&["swapdb", "0", "1"]).await;
+        until(&mut changes, &Change::All).await;
+    }
+    assert_eq!(store.get(b"k").await.unwrap(), None);
+}
+
+/// What moves to a node that has no slot yet is there before the slot is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_slots_announces_what_moves_there() {
+    let Some(cluster) = RedisCluster::start(3, 0).await else { return };
+    let settings = ["--databases", "1", "--cluster-enabled", "yes"];
+    let Some(empty) = Server::start(&settings).await else { return };
+    let config = RedisConfig { announce: true, ..RedisConfig::cluster(cluster.urls()) };
+    let store = open(hasty(config)).await;
+    store.put("k", "1").await.unwrap();
+    let mut changes = store.changes().await.unwrap();
+    let from = &cluster.nodes[cluster.master_of("k").await];
+    empty.cli(&["cluster", "meet", "127.0.0.1", &from.port().to_string()]).await;
+    until(&mut changes, &Change::Lost).await;
+    until(&mut changes, &Change::All).await;
+    let (slot, ids) = (
+        from.cli(&["cluster", "keyslot", "k"]).await,
+        [from.cli(&["cluster", "myid"]).await, empty.cli(&["cluster", "myid"]).await],
+    );
+    // The two may not have shaken hands yet.
+    for (node, what, other) in [(&empty, "importing", &ids[0]), (from, "migrating", &ids[1])] {
+        soon(|| async {
+            let said = node.cli(&["cluster", "setslot", &slot, what, other]).await;
+            (said == "OK").then_some(()).ok_or(said)
+        })
+        .await;
+    }
+    let port = empty.port().to_string();
+    assert_eq!(from.cli(&["migrate", "127.0.0.1", &port, "k", "0", "5000"]).await, "OK");
+    about(&mut changes, "k").await;
+    // It is redirected there, though the slot is not.
+    store.put("{k}new", "2").await.unwrap();
+    about(&mut changes, "{k}new").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

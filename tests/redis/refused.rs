@@ -176,6 +176,39 @@ async fn credentials() {
     open(by("deaf")).await;
     let error = Redis::open(RedisConfig { announce: true, ..by("deaf") }).await;
     assert_eq!(kind(error), ErrorKind::Access);
+    // What an operation needs beside the obvious is looked up when the store is opened, and named.
+    for (rules, index, lacks) in [
+        ("~* +@all -pexpiretime", false, "+pexpiretime"),
+        ("~* +@all -multi -mget", false, "+mget +multi"),
+        ("~* +@all -info", false, "+info"),
+        ("~* +@all -type -del", false, "+del +type"),
+        ("~* +@all -evalsha", false, "+evalsha"),
+        ("~* +@all -zadd -zrevrangebylex", true, "+zrevrangebylex +zadd"),
+        ("~* +@all -set -del -scan", true, "+scan"),
+        ("~app:* ~tierstack:* +@all", true, "every key"),
+        ("~app:* +@all", true, "every key"),
+    ] {
+        let user = ["acl", "setuser", "lacking", "reset", "on", ">s3cr3t"];
+        let rules: Vec<&str> = rules.split(' ').collect();
+        server.cli(&[&auth[..], &user, &rules].concat()).await;
+        let error = Redis::open(RedisConfig { index, ..by("lacking") }).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Access, "{rules:?} {error:?}");
+        assert!(error.to_string().contains(lacks), "{rules:?} {error}");
+    }
+    // Whoever uses some keys only is told of another one when it comes.
+    let user = ["acl", "setuser", "some", "on", ">s3cr3t", "~app:*", "+@all"];
+    server.cli(&[&auth[..], &user].concat()).await;
+    let some = open(by("some")).await;
+    some.write(Batch::new().put("app:1", "1").delete("app:2")).await.unwrap();
+    for error in [
+        some.get(b"k").await.unwrap_err(),
+        some.put("k", "1").await.unwrap_err(),
+        some.write(Batch::new().put("app:1", "2").put("k", "1")).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Access, "{error:?}");
+        assert!(error.to_string().contains("may not use the key"), "{error}");
+    }
+    assert_eq!(some.get(b"app:1").await.unwrap(), Some("1".into()));
     // The user may read, and not write.
     let rules = ["acl", "setuser", "reader", "on", ">s3cr3t", "~*", "+@all", "-set", "-evalsha"];
     server.cli(&[&auth[..], &rules[..]].concat()).await;

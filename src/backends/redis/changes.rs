@@ -1,9 +1,10 @@
 //! What others change, by client tracking of the server.
 //!
 //! Each subscription has a connection of its own to every server, on which the server says which keys were
-//! changed: by others and by ourselves, by expiry and by eviction. A heartbeat finds out within
-//! [`LATEST`] that a connection is lost, also one that just became silent. In a cluster it also looks
-//! whether other nodes have the slots now.
+//! changed: by others and by ourselves, by expiry and by eviction. A connection that answers proves nothing: a
+//! proxy may have ended the tracking, or reads may lead to another server since. So each heartbeat has the
+//! server say that it tracks for this connection, see [`Proof`]. Within [`LATEST`] the announcements go on, or
+//! are lost and said to be. In a cluster it also looks whether other nodes have the slots now.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -19,10 +20,11 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::Shared;
-use super::failure::{failed, late};
+use super::failure::{failed, late, said};
 use super::link::{Link, Live, within};
+use super::open::facts;
 use super::servers::{Kind, answer};
-use crate::error::{Operation, Result};
+use crate::error::{ErrorKind, Operation, Result};
 use crate::store::{Change, Changes};
 
 /// Between two heartbeats.
@@ -147,8 +149,8 @@ impl Drop for Watching {
 pub(super) async fn subscribe(shared: &Arc<Shared>) -> Result<Changes> {
     let mut watch =
         Watch { shared: Arc::clone(shared), inbox: Arc::default(), tracked: HashMap::new() };
-    for link in shared.servers.all(Operation::Changes).await? {
-        watch.track(link).await?;
+    for link in watch.servers().await? {
+        watch.track(&link).await?;
     }
     let inbox = Arc::clone(&watch.inbox);
     let mut closing = shared.closing.subscribe();
@@ -171,13 +173,38 @@ pub(super) async fn subscribe(shared: &Arc<Shared>) -> Result<Changes> {
 struct Watch {
     shared: Arc<Shared>,
     inbox: Arc<Inbox>,
-    /// By address: the connections on which changes are announced.
-    tracked: HashMap<String, Live>,
+    /// By address.
+    tracked: HashMap<String, Tracked>,
+}
+
+/// A connection on which changes are announced.
+struct Tracked {
+    live: Live,
+    proof: Proof,
+    /// The connection for reads that was found to lead to the same server.
+    reads: Option<Live>,
+}
+
+/// What a server says of itself on the connection on which it announces changes.
+#[derive(Debug, PartialEq, Eq)]
+struct Proof {
+    /// Names one run of a server.
+    run: Option<String>,
+    /// How often databases were swapped, of which the server announces nothing.
+    swaps: u64,
+}
+
+/// What a heartbeat found.
+enum Heard {
+    Well,
+    /// Databases were swapped.
+    Swapped,
+    Not,
 }
 
 impl Watch {
     /// Has a server announce changes from now on.
-    async fn track(&mut self, link: Arc<Link>) -> Result<()> {
+    async fn track(&mut self, link: &Arc<Link>) -> Result<()> {
         let inbox = Arc::clone(&self.inbox);
         let prefix = self.shared.place.prefix.clone();
         let index = self.shared.place.index.clone();
@@ -188,21 +215,32 @@ impl Watch {
                 inbox.push(change);
             }
         };
+        let prefix = &self.shared.place.prefix;
         let tracking = async {
             let mut live = link.connect(told).await?;
             let mut pipeline = Pipeline::new();
-            pipeline.add_command(self::tracking(&self.shared.place.prefix));
+            pipeline.add_command(self::tracking(prefix));
             let answers = live.send(&pipeline).await;
             let answers = answers.map_err(|error| failed(Operation::Changes, error))?;
             for value in answers {
                 answer(Operation::Changes, value)?;
             }
-            Ok(live)
+            // After the tracking began, so that whatever comes after these answers is announced.
+            let proof = prove(&mut live, prefix).await?;
+            let mut tracked = Tracked { live, proof, reads: None };
+            match tracked.reads_there(link).await {
+                true => Ok(tracked),
+                false => Err(said(
+                    ErrorKind::Unavailable,
+                    "changes are announced by another server than the one that is read",
+                )),
+            }
         };
         let servers = &self.shared.servers;
-        let live = within(&*servers.clock, servers.timeout, tracking).await;
-        let live = live.unwrap_or_else(|| Err(late(Operation::Changes)))?;
-        self.tracked.insert(link.address(), live);
+        let tracked = within(&*servers.clock, servers.timeout, tracking).await;
+        let tracked = tracked.unwrap_or_else(|| Err(late(Operation::Changes)));
+        let tracked = tracked.map_err(|error| error.with_operation(Operation::Changes))?;
+        self.tracked.insert(link.address(), tracked);
         Ok(())
     }
 
@@ -210,15 +248,12 @@ impl Watch {
         let clock = Arc::clone(&self.shared.servers.clock);
         loop {
             clock.sleep(BEAT).await;
-            self.beat().await;
             // Also after a look at the cluster that failed: what it announces then is not known.
-            let servers = self.servers().await;
-            let Ok(servers) = servers else {
+            let Ok(servers) = self.servers().await else {
                 self.inbox.set_lost(true);
                 continue;
             };
-            let addresses: Vec<String> = servers.iter().map(|link| link.address()).collect();
-            self.tracked.retain(|address, _| addresses.contains(address));
+            self.beat(&servers).await;
             let missing: Vec<_> = servers
                 .into_iter()
                 .filter(|link| !self.tracked.contains_key(&link.address()))
@@ -230,7 +265,7 @@ impl Watch {
             self.inbox.set_lost(true);
             let mut all = true;
             for link in missing {
-                all &= self.track(link).await.is_ok();
+                all &= self.track(&link).await.is_ok();
             }
             if all {
                 self.inbox.set_lost(false);
@@ -238,37 +273,137 @@ impl Watch {
         }
     }
 
-    /// Lets go of connections that do not answer.
-    async fn beat(&mut self) {
-        let clock = &self.shared.servers.clock;
-        let beats = self.tracked.iter_mut().map(|(address, live)| async move {
-            let mut pipeline = Pipeline::new();
-            pipeline.add_command(redis::cmd("PING"));
-            let alive = within(&**clock, SILENCE, live.send(&pipeline)).await;
-            let alive = matches!(
-                alive.and_then(Result::ok).as_deref(),
-                Some([Answer::SimpleString(_) | Answer::Okay])
-            );
-            (!alive).then(|| address.clone())
+    /// Lets go of connections to other servers than these, and of those on which nothing more is announced.
+    async fn beat(&mut self, servers: &[Arc<Link>]) {
+        let clock = &*self.shared.servers.clock;
+        let prefix = &self.shared.place.prefix;
+        let beats = servers.iter().filter_map(|link| {
+            let address = link.address();
+            let mut tracked = self.tracked.remove(&address)?;
+            Some(async move {
+                let heard = within(clock, SILENCE, tracked.hears(link, prefix)).await;
+                (address, tracked, heard.unwrap_or(Heard::Not))
+            })
         });
-        let silent: Vec<String> = join_all(beats).await.into_iter().flatten().collect();
-        if !silent.is_empty() {
-            self.inbox.set_lost(true);
-        }
-        for address in silent {
-            self.tracked.remove(&address);
+        let heard = join_all(beats.collect::<Vec<_>>()).await;
+        self.tracked.clear();
+        for (address, tracked, heard) in heard {
+            match heard {
+                Heard::Not => continue,
+                Heard::Swapped => self.inbox.push(Change::All),
+                Heard::Well => {}
+            }
+            self.tracked.insert(address, tracked);
         }
     }
 
-    /// The servers that have slots now.
+    /// The servers that have slots now, and those that may get some: a slot that moves there has entries on
+    /// both.
     async fn servers(&self) -> Result<Vec<Arc<Link>>> {
-        if let Kind::Cluster(cluster) = &self.shared.servers.kind {
-            let clock = &*self.shared.servers.clock;
-            let refreshed = within(clock, SILENCE, cluster.refresh(None)).await;
-            let refreshed = refreshed.unwrap_or_else(|| Err(late(Operation::Changes)));
-            refreshed.map_err(|error| error.with_operation(Operation::Changes))?;
+        let Kind::Cluster(cluster) = &self.shared.servers.kind else {
+            return self.shared.servers.all(Operation::Changes).await;
+        };
+        let looking = async {
+            cluster.refresh(None).await?;
+            let mut servers = cluster.primaries().await?;
+            servers.extend(cluster.without_slots().await?);
+            Ok(servers)
+        };
+        let servers = within(&*self.shared.servers.clock, SILENCE, looking).await;
+        let servers = servers.unwrap_or_else(|| Err(late(Operation::Changes)));
+        servers.map_err(|error| error.with_operation(Operation::Changes))
+    }
+}
+
+impl Tracked {
+    /// Whether changes are announced still.
+    async fn hears(&mut self, link: &Link, prefix: &[u8]) -> Heard {
+        let Ok(proof) = prove(&mut self.live, prefix).await else { return Heard::Not };
+        if proof.run != self.proof.run || !self.reads_there(link).await {
+            return Heard::Not;
         }
-        self.shared.servers.all(Operation::Changes).await
+        let swapped = proof.swaps != self.proof.swaps;
+        self.proof = proof;
+        if swapped { Heard::Swapped } else { Heard::Well }
+    }
+
+    /// Whether reads, if there is a connection for them, lead to the server that announces. An address may have
+    /// been given to another one. The connection that is found to be wrong is left.
+    async fn reads_there(&mut self, link: &Link) -> bool {
+        let Some(mut reads) = link.present() else { return true };
+        if self.reads.as_ref().is_some_and(|known| known.is(&reads)) {
+            return true;
+        }
+        let mut pipeline = Pipeline::new();
+        pipeline.add_command(redis::cmd("INFO").arg("server").take());
+        let answers = reads.send(&pipeline).await;
+        let told = answers.ok().and_then(|answers| facts(answers.into_iter().next()?));
+        let Some(told) = told else { return false };
+        if told.get("run_id") != self.proof.run.as_ref() {
+            link.leave(&reads);
+            return false;
+        }
+        self.reads = Some(reads);
+        true
+    }
+}
+
+/// Has a server prove that it announces changes on this connection.
+async fn prove(live: &mut Live, prefix: &[u8]) -> Result<Proof> {
+    let mut pipeline = Pipeline::new();
+    for command in proving() {
+        pipeline.add_command(command);
+    }
+    let answers = live.send(&pipeline).await;
+    let answers = answers.map_err(|error| failed(Operation::Changes, error))?;
+    let answers = answers.into_iter().map(|value| answer(Operation::Changes, value));
+    proof(answers.collect::<Result<_>>()?, prefix).ok_or_else(|| {
+        said(
+            ErrorKind::Unavailable,
+            "the server does not announce changes on this connection; a proxy may have ended it, or it is a replica by now",
+        )
+    })
+}
+
+/// What [`prove`] asks.
+pub(super) fn proving() -> [Cmd; 2] {
+    let info = redis::cmd("INFO").arg("server").arg("replication").arg("commandstats").take();
+    [redis::cmd("CLIENT").arg("TRACKINGINFO").take(), info]
+}
+
+/// Nothing, if the answers are not those of a primary that tracks for this connection. In RESP2, to which a proxy
+/// may have turned it, the first of them is no map, and nothing is announced.
+fn proof(answers: Vec<Answer>, prefix: &[u8]) -> Option<Proof> {
+    let mut answers = answers.into_iter();
+    let Some(Answer::Map(tracking)) = answers.next() else { return None };
+    let told = |name: &str| {
+        tracking.iter().find(|(told, _)| text(told) == Some(name.as_bytes())).map(|(_, told)| told)
+    };
+    let has = |name: &str, wanted: &[u8]| match told(name) {
+        Some(Answer::Array(all) | Answer::Set(all)) => {
+            all.iter().any(|one| text(one) == Some(wanted))
+        }
+        _ => false,
+    };
+    if !has("flags", b"on") || !has("flags", b"bcast") || !has("prefixes", prefix) {
+        return None;
+    }
+    let mut told = facts(answers.next()?)?;
+    if told.get("role").is_some_and(|role| role != "master") {
+        return None;
+    }
+    let swaps = told
+        .get("cmdstat_swapdb")
+        .and_then(|stats| stats.strip_prefix("calls=")?.split(',').next()?.parse().ok());
+    Some(Proof { run: told.remove("run_id"), swaps: swaps.unwrap_or(0) })
+}
+
+fn text(answer: &Answer) -> Option<&[u8]> {
+    match answer {
+        Answer::BulkString(text) => Some(text),
+        Answer::SimpleString(text) => Some(text.as_bytes()),
+        Answer::Okay => Some(b"OK"),
+        _ => None,
     }
 }
 

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arc_swap::ArcSwapOption;
 use futures_util::future::select_ok;
 use parking_lot::Mutex;
-use redis::{Client, ConnectionAddr, ConnectionInfo, Pipeline, Value};
+use redis::{Client, Cmd, ConnectionAddr, ConnectionInfo, Pipeline, Value};
 
-use super::failure::{lost, said};
+use super::failure::{lost, refused, said};
 use super::link::{Dial, Link, within};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Operation, Result};
 
 pub(super) const SLOTS: usize = 16_384;
 
@@ -172,6 +172,33 @@ impl Cluster {
         }
     }
 
+    /// The primaries that have no slots, to which some may be moving.
+    pub(super) async fn without_slots(&self) -> Result<Vec<Arc<Link>>> {
+        let map = self.map().await?;
+        // Any node knows all.
+        let asked = map.primaries.iter().map(|link| {
+            Box::pin(async move {
+                let mut live = link.live().await?;
+                let mut pipeline = Pipeline::new();
+                pipeline.add_command(shards());
+                let answers = live.send(&pipeline).await.map_err(|error| {
+                    link.retire(&live);
+                    lost(error)
+                })?;
+                Ok::<_, Error>((answers, link))
+            })
+        });
+        let ((answers, link), _) = select_ok(asked).await?;
+        match answers.into_iter().next() {
+            Some(Value::Array(shards)) => {
+                let idle = shards.iter().filter_map(|shard| idle_primary(shard, link));
+                Ok(idle.map(|node| self.link(node)).collect())
+            }
+            Some(Value::ServerError(error)) => Err(refused(Operation::Changes, &error)),
+            _ => Err(said(ErrorKind::Unavailable, "the cluster's answer is not understood")),
+        }
+    }
+
     /// `[[first, last, [host, port, ...], replicas ...], ...]`
     fn understand(&self, ranges: Vec<Value>, asked: &Arc<Link>) -> Option<Map> {
         let mut map = Map { primaries: Vec::new(), owners: vec![None; SLOTS] };
@@ -186,13 +213,7 @@ impl Cluster {
             let (Some(host), Some(Value::Int(port))) = (primary.first(), primary.get(1)) else {
                 continue;
             };
-            // An empty host is that of the node that was asked.
-            let host = match host {
-                Value::BulkString(host) if !host.is_empty() && host != b"?" => {
-                    String::from_utf8_lossy(host).into_owned()
-                }
-                _ => node(asked)?.0,
-            };
+            let host = host_of(host, asked)?;
             let Ok(port) = u16::try_from(*port) else { continue };
             let link = self.link((host, port));
             let known = map.primaries.iter().position(|known| Arc::ptr_eq(known, &link));
@@ -271,6 +292,48 @@ fn is_failed(info: &Value) -> bool {
         Value::BulkString(text) => std::str::from_utf8(text).is_ok_and(says),
         Value::VerbatimString { text, .. } | Value::SimpleString(text) => says(text),
         _ => false,
+    }
+}
+
+/// The question for every shard, with or without slots.
+pub(super) fn shards() -> Cmd {
+    redis::cmd("CLUSTER").arg("SHARDS").take()
+}
+
+/// The primary of a shard that has no slots, unless it is down.
+fn idle_primary(shard: &Value, asked: &Link) -> Option<Node> {
+    let (Some(Value::Array(slots)), Some(Value::Array(nodes))) =
+        (field(shard, "slots"), field(shard, "nodes"))
+    else {
+        return None;
+    };
+    let is = |node: &Value, name: &str, wanted: &str| matches!(field(node, name), Some(Value::BulkString(text)) if text == wanted.as_bytes());
+    let primary = |node: &&Value| is(node, "role", "master") && is(node, "health", "online");
+    let primary = nodes.iter().find(primary).filter(|_| slots.is_empty())?;
+    let tls = matches!(asked.client().get_connection_info().addr(), ConnectionAddr::TcpTls { .. });
+    let port = field(primary, if tls { "tls-port" } else { "port" })?;
+    let Value::Int(port) = port else { return None };
+    let host = host_of(field(primary, "endpoint")?, asked)?;
+    Some((host, u16::try_from(*port).ok()?))
+}
+
+fn field<'a>(map: &'a Value, name: &str) -> Option<&'a Value> {
+    let Value::Map(fields) = map else { return None };
+    let named = |field: &Value| match field {
+        Value::BulkString(text) => text == name.as_bytes(),
+        Value::SimpleString(text) => text == name,
+        _ => false,
+    };
+    fields.iter().find(|(field, _)| named(field)).map(|(_, value)| value)
+}
+
+/// The host as a node says it. An empty one is that of the node that was asked.
+fn host_of(said: &Value, asked: &Link) -> Option<String> {
+    match said {
+        Value::BulkString(host) if !host.is_empty() && host != b"?" => {
+            Some(String::from_utf8_lossy(host).into_owned())
+        }
+        _ => Some(node(asked)?.0),
     }
 }
 

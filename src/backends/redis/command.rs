@@ -11,10 +11,10 @@ use super::script;
 use super::servers::Call;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Operation, Result};
-use crate::types::{Entry, Op, Value};
+use crate::types::{Condition, Entry, Op, Value};
 
 /// Deadlines up to this many milliseconds pass through a script unchanged: its numbers have 53 bits. That
-/// is the year 287396.
+/// is the year 287396. A later one, which another program set, is read as this one, however it is read.
 const LAST_DEADLINE: u64 = 1 << 53;
 
 /// A put of a value up to this size is one `SET`, which gives what was there: likely as little, and less
@@ -32,6 +32,9 @@ pub(super) struct Place {
     pub(super) read: String,
     pub(super) page: String,
     pub(super) sweep: String,
+    pub(super) fill: String,
+    pub(super) mark: String,
+    pub(super) rights: String,
     /// How many replicas a write waits for, and how many milliseconds.
     pub(super) wait: Option<(u32, u64)>,
     /// A put replaced a large value, which came back: from now on they are scripts.
@@ -54,6 +57,9 @@ impl Place {
             read: hash(script::READ),
             page: hash(script::PAGE),
             sweep: hash(script::SWEEP),
+            fill: hash(script::FILL),
+            mark: hash(script::MARK),
+            rights: hash(script::RIGHTS),
             wait,
             has_large: AtomicBool::new(false),
         }
@@ -125,26 +131,33 @@ impl Place {
         Call { slot, commands: vec![command], repeatable: true, waits: false, whole: false }
     }
 
-    /// Operations on keys of one slot, as one.
+    /// Operations and conditions on keys of one slot, as one.
     pub(super) fn write<'a>(
         &self,
         ops: impl Iterator<Item = &'a Op> + Clone,
-        if_absent: bool,
+        conditions: &'a [Condition],
     ) -> Call {
         let first = ops.clone().next();
-        let slot = first.map_or(0, |op| self.slot(op.key()));
+        let key = first.map(Op::key).or_else(|| conditions.first().map(Condition::key));
+        let slot = key.map_or(0, |key| self.slot(key));
         let (count, _) = ops.size_hint();
-        let command = match first {
-            Some(Op::Put(key, value)) if count == 1 && self.is_simple(value) => {
-                self.set(key, value, if_absent)
+        let command = match (first, conditions) {
+            (Some(Op::Put(key, value)), []) if count == 1 && self.is_simple(value) => {
+                self.set(key, value, false)
             }
-            _ => self.script(ops, if_absent),
+            (Some(Op::Put(key, value)), [Condition::Absent(absent)])
+                if count == 1 && self.is_simple(value) && absent == key =>
+            {
+                self.set(key, value, true)
+            }
+            _ => self.script(ops, conditions),
         };
         let mut commands = vec![command];
-        if let Some((replicas, millis)) = self.wait {
+        let wait = self.wait.filter(|_| count > 0);
+        if let Some((replicas, millis)) = wait {
             commands.push(redis::cmd("WAIT").arg(replicas).arg(millis).take());
         }
-        Call { slot, commands, repeatable: false, waits: self.wait.is_some(), whole: false }
+        Call { slot, commands, repeatable: false, waits: wait.is_some(), whole: false }
     }
 
     fn is_simple(&self, value: &Value) -> bool {
@@ -167,33 +180,45 @@ impl Place {
         command
     }
 
-    fn script<'a>(&self, ops: impl Iterator<Item = &'a Op> + Clone, if_absent: bool) -> Cmd {
+    fn script<'a>(
+        &self,
+        ops: impl Iterator<Item = &'a Op> + Clone,
+        conditions: &'a [Condition],
+    ) -> Cmd {
         let (count, _) = ops.size_hint();
+        let keys = ops.clone().map(Op::key).chain(conditions.iter().map(Condition::key));
         let mut command = redis::cmd("EVALSHA");
-        command.arg(&self.write).arg(count + usize::from(self.index.is_some()));
-        for op in ops.clone() {
-            command.arg(&*self.full(op.key()));
+        command.arg(&self.write);
+        command.arg(count + conditions.len() + usize::from(self.index.is_some()));
+        for key in keys {
+            command.arg(&*self.full(key));
         }
-        command.arg(&self.index).arg(if if_absent { "x" } else { "" });
+        command.arg(&self.index).arg(count);
         match self.index {
             Some(_) => command.arg(self.prefix.len()),
             None => command.arg(""),
         };
         for op in ops {
-            match op {
-                Op::Put(_, value) => {
-                    command.arg(&*value.bytes);
-                    match value.expires_at {
-                        Some(at) => command.arg(to_server(at)),
-                        None => command.arg(""),
-                    };
-                }
-                Op::Delete(_) => {
-                    command.arg("").arg("d");
-                }
-            }
+            match op.value() {
+                Some(value) => with_value(&mut command, value),
+                None => command.arg("").arg("d"),
+            };
+        }
+        for condition in conditions {
+            match condition.value() {
+                Some(value) => with_value(&mut command, value),
+                None => command.arg("").arg("a"),
+            };
         }
         command
+    }
+}
+
+fn with_value<'a>(command: &'a mut Cmd, value: &Value) -> &'a mut Cmd {
+    command.arg(&*value.bytes);
+    match value.expires_at {
+        Some(at) => command.arg(to_server(at)),
+        None => command.arg(""),
     }
 }
 
@@ -204,7 +229,8 @@ fn to_server(at: Timestamp) -> u64 {
 
 fn from_server(millis: i64) -> Option<Timestamp> {
     // -1: none. -2: no such key, which is not asked for.
-    u64::try_from(millis).ok().map(|millis| Timestamp::from_millis(millis.saturating_add(1)))
+    let millis = u64::try_from(millis).ok()?;
+    Some(Timestamp::from_millis(millis.saturating_add(1).min(LAST_DEADLINE)))
 }
 
 /// Refuses a deadline that would not come back as it was.
@@ -293,27 +319,33 @@ pub(super) fn wrong_type(operation: Operation) -> Error {
     said(ErrorKind::InvalidInput, WRONG_TYPE).with_operation(operation)
 }
 
-/// What a write answered; `op` gives its nth operation.
+/// What a write answered; `op` gives its nth operation, of `ops`.
 pub(super) fn written<'a>(
     operation: Operation,
     answers: Vec<Answer>,
-    op: impl Fn(usize) -> Option<&'a Op>,
-    if_absent: bool,
+    (op, ops): (impl Fn(usize) -> Option<&'a Op>, usize),
+    conditions: &'a [Condition],
     replicas: u32,
 ) -> Result<()> {
-    let key = |at: i64| usize::try_from(at - 1).ok().and_then(&op).map(Op::key);
+    let at = |number: i64| usize::try_from(number - 1).ok();
+    let condition = |number: i64| conditions.get(at(number)?);
+    let key = |number: i64| {
+        let at = at(number)?;
+        let condition = || conditions.get(at.checked_sub(ops)?).map(Condition::key);
+        op(at).map(Op::key).or_else(condition)
+    };
+    let unmet = |number: i64| match condition(number) {
+        Some(condition) => condition.unmet().with_operation(operation),
+        None => odd(operation),
+    };
     let mut answers = answers.into_iter();
     match answers.next() {
         Some(Answer::Int(0) | Answer::Nil) => {}
-        Some(Answer::BulkString(_)) if !if_absent => {}
-        Some(Answer::BulkString(_)) => {
-            return Err(Error::exists(key(1).map_or(&[], |key| key)).with_operation(operation));
-        }
-        Some(Answer::Int(at @ 1..)) => {
-            return Err(Error::exists(key(at).map_or(&[], |key| key)).with_operation(operation));
-        }
-        Some(Answer::Int(at)) => {
-            return Err(match key(-at) {
+        Some(Answer::BulkString(_)) if conditions.is_empty() => {}
+        Some(Answer::BulkString(_)) => return Err(unmet(1)),
+        Some(Answer::Int(number @ 1..)) => return Err(unmet(number)),
+        Some(Answer::Int(number)) => {
+            return Err(match key(-number) {
                 Some(key) => wrong_type(operation).with_key(key),
                 None => said(
                     ErrorKind::Config,
@@ -344,8 +376,16 @@ pub(super) struct Run {
     pub(super) ended: bool,
 }
 
-/// `None`: the index is not complete.
-pub(super) fn page(answers: Vec<Answer>) -> Result<Option<Run>> {
+/// What became of a page.
+pub(super) enum Paged {
+    Run(Run),
+    /// The index is missing, or not complete.
+    Incomplete,
+    /// There are more keys than the index knows of.
+    Behind,
+}
+
+pub(super) fn page(answers: Vec<Answer>) -> Result<Paged> {
     let operation = Operation::Scan;
     let mut parts = match answers.into_iter().next() {
         Some(Answer::Array(parts)) => parts.into_iter(),
@@ -356,8 +396,10 @@ pub(super) fn page(answers: Vec<Answer>) -> Result<Option<Run>> {
     else {
         return Err(odd(operation));
     };
-    if ended == 2 {
-        return Ok(None);
+    match ended {
+        2 => return Ok(Paged::Incomplete),
+        3 => return Ok(Paged::Behind),
+        _ => {}
     }
     let mut entries = Vec::with_capacity(parts.len() / 3);
     while let Some(key) = parts.next() {
@@ -369,5 +411,5 @@ pub(super) fn page(answers: Vec<Answer>) -> Result<Option<Run>> {
         let value = Value { bytes: bytes.into(), expires_at: from_server(deadline) };
         entries.push(Entry { key: key.into(), value });
     }
-    Ok(Some(Run { entries, last: last.into(), ended: ended == 1 }))
+    Ok(Paged::Run(Run { entries, last: last.into(), ended: ended == 1 }))
 }

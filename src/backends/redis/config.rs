@@ -46,16 +46,30 @@ impl From<Survives> for Durability {
     }
 }
 
+/// What a scan of everything does about keys of the database that no entry can have: of another type than a
+/// string, longer than 64 KiB, empty. See [`RedisConfig`] for an example.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Foreign {
+    /// It fails, and says how many there are, so that a copy does not leave them out silently.
+    #[default]
+    Refuse,
+    /// It passes them by.
+    Skip,
+}
+
 /// Settings of the Redis backend: `url` or `cluster`, and what the others are for.
 ///
 /// ```
 /// use tierstack::backends::RedisConfig;
-/// use tierstack::backends::redis::Survives;
+/// use tierstack::backends::redis::{Foreign, Survives};
 /// use tierstack::{BackendConfig, Durability};
 ///
 /// let config = RedisConfig {
 ///     durability: Survives::PowerCut,
 ///     index: true,
+///     foreign: Foreign::Skip,
 ///     ..RedisConfig::new("redis://127.0.0.1:6379/3")
 /// };
 /// let promised = config.profile()?.guarantees;
@@ -87,8 +101,11 @@ pub struct RedisConfig {
     pub hash_tag: Option<String>,
     /// Whether to keep an ordered index of the keys, which scans need. Default: false. It costs about as
     /// much memory as the keys and about 100 bytes an entry, and each write takes longer. Entries that
-    /// other programs write are not in it.
+    /// other programs write get into it when everything is scanned, or when a scan finds more keys in the
+    /// database than the index knows of.
     pub index: bool,
+    /// What a scan of everything does about keys that no entry can have, such as lists. Default: `refuse`.
+    pub foreign: Foreign,
     /// What an acknowledged write survives, as the server is configured. Default: `nothing`. It is checked
     /// when the store is opened, never changed.
     pub durability: Survives,
@@ -117,6 +134,7 @@ impl Default for RedisConfig {
             ca: None,
             hash_tag: None,
             index: false,
+            foreign: Foreign::default(),
             durability: Survives::default(),
             wait_replicas: 0,
             evicts: false,
@@ -246,7 +264,7 @@ impl RedisConfig {
             durability,
             durability_after_flush: durability,
             atomic_batches: !self.is_cluster() || self.hash_tag.is_some(),
-            conditions: Conditions::Absence,
+            conditions: Conditions::Value,
             freshness: Freshness::Immediate,
             announces: self.announce.then_some(LATEST),
             ordered_scans: self.index,
@@ -281,7 +299,10 @@ impl RedisConfig {
             }
         }
         if self.index {
-            notes.push("Scans see what was written through this backend; entries written by other programs are not in the index.".into());
+            notes.push("A scan of everything sees what other programs wrote; one of a part may miss entries that others added, while as many expired or were deleted by others.".into());
+            if self.foreign == Foreign::Skip {
+                notes.push("Scans leave out keys that no entry can have: of other types than strings, longer than 64 KiB, empty.".into());
+            }
         }
         if self.wait_replicas > 0 {
             notes.push(format!(

@@ -17,15 +17,68 @@ pub(super) fn refused(operation: Operation, error: &ServerError) -> Error {
     of_code(error.code(), error.details().unwrap_or_default()).with_operation(operation)
 }
 
+/// What the rules for a user forbid.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Forbidden {
+    /// The command, as far as the server names it.
+    Command(Option<String>),
+    Key,
+}
+
+/// What a server that refuses something to a user says of it: other words in each version, and others in a script.
+pub(super) fn forbidden(code: &str, detail: &str) -> Option<Forbidden> {
+    let in_script = detail.contains("user executing the script can't")
+        || detail.contains("ACL failure in script");
+    if code != "NOPERM" && !in_script {
+        return None;
+    }
+    if detail.contains("access") && detail.contains("key") {
+        return Some(Forbidden::Key);
+    }
+    let named = detail.split_once("run the '").and_then(|(_, rest)| rest.split_once('\''));
+    let is_name = |name: &&str| {
+        name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"|-_.".contains(&byte))
+    };
+    let name = named.map(|(name, _)| name).filter(is_name).map(str::to_owned);
+    Some(Forbidden::Command(name))
+}
+
+/// The commands that a user may not run, of those that are needed.
+pub(super) fn lacks(commands: &[&str]) -> Error {
+    let list = |sign: &str, between: &str| {
+        commands.iter().map(|name| format!("{sign}{name}")).collect::<Vec<_>>().join(between)
+    };
+    said(
+        ErrorKind::Access,
+        format!(
+            "the user may not run {} on the server; give it {} (docs/backends/redis.md has all that is needed)",
+            list("", ", "),
+            list("+", " ")
+        ),
+    )
+}
+
 fn of_code(code: &str, detail: &str) -> Error {
+    match forbidden(code, detail) {
+        Some(Forbidden::Command(Some(name))) => return lacks(&[&name]),
+        Some(Forbidden::Command(None)) => {
+            return said(
+                ErrorKind::Access,
+                "the user may not do this on the server; it needs +@read +@write +@scripting +@transaction on all keys of the store (docs/backends/redis.md)",
+            );
+        }
+        Some(Forbidden::Key) => {
+            return said(
+                ErrorKind::Access,
+                "the user may not use the key on the server; it needs the right to read and to write it, as writing an entry reads it, too",
+            );
+        }
+        None => {}
+    }
     let (kind, message) = match code {
         "NOAUTH" | "WRONGPASS" => (
             ErrorKind::Access,
             "the server wants a user and a password, and not these; set `password`, and the user in the address",
-        ),
-        "NOPERM" => (
-            ErrorKind::Access,
-            "the user may not do this on the server; it needs +@read +@write +@scripting +@transaction on all keys of the store (docs/backends/redis.md)",
         ),
         "READONLY" => {
             (ErrorKind::Access, "the server is a replica, which takes no writes; name the primary")
@@ -141,4 +194,49 @@ pub(super) fn odd(operation: Operation) -> Error {
     said(ErrorKind::Unavailable, "the server's answer is not understood")
         .with_operation(operation)
         .with_retry(Retry::Never)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_user_lacks_is_found_in_the_words_of_every_version() {
+        let command = |name: &str| Some(Forbidden::Command(Some(name.to_owned())));
+        for (code, detail, found) in [
+            ("NOPERM", "this user has no permissions to run the 'get' command", command("get")),
+            (
+                "NOPERM",
+                "User ada has no permissions to run the 'client|tracking' command",
+                command("client|tracking"),
+            ),
+            (
+                "ERR",
+                "ACL failure in script: User ada has no permissions to run the 'zadd' command",
+                command("zadd"),
+            ),
+            (
+                "ERR",
+                "The user executing the script can't run this command or subcommand",
+                Some(Forbidden::Command(None)),
+            ),
+            ("NOPERM", "No permissions to access a key", Some(Forbidden::Key)),
+            (
+                "NOPERM",
+                "this user has no permissions to access one of the keys used as arguments",
+                Some(Forbidden::Key),
+            ),
+            (
+                "ERR",
+                "The user executing the script can't access at least one of the keys mentioned in the command arguments",
+                Some(Forbidden::Key),
+            ),
+            ("NOPERM", "run the 'some text' command", Some(Forbidden::Command(None))),
+            ("ERR", "syntax error", None),
+        ] {
+            assert_eq!(forbidden(code, detail), found, "{detail}");
+        }
+        let text = of_code("NOPERM", "has no permissions to run the 'get' command").to_string();
+        assert!(text.contains("may not run get") && text.contains("give it +get"), "{text}");
+    }
 }

@@ -50,6 +50,11 @@ impl Live {
     pub(super) async fn send(&mut self, commands: &Pipeline) -> RedisResult<Vec<Value>> {
         self.connection.send_packed_commands(commands, 0, commands.len()).await
     }
+
+    /// Whether it is the same connection.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.gone, &other.gone)
+    }
 }
 
 /// A server, and the connection to it, if there is one.
@@ -92,7 +97,8 @@ impl Link {
         &self.client
     }
 
-    fn present(&self) -> Option<Live> {
+    /// The connection, if there is one.
+    pub(super) fn present(&self) -> Option<Live> {
         self.current.lock().as_ref().filter(|live| !live.gone.load(Ordering::Acquire)).cloned()
     }
 
@@ -154,7 +160,7 @@ impl Link {
     /// Sends nothing more into this connection: it may be wedged.
     pub(super) fn retire(&self, live: &Live) {
         live.gone.store(true, Ordering::Release);
-        self.forget_if(|current| Arc::ptr_eq(&current.gone, &live.gone));
+        self.forget_if(|current| current.is(live));
     }
 
     /// As [`retire`](Self::retire), for a connection that works and leads to the wrong server. A young one

@@ -20,7 +20,7 @@
 //! Opening: `Config` (settings; a server that keeps less than `durability`, evicts, or is of another kind),
 //! `Access` (credentials, certificates, a replica), `Unavailable`, `Unsupported` (a server that is too
 //! old). Later: `InvalidInput` (key, limits, a key of another type), `Capacity` (the memory or the disk of
-//! the server is full), `Conflict` (`if_absent`), `Unavailable` (the connection; the cluster does not
+//! the server is full), `Conflict` (conditions), `Unavailable` (the connection; the cluster does not
 //! serve the slot; too few replicas), `Timeout`, `Access`, `Closed`. A lost connection is made again by the
 //! next operation. Reads are repeated once, writes never where the outcome is unknown.
 //!
@@ -45,8 +45,10 @@ mod cluster;
 mod command;
 mod config;
 mod failure;
+mod index;
 mod link;
 mod open;
+mod rights;
 mod scan;
 mod script;
 mod servers;
@@ -62,15 +64,15 @@ use futures_util::TryStreamExt;
 use tokio::sync::watch;
 
 use self::command::Place;
-pub use self::config::{RedisConfig, Survives};
+pub use self::config::{Foreign, RedisConfig, Survives};
 use self::servers::{Call, Servers};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::layer::{BackendConfig, Context};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::types::{
-    Batch, Commit, Counting, Guarantees, Identity, Op, Profile, RunOrder, Scan, Scope, Sighting,
-    Usage, Value, check_key,
+    Batch, Commit, Condition, Counting, Guarantees, Identity, Op, Profile, RunOrder, Scan, Scope,
+    Sighting, Usage, Value, check_key,
 };
 
 /// A database of Redis or Valkey. See the [module docs](self).
@@ -87,6 +89,10 @@ struct Shared {
     /// The largest value that the servers take: what the profile says, or less.
     largest: u64,
     replicas: u32,
+    foreign: Foreign,
+    /// Whether an index that is missing may be made.
+    may_create: bool,
+    identity: Option<Identity>,
     closing: watch::Sender<bool>,
 }
 
@@ -118,15 +124,20 @@ impl Redis {
             return Err(Error::unsupported("the Redis client needs a tokio runtime"));
         }
         let servers = open::servers(&config, context).await?;
-        let mut largest = config::MAX_VALUE_BYTES;
-        let all = servers.all(Operation::Open).await?;
-        for link in &all {
-            largest = largest.min(open::verify(&config, &servers, link).await?);
-        }
         let millis = u64::try_from(config.timeout.0.as_millis() / 2).unwrap_or(u64::MAX);
         let wait = (config.wait_replicas > 0).then_some((config.wait_replicas, millis));
         let place =
             Place::new(config.prefix().into_bytes(), config.index, config.is_cluster(), wait);
+        let mut largest = config::MAX_VALUE_BYTES;
+        let all = servers.all(Operation::Open).await?;
+        let mut histories = Vec::new();
+        for link in &all {
+            let facts = open::verify(&config, &servers, link).await?;
+            largest = largest.min(facts.largest);
+            histories.push(facts.history);
+            rights::verify(&servers, &place, link).await?;
+        }
+        let identity = open::identity(&all, histories, &config.prefix());
         let mut in_one_slot = profile.guarantees.clone();
         in_one_slot.atomic_batches = true;
         let shared = Arc::new(Shared {
@@ -136,9 +147,14 @@ impl Redis {
             in_one_slot,
             largest,
             replicas: config.wait_replicas,
+            foreign: config.foreign,
+            may_create: context.may_create,
+            identity,
             closing: watch::Sender::new(false),
         });
-        scan::build(&shared, Operation::Open).await?;
+        if shared.may_create {
+            index::build(&shared, Operation::Open).await?;
+        }
         Ok(Self { shared })
     }
 }
@@ -196,7 +212,9 @@ impl Shared {
     }
 
     fn check(&self, batch: &Batch) -> Result<()> {
-        let mut slots = batch.ops().iter().map(|op| self.place.slot(op.key()));
+        let keys = batch.ops().iter().map(Op::key);
+        let keys = keys.chain(batch.conditions().iter().map(Condition::key));
+        let mut slots = keys.map(|key| self.place.slot(key));
         let first = slots.next();
         let together = slots.all(|slot| Some(slot) == first);
         match together {
@@ -206,10 +224,11 @@ impl Shared {
         for op in batch.ops() {
             self.check_op(op)?;
         }
-        if batch.bytes() > MAX_BATCH_BYTES && batch.len() > 1 {
+        let compared = batch.conditions().iter().filter_map(Condition::value);
+        let bytes = batch.bytes() + compared.map(|value| value.bytes.len()).sum::<usize>();
+        if bytes > MAX_BATCH_BYTES && batch.len() + batch.conditions().len() > 1 {
             return Err(Error::invalid(format!(
-                "a batch of {} bytes is over this store's limit of {MAX_BATCH_BYTES} bytes",
-                batch.bytes()
+                "a batch of {bytes} bytes is over this store's limit of {MAX_BATCH_BYTES} bytes"
             )));
         }
         Ok(())
@@ -237,14 +256,12 @@ impl Shared {
     async fn write(&self, batch: &Batch) -> Result<Commit> {
         self.servers.open()?;
         self.check(batch)?;
-        batch.only_if_absent()?;
-        if !batch.is_empty() {
-            let call = self.place.write(batch.ops().iter(), batch.is_conditional());
+        if !batch.is_empty() || batch.is_conditional() {
+            let call = self.place.write(batch.ops().iter(), batch.conditions());
             let answers = self.servers.call(Operation::Write, &call).await?;
             self.place.learn(&answers);
-            let op = |at: usize| batch.ops().get(at);
-            let absent = batch.is_conditional();
-            command::written(Operation::Write, answers, op, absent, self.replicas)?;
+            let ops = (|at: usize| batch.ops().get(at), batch.len());
+            command::written(Operation::Write, answers, ops, batch.conditions(), self.replicas)?;
         }
         Ok(Commit::done())
     }
@@ -269,11 +286,11 @@ impl Shared {
             }
         }
         let calls: Vec<Call> =
-            parts.iter().map(|part| self.place.write(part.iter().copied(), false)).collect();
+            parts.iter().map(|part| self.place.write(part.iter().copied(), &[])).collect();
         let answers = self.servers.call_all(Operation::Ingest, &calls).await?;
         for (part, answers) in parts.iter().zip(answers) {
-            let op = |at: usize| part.get(at).copied();
-            command::written(Operation::Ingest, answers?, op, false, self.replicas)?;
+            let ops = (|at: usize| part.get(at).copied(), part.len());
+            command::written(Operation::Ingest, answers?, ops, &[], self.replicas)?;
         }
         Ok(())
     }
@@ -300,7 +317,7 @@ impl Shared {
         self.servers.open()?;
         let (mut entries, mut memory) = (0, 0);
         for link in self.servers.all(Operation::Usage).await? {
-            entries += scan::count(self, &link).await?;
+            entries += index::count(self, &link).await?;
             let told = open::info(&self.servers, &link, Operation::Usage).await?;
             memory += told.get("used_memory").and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
         }
@@ -389,7 +406,7 @@ impl Store for Redis {
 
     async fn compact(&self) -> Result<()> {
         self.shared.servers.open()?;
-        scan::sweep(&self.shared).await
+        index::renew(&self.shared, Operation::Compact).await
     }
 
     async fn usage(&self) -> Result<Usage> {
@@ -408,7 +425,7 @@ impl Store for Redis {
     }
 
     fn identity(&self) -> Option<Identity> {
-        None
+        self.shared.identity.clone()
     }
 }
 

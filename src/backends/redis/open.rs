@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use redis::{Client, Cmd, ConnectionInfo, ProtocolVersion, TlsCertificates, Value as Answer};
+use redis::{Client, ConnectionInfo, ProtocolVersion, TlsCertificates, Value as Answer};
 
 use super::cluster::Cluster;
 use super::config::{MAX_VALUE_BYTES, RedisConfig, Survives};
@@ -12,7 +12,8 @@ use super::failure::{odd, refused, said};
 use super::link::{Dial, Link};
 use super::servers::{Kind, Servers, load_scripts};
 use crate::error::{Error, ErrorKind, Operation, Result};
-use crate::layer::Context;
+use crate::layer::{BackendConfig, Context};
+use crate::types::Identity;
 
 /// The servers of the settings, to none of which there is a connection yet.
 pub(super) async fn servers(config: &RedisConfig, context: &Context) -> Result<Servers> {
@@ -59,12 +60,34 @@ pub(super) async fn servers(config: &RedisConfig, context: &Context) -> Result<S
     })
 }
 
-/// Checks a server against the settings. Gives the largest value that it takes.
+/// What is to be known of a server.
+pub(super) struct Facts {
+    /// The largest value that it takes.
+    pub(super) largest: u64,
+    /// What it calls the history of its data: another one after a failover, a restart, and a copy of another
+    /// server's data.
+    pub(super) history: Option<String>,
+}
+
+/// Names the database, as long as the history of its data goes on.
+pub(super) fn identity(
+    servers: &[Arc<Link>],
+    histories: Vec<Option<String>>,
+    prefix: &str,
+) -> Option<Identity> {
+    let mut histories = histories.into_iter().collect::<Option<Vec<_>>>()?;
+    histories.sort();
+    let database = servers.first()?.client().get_connection_info().redis_settings().db();
+    let parts = [histories.join(","), database.to_string(), prefix.to_owned()];
+    Some(Identity::new(RedisConfig::NAME, &parts.each_ref().map(String::as_str)))
+}
+
+/// Checks a server against the settings.
 pub(super) async fn verify(
     config: &RedisConfig,
     servers: &Servers,
     link: &Arc<Link>,
-) -> Result<u64> {
+) -> Result<Facts> {
     let told = info(servers, link, Operation::Open).await?;
     let fact = |name: &str| told.get(name).map(String::as_str);
     check_version(fact("redis_version").unwrap_or_default(), fact("valkey_version"))?;
@@ -100,8 +123,15 @@ pub(super) async fn verify(
         )));
     }
     if config.announce {
-        let tracking = [super::changes::tracking(&config.prefix().into_bytes()), untracked()];
-        servers.ask(Operation::Open, link, &tracking).await?;
+        // Also what the listener proves itself with.
+        let tracking = super::changes::tracking(&config.prefix().into_bytes());
+        let mut commands = vec![tracking];
+        commands.extend(super::changes::proving());
+        commands.push(redis::cmd("CLIENT").arg("TRACKING").arg("OFF").take());
+        if config.is_cluster() {
+            commands.push(super::cluster::shards());
+        }
+        servers.ask(Operation::Open, link, &commands).await?;
     }
     if config.durability != Survives::Nothing {
         if fact("aof_enabled") != Some("1") {
@@ -130,11 +160,8 @@ pub(super) async fn verify(
     };
     // A value that is larger than the buffer costs the connection. What was read of the next command counts, too.
     let buffer = bytes(buffer, u64::MAX).saturating_sub(64 << 10);
-    Ok(bytes(value, MAX_VALUE_BYTES).min(buffer))
-}
-
-fn untracked() -> Cmd {
-    redis::cmd("CLIENT").arg("TRACKING").arg("OFF").take()
+    let largest = bytes(value, MAX_VALUE_BYTES).min(buffer);
+    Ok(Facts { largest, history: fact("master_replid").map(str::to_owned) })
 }
 
 fn wrong(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
@@ -171,13 +198,18 @@ pub(super) async fn info(
     operation: Operation,
 ) -> Result<HashMap<String, String>> {
     let answers = servers.ask(operation, link, &[redis::cmd("INFO")]).await?;
-    let text = match answers.into_iter().next() {
-        Some(Answer::BulkString(text)) => String::from_utf8_lossy(&text).into_owned(),
-        Some(Answer::VerbatimString { text, .. } | Answer::SimpleString(text)) => text,
-        _ => return Err(odd(operation)),
+    answers.into_iter().next().and_then(facts).ok_or_else(|| odd(operation))
+}
+
+/// What an answer to `INFO` says. `None`: it is none.
+pub(super) fn facts(info: Answer) -> Option<HashMap<String, String>> {
+    let text = match info {
+        Answer::BulkString(text) => String::from_utf8_lossy(&text).into_owned(),
+        Answer::VerbatimString { text, .. } | Answer::SimpleString(text) => text,
+        _ => return None,
     };
     let facts = text.lines().filter_map(|line| line.trim().split_once(':'));
-    Ok(facts.map(|(name, fact)| (name.to_owned(), fact.to_owned())).collect())
+    Some(facts.map(|(name, fact)| (name.to_owned(), fact.to_owned())).collect())
 }
 
 /// A setting of the server. `None`: it does not say.

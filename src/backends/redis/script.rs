@@ -1,33 +1,40 @@
 //! What runs on the server, in one piece: a script is atomic.
 //!
 //! A script without a `#!` line checks `maxmemory` at its first write, and by the state before it began:
-//! it is refused before anything is written, or runs to its end.
+//! it is refused before anything is written, or runs to its end. Its numbers have 53 bits: a deadline that is later
+//! is cut to the last that they hold, as it would come back as anything.
 
 /// Every script, to be loaded into a server.
-pub(super) const ALL: &[&str] = &[WRITE, READ, PAGE, SWEEP];
+pub(super) const ALL: &[&str] = &[WRITE, READ, PAGE, SWEEP, FILL, MARK, RIGHTS];
 
-/// Writes a batch, or nothing. 0: done. n: the nth key is there, and was to be absent. -n: the nth key
-/// holds something else than a string.
+/// Writes a batch, or nothing. 0: done. n: the nth condition does not hold. -n: the nth key holds something else
+/// than a string.
 ///
-/// KEYS: one for each operation; with an index, that last. ARGV: `x` if the puts' keys are to be absent;
-/// how many bytes of each key are not the entry's own, or nothing without an index; then for each
-/// operation the value, and the deadline, nothing, or `d` for a delete.
+/// KEYS: one for each operation, one for each condition; with an index, that last. ARGV: how many operations; how
+/// many bytes of each key are not the entry's own, or nothing without an index; then for each operation the
+/// value, and the deadline, nothing, or `d` for a delete; then for each condition the value, and the deadline,
+/// nothing, or `a` if the key is to be absent. The last deadline stands for all later ones, as it does where it is read.
 pub(super) const WRITE: &str = "\
-local ops, index = #KEYS, nil
+local ops, last, index = tonumber(ARGV[1]), #KEYS, nil
 local cut = tonumber(ARGV[2])
 if cut then
-  index = KEYS[ops]
-  ops = ops - 1
+  index = KEYS[last]
+  last = last - 1
   local kind = redis.call('TYPE', index).ok
-  if kind ~= 'zset' and kind ~= 'none' then return -ops - 1 end
+  if kind ~= 'zset' and kind ~= 'none' then return -last - 1 end
 end
-local absent = ARGV[1] == 'x'
-for i = 1, ops do
+for i = 1, last do
   local kind = redis.call('TYPE', KEYS[i]).ok
-  if kind == 'string' then
-    if absent and ARGV[2 * i + 2] ~= 'd' then return i end
-  elseif kind ~= 'none' then
-    return -i
+  if kind ~= 'string' and kind ~= 'none' then return -i end
+  if i > ops then
+    local deadline = ARGV[2 * i + 2]
+    if deadline == 'a' then
+      if kind == 'string' then return i - ops end
+    else
+      if redis.call('GET', KEYS[i]) ~= ARGV[2 * i + 1] then return i - ops end
+      local found = math.min(redis.call('PEXPIRETIME', KEYS[i]), 9007199254740991)
+      if found ~= (tonumber(deadline) or -1) then return i - ops end
+    end
   end
 end
 for i = 1, ops do
@@ -57,20 +64,27 @@ pub(super) const READ: &str = "\
 local found = {}
 for i = 1, #KEYS do
   found[2 * i - 1] = redis.call('GET', KEYS[i])
-  found[2 * i] = redis.call('PEXPIRETIME', KEYS[i])
+  found[2 * i] = math.min(redis.call('PEXPIRETIME', KEYS[i]), 9007199254740991)
 end
 return found
 ";
 
-/// A page of a scan: whether it ended at the end of the range (2: the index is not complete, as somebody
-/// removed it), the last key that was looked at, and then
+/// A page of a scan: whether it ended at the end of the range, or what keeps it from beginning (2: the index is
+/// missing, or not complete; 3: there are more keys than it knows of), the last key that was looked at, and then
 /// key, value and deadline of each entry. What is gone, as it expired or was removed by somebody else, is
-/// taken out of the index on the way: nothing can bring it back in between.
+/// taken out of the index on the way, as far as the user may: nothing can bring it back in between.
 ///
 /// KEYS: the index. ARGV: what stands before the keys; the first and the last key, as the command takes
-/// them; the command; how many keys to look at; the bytes that end the page.
+/// them; the command; how many keys to look at; the bytes that end the page; `x` to look whether there are more
+/// keys, which only a store that has the database to itself can tell.
 pub(super) const PAGE: &str = "\
-if not redis.call('ZSCORE', KEYS[1], '') then return { 2, '' } end
+local mark = tonumber(redis.call('ZSCORE', KEYS[1], '') or nil)
+if not mark then return { 2, '' } end
+if ARGV[7] == 'x' then
+  local beside = redis.call('DBSIZE') - redis.call('ZCARD', KEYS[1])
+  -- A mark of 0 is that of an earlier version, and says nothing.
+  if mark >= 0 or beside > -1 - mark then return { 3, '' } end
+end
 local prefix, most, room = ARGV[1], tonumber(ARGV[5]), tonumber(ARGV[6])
 local found = redis.call(ARGV[4], KEYS[1], ARGV[2], ARGV[3], 'LIMIT', 0, most)
 local page = { 0, '' }
@@ -79,12 +93,12 @@ if #found < most then page[1] = 1 end
 for i = 1, #found do
   local key = found[i]
   page[2] = key
-  if key ~= '' then
+  if key ~= '' and #key <= 65536 then
     local value = redis.pcall('GET', prefix .. key)
     if type(value) == 'string' then
       page[#page + 1] = key
       page[#page + 1] = value
-      page[#page + 1] = redis.call('PEXPIRETIME', prefix .. key)
+      page[#page + 1] = math.min(redis.call('PEXPIRETIME', prefix .. key), 9007199254740991)
       bytes = bytes + #key + #value
       if bytes >= room then
         if i < #found then page[1] = 0 end
@@ -97,7 +111,7 @@ for i = 1, #found do
     end
   end
 end
-if #gone > 0 then redis.call('ZREM', KEYS[1], unpack(gone)) end
+if #gone > 0 then redis.pcall('ZREM', KEYS[1], unpack(gone)) end
 return page
 ";
 
@@ -117,4 +131,90 @@ end
 if #gone > 0 then redis.call('ZREM', KEYS[1], unpack(gone)) end
 if #found < most then return false end
 return found[#found]
+";
+
+/// Takes keys that another program wrote into the index, of one step of `SCAN`. Gives the next cursor, how many keys
+/// there were that no entry can have: of another type, too long, empty; and one of these.
+///
+/// KEYS: the index. ARGV: what stands before the keys; the cursor; how many keys to look at; and perhaps the pattern
+/// of the keys.
+pub(super) const FILL: &str = "\
+local index, prefix = KEYS[1], ARGV[1]
+local step
+if ARGV[4] then
+  step = redis.call('SCAN', ARGV[2], 'COUNT', ARGV[3], 'MATCH', ARGV[4])
+else
+  step = redis.call('SCAN', ARGV[2], 'COUNT', ARGV[3])
+end
+local other, long, empty, example = 0, 0, 0, false
+local keys = {}
+local function add()
+  if #keys == 0 then return end
+  local known, new = redis.call('ZMSCORE', index, unpack(keys)), {}
+  for i = 1, #keys do
+    if not known[i] then
+      new[#new + 1] = 0
+      new[#new + 1] = keys[i]
+    end
+  end
+  if #new > 0 then redis.call('ZADD', index, unpack(new)) end
+  keys = {}
+end
+for _, full in ipairs(step[2]) do
+  if full ~= index and string.sub(full, 1, #prefix) == prefix then
+    local kind = redis.call('TYPE', full).ok
+    local key = string.sub(full, #prefix + 1)
+    if kind == 'string' and key ~= '' and #key <= 65536 then
+      keys[#keys + 1] = key
+      if #keys >= 2000 then add() end
+    elseif kind ~= 'none' then
+      if kind ~= 'string' then
+        other = other + 1
+      elseif key == '' then
+        empty = 1
+      else
+        long = long + 1
+      end
+      example = string.sub(full, 1, 1024)
+    end
+  end
+end
+add()
+return { step[1], other, long, empty, example }
+";
+
+/// Which commands the user may not run, and which keys it may not use: for each of these the command, and why. Runs none
+/// of them: what is tried, to hear why, was found to be forbidden.
+///
+/// ARGV: a key; with an index, that. As KEYS they would have the script itself refused.
+pub(super) const RIGHTS: &str = "\
+local key, index = ARGV[1], ARGV[2]
+local needed = { { 'SET', key, '', 'GET' }, { 'DEL', key }, { 'TYPE', key } }
+if index then
+  for _, command in ipairs({
+    { 'GET', key }, { 'PEXPIRETIME', key },
+    { 'SCAN', '0' }, { 'DBSIZE' }, { 'ZCARD', index }, { 'ZSCORE', index, '' },
+    { 'ZMSCORE', index, '' },
+    { 'ZRANGEBYLEX', index, '-', '+' }, { 'ZREVRANGEBYLEX', index, '+', '-' },
+    { 'ZADD', index, '0', '' }, { 'ZREM', index, '' },
+  }) do needed[#needed + 1] = command end
+end
+local forbidden = {}
+for _, command in ipairs(needed) do
+  if not redis.acl_check_cmd(unpack(command)) then
+    forbidden[#forbidden + 1] = string.lower(command[1])
+    forbidden[#forbidden + 1] = redis.pcall(unpack(command)).err or ''
+  end
+end
+return forbidden
+";
+
+/// Marks the index as complete. The score of the mark is how many keys there are beside those that it knows of, as
+/// -1 - n: below that of the others, so that the mark stays the first.
+///
+/// KEYS: the index.
+pub(super) const MARK: &str = "\
+redis.call('ZADD', KEYS[1], -1, '')
+local beside = redis.call('DBSIZE') - redis.call('ZCARD', KEYS[1])
+redis.call('ZADD', KEYS[1], -1 - math.max(beside, 0), '')
 ";

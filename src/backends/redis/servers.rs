@@ -314,8 +314,19 @@ impl Servers {
         }
     }
 
-    /// Sends commands to one server.
+    /// Sends commands to one server. The first refusal fails.
     pub(super) async fn ask(
+        &self,
+        operation: Operation,
+        link: &Arc<Link>,
+        commands: &[Cmd],
+    ) -> Result<Vec<Value>> {
+        let answers = self.answers(operation, link, commands).await?;
+        answers.into_iter().map(|value| answer(operation, value)).collect()
+    }
+
+    /// As [`ask`](Self::ask), with refusals among the answers.
+    pub(super) async fn answers(
         &self,
         operation: Operation,
         link: &Arc<Link>,
@@ -324,9 +335,7 @@ impl Servers {
         let using = InUse::default();
         let attempt = self.attempt(operation, link, commands, false, &using);
         match within(&*self.clock, self.timeout, attempt).await {
-            Some(Tried::Done(values)) => {
-                values.into_iter().map(|value| answer(operation, value)).collect()
-            }
+            Some(Tried::Done(values)) => Ok(values),
             Some(Tried::NotSent(error) | Tried::Broken(error) | Tried::Refused(_, error)) => {
                 Err(error)
             }

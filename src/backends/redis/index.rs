@@ -1,0 +1,282 @@
+//! The upkeep of the index that scans need.
+//!
+//! The index is a sorted set of the entries' keys, all of the same score, which Redis orders bytewise. The
+//! empty member, which is no key, says that it is complete: without it the index is built when the store is
+//! opened. Building adds what is there, and may be given up and begun again at any time.
+//!
+//! What other programs write is not in it. So the mark has a score of its own, below that of the keys: it says how
+//! many keys the database had beside those of the index. If there are more, the index is behind, and is brought up to
+//! date. Keys that other programs removed, and entries that expired, make up for keys that they added: the mark
+//! proves nothing, and who reads everything looks at every key of the database first.
+
+use std::sync::Arc;
+
+use redis::{Cmd, Pipeline, Value as Answer};
+
+use super::Shared;
+use super::config::Foreign;
+use super::failure::{failed, late, odd, said};
+use super::link::{Link, Live, within};
+use super::servers::{Call, answer, load_scripts};
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::types::Limits;
+
+/// Keys that a script looks at in one go: it keeps everybody else waiting meanwhile.
+pub(super) const STEP: usize = 1024;
+
+/// Keys that no entry can have.
+#[derive(Default)]
+struct Foreigners {
+    other: i64,
+    long: i64,
+    empty: i64,
+    example: Option<Vec<u8>>,
+}
+
+impl Foreigners {
+    /// In words. `None`: there are none.
+    fn in_words(&self) -> Option<String> {
+        let keys = |count: i64, what: &str| match count {
+            0 => None,
+            1 => Some(format!("1 key of {what}")),
+            _ => Some(format!("{count} keys of {what}")),
+        };
+        let long = format!("more than {} bytes", Limits::MAX_KEY_BYTES);
+        let parts = [
+            keys(self.other, "another type than a string"),
+            keys(self.long, &long),
+            (self.empty > 0).then(|| "the empty key".to_owned()),
+        ];
+        let parts: Vec<_> = parts.into_iter().flatten().collect();
+        (!parts.is_empty()).then(|| parts.join(", "))
+    }
+}
+
+/// Looks at every key of the database: the index then has each of them that is an entry. Refuses a database with
+/// keys that are none, unless it was told to pass them by.
+pub(super) async fn look(shared: &Shared, operation: Operation) -> Result<()> {
+    build(shared, operation).await?;
+    let foreigners = fill(shared, operation).await?;
+    match foreigners.in_words() {
+        Some(words) if shared.foreign == Foreign::Refuse => {
+            let error = said(
+                ErrorKind::Unsupported,
+                format!(
+                    "the database holds {words}, which no entry can have, so a scan of everything would leave them out; scan a part, or set `foreign: skip`"
+                ),
+            );
+            Err(error.with_key(&foreigners.example.unwrap_or_default()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes the index complete, if it is not.
+pub(super) async fn build(shared: &Shared, operation: Operation) -> Result<()> {
+    let Some(index) = &shared.place.index else { return Ok(()) };
+    // Routed, so that the line afterwards leads to the node that has the index by now.
+    let call = Call {
+        slot: shared.place.slot(b""),
+        commands: vec![redis::cmd("ZSCORE").arg(&**index).arg("").take()],
+        repeatable: true,
+        waits: false,
+        whole: true,
+    };
+    let mark = shared.servers.call(operation, &call).await?.into_iter().next();
+    match answer(operation, mark.ok_or_else(|| odd(operation))?) {
+        Ok(Answer::Nil) if !shared.may_create => Err(said(
+            ErrorKind::Unsupported,
+            "the index that scans need is not there, and who only reads makes none; a program that opens the store to write makes it, such as `tierstack put`",
+        )),
+        Ok(Answer::Nil) => complete(shared, operation).await,
+        Ok(_) => Ok(()),
+        // Another type.
+        Err(error) if error.kind() == ErrorKind::InvalidInput => Err(said(
+            ErrorKind::Config,
+            "the key `tierstack:index`, in which the index is kept, holds something else; rename that",
+        )),
+        Err(error) => Err(error),
+    }
+}
+
+/// Brings an index that is behind up to date. What is gone is taken out first, so that it makes up for nothing.
+pub(super) async fn renew(shared: &Shared, operation: Operation) -> Result<()> {
+    build(shared, operation).await?;
+    sweep(shared, operation).await?;
+    complete(shared, operation).await
+}
+
+async fn complete(shared: &Shared, operation: Operation) -> Result<()> {
+    let Some(line) = Line::to(shared, operation).await? else { return Ok(()) };
+    line.fill().await?;
+    line.mark().await
+}
+
+async fn fill(shared: &Shared, operation: Operation) -> Result<Foreigners> {
+    match Line::to(shared, operation).await? {
+        Some(line) => line.fill().await,
+        None => Ok(Foreigners::default()),
+    }
+}
+
+/// One connection to the server of the index. A cursor of `SCAN` says nothing to another server, nor to one that
+/// was restarted.
+struct Line<'a> {
+    shared: &'a Shared,
+    index: &'a [u8],
+    operation: Operation,
+    link: Arc<Link>,
+    live: Live,
+}
+
+impl<'a> Line<'a> {
+    /// `None`: there is no index.
+    async fn to(shared: &'a Shared, operation: Operation) -> Result<Option<Self>> {
+        let Some(index) = &shared.place.index else { return Ok(None) };
+        let connecting = async {
+            // All entries and their index are on one server.
+            let link = shared.servers.owner(shared.place.slot(b"")).await?;
+            let live = link.live().await?;
+            Ok(Self { shared, index, operation, link, live })
+        };
+        let servers = &shared.servers;
+        let line = within(&*servers.clock, servers.timeout, connecting).await;
+        let line = line.unwrap_or_else(|| Err(late(operation)));
+        line.map(Some).map_err(|error: Error| error.with_operation(operation))
+    }
+
+    async fn ask(&self, command: Cmd) -> Result<Answer> {
+        match self.send(&command).await? {
+            Answer::ServerError(error) if error.code() == "NOSCRIPT" => {
+                load_scripts(self.operation, &self.link).await?;
+                answer(self.operation, self.send(&command).await?)
+            }
+            value => answer(self.operation, value),
+        }
+    }
+
+    async fn send(&self, command: &Cmd) -> Result<Answer> {
+        let mut pipeline = Pipeline::new();
+        pipeline.add_command(command.clone());
+        let (servers, mut live) = (&self.shared.servers, self.live.clone());
+        servers.open()?;
+        let answered = within(&*servers.clock, servers.timeout, live.send(&pipeline)).await;
+        let lost = |error| {
+            self.link.retire(&self.live);
+            error
+        };
+        let answers = answered.ok_or_else(|| lost(late(self.operation)))?;
+        let answers = answers.map_err(|error| lost(failed(self.operation, error)))?;
+        answers.into_iter().next().ok_or_else(|| odd(self.operation))
+    }
+
+    /// A script, with the index as its key.
+    fn script(&self, hash: &str) -> Cmd {
+        redis::cmd("EVALSHA").arg(hash).arg(1).arg(self.index).take()
+    }
+
+    /// Adds what is there.
+    async fn fill(&self) -> Result<Foreigners> {
+        let prefix = &self.shared.place.prefix;
+        let mut found = Foreigners::default();
+        let mut cursor = b"0".to_vec();
+        loop {
+            let mut step = self.script(&self.shared.place.fill);
+            step.arg(&**prefix).arg(&cursor).arg(STEP);
+            if !prefix.is_empty() {
+                step.arg(pattern(prefix));
+            }
+            let Answer::Array(parts) = self.ask(step).await? else {
+                return Err(odd(self.operation));
+            };
+            let [
+                Answer::BulkString(next),
+                Answer::Int(other),
+                Answer::Int(long),
+                Answer::Int(empty),
+                example,
+            ] = <[Answer; 5]>::try_from(parts).map_err(|_| odd(self.operation))?
+            else {
+                return Err(odd(self.operation));
+            };
+            found.other += other;
+            found.long += long;
+            found.empty += empty;
+            if let (Answer::BulkString(example), None) = (example, &found.example) {
+                found.example = Some(example);
+            }
+            if next == b"0" {
+                return Ok(found);
+            }
+            cursor = next;
+        }
+    }
+
+    async fn mark(&self) -> Result<()> {
+        self.ask(self.script(&self.shared.place.mark)).await.map(drop)
+    }
+}
+
+/// Takes what is gone out of the index.
+pub(super) async fn sweep(shared: &Shared, operation: Operation) -> Result<()> {
+    let Some(index) = &shared.place.index else { return Ok(()) };
+    let mut from = b"-".to_vec();
+    loop {
+        let command = redis::cmd("EVALSHA")
+            .arg(&shared.place.sweep)
+            .arg(1)
+            .arg(&**index)
+            .arg(&*shared.place.prefix)
+            .arg(&from)
+            .arg(STEP)
+            .take();
+        let call = Call {
+            slot: shared.place.slot(b""),
+            commands: vec![command],
+            repeatable: true,
+            waits: false,
+            whole: true,
+        };
+        let answers = shared.servers.call(operation, &call).await?;
+        match answers.into_iter().next() {
+            Some(Answer::BulkString(last)) => from = [b"(", &*last].concat(),
+            Some(Answer::Nil) => return Ok(()),
+            Some(Answer::ServerError(error)) => {
+                return Err(super::failure::refused(operation, &error));
+            }
+            _ => return Err(odd(operation)),
+        }
+    }
+}
+
+/// A pattern that matches what begins with the prefix.
+fn pattern(prefix: &[u8]) -> Vec<u8> {
+    let mut pattern = Vec::with_capacity(prefix.len() + 1);
+    for byte in prefix {
+        if b"*?[]^-\\".contains(byte) {
+            pattern.push(b'\\');
+        }
+        pattern.push(*byte);
+    }
+    pattern.push(b'*');
+    pattern
+}
+
+/// How many entries a server has, roughly: keys of other types and expired ones may be among them.
+pub(super) async fn count(shared: &Shared, link: &Arc<Link>) -> Result<u64> {
+    let (command, own) = match &shared.place.index {
+        None => (redis::cmd("DBSIZE"), 0),
+        // The empty member is none.
+        Some(index) => (redis::cmd("ZCARD").arg(&**index).take(), 1),
+    };
+    if own == 1 {
+        let owner = shared.servers.owner(shared.place.slot(b"")).await;
+        if !Arc::ptr_eq(link, &owner.map_err(|error| error.with_operation(Operation::Usage))?) {
+            return Ok(0);
+        }
+    }
+    match shared.servers.ask(Operation::Usage, link, &[command]).await?.first() {
+        Some(Answer::Int(count)) => Ok(u64::try_from(*count - own).unwrap_or(0)),
+        _ => Err(odd(Operation::Usage)),
+    }
+}
