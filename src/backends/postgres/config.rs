@@ -28,8 +28,8 @@ pub enum Tls {
     Require,
 }
 
-/// A pooler between here and PostgreSQL that gives each transaction another connection. See
-/// [`PostgresConfig`] for an example.
+/// A pooler between here and PostgreSQL that gives each transaction another connection.
+/// See [`PostgresConfig`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]

@@ -209,7 +209,7 @@ async fn batches_take_effect_in_some_order(bench: Bench) -> Verdict {
         return Err(Stop::Skipped("a batch has one operation"));
     }
     for (number, texts) in AT_ONCE.iter().enumerate() {
-        for round in 0..bench.times(30, 5) {
+        for round in 0..bench.times(10, 5) {
             let key = |name: char| Bytes::from(format!("{number}-{round}-{name}"));
             let keys = ['a', 'b', 'c', 'd'].map(key);
             let batches: Vec<Batch> = texts.iter().map(|text| batch(text, key)).collect();
