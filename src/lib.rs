@@ -24,6 +24,14 @@ pub mod config;
 #[cfg(feature = "config")]
 pub mod control;
 mod decoded;
+#[cfg(any(
+    feature = "backup",
+    feature = "file",
+    feature = "object",
+    feature = "opendal",
+    feature = "sqlite"
+))]
+mod disk;
 mod error;
 mod ext;
 pub mod keys;
@@ -32,6 +40,8 @@ pub mod layers;
 #[cfg(any(feature = "backup", feature = "object", feature = "opendal"))]
 mod objects;
 mod reply;
+#[cfg(any(feature = "config", feature = "file", feature = "sqlite"))]
+mod spelling;
 #[cfg(feature = "config")]
 mod stack;
 mod store;

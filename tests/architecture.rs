@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// or from inside itself. On the floors of the contract and of errors and clocks, rooms may know
 /// each other, but not both ways.
 const FLOORS: &[&[&str]] = &[
-    &["error", "clock", "threads"],
+    &["error", "clock", "threads", "disk", "spelling"],
     &["keys"],
     &["types"],
     &["store", "reply", "ext", "decoded", "layer", "telemetry"],

@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 
 use serde_path_to_error::{Path, Segment};
 
+use crate::spelling::nearest;
+
 /// The path with the segments of `more`: `stores.orders.layers[1]`.
 pub(super) fn join(base: &str, more: &Path) -> String {
     let mut path = base.to_owned();
@@ -84,21 +86,6 @@ pub(super) fn unknown<'a>(
 /// The names, separated by commas.
 pub(super) fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
     names.collect::<Vec<_>>().join(", ")
-}
-
-/// The allowed name that was probably meant: at most a third of it differs.
-pub(super) fn nearest<'a>(name: &str, allowed: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    // Distance is quadratic in length; no name of ours is that long.
-    if name.len() > 64 {
-        return None;
-    }
-    let plain = |name: &str| name.to_lowercase().replace('-', "_");
-    let name = plain(name);
-    allowed
-        .map(|candidate| (strsim::damerau_levenshtein(&name, &plain(candidate)), candidate))
-        .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).max(1))
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
 }
 
 /// A value of the wrong kind. `show` a number that is only out of range.
@@ -200,13 +187,5 @@ mod tests {
             "expected a whole number from 0 to 255, found 300"
         );
         assert_eq!(explain("missing field `path`"), "the setting 'path' is missing");
-    }
-
-    #[test]
-    fn only_a_slip_of_the_pen_is_near() {
-        let names = ["cache", "compress", "write_back"];
-        assert_eq!(nearest("compres", names.into_iter()), Some("compress"));
-        assert_eq!(nearest("Write-Back", names.into_iter()), Some("write_back"));
-        assert_eq!(nearest("turbo", names.into_iter()), None);
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 
+use crate::disk::make_folder;
 use crate::error::{Error, Result};
 use crate::types::units::SecretText;
 
@@ -166,8 +167,7 @@ fn open_folder(
     }
     let context = |what: &str| format!("the folder {} {what}", path.display());
     if create {
-        std::fs::create_dir_all(path)
-            .map_err(|error| Error::io(context("cannot be created"), error))?;
+        make_folder(path).map_err(|error| Error::io(context("cannot be created"), error))?;
     }
     std::fs::read_dir(path).map_err(|error| Error::io(context("cannot be read"), error))?;
     let folder = LocalFileSystem::new_with_prefix(path)

@@ -1,0 +1,43 @@
+//! Folders that a power cut does not take away.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+/// Makes a folder and those above it that are missing, and brings their names to the disk: or what is
+/// saved in it would be gone with them.
+pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
+    let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let made: Vec<&Path> = path.ancestors().take_while(missing).collect();
+    std::fs::create_dir_all(path)?;
+    if cfg!(unix) {
+        made.into_iter().filter_map(Path::parent).try_for_each(sync_folder)?;
+    }
+    Ok(())
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    match File::open(path) {
+        Ok(folder) => folder.sync_all(),
+        // A folder may be open for passing through only.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_made_and_what_is_there_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b/c");
+        make_folder(&path).unwrap();
+        std::fs::write(path.join("file"), "1").unwrap();
+        make_folder(&path).unwrap();
+        assert_eq!(std::fs::read(path.join("file")).unwrap(), b"1");
+        assert!(make_folder(&path.join("file/below")).is_err());
+    }
+}
