@@ -308,6 +308,30 @@ stores:
     assert!(checked.to_string().contains("What the order of the layers costs"));
 }
 
+#[cfg(feature = "sqlite")]
+#[test]
+fn a_layer_that_writes_no_text_is_refused_above_a_store_of_text() {
+    let stack = |layer: &str, more: &str| {
+        format!(
+            "stores: {{ a: {{ layers: [ {layer} ], backend: {{ sqlite: {{ path: a.db, values: text{more} }} }} }} }}"
+        )
+    };
+    for layer in [
+        "compress: { codec: zstd, accept_plain: true }",
+        "encrypt: { keys: { env: KEYS } }",
+        "expire: {}",
+    ] {
+        let error = refused(&stack(layer, ""));
+        assert!(error.contains("Set `values: blob`"), "{layer}: {error}");
+        if !layer.starts_with("expire") {
+            let reading = yaml(&stack(layer, ", read_only: true")).unwrap();
+            assert!(Stack::check_all(&reading, &registry()).is_ok(), "{layer}");
+        }
+    }
+    let plain = Stack::check(&yaml(&stack("", "")).unwrap(), None, &registry()).unwrap();
+    assert!(plain.to_string().contains("Values must be UTF-8."), "{plain}");
+}
+
 #[test]
 fn the_traps_of_yaml_are_closed() {
     let with =

@@ -130,7 +130,9 @@ impl LayerConfig for CompressConfig {
     const ZONE: Zone = Zone::Compress;
 
     fn profile(&self, below: Profile) -> Result<Profile> {
-        Ok(self.compressor()?.profile(self.accept_plain, below))
+        let compressor = self.compressor()?;
+        below.guarantees.check_takes_frames()?;
+        Ok(compressor.profile(self.accept_plain, below))
     }
 
     async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>> {

@@ -120,6 +120,7 @@ impl LayerConfig for EncryptConfig {
     const ZONE: Zone = Zone::Encrypt;
 
     fn profile(&self, below: Profile) -> Result<Profile> {
+        below.guarantees.check_takes_frames()?;
         Ok(profile(self.accept_plain, below))
     }
 

@@ -99,6 +99,7 @@ impl Promises {
                 key_bytes: self.key_bytes,
                 value_bytes: Some(self.value_bytes),
                 batch_ops: Some(1),
+                ..Limits::default()
             },
         };
         let profile = Profile::backend(name, guarantees);

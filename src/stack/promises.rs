@@ -217,9 +217,10 @@ fn limits(profile: &Profile) -> String {
         None => {}
     }
     let bounded = bounded.join(", ");
+    let text = if limits.text_values { " Values must be UTF-8." } else { "" };
     match free.as_slice() {
-        [] => format!("{bounded}."),
-        free => format!("{bounded}; {} as large as memory allows.", free.join(" and ")),
+        [] => format!("{bounded}.{text}"),
+        free => format!("{bounded}; {} as large as memory allows.{text}", free.join(" and ")),
     }
 }
 

@@ -138,6 +138,8 @@ pub struct Limits {
     pub value_bytes: Option<u64>,
     /// Operations of a batch. `None`: bounded by memory.
     pub batch_ops: Option<usize>,
+    /// Whether values must be UTF-8. A layer that writes other bytes cannot stand above such a store.
+    pub text_values: bool,
 }
 
 impl Limits {
@@ -166,7 +168,12 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { key_bytes: Self::MAX_KEY_BYTES, value_bytes: None, batch_ops: None }
+        Self {
+            key_bytes: Self::MAX_KEY_BYTES,
+            value_bytes: None,
+            batch_ops: None,
+            text_values: false,
+        }
     }
 }
 
@@ -285,6 +292,20 @@ impl Guarantees {
         if !self.expiry && value.is_some_and(|value| value.expires_at.is_some()) {
             return Err(Error::unsupported(
                 "this store has no expiry of entries; add the `expire` layer",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Checks that a layer may write values here that are not text, such as frames. For the profile of
+    /// such a layer.
+    ///
+    /// # Errors
+    /// `Config`, as every write would be refused.
+    pub fn check_takes_frames(&self) -> Result<()> {
+        if self.writable && self.limits.text_values {
+            return Err(Error::config(
+                "the values that this layer writes are not UTF-8, and the store below takes only that (`values: text`): every write would fail. Set `values: blob` there, which reads text as well, or leave this layer out",
             ));
         }
         Ok(())

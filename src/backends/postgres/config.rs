@@ -361,7 +361,7 @@ impl PostgresConfig {
             limits: Limits {
                 key_bytes: MAX_KEY_BYTES,
                 value_bytes: Some(MAX_VALUE_BYTES),
-                batch_ops: None,
+                ..Limits::default()
             },
         }
     }

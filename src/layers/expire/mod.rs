@@ -131,6 +131,7 @@ impl LayerConfig for ExpireConfig {
 
     fn profile(&self, below: Profile) -> Result<Profile> {
         self.check()?;
+        below.guarantees.check_takes_frames()?;
         let missing = match &below.guarantees {
             below if !below.ordered_scans => Some("offers no scans"),
             below if !below.writable => Some("is read-only"),

@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     const RULES: Rules = Rules {
-        limits: Limits { key_bytes: 8, value_bytes: Some(16), batch_ops: None },
+        limits: Limits { key_bytes: 8, value_bytes: Some(16), batch_ops: None, text_values: false },
         expiry: true,
     };
 

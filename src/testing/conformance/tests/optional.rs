@@ -99,7 +99,12 @@ fn hardly_anything(promised: &mut Guarantees) {
     promised.expiry = false;
     promised.ingest = false;
     promised.counts = Counting::No;
-    promised.limits = Limits { key_bytes: 250, value_bytes: Some(1 << 20), batch_ops: Some(1) };
+    promised.limits = Limits {
+        key_bytes: 250,
+        value_bytes: Some(1 << 20),
+        batch_ops: Some(1),
+        ..Limits::default()
+    };
 }
 
 fn store(bug: Bug, change: impl Fn(&mut Guarantees)) -> (Arc<Offering>, ManualClock) {
