@@ -5,11 +5,13 @@ use bytes::Bytes;
 use super::bench::{Bench, Stop, Verdict, ensure, refused, seen};
 use crate::error::ErrorKind;
 use crate::store::{Read, Store};
+use crate::testing::oracle::show;
 use crate::types::{Batch, Limits, Op};
 
 super::topic! { "limits":
     the_longest_key_works,
     wrong_keys_are_refused,
+    what_a_write_refuses_by_its_key_a_read_refuses_too,
     a_value_over_the_limit_is_refused,
     a_batch_over_the_limit_is_refused,
 }
@@ -64,6 +66,61 @@ async fn wrong_keys_are_refused(bench: Bench) -> Verdict {
         if let Ok(Some(_)) = bench.store.get(&key).await {
             return Err(Stop::failed("a refused key is there"));
         }
+    }
+    Ok(())
+}
+
+/// A read that answers "not there" about a key that no write takes could say so of an entry that is there.
+async fn what_a_write_refuses_by_its_key_a_read_refuses_too(bench: Bench) -> Verdict {
+    bench.needs_writes()?;
+    let kinds = &[ErrorKind::InvalidInput];
+    let keys: &[&[u8]] = &[
+        b"/",
+        b"//",
+        b"/lead",
+        b"trail/",
+        b"a//b",
+        b".",
+        b"..",
+        b"../up",
+        b"./here",
+        b"a/../b",
+        b"a/.",
+        b"a/",
+        b"\0",
+        b"a\0b",
+        b"\0tierstack/",
+        b"\0tierstack/restore",
+        b"\xff\xfe",
+        b"a\xffb",
+        b"a\nb",
+        b" ",
+        b"a ",
+        b"%",
+        b"%2f",
+        b"a%2Fb",
+        b"~",
+        b"*?[",
+        b"a\\b",
+        b"-x",
+        b"#",
+        "\u{e9}".as_bytes(),
+    ];
+    for key in keys.iter().map(|key| Bytes::from_static(key)) {
+        let what = |how: &str| format!("{how} of a key that a put refuses, {}", show(&key));
+        let put = bench.put(key.clone(), "v").await;
+        if put.is_ok() {
+            bench.gives(key.clone(), Some("v")).await?;
+            bench.delete(key.clone()).await?;
+            bench.gives(key.clone(), None).await?;
+            continue;
+        }
+        refused(put, kinds, &format!("a put of the key {}", show(&key)))?;
+        refused(bench.store.get(&key).await, kinds, &what("get"))?;
+        let among = [Bytes::from("a"), key.clone()];
+        refused(bench.store.get_many(&among).await, kinds, &what("get_many"))?;
+        refused(bench.store.inspect(&key).await, kinds, &what("inspect"))?;
+        refused(bench.delete(key.clone()).await, kinds, &what("a delete"))?;
     }
     Ok(())
 }
