@@ -31,9 +31,13 @@ pub struct Columns {
     /// The value. Default: `value`.
     #[serde(default = "value_column")]
     pub value: String,
-    /// When the entry expires, in milliseconds since 1970, or NULL. Left out: entries cannot expire.
+    /// When the entry expires, in `expires_unit` since 1970, or NULL. Left out: entries cannot expire.
     #[serde(default)]
     pub expires: Option<String>,
+    /// What the numbers in `expires` count: `milliseconds` or `seconds`. Default: `milliseconds`. Opening
+    /// refuses values that do not look like it.
+    #[serde(default)]
+    pub expires_unit: ExpiresUnit,
     /// When the entry was first put, in milliseconds since 1970. Left out: it is not recorded.
     #[serde(default)]
     pub created: Option<String>,
@@ -57,10 +61,24 @@ impl Default for Columns {
             key: key_column(),
             value: value_column(),
             expires: Some("expires".into()),
+            expires_unit: ExpiresUnit::Milliseconds,
             created: Some("created".into()),
             updated: Some("updated".into()),
         }
     }
+}
+
+/// What the numbers in the expiry column count, from 1970 on. See [`SqliteConfig`] for an example.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum ExpiresUnit {
+    /// Seconds, as `strftime('%s')` and `time.time()` give them. Fractions are read; a deadline that is
+    /// written is rounded up to a whole second.
+    Seconds,
+    /// Milliseconds.
+    #[default]
+    Milliseconds,
 }
 
 /// How SQLite stores bytes. To SQLite, the text `a` and the blob `x'61'` are different things.
@@ -93,16 +111,18 @@ pub enum Journal {
 ///
 /// ```
 /// use tierstack::backends::SqliteConfig;
-/// use tierstack::backends::sqlite::{Columns, Journal, Storage};
+/// use tierstack::backends::sqlite::{Columns, ExpiresUnit, Journal, Storage};
 /// use tierstack::{BackendConfig, Durability};
 ///
-/// // A table that another program made: CREATE TABLE settings (name TEXT PRIMARY KEY, json TEXT)
+/// // A table that another program made:
+/// // CREATE TABLE sessions (name TEXT PRIMARY KEY, json TEXT, until INTEGER)
 /// let config = SqliteConfig {
-///     table: "settings".into(),
+///     table: "sessions".into(),
 ///     columns: Columns {
 ///         key: "name".into(),
 ///         value: "json".into(),
-///         expires: None,
+///         expires: Some("until".into()),
+///         expires_unit: ExpiresUnit::Seconds,
 ///         created: None,
 ///         updated: None,
 ///     },
@@ -112,7 +132,7 @@ pub enum Journal {
 ///     ..SqliteConfig::new("./app.db")
 /// };
 /// let promised = config.profile()?.guarantees;
-/// assert!(!promised.expiry && !promised.snapshots);
+/// assert!(promised.expiry && !promised.snapshots);
 /// assert_eq!(promised.durability, Durability::PowerCut);
 /// # Ok::<(), tierstack::Error>(())
 /// ```
@@ -140,6 +160,10 @@ pub struct SqliteConfig {
     /// Whether the database is opened for reading only. Default: false.
     #[serde(default)]
     pub read_only: bool,
+    /// Whether the rows of expired entries are removed, by later writes and by `compact`. Left out: only
+    /// in a table that tierstack made. Reads pass expired entries by in any case.
+    #[serde(default)]
+    pub sweep: Option<bool>,
     /// How commits are made atomic. Left out: as `wal`, but a database of others must be in that mode
     /// already.
     #[serde(default)]
@@ -188,6 +212,7 @@ impl SqliteConfig {
             values: Storage::Blob,
             create: true,
             read_only: false,
+            sweep: None,
             journal: None,
             sync: true,
             busy_timeout: default_busy_timeout(),
@@ -228,6 +253,16 @@ impl SqliteConfig {
                     "`{other}` and `{setting}` name the same column"
                 )));
             }
+        }
+        if self.columns.expires.is_none() && self.columns.expires_unit == ExpiresUnit::Seconds {
+            return Err(Error::config(
+                "`columns.expires_unit` says what the numbers of a column count, but `columns.expires` names none",
+            ));
+        }
+        if self.columns.expires.is_none() && self.sweep == Some(true) {
+            return Err(Error::config(
+                "`sweep: true` removes the rows of expired entries, but `columns.expires` names no column that says when they expire",
+            ));
         }
         if self.busy_timeout.0 > MAX_BUSY_TIMEOUT {
             return Err(Error::config("`busy_timeout` must be at most 1h"));
@@ -274,7 +309,11 @@ impl SqliteConfig {
             writable,
             places: vec![Place { name: Self::NAME.into(), what: "database".into(), sealed: false }],
             recovery: None,
-            limits: Limits { value_bytes: Some(MAX_VALUE_BYTES), ..Limits::default() },
+            limits: Limits {
+                value_bytes: Some(MAX_VALUE_BYTES),
+                text_values: self.values == Storage::Text,
+                ..Limits::default()
+            },
         }
     }
 }
@@ -300,12 +339,16 @@ impl BackendConfig for SqliteConfig {
             ),
             (self.read_only, "`read_only` is true: writes are refused."),
             (
+                self.sweep == Some(true),
+                "`sweep` is true: rows of expired entries are removed, also those that other programs have written.",
+            ),
+            (
                 self.keys == Storage::Text,
                 "`keys` is text: only UTF-8 is a key, and others are refused.",
             ),
             (
                 self.values == Storage::Text,
-                "`values` is text: only UTF-8 is a value, and others are refused; do not put `compress` or `encrypt` above it.",
+                "`values` is text: only UTF-8 is a value, and others are refused.",
             ),
         ];
         let profile = Profile::backend(Self::NAME, self.guarantees());

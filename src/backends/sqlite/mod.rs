@@ -61,6 +61,7 @@ mod rows;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod times;
 mod writer;
 
 use std::fmt;
@@ -71,7 +72,7 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use parking_lot::Mutex;
 
-pub use self::config::{Columns, Journal, SqliteConfig, Storage};
+pub use self::config::{Columns, ExpiresUnit, Journal, SqliteConfig, Storage};
 use self::failure::NAME;
 use self::pool::{Base, Moment, Pool, Source, offload};
 use self::reader::Reader;
@@ -119,20 +120,17 @@ impl Sqlite {
             let layout = Layout::new(&config);
             let opened = open::open(&config, &layout)?;
             let first = opened.site.reader()?;
-            let manner = Manner {
-                sync: config.sync,
-                wal: opened.wal,
-                sweeps: opened.found.expiry_is_indexed,
-                triggers: opened.found.has_triggers,
-            };
+            let manner = Manner { sync: config.sync, wal: opened.wal, sweep: config.sweep };
             let base = Arc::new(Base::new(opened.site, layout, clock));
             let writer = match config.read_only {
                 true => None,
-                false => Some(Writer::start(Arc::clone(&base), opened.db, manner)?),
+                false => Some(Writer::start(Arc::clone(&base), opened.db, opened.found, manner)?),
             };
             Ok((base, first, writer))
         });
-        let (base, first, writer) = opening.await.map_err(|error| error.with_layer(NAME))?;
+        let (base, first, writer) = opening
+            .await
+            .map_err(|error| error.with_operation(Operation::Open).with_layer(NAME))?;
         let reader = Reader(Arc::new(Pool::new(Arc::clone(&base), first)));
         Ok(Self { base, reader, snapshots: Mutex::default(), writer, profile })
     }

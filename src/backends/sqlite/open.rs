@@ -9,7 +9,9 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 use super::config::{Journal, SqliteConfig};
 use super::failure::{NAME, failed, moved};
 use super::schema::{Found, Layout};
+use crate::disk::make_folder;
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::spelling::nearest_beside;
 
 /// Pages that each connection keeps: 8 MiB.
 const CACHE_KIB: i32 = 8 << 10;
@@ -20,7 +22,10 @@ const STATEMENTS: usize = 32;
 
 /// Where the database is, and how its connections are opened.
 pub(super) struct Site {
+    /// As in the settings, absolute.
     path: PathBuf,
+    /// Where symbolic links lead: SQLite puts its log beside that. The same until the file is opened.
+    real: PathBuf,
     read_only: bool,
     busy_timeout: Duration,
     /// With a rollback journal, who reads and who writes here take turns: SQLite lets a busy writer keep
@@ -61,7 +66,7 @@ fn opening(error: rusqlite::Error) -> Error {
 }
 
 fn refused(message: impl Into<String>) -> Error {
-    Error::config(message.into()).with_operation(Operation::Open).with_layer(NAME)
+    Error::config(message.into()).with_layer(NAME)
 }
 
 impl Site {
@@ -70,6 +75,7 @@ impl Site {
         let path = std::path::absolute(&config.path)
             .map_err(|error| Error::io("the path of the database is wrong", error))?;
         Ok(Self {
+            real: path.clone(),
             path,
             read_only: config.read_only,
             busy_timeout: config.busy_timeout.0,
@@ -93,7 +99,7 @@ impl Site {
         } else {
             OpenFlags::SQLITE_OPEN_READ_WRITE
         };
-        let db = Connection::open_with_flags(&self.path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        let db = Connection::open_with_flags(&self.real, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         db.busy_timeout(self.busy_timeout)?;
         db.set_prepared_statement_cache_capacity(STATEMENTS);
         // `trusted_schema`: triggers and views of a file of others get no dangerous functions.
@@ -144,7 +150,7 @@ impl Site {
     }
 
     pub(super) fn log(&self) -> PathBuf {
-        let mut name = self.path.clone().into_os_string();
+        let mut name = self.real.clone().into_os_string();
         name.push("-wal");
         name.into()
     }
@@ -159,7 +165,7 @@ impl Site {
                 Err(Error::io("the size of the database cannot be told", error).with_layer(NAME))
             }
         };
-        Ok(size(&self.path)? + size(&self.log())?)
+        Ok(size(&self.real)? + size(&self.log())?)
     }
 }
 
@@ -177,6 +183,8 @@ pub(super) fn open(config: &SqliteConfig, layout: &Layout) -> Result<Opened> {
         .with_operation(Operation::Open)
         .with_layer(NAME));
     }
+    site.real = std::fs::canonicalize(&site.path)
+        .map_err(|error| Error::io("the path of the database cannot be followed", error))?;
     let (found, wal) = site.patient(&db, |db| {
         let wal = journal(db, config, create)?;
         synchronous(db, config, wal)?;
@@ -201,14 +209,20 @@ fn prepare(path: &Path, create: bool) -> Result<()> {
         Ok(_) => Err(refused("`path` is not a file; name the database file, not its folder")),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             if !create {
-                return Err(refused(
-                    "there is no database at `path`, and `create: false` or `read_only: true` says not to make one",
-                ));
+                return Err(missing(path));
             }
-            path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(cannot)
+            path.parent().map_or(Ok(()), make_folder).map_err(cannot)
         }
         Err(error) => Err(cannot(error)),
     }
+}
+
+fn missing(path: &Path) -> Error {
+    let near = nearest_beside(path).map(|name| format!("; did you mean '{name}'?"));
+    refused(format!(
+        "there is no database at `path`, and none is to be made here (`create: false`, `read_only: true`, or a command that only reads){}",
+        near.unwrap_or_default()
+    ))
 }
 
 fn cannot_open(error: rusqlite::Error) -> Error {

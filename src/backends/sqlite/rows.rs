@@ -3,7 +3,7 @@
 use std::ops::Bound;
 
 use bytes::Bytes;
-use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, Statement};
 
 use super::config::Storage;
@@ -18,7 +18,7 @@ pub(super) fn get(db: &Connection, layout: &Layout, key: &[u8]) -> Result<Option
     let mut statement = db.prepare_cached(&layout.get)?;
     let mut rows = statement.query([layout.key_cell(key)])?;
     match rows.next()? {
-        Some(row) => Ok(Some(value(row, 0).map_err(|error| error.with_key(key))?)),
+        Some(row) => Ok(Some(value(row, 0, layout).map_err(|error| error.with_key(key))?)),
         None => Ok(None),
     }
 }
@@ -78,8 +78,16 @@ pub(super) fn page(
     let (mut page, mut bytes) = (Page::default(), 0);
     let (full, now) = (scan.next_page_entries(), now());
     while let Some(row) = rows.next()? {
-        let key = key(row.get_ref(0)?, layout.keys)?;
-        let value = value(row, 1).map_err(|error| error.with_key(&key))?;
+        let entry = key(row.get_ref(0)?, layout.keys).and_then(|key| {
+            let value = value(row, 1, layout).map_err(|error| error.with_key(&key))?;
+            Ok((key, value))
+        });
+        let (key, value) = match entry {
+            Ok(entry) => entry,
+            // What was read is given first, so that a reader can go on behind the error.
+            Err(_) if !page.is_empty() => return Ok((page, true)),
+            Err(error) => return Err(error.into()),
+        };
         if value.is_expired(now) {
             continue;
         }
@@ -121,13 +129,14 @@ pub(super) fn key(cell: ValueRef<'_>, storage: Storage) -> Result<Bytes> {
             "the table holds a key of {} bytes, but keys here are 1 to 65536 bytes; remove it with the program that wrote it, or scan a range without it",
             bytes.len()
         ))
+        .with_key(bytes)
         .with_layer(NAME)
     })?;
     Ok(Bytes::copy_from_slice(bytes))
 }
 
 /// The value in that column, with the expiry in the next.
-fn value(row: &Row<'_>, at: usize) -> Result<Value> {
+fn value(row: &Row<'_>, at: usize, layout: &Layout) -> Result<Value> {
     let cell = |at| row.get_ref(at).map_err(|error| failed(Operation::Get, error));
     let bytes = match cell(at)? {
         ValueRef::Blob(bytes) | ValueRef::Text(bytes) => Bytes::copy_from_slice(bytes),
@@ -135,31 +144,15 @@ fn value(row: &Row<'_>, at: usize) -> Result<Value> {
             return Err(wrong_cell("a value", kind(other), "values must be BLOB or TEXT"));
         }
     };
-    Ok(Value { bytes, expires_at: expiry(cell(at + 1)?)? })
+    Ok(Value { bytes, expires_at: layout.unit().deadline(cell(at + 1)?)? })
 }
 
-pub(super) fn expiry(cell: ValueRef<'_>) -> Result<Option<Timestamp>> {
-    match cell {
-        ValueRef::Null => Ok(None),
-        ValueRef::Integer(millis) => Ok(Some(Timestamp::from_millis(millis.cast_unsigned()))),
-        other => Err(wrong_cell(
-            "an expiry",
-            kind(other),
-            "it must be NULL or an INTEGER, milliseconds since 1970",
-        )),
-    }
-}
-
-/// Times beyond the year 292 million are negative, as SQLite's integers have a sign. They never expire.
+/// A time of ours, in milliseconds.
 pub(super) fn millis(at: Timestamp) -> i64 {
     at.as_millis().cast_signed()
 }
 
-pub(super) fn millis_cell(at: Option<Timestamp>) -> ToSqlOutput<'static> {
-    ToSqlOutput::Borrowed(at.map_or(ValueRef::Null, |at| ValueRef::Integer(millis(at))))
-}
-
-const fn kind(cell: ValueRef<'_>) -> &'static str {
+pub(super) const fn kind(cell: ValueRef<'_>) -> &'static str {
     match cell {
         ValueRef::Null => "NULL",
         ValueRef::Integer(_) => "an INTEGER",

@@ -6,10 +6,14 @@ use std::ops::Bound;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension};
 
-use super::config::{Columns, SqliteConfig, Storage};
+use super::config::{Columns, ExpiresUnit, SqliteConfig, Storage};
 use super::failure::{NAME, failed};
 use crate::error::{Error, Operation, Result};
+use crate::spelling::nearest;
 use crate::types::{Op, Order, Scan};
+
+/// Tables that a message lists.
+const TABLES_LISTED: usize = 10;
 
 /// The version of tables that tierstack makes, in a comment that SQLite keeps along with the table.
 const VERSION: u32 = 1;
@@ -24,7 +28,9 @@ pub(super) struct Layout {
     pub(super) values: Storage,
     /// As in the settings.
     table: String,
-    columns: Columns,
+    pub(super) columns: Columns,
+    /// The table as SQL.
+    pub(super) full: String,
     pub(super) create: String,
     pub(super) get: String,
     pub(super) put: String,
@@ -34,7 +40,7 @@ pub(super) struct Layout {
     /// A read that begins a transaction.
     pub(super) begin: String,
     select: String,
-    key: String,
+    pub(super) key: String,
 }
 
 pub(super) struct Expired {
@@ -45,7 +51,7 @@ pub(super) struct Expired {
     pub(super) delete: String,
 }
 
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
@@ -58,9 +64,9 @@ impl Layout {
         let value = of(&columns.value);
         let expires = columns.expires.as_deref().map(of);
         let deadline = expires.as_deref().unwrap_or("NULL");
-        let is_expired = expires
-            .as_ref()
-            .map(|at| format!("typeof({at}) = 'integer' AND {at} BETWEEN 0 AND ?1"));
+        let types = columns.expires_unit.types();
+        let is_expired =
+            expires.as_ref().map(|at| format!("typeof({at}) IN {types} AND {at} BETWEEN 0 AND ?1"));
         Self {
             keys: config.keys,
             values: config.values,
@@ -81,7 +87,12 @@ impl Layout {
             begin: format!("SELECT 1 FROM {table} LIMIT 1"),
             select: format!("SELECT {}, {value}, {deadline} FROM {table} AS t", of(&columns.key)),
             key,
+            full: table,
         }
+    }
+
+    pub(super) fn unit(&self) -> ExpiresUnit {
+        self.columns.expires_unit
     }
 
     /// The entries of a range, the bounds as `?1` and `?2`.
@@ -160,7 +171,8 @@ fn create(config: &SqliteConfig) -> String {
         keys.to_lowercase()
     );
     if let Some(expires) = &columns.expires {
-        let _ = writeln!(sql, "  {} INTEGER, -- milliseconds since 1970", quoted(expires));
+        let unit = columns.expires_unit.name();
+        let _ = writeln!(sql, "  {} INTEGER, -- {unit} since 1970", quoted(expires));
     }
     for stamp in [&columns.created, &columns.updated].into_iter().flatten() {
         let _ = writeln!(sql, "  {} INTEGER NOT NULL, -- milliseconds since 1970", quoted(stamp));
@@ -201,8 +213,12 @@ fn put(table: &str, columns: &Columns) -> String {
     // An entry that has expired is not there: what takes its place is a new one.
     if let (Some(created), Some(expires)) = (&columns.created, &columns.expires) {
         let (created, expires) = (quoted(created), quoted(expires));
+        let passed = match columns.expires_unit {
+            ExpiresUnit::Seconds => "?4 / 1000",
+            ExpiresUnit::Milliseconds => "?4",
+        };
         sets.push(format!(
-            "{created} = CASE WHEN t.{expires} BETWEEN 0 AND ?4 THEN excluded.{created} ELSE t.{created} END"
+            "{created} = CASE WHEN t.{expires} BETWEEN 0 AND {passed} THEN excluded.{created} ELSE t.{created} END"
         ));
     }
     format!(
@@ -215,7 +231,12 @@ fn put(table: &str, columns: &Columns) -> String {
 }
 
 /// What verifying has found out.
+#[derive(Clone, Copy)]
 pub(super) struct Found {
+    /// The version of the database's schema, which changes with any change to it.
+    pub(super) version: i64,
+    /// Whether tierstack made the table.
+    pub(super) made: bool,
     /// Whether an index leads to expired entries.
     pub(super) expiry_is_indexed: bool,
     pub(super) has_triggers: bool,
@@ -246,11 +267,12 @@ impl Layout {
 
     /// Checks that the table can be used as the settings say, and says which setting would fit.
     pub(super) fn verify(&self, db: &Connection, writable: bool) -> Result<Found> {
+        let version = schema_version(db).map_err(opening)?;
         let (kind, strict) = self.kind(db)?.map_or_else(|| Err(self.missing(db)?), Ok)?;
         if kind != "table" {
             return Err(self.objection(format!("is a {kind}, not a table")));
         }
-        self.check_version(db)?;
+        let made = self.check_version(db)?;
         let encoding: String =
             db.query_row("PRAGMA encoding", [], |row| row.get(0)).map_err(opening)?;
         if encoding != "UTF-8" {
@@ -262,31 +284,34 @@ impl Layout {
         self.check_columns(&columns, strict, writable)?;
         self.check_key_index(db)?;
         self.check_keys(db)?;
-        Ok(Found {
-            expiry_is_indexed: self.expiry_is_indexed(db)?,
-            has_triggers: self.has_triggers(db)?,
-        })
+        let expiry_is_indexed = self.expiry_is_indexed(db)?;
+        self.check_times(db, made, expiry_is_indexed)?;
+        Ok(Found { version, made, expiry_is_indexed, has_triggers: self.has_triggers(db)? })
     }
 
     fn missing(&self, db: &Connection) -> Result<Error> {
         let sql = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'
-             AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name LIMIT 10";
+             AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name LIMIT 1000";
         let mut statement = db.prepare(sql).map_err(opening)?;
         let names = statement.query_map([], |row| row.get::<_, String>(0)).map_err(opening)?;
-        let names = names.map(|name| name.map(|name| quoted(&name)));
         let names = names.collect::<Result<Vec<_>, _>>().map_err(opening)?;
-        let table = quoted(&self.table);
-        Ok(refused(if names.is_empty() {
-            format!("there is no table {table}, and no other; `create: true` makes it")
-        } else {
-            format!(
-                "there is no table {table} (`table`); there are {}. `create: true` makes it",
-                names.join(", ")
-            )
-        }))
+        let listed: Vec<_> = names.iter().take(TABLES_LISTED).map(|name| quoted(name)).collect();
+        let listed = listed.join(", ");
+        let there = match names.len() {
+            0 => ", and no other.".to_owned(),
+            count if count > TABLES_LISTED => format!("; of {count}, there are {listed}."),
+            _ => format!("; there are {listed}."),
+        };
+        let near = nearest(&self.table, names.iter().map(String::as_str));
+        let near = near.map_or_else(String::new, |near| format!(" Did you mean {}?", quoted(near)));
+        Ok(refused(format!(
+            "there is no table {} (`table`){there}{near} `create: true` makes it",
+            quoted(&self.table)
+        )))
     }
 
-    fn check_version(&self, db: &Connection) -> Result<()> {
+    /// Whether tierstack made the table.
+    fn check_version(&self, db: &Connection) -> Result<bool> {
         let sql: Option<String> = db
             .query_row(
                 "SELECT sql FROM main.sqlite_schema WHERE type = 'table' AND lower(name) = lower(?1)",
@@ -298,7 +323,7 @@ impl Layout {
             Some(version) if version > VERSION => Err(self.objection(format!(
                 "was made by a newer tierstack, in version {version}; this one knows versions up to {VERSION}"
             ))),
-            _ => Ok(()),
+            version => Ok(version.is_some()),
         }
     }
 
@@ -379,6 +404,9 @@ impl Layout {
             }
             ("key" | "value", _) | (_, Affinity::Number) => Ok(()),
             (_, _) if column.declared.is_empty() || column.declared == "ANY" => Ok(()),
+            ("expires", _) => wrong(
+                "but times are numbers: milliseconds since 1970, or seconds (`columns.expires_unit`)",
+            ),
             _ => wrong("but times are integers: milliseconds since 1970"),
         }
     }
@@ -460,16 +488,21 @@ impl Layout {
         .map_err(opening)
     }
 
-    fn objection(&self, what: String) -> Error {
+    pub(super) fn objection(&self, what: String) -> Error {
         refused(format!("the table {} {what}", quoted(&self.table)))
     }
 }
 
 fn refused(message: String) -> Error {
-    Error::config(message).with_operation(Operation::Open).with_layer(NAME)
+    Error::config(message).with_layer(NAME)
 }
 
-fn opening(error: rusqlite::Error) -> Error {
+/// It is read with each write.
+pub(super) fn schema_version(db: &Connection) -> rusqlite::Result<i64> {
+    db.prepare_cached("PRAGMA main.schema_version")?.query_row([], |row| row.get(0))
+}
+
+pub(super) fn opening(error: rusqlite::Error) -> Error {
     failed(Operation::Open, error)
 }
 

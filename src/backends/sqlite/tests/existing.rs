@@ -46,6 +46,10 @@ async fn what_does_not_fit_is_refused_with_the_setting_that_would() {
             "CREATE TABLE other (k BLOB PRIMARY KEY, v)",
             "there is no table \"t\" (`table`); there are \"other\"",
         ),
+        (
+            "CREATE TABLE tt (k BLOB PRIMARY KEY, v)",
+            "there are \"tt\". Did you mean \"tt\"? `create: true` makes it",
+        ),
         ("CREATE VIEW t AS SELECT 1 AS k, 2 AS v", "is a view"),
         (
             "CREATE TABLE t (k BLOB PRIMARY KEY, w)",
@@ -159,10 +163,11 @@ async fn cells_that_are_no_key_value_or_time_are_errors_that_say_so() {
     folder.foreign_did(
         "CREATE TABLE t (k PRIMARY KEY, v, e);
          INSERT INTO t VALUES (x'01', NULL, NULL), (x'02', 5, NULL), (x'03', 1.5, NULL),
-                              (x'04', x'00', 'tomorrow'), (x'05', x'00', NULL);",
+                              (x'05', x'00', NULL);",
     );
     let columns = Columns { expires: Some("e".into()), ..columns("k", "v") };
     let store = open(SqliteConfig { columns, ..folder.plain() }).await;
+    folder.foreign_did("INSERT INTO t VALUES (x'04', x'00', 'tomorrow')");
     for (key, words) in [(1u8, "NULL"), (2, "INTEGER"), (3, "REAL"), (4, "TEXT")] {
         for error in [
             store.get(&[key]).await.unwrap_err(),
@@ -254,11 +259,49 @@ async fn settings_out_of_range_are_refused() {
         (SqliteConfig { columns: columns("k", "v\0"), ..good() }, "`columns.value`"),
         (SqliteConfig { busy_timeout: Span(Duration::from_secs(7200)), ..good() }, "1h"),
         (SqliteConfig { sync: false, journal: Some(Journal::Rollback), ..good() }, "`sync: false`"),
+        (
+            SqliteConfig {
+                columns: Columns { expires_unit: ExpiresUnit::Seconds, ..columns("k", "v") },
+                ..good()
+            },
+            "`columns.expires` names none",
+        ),
+        (SqliteConfig { columns: columns("k", "v"), sweep: Some(true), ..good() }, "`sweep: true`"),
     ] {
         let error = config.profile().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(error.message().contains(words), "{error}");
     }
+}
+
+/// SQLite puts the log beside what a link leads to.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_database_behind_a_link_has_its_log_where_the_file_is() {
+    let (folder, links) = (Folder::new(), Folder::new());
+    std::fs::create_dir(folder.0.path().join("real")).unwrap();
+    let real = folder.0.path().join("real/data.db");
+    std::os::unix::fs::symlink(&real, links.path()).unwrap();
+    // The first time the link leads to nothing yet.
+    for value in ["1", "2"] {
+        let store = open(SqliteConfig { sync: false, ..links.config() }).await;
+        let _ = store.put("k", vec![7; 100_000]).await.unwrap();
+        let _ = store.put("l", value).await.unwrap();
+        let log = store.base.site.log();
+        assert_eq!(log.parent(), std::fs::canonicalize(&real).unwrap().parent());
+        assert!(log_bytes(&real) > 100_000, "what `flush` syncs is there");
+        store.flush().await.unwrap();
+        let stored = store.usage().await.unwrap().stored_bytes.unwrap();
+        assert_eq!(stored, std::fs::metadata(&real).unwrap().len() + log_bytes(&real));
+        store.close().await.unwrap();
+    }
+    let store = open(links.config()).await;
+    assert_eq!(store.get(b"l").await.unwrap(), Some("2".into()));
+    // The link leads elsewhere: what is written now would be looked for there.
+    open(folder.config()).await.close().await.unwrap();
+    std::fs::remove_file(links.path()).unwrap();
+    std::os::unix::fs::symlink(folder.path(), links.path()).unwrap();
+    assert_eq!(store.put("k", "3").await.unwrap_err().kind(), ErrorKind::Unavailable);
 }
 
 #[tokio::test]
@@ -271,6 +314,9 @@ async fn nothing_is_made_where_that_was_not_asked() {
         assert_eq!(refusal(config).await.kind(), ErrorKind::Config);
         assert!(!folder.path().exists());
     }
+    std::fs::write(folder.0.path().join("dat.db"), "").unwrap();
+    let error = refusal(SqliteConfig { create: false, ..folder.config() }).await;
+    assert!(error.message().contains("did you mean 'dat.db'?"), "{error}");
     let error = refusal(SqliteConfig::new(folder.0.path())).await;
     assert!(error.message().contains("not its folder"), "{error}");
     // By itself, SQLite would take it for a URI.

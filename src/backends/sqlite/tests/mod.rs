@@ -5,6 +5,7 @@ mod damage;
 mod existing;
 mod reading;
 mod rules;
+mod times;
 mod writing;
 
 use std::path::{Path, PathBuf};
@@ -55,7 +56,14 @@ impl Folder {
 }
 
 fn columns(key: &str, value: &str) -> Columns {
-    Columns { key: key.into(), value: value.into(), expires: None, created: None, updated: None }
+    Columns {
+        key: key.into(),
+        value: value.into(),
+        expires: None,
+        expires_unit: ExpiresUnit::Milliseconds,
+        created: None,
+        updated: None,
+    }
 }
 
 async fn open(config: SqliteConfig) -> Sqlite {

@@ -31,6 +31,68 @@ async fn what_a_trigger_passes_over_in_silence_is_an_error() {
 }
 
 #[tokio::test]
+async fn what_a_trigger_undoes_or_changes_is_an_error() {
+    for (trigger, sync) in [
+        ("AFTER INSERT ON t BEGIN DELETE FROM t WHERE k = new.k; END", true),
+        ("AFTER INSERT ON t BEGIN UPDATE t SET v = x'00' WHERE k = new.k; END", true),
+        ("AFTER INSERT ON t BEGIN UPDATE t SET v = NULL WHERE k = new.k; END", false),
+        ("AFTER INSERT ON t BEGIN DELETE FROM t WHERE k = new.k; END", false),
+    ] {
+        let folder = Folder::new();
+        folder.foreign_did("PRAGMA journal_mode = WAL; CREATE TABLE t (k BLOB PRIMARY KEY, v)");
+        let store = open(SqliteConfig { sync, ..folder.plain_wal() }).await;
+        let _ = store.write(Batch::new().put("k", "1").put("l", "1")).await.unwrap();
+        // Made while the store is open: the next write finds it.
+        folder.foreign_did(&format!("CREATE TRIGGER a {trigger}"));
+        is_refused(&store, Batch::new().put("b", "1")).await;
+        folder.foreign_did("DELETE FROM t WHERE k = x'62'");
+        is_refused(&store, Batch::new().put("b", "1")).await;
+        is_refused(&store, Batch::new().put("c", "1").delete("k")).await;
+        assert_eq!(all(&store, Scan::all()).await.len(), 2, "{trigger}");
+        // The trigger heeds new rows only.
+        let _ = store.put("k", "2").await.unwrap();
+        folder.foreign_did(
+            "DROP TRIGGER a;
+             CREATE TRIGGER a AFTER DELETE ON t BEGIN INSERT INTO t VALUES (old.k, old.v); END",
+        );
+        is_refused(&store, Batch::new().put("c", "1").delete("k")).await;
+        is_refused(&store, Batch::new().delete("k")).await;
+        folder.foreign_did("DROP TRIGGER a");
+        let _ = store.write(Batch::new().put("c", "1").delete("k")).await.unwrap();
+        assert_eq!(all(&store, Scan::all()).await.len(), 2, "{trigger}");
+    }
+}
+
+/// As when a copy takes the place of the table.
+#[tokio::test]
+async fn a_table_that_takes_the_place_of_the_one_that_was_opened_is_looked_at_anew() {
+    for sync in [true, false] {
+        let folder = Folder::new();
+        let clock = ManualClock::new();
+        let store = open_at(SqliteConfig { sync, ..folder.config() }, &clock).await;
+        let _ = store.put("k", "1").await.unwrap();
+        folder.foreign_did(
+            "DROP TABLE entries;
+             CREATE TABLE entries (key BLOB PRIMARY KEY, value, expires, created, updated);
+             CREATE INDEX i ON entries (expires);
+             INSERT INTO entries VALUES (x'61', x'00', 1600000000000, 1600000000000, 1600000000000);",
+        );
+        for n in 0..4u8 {
+            clock.advance(Duration::from_secs(5));
+            let _ = store.write(Batch::new().put(vec![n], "1").put("x", "1")).await.unwrap();
+            let _ = store.put("k", "2").await.unwrap();
+        }
+        store.compact().await.unwrap();
+        let rows = "SELECT count(*) FROM entries WHERE key = x'61'";
+        assert_eq!(number(&folder.foreign(), rows), 1, "a row of others was swept");
+        folder
+            .foreign_did("DROP TABLE entries; CREATE TABLE entries (key BLOB PRIMARY KEY, value)");
+        let error = store.write(Batch::new().put("a", "1").put("b", "1")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{error:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_a_trigger_refuses_late_is_not_written_either() {
     for how in ["ABORT", "FAIL", "ROLLBACK"] {
         let folder = Folder::new();
@@ -101,9 +163,9 @@ async fn an_expired_row_that_the_table_keeps_fails_no_write() {
         let folder = Folder::new();
         folder.foreign_did(&format!(
             "CREATE TABLE t (k BLOB PRIMARY KEY, v, e INTEGER); CREATE INDEX i ON t (e);
-             INSERT INTO t VALUES (x'61', x'31', 5), (x'62', x'31', 5); {keeps}"
+             INSERT INTO t VALUES (x'61', x'31', 1600000000000), (x'62', x'31', 1600000000000); {keeps}"
         ));
-        let config = folder.plain();
+        let config = SqliteConfig { sweep: Some(true), ..folder.plain() };
         let columns = Columns { expires: Some("e".into()), ..config.columns.clone() };
         let clock = ManualClock::new();
         let store = open_at(SqliteConfig { columns, ..config }, &clock).await;
@@ -121,7 +183,7 @@ async fn an_expired_row_that_the_table_keeps_fails_no_write() {
             store.compact().await.unwrap();
         }
         let _ = store.put("a", "again").await.unwrap();
-        assert!(clock.now().as_millis() > 5);
+        assert!(clock.now().as_millis() > 1_600_000_000_000);
         assert_eq!(store.get(b"a").await.unwrap(), Some("again".into()));
     }
 }

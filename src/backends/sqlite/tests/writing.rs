@@ -145,7 +145,8 @@ async fn compact_removes_what_has_expired_from_tables_without_an_index() {
     folder.foreign_did("CREATE TABLE t (k BLOB PRIMARY KEY, v, e)");
     let clock = ManualClock::new();
     let columns = Columns { expires: Some("e".into()), ..columns("k", "v") };
-    let store = open_at(SqliteConfig { columns, ..folder.plain() }, &clock).await;
+    let config = SqliteConfig { columns, sweep: Some(true), ..folder.plain() };
+    let store = open_at(config, &clock).await;
     let soon = clock.now() + Duration::from_secs(1);
     let put = |n: u32| {
         let value = Value::new("v");

@@ -20,10 +20,11 @@ use tokio::sync::{oneshot, watch};
 use super::failure::{NAME, closed, failed, is_busy, is_failed_sync, is_refused};
 use super::pace::Pace;
 use super::pool::{Base, offload};
-use super::rows::{expiry, key, millis, millis_cell};
+use super::rows::{self, Miss, key, millis};
+use super::schema::{Found, schema_version};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Operation, Result};
-use crate::types::{Batch, Op};
+use crate::types::{Batch, Op, Value};
 
 /// Batches, and their bytes, that share a transaction at most.
 const GROUP: usize = 1024;
@@ -67,14 +68,17 @@ pub(super) struct Writer {
 pub(super) struct Manner {
     pub(super) sync: bool,
     pub(super) wal: bool,
-    /// Whether what has expired is removed along with writes.
-    pub(super) sweeps: bool,
-    /// Whether the table has triggers.
-    pub(super) triggers: bool,
+    /// Whether the rows of expired entries are removed. `None`: where tierstack made the table.
+    pub(super) sweep: Option<bool>,
 }
 
 impl Writer {
-    pub(super) fn start(base: Arc<Base>, db: Connection, manner: Manner) -> Result<Self> {
+    pub(super) fn start(
+        base: Arc<Base>,
+        db: Connection,
+        found: Found,
+        manner: Manner,
+    ) -> Result<Self> {
         let broken = Arc::new(AtomicBool::new(false));
         let (inline, synced) = (!manner.sync, manner.sync || !manner.wal);
         let pace = Arc::new(Pace::default());
@@ -83,6 +87,7 @@ impl Writer {
             base: Arc::clone(&base),
             pace: Arc::clone(&pace),
             manner,
+            found: Cell::new(found),
             swept: Cell::new(Timestamp::default()),
             unseen: Cell::new(0),
             behind: Cell::new(0),
@@ -193,9 +198,9 @@ fn ended() -> Error {
 }
 
 /// As with `RAISE(IGNORE)`: SQLite reports success.
-fn ignored() -> Error {
+fn overruled() -> Error {
     Error::invalid(
-        "a trigger of the table passes the operation over in silence; nothing was written",
+        "a trigger of the table passes the operation over in silence, or changes what it writes; nothing was written",
     )
     .with_layer(NAME)
 }
@@ -291,6 +296,8 @@ pub(super) struct Engine {
     base: Arc<Base>,
     pace: Arc<Pace>,
     manner: Manner,
+    /// What the table is like, as far as nobody has changed it.
+    found: Cell<Found>,
     /// When expired entries were last removed.
     swept: Cell<Timestamp>,
     /// Commits since somebody last looked at the log.
@@ -353,8 +360,10 @@ impl Engine {
         let committed = match batches {
             // A single statement is a transaction by itself, unless a trigger ends it with
             // `RAISE(FAIL)`, which keeps what was done so far.
-            [one] if one.len() == 1 && !one.is_conditional() && !self.manner.triggers => {
-                self.apply(one, now).map(|()| vec![Ok(())])
+            [one] if one.len() == 1 && !one.is_conditional() && !self.found.get().has_triggers => {
+                self.apply(one, now)
+                    .and_then(|()| self.heed_schema_later(one))
+                    .map(|()| vec![Ok(())])
             }
             _ => self.transaction(batches, now),
         };
@@ -379,6 +388,7 @@ impl Engine {
     fn transaction(&self, batches: &[&Batch], now: Timestamp) -> Result<Vec<Result<()>>, Failed> {
         // Dropped, it is rolled back.
         let transaction = Transaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?;
+        self.heed_schema()?;
         let results = match batches {
             [one] => self.apply(one, now).map(|()| vec![Ok(())])?,
             _ => batches
@@ -422,29 +432,77 @@ impl Engine {
                     put.raw_bind_parameter(2, layout.value_cell(&value.bytes))?;
                     // Parameters 3 and 4 are there only where a column takes them.
                     if layout.expired.is_some() {
-                        put.raw_bind_parameter(3, millis_cell(expires))?;
+                        put.raw_bind_parameter(3, layout.unit().deadline_cell(expires))?;
                     }
                     if put.parameter_count() > 3 {
                         put.raw_bind_parameter(4, millis(now))?;
                     }
                     if put.raw_execute()? == 0 {
-                        return Err(Failed::Refused(ignored()));
+                        return Err(Failed::Refused(overruled()));
                     }
                 }
                 Op::Delete(_) => {
-                    let deleted = self.db.prepare_cached(&layout.delete)?.execute([key])?;
-                    if deleted == 0 && self.manner.triggers && self.is_there(op.key())? {
-                        return Err(Failed::Refused(ignored()));
-                    }
+                    self.db.prepare_cached(&layout.delete)?.execute([key])?;
                 }
             }
+        }
+        if self.found.get().has_triggers && !self.is_as_written(batch)? {
+            return Err(Failed::Refused(overruled()));
         }
         Ok(())
     }
 
-    fn is_there(&self, key: &[u8]) -> Result<bool, Failed> {
-        let mut statement = self.db.prepare_cached(&self.base.layout.get)?;
-        Ok(statement.query([self.base.layout.key_cell(key)])?.next()?.is_some())
+    /// Whether the table holds what a batch has written: a trigger may have passed it over, changed it or
+    /// undone it.
+    fn is_as_written(&self, batch: &Batch) -> Result<bool, Failed> {
+        let layout = &self.base.layout;
+        for op in batch.last_ops() {
+            let there = match rows::get(&self.db, layout, op.key()) {
+                Ok(there) => there,
+                Err(Miss::Engine(error)) => return Err(error.into()),
+                // It is neither key, value nor time, and so nothing that was written.
+                Err(Miss::Cell(_)) => return Ok(false),
+            };
+            let kept = |value: &Value| Value {
+                bytes: value.bytes.clone(),
+                expires_at: value.expires_at.map(|at| layout.unit().kept(at)),
+            };
+            if there != op.value().map(kept) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Looks at the table again if somebody has changed the schema, such as by a trigger, or by another
+    /// table in its place.
+    fn heed_schema(&self) -> Result<(), Failed> {
+        if schema_version(&self.db)? != self.found.get().version {
+            self.found.set(self.base.layout.verify(&self.db, true).map_err(Failed::Refused)?);
+        }
+        Ok(())
+    }
+
+    /// As a single statement leaves no time to look at the schema first.
+    fn heed_schema_later(&self, written: &Batch) -> Result<(), Failed> {
+        match schema_version(&self.db) {
+            Ok(version) if version == self.found.get().version => return Ok(()),
+            Ok(_) => {}
+            // What was written is written; the next one looks again.
+            Err(error) if is_busy(&error) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+        // There may be triggers, until the next write has looked.
+        self.found.set(Found { has_triggers: true, ..self.found.get() });
+        if self.is_as_written(written)? {
+            return Ok(());
+        }
+        Err(Failed::Refused(
+            Error::invalid(
+                "a trigger that was made just now passes the operation over, or changes what it writes; read the entry to see what it is",
+            )
+            .with_layer(NAME),
+        ))
     }
 
     fn check_absent(&self, batch: &Batch, now: Timestamp) -> Result<(), Failed> {
@@ -453,7 +511,7 @@ impl Engine {
         for key in batch.ops().iter().filter(|op| op.value().is_some()).map(Op::key) {
             let mut rows = statement.query([layout.key_cell(key)])?;
             if let Some(row) = rows.next()? {
-                let expires = expiry(row.get_ref(1)?).map_err(Failed::Refused)?;
+                let expires = layout.unit().deadline(row.get_ref(1)?).map_err(Failed::Refused)?;
                 if expires.is_none_or(|at| at > now) {
                     return Err(Failed::Refused(Error::exists(key)));
                 }
@@ -462,8 +520,15 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether the rows of expired entries are removed: those of others only if the settings say so.
+    fn sweeps(&self) -> bool {
+        self.manner.sweep.unwrap_or(self.found.get().made)
+    }
+
     fn sweep_is_due(&self, now: Timestamp) -> bool {
-        self.manner.sweeps && now.since(self.swept.get()).as_millis() >= u128::from(SWEEP_EVERY)
+        self.sweeps()
+            && self.found.get().expiry_is_indexed
+            && now.since(self.swept.get()).as_millis() >= u128::from(SWEEP_EVERY)
     }
 
     /// Whether the next write is better done in the thread.
@@ -484,15 +549,17 @@ impl Engine {
         };
         let removed = self.removing(|| self.remove(&expired.any, now, SWEEP, None));
         // Again with the next write, where there are more.
-        if !removed.is_ok_and(|(_, removed)| removed >= SWEEP) {
+        if !removed.is_ok_and(|removed| removed.is_some_and(|(_, rows)| rows >= SWEEP)) {
             self.swept.set(now);
         }
     }
 
-    fn removing<T>(&self, remove: impl FnOnce() -> Result<T, Failed>) -> Result<T, Failed> {
+    /// Removes in a transaction. `None`: the table is one whose rows stay.
+    fn removing<T>(&self, remove: impl FnOnce() -> Result<T, Failed>) -> Result<Option<T>, Failed> {
         let begun = Transaction::new_unchecked(&self.db, TransactionBehavior::Immediate);
         let removed = begun.map_err(Failed::from).and_then(|transaction| {
-            let removed = remove()?;
+            self.heed_schema()?;
+            let removed = if self.sweeps() { Some(remove()?) } else { None };
             transaction.commit()?;
             Ok(removed)
         });
@@ -511,7 +578,8 @@ impl Engine {
         let layout = &self.base.layout;
         let Some(expired) = &layout.expired else { return Ok((None, 0)) };
         let mut statement = self.db.prepare_cached(query)?;
-        statement.raw_bind_parameter(1, millis(now))?;
+        let passed = layout.unit().passed(now);
+        statement.raw_bind_parameter(1, passed)?;
         statement.raw_bind_parameter(2, most)?;
         if let Some(behind) = behind {
             statement.raw_bind_parameter(3, layout.key_cell(behind))?;
@@ -526,7 +594,7 @@ impl Engine {
         let mut delete = self.db.prepare_cached(&expired.delete)?;
         let mut removed = 0;
         for key in &found {
-            delete.raw_bind_parameter(1, millis(now))?;
+            delete.raw_bind_parameter(1, passed)?;
             delete.raw_bind_parameter(2, layout.key_cell(key))?;
             match delete.raw_execute() {
                 Ok(rows) => removed += i64::from(rows > 0),
@@ -539,14 +607,16 @@ impl Engine {
 
     /// Removes the next expired entries behind a key. Gives the last of them; `None`: there are no more.
     pub(super) fn expire(&self, behind: &Bytes) -> Result<Option<Bytes>> {
-        let Some(expired) = &self.base.layout.expired else { return Ok(None) };
+        let Some(expired) = self.base.layout.expired.as_ref().filter(|_| self.sweeps()) else {
+            return Ok(None);
+        };
         let now = self.base.clock.now();
         let _turn = self.base.site.writing();
         let removed = self.base.site.patient(&self.db, |_| {
             let removing = || self.remove(&expired.behind, now, STEP, Some(behind));
-            let (last, _) = self.removing(removing)?;
+            let removed = self.removing(removing)?;
             self.look_after_log();
-            Ok::<_, Failed>(last)
+            Ok::<_, Failed>(removed.and_then(|(last, _)| last))
         });
         removed.map_err(|failed| failed.into_error().with_operation(Operation::Compact))
     }
