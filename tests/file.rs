@@ -9,9 +9,9 @@
 #![allow(clippy::indexing_slicing, reason = "a test")]
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -213,6 +213,75 @@ async fn names_that_stand_for_no_key_are_refused_or_passed_by() {
     assert_eq!(keys(&store).await, ["k"]);
 }
 
+/// Goes on behind each error, as `--skip` does. Gives the keys, and the names of what was skipped.
+async fn skipping(store: &FileStore, mut scan: Scan) -> (Vec<String>, Vec<String>) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let (mut found, mut wrong) = (Vec::new(), Vec::new());
+    loop {
+        let mut pages = store.scan(scan.clone());
+        let error = loop {
+            match pages.next().await {
+                Some(Ok(page)) => {
+                    for entry in page.entries {
+                        found.push(text(&entry.key));
+                        scan.resume_after(entry.key);
+                    }
+                }
+                Some(Err(error)) => break error,
+                None => return (found, wrong),
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
+        let name = text(error.name().unwrap());
+        assert!(!format!("{error:?}").contains(&name), "{error:?}");
+        wrong.push(name);
+        assert!(wrong.len() < 20, "it does not get on: {wrong:?}");
+        scan.resume_after(error.key().unwrap().to_vec().into());
+    }
+}
+
+#[tokio::test]
+async fn a_scan_names_what_is_no_entry_and_can_go_on_behind_it() {
+    let folder = tempdir().unwrap();
+    let entries = ["a", "b/x", "c", "dir-x", "dir.txt", "dir0", "e/y", "z"];
+    for name in entries {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "v").unwrap();
+    }
+    fs::write(folder.path().join("b/no%2fkey"), "v").unwrap();
+    fs::create_dir(folder.path().join("c%2fc")).unwrap();
+    symlink(folder.path().join("e"), folder.path().join("dir")).unwrap();
+    symlink("nowhere", folder.path().join("zz")).unwrap();
+    let wrong = ["b/no%2fkey", "c%2fc", "dir", "zz"];
+    let store = open(folder.path()).await;
+    for pages_of in [1, 3, 100] {
+        let (found, skipped) = skipping(&store, Scan::all().page_entries(pages_of)).await;
+        assert_eq!(
+            (found.as_slice(), skipped.as_slice()),
+            (&entries.map(String::from)[..], &wrong.map(String::from)[..])
+        );
+        let (mut found, mut skipped) =
+            skipping(&store, Scan::all().reverse().page_entries(pages_of)).await;
+        found.reverse();
+        skipped.reverse();
+        assert_eq!(
+            (found.as_slice(), skipped.as_slice()),
+            (&entries.map(String::from)[..], &wrong.map(String::from)[..])
+        );
+    }
+    for order in
+        [Scan::prefix("dir/"), Scan::prefix("dir/").reverse(), Scan::range("dir/x".."dir/y")]
+    {
+        assert_eq!(skipping(&store, order).await, (vec![], vec!["dir".to_owned()]));
+    }
+    assert_eq!(skipping(&store, Scan::prefix("e")).await.1.len(), 0, "what a scan does not meet");
+    let error = store.get(b"dir/y").await.unwrap_err();
+    assert_eq!(error.name(), Some(&b"dir/y"[..]));
+    let error = store.put("zz", "v").await.unwrap_err();
+    assert_eq!(error.name(), Some(&b"zz"[..]));
+}
+
 #[tokio::test]
 async fn the_layout_is_recorded_and_another_one_is_refused() {
     let folder = tempdir().unwrap();
@@ -286,6 +355,85 @@ async fn the_profile_is_kept() {
         assert_eq!(store.write(batch).await.is_ok(), sync);
         store.close().await.unwrap();
     }
+}
+
+/// What a file has beside its content, as other programs see it.
+#[derive(Debug, PartialEq)]
+struct Beside {
+    mode: u32,
+    owner: u32,
+    group: u32,
+    attribute: Option<Vec<u8>>,
+}
+
+const ATTRIBUTE: &str = "user.origin";
+
+fn beside(path: &Path) -> Beside {
+    let about = fs::metadata(path).unwrap();
+    let mut value = [0; 64];
+    let attribute = rustix::fs::getxattr(path, ATTRIBUTE, &mut value[..]);
+    Beside {
+        mode: about.mode() & 0o7777,
+        owner: about.uid(),
+        group: about.gid(),
+        attribute: attribute.ok().map(|bytes| value[..bytes].to_vec()),
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_replaced_keeps_its_owner_rights_and_attributes() {
+    let folder = tempdir().unwrap();
+    let names = ["one", "of/a/batch", "name", "run"];
+    let mut expected = Vec::new();
+    for (n, name) in names.iter().enumerate() {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "old").unwrap();
+        let flags = rustix::fs::XattrFlags::empty();
+        // Not every file system has attributes.
+        let _ = rustix::fs::setxattr(&path, ATTRIBUTE, name.as_bytes(), flags);
+        if fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0) {
+            std::os::unix::fs::chown(&path, Some(1234), Some(5678)).unwrap();
+        }
+        fs::set_permissions(&path, Permissions::from_mode([0o600, 0o640, 0o444, 0o666][n]))
+            .unwrap();
+        expected.push(beside(&path));
+    }
+    for sync in [true, false] {
+        let config = FileConfig { sync, ..FileConfig::new(folder.path()) };
+        let store = FileStore::open(config).await.unwrap();
+        store.put("one", "new").await.unwrap();
+        store.write(Batch::new().put("of/a/batch", "new").put("other", "1")).await.unwrap();
+        // The file moves beside the folder that needs its name.
+        store.put("name/below", "1").await.unwrap();
+        store.put("name", "new").await.unwrap();
+        let page = tierstack::Entry { key: "run".into(), value: "new".into() };
+        let run = futures_util::stream::iter([Ok(tierstack::Page { entries: vec![page] })]);
+        store.ingest(run.boxed()).await.unwrap();
+        for (name, expected) in names.iter().zip(&expected) {
+            let path = if *name == "name" { "name%=" } else { name };
+            let path = folder.path().join(path);
+            assert_eq!(fs::read(&path).unwrap(), b"new", "{name}");
+            assert_eq!(beside(&path), *expected, "{name}");
+        }
+        store.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_new_file_gets_what_the_umask_says() {
+    let (folder, other) = (tempdir().unwrap(), tempdir().unwrap());
+    let store = open(folder.path()).await;
+    store.put("one", "1").await.unwrap();
+    store.write(Batch::new().put("two/below", "1").put("three", "1")).await.unwrap();
+    fs::write(other.path().join("file"), "1").unwrap();
+    fs::create_dir(other.path().join("folder")).unwrap();
+    let mode = |path: PathBuf| fs::metadata(path).unwrap().mode();
+    for name in ["one", "two/below", "three"] {
+        let path = folder.path().join(name);
+        assert_eq!(mode(path), mode(other.path().join("file")), "{name}");
+    }
+    assert_eq!(mode(folder.path().join("two")), mode(other.path().join("folder")));
 }
 
 #[tokio::test]

@@ -16,10 +16,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
-use super::failure::failed;
+use super::failure::{failed, not_kept};
 use super::fault;
 use super::folder::{Folder, What};
 use super::intent::{Deed, Written, decode, encode};
+use super::names::Path;
 use super::own::read_own;
 use super::tree::{Touched, Tree};
 use crate::error::{Error, ErrorKind, Result, Retry};
@@ -115,7 +116,8 @@ impl Core {
         let turn = self.decide()?;
         if batch.only_if_absent()? {
             for op in ops.iter().filter(|op| op.value().is_some()) {
-                if self.tree.exists(op.key())? {
+                let exists = self.tree.exists(op.key());
+                if exists.map_err(|error| error.with_key(op.key()))? {
                     return Err(Error::exists(op.key()));
                 }
             }
@@ -155,7 +157,7 @@ impl Core {
         }
         let synced = self.sync_touched(&touched);
         drop(turn);
-        done.and(synced)
+        done.map_err(|error| path.told(error).with_key(op.key())).and(synced)
     }
 
     fn write_many(
@@ -210,7 +212,7 @@ impl Core {
         for op in ops {
             let key = op.key().clone();
             let path = self.tree.layout.path(&key);
-            let told = |error: Error| error.with_key(op.key());
+            let told = |error: Error| path.told(error).with_key(op.key());
             if op.value().is_none() {
                 self.tree.check_removable(&path).map_err(told)?;
                 deeds.push(Deed::Delete { key });
@@ -232,7 +234,7 @@ impl Core {
         // The names of the values as well, without which an intent means nothing.
         let values = if self.sync { self.temporary.sync() } else { Ok(()) };
         let written = values
-            .and_then(|()| self.temporary.create(&name, content, self.sync))
+            .and_then(|()| self.temporary.create(&name, content, None, self.sync))
             .and_then(|()| self.temporary.rename(&name, &self.home, self.intent_name()));
         if let Err(error) = written {
             if !fault::dead() {
@@ -291,14 +293,18 @@ impl Core {
     /// Doing it again changes nothing.
     fn carry_out(&self, deed: &Deed, touched: &mut Touched) -> Result<()> {
         let path = self.tree.layout.path(deed.key());
+        self.carry_out_at(&path, deed, touched).map_err(|error| path.told(error))
+    }
+
+    fn carry_out_at(&self, path: &Path, deed: &Deed, touched: &mut Touched) -> Result<()> {
         match deed {
-            Deed::Delete { .. } => self.tree.remove(&path, touched),
+            Deed::Delete { .. } => self.tree.remove(path, touched),
             Deed::Put { file, .. } => {
                 touched.insert(path.folders.clone());
                 let name = file.name();
                 let waits = self.temporary.what(&name);
                 match waits.map_err(|error| failed("looking for a file of a batch", error))? {
-                    What::File => self.tree.place(&path, &self.temporary, &name, touched),
+                    What::File => self.tree.place(path, &self.temporary, &name, touched),
                     // It was placed already.
                     _ => Ok(()),
                 }
@@ -308,19 +314,23 @@ impl Core {
 
     /// Writes the values to files, many at a time if they are to be synced.
     fn prepare(&self, ops: &[&Op]) -> Result<Vec<Temporary<'_>>> {
-        let values: Vec<&Value> = ops.iter().filter_map(|op| op.value()).collect();
-        let threads = values.len().div_ceil(4).min(SYNCERS);
+        let puts: Vec<(&Bytes, &Value)> =
+            ops.iter().filter_map(|op| Some((op.key(), op.value()?))).collect();
+        let threads = puts.len().div_ceil(4).min(SYNCERS);
         if !self.sync || threads < 2 {
-            return values.into_iter().map(|value| self.write_value(&value.bytes)).collect();
+            return puts
+                .into_iter()
+                .map(|(key, value)| self.write_value(key, &value.bytes))
+                .collect();
         }
         let (next, written) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
         let work = || {
             while let at = next.fetch_add(1, Ordering::Relaxed)
-                && let Some(value) = values.get(at)
+                && let Some((key, value)) = puts.get(at)
             {
-                let file = self.write_value(&value.bytes);
+                let file = self.write_value(key, &value.bytes);
                 if file.is_err() {
-                    next.store(values.len(), Ordering::Relaxed);
+                    next.store(puts.len(), Ordering::Relaxed);
                 }
                 written.lock().push((at, file));
             }
@@ -337,12 +347,23 @@ impl Core {
         written.into_iter().map(|(_, file)| file).collect()
     }
 
-    fn write_value(&self, value: &Bytes) -> Result<Temporary<'_>> {
+    fn write_value(&self, key: &Bytes, value: &Bytes) -> Result<Temporary<'_>> {
+        let path = self.tree.layout.path(key);
+        let told = |error: Error| path.told(error).with_key(key);
+        let kept = {
+            let _view = self.view.read();
+            self.tree.kept(&path).map_err(told)?
+        };
         let (id, crc) = (self.next_id(), crc32fast::hash(value));
         let written = Written { id, bytes: value.len() as u64, crc };
         let file = Temporary { folder: &self.temporary, written, placed: false };
-        let created = self.temporary.create(&written.name(), value, self.sync);
-        created.map_err(|error| failed("writing a value", error)).map(|()| file)
+        let created = self.temporary.create(&written.name(), value, kept.as_ref(), self.sync);
+        created.map(|()| file).map_err(|error| {
+            told(match kept {
+                Some(_) if error.kind() == std::io::ErrorKind::PermissionDenied => not_kept(error),
+                _ => failed("writing a value", error),
+            })
+        })
     }
 
     fn next_id(&self) -> u64 {
@@ -358,8 +379,10 @@ impl Core {
         let _view = self.view.write();
         for (op, file) in ops.iter().zip(files) {
             let path = self.tree.layout.path(op.key());
-            self.tree.make_way(&path.folders, &mut made)?;
-            self.tree.place(&path, &self.temporary, &file.written.name(), touched)?;
+            let told = |error: Error| path.told(error).with_key(op.key());
+            self.tree.make_way(&path.folders, &mut made).map_err(told)?;
+            let placed = self.tree.place(&path, &self.temporary, &file.written.name(), touched);
+            placed.map_err(told)?;
             file.keep();
         }
         self.sync_touched(&made)

@@ -49,6 +49,23 @@ pub(super) fn foreign() -> Error {
     )
 }
 
+/// A name that the layout of the store gives to no key.
+pub(super) fn no_key() -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        "the folder holds a file or folder whose name stands for no key in the layout of this store, so a scan would leave it out; rename or remove it, or set `foreign: skip`",
+    )
+}
+
+/// An entry's file has what this process may not give to the one that is to take its place.
+pub(super) fn not_kept(error: io::Error) -> Error {
+    Error::new(
+        ErrorKind::Access,
+        "the file of an entry belongs to another user or group, or has attributes, that this process may not give to the new file in its place, so nothing was written; let its owner or root write it, or change its owner (`chown`)",
+    )
+    .with_source(error)
+}
+
 /// An entry needs the name beside a folder's, and a folder has that as well.
 pub(super) fn taken() -> Error {
     Error::new(

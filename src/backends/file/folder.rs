@@ -11,6 +11,7 @@ use rustix::fs::{Access, AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::fault;
+use super::kept::Kept;
 
 /// An open folder.
 #[derive(Debug)]
@@ -69,14 +70,29 @@ impl Folder {
         }
     }
 
+    /// A file for reading, or what else has the name.
+    fn file(&self, name: &[u8]) -> io::Result<Result<File, Found>> {
+        match rustix::fs::openat(&self.0, name, FILE | OFlags::RDONLY, Mode::empty()) {
+            Ok(file) => Ok(Ok(file.into())),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(Err(Found::Missing)),
+            // What a symbolic link and a socket are refused with.
+            Err(Errno::LOOP | Errno::MLINK | Errno::NXIO) => Ok(Err(Found::Other)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What a file has beside its content. `None`: no file has the name.
+    pub(super) fn kept(&self, name: &[u8]) -> io::Result<Option<Kept>> {
+        let Ok(file) = self.file(name)? else { return Ok(None) };
+        let about = file.metadata()?;
+        if about.is_file() { Kept::of(&file, &about).map(Some) } else { Ok(None) }
+    }
+
     /// The content of a file of up to `limit` bytes.
     pub(super) fn read(&self, name: &[u8], limit: u64) -> io::Result<Found> {
-        let file = match rustix::fs::openat(&self.0, name, FILE | OFlags::RDONLY, Mode::empty()) {
-            Ok(file) => File::from(file),
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Found::Missing),
-            // What a symbolic link and a socket are refused with.
-            Err(Errno::LOOP | Errno::MLINK | Errno::NXIO) => return Ok(Found::Other),
-            Err(error) => return Err(error.into()),
+        let file = match self.file(name)? {
+            Ok(file) => file,
+            Err(other) => return Ok(other),
         };
         let about = file.metadata()?;
         if about.is_dir() {
@@ -101,17 +117,28 @@ impl Folder {
         Ok(rustix::fs::openat(&self.0, name, flags, Mode::from_raw_mode(0o666))?.into())
     }
 
-    /// Makes a file, writes it, and syncs it if asked.
-    pub(super) fn create(&self, name: &[u8], content: &[u8], sync: bool) -> io::Result<()> {
+    /// Makes a file, writes it, and syncs it if asked. It gets what another one has beside its content, or
+    /// what the umask says.
+    pub(super) fn create(
+        &self,
+        name: &[u8],
+        content: &[u8],
+        kept: Option<&Kept>,
+        sync: bool,
+    ) -> io::Result<()> {
         fault::step("create")?;
         let flags = FILE | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-        let mut file: File =
-            rustix::fs::openat(&self.0, name, flags, Mode::from_raw_mode(0o666))?.into();
+        // Nobody may read in between what the rights of the other file forbid.
+        let mode = Mode::from_raw_mode(if kept.is_some() { 0o600 } else { 0o666 });
+        let mut file: File = rustix::fs::openat(&self.0, name, flags, mode)?.into();
         if fault::tears() {
             file.write_all(content.get(..content.len() / 2).unwrap_or_default())?;
         }
         fault::step("write")?;
         file.write_all(content)?;
+        if let Some(kept) = kept {
+            kept.give(&file)?;
+        }
         if sync {
             fault::step("sync file")?;
             file.sync_all()?;

@@ -12,7 +12,8 @@
 //! # Gives up
 //! Snapshots, expiry (the `expire` layer adds it), counting. Other programs see a batch file by file. What
 //! in the folder is no regular file (symbolic links among it) or has a name that stands for no key is
-//! refused or passed by ([`Foreign`]), never followed. A file that is replaced gets the rights of a new one.
+//! refused or passed by ([`Foreign`]), never followed. A file that is replaced is a new one with the owner,
+//! rights and extended attributes of the old; its other names (hard links) keep the old content.
 //! A folder that becomes empty by a delete is removed.
 //!
 //! # Cancellation
@@ -54,6 +55,7 @@ mod failure;
 mod fault;
 mod folder;
 mod intent;
+mod kept;
 mod names;
 mod open;
 mod own;

@@ -17,6 +17,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::Error;
+
 /// Which bytes of a key stand for themselves in a name.
 ///
 /// ```
@@ -92,6 +94,15 @@ impl At {
 pub(super) struct Path {
     pub(super) folders: Vec<Vec<u8>>,
     pub(super) file: Vec<u8>,
+}
+
+impl Path {
+    /// Names the file in an error about it.
+    pub(super) fn told(&self, error: Error) -> Error {
+        let mut names = self.folders.clone();
+        names.push(self.file.clone());
+        error.with_name(names.join(&b'/'))
+    }
 }
 
 /// The name of a file that stands beside a folder of its own name.

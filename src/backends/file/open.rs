@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use parking_lot::{Mutex, RwLock};
@@ -15,7 +14,9 @@ use super::names::{HOME, Layout, Names};
 use super::own::read_own;
 use super::record;
 use super::tree::{Growth, Tree};
+use crate::disk::make_folder;
 use crate::error::{Error, ErrorKind, Result};
+use crate::spelling::nearest_beside;
 
 const TEMPORARY: &[u8] = b"temporary";
 const LOCK: &[u8] = b"lock";
@@ -61,34 +62,21 @@ pub(super) fn open(config: &FileConfig) -> Result<Core> {
 fn open_root(config: &FileConfig) -> Result<Folder> {
     let path = &config.path;
     if config.create && !path.exists() {
-        make_root(path).map_err(|error| failed("making the folder", error))?;
+        make_folder(path).map_err(|error| failed("making the folder", error))?;
     }
     Folder::open(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
-            Error::config("there is no folder at `path`; make it, or leave `create` at true")
+            let near = nearest_beside(path).map(|name| format!("; did you mean '{name}'?"));
+            Error::config(format!(
+                "there is no folder at `path`, and none is to be made here (`create: false`, or a command that only reads){}",
+                near.unwrap_or_default()
+            ))
         }
         io::ErrorKind::NotADirectory => {
             Error::config("`path` names a file; name the folder that holds the entries")
         }
         _ => failed("opening the folder", error),
     })
-}
-
-/// Makes the folder and those above it that are missing, and brings their names to the disk.
-fn make_root(path: &Path) -> io::Result<()> {
-    let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
-    let made: Vec<&Path> = path.ancestors().take_while(missing).collect();
-    std::fs::create_dir_all(path)?;
-    for above in made.into_iter().filter_map(Path::parent) {
-        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
-        match File::open(above) {
-            Ok(folder) => folder.sync_all()?,
-            // A folder may be open for passing through only.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 /// A folder of the store's own.
@@ -175,7 +163,7 @@ fn layout_of(core: &Core, config: &FileConfig) -> Result<Layout> {
     let name = b"layout";
     let _ = core.temporary.remove(name);
     core.temporary
-        .create(name, record::encode(&layout).as_bytes(), core.sync)
+        .create(name, record::encode(&layout).as_bytes(), None, core.sync)
         .map_err(recording)?;
     core.temporary.rename(name, &core.home, LAYOUT).map_err(recording)?;
     if core.sync {
@@ -244,7 +232,7 @@ fn probe_plain(temporary: &Folder) -> Result<()> {
     ];
     for (name, other, what) in probes {
         let _ = temporary.remove(name);
-        match temporary.create(name, b"", false) {
+        match temporary.create(name, b"", None, false) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(unfit(what)),
             Err(error) => {

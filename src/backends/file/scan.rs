@@ -15,14 +15,14 @@ use futures_util::StreamExt;
 use futures_util::stream::unfold;
 
 use super::core::Core;
-use super::failure::{failed, foreign};
+use super::failure::{failed, foreign, no_key};
 use super::folder::{Folder, Spot, What};
 use super::names::{At, HOME, Kind};
 use super::thread::offload;
 use super::tree::{Growth, Tree, Way};
-use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::error::{Operation, Result};
 use crate::store::Pages;
-use crate::types::{Entry, Order, Page, Scan, Value};
+use crate::types::{Entry, Limits, Order, Page, Scan, Value};
 
 /// Bytes of names that are kept of one folder.
 pub(super) const MOST_BYTES: usize = 8 << 20;
@@ -63,15 +63,25 @@ pub(super) fn pages(core: &Arc<Core>, scan: Scan) -> Pages<'static> {
 }
 
 /// A name in a folder: the bytes that it adds to a key, the slash behind a folder among them.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Item {
     bytes: Box<[u8]>,
     kind: Kind,
+    /// Why it is no entry. Its bytes are then those of the name.
+    wrong: Option<Wrong>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Wrong {
+    /// A symbolic link, a device, a socket, a pipe.
+    Foreign,
+    /// The name stands for no key.
+    Name,
 }
 
 impl Item {
     fn order(&self, other: &Self, order: Order) -> Ordering {
-        let forward = || (&self.bytes, self.kind).cmp(&(&other.bytes, other.kind));
+        let forward = || self.cmp(other);
         match order {
             Order::Forward => forward(),
             Order::Reverse => forward().reverse(),
@@ -88,13 +98,17 @@ impl Item {
     /// Whether a key of the range can be behind it.
     fn is_within(&self, prefix: &[u8], scan: &Scan) -> bool {
         let key = [prefix, &self.bytes].concat();
+        if self.wrong.is_some() {
+            // Where it stands, or where it stands in the way of a folder in which the range begins.
+            return scan.contains(&key) || begins_in(&[&*key, b"/"].concat(), scan);
+        }
         if self.kind == Kind::File {
             return scan.contains(&key);
         }
         // Every key there begins with these bytes, and is longer.
         let above = match &scan.from {
             Bound::Included(from) | Bound::Excluded(from) => {
-                key.as_slice() >= from.as_ref() || from.starts_with(&key)
+                key.as_slice() >= from.as_ref() || begins_in(&key, scan)
             }
             Bound::Unbounded => true,
         };
@@ -103,6 +117,48 @@ impl Item {
                 Bound::Included(to) | Bound::Excluded(to) => key.as_slice() < to.as_ref(),
                 Bound::Unbounded => true,
             }
+    }
+}
+
+/// Whether the range begins among the keys that begin with these bytes.
+fn begins_in(bytes: &[u8], scan: &Scan) -> bool {
+    match &scan.from {
+        Bound::Included(from) => from.starts_with(bytes),
+        Bound::Excluded(from) => from.starts_with(bytes) && *from != last_in(bytes),
+        Bound::Unbounded => false,
+    }
+}
+
+/// The last key that begins with these bytes.
+fn last_in(bytes: &[u8]) -> Vec<u8> {
+    let mut last = bytes.to_vec();
+    last.resize(Limits::MAX_KEY_BYTES.max(bytes.len()), 0xff);
+    last
+}
+
+/// The key from which on a scan goes on behind a folder.
+fn behind_folder(bytes: &[u8], scan: &Scan) -> Vec<u8> {
+    match scan.order {
+        Order::Forward => last_in(bytes),
+        Order::Reverse => bytes.to_vec(),
+    }
+}
+
+/// The key from which on a scan goes on behind what is no entry.
+fn behind_wrong(key: Vec<u8>, scan: &Scan) -> Vec<u8> {
+    if scan.contains(&key) {
+        return key;
+    }
+    let folder = [&*key, b"/"].concat();
+    match (&scan.from, &scan.to, scan.order) {
+        (_, _, Order::Forward) if begins_in(&folder, scan) => last_in(&folder),
+        // Keys of a part may have come before it that are behind it.
+        (Bound::Included(from) | Bound::Excluded(from), _, Order::Forward) => from.to_vec(),
+        (Bound::Included(from) | Bound::Excluded(from), _, _) if begins_in(&folder, scan) => {
+            from.to_vec()
+        }
+        (_, Bound::Included(to) | Bound::Excluded(to), Order::Reverse) => to.to_vec(),
+        _ => key,
     }
 }
 
@@ -159,8 +215,10 @@ impl Walk {
             let Some(folder) = open.last() else { break };
             let Some(visit) = self.visits.last_mut() else { break };
             if !visit.listed {
-                visit.list(tree, folder, &self.prefix, scan)?;
+                let listed = visit.list(tree, folder, &self.prefix, scan);
+                listed.map_err(|error| error.with_name(self.name(b"")))?;
             }
+            let Some(visit) = self.visits.last_mut() else { break };
             let Some(item) = visit.items.pop() else {
                 if visit.whole {
                     self.leave();
@@ -170,13 +228,30 @@ impl Walk {
                 }
                 continue;
             };
+            let key = Bytes::from([&self.prefix, &*item.bytes].concat());
+            if let Some(wrong) = item.wrong {
+                if !page.is_empty() {
+                    visit.items.push(item);
+                    return Ok(page);
+                }
+                let error = if wrong == Wrong::Foreign { foreign() } else { no_key() };
+                let place = behind_wrong(key.to_vec(), scan);
+                return Err(error.with_key(&place).with_name(self.name(&item.bytes)));
+            }
             let name = tree.layout.name(item.spelt(), item.kind, visit.at);
             if item.kind == Kind::File {
-                let key = Bytes::from([&self.prefix, &*item.bytes].concat());
-                let read = tree.read(folder, &name).map_err(|error| error.with_key(&key));
+                let read = match tree.read(folder, &name) {
+                    Ok(read) => read,
+                    // What was read is given first, so that a reader can go on behind the error.
+                    Err(_) if !page.is_empty() => {
+                        visit.items.push(item);
+                        return Ok(page);
+                    }
+                    Err(error) => return Err(error.with_key(&key).with_name(self.name(&name))),
+                };
                 visit.after = Some(item);
                 // It may have vanished since the folder was listed.
-                if let Some(value) = read? {
+                if let Some(value) = read {
                     bytes += key.len() + value.len();
                     page.entries.push(Entry { key, value: Value::new(value) });
                     if page.len() >= scan.next_page_entries() || bytes >= scan.page_bytes {
@@ -185,7 +260,19 @@ impl Walk {
                 }
                 continue;
             }
-            match folder.child(&name).map_err(|error| failed("opening a folder", error))? {
+            let child = match folder.child(&name) {
+                Ok(child) => child,
+                Err(_) if !page.is_empty() => {
+                    visit.items.push(item);
+                    return Ok(page);
+                }
+                Err(error) => {
+                    let error = failed("opening a folder", error);
+                    let place = behind_folder(&key, scan);
+                    return Err(error.with_key(&place).with_name(self.name(&name)));
+                }
+            };
+            match child {
                 Some(child) => {
                     self.enter(item, name);
                     if open.len() >= MOST_OPEN {
@@ -228,6 +315,13 @@ impl Walk {
         self.visits.push(Visit { name, at, slot, ..Visit::default() });
     }
 
+    /// A name in the folder that is being visited, with those that lead to it.
+    fn name(&self, name: &[u8]) -> Vec<u8> {
+        let mut way = self.way();
+        way.push(name.to_vec());
+        way.join(&b'/')
+    }
+
     /// The names that lead to the folder that is being visited.
     fn way(&self) -> Way {
         self.visits.iter().skip(1).map(|visit| visit.name.clone()).collect()
@@ -257,7 +351,7 @@ impl Visit {
                 if prefix.is_empty() && name == HOME {
                     return Ok(());
                 }
-                let Some(item) = self.item(tree, name, what)? else { return Ok(()) };
+                let Some(item) = self.item(tree, name, what) else { return Ok(()) };
                 let behind = |of: &Item| item.order(of, scan.order) == Ordering::Greater;
                 if self.after.as_ref().is_some_and(|after| !behind(after))
                     || edge.as_ref().is_some_and(behind)
@@ -271,9 +365,9 @@ impl Visit {
                     edge = halve(&mut items, &mut bytes, scan.order);
                     self.whole = false;
                 }
-                Ok::<_, Failure>(())
+                Ok::<_, io::Error>(())
             })
-            .map_err(|failure| failure.0)?;
+            .map_err(|error| failed("listing a folder", error))?;
         // The next one last, and a file beside a folder once.
         items.sort_unstable_by(|a, b| b.order(a, scan.order));
         items.dedup();
@@ -281,26 +375,22 @@ impl Visit {
         Ok(())
     }
 
-    fn item(&self, tree: &Tree, name: &[u8], what: What) -> Result<Option<Item>> {
+    /// What a name stands for. `None`: for nothing that a scan heeds.
+    fn item(&self, tree: &Tree, name: &[u8], what: What) -> Option<Item> {
         let known = match what {
-            What::Other if tree.strict => return Err(foreign()),
-            What::Missing | What::Other => None,
-            What::File => tree.layout.parse(name, false, self.at),
-            What::Folder => tree.layout.parse(name, true, self.at),
+            What::Missing => return None,
+            What::Other => Err(Wrong::Foreign),
+            What::File => tree.layout.parse(name, false, self.at).ok_or(Wrong::Name),
+            What::Folder => tree.layout.parse(name, true, self.at).ok_or(Wrong::Name),
         };
-        match known {
-            Some((bytes, Kind::Folder)) => {
-                let bytes = [&bytes, b"/".as_slice()].concat().into();
-                Ok(Some(Item { bytes, kind: Kind::Folder }))
-            }
-            Some((bytes, Kind::Part)) => Ok(Some(Item { bytes: bytes.into(), kind: Kind::Part })),
-            Some((bytes, _)) => Ok(Some(Item { bytes: bytes.into(), kind: Kind::File })),
-            None if tree.strict && matches!(what, What::File | What::Folder) => Err(Error::new(
-                ErrorKind::Unsupported,
-                "the folder holds a file or folder whose name stands for no key in the layout of this store, so a scan would leave it out; rename or remove it, or set `foreign: skip`",
-            )),
-            None => Ok(None),
-        }
+        let (bytes, kind, wrong) = match known {
+            Ok((bytes, Kind::Folder)) => ([&*bytes, b"/"].concat(), Kind::Folder, None),
+            Ok((bytes, Kind::Part)) => (bytes, Kind::Part, None),
+            Ok((bytes, Kind::File | Kind::Beside)) => (bytes, Kind::File, None),
+            Err(wrong) if tree.strict => (name.to_vec(), Kind::File, Some(wrong)),
+            Err(_) => return None,
+        };
+        Some(Item { bytes: bytes.into(), kind, wrong })
     }
 }
 
@@ -309,19 +399,5 @@ fn halve(items: &mut Vec<Item>, bytes: &mut usize, order: Order) -> Option<Item>
     items.sort_unstable_by(|a, b| a.order(b, order));
     items.truncate((items.len() / 2).max(1));
     *bytes = items.iter().map(|item| item.bytes.len() + OVERHEAD).sum();
-    items.last().map(|last| Item { bytes: last.bytes.clone(), kind: last.kind })
-}
-
-struct Failure(Error);
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self(failed("listing a folder", error))
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self(error)
-    }
+    items.last().cloned()
 }

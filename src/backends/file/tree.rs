@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::failure::{failed, foreign, large, taken};
 use super::folder::{Folder, Found, Spot, What};
+use super::kept::Kept;
 use super::names::{HOME, Layout, Path, beside};
 use crate::error::Result;
 
@@ -34,10 +35,11 @@ pub(super) struct Tree {
 impl Tree {
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
         let path = self.layout.path(key);
-        match self.enter(&path.folders)? {
+        let read = self.enter(&path.folders).and_then(|folder| match folder {
             Some(folder) => self.read(&folder, &path.file),
             None => Ok(None),
-        }
+        });
+        read.map_err(|error| path.told(error))
     }
 
     /// The value of the entry that has this name in a folder, or the name beside it.
@@ -49,6 +51,19 @@ impl Tree {
                 Found::Large => return Err(large(MAX_VALUE_BYTES)),
                 Found::Other if self.strict => return Err(foreign()),
                 Found::Missing | Found::Folder | Found::Other => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// What the entry's file has beside its content.
+    pub(super) fn kept(&self, path: &Path) -> Result<Option<Kept>> {
+        let Some(folder) = self.enter(&path.folders)? else { return Ok(None) };
+        for name in [&path.file, &beside(&path.file)] {
+            let kept = folder.kept(name);
+            let kept = kept.map_err(|error| failed("looking at the file of an entry", error))?;
+            if kept.is_some() {
+                return Ok(kept);
             }
         }
         Ok(None)
