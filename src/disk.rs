@@ -16,6 +16,25 @@ pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// What tells a file or folder from every other one of this machine. `None`: the system does not say.
+#[cfg(any(feature = "file", feature = "sqlite"))]
+pub(crate) fn identity(about: &std::fs::Metadata) -> Option<[String; 3]> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        // Numbers of removed files are used again.
+        let born = about.created().ok();
+        let born = born.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+        let born = born.map_or_else(String::new, |since| since.as_nanos().to_string());
+        Some([about.dev().to_string(), about.ino().to_string(), born])
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = about;
+        None
+    }
+}
+
 fn sync_folder(path: &Path) -> io::Result<()> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     match File::open(path) {

@@ -22,7 +22,8 @@ use tempfile::{TempDir, tempdir};
 use tierstack::backends::file::{Foreign, Names};
 use tierstack::backends::{FileConfig, FileStore, Memory};
 use tierstack::{
-    BackendConfig, Batch, Durability, ErrorKind, Op, Read, ReadExt, Scan, Store, StoreExt, Value,
+    BackendConfig, Batch, Context, Durability, ErrorKind, Op, Read, ReadExt, Scan, Store, StoreExt,
+    Value,
 };
 
 async fn open(path: &Path) -> FileStore {
@@ -236,7 +237,7 @@ async fn skipping(store: &FileStore, mut scan: Scan) -> (Vec<String>, Vec<String
         assert!(!format!("{error:?}").contains(&name), "{error:?}");
         wrong.push(name);
         assert!(wrong.len() < 20, "it does not get on: {wrong:?}");
-        scan.resume_after(error.key().unwrap().to_vec().into());
+        scan.resume_after(error.key().unwrap());
     }
 }
 
@@ -325,7 +326,7 @@ async fn wrong_settings_are_named() {
     for (config, word) in [
         (FileConfig::new(""), "`path`"),
         (FileConfig::new(path.join("file")), "names a file"),
-        (FileConfig { create: false, ..FileConfig::new(path.join("none")) }, "`create`"),
+        (FileConfig { create: false, ..FileConfig::new(path.join("none")) }, "`create: false`"),
         (FileConfig { fan_out: Some(vec![0]), ..FileConfig::new(path) }, "`fan_out`"),
         (FileConfig { fan_out: Some(vec![1; 9]), ..FileConfig::new(path) }, "`fan_out`"),
     ] {
@@ -434,6 +435,56 @@ async fn a_new_file_gets_what_the_umask_says() {
         assert_eq!(mode(path), mode(other.path().join("file")), "{name}");
     }
     assert_eq!(mode(folder.path().join("two")), mode(other.path().join("folder")));
+}
+
+#[tokio::test]
+async fn what_only_reads_makes_nothing() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("documents");
+    let reading = Context { may_create: false, ..Context::default() };
+    let error = FileConfig::new(folder.path().join("document")).open(&reading).await.map(drop);
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Config);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    fs::create_dir(&path).unwrap();
+    let error = FileConfig::new(folder.path().join("document")).open(&reading).await.map(drop);
+    let error = error.unwrap_err();
+    assert!(error.message().contains("did you mean 'documents'?"), "{error}");
+
+    fs::write(path.join("README.md"), "as it is").unwrap();
+    let store = FileConfig::new(&path).open(&reading).await.unwrap();
+    assert_eq!(store.get(b"README.md").await.unwrap(), Some("as it is".into()));
+    assert_eq!(store.collect(Scan::all()).await.unwrap().len(), 1);
+    assert_eq!(store.put("k", "v").await.unwrap_err().kind(), ErrorKind::Access);
+    assert_eq!(store.delete("README.md").await.unwrap_err().kind(), ErrorKind::Access);
+    store.flush().await.unwrap();
+    store.close().await.unwrap();
+    assert_eq!(store.get(b"README.md").await.unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(fs::read_dir(&path).unwrap().count(), 1, "nothing is added");
+
+    // What is a store already is opened as one.
+    open(&path).await.close().await.unwrap();
+    let store = FileConfig::new(&path).open(&reading).await.unwrap();
+    store.put("k", "v").await.unwrap();
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_identity_is_that_of_the_folder() {
+    let folder = tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let identity = async |path: PathBuf| {
+        let store = open(&path).await;
+        let identity = store.identity().unwrap();
+        store.close().await.unwrap();
+        identity
+    };
+    let first = identity(at("one")).await;
+    assert_eq!(identity(at("one")).await, first);
+    symlink(at("one"), at("link")).unwrap();
+    assert_eq!(identity(at("link")).await, first);
+    assert_ne!(identity(at("two")).await, first);
+    fs::rename(at("one"), at("moved")).unwrap();
+    assert_eq!(identity(at("moved")).await, first);
 }
 
 #[tokio::test]

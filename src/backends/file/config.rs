@@ -123,7 +123,7 @@ impl FileConfig {
             durability: if self.sync { Durability::PowerCut } else { Durability::ProcessCrash },
             durability_after_flush: Durability::PowerCut,
             atomic_batches: true,
-            conditions: Conditions::Absence,
+            conditions: Conditions::Value,
             freshness: Freshness::Immediate,
             announces: None,
             ordered_scans: true,
@@ -159,6 +159,7 @@ impl BackendConfig for FileConfig {
 
     async fn open(&self, context: &Context) -> Result<Arc<dyn Store>> {
         let path = context.resolve(&self.path);
-        Ok(Arc::new(FileStore::open(Self { path, ..self.clone() }).await?))
+        let config = Self { path, ..self.clone() };
+        Ok(Arc::new(FileStore::open_for(config, context.may_create).await?))
     }
 }

@@ -24,7 +24,7 @@ use super::names::Path;
 use super::own::read_own;
 use super::tree::{Touched, Tree};
 use crate::error::{Error, ErrorKind, Result, Retry};
-use crate::types::{Batch, Op, Value};
+use crate::types::{Batch, Condition, Op, Value};
 
 pub(super) const INTENT: &[u8] = b"intent";
 /// The intent of a store that does not sync: a power cut can tear it.
@@ -38,10 +38,8 @@ const SYNCERS: usize = 16;
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) tree: Tree,
-    /// `.tierstack`
-    pub(super) home: Folder,
-    /// `.tierstack/temporary`
-    pub(super) temporary: Folder,
+    /// `None`: the folder was no store before, and is not made one, as it is only read.
+    pub(super) own: Option<Own>,
     pub(super) sync: bool,
     /// Held while a write is decided, and by nobody who reads.
     pub(super) deciding: Mutex<()>,
@@ -54,6 +52,15 @@ pub(super) struct Core {
     /// The lock of the folder.
     pub(super) lock: Mutex<Option<File>>,
     pub(super) next: AtomicU64,
+}
+
+/// The folders of the store's own files.
+#[derive(Debug)]
+pub(super) struct Own {
+    /// `.tierstack`
+    pub(super) home: Folder,
+    /// `.tierstack/temporary`
+    pub(super) temporary: Folder,
 }
 
 /// A file in `temporary`, which goes away with it unless it was placed.
@@ -84,6 +91,15 @@ impl Core {
         if self.closed.load(Ordering::Acquire) { Err(Error::closed()) } else { Ok(()) }
     }
 
+    fn own(&self) -> Result<&Own> {
+        self.own.as_ref().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Access,
+                "the folder was opened for reading only, and has no .tierstack, without which nothing can be written",
+            )
+        })
+    }
+
     /// Reads while nothing is written. Blocks.
     pub(super) fn reading<T>(&self, read: impl FnOnce(&Tree) -> Result<T>) -> Result<T> {
         loop {
@@ -112,21 +128,28 @@ impl Core {
 
     pub(super) fn write(&self, batch: &Batch) -> Result<()> {
         let ops = batch.last_ops();
-        let files = self.prepare(&ops)?;
+        let own = self.own()?;
+        let files = self.prepare(&ops, own)?;
         let turn = self.decide()?;
-        if batch.only_if_absent()? {
-            for op in ops.iter().filter(|op| op.value().is_some()) {
-                let exists = self.tree.exists(op.key());
-                if exists.map_err(|error| error.with_key(op.key()))? {
-                    return Err(Error::exists(op.key()));
-                }
-            }
+        for condition in batch.conditions() {
+            self.check(condition).map_err(|error| error.with_key(condition.key()))?;
         }
         match ops.as_slice() {
             [] => Ok(()),
-            [op] => self.write_one(op, files, turn),
-            _ => self.write_many(&ops, files, turn),
+            [op] => self.write_one(op, files, own, turn),
+            _ => self.write_many(&ops, files, own, turn),
         }
+    }
+
+    /// It is the caller's turn to write.
+    fn check(&self, condition: &Condition) -> Result<()> {
+        let holds = match condition {
+            Condition::Absent(key) => !self.tree.exists(key)?,
+            Condition::Equals(key, _) => {
+                condition.holds(self.tree.get(key)?.map(Value::new).as_ref())
+            }
+        };
+        if holds { Ok(()) } else { Err(condition.unmet()) }
     }
 
     /// One rename or removal is atomic by itself.
@@ -134,6 +157,7 @@ impl Core {
         &self,
         op: &Op,
         files: Vec<Temporary<'_>>,
+        own: &Own,
         turn: MutexGuard<'_, ()>,
     ) -> Result<()> {
         let path = self.tree.layout.path(op.key());
@@ -143,7 +167,7 @@ impl Core {
             match files.into_iter().next() {
                 Some(file) => {
                     let name = file.written.name();
-                    let placed = self.tree.place(&path, &self.temporary, &name, &mut touched);
+                    let placed = self.tree.place(&path, &own.temporary, &name, &mut touched);
                     placed.map(|()| file.keep())
                 }
                 None => self.tree.remove(&path, &mut touched),
@@ -164,10 +188,11 @@ impl Core {
         &self,
         ops: &[&Op],
         files: Vec<Temporary<'_>>,
+        own: &Own,
         _turn: MutexGuard<'_, ()>,
     ) -> Result<()> {
-        let deeds = self.plan(ops, &files)?;
-        if let Err(error) = self.write_intent(&encode(&deeds)?) {
+        let deeds = self.plan(ops, &files, own)?;
+        if let Err(error) = self.write_intent(&encode(&deeds)?, own) {
             if self.check_unbroken().is_err() {
                 // The intent has its name, and whoever opens the folder next needs the files for it.
                 files.into_iter().for_each(Temporary::keep);
@@ -175,9 +200,9 @@ impl Core {
             return Err(error);
         }
         let mut done = 0;
-        let finished = self.finish_deeds(&deeds, self.intent_name(), &mut done);
+        let finished = self.finish_deeds(&deeds, self.intent_name(), own, &mut done);
         if let Err(error) = finished {
-            if done == 0 && self.give_up() {
+            if done == 0 && self.give_up(own) {
                 return Err(error);
             }
             files.into_iter().for_each(Temporary::keep);
@@ -188,13 +213,13 @@ impl Core {
     }
 
     /// Takes the decision back, as nothing of it was done. Whether that worked.
-    fn give_up(&self) -> bool {
-        if self.home.remove(self.intent_name()).is_err() {
+    fn give_up(&self, own: &Own) -> bool {
+        if own.home.remove(self.intent_name()).is_err() {
             return false;
         }
         self.unfinished.store(false, Ordering::Release);
         if self.sync
-            && let Err(error) = self.home.sync()
+            && let Err(error) = own.home.sync()
         {
             // After a power cut the intent may be there again.
             self.break_with(failed("taking a batch back", error));
@@ -205,7 +230,7 @@ impl Core {
 
     /// What a batch is going to do. Makes the folders for it, which is what most likely fails on a full disk,
     /// and refuses what could not be done.
-    fn plan(&self, ops: &[&Op], files: &[Temporary<'_>]) -> Result<Vec<Deed>> {
+    fn plan(&self, ops: &[&Op], files: &[Temporary<'_>], own: &Own) -> Result<Vec<Deed>> {
         let mut written = files.iter().map(|file| file.written);
         let mut deeds = Vec::with_capacity(ops.len());
         let mut touched = Touched::new();
@@ -219,7 +244,7 @@ impl Core {
                 continue;
             }
             let _view = self.view.write();
-            self.tree.check_place(&path, &self.temporary, &mut touched).map_err(told)?;
+            self.tree.check_place(&path, &own.temporary, &mut touched).map_err(told)?;
             let file = written.next().ok_or_else(|| Error::internal("a put without its file"))?;
             deeds.push(Deed::Put { key, file });
         }
@@ -228,22 +253,22 @@ impl Core {
     }
 
     /// The moment of decision is the rename.
-    fn write_intent(&self, content: &[u8]) -> Result<()> {
+    fn write_intent(&self, content: &[u8], own: &Own) -> Result<()> {
         let writing = |error| failed("writing the intent of a batch", error);
         let name = Written { id: self.next_id(), bytes: 0, crc: 0 }.name();
         // The names of the values as well, without which an intent means nothing.
-        let values = if self.sync { self.temporary.sync() } else { Ok(()) };
+        let values = if self.sync { own.temporary.sync() } else { Ok(()) };
         let written = values
-            .and_then(|()| self.temporary.create(&name, content, None, self.sync))
-            .and_then(|()| self.temporary.rename(&name, &self.home, self.intent_name()));
+            .and_then(|()| own.temporary.create(&name, content, None, self.sync))
+            .and_then(|()| own.temporary.rename(&name, &own.home, self.intent_name()));
         if let Err(error) = written {
             if !fault::dead() {
-                let _ = self.temporary.remove(&name);
+                let _ = own.temporary.remove(&name);
             }
             return Err(writing(error));
         }
         if self.sync
-            && let Err(error) = self.home.sync()
+            && let Err(error) = own.home.sync()
         {
             return Err(self.break_with(writing(error)));
         }
@@ -257,9 +282,11 @@ impl Core {
     /// Does what an intent on the disk says, as far as it is not done. It is the caller's turn.
     pub(super) fn finish(&self) -> Result<()> {
         self.check_unbroken()?;
-        for name in [INTENT, INTENT_UNSYNCED] {
-            if let Some(content) = read_own(&self.home, name)? {
-                self.finish_deeds(&decode(&content)?, name, &mut 0)?;
+        if let Some(own) = &self.own {
+            for name in [INTENT, INTENT_UNSYNCED] {
+                if let Some(content) = read_own(&own.home, name)? {
+                    self.finish_deeds(&decode(&content)?, name, own, &mut 0)?;
+                }
             }
         }
         // Also where somebody has removed the intent, to give the rest up.
@@ -267,12 +294,18 @@ impl Core {
         Ok(())
     }
 
-    fn finish_deeds(&self, deeds: &[Deed], intent: &[u8], count: &mut usize) -> Result<()> {
+    fn finish_deeds(
+        &self,
+        deeds: &[Deed],
+        intent: &[u8],
+        own: &Own,
+        count: &mut usize,
+    ) -> Result<()> {
         let mut touched = Touched::new();
         {
             let _view = self.view.write();
             let done = deeds.iter().try_for_each(|deed| {
-                let done = self.carry_out(deed, &mut touched);
+                let done = self.carry_out(deed, own, &mut touched);
                 *count += usize::from(done.is_ok());
                 done.map_err(|error| error.with_key(deed.key()))
             });
@@ -281,30 +314,34 @@ impl Core {
             done?;
         }
         self.sync_touched(&touched)?;
-        let removed = self
-            .home
-            .remove(intent)
-            .and_then(|_| if self.sync { self.home.sync() } else { Ok(()) });
+        let removed =
+            own.home.remove(intent).and_then(|_| if self.sync { own.home.sync() } else { Ok(()) });
         removed.map_err(|error| {
             self.break_with(failed("removing the intent of a batch that is done", error))
         })
     }
 
     /// Doing it again changes nothing.
-    fn carry_out(&self, deed: &Deed, touched: &mut Touched) -> Result<()> {
+    fn carry_out(&self, deed: &Deed, own: &Own, touched: &mut Touched) -> Result<()> {
         let path = self.tree.layout.path(deed.key());
-        self.carry_out_at(&path, deed, touched).map_err(|error| path.told(error))
+        self.carry_out_at(&path, deed, own, touched).map_err(|error| path.told(error))
     }
 
-    fn carry_out_at(&self, path: &Path, deed: &Deed, touched: &mut Touched) -> Result<()> {
+    fn carry_out_at(
+        &self,
+        path: &Path,
+        deed: &Deed,
+        own: &Own,
+        touched: &mut Touched,
+    ) -> Result<()> {
         match deed {
             Deed::Delete { .. } => self.tree.remove(path, touched),
             Deed::Put { file, .. } => {
                 touched.insert(path.folders.clone());
                 let name = file.name();
-                let waits = self.temporary.what(&name);
+                let waits = own.temporary.what(&name);
                 match waits.map_err(|error| failed("looking for a file of a batch", error))? {
-                    What::File => self.tree.place(path, &self.temporary, &name, touched),
+                    What::File => self.tree.place(path, &own.temporary, &name, touched),
                     // It was placed already.
                     _ => Ok(()),
                 }
@@ -313,14 +350,14 @@ impl Core {
     }
 
     /// Writes the values to files, many at a time if they are to be synced.
-    fn prepare(&self, ops: &[&Op]) -> Result<Vec<Temporary<'_>>> {
+    fn prepare<'a>(&self, ops: &[&Op], own: &'a Own) -> Result<Vec<Temporary<'a>>> {
         let puts: Vec<(&Bytes, &Value)> =
             ops.iter().filter_map(|op| Some((op.key(), op.value()?))).collect();
         let threads = puts.len().div_ceil(4).min(SYNCERS);
         if !self.sync || threads < 2 {
             return puts
                 .into_iter()
-                .map(|(key, value)| self.write_value(key, &value.bytes))
+                .map(|(key, value)| self.write_value(key, &value.bytes, own))
                 .collect();
         }
         let (next, written) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
@@ -328,7 +365,7 @@ impl Core {
             while let at = next.fetch_add(1, Ordering::Relaxed)
                 && let Some((key, value)) = puts.get(at)
             {
-                let file = self.write_value(key, &value.bytes);
+                let file = self.write_value(key, &value.bytes, own);
                 if file.is_err() {
                     next.store(puts.len(), Ordering::Relaxed);
                 }
@@ -347,7 +384,7 @@ impl Core {
         written.into_iter().map(|(_, file)| file).collect()
     }
 
-    fn write_value(&self, key: &Bytes, value: &Bytes) -> Result<Temporary<'_>> {
+    fn write_value<'a>(&self, key: &Bytes, value: &Bytes, own: &'a Own) -> Result<Temporary<'a>> {
         let path = self.tree.layout.path(key);
         let told = |error: Error| path.told(error).with_key(key);
         let kept = {
@@ -356,8 +393,8 @@ impl Core {
         };
         let (id, crc) = (self.next_id(), crc32fast::hash(value));
         let written = Written { id, bytes: value.len() as u64, crc };
-        let file = Temporary { folder: &self.temporary, written, placed: false };
-        let created = self.temporary.create(&written.name(), value, kept.as_ref(), self.sync);
+        let file = Temporary { folder: &own.temporary, written, placed: false };
+        let created = own.temporary.create(&written.name(), value, kept.as_ref(), self.sync);
         created.map(|()| file).map_err(|error| {
             told(match kept {
                 Some(_) if error.kind() == std::io::ErrorKind::PermissionDenied => not_kept(error),
@@ -373,7 +410,8 @@ impl Core {
     /// Writes entries one by one, in one go. The folders that changed are synced by the caller, at the end.
     pub(super) fn ingest(&self, batch: &Batch, touched: &mut Touched) -> Result<()> {
         let ops = batch.last_ops();
-        let files = self.prepare(&ops)?;
+        let own = self.own()?;
+        let files = self.prepare(&ops, own)?;
         let _turn = self.decide()?;
         let mut made = Touched::new();
         let _view = self.view.write();
@@ -381,7 +419,7 @@ impl Core {
             let path = self.tree.layout.path(op.key());
             let told = |error: Error| path.told(error).with_key(op.key());
             self.tree.make_way(&path.folders, &mut made).map_err(told)?;
-            let placed = self.tree.place(&path, &self.temporary, &file.written.name(), touched);
+            let placed = self.tree.place(&path, &own.temporary, &file.written.name(), touched);
             placed.map_err(told)?;
             file.keep();
         }
@@ -436,10 +474,13 @@ impl Core {
         let unfinished = self.unfinished.load(Ordering::Acquire);
         let finished = if unfinished { self.finish() } else { self.check_unbroken() };
         let _view = self.view.write();
-        let Some(mut lock) = self.lock.lock().take() else { return Ok(()) };
-        self.closed.store(true, Ordering::Release);
+        let lock = self.lock.lock().take();
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
         finished?;
         self.sync_everything()?;
+        let Some(mut lock) = lock else { return Ok(()) };
         let said = lock.set_len(0).and_then(|()| {
             lock.rewind()?;
             lock.write_all(CLOSED.as_bytes())
@@ -448,7 +489,7 @@ impl Core {
     }
 
     /// Checks an intent before any of it is done.
-    pub(super) fn judge(&self, content: &Bytes) -> Result<()> {
+    pub(super) fn judge(&self, content: &Bytes, own: &Own) -> Result<()> {
         let lost = || {
             Error::corruption(
                 "the files of an unfinished batch are missing or damaged (.tierstack/temporary); restore the folder from a backup, or remove .tierstack/intent to give the rest of the batch up",
@@ -456,7 +497,7 @@ impl Core {
         };
         for deed in decode(content)? {
             let Deed::Put { key, file } = deed else { continue };
-            let whole = match read_own(&self.temporary, &file.name())? {
+            let whole = match read_own(&own.temporary, &file.name())? {
                 Some(value) => {
                     value.len() as u64 == file.bytes && crc32fast::hash(&value) == file.crc
                 }

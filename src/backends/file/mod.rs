@@ -78,6 +78,7 @@ use self::core::Core;
 pub use self::names::Names;
 use self::thread::offload;
 use self::tree::{Touched, Tree};
+use crate::disk;
 use crate::error::{Error, Operation, Result};
 use crate::layer::BackendConfig;
 use crate::reply::Reply;
@@ -89,6 +90,7 @@ use crate::types::{
 /// A folder with a file for each entry. See the [module docs](self).
 pub struct FileStore {
     core: Arc<Core>,
+    identity: Option<Identity>,
     profile: Profile,
 }
 
@@ -101,10 +103,22 @@ impl FileStore {
     /// # Errors
     /// See the [module docs](self). A dropped future may leave the folder locked for a moment.
     pub async fn open(config: FileConfig) -> Result<Self> {
+        Self::open_for(config, true).await
+    }
+
+    async fn open_for(config: FileConfig, may_create: bool) -> Result<Self> {
         let profile = config.profile()?;
-        let core = offload(move || open::open(&config)).await;
-        let core = core.map_err(|error| told(error, Operation::Open))?;
-        Ok(Self { core: Arc::new(core), profile })
+        let opening = offload(move || {
+            let core = open::open(&config, may_create)?;
+            let about = std::fs::metadata(&config.path).ok();
+            let parts = about.as_ref().and_then(disk::identity);
+            let identity = parts.map(|parts| {
+                Identity::new(FileConfig::NAME, &parts.each_ref().map(String::as_str))
+            });
+            Ok((core, identity))
+        });
+        let (core, identity) = opening.await.map_err(|error| told(error, Operation::Open))?;
+        Ok(Self { core: Arc::new(core), identity, profile })
     }
 
     async fn run<T: Send + 'static>(
@@ -238,7 +252,7 @@ impl Store for FileStore {
     }
 
     fn identity(&self) -> Option<Identity> {
-        None
+        self.identity.clone()
     }
 }
 

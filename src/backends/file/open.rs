@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use parking_lot::{Mutex, RwLock};
 
 use super::config::{FileConfig, Foreign};
-use super::core::{CLOSED, Core, INTENT, INTENT_UNSYNCED};
+use super::core::{CLOSED, Core, INTENT, INTENT_UNSYNCED, Own};
 use super::failure::failed;
 use super::folder::{Folder, What};
 use super::names::{HOME, Layout, Names};
@@ -22,11 +22,18 @@ const TEMPORARY: &[u8] = b"temporary";
 const LOCK: &[u8] = b"lock";
 const LAYOUT: &[u8] = b"layout";
 
-pub(super) fn open(config: &FileConfig) -> Result<Core> {
-    let root = open_root(config)?;
-    let home = own_folder(&root, HOME, config.sync)?;
-    let (lock, left_open) = lock(&home)?;
-    let temporary = own_folder(&home, TEMPORARY, config.sync)?;
+/// Without `may_create`, a folder that is no store yet is only read, and nothing is added to it.
+pub(super) fn open(config: &FileConfig, may_create: bool) -> Result<Core> {
+    let root = open_root(config, may_create)?;
+    let is_store = root.what(HOME).map_err(|error| failed("opening the folder", error))?;
+    let (own, lock, left_open) = if may_create || is_store != What::Missing {
+        let home = own_folder(&root, HOME, config.sync)?;
+        let (lock, left_open) = lock(&home)?;
+        let temporary = own_folder(&home, TEMPORARY, config.sync)?;
+        (Some(Own { home, temporary }), Some(lock), left_open)
+    } else {
+        (None, None, false)
+    };
     // Not one that a store has which was closed while it wrote.
     let first = getrandom::u64().map_err(|error| {
         Error::internal("the operating system gives no random numbers").with_source(error)
@@ -37,31 +44,32 @@ pub(super) fn open(config: &FileConfig) -> Result<Core> {
     let tree = Tree { root, layout, strict, growth: Growth::default() };
     let mut core = Core {
         tree,
-        home,
-        temporary,
+        own,
         sync: config.sync,
         deciding: Mutex::default(),
         view: RwLock::default(),
         unfinished: AtomicBool::new(false),
         closed: AtomicBool::new(false),
         broken: Mutex::default(),
-        lock: Mutex::new(Some(lock)),
+        lock: Mutex::new(lock),
         next: AtomicU64::new(first),
     };
     core.tree.layout = layout_of(&core, config)?;
     if left_open && core.sync {
         sync_left_open(&core)?;
     }
-    recover(&core)?;
-    if core.tree.layout.names == Names::Plain {
-        probe_plain(&core.temporary)?;
+    if let Some(own) = &core.own {
+        recover(&core, own)?;
+        if core.tree.layout.names == Names::Plain {
+            probe_plain(&own.temporary)?;
+        }
     }
     Ok(core)
 }
 
-fn open_root(config: &FileConfig) -> Result<Folder> {
+fn open_root(config: &FileConfig, may_create: bool) -> Result<Folder> {
     let path = &config.path;
-    if config.create && !path.exists() {
+    if config.create && may_create && !path.exists() {
         make_folder(path).map_err(|error| failed("making the folder", error))?;
     }
     Folder::open(path).map_err(|error| match error.kind() {
@@ -133,7 +141,11 @@ fn lock(home: &Folder) -> Result<(File, bool)> {
 
 /// The layout of the folder, recorded if it is new.
 fn layout_of(core: &Core, config: &FileConfig) -> Result<Layout> {
-    if let Some(content) = read_own(&core.home, LAYOUT)? {
+    let recorded = match &core.own {
+        Some(own) => read_own(&own.home, LAYOUT)?,
+        None => None,
+    };
+    if let Some(content) = recorded {
         let layout = record::decode(&content)?;
         let differs = config.names.is_some_and(|names| names != layout.names)
             || config.fan_out.as_ref().is_some_and(|fan_out| *fan_out != layout.fan_out);
@@ -155,46 +167,53 @@ fn layout_of(core: &Core, config: &FileConfig) -> Result<Layout> {
     // Files that are there already are read as they are.
     let default = if empty { Names::Portable } else { Names::Plain };
     let layout = Layout { names: config.names.unwrap_or(default), fan_out };
-    if layout.names == Names::Plain {
-        // Before it is recorded.
-        probe_plain(&core.temporary)?;
-    }
-    let recording = |error| failed("recording the layout of the folder", error);
-    let name = b"layout";
-    let _ = core.temporary.remove(name);
-    core.temporary
-        .create(name, record::encode(&layout).as_bytes(), None, core.sync)
-        .map_err(recording)?;
-    core.temporary.rename(name, &core.home, LAYOUT).map_err(recording)?;
-    if core.sync {
-        core.home.sync().map_err(recording)?;
-        // A crash may have come between the making of .tierstack and its sync.
-        core.tree.root.sync().map_err(recording)?;
+    if let Some(own) = &core.own {
+        if layout.names == Names::Plain {
+            // Before it is recorded.
+            probe_plain(&own.temporary)?;
+        }
+        record_layout(core, own, &layout)?;
     }
     Ok(layout)
 }
 
-/// Finishes the batch that was decided, and removes what never was.
-fn recover(core: &Core) -> Result<()> {
-    if let Some(content) = read_own(&core.home, INTENT)? {
-        // It was synced before it got this name, and so were its files.
-        core.judge(&content)?;
+fn record_layout(core: &Core, own: &Own, layout: &Layout) -> Result<()> {
+    let recording = |error| failed("recording the layout of the folder", error);
+    let name = b"layout";
+    let _ = own.temporary.remove(name);
+    own.temporary
+        .create(name, record::encode(layout).as_bytes(), None, core.sync)
+        .map_err(recording)?;
+    own.temporary.rename(name, &own.home, LAYOUT).map_err(recording)?;
+    if core.sync {
+        own.home.sync().map_err(recording)?;
+        // A crash may have come between the making of .tierstack and its sync.
+        core.tree.root.sync().map_err(recording)?;
     }
-    if let Some(content) = read_own(&core.home, INTENT_UNSYNCED)?
-        && let Err(error) = core.judge(&content)
+    Ok(())
+}
+
+/// Finishes the batch that was decided, and removes what never was.
+fn recover(core: &Core, own: &Own) -> Result<()> {
+    if let Some(content) = read_own(&own.home, INTENT)? {
+        // It was synced before it got this name, and so were its files.
+        core.judge(&content, own)?;
+    }
+    if let Some(content) = read_own(&own.home, INTENT_UNSYNCED)?
+        && let Err(error) = core.judge(&content, own)
     {
         if error.kind() != ErrorKind::Corruption {
             return Err(error);
         }
         // Only a power cut does this, which such a store does not promise to survive.
         tracing::warn!("a power cut tore a batch of a store with `sync: false`; it is given up");
-        let removed = core.home.remove(INTENT_UNSYNCED);
+        let removed = own.home.remove(INTENT_UNSYNCED);
         removed.map_err(|error| failed("removing a torn intent", error))?;
     }
     core.finish()?;
     let listing = |error| failed("clearing .tierstack/temporary", error);
     let mut left = Vec::new();
-    let listed = core.temporary.list(|name, what| {
+    let listed = own.temporary.list(|name, what| {
         if what == What::File {
             left.push(name.to_vec());
         }
@@ -202,7 +221,7 @@ fn recover(core: &Core) -> Result<()> {
     });
     listed.map_err(listing)?;
     for name in left {
-        core.temporary.remove(&name).map_err(listing)?;
+        own.temporary.remove(&name).map_err(listing)?;
     }
     Ok(())
 }

@@ -114,10 +114,16 @@ impl Item {
         };
         above
             && match &scan.to {
-                Bound::Included(to) | Bound::Excluded(to) => key.as_slice() < to.as_ref(),
+                Bound::Included(to) => key.as_slice() < to.as_ref(),
+                Bound::Excluded(to) => first_in(&key).as_slice() < to.as_ref(),
                 Bound::Unbounded => true,
             }
     }
+}
+
+/// The first key that begins with these bytes and is longer.
+fn first_in(bytes: &[u8]) -> Vec<u8> {
+    [bytes, &[0]].concat()
 }
 
 /// Whether the range begins among the keys that begin with these bytes.
@@ -140,7 +146,7 @@ fn last_in(bytes: &[u8]) -> Vec<u8> {
 fn behind_folder(bytes: &[u8], scan: &Scan) -> Vec<u8> {
     match scan.order {
         Order::Forward => last_in(bytes),
-        Order::Reverse => bytes.to_vec(),
+        Order::Reverse => first_in(bytes),
     }
 }
 

@@ -298,7 +298,7 @@ impl SqliteConfig {
             durability: if self.sync { Durability::PowerCut } else { Durability::ProcessCrash },
             durability_after_flush: Durability::PowerCut,
             atomic_batches: true,
-            conditions: if writable { Conditions::Absence } else { Conditions::None },
+            conditions: if writable { Conditions::Value } else { Conditions::None },
             freshness: Freshness::Immediate,
             announces: None,
             ordered_scans: true,
@@ -357,7 +357,9 @@ impl BackendConfig for SqliteConfig {
     }
 
     async fn open(&self, context: &Context) -> Result<Arc<dyn Store>> {
-        let config = Self { path: context.resolve(&self.path), ..self.clone() };
-        Ok(Arc::new(Sqlite::open_with_clock(config, Arc::clone(&context.clock)).await?))
+        let create = self.create && context.may_create;
+        let config = Self { path: context.resolve(&self.path), create, ..self.clone() };
+        let clock = Arc::clone(&context.clock);
+        Ok(Arc::new(Sqlite::open_for(config, clock, context.background).await?))
     }
 }

@@ -95,6 +95,7 @@ pub struct Sqlite {
     snapshots: Mutex<Vec<Weak<Moment>>>,
     /// `None`: opened for reading only.
     writer: Option<Writer>,
+    identity: Option<Identity>,
     profile: Profile,
 }
 
@@ -115,24 +116,35 @@ impl Sqlite {
     /// # Errors
     /// As [`open`](Self::open).
     pub async fn open_with_clock(config: SqliteConfig, clock: Arc<dyn Clock>) -> Result<Self> {
+        Self::open_for(config, clock, true).await
+    }
+
+    /// Without `background`, what has expired is removed by `compact` only.
+    async fn open_for(
+        config: SqliteConfig,
+        clock: Arc<dyn Clock>,
+        background: bool,
+    ) -> Result<Self> {
         let profile = config.profile()?;
         let opening = offload(move || {
             let layout = Layout::new(&config);
             let opened = open::open(&config, &layout)?;
             let first = opened.site.reader()?;
-            let manner = Manner { sync: config.sync, wal: opened.wal, sweep: config.sweep };
+            let (sync, sweep) = (config.sync, config.sweep);
+            let manner = Manner { sync, wal: opened.wal, sweep, background };
+            let identity = opened.site.identity(&layout);
             let base = Arc::new(Base::new(opened.site, layout, clock));
             let writer = match config.read_only {
                 true => None,
                 false => Some(Writer::start(Arc::clone(&base), opened.db, opened.found, manner)?),
             };
-            Ok((base, first, writer))
+            Ok((base, first, writer, identity))
         });
-        let (base, first, writer) = opening
+        let (base, first, writer, identity) = opening
             .await
             .map_err(|error| error.with_operation(Operation::Open).with_layer(NAME))?;
         let reader = Reader(Arc::new(Pool::new(Arc::clone(&base), first)));
-        Ok(Self { base, reader, snapshots: Mutex::default(), writer, profile })
+        Ok(Self { base, reader, snapshots: Mutex::default(), writer, identity, profile })
     }
 
     /// Reads the whole database, all tables and indexes, and checks that they are sound and agree.
@@ -173,7 +185,10 @@ impl Sqlite {
 
     fn check_batch(&self, batch: &Batch) -> Result<()> {
         self.profile.guarantees.check_batch(batch)?;
-        batch.only_if_absent()?;
+        for condition in batch.conditions() {
+            let checked = self.base.layout.check_key(condition.key());
+            checked.map_err(|error| error.with_key(condition.key()))?;
+        }
         batch.ops().iter().try_for_each(|op| self.base.layout.check_op(op))
     }
 }
@@ -199,7 +214,7 @@ impl Store for Sqlite {
     async fn write(&self, batch: Batch) -> Result<Commit> {
         let writer = self.writer()?;
         self.check_batch(&batch)?;
-        if !batch.is_empty() {
+        if !batch.is_empty() || batch.is_conditional() {
             writer.write(batch).await?;
         }
         // SQLite does not number its transactions.
@@ -308,7 +323,7 @@ impl Store for Sqlite {
     }
 
     fn identity(&self) -> Option<Identity> {
-        None
+        self.identity.clone()
     }
 }
 

@@ -9,9 +9,10 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 use super::config::{Journal, SqliteConfig};
 use super::failure::{NAME, failed, moved};
 use super::schema::{Found, Layout};
-use crate::disk::make_folder;
+use crate::disk::{self, make_folder};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::spelling::nearest_beside;
+use crate::types::Identity;
 
 /// Pages that each connection keeps: 8 MiB.
 const CACHE_KIB: i32 = 8 << 10;
@@ -82,6 +83,15 @@ impl Site {
             turns: None,
             file: None,
         })
+    }
+
+    /// The file and what of it is the store. A file that is copied is another one, and so is one that takes
+    /// the place of another; its time of birth tells them apart where the system uses a number again.
+    pub(super) fn identity(&self, layout: &Layout) -> Option<Identity> {
+        let parts = disk::identity(&std::fs::metadata(&self.real).ok()?)?;
+        let parts = parts.iter().cloned().chain(layout.names());
+        let parts: Vec<String> = parts.collect();
+        Some(Identity::new(NAME, &parts.iter().map(String::as_str).collect::<Vec<_>>()))
     }
 
     /// Refuses to go on once the path leads to another file, as after a backup was copied over an open
@@ -186,6 +196,9 @@ pub(super) fn open(config: &SqliteConfig, layout: &Layout) -> Result<Opened> {
     site.real = std::fs::canonicalize(&site.path)
         .map_err(|error| Error::io("the path of the database cannot be followed", error))?;
     let (found, wal) = site.patient(&db, |db| {
+        if !create && !layout.exists(db)? {
+            return Err(layout.missing(db)?);
+        }
         let wal = journal(db, config, create)?;
         synchronous(db, config, wal)?;
         if create {

@@ -91,6 +91,11 @@ impl Layout {
         }
     }
 
+    /// The table, and the columns of an entry. To SQLite, case makes no difference.
+    pub(super) fn names(&self) -> [String; 3] {
+        [&self.table, &self.columns.key, &self.columns.value].map(|name| name.to_ascii_lowercase())
+    }
+
     pub(super) fn unit(&self) -> ExpiresUnit {
         self.columns.expires_unit
     }
@@ -289,7 +294,7 @@ impl Layout {
         Ok(Found { version, made, expiry_is_indexed, has_triggers: self.has_triggers(db)? })
     }
 
-    fn missing(&self, db: &Connection) -> Result<Error> {
+    pub(super) fn missing(&self, db: &Connection) -> Result<Error> {
         let sql = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'
              AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name LIMIT 1000";
         let mut statement = db.prepare(sql).map_err(opening)?;
@@ -305,7 +310,7 @@ impl Layout {
         let near = nearest(&self.table, names.iter().map(String::as_str));
         let near = near.map_or_else(String::new, |near| format!(" Did you mean {}?", quoted(near)));
         Ok(refused(format!(
-            "there is no table {} (`table`){there}{near} `create: true` makes it",
+            "there is no table {} (`table`){there}{near} With `create: true` it is made for writing",
             quoted(&self.table)
         )))
     }

@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::types::{Entry, Scan};
 
 fn open_core(path: &Path, sync: bool) -> Result<Core> {
-    open::open(&FileConfig { sync, ..FileConfig::new(path) })
+    open::open(&FileConfig { sync, ..FileConfig::new(path) }, true)
 }
 
 /// All entries, by the scan of pages of that size.

@@ -21,12 +21,15 @@ fn scans_are_those_of_an_ordered_map() {
         (Names::Plain, vec![3]),
     ] {
         let folder = tempdir().unwrap();
-        let core = open::open(&FileConfig {
-            sync: false,
-            names: Some(names),
-            fan_out: Some(fan_out),
-            ..FileConfig::new(folder.path())
-        })
+        let core = open::open(
+            &FileConfig {
+                sync: false,
+                names: Some(names),
+                fan_out: Some(fan_out),
+                ..FileConfig::new(folder.path())
+            },
+            true,
+        )
         .unwrap();
         let mut model: BTreeMap<Bytes, Bytes> = BTreeMap::new();
         let letters = b"ab/./%A!0\xff\x00";

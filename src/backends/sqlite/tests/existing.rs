@@ -1,6 +1,7 @@
 //! Tables that others have made.
 
 use super::*;
+use crate::clock::Clock;
 
 #[tokio::test]
 async fn a_table_of_others_is_read_as_it_is_and_nothing_else_about_it_changes() {
@@ -48,7 +49,7 @@ async fn what_does_not_fit_is_refused_with_the_setting_that_would() {
         ),
         (
             "CREATE TABLE tt (k BLOB PRIMARY KEY, v)",
-            "there are \"tt\". Did you mean \"tt\"? `create: true` makes it",
+            "there are \"tt\". Did you mean \"tt\"? With `create: true`",
         ),
         ("CREATE VIEW t AS SELECT 1 AS k, 2 AS v", "is a view"),
         (
@@ -322,6 +323,68 @@ async fn nothing_is_made_where_that_was_not_asked() {
     // By itself, SQLite would take it for a URI.
     let path = open::Site::new(&SqliteConfig::new("file:x?mode=memory")).unwrap().log();
     assert!(path.is_absolute() && path.ends_with("file:x?mode=memory-wal"), "{path:?}");
+}
+
+#[tokio::test]
+async fn what_only_reads_makes_nothing() {
+    let folder = Folder::new();
+    let reading = crate::layer::Context { may_create: false, ..Default::default() };
+    let error = folder.config().open(&reading).await.map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config, "{error:?}");
+    assert!(!folder.path().exists());
+    // A file without a table, as a program makes it that has got no further.
+    for sql in ["", "CREATE TABLE entry (key BLOB PRIMARY KEY, value)"] {
+        folder.foreign_did(sql);
+        let before = std::fs::read(folder.path()).unwrap();
+        let error = folder.config().open(&reading).await.map(drop).unwrap_err();
+        assert!(error.message().contains("there is no table \"entries\""), "{error}");
+        assert_eq!(std::fs::read(folder.path()).unwrap(), before);
+    }
+}
+
+#[tokio::test]
+async fn the_identity_is_that_of_the_file_and_the_table() {
+    let folder = Folder::new();
+    let identity = async |config: SqliteConfig| {
+        let store = open(config).await;
+        let identity = store.identity().unwrap();
+        store.close().await.unwrap();
+        identity
+    };
+    let first = identity(folder.config()).await;
+    assert_eq!(identity(folder.config()).await, first);
+    assert_eq!(identity(SqliteConfig { read_only: true, ..folder.config() }).await, first);
+    assert_ne!(identity(SqliteConfig { table: "other".into(), ..folder.config() }).await, first);
+    let copy = Folder::new();
+    std::fs::copy(folder.path(), copy.path()).unwrap();
+    assert_ne!(identity(copy.config()).await, first);
+    #[cfg(unix)]
+    {
+        let links = Folder::new();
+        std::os::unix::fs::symlink(folder.path(), links.path()).unwrap();
+        assert_eq!(identity(links.config()).await, first);
+    }
+}
+
+#[tokio::test]
+async fn what_has_expired_stays_where_nothing_runs_by_itself() {
+    let folder = Folder::new();
+    let clock = ManualClock::new();
+    for (background, left) in [(false, 3), (true, 2)] {
+        let context = crate::layer::Context {
+            clock: Arc::new(clock.clone()),
+            background,
+            ..Default::default()
+        };
+        let store = folder.config().open(&context).await.unwrap();
+        let soon = Value::new("v").expiring_at(clock.now() + Duration::from_secs(1));
+        let _ = store.put("k", soon).await.unwrap();
+        let _ = store.put("other", "1").await.unwrap();
+        clock.advance(Duration::from_secs(5));
+        let _ = store.put("l", "1").await.unwrap();
+        store.close().await.unwrap();
+        assert_eq!(number(&folder.foreign(), "SELECT count(*) FROM entries"), left);
+    }
 }
 
 #[tokio::test]

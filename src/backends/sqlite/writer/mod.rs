@@ -4,6 +4,7 @@
 //! savepoint of its own, so that one that is refused takes no other with it. A small batch that need not
 //! be synced is written on the caller's thread where nobody else writes.
 
+mod expired;
 mod log;
 
 use std::cell::Cell;
@@ -12,15 +13,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{oneshot, watch};
 
-use super::failure::{NAME, closed, failed, is_busy, is_failed_sync, is_refused};
+use super::failure::{NAME, closed, failed, is_busy, is_failed_sync};
 use super::pace::Pace;
 use super::pool::{Base, offload};
-use super::rows::{self, Miss, key, millis};
+use super::rows::{self, Miss, millis};
 use super::schema::{Found, schema_version};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Operation, Result};
@@ -34,9 +34,6 @@ const INLINE_BYTES: usize = 64 << 10;
 const INLINE_OPS: usize = 32;
 /// Commits on the caller's thread between two looks at the log, which cost a tenth of a commit each.
 const LOOK_EVERY: u32 = 16;
-/// Expired entries that are removed along with other writes, at most every second.
-const SWEEP: i64 = 256;
-const SWEEP_EVERY: u64 = 1000;
 /// Pages that one step of a compaction gives back, and entries that it removes.
 const STEP: i64 = 1000;
 
@@ -70,6 +67,8 @@ pub(super) struct Manner {
     pub(super) wal: bool,
     /// Whether the rows of expired entries are removed. `None`: where tierstack made the table.
     pub(super) sweep: Option<bool>,
+    /// Whether that happens along with writes.
+    pub(super) background: bool,
 }
 
 impl Writer {
@@ -418,9 +417,7 @@ impl Engine {
     }
 
     fn apply(&self, batch: &Batch, now: Timestamp) -> Result<(), Failed> {
-        if batch.is_conditional() {
-            self.check_absent(batch, now)?;
-        }
+        self.check_conditions(batch, now)?;
         let layout = &self.base.layout;
         for op in batch.ops() {
             let key = layout.key_cell(op.key());
@@ -505,30 +502,18 @@ impl Engine {
         ))
     }
 
-    fn check_absent(&self, batch: &Batch, now: Timestamp) -> Result<(), Failed> {
-        let layout = &self.base.layout;
-        let mut statement = self.db.prepare_cached(&layout.get)?;
-        for key in batch.ops().iter().filter(|op| op.value().is_some()).map(Op::key) {
-            let mut rows = statement.query([layout.key_cell(key)])?;
-            if let Some(row) = rows.next()? {
-                let expires = layout.unit().deadline(row.get_ref(1)?).map_err(Failed::Refused)?;
-                if expires.is_none_or(|at| at > now) {
-                    return Err(Failed::Refused(Error::exists(key)));
-                }
+    fn check_conditions(&self, batch: &Batch, now: Timestamp) -> Result<(), Failed> {
+        for condition in batch.conditions() {
+            let found = match rows::get(&self.db, &self.base.layout, condition.key()) {
+                Ok(found) => found.filter(|value| !value.is_expired(now)),
+                Err(Miss::Engine(error)) => return Err(error.into()),
+                Err(Miss::Cell(error)) => return Err(Failed::Refused(error)),
+            };
+            if !condition.holds(found.as_ref()) {
+                return Err(Failed::Refused(condition.unmet()));
             }
         }
         Ok(())
-    }
-
-    /// Whether the rows of expired entries are removed: those of others only if the settings say so.
-    fn sweeps(&self) -> bool {
-        self.manner.sweep.unwrap_or(self.found.get().made)
-    }
-
-    fn sweep_is_due(&self, now: Timestamp) -> bool {
-        self.sweeps()
-            && self.found.get().expiry_is_indexed
-            && now.since(self.swept.get()).as_millis() >= u128::from(SWEEP_EVERY)
     }
 
     /// Whether the next write is better done in the thread.
@@ -537,88 +522,6 @@ impl Engine {
             || self.unseen.get() >= LOOK_EVERY
                 && (self.base.site.check_unmoved().is_err() || self.log_is_long())
             || self.sweep_is_due(self.base.clock.now())
-    }
-
-    /// Removes some entries that have expired, if it is time. In a transaction of its own, so that what
-    /// goes wrong here fails no write.
-    fn sweep(&self) {
-        let now = self.base.clock.now();
-        let Some(expired) = self.base.layout.expired.as_ref().filter(|_| self.sweep_is_due(now))
-        else {
-            return;
-        };
-        let removed = self.removing(|| self.remove(&expired.any, now, SWEEP, None));
-        // Again with the next write, where there are more.
-        if !removed.is_ok_and(|removed| removed.is_some_and(|(_, rows)| rows >= SWEEP)) {
-            self.swept.set(now);
-        }
-    }
-
-    /// Removes in a transaction. `None`: the table is one whose rows stay.
-    fn removing<T>(&self, remove: impl FnOnce() -> Result<T, Failed>) -> Result<Option<T>, Failed> {
-        let begun = Transaction::new_unchecked(&self.db, TransactionBehavior::Immediate);
-        let removed = begun.map_err(Failed::from).and_then(|transaction| {
-            self.heed_schema()?;
-            let removed = if self.sweeps() { Some(remove()?) } else { None };
-            transaction.commit()?;
-            Ok(removed)
-        });
-        removed.inspect_err(|failed| self.heed(failed))
-    }
-
-    /// Removes what a query finds, except what the rules of the table keep, such as a foreign key. Gives the
-    /// last key, and how many were removed.
-    fn remove(
-        &self,
-        query: &str,
-        now: Timestamp,
-        most: i64,
-        behind: Option<&Bytes>,
-    ) -> Result<(Option<Bytes>, i64), Failed> {
-        let layout = &self.base.layout;
-        let Some(expired) = &layout.expired else { return Ok((None, 0)) };
-        let mut statement = self.db.prepare_cached(query)?;
-        let passed = layout.unit().passed(now);
-        statement.raw_bind_parameter(1, passed)?;
-        statement.raw_bind_parameter(2, most)?;
-        if let Some(behind) = behind {
-            statement.raw_bind_parameter(3, layout.key_cell(behind))?;
-        }
-        let mut found = Vec::new();
-        let mut rows = statement.raw_query();
-        while let Some(row) = rows.next()? {
-            // What is no key is left to the one who wrote it.
-            found.extend(key(row.get_ref(0)?, layout.keys));
-        }
-        drop(rows);
-        let mut delete = self.db.prepare_cached(&expired.delete)?;
-        let mut removed = 0;
-        for key in &found {
-            delete.raw_bind_parameter(1, passed)?;
-            delete.raw_bind_parameter(2, layout.key_cell(key))?;
-            match delete.raw_execute() {
-                Ok(rows) => removed += i64::from(rows > 0),
-                Err(error) if is_refused(&error) && !self.db.is_autocommit() => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok((found.pop(), removed))
-    }
-
-    /// Removes the next expired entries behind a key. Gives the last of them; `None`: there are no more.
-    pub(super) fn expire(&self, behind: &Bytes) -> Result<Option<Bytes>> {
-        let Some(expired) = self.base.layout.expired.as_ref().filter(|_| self.sweeps()) else {
-            return Ok(None);
-        };
-        let now = self.base.clock.now();
-        let _turn = self.base.site.writing();
-        let removed = self.base.site.patient(&self.db, |_| {
-            let removing = || self.remove(&expired.behind, now, STEP, Some(behind));
-            let removed = self.removing(removing)?;
-            self.look_after_log();
-            Ok::<_, Failed>(removed.and_then(|(last, _)| last))
-        });
-        removed.map_err(|failed| failed.into_error().with_operation(Operation::Compact))
     }
 
     /// Gives some unused pages at the end of the file back, where the database was made for it. Says
