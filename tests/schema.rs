@@ -7,7 +7,7 @@
 mod toys;
 
 use jsonschema::Validator;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tierstack::config::{Config, Format, Registry, schema};
 use tierstack::{ErrorKind, Stack};
 use toys::registry;
@@ -306,4 +306,294 @@ fn a_name_twice_in_a_map_is_refused_in_every_format() {
         let error = Config::parse(text, format, FILE).unwrap_err().to_string();
         assert!(error.contains("conf/tierstack.yaml: line "), "{format:?}: {error}");
     }
+}
+
+/// Values of every kind that somebody may write, right and wrong.
+fn kinds() -> Vec<Value> {
+    let texts = [
+        "",
+        " ",
+        "x",
+        "true",
+        "null",
+        "~",
+        "0",
+        "1",
+        "10",
+        "-1",
+        "1.5",
+        "1e3",
+        "0x10",
+        "1_000",
+        "256MiB",
+        "256 mib",
+        "1 KB",
+        "10iB",
+        "10K",
+        "10M",
+        ".5MB",
+        "1.MB",
+        "1.5MB",
+        "1.5.2MB",
+        "-1MB",
+        "1,5MB",
+        "18446744073709551615",
+        "18446744073709551616",
+        "99999999TiB",
+        "16777215TiB",
+        "16TiB",
+        " 1MiB ",
+        "1 Mi B",
+        "\u{a0}1MiB",
+        "0B",
+        "10s",
+        "10 s",
+        "10m",
+        "10min",
+        "10 minutes",
+        "1h 30m",
+        "1h30m",
+        "7d",
+        "1w",
+        "1y",
+        "0s",
+        "0",
+        "1.5s",
+        "-5s",
+        "5 parsecs",
+        "s",
+        "10s 5",
+        "500ms",
+        "10us",
+        "99999999999999999999s",
+        " 10s ",
+        "10S",
+        "1month",
+        "10%",
+        "0%",
+        "100%",
+        "110%",
+        "-10%",
+        "0.1",
+        "1.0",
+        ".5",
+        "5e-1",
+        "10 %",
+        "%",
+        "NaN",
+        "inf",
+        "127.0.0.1:9187",
+        "[::1]:1",
+        "1.2.3.4:99999",
+        "999.1.1.1:80",
+        "localhost:80",
+        "here",
+        "é",
+        "a\nb",
+        "a\u{0}b",
+        "./x",
+        "~/x",
+        "/abs",
+        "s3://b/x",
+        "file:///x",
+        "gs:b/x",
+        "redis://h",
+        "rediss://h:1/0",
+        "postgres://h/db",
+        "https://h",
+        "://",
+        "daily",
+        "@daily",
+        "hourly",
+        "*/15 * * * *",
+        "* * * *",
+        "lru",
+        "LRU",
+        "zstd",
+        "lz4",
+        "snappy",
+        "off",
+        "on",
+        "yes",
+        "text",
+        "bytes",
+        "journal",
+        "required",
+    ];
+    let numbers = [
+        0_i64,
+        1,
+        2,
+        3,
+        19,
+        22,
+        23,
+        100,
+        255,
+        256,
+        1024,
+        65_535,
+        65_536,
+        1 << 31,
+        1 << 32,
+        1 << 53,
+        i64::MAX,
+        -1,
+        -128,
+        i64::MIN,
+    ];
+    let mut kinds: Vec<Value> = texts.into_iter().map(Value::from).collect();
+    kinds.extend(numbers.map(Value::from));
+    kinds.extend([0.0, 0.5, 1.0, 1.5, -0.5, 3.0, 1e3, 1e300].map(Value::from));
+    kinds.extend([
+        json!(u64::MAX),
+        json!(null),
+        json!(true),
+        json!(false),
+        json!([]),
+        json!(["a"]),
+        json!(["a", "a"]),
+        json!([1]),
+        json!([null]),
+        json!([[]]),
+        json!(["redis://h"]),
+        json!({}),
+        json!({"env": "K"}),
+        json!({"file": "k"}),
+        json!({"env": 5}),
+        json!({"env": ""}),
+        json!({"env": "K", "file": "k"}),
+        json!({"path": "x"}),
+        json!({"path": ""}),
+        json!({"path": "x", "capacity": "1MiB"}),
+        json!({"a": 1}),
+        json!({"a": "b"}),
+        json!({"": "b"}),
+        json!({"key": "k"}),
+        json!({"daily": 3}),
+        json!({"a": {"env": "K"}}),
+    ]);
+    kinds
+}
+
+/// What each layer and backend needs, so that one setting more is all that may be wrong.
+fn least(name: &str) -> Value {
+    match name {
+        "cache" => json!({"capacity": "1MiB"}),
+        "encrypt" => json!({"keys": {"env": "K"}}),
+        "backup" => json!({"to": "./b"}),
+        "timeout" => json!({"after": "2s"}),
+        "limit" => json!({"operations": 10}),
+        "prefix" => json!({"prefix": "p/"}),
+        "rocksdb" | "file" | "sqlite" => json!({"path": "x"}),
+        "postgres" => json!({"url": "postgres://h/db"}),
+        "redis" => json!({"url": "redis://h"}),
+        "object" => json!({"url": "s3://b/x"}),
+        "opendal" => json!({"scheme": "memory"}),
+        _ => json!({}),
+    }
+}
+
+/// What only `check` can refuse: ranges that stand in no type, settings that need or exclude another, and texts in a
+/// grammar of their own. Everything else is refused by both.
+const BY_CHECK: [(&str, &[&str]); 16] = [
+    (
+        "cache",
+        &[
+            "capacity",
+            "disk",
+            "error_ttl",
+            "idle",
+            "jitter",
+            "load_timeout",
+            "max_loads",
+            "negative_ttl",
+            "refresh_ahead",
+            "retry_after_error",
+            "soft_timeout",
+            "stale_if_error",
+            "stale_while_refresh",
+            "ttl",
+            "warm_start",
+        ],
+    ),
+    ("backup", &["base", "to"]),
+    ("compress", &["max_value"]),
+    ("expire", &["default_ttl"]),
+    ("file", &["path"]),
+    ("limit", &["operations", "queue", "wait"]),
+    ("object", &["options", "timeout", "url"]),
+    ("opendal", &["conditional_writes", "options", "scheme", "timeout"]),
+    ("postgres", &["connect_timeout", "pool", "pooler", "snapshots", "table", "timeout", "url"]),
+    ("prefix", &["prefix"]),
+    ("redis", &["ca", "cluster", "connect_timeout", "hash_tag", "timeout", "url"]),
+    ("retry", &["attempts", "max_delay", "min_delay"]),
+    (
+        "rocksdb",
+        &[
+            "background_jobs",
+            "block_cache_size",
+            "bloom_bits",
+            "column_family",
+            "path",
+            "write_buffer_size",
+            "write_buffers",
+        ],
+    ),
+    ("sqlite", &["busy_timeout", "path", "table"]),
+    ("timeout", &["after"]),
+    ("metrics", &[]),
+];
+
+/// For every setting of every layer and backend, and every kind of value.
+#[test]
+fn the_schema_and_the_loader_agree_on_every_kind_of_value() {
+    let standard = Registry::standard();
+    let schema = schema(&standard);
+    let validator = validator(&standard);
+    let mut told = Vec::new();
+    let mut tried = 0;
+    let layers = standard.layer_names().map(|name| (name, true));
+    for (name, is_layer) in layers.chain(standard.backend_names().map(|name| (name, false))) {
+        let kind = if is_layer { "layer" } else { "backend" };
+        let forms = schema["$defs"][kind]["oneOf"].as_array().unwrap();
+        let form = forms.iter().find(|form| form["title"] == name).unwrap();
+        let settings = settings(&schema, &form["properties"][name]);
+        for setting in settings.keys() {
+            for value in kinds() {
+                let mut settings = least(name);
+                settings[setting] = value.clone();
+                let part = json!({ name: settings });
+                let store = match is_layer {
+                    true => json!({ "layers": [part], "backend": "memory" }),
+                    false => json!({ "backend": part }),
+                };
+                let tree = json!({ "stores": { "a": store } });
+                let loaded = Config::parse(&tree.to_string(), Format::Json, "c.json")
+                    .and_then(|config| Stack::check_all(&config, &standard));
+                let valid = validator.is_valid(&tree);
+                tried += 1;
+                let by_check = BY_CHECK
+                    .iter()
+                    .any(|(of, some)| *of == name && some.contains(&setting.as_str()));
+                if valid != loaded.is_ok() && !(valid && by_check) {
+                    let why = loaded.err().map(|error| error.to_string()).unwrap_or_default();
+                    told.push(format!("{name}.{setting}: {value}: schema {valid}: {why}"));
+                }
+            }
+        }
+    }
+    assert!(tried > 10_000, "{tried}");
+    assert!(told.is_empty(), "{} of {tried}:\n{}", told.len(), told.join("\n"));
+}
+
+/// The properties of a schema, or of the one that it names.
+fn settings(schema: &Value, of: &Value) -> serde_json::Map<String, Value> {
+    if let Some(target) = of["$ref"].as_str() {
+        return settings(schema, &schema["$defs"][target.strip_prefix("#/$defs/").unwrap()]);
+    }
+    if let Some(any) = of["anyOf"].as_array() {
+        return settings(schema, &any[0]);
+    }
+    of["properties"].as_object().cloned().unwrap_or_default()
 }

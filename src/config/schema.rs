@@ -9,8 +9,8 @@ use super::registry::{Registry, Schemas};
 /// The JSON Schema (draft 2020-12) of a config file whose layers and backends are those of the
 /// registry. `tierstack schema` prints it; editors check and complete a config with it.
 ///
-/// It decides what can be decided from one place of the file. The order of layers, ranges that depend
-/// on another setting, and whether a secret is there is for [`Stack::check`](crate::Stack::check) and
+/// It decides what can be decided from one place of the file and the type of a setting. The order of layers,
+/// ranges, settings that need another one, schedules, addresses, and whether a secret is there is for [`Stack::check`](crate::Stack::check) and
 /// [`Stack::open`](crate::Stack::open).
 ///
 /// ```
@@ -31,7 +31,7 @@ pub fn schema(registry: &Registry) -> Value {
     definitions.insert("backend".to_owned(), backends);
     definitions.insert("store".to_owned(), store());
     let name = json!({ "type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$" });
-    json!({
+    let mut schema = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "tierstack",
         "description": "Stores, the layers in front of each, and telemetry.",
@@ -78,7 +78,23 @@ pub fn schema(registry: &Registry) -> Value {
         "if": { "properties": { "stores": { "minProperties": 2 } } },
         "then": { "required": ["default"] },
         "$defs": definitions,
-    })
+    });
+    bound(&mut schema);
+    schema
+}
+
+/// Says of a type of 32 bits what its derived schema leaves out, and the loader knows.
+fn bound(schema: &mut Value) {
+    match schema {
+        Value::Object(parts) => {
+            if parts.get("format").is_some_and(|format| format == "uint32") {
+                parts.entry("maximum").or_insert(json!(u32::MAX));
+            }
+            parts.values_mut().for_each(bound);
+        }
+        Value::Array(parts) => parts.iter_mut().for_each(bound),
+        _ => {}
+    }
 }
 
 fn store() -> Value {
