@@ -249,7 +249,7 @@ fn the_schema_of_a_table_is_sql() {
     let args = ["schema", "postgres", "--config", "tierstack.yaml"];
     let printed = folder.run(&args).ok().out;
     assert!(printed.contains("CREATE TABLE \"shop\".\"carts\""), "{printed}");
-    assert!(printed.contains("CREATE TRIGGER tierstack_announce_insert"), "{printed}");
+    assert!(printed.contains("CREATE TRIGGER \"~tierstack_announce\""), "{printed}");
     folder.run(&[&args[..], &["--store", "other"]].concat()).refused().says("'memory'");
     folder.run(&["schema", "memory"]).refused().says("there are postgres and sqlite");
 }
