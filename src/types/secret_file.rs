@@ -45,6 +45,12 @@ pub(super) fn read(path: &Path) -> Result<SecretText> {
     if plain.0.len() > MOST {
         return Err(wrong(path, "is larger than 1 MiB; it must hold a secret, and nothing else"));
     }
+    if matches!(plain.0.as_slice(), [0xff, 0xfe, ..] | [0xfe, 0xff, ..]) {
+        tracing::warn!(
+            file = %path.display(),
+            "a secret is read as UTF-16, as its byte-order mark says; better save it as UTF-8"
+        );
+    }
     text_of(&plain).map_err(|what| wrong(path, what))
 }
 

@@ -193,7 +193,11 @@ async fn a_node_without_slots_announces_what_moves_there() {
         .await;
     }
     let port = empty.port().to_string();
-    assert_eq!(from.cli(&["migrate", "127.0.0.1", &port, "k", "0", "5000"]).await, "OK");
+    soon(|| async {
+        let said = from.cli(&["migrate", "127.0.0.1", &port, "k", "0", "5000"]).await;
+        (said == "OK").then_some(()).ok_or(said)
+    })
+    .await;
     about(&mut changes, "k").await;
     // It is redirected there, though the slot is not.
     store.put("{k}new", "2").await.unwrap();

@@ -259,6 +259,7 @@ async fn what_no_entry_can_be_is_said_by_number() {
                 assert!(old || error.to_string().contains(words), "{error}");
             }
             assert!(error.to_string().contains("foreign: skip"), "{error}");
+            assert!(error.name().unwrap().starts_with(prefix.as_bytes()), "{error}");
             // A part has none of them.
             assert_eq!(store.collect(Scan::prefix("a")).await.unwrap().len(), 1);
             assert_eq!(store.get(b"a").await.unwrap(), Some("1".into()));

@@ -65,7 +65,7 @@ pub(super) async fn look(shared: &Shared, operation: Operation) -> Result<()> {
                     "the database holds {words}, which no entry can have, so a scan of everything would leave them out; scan a part, or set `foreign: skip`"
                 ),
             );
-            Err(error.with_key(&foreigners.example.unwrap_or_default()))
+            Err(error.with_name(foreigners.example.unwrap_or_default()))
         }
         _ => Ok(()),
     }
@@ -86,7 +86,7 @@ pub(super) async fn build(shared: &Shared, operation: Operation) -> Result<()> {
     match answer(operation, mark.ok_or_else(|| odd(operation))?) {
         Ok(Answer::Nil) if !shared.may_create => Err(said(
             ErrorKind::Unsupported,
-            "the index that scans need is not there, and who only reads makes none; a program that opens the store to write makes it, such as `tierstack put`",
+            "the index that scans need is not there, and a command that only reads makes none; a program that opens the store to write makes it (`tierstack import - < /dev/null` does nothing else)",
         )),
         Ok(Answer::Nil) => complete(shared, operation).await,
         Ok(_) => Ok(()),
