@@ -15,7 +15,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::store::Store;
 use crate::telemetry::Labels;
-use crate::types::units::{Secret, SecretText};
+use crate::types::units::{Secret, SecretText, check_path};
 use crate::types::{Profile, Scan};
 
 /// Where a layer may stand. Zones are declared from the outside in; within a stack they may not go
@@ -227,8 +227,10 @@ impl Context {
     /// `Config` that names the variable or the file, and never its content.
     pub async fn secret(&self, secret: &Secret) -> Result<SecretText> {
         match secret {
-            Secret::Env(_) => secret.load().await,
-            Secret::File(path) => Secret::File(self.resolve(path)).load().await,
+            Secret::File(path) if check_path(path).is_ok() => {
+                Secret::File(self.resolve(path)).load().await
+            }
+            _ => secret.load().await,
         }
     }
 }

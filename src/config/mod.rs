@@ -46,6 +46,7 @@ pub(crate) use self::registry::{AnyBackend, AnyLayer};
 pub use self::schema::schema;
 pub use self::tree::Format;
 use crate::error::{Error, Result};
+use crate::types::units::check_path;
 
 /// A config file: stores by name, which of them is meant when none is named, and telemetry.
 ///
@@ -303,10 +304,9 @@ fn socket<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> std::result::Result<Option<PathBuf>, D::Error> {
     let path = String::deserialize(deserializer)?;
-    if path.is_empty() {
-        return Err(D::Error::custom("this is empty; write a path, such as ./orders.sock"));
-    }
-    Ok(Some(path.into()))
+    let path = PathBuf::from(path);
+    check_path(&path).map_err(|why| D::Error::custom(format!("this {why}")))?;
+    Ok(Some(path))
 }
 
 fn address<'de, D: Deserializer<'de>>(

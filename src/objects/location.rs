@@ -11,7 +11,7 @@ use object_store::local::LocalFileSystem;
 
 use crate::disk::make_folder;
 use crate::error::{Error, Result};
-use crate::types::units::SecretText;
+use crate::types::units::{SecretText, check_path};
 
 /// Where objects are kept: those of a backup, or the entries of the backend `object`.
 ///
@@ -45,34 +45,96 @@ pub enum Location {
     },
 }
 
+/// Quotes nothing that may hold a password.
 impl FromStr for Location {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        const FORMS: &str =
+            "a folder, file:///path, s3://bucket/path, gs://bucket/path or az://container/path";
         let Some((scheme, rest)) = text.split_once("://") else {
-            return match text.trim() {
-                "" => Err("the place is empty; write a folder or a URL".to_owned()),
-                path => Ok(Self::Folder(path.into())),
-            };
+            return folder(text.trim(), FORMS);
         };
         let scheme = match scheme {
-            "file" if rest.starts_with('/') => return Ok(Self::Folder(rest.into())),
-            "file" => return Err(format!("'{text}' needs an absolute path: file:///path")),
+            "file" => return file(rest),
             "s3" => "s3",
             "gs" => "gs",
             "az" => "az",
             _ => {
-                return Err(format!(
-                    "'{scheme}://' is not known; write a folder, file:///path, s3://bucket/path, \
-                     gs://bucket/path or az://container/path"
-                ));
+                let known = scheme.bytes().all(|byte| byte.is_ascii_alphanumeric());
+                let scheme = if known { format!("'{scheme}://'") } else { "this".to_owned() };
+                return Err(format!("{scheme} is not known; write {FORMS}"));
             }
         };
+        if rest.contains(['@', '?', '#']) {
+            return Err(format!(
+                "a place is only {scheme}://bucket/path, without `@`, `?` and `#`; credentials and the like stand in the options or in the environment"
+            ));
+        }
         let (bucket, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let of_a_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.$".contains(&byte);
         if bucket.is_empty() {
             return Err(format!("'{text}' names no bucket; write {scheme}://bucket/path"));
         }
-        Ok(Self::Bucket { scheme, bucket: bucket.into(), path: path.trim_matches('/').into() })
+        if !bucket.bytes().all(of_a_name) {
+            return Err(format!(
+                "what stands behind {scheme}:// cannot be the name of a bucket; write {scheme}://bucket/path"
+            ));
+        }
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let odd = |segment: &str| matches!(segment, "" | "." | "..") || segment.contains('\\');
+        if !path.is_empty() && (path.split('/').any(odd) || path.contains(char::is_control)) {
+            return Err(format!(
+                "the path in '{text}' has an empty, `.` or `..` segment, a backslash or a control character; write {scheme}://bucket/path"
+            ));
+        }
+        Ok(Self::Bucket { scheme, bucket: bucket.into(), path: path.into() })
+    }
+}
+
+/// A path, and nothing that is only taken for one: a backup that was to leave the machine would stay on it.
+fn folder(text: &str, forms: &str) -> Result<Location, String> {
+    let first = text.split('/').next().unwrap_or_default();
+    let is_drive = cfg!(windows) && matches!(first.as_bytes(), [_, b':', ..]);
+    let slip = ["s3", "gs", "az", "file"]
+        .iter()
+        .any(|scheme| text.strip_prefix(scheme).is_some_and(|rest| rest.starts_with("//")));
+    if first.contains('@') || first.contains([':', '\\']) && !is_drive || slip {
+        return Err(format!(
+            "this is neither a URL nor clearly a folder, as it begins like an address of another machine; write {forms}, and ./ before the name of a folder that looks so"
+        ));
+    }
+    let path = PathBuf::from(text);
+    check_path(&path)
+        .map_err(|why| format!("the place {why}; or write a URL, such as s3://bucket/path"))?;
+    Ok(Location::Folder(path))
+}
+
+fn file(path: &str) -> Result<Location, String> {
+    if !path.starts_with('/') {
+        return Err("file:// needs an absolute path: file:///path".to_owned());
+    }
+    // Whether somebody means the byte or the escape of a URL, nobody knows.
+    if path.contains(['%', '?', '#']) {
+        return Err(
+            "file:// with `%`, `?` or `#` can be read in two ways; write the path alone".to_owned()
+        );
+    }
+    check_path(path.as_ref()).map_err(|why| format!("the place {why}"))?;
+    Ok(Location::Folder(path.into()))
+}
+
+/// A place as it stands in a setting. What may be a password is not printed, also of a place that is going
+/// to be refused.
+pub(crate) struct Shown<'a>(pub(crate) &'a str);
+
+impl fmt::Debug for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.contains(['@', '?', '#', ':']) && self.0.parse::<Location>().is_err() {
+            f.write_str("<redacted>")
+        } else {
+            self.0.fmt(f)
+        }
     }
 }
 
@@ -264,11 +326,70 @@ mod tests {
 
     #[test]
     fn a_wrong_place_says_what_is_allowed() {
-        for (text, word) in
-            [("", "empty"), ("s3://", "bucket"), ("http://x/y", "s3://"), ("file://x", "absolute")]
-        {
+        for (text, word) in [
+            ("", "empty"),
+            ("s3://", "bucket"),
+            ("s3:///path", "bucket"),
+            ("s3://a b/path", "name of a bucket"),
+            ("s3://acme:80/path", "name of a bucket"),
+            ("s3://acme//path", "empty"),
+            ("s3://acme/a/../b", "`..`"),
+            ("s3://acme/path?x=y", "`?`"),
+            ("http://x/y", "s3://"),
+            ("sftp://host/path", "s3://"),
+            ("S3://acme/path", "s3://"),
+            ("file://x", "absolute"),
+            ("file:///a%20b", "path alone"),
+            ("~/backups", "`~`"),
+            ("~ada/backups", "`~`"),
+            ("${HOME}/backups", "variable"),
+            ("/backups/$HOST", "variable"),
+        ] {
             let error = text.parse::<Location>().unwrap_err();
             assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_address_of_another_machine_is_never_a_folder() {
+        for text in [
+            "s3:/acme/orders",
+            "s3:acme/orders",
+            "s3//acme/orders",
+            "gs:acme:/orders",
+            "sftp:/host/path",
+            "backup@host:/path",
+            "ada@host/path",
+            "host:/path",
+            "host::module/path",
+            "\\\\host\\share",
+            "C:\\backups",
+            "file:/path",
+        ] {
+            let error = text.parse::<Location>().unwrap_err();
+            assert!(error.contains("another machine") && error.contains("./"), "{text}: {error}");
+            let named = format!("./{text}").parse::<Location>().unwrap();
+            assert_eq!(named, Location::Folder(format!("./{text}").into()));
+        }
+        for text in ["backups", "/a:b/c", "./a@b", "a/b:c", "a b", "ü", ".", "..", "a//b"] {
+            assert_eq!(text.parse(), Ok(Location::Folder(text.into())), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_a_place_is_refused_and_not_quoted() {
+        for text in [
+            "s3://AKIA:hunter2@acme/orders",
+            "s3://hunter2@acme",
+            "s3://acme/orders?secret=hunter2",
+            "az://acme/x#hunter2",
+            "sftp://ada:hunter2@host/path",
+            "ada:hunter2@host:/path",
+            "hunter2@host/path",
+            "ada:hunter2://host",
+        ] {
+            let error = text.parse::<Location>().unwrap_err();
+            assert!(!format!("{error} {:?}", Shown(text)).contains("hunter2"), "{text}: {error}");
         }
     }
 

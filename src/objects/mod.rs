@@ -31,10 +31,10 @@ pub(crate) use self::failure::lacks_a_bucket;
 #[cfg(feature = "object")]
 pub(crate) use self::failure::redacted;
 #[cfg(any(feature = "backup", feature = "object"))]
-pub(crate) use self::location::Connection;
-#[cfg(any(feature = "backup", feature = "object"))]
 #[cfg_attr(not(feature = "backup"), expect(unreachable_pub, reason = "`backup` offers it"))]
 pub use self::location::Location;
+#[cfg(any(feature = "backup", feature = "object"))]
+pub(crate) use self::location::{Connection, Shown};
 #[cfg(any(feature = "object", feature = "opendal"))]
 pub use self::names::Names;
 #[cfg(any(feature = "object", feature = "opendal"))]

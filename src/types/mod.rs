@@ -5,6 +5,7 @@ mod condition;
 mod fraction;
 mod guarantees;
 mod identity;
+mod path;
 mod scan;
 mod scope;
 pub(crate) mod secret_file;
@@ -21,6 +22,7 @@ pub use guarantees::{
     Counting, Freshness, Guarantees, Limits, Place, Profile, ProfileKind, Recovery, Usage,
 };
 pub use identity::Identity;
+pub(crate) use path::check_path_of;
 pub(crate) use scan::check_key;
 pub use scan::{Order, Page, RunOrder, Scan};
 pub use scope::{Presence, Scope, Sighting};

@@ -9,6 +9,7 @@ use serde::de::{Error as _, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use super::fraction::Fraction;
+pub use super::path::check_path;
 pub use super::url::Url;
 
 /// A number of bytes, written as `256MiB`, `10MB`, `512B` or a plain number of bytes.
@@ -206,7 +207,7 @@ impl Serialize for Span {
 /// assert!(matches!(secret, Secret::File(_)));
 /// assert_eq!(format!("{:?}", tierstack::units::SecretText::from("hunter2".to_owned())), "<redacted>");
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Secret {
@@ -236,15 +237,22 @@ impl Secret {
     /// As [`load`](Self::load).
     pub fn read(&self) -> crate::Result<SecretText> {
         let missing = |what: String| crate::Error::config(what);
+        self.check().map_err(|why| missing(format!("a secret: {why}")))?;
         let (name, text) = match self {
-            Self::Env(name) => (name, std::env::var(name).map_err(|error| match error {
-                std::env::VarError::NotPresent => missing(format!(
-                    "the secret is expected in the environment variable {name}, which is not set"
-                )),
-                std::env::VarError::NotUnicode(_) => {
-                    missing(format!("the environment variable {name} is not text"))
-                }
-            })?),
+            Self::Env(name) => {
+                let text = std::env::var(name).map_err(|error| {
+                    let name = printable(name);
+                    missing(match error {
+                        std::env::VarError::NotPresent => format!(
+                            "the secret is expected in the environment variable {name}, which is not set"
+                        ),
+                        std::env::VarError::NotUnicode(_) => {
+                            format!("the environment variable {name} is not text")
+                        }
+                    })
+                })?;
+                (printable(name), text)
+            }
             Self::File(path) => return super::secret_file::read(path),
         };
         let text = SecretText(text);
@@ -253,6 +261,42 @@ impl Secret {
                 "the environment variable {name} is empty; it must hold the secret"
             ))),
             text => Ok(SecretText(text.to_owned())),
+        }
+    }
+
+    /// Somebody may have written the secret itself in the place of the name.
+    fn check(&self) -> Result<(), String> {
+        let is_name = |name: &str| {
+            !name.is_empty()
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+        };
+        match self {
+            Self::Env(name) if !is_name(name) => Err(
+                "what stands behind `env:` is not the name of an environment variable; write a name, such as ORDERS_SECRET"
+                    .to_owned(),
+            ),
+            Self::Env(_) => Ok(()),
+            Self::File(path) => super::path::check_path(path).map_err(|why| format!("`file` {why}")),
+        }
+    }
+}
+
+/// The name of a variable, where it is one by its looks. It may also be a secret that stands in its place.
+fn printable(name: &str) -> &str {
+    let by_its_looks = name.len() <= 64
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
+    if by_its_looks { name } else { "that `env:` names" }
+}
+
+/// Prints no secret that stands in the place of a name.
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Env(name) if printable(name) != name => f.write_str("Env(<redacted>)"),
+            Self::Env(name) => f.debug_tuple("Env").field(name).finish(),
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
         }
     }
 }
@@ -267,15 +311,17 @@ impl<'de> Deserialize<'de> for Secret {
             Form::Other(_) => BTreeMap::new(),
         };
         let mut entries = found.into_iter();
-        match (entries.next(), entries.next()) {
-            (Some((place, Scalar::Text(name))), None) if place == "env" => Ok(Self::Env(name)),
-            (Some((place, Scalar::Text(path))), None) if place == "file" => {
-                Ok(Self::File(path.into()))
+        let secret = match (entries.next(), entries.next()) {
+            (Some((place, Scalar::Text(name))), None) if place == "env" => Self::Env(name),
+            (Some((place, Scalar::Text(path))), None) if place == "file" => Self::File(path.into()),
+            _ => {
+                return Err(D::Error::custom(
+                    "a secret does not stand in the config; say where it is: { env: NAME } or { file: PATH }",
+                ));
             }
-            _ => Err(D::Error::custom(
-                "a secret does not stand in the config; say where it is: { env: NAME } or { file: PATH }",
-            )),
-        }
+        };
+        secret.check().map_err(D::Error::custom)?;
+        Ok(secret)
     }
 }
 
@@ -402,6 +448,14 @@ mod tests {
             let error = serde_json::from_str::<Secret>(text).unwrap_err().to_string();
             assert!(error.contains("{ env: NAME }") && !error.contains("hunter2"), "{error}");
         }
+        for (text, why) in [
+            (r#"{"env": "ts1:hunter2"}"#, "not the name"),
+            (r#"{"env": ""}"#, "not the name"),
+            (r#"{"file": "~/keys"}"#, "begins with `~`"),
+        ] {
+            let error = serde_json::from_str::<Secret>(text).unwrap_err().to_string();
+            assert!(error.contains(why) && !error.contains("hunter2"), "{error}");
+        }
         let secret: Secret = serde_json::from_str(r#"{"env": "KEYS"}"#).unwrap();
         assert_eq!(secret, Secret::Env("KEYS".to_owned()));
         assert_eq!(serde_json::to_string(&secret).unwrap(), r#"{"env":"KEYS"}"#);
@@ -411,6 +465,9 @@ mod tests {
     fn a_missing_secret_names_its_place() {
         let error = Secret::Env("TIERSTACK_NO_SUCH_VARIABLE".to_owned()).read().unwrap_err();
         assert!(error.to_string().contains("TIERSTACK_NO_SUCH_VARIABLE"), "{error}");
+        let error = Secret::Env("hunter2".to_owned());
+        let printed = format!("{error:?} {}", error.read().unwrap_err());
+        assert!(!printed.contains("hunter2") && printed.contains("not set"), "{printed}");
         let error = Secret::File("no/such/file".into()).read().unwrap_err();
         assert!(error.to_string().contains("no/such/file"), "{error}");
     }

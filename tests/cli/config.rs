@@ -265,3 +265,56 @@ fn the_schema_of_a_sqlite_table_is_that_of_the_store() {
     assert!(printed.contains("CREATE TABLE \"carts\"") && printed.contains("\"id\""), "{printed}");
     assert!(!folder.path("data.db").exists(), "nothing is opened");
 }
+
+/// A folder that is called `~` would be found by nobody.
+#[test]
+fn what_only_a_shell_replaces_is_refused_and_nothing_is_made() {
+    let folder = Folder::new(PLAIN);
+    let data = "backend: { rocksdb: { path: data } }";
+    for store in [
+        "{ backend: { rocksdb: { path: '~/data' } } }".to_owned(),
+        "{ backend: { rocksdb: { path: '${HOME}/data' } } }".to_owned(),
+        format!("{{ layers: [ {{ backup: {{ to: '~/backups' }} }} ], {data} }}"),
+        format!("{{ layers: [ {{ backup: {{ to: '$HOME/backups' }} }} ], {data} }}"),
+        format!("{{ layers: [ {{ encrypt: {{ keys: {{ file: '~/keys' }} }} }} ], {data} }}"),
+        format!(
+            "{{ layers: [ {{ cache: {{ disk: {{ path: '~/disk', capacity: 16MiB }} }} }} ], {data} }}"
+        ),
+        format!("{{ layers: [ {{ cache: {{ warm_start: {{ path: '~/warm' }} }} }} ], {data} }}"),
+    ] {
+        folder.write("tierstack.yaml", format!("stores: {{ main: {store} }}\n"));
+        for args in [&["check"][..], &["put", "k", "v"], &["scan"]] {
+            folder.run(args).refused().says("not replaced here");
+        }
+    }
+    folder.write("tierstack.yaml", format!("{PLAIN}control: '~/socket'\n"));
+    folder.run(&["check"]).refused().says("not replaced here");
+    folder.write("tierstack.yaml", PLAIN);
+    for args in [["export", "--output=~/x"], ["copy", "--to=~/x"], ["check", "--config=~/x"]] {
+        folder.run(&args).refused().says("begins with `~`");
+    }
+    assert_eq!(folder.names(), ["tierstack.yaml"]);
+}
+
+/// A backup there would never leave the machine, and a password would be printed.
+#[test]
+fn a_place_is_a_folder_or_a_url_and_holds_no_password() {
+    let folder = Folder::new(PLAIN);
+    for to in [
+        "s3:/acme/orders",
+        "gs:acme:/orders",
+        "sftp://ada:hunter2@host/path",
+        "ada:hunter2@host:/path",
+        "s3://AKIA:hunter2@acme/orders",
+    ] {
+        let config = format!(
+            "stores: {{ main: {{ layers: [ {{ backup: {{ to: '{to}' }} }} ], backend: {{ rocksdb: {{ path: data }} }} }} }}\n"
+        );
+        folder.write("tierstack.yaml", config);
+        for args in [&["check"][..], &["backup", "list"]] {
+            let ran = folder.run(args).refused().says("s3://bucket/path");
+            assert!(!ran.err.contains("hunter2"), "{}", ran.err);
+        }
+    }
+    assert_eq!(folder.names(), ["tierstack.yaml"]);
+}

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::layer::{BackendConfig, Context};
 use crate::store::Store;
 use crate::types::{
-    Conditions, Counting, Durability, Freshness, Guarantees, Limits, Place, Profile,
+    Conditions, Counting, Durability, Freshness, Guarantees, Limits, Place, Profile, check_path_of,
 };
 
 /// What happens to that which is in the folder and is no entry: a symbolic link, a device, a file whose name
@@ -104,6 +104,7 @@ impl FileConfig {
         if self.path.as_os_str().is_empty() {
             return Err(Error::config("`path` is empty; name the folder that holds the entries"));
         }
+        check_path_of("path", &self.path)?;
         let fan_out = self.fan_out.as_deref().unwrap_or_default();
         if fan_out.len() > LEVELS || fan_out.iter().any(|width| !(1..=WIDTH).contains(width)) {
             return Err(Error::config(format!(

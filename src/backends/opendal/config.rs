@@ -17,7 +17,7 @@ use crate::objects::{
 };
 use crate::store::Store;
 use crate::types::units::Span;
-use crate::types::{Durability, Profile};
+use crate::types::{Durability, Profile, check_path_of};
 
 /// Settings of the backend `opendal`.
 ///
@@ -135,6 +135,9 @@ impl OpenDalConfig {
                 "`conditional_writes`: the service '{}' cannot write where an object is absent; leave the setting out",
                 self.scheme
             )));
+        }
+        if let (Some(Setting::Text(root)), "fs") = (self.options.get("root"), &*self.scheme) {
+            check_path_of("options.root", root.as_ref())?;
         }
         let root = match self.options.get("root") {
             // A folder is not part of the names within.

@@ -14,7 +14,7 @@ use crate::layer::{BackendConfig, Context};
 use crate::store::Store;
 use crate::types::units::{Secret, Span, Url};
 use crate::types::{
-    Conditions, Counting, Durability, Freshness, Guarantees, Limits, Place, Profile,
+    Conditions, Counting, Durability, Freshness, Guarantees, Limits, Place, Profile, check_path_of,
 };
 
 /// Whether the connection is encrypted. See [`PostgresConfig`] for an example.
@@ -296,6 +296,9 @@ impl PostgresConfig {
     }
 
     fn check(&self) -> Result<()> {
+        if let Some(ca) = &self.ca {
+            check_path_of("ca", ca)?;
+        }
         url::check(&self.url)?;
         self.parsed_table()?;
         let columns: Vec<_> = self.columns.named().collect();

@@ -17,7 +17,7 @@ use crate::layer::{BackendConfig, Context};
 use crate::store::Store;
 use crate::types::units::{Secret, Span, Url};
 use crate::types::{
-    Conditions, Counting, Durability, Freshness, Guarantees, Limits, Place, Profile,
+    Conditions, Counting, Durability, Freshness, Guarantees, Limits, Place, Profile, check_path_of,
 };
 
 /// What the server is configured to keep. It is looked up when the store is opened, and a server that
@@ -230,6 +230,9 @@ impl RedisConfig {
 
     /// What can be said of them without reading a secret.
     fn check(&self) -> Result<()> {
+        if let Some(ca) = &self.ca {
+            check_path_of("ca", ca)?;
+        }
         for address in self.addresses()? {
             if let Url::Plain(text) = address {
                 self.check_ca(&url::parse_plain(text, self.is_cluster())?)?;

@@ -13,7 +13,7 @@ use crate::layer::{BackendConfig, Context};
 use crate::store::Store;
 use crate::types::units::ByteSize;
 use crate::types::{
-    Conditions, Counting, Durability, Freshness, Guarantees, Limits, Place, Profile,
+    Conditions, Counting, Durability, Freshness, Guarantees, Limits, Place, Profile, check_path_of,
 };
 
 /// How RocksDB compresses blocks. See [`RocksDbConfig`] for an example.
@@ -160,6 +160,7 @@ impl RocksDbConfig {
         if self.path.as_os_str().is_empty() {
             return Err(Error::config("`path` is empty; name the folder of the database"));
         }
+        check_path_of("path", &self.path)?;
         if self.column_family.is_empty() || self.column_family.contains('\0') {
             return Err(Error::config(
                 "`column_family` must have at least one character and no NUL; leave it out for `default`",

@@ -14,7 +14,7 @@ use crate::layer::{BackendConfig, Context};
 use crate::store::Store;
 use crate::types::units::Span;
 use crate::types::{
-    Conditions, Counting, Durability, Freshness, Guarantees, Limits, Place, Profile,
+    Conditions, Counting, Durability, Freshness, Guarantees, Limits, Place, Profile, check_path_of,
 };
 
 /// The columns that are used. See [`SqliteConfig`] for an example.
@@ -237,6 +237,7 @@ impl SqliteConfig {
         if self.path.as_os_str().is_empty() {
             return Err(Error::config("`path` is empty; name the database file"));
         }
+        check_path_of("path", &self.path)?;
         let names = self.names();
         for (setting, name) in &names {
             if name.is_empty() || name.contains('\0') {

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{ArgGroup, Args as Group, Parser, Subcommand, ValueHint};
 
 use tierstack::Timestamp;
-use tierstack::units::{ByteSize, Span};
+use tierstack::units::{ByteSize, Span, check_path};
 
 /// Cache, compression, encryption and backups in front of any key-value store.
 #[derive(Parser)]
@@ -58,11 +59,17 @@ pub(crate) enum Command {
     },
 }
 
+/// A path as it is: nobody but the shell replaces a `~`.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new()
+        .try_map(|path| check_path(&path).map(|()| path).map_err(|why| format!("it {why}")))
+}
+
 /// Which store.
 #[derive(Group, Clone)]
 pub(crate) struct StoreArgs {
     /// The config file: YAML, TOML or JSON
-    #[arg(long, value_name = "FILE", default_value = "tierstack.yaml", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE", default_value = "tierstack.yaml", value_hint = ValueHint::FilePath, value_parser = path())]
     pub(crate) config: PathBuf,
     /// The store of the config [default: the config's `default`]
     #[arg(long, value_name = "NAME")]
@@ -98,7 +105,7 @@ pub(crate) struct Schema {
     /// The backend whose table is to be made: postgres or sqlite
     pub(crate) backend: Option<String>,
     /// The config file of the store whose table it is [default: a store with default settings]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "backend")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = path(), requires = "backend")]
     pub(crate) config: Option<PathBuf>,
     /// The store of the config [default: the config's `default`]
     #[arg(long, value_name = "NAME", requires = "config")]
@@ -188,7 +195,7 @@ pub(crate) struct Import {
     #[command(flatten)]
     pub(crate) json: JsonArgs,
     /// A file of JSON lines; `-` reads standard input
-    #[arg(value_name = "FILE|-", value_hint = ValueHint::FilePath)]
+    #[arg(value_name = "FILE|-", value_hint = ValueHint::FilePath, value_parser = path())]
     pub(crate) file: PathBuf,
     /// Begin at this line, where an earlier import stopped
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
@@ -206,7 +213,7 @@ pub(crate) struct Export {
     #[arg(long)]
     pub(crate) prefix: Option<String>,
     /// Write to this file, which appears once it is whole; `-` is standard output, the default
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = path())]
     pub(crate) output: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) skip: SkipArgs,
@@ -219,7 +226,7 @@ pub(crate) struct Copy {
     #[command(flatten)]
     pub(crate) json: JsonArgs,
     /// The config file of the store to copy to; may be the same file
-    #[arg(long, value_name = "CONFIG", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "CONFIG", value_hint = ValueHint::FilePath, value_parser = path())]
     pub(crate) to: PathBuf,
     /// The store to copy to [default: that config's `default`]
     #[arg(long, value_name = "NAME")]
@@ -281,7 +288,7 @@ pub(crate) struct Restore {
     #[command(flatten)]
     pub(crate) json: JsonArgs,
     /// The config file of the store to restore into, which must be empty
-    #[arg(long, value_name = "CONFIG", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "CONFIG", value_hint = ValueHint::FilePath, value_parser = path())]
     pub(crate) into: PathBuf,
     /// The store to restore into [default: that config's `default`]
     #[arg(long, value_name = "NAME")]
@@ -379,7 +386,7 @@ pub(crate) struct Generate {
 #[derive(Group)]
 pub(crate) struct Demo {
     /// The config of the stack [default: that of examples/quickstart.yaml]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = path())]
     pub(crate) config: Option<PathBuf>,
     /// The store of the config [default: the config's `default`]
     #[arg(long, value_name = "NAME")]
@@ -387,13 +394,13 @@ pub(crate) struct Demo {
     #[command(flatten)]
     pub(crate) json: JsonArgs,
     /// Work in this folder and keep it [default: a temporary one]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, value_parser = path())]
     pub(crate) dir: Option<PathBuf>,
     /// Import the files of this folder [default: the sources in cargo's registry]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, value_parser = path())]
     pub(crate) files: Option<PathBuf>,
     /// Replay this trace: one key a line, or big-endian 32-bit ids; plain, gzip or xz
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = path())]
     pub(crate) trace: Option<PathBuf>,
     /// Take the backup to this place, such as s3://bucket/prefix [default: a folder]
     #[arg(long, value_name = "URL")]

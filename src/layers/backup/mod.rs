@@ -60,6 +60,7 @@
 
 mod worker;
 
+use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -74,6 +75,7 @@ pub use self::worker::Worker;
 use crate::backup::{Location, RESERVED_PREFIX, Repository, Schedule};
 use crate::error::{Error, Result};
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
+use crate::objects::Shown;
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::types::{
@@ -81,7 +83,7 @@ use crate::types::{
 };
 
 /// Settings of the `backup` layer. See the [module docs](self).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BackupConfig {
@@ -127,6 +129,15 @@ impl BackupConfig {
             self.to.parse().map_err(|error| Error::config(format!("to: {error}")))?;
         location.check()?;
         Ok(location)
+    }
+}
+
+impl fmt::Debug for BackupConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BackupConfig")
+            .field("to", &Shown(&self.to))
+            .field("base", &self.base)
+            .finish()
     }
 }
 

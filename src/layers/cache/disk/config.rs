@@ -9,7 +9,7 @@ use super::super::CacheConfig;
 use crate::error::{Error, Result};
 use crate::layer::LayerConfig;
 use crate::types::units::ByteSize;
-use crate::types::{Durability, Freshness, Guarantees, Place, Profile};
+use crate::types::{Durability, Freshness, Guarantees, Place, Profile, check_path_of};
 
 /// Settings of a cache's second level on disk. See the [module docs](crate::layers::cache).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +41,7 @@ impl DiskConfig {
         if self.path.as_os_str().is_empty() {
             return Err(Error::config("disk.path is empty; name a folder"));
         }
+        check_path_of("disk.path", &self.path)?;
         let index = self.index_memory.unwrap_or(ByteSize(MIN_INDEX));
         for (name, size, least) in
             [("capacity", self.capacity, MIN_CAPACITY), ("index_memory", index, MIN_INDEX)]

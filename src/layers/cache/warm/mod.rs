@@ -22,6 +22,7 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::layer::Context;
 use crate::store::{Read as _, Store};
 use crate::telemetry::names;
+use crate::types::check_path_of;
 use crate::types::units::Span;
 
 /// Settings of the warm start of a cache. See the [module docs](crate::layers::cache).
@@ -52,6 +53,7 @@ impl WarmStartConfig {
         if self.path.as_os_str().is_empty() {
             return Err(Error::config("warm_start.path is empty; name a file"));
         }
+        check_path_of("warm_start.path", &self.path)?;
         for (name, is_zero) in [("rate", self.rate == 0), ("within", self.within.0.is_zero())] {
             if is_zero {
                 let message = format!("warm_start.{name} is 0; it must be more, or be left out");
