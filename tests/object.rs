@@ -10,8 +10,10 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use servers::Proxy;
 use tempfile::TempDir;
+use tierstack::backends::object::Names;
 use tierstack::backends::{Object, ObjectConfig};
 use tierstack::testing::conformance::{self, Fixture};
 use tierstack::units::{Secret, Span};
@@ -19,14 +21,30 @@ use tierstack::{Batch, Context, ErrorKind, Read, ReadExt, Scan, Store, StoreExt}
 
 /// A request without a body, unsigned: moto does not look at signatures.
 fn request(server: &str, line: &str) {
+    let _ = send(server, line, "", "");
+}
+
+/// Moto looks at no signature, and wants one all the same where an object is meant.
+const SIGNED: &str = "Authorization: AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0\r\n";
+
+fn request_with(server: &str, line: &str, headers: &str, body: &str) -> String {
+    let answer = send(server, line, &format!("{SIGNED}{headers}"), body);
+    assert!(answer.starts_with("HTTP/1.1 2"), "{line}: {answer}");
+    answer
+}
+
+fn send(server: &str, line: &str, headers: &str, body: &str) -> String {
     let host = server.trim_start_matches("http://");
     let mut stream = TcpStream::connect(host).unwrap();
     write!(
         stream,
-        "{line} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        "{line} HTTP/1.1\r\nHost: {host}\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
     )
     .unwrap();
-    stream.read_to_end(&mut Vec::new()).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 fn unique() -> String {
@@ -135,7 +153,7 @@ async fn a_folder_conforms() {
 #[tokio::test(flavor = "multi_thread")]
 async fn s3_conforms() {
     let Some(server) = servers::var("TIERSTACK_TEST_S3") else { return };
-    servers::conforms(|| reopenable(ObjectConfig { conditional_writes: true, ..s3(&server) }))
+    servers::conforms(|| reopenable(ObjectConfig { conditional_values: true, ..s3(&server) }))
         .await;
 }
 
@@ -274,7 +292,7 @@ async fn marks_of_folders_are_no_entries() {
     let config = s3(&server);
     let bucket = config.url.strip_prefix("s3://").unwrap();
     for name in ["", "users/", "users/1", "a-b/", "a/", "a/1"] {
-        request(&server, &format!("PUT /{bucket}/{name}"));
+        let _ = request_with(&server, &format!("PUT /{bucket}/{name}"), "", "");
     }
     let store = open(&config).await.unwrap();
     for scan in [Scan::all(), Scan::all().reverse(), Scan::prefix("a")] {
@@ -285,6 +303,118 @@ async fn marks_of_folders_are_no_entries() {
         assert!(keys.iter().eq(["a/1"].iter().copied().chain(users)), "{keys:?}");
     }
     assert_eq!(store.get(b"users").await.unwrap(), None);
+}
+
+/// A URL has them, and the paths of the client library do not.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_name_of_a_bucket_is_seen_and_carried() {
+    let Some(server) = servers::var("TIERSTACK_TEST_S3") else { return };
+    let config = ObjectConfig { names: Names::Plain, ..s3(&server) };
+    let place = config.url.strip_prefix("s3://").unwrap().to_owned();
+    let make =
+        |name: &str, body: &str| request_with(&server, &format!("PUT /{place}/{name}"), "", body);
+    let mut names = [
+        ("/lead", "/lead"),
+        ("lead", "lead"),
+        ("x/", "x/"),
+        ("a//b", "a//b"),
+        ("a/b", "a/b"),
+        ("tab%09x", "tab\tx"),
+        ("%20sp%20", " sp "),
+        ("back%5Cslash", "back\\slash"),
+        ("https://example.org/x%3Fy=1&z", "https://example.org/x?y=1&z"),
+    ];
+    names.sort_by_key(|(_, key)| *key);
+    for (name, key) in names {
+        let answer = make(name, key);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    let _ = make("mark/", "");
+    let store = open(&config).await.unwrap();
+    let there = async |scan: Scan| -> Vec<(String, String)> {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let entries = store.collect(scan).await.unwrap();
+        entries.into_iter().map(|entry| (text(&entry.key), text(&entry.value.bytes))).collect()
+    };
+    let all: Vec<_> = names.map(|(_, key)| (key.to_owned(), key.to_owned())).into();
+    assert_eq!(there(Scan::all()).await, all);
+    assert!(there(Scan::all().reverse()).await.into_iter().rev().eq(all));
+    assert_eq!(there(Scan::prefix("a/")).await.len(), 2);
+    for (_, key) in names {
+        let _ = store.put(key, format!("new {key}")).await.unwrap();
+        assert_eq!(store.get(key.as_bytes()).await.unwrap(), Some(format!("new {key}").into()));
+    }
+    assert_eq!(there(Scan::all()).await.len(), names.len(), "no object has another name now");
+    let _ = store.put("large//", vec![7; 17 << 20]).await.unwrap();
+    assert_eq!(store.get(b"large//").await.unwrap().unwrap().bytes.len(), 17 << 20);
+    for (_, key) in names.into_iter().chain([("", "large//")]) {
+        let _ = store.delete(key).await.unwrap();
+        assert_eq!(store.get(key.as_bytes()).await.unwrap(), None);
+    }
+    assert_eq!(there(Scan::all()).await, []);
+
+    // One that cannot be asked for is named, and stops a scan where it stands.
+    for name in ["a/b", "a/%2E/b", "c"] {
+        let _ = make(name, "v");
+    }
+    let mut pages = store.scan(Scan::all());
+    let refused = pages.next().await.unwrap().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidInput, "{refused}");
+    let mut behind = Scan::all();
+    behind.resume_after("a/./b");
+    assert_eq!(there(behind).await.len(), 2);
+    assert_eq!(store.get(b"a/./b").await.unwrap_err().kind(), ErrorKind::InvalidInput);
+}
+
+/// With escaped names no key has them, so that they are refused in words, and never passed over.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_no_key_has_are_not_passed_over() {
+    let Some(server) = servers::var("TIERSTACK_TEST_S3") else { return };
+    for name in ["/lead", "x/", "a//b", "tab%09x", "a%20b"] {
+        let config = s3(&server);
+        let place = config.url.strip_prefix("s3://").unwrap();
+        let _ = request_with(&server, &format!("PUT /{place}/{name}"), "", "v");
+        let refused = open(&config).await.unwrap().collect(Scan::all()).await.unwrap_err();
+        assert!(refused.to_string().contains("`names: plain`"), "{name}: {refused}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_put_keeps_what_an_object_of_others_has_beside_its_content() {
+    let Some(server) = servers::var("TIERSTACK_TEST_S3") else { return };
+    let config = s3(&server);
+    let place = config.url.strip_prefix("s3://").unwrap();
+    let headers = [
+        "content-type: text/html",
+        "cache-control: max-age=60",
+        "content-language: de",
+        "content-disposition: inline",
+        "x-amz-storage-class: STANDARD_IA",
+        "x-amz-meta-owner: me",
+    ];
+    let sent: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+    let store = open(&config).await.unwrap();
+    for (name, value) in [("page", vec![1; 10]), ("large", vec![2; 17 << 20])] {
+        let _ = request_with(&server, &format!("PUT /{place}/{name}"), &sent, "old");
+        let _ = store.put(name, value.clone()).await.unwrap();
+        let answer = request_with(&server, &format!("HEAD /{place}/{name}"), "", "");
+        for header in headers {
+            assert!(
+                answer.to_ascii_lowercase().contains(&header.to_ascii_lowercase()),
+                "{name}: {header}: {answer}"
+            );
+        }
+        assert!(store.get(name.as_bytes()).await.unwrap().unwrap().bytes == value);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_without_encryption_is_refused_by_its_name() {
+    let plain = [("endpoint", "http://127.0.0.1:1"), ("region", "x"), ("access_key_id", "x")];
+    let config = with(ObjectConfig::new("s3://acme"), &plain, &[("secret_access_key", "x")]);
+    let refused = open(&config).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Config, "{refused:?}");
+    assert!(refused.to_string().contains("`allow_http: true`"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

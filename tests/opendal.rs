@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use servers::Proxy;
 use tempfile::TempDir;
+use tierstack::backends::opendal::{Names, Setting};
 use tierstack::backends::{OpenDal, OpenDalConfig};
 use tierstack::testing::conformance::{self, Fixture};
 use tierstack::units::{Secret, Span};
-use tierstack::{Context, ErrorKind, Read, Store, StoreExt};
+use tierstack::{Context, ErrorKind, Read, ReadExt, Scan, Store, StoreExt};
 
 /// A file with a secret, for as long as the process lives.
 fn secret(text: &str) -> Secret {
@@ -52,10 +53,26 @@ fn unique() -> String {
 
 /// A request without a body.
 fn request(host: &str, line: &str) {
+    let _ = send(host, line, "", "");
+}
+
+/// Moto looks at no signature, and wants one all the same where an object is meant.
+const SIGNED: &str = "Authorization: AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0\r\n";
+
+fn request_with(host: &str, line: &str, headers: &str, body: &str) -> String {
+    let answer = send(host, line, &format!("{SIGNED}{headers}"), body);
+    assert!(answer.starts_with("HTTP/1.1 2"), "{line}: {answer}");
+    answer
+}
+
+fn send(host: &str, line: &str, headers: &str, body: &str) -> String {
     let mut stream = TcpStream::connect(host).unwrap();
-    let head = format!("{line} HTTP/1.1\r\nHost: {host}\r\n");
-    write!(stream, "{head}Content-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
-    stream.read_to_end(&mut Vec::new()).unwrap();
+    let head = format!("{line} HTTP/1.1\r\nHost: {host}\r\n{headers}");
+    let length = body.len();
+    write!(stream, "{head}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 /// Makes a container, by a signature for whatever container of Azurite's account.
@@ -124,6 +141,45 @@ async fn s3_conforms() {
     let Some(server) = servers::var("TIERSTACK_TEST_S3") else { return };
     servers::conforms(|| reopenable(OpenDalConfig { conditional_writes: true, ..s3(&server) }))
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_opendal_cannot_name_is_not_passed_over() {
+    let Some(server) = servers::var("TIERSTACK_TEST_S3") else { return };
+    let host = server.trim_start_matches("http://");
+    for (root, name) in [("/", "/lead"), ("/", "x/"), ("a/folder", "/lead"), ("a/folder", "a//b")] {
+        let mut config = s3(&server);
+        config.names = Names::Plain;
+        config.options.insert("root".into(), root.into());
+        let Some(Setting::Text(bucket)) = config.options.get("bucket") else { unreachable!() };
+        let place = format!("{bucket}/{root}").trim_end_matches('/').to_owned();
+        let _ = request_with(host, &format!("PUT /{place}/{name}"), "", "v");
+        let _ = request_with(host, &format!("PUT /{place}/mark/"), "", "");
+        let store = open(&config).await.unwrap();
+        let refused = store.collect(Scan::all()).await.unwrap_err();
+        assert!(refused.to_string().contains("name"), "{root} {name}: {refused}");
+        let _ = request_with(host, &format!("DELETE /{place}/{name}"), "", "");
+        assert_eq!(store.collect(Scan::all()).await.unwrap().len(), 0, "{root} {name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_put_keeps_what_an_object_of_others_has_beside_its_content() {
+    let Some(server) = servers::var("TIERSTACK_TEST_S3") else { return };
+    let host = server.trim_start_matches("http://");
+    let config = s3(&server);
+    let Some(Setting::Text(bucket)) = config.options.get("bucket") else { unreachable!() };
+    let headers = ["content-type: text/html", "cache-control: max-age=60", "x-amz-meta-owner: me"];
+    let sent: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+    let store = open(&config).await.unwrap();
+    for (name, value) in [("page", vec![1; 10]), ("large", vec![2; 17 << 20])] {
+        let _ = request_with(host, &format!("PUT /{bucket}/a/folder/{name}"), &sent, "old");
+        let _ = store.put(name, value).await.unwrap();
+        let answer = request_with(host, &format!("HEAD /{bucket}/a/folder/{name}"), "", "");
+        for header in headers {
+            assert!(answer.to_ascii_lowercase().contains(header), "{name}: {header}: {answer}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

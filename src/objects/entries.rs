@@ -15,8 +15,8 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read};
 use crate::types::{
-    Batch, Commit, Conditions, Counting, Durability, Freshness, Guarantees, Identity, Limits, Op,
-    Place, Profile, RunOrder, Scan, Sighting, Usage, Value, check_key,
+    Batch, Commit, Condition, Conditions, Counting, Durability, Freshness, Guarantees, Identity,
+    Limits, Op, Place, Profile, RunOrder, Scan, Sighting, Usage, Value, check_key,
 };
 
 /// What a service of named objects can do. Errors hold no name.
@@ -29,6 +29,9 @@ pub(crate) trait Objects: Send + Sync + 'static {
     /// Makes the object unless there is one. `false`: there is one, and nothing was written. Is never
     /// repeated by itself, as it might meet its own object.
     async fn create(&self, name: &str, value: Bytes) -> Result<bool>;
+    /// Sets or removes the object, provided that it holds just this. `false`: it does not, and nothing was
+    /// changed. Is never repeated by itself.
+    async fn change(&self, name: &str, from: &[u8], to: Option<Bytes>) -> Result<bool>;
     /// Removes the object, if it is there.
     async fn delete(&self, name: &str) -> Result<()>;
     /// The objects whose names lie behind `after`, in the order of the service.
@@ -60,7 +63,7 @@ pub(crate) fn too_large() -> Error {
 /// What the settings of a backend come to.
 pub(crate) struct Promises {
     pub(crate) durability: Durability,
-    pub(crate) conditional_writes: bool,
+    pub(crate) conditions: Conditions,
     pub(crate) scans: bool,
     pub(crate) key_bytes: usize,
     /// Names of others may be longer than those of the longest keys.
@@ -80,11 +83,7 @@ impl Promises {
             durability: self.durability,
             durability_after_flush: self.durability,
             atomic_batches: false,
-            conditions: if self.conditional_writes {
-                Conditions::Absence
-            } else {
-                Conditions::None
-            },
+            conditions: self.conditions,
             freshness: if self.private { Freshness::Exclusive } else { Freshness::Immediate },
             announces: None,
             ordered_scans: self.scans,
@@ -134,23 +133,31 @@ pub(crate) fn check_durability(
     }
 }
 
+/// What a store is opened with.
+pub(crate) struct Opening {
+    pub(crate) naming: Naming,
+    /// Names of others may be longer than those of the longest keys.
+    pub(crate) name_bytes: usize,
+    pub(crate) profile: Profile,
+    pub(crate) identity: Option<Identity>,
+    /// Without it nothing is tried out that writes.
+    pub(crate) may_create: bool,
+}
+
 /// A store of objects.
 pub(crate) struct Entries {
     pub(super) objects: Arc<dyn Objects>,
     pub(super) naming: Naming,
     name_bytes: usize,
     profile: Profile,
+    identity: Option<Identity>,
     closed: AtomicBool,
 }
 
 impl Entries {
     /// Checks that the service does what the profile promises.
-    pub(crate) async fn open(
-        objects: Arc<dyn Objects>,
-        naming: Naming,
-        name_bytes: usize,
-        profile: Profile,
-    ) -> Result<Self> {
+    pub(crate) async fn open(objects: Arc<dyn Objects>, opening: Opening) -> Result<Self> {
+        let Opening { naming, name_bytes, profile, identity, may_create } = opening;
         let name = profile.name.clone();
         let told = |error: Error| error.with_operation(Operation::Open).with_layer(name.clone());
         if profile.guarantees.ordered_scans {
@@ -158,10 +165,14 @@ impl Entries {
         } else {
             probe::access(&*objects).await.map_err(told)?;
         }
-        if profile.guarantees.conditions >= Conditions::Absence {
+        if may_create && profile.guarantees.conditions >= Conditions::Absence {
             probe::create(&objects).await.map_err(told)?;
         }
-        Ok(Self { objects, naming, name_bytes, profile, closed: AtomicBool::new(false) })
+        if may_create && profile.guarantees.conditions == Conditions::Value {
+            probe::change(&objects).await.map_err(told)?;
+        }
+        let closed = AtomicBool::new(false);
+        Ok(Self { objects, naming, name_bytes, profile, identity, closed })
     }
 
     pub(super) fn check_open(&self) -> Result<()> {
@@ -176,16 +187,53 @@ impl Entries {
         &self.profile.guarantees
     }
 
-    pub(super) async fn fetch(&self, name: &str) -> Result<Option<Bytes>> {
-        self.objects.get(name).await
+    /// The object of a key. One of others may be there whose key is longer than those that we surely can
+    /// write.
+    async fn fetch(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        let name = self.naming.of(key)?;
+        if name.len() > self.name_bytes {
+            return Err(Error::invalid(format!(
+                "the key has a name of {} bytes here, over this store's limit of {}",
+                name.len(),
+                self.name_bytes
+            )));
+        }
+        self.objects.get(&name).await
+    }
+
+    /// The object of a key that was listed. `None`: it was removed since.
+    pub(super) async fn fetch_listed(
+        &self,
+        key: &[u8],
+        name: &str,
+        after: Option<&str>,
+    ) -> Result<Option<Bytes>> {
+        let found = self.fetch(key).await?;
+        if found.is_some() || !self.is_listed(name, after).await? {
+            return Ok(found);
+        }
+        match self.fetch(key).await? {
+            Some(found) => Ok(Some(found)),
+            None => Err(Error::new(
+                ErrorKind::Unsupported,
+                "an object is listed and cannot be read by its name: the client library changes it, such as one that begins with `/`, or the service still lists what was removed",
+            )),
+        }
+    }
+
+    /// Looked for behind the name that stood before it: its own place may be another, as it is not its name.
+    async fn is_listed(&self, name: &str, after: Option<&str>) -> Result<bool> {
+        let mut listing = self.objects.list(after);
+        while let Some(listed) = listing.try_next().await? {
+            if listed.name.as_str() >= name {
+                return Ok(listed.name == name);
+            }
+        }
+        Ok(false)
     }
 
     async fn get_one(&self, key: &[u8], operation: Operation) -> Result<Option<Value>> {
-        // What cannot have a name cannot be there. An object of others may be there whose key is longer than
-        // those that we surely can write.
-        let name = self.naming.find(key).filter(|name| name.len() <= self.name_bytes);
-        let Some(name) = name else { return Ok(None) };
-        let found = self.fetch(&name).await;
+        let found = self.fetch(key).await;
         found
             .map(|found| found.map(Value::new))
             .map_err(|error| self.told(error.with_key(key), operation))
@@ -214,36 +262,50 @@ impl Entries {
         scan::pages(self, scan)
     }
 
-    async fn apply(&self, op: Op, if_absent: bool) -> Result<()> {
-        match op {
-            Op::Delete(key) => {
-                let name = self.naming.of(&key)?;
-                self.objects.delete(&name).await.map_err(|error| error.with_key(&key))
+    /// One operation on a key, one condition on it, or both.
+    async fn apply(&self, op: Option<Op>, condition: Option<&Condition>) -> Result<()> {
+        let Some(key) = op.as_ref().map(Op::key).or(condition.map(Condition::key)) else {
+            return Ok(());
+        };
+        let key = Bytes::copy_from_slice(key);
+        let name = self.naming.of(&key)?;
+        let required = condition.map(Condition::value);
+        // Here no entry has an expiry.
+        let never = required.flatten().is_some_and(|value| value.expires_at.is_some());
+        let done = match (op, required) {
+            _ if never => Ok(false),
+            (Some(Op::Put(_, value)), None) => {
+                self.objects.put(&name, value.bytes).await.map(|()| true)
             }
-            Op::Put(key, value) => {
-                let name = self.naming.of(&key)?;
-                let written = if if_absent {
-                    self.objects.create(&name, value.bytes).await
-                } else {
-                    self.objects.put(&name, value.bytes).await.map(|()| true)
-                };
-                match written.map_err(|error| error.with_key(&key))? {
-                    true => Ok(()),
-                    false => Err(Error::exists(&key)),
-                }
+            (Some(Op::Put(_, value)), Some(None)) => self.objects.create(&name, value.bytes).await,
+            (Some(Op::Put(_, value)), Some(Some(is))) => {
+                self.objects.change(&name, &is.bytes, Some(value.bytes)).await
             }
+            (Some(Op::Delete(_)), None) => self.objects.delete(&name).await.map(|()| true),
+            (Some(Op::Delete(_)), Some(Some(is))) => {
+                self.objects.change(&name, &is.bytes, None).await
+            }
+            // Nothing is to be changed where the condition holds.
+            (Some(Op::Delete(_)) | None, Some(is)) => {
+                let found = self.fetch(&key).await;
+                found.map(|found| found.as_ref() == is.map(|value| &value.bytes))
+            }
+            (None, None) => Ok(true),
+        };
+        match (done.map_err(|error| error.with_key(&key))?, condition) {
+            (false, Some(condition)) => Err(condition.unmet()),
+            _ => Ok(()),
         }
     }
 
     pub(crate) async fn write(&self, batch: Batch) -> Result<Commit> {
         self.guarantees().check_batch(&batch)?;
         self.check_open()?;
-        let if_absent = batch.only_if_absent()?;
-        // One at most, as there are no atomic batches.
-        for op in batch.into_ops() {
-            let applied = self.apply(op, if_absent).await;
-            applied.map_err(|error| self.told(error, Operation::Write))?;
-        }
+        // One at most of each, as there are no atomic batches.
+        let condition = batch.conditions().first().cloned();
+        let op = batch.into_ops().pop();
+        let applied = self.apply(op, condition.as_ref()).await;
+        applied.map_err(|error| self.told(error, Operation::Write))?;
         Ok(Commit::done())
     }
 
@@ -307,7 +369,7 @@ impl Entries {
     }
 
     pub(crate) fn identity(&self) -> Option<Identity> {
-        None
+        self.identity.clone()
     }
 }
 

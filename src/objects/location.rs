@@ -83,9 +83,11 @@ impl FromStr for Location {
         }
         let path = path.strip_suffix('/').unwrap_or(path);
         let odd = |segment: &str| matches!(segment, "" | "." | "..") || segment.contains('\\');
-        if !path.is_empty() && (path.split('/').any(odd) || path.contains(char::is_control)) {
+        if !path.is_empty()
+            && (path.split('/').any(odd) || path.contains(char::is_control) || path.trim() != path)
+        {
             return Err(format!(
-                "the path in '{text}' has an empty, `.` or `..` segment, a backslash or a control character; write {scheme}://bucket/path"
+                "the path in '{text}' has an empty, `.` or `..` segment, a backslash, a control character or white space at an end; write {scheme}://bucket/path"
             ));
         }
         Ok(Self::Bucket { scheme, bucket: bucket.into(), path: path.into() })
@@ -157,6 +159,21 @@ impl Location {
         }
     }
 
+    /// What tells the place from others, as far as it can be known without asking.
+    #[cfg(feature = "object")]
+    pub(crate) fn parts(&self, options: &[(String, SecretText)]) -> Vec<String> {
+        match self {
+            Self::Folder(path) => {
+                let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+                vec!["folder".to_owned(), path.to_string_lossy().into_owned()]
+            }
+            Self::Bucket { scheme, bucket, path } => {
+                let server = server(scheme, options);
+                vec![(*scheme).to_owned(), server, bucket.clone(), path.clone()]
+            }
+        }
+    }
+
     /// Checks what can be checked without asking anybody.
     ///
     /// # Errors
@@ -199,6 +216,8 @@ pub(crate) struct Connection {
     /// How often, and for how long, a request is repeated.
     pub(crate) retries: usize,
     pub(crate) retry_for: Duration,
+    /// Whether objects may be those of others, with any name.
+    pub(crate) foreign: bool,
     /// Whether a file is on the disk before a put is acknowledged.
     pub(crate) sync: bool,
     /// What the environment does not say, or says otherwise, by `object_store`'s names.
@@ -213,10 +232,36 @@ impl Default for Connection {
             timeout: Duration::from_secs(600),
             retries: 10,
             retry_for: Duration::from_secs(180),
+            foreign: false,
             sync: true,
             options: Vec::new(),
         }
     }
+}
+
+/// The server or the account that the options and the environment name, as the client reads them. Without one
+/// it is the cloud itself, where the name of a bucket stands for one alone.
+#[cfg(feature = "object")]
+fn server(scheme: &str, options: &[(String, SecretText)]) -> String {
+    let (prefixes, names): (&[&str], &[&str]) = match scheme {
+        "s3" => (&["aws_"], &["endpoint_url_s3", "endpoint_url", "endpoint"]),
+        "gs" => (&["google_"], &["base_url"]),
+        _ => (&["azure_storage_", "azure_"], &["endpoint", "account_name"]),
+    };
+    let value = |name: &&str| {
+        let is_it = |option: &str| {
+            option == *name
+                || prefixes.iter().any(|prefix| option.strip_prefix(prefix) == Some(name))
+        };
+        let option = options.iter().find(|(option, _)| is_it(&option.to_ascii_lowercase()));
+        let of_environment =
+            |prefix: &&str| std::env::var(format!("{prefix}{name}").to_ascii_uppercase()).ok();
+        option
+            .map(|(_, value)| value.expose().to_owned())
+            .or_else(|| prefixes.iter().find_map(of_environment))
+    };
+    let server = names.iter().find_map(value).unwrap_or_default();
+    server.trim_end_matches('/').to_ascii_lowercase()
 }
 
 fn open_folder(
@@ -253,18 +298,20 @@ mod cloud {
 
 #[cfg(feature = "cloud")]
 mod cloud {
-    use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+    use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
     use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
     use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
     use object_store::path::Path;
     use object_store::prefix::PrefixStore;
     use object_store::{BackoffConfig, ClientConfigKey, RetryConfig};
 
+    #[cfg(feature = "object")]
+    use super::super::wire::Wire;
     use super::{Arc, Connection, Error, ObjectStore, Result};
 
     /// A client from the environment and the options.
     macro_rules! client {
-        ($builder:ty, $key:ty, $connection:expr) => {{
+        ($builder:ty, $key:ty, [$($endpoint:ident),+], $connection:expr) => {{
             let connection: &Connection = $connection;
             let retry = RetryConfig {
                 backoff: BackoffConfig::default(),
@@ -283,8 +330,27 @@ mod cloud {
                 })?;
                 builder = builder.with_config(key, value.expose());
             }
+            check_http(
+                &[$(builder.get_config_value(&<$key>::$endpoint)),+],
+                builder.get_config_value(&<$key>::Client(ClientConfigKey::AllowHttp)),
+            )?;
             builder
         }};
+    }
+
+    /// The client would only say that it cannot build a request, again and again.
+    fn check_http(endpoints: &[Option<String>], allowed: Option<String>) -> Result<()> {
+        let is_plain =
+            endpoints.iter().flatten().any(|url| url.to_ascii_lowercase().starts_with("http://"));
+        let allowed = allowed.is_some_and(|value| {
+            matches!(&*value.to_ascii_lowercase(), "1" | "true" | "on" | "yes" | "y")
+        });
+        if is_plain && !allowed {
+            return Err(Error::config(
+                "the endpoint begins with http://, so that nothing on the way to it is encrypted; write https://, or allow it by the option `allow_http: true` (in the environment, AWS_ALLOW_HTTP=true)",
+            ));
+        }
+        Ok(())
     }
 
     pub(super) fn open(
@@ -301,15 +367,23 @@ mod cloud {
         };
         let store: Arc<dyn ObjectStore> = match scheme {
             "s3" => {
-                let builder = client!(AmazonS3Builder, AmazonS3ConfigKey, connection);
-                Arc::new(builder.with_bucket_name(bucket).build().map_err(wrong)?)
+                let builder =
+                    client!(AmazonS3Builder, AmazonS3ConfigKey, [Endpoint, S3Endpoint], connection);
+                let builder = builder.with_bucket_name(bucket);
+                Arc::new(open_s3(builder, connection).map_err(wrong)?)
             }
             "gs" => {
-                let builder = client!(GoogleCloudStorageBuilder, GoogleConfigKey, connection);
+                let builder =
+                    client!(GoogleCloudStorageBuilder, GoogleConfigKey, [BaseUrl], connection);
+                #[cfg(feature = "object")]
+                let builder = builder.with_http_connector(Wire::default());
                 Arc::new(builder.with_bucket_name(bucket).build().map_err(wrong)?)
             }
             _ => {
-                let builder = client!(MicrosoftAzureBuilder, AzureConfigKey, connection);
+                let builder =
+                    client!(MicrosoftAzureBuilder, AzureConfigKey, [Endpoint], connection);
+                #[cfg(feature = "object")]
+                let builder = builder.with_http_connector(Wire::default());
                 Arc::new(builder.with_container_name(bucket).build().map_err(wrong)?)
             }
         };
@@ -317,6 +391,29 @@ mod cloud {
             Error::config(format!("'{path}' cannot be a path in a bucket")).with_source(error)
         })?;
         Ok(Arc::new(PrefixStore::new(store, path)))
+    }
+
+    #[cfg(not(feature = "object"))]
+    fn open_s3(builder: AmazonS3Builder, _: &Connection) -> object_store::Result<AmazonS3> {
+        builder.build()
+    }
+
+    #[cfg(feature = "object")]
+    fn open_s3(
+        builder: AmazonS3Builder,
+        connection: &Connection,
+    ) -> object_store::Result<AmazonS3> {
+        let wire = Wire::default();
+        let signer = Arc::clone(&wire.signer);
+        let builder = builder.with_http_connector(wire);
+        let client = if connection.foreign {
+            // In a list of names to remove, they would not be as they are.
+            builder.with_disable_bulk_delete(true).build()?
+        } else {
+            builder.build()?
+        };
+        let _ = signer.set(Arc::clone(client.credentials()));
+        Ok(client)
     }
 }
 

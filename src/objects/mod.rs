@@ -15,14 +15,19 @@ mod entries;
 mod names;
 #[cfg(any(feature = "object", feature = "opendal"))]
 mod options;
+#[cfg(feature = "object")]
+mod paths;
 #[cfg(any(feature = "object", feature = "opendal"))]
 mod probe;
 #[cfg(any(feature = "object", feature = "opendal"))]
 mod scan;
+#[cfg(all(feature = "object", feature = "cloud"))]
+mod wire;
 
 #[cfg(any(feature = "object", feature = "opendal"))]
 pub(crate) use self::entries::{
-    Entries, Listed, MAX_VALUE_BYTES, Objects, Promises, check_durability, delegate, too_large,
+    Entries, Listed, MAX_VALUE_BYTES, Objects, Opening, Promises, check_durability, delegate,
+    too_large,
 };
 #[cfg(feature = "backup")]
 pub(crate) use self::failure::kind_of;
@@ -43,3 +48,7 @@ pub(crate) use self::names::Naming;
 pub use self::options::{Options, Setting};
 #[cfg(any(feature = "object", feature = "opendal"))]
 pub(crate) use self::options::{check as check_options, read as read_options};
+#[cfg(feature = "object")]
+pub(crate) use self::paths::{to_name, to_path};
+#[cfg(all(feature = "object", feature = "cloud"))]
+pub(crate) use self::wire::{StorageClass, only_if};

@@ -39,10 +39,10 @@ pub enum Names {
     /// passed over.
     #[default]
     Escaped,
-    /// The name is the key, as it is: every object that is there already can be read, and a key that
-    /// cannot be a name is refused: one that is not UTF-8, has control characters or a backslash (which
-    /// some services take for a `/`), or an empty, `.` or `..` segment; on Azure, whose names are not kept as
-    /// they are, also one with a dot at the end of a segment or more than 200 segments.
+    /// The name is the key, as it is. A key that cannot be a name is refused by reads as by writes: one that
+    /// is not UTF-8 or has a `.` or `..` segment; outside S3 and Google Cloud Storage also one with control
+    /// characters, a backslash (which some services take for a `/`) or an empty segment; on Azure, whose names
+    /// are not kept as they are, also one with a dot at the end of a segment or more than 200 segments.
     Plain,
 }
 
@@ -57,6 +57,8 @@ pub(crate) enum Naming {
     Plain,
     /// As they are, in Azure, which takes dots off the end of a segment and has no more than 254 of them.
     PlainAzure,
+    /// As they are, where a name is any text, and a `/` a letter like others.
+    PlainText,
 }
 
 /// Objects that only try out what the service can do. No key has a name that begins so.
@@ -73,19 +75,7 @@ impl Naming {
             // A key of slashes: `.~~/` for each, and a `%`.
             Self::Ordered => name_bytes.saturating_sub(1) / 4,
             Self::Flat => name_bytes.saturating_sub(1) / 3,
-            Self::Plain | Self::PlainAzure => name_bytes,
-        }
-    }
-
-    /// The name of a key. `None`: it cannot have one.
-    pub(crate) fn find(self, key: &[u8]) -> Option<Cow<'_, str>> {
-        match self {
-            Self::Ordered | Self::Flat => Some(match self.as_it_is(key) {
-                Some(name) => Cow::Borrowed(name),
-                None => Cow::Owned(self.escape(key)),
-            }),
-            Self::Plain => std::str::from_utf8(key).ok().filter(|key| is_name(key)).map(Into::into),
-            Self::PlainAzure => Self::Plain.find(key).filter(|name| is_name_in_azure(name)),
+            Self::Plain | Self::PlainAzure | Self::PlainText => name_bytes,
         }
     }
 
@@ -108,15 +98,33 @@ impl Naming {
     /// # Errors
     /// `InvalidInput` if it cannot have one.
     pub(crate) fn of(self, key: &[u8]) -> Result<Cow<'_, str>> {
-        self.find(key).ok_or_else(|| {
-            Error::invalid(
-                "with `names: plain` a key must be UTF-8, without control characters and backslashes, and without empty, `.` and `..` segments between `/` (in Azure, without a dot at the end of any); `names: escaped` takes any key",
-            )
+        let (is_name, rule): (fn(&str) -> bool, _) = match self {
+            Self::Ordered | Self::Flat => {
+                return Ok(match self.as_it_is(key) {
+                    Some(name) => Cow::Borrowed(name),
+                    None => Cow::Owned(self.escape(key)),
+                });
+            }
+            Self::Plain => (
+                is_name,
+                "UTF-8 without control characters and backslashes, and without empty, `.` and `..` segments between `/`",
+            ),
+            Self::PlainAzure => (
+                is_name_in_azure,
+                "UTF-8 without control characters and backslashes, without empty segments between `/` and without dots at their ends, and of at most 200 of them",
+            ),
+            Self::PlainText => (is_text_name, "UTF-8 without `.` and `..` segments between `/`"),
+        };
+        std::str::from_utf8(key).ok().filter(|key| is_name(key)).map(Cow::Borrowed).ok_or_else(|| {
+            Error::invalid(format!(
+                "the key cannot be a name here: with `names: plain` it must be {rule}; `names: escaped` takes any key"
+            ))
             .with_key(key)
         })
     }
 
-    /// The key of a name. `None`: no key has this name.
+    /// The key of a name. `None`: no key has this name. With plain names every name has a key, also one that
+    /// cannot be [asked for](Self::of).
     pub(crate) fn key(self, name: &str) -> Option<Vec<u8>> {
         match self {
             Self::Ordered | Self::Flat => {
@@ -124,7 +132,7 @@ impl Naming {
                 // Each key has one name: what decodes to it by another way is not its name.
                 (!key.is_empty() && self.escape(&key) == name).then_some(key)
             }
-            Self::Plain | Self::PlainAzure => is_name(name).then(|| name.as_bytes().to_vec()),
+            Self::Plain | Self::PlainAzure | Self::PlainText => Some(name.as_bytes().to_vec()),
         }
     }
 
@@ -165,15 +173,27 @@ impl Naming {
         name
     }
 
+    /// What lies between the names of all smaller keys and those of all larger ones.
+    pub(crate) fn bound(self, key: &[u8]) -> Vec<u8> {
+        match self {
+            Self::Ordered | Self::Flat => match split_place(key) {
+                Some((_, name)) => name.to_vec(),
+                None => self.escape(key).into_bytes(),
+            },
+            Self::Plain | Self::PlainAzure | Self::PlainText => key.to_vec(),
+        }
+    }
+
     /// A name behind which every name of a key from `key` on lies, and few others. `None`: every name.
     pub(crate) fn before(self, key: &[u8]) -> Option<String> {
+        let key = without_place(key);
         if key.is_empty() {
             return None;
         }
         let mut name = match self {
             Self::Ordered | Self::Flat => self.escape(key),
             // A bound need not be a key, so this is the part of it that can be a name.
-            Self::Plain | Self::PlainAzure => {
+            Self::Plain | Self::PlainAzure | Self::PlainText => {
                 let valid =
                     std::str::from_utf8(key).map_or_else(|error| error.valid_up_to(), str::len);
                 String::from_utf8_lossy(key.get(..valid)?).into_owned()
@@ -196,6 +216,25 @@ impl Naming {
     }
 }
 
+/// What stands behind a key, and before a name of no key, in the key that stands for the place of this name.
+const PLACE: &[u8] = b"\0\0a name of no key\0\0";
+
+/// A key for the place of a name that no key has, behind this key: a scan up to it, and one from it on, leave the
+/// name out and nothing else.
+pub(crate) fn place(key: &[u8], name: &str) -> Vec<u8> {
+    [key, PLACE, name.as_bytes()].concat()
+}
+
+/// The key behind which a place is, or the key itself.
+pub(crate) fn without_place(key: &[u8]) -> &[u8] {
+    split_place(key).map_or(key, |(key, _)| key)
+}
+
+fn split_place(key: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = key.windows(PLACE.len()).position(|window| window == PLACE)?;
+    Some((key.get(..at)?, key.get(at + PLACE.len()..)?))
+}
+
 fn ends_badly(segment: Option<&str>) -> bool {
     segment.is_some_and(|segment| segment.is_empty() || segment.ends_with('.'))
 }
@@ -207,9 +246,18 @@ fn is_name(text: &str) -> bool {
         && text.split('/').all(|segment| !matches!(segment, "" | "." | ".."))
 }
 
+/// Clients take `.` and `..` out of a URL, also escaped ones.
+fn is_text_name(text: &str) -> bool {
+    !text.is_empty()
+        && !text.starts_with(PROBE)
+        && text.split('/').all(|segment| !matches!(segment, "." | ".."))
+}
+
 /// Some of the 254 segments are for the path of the store.
 fn is_name_in_azure(text: &str) -> bool {
-    text.split('/').all(|segment| !segment.ends_with('.')) && text.split('/').count() <= 200
+    is_name(text)
+        && text.split('/').all(|segment| !segment.ends_with('.'))
+        && text.split('/').count() <= 200
 }
 
 fn unescape(name: &str) -> Option<Vec<u8>> {
@@ -297,8 +345,15 @@ mod tests {
             assert_eq!(Naming::Ordered.key(name), None, "{name}");
         }
         assert_eq!(Naming::Flat.key("Users"), None);
-        for name in ["", "a//b", "../a", "/a", "a/", "a\nb", ".~~tierstack-probe-1"] {
-            assert_eq!(Naming::Plain.key(name), None, "{name}");
+        for name in ["", "a//b", "../a", "/a", "a/", "a\nb", "a\\b", ".~~tierstack-probe-1"] {
+            assert!(Naming::Plain.of(name.as_bytes()).is_err(), "{name}");
+            assert!(Naming::PlainAzure.of(name.as_bytes()).is_err(), "{name}");
+        }
+        for name in ["", "../a", "a/.", ".~~tierstack-probe-1"] {
+            assert!(Naming::PlainText.of(name.as_bytes()).is_err(), "{name}");
+        }
+        for name in ["a//b", "/a", "a/", "a\nb", "a\\b", " a ", "..."] {
+            assert_eq!(Naming::PlainText.of(name.as_bytes()).unwrap(), name);
         }
         assert!(Naming::Plain.of(b"\xff").is_err());
         let deep = "a/".repeat(200) + "a";
@@ -371,9 +426,9 @@ mod tests {
 
         #[test]
         fn nothing_of_a_range_lies_before_its_start(a in keys(), b in keys(), plain in any::<bool>()) {
-            let naming = if plain { Naming::Plain } else { Naming::Ordered };
+            let naming = if plain { Naming::PlainText } else { Naming::Ordered };
             let (from, key) = if a <= b { (a, b) } else { (b, a) };
-            if let (Some(before), Some(name)) = (naming.before(&from), naming.find(&key)) {
+            if let (Some(before), Ok(name)) = (naming.before(&from), naming.of(&key)) {
                 prop_assert!(is_name(&before), "{before}");
                 prop_assert!(*before < *name, "{before} {name}");
             }

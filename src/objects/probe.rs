@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::StreamExt;
 
-use super::entries::{Listed, Objects};
+use super::entries::Objects;
 use super::names::PROBE;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -14,6 +14,8 @@ const LOOK: usize = 1000;
 /// Writers of a race, and races.
 const RACERS: usize = 8;
 const RACES: usize = 3;
+/// The setting of what is tried out.
+const CREATE: &str = "conditional_writes";
 
 /// Whether the service can be reached with these credentials. Changes nothing.
 pub(super) async fn access(objects: &dyn Objects) -> Result<()> {
@@ -23,28 +25,15 @@ pub(super) async fn access(objects: &dyn Objects) -> Result<()> {
 /// Whether names are listed, and in their order, as far as a first page shows. Changes nothing.
 pub(super) async fn listing(objects: &dyn Objects) -> Result<()> {
     let mut listing = objects.list(None).take(LOOK);
-    let mut last: Option<Listed> = None;
+    let mut last: Option<String> = None;
     while let Some(listed) = listing.next().await {
         let listed = listed?;
-        if last.as_ref().is_some_and(|last| out_of_order(&last.name, &listed)) {
+        if last.is_some_and(|last| listed.name <= last) {
             return Err(unordered());
         }
-        last = Some(listed);
+        last = Some(listed.name);
     }
     Ok(())
-}
-
-/// Whether a name stands where none may that is not behind the last one.
-pub(super) fn out_of_order(last: &str, listed: &Listed) -> bool {
-    listed.name.as_str() <= last && !is_folder_mark(last, listed)
-}
-
-/// `object_store` tells the object `a/`, by which consoles mark a folder, as `a`; it stands where `a/`
-/// belongs.
-pub(super) fn is_folder_mark(last: &str, listed: &Listed) -> bool {
-    listed.size == Some(0)
-        && listed.name.as_str() <= last
-        && format!("{}/", listed.name).as_str() > last
 }
 
 /// Not a passing failure: scans would miss entries.
@@ -72,11 +61,14 @@ async fn try_create(objects: &Arc<dyn Objects>, names: &[String]) -> Result<()> 
     let create = async |name: &str, body: Bytes| objects.create(name, body).await;
     for (race, name) in names.iter().enumerate() {
         if race == 0 {
-            let _ = create(name, "first".into()).await.map_err(lacks)?;
-            if create(name, "second".into()).await.map_err(lacks)?
+            let _ = create(name, "first".into()).await.map_err(|error| lacks(error, CREATE))?;
+            if create(name, "second".into()).await.map_err(|error| lacks(error, CREATE))?
                 || objects.get(name).await?.as_deref() != Some(b"first")
             {
-                return Err(lies("it overwrote an object that it was asked only to create"));
+                return Err(lies(
+                    "it overwrote an object that it was asked only to create",
+                    CREATE,
+                ));
             }
             continue;
         }
@@ -93,25 +85,67 @@ async fn try_create(objects: &Arc<dyn Objects>, names: &[String]) -> Result<()> 
         };
         if !one {
             let winners = winners.len();
-            return Err(lies(&format!(
-                "of {RACERS} writers that created one object at a time, {winners} were told that they had"
-            )));
+            return Err(lies(
+                &format!(
+                    "of {RACERS} writers that created one object at a time, {winners} were told that they had"
+                ),
+                CREATE,
+            ));
         }
     }
     Ok(())
 }
 
-fn lies(what: &str) -> Error {
+/// Whether, of several who change or remove an object that they have just read, one wins and the others learn
+/// that they lost.
+pub(super) async fn change(objects: &Arc<dyn Objects>) -> Result<()> {
+    let id = getrandom::u64()
+        .map_err(|error| Error::internal("no randomness for a name").with_source(error))?;
+    let name = format!("{PROBE}{id:016x}-change");
+    let tried = try_change(objects, &name).await;
+    let _ = objects.delete(&name).await;
+    tried
+}
+
+async fn try_change(objects: &Arc<dyn Objects>, name: &str) -> Result<()> {
+    for race in 0..2 * RACES {
+        let removes = race % 2 == 1;
+        objects.put(name, "first".into()).await?;
+        let racers = (0..RACERS).map(|racer| {
+            let to = Bytes::from(racer.to_string());
+            objects.change(name, b"first", Some(to).filter(|_| !removes))
+        });
+        let results = futures_util::future::join_all(racers).await;
+        let winners = results.iter().filter(|result| matches!(result, Ok(true))).count();
+        if winners > 1 {
+            let what = if removes { "removed" } else { "replaced" };
+            return Err(lies(
+                &format!(
+                    "of {RACERS} writers that {what} one object, {winners} were told that they had"
+                ),
+                "conditional_values",
+            ));
+        }
+        if winners == 0
+            && let Some(error) = results.into_iter().find_map(Result::err)
+        {
+            return Err(lacks(error, "conditional_values"));
+        }
+    }
+    Ok(())
+}
+
+fn lies(what: &str, setting: &str) -> Error {
     Error::config(format!(
-        "this service cannot keep two writers apart: {what}; set `conditional_writes: false`"
+        "this service cannot keep two writers apart: {what}; set `{setting}: false`"
     ))
 }
 
-fn lacks(error: Error) -> Error {
+fn lacks(error: Error, setting: &str) -> Error {
     match error.kind() {
-        ErrorKind::Unsupported => Error::config(
-            "this service cannot write where an object is absent; set `conditional_writes: false`",
-        ),
+        ErrorKind::Unsupported => Error::config(format!(
+            "this service cannot write on conditions; set `{setting}: false`"
+        )),
         _ => error,
     }
 }

@@ -12,8 +12,8 @@ use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 
 use super::entries::{CONCURRENCY, Entries, Listed};
-use super::names::PROBE;
-use super::probe::{is_folder_mark, out_of_order, unordered};
+use super::names::{PROBE, place, without_place};
+use super::probe::unordered;
 use crate::error::{Error, Operation, Result};
 use crate::store::Pages;
 use crate::types::{Entry, Order, Page, Scan, Value};
@@ -31,11 +31,13 @@ const MARKS: usize = 1024;
 struct Found {
     key: Bytes,
     name: String,
+    /// The name that was listed before it.
+    after: Option<String>,
     size: Option<u64>,
 }
 
 pub(super) fn pages(entries: &Entries, scan: Scan) -> Pages<'_> {
-    let walk = Walk { entries, scan, ahead: VecDeque::new(), way: None };
+    let walk = Walk { entries, scan, ahead: VecDeque::new(), failed: None, way: None };
     let pages = futures_util::stream::try_unfold(walk, |mut walk| async move {
         let entries = walk.entries;
         let page = walk.next_page().await.map_err(|error| entries.told(error, Operation::Scan))?;
@@ -49,6 +51,8 @@ struct Walk<'a> {
     scan: Scan,
     /// Names that were listed and not yet read.
     ahead: VecDeque<Found>,
+    /// What the listing failed with behind the names that are ahead.
+    failed: Option<Error>,
     way: Option<Way<'a>>,
 }
 
@@ -90,7 +94,16 @@ impl<'a> Walk<'a> {
         let unknown = most / CONCURRENCY as u64 + 1;
         let (mut lot, mut bytes) = (Vec::new(), 0);
         while lot.len() < entries && (lot.is_empty() || bytes < most) {
-            let Some(found) = self.next_name().await? else { break };
+            let found = match self.next_name().await {
+                Ok(Some(found)) => found,
+                Ok(None) => break,
+                Err(error) if lot.is_empty() => return Err(error),
+                // What lies before is given first: a reader may go on behind.
+                Err(error) => {
+                    self.failed = Some(error);
+                    break;
+                }
+            };
             bytes += found.key.len() as u64 + found.size.unwrap_or(unknown);
             lot.push(found);
         }
@@ -100,6 +113,9 @@ impl<'a> Walk<'a> {
     async fn next_name(&mut self) -> Result<Option<Found>> {
         if let Some(found) = self.ahead.pop_front() {
             return Ok(Some(found));
+        }
+        if let Some(error) = self.failed.take() {
+            return Err(error);
         }
         let way = self.way.get_or_insert_with(|| match self.scan.order {
             Order::Forward => Way::Forward(Listing::new(self.entries, &self.scan)),
@@ -114,19 +130,26 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Fetches the values of a page. What does not fit, as values have grown, waits for the next.
+    /// Fetches the values of a page. What does not fit, as values have grown, waits for the next; so does
+    /// one that cannot be read, behind others.
     async fn read(&mut self, lot: Vec<Found>) -> Result<Page> {
         let entries = self.entries;
-        let values: Vec<_> = lot.iter().map(|found| entries.fetch(&found.name).boxed()).collect();
+        let fetch = |found| fetch(entries, found).boxed();
+        let values: Vec<_> = lot.iter().map(fetch).collect();
         let mut values = futures_util::stream::iter(values).buffered(CONCURRENCY);
         let (mut page, mut bytes, mut read) = (Page::default(), 0, 0);
         while let Some(value) = values.next().await {
             let Some(found) = lot.get(read) else { break };
-            read += 1;
-            if let Some(value) = value.map_err(|error| error.with_key(&found.key))? {
-                bytes += found.key.len() + value.len();
-                page.entries.push(Entry { key: found.key.clone(), value: Value::new(value) });
+            match value {
+                Ok(Some(value)) => {
+                    bytes += found.key.len() + value.len();
+                    page.entries.push(Entry { key: found.key.clone(), value: Value::new(value) });
+                }
+                Ok(None) => {}
+                Err(_) if !page.is_empty() => break,
+                Err(error) => return Err(error),
             }
+            read += 1;
             if bytes >= self.scan.page_bytes && !page.is_empty() {
                 break;
             }
@@ -139,53 +162,65 @@ impl<'a> Walk<'a> {
     }
 }
 
+async fn fetch(entries: &Entries, found: &Found) -> Result<Option<Bytes>> {
+    let value = entries.fetch_listed(&found.key, &found.name, found.after.as_deref()).await;
+    value.map_err(|error| error.with_key(&found.key).with_name(&found.name))
+}
+
 /// The names of a range, in their order.
 struct Listing<'a> {
     entries: &'a Entries,
     scan: Scan,
     listing: BoxStream<'static, Result<Listed>>,
     last: Option<String>,
+    /// The last key whose name was passed, or the start of the range.
+    passed: Bytes,
+    /// The range in names: those of others in it, which no key has, are not passed over.
+    begins: Option<Vec<u8>>,
+    ends: Option<Vec<u8>>,
 }
 
 impl<'a> Listing<'a> {
     fn new(entries: &'a Entries, scan: &Scan) -> Self {
-        let before = match &scan.from {
-            Bound::Included(from) | Bound::Excluded(from) => entries.naming.before(from),
-            Bound::Unbounded => None,
-        };
+        let (from, to) = (limit(&scan.from), limit(&scan.to));
+        let before = from.and_then(|from| entries.naming.before(from));
+        let bound = |key: Option<&Bytes>| key.map(|key| entries.naming.bound(key));
         // It is asked again after its end, by a page that found it not full.
         let listing = entries.objects.list(before.as_deref()).fuse().boxed();
-        Self { entries, scan: scan.clone(), listing, last: None }
+        let (begins, ends) = (bound(from), bound(to));
+        let passed =
+            from.map(|from| Bytes::copy_from_slice(without_place(from))).unwrap_or_default();
+        Self { entries, scan: scan.clone(), listing, last: None, passed, begins, ends }
     }
 
     async fn next(&mut self) -> Result<Option<Found>> {
         while let Some(listed) = self.listing.try_next().await? {
-            if let Some(last) = &self.last {
-                if out_of_order(last, &listed) {
-                    return Err(unordered());
-                }
-                if is_folder_mark(last, &listed) {
-                    continue;
-                }
-            }
             let Listed { name, size } = listed;
-            // The mark of the folder that the store is in.
-            if name.is_empty() {
+            if self.last.as_ref().is_some_and(|last| name <= *last) {
+                return Err(unordered());
+            }
+            let after = self.last.replace(name.clone());
+            // Consoles mark a folder so, also the one that the store is in.
+            if size == Some(0) && (name.is_empty() || name.ends_with('/')) {
                 continue;
             }
-            self.last = Some(name.clone());
             if name.starts_with(PROBE) {
                 continue;
             }
-            let Some(key) = self.entries.naming.key(&name) else { return Err(foreign()) };
-            if self.scan.contains(&key) {
-                return Ok(Some(Found { key: key.into(), name, size }));
-            }
-            let behind = match &self.scan.to {
-                Bound::Included(to) | Bound::Excluded(to) => key.as_slice() >= to.as_ref(),
-                Bound::Unbounded => false,
+            let Some(key) = self.entries.naming.key(&name) else {
+                let name_bytes = name.as_bytes();
+                let behind = self.ends.as_ref().is_some_and(|ends| name_bytes >= ends.as_slice());
+                let before = self.begins.as_ref().is_some_and(|at| name_bytes <= at.as_slice());
+                if before || behind {
+                    continue;
+                }
+                return Err(foreign().with_key(&place(&self.passed, &name)).with_name(&name));
             };
-            if behind {
+            if self.scan.contains(&key) {
+                self.passed = key.into();
+                return Ok(Some(Found { key: self.passed.clone(), name, after, size }));
+            }
+            if limit(&self.scan.to).is_some_and(|to| key.as_slice() >= to.as_ref()) {
                 return Ok(None);
             }
         }
@@ -193,9 +228,16 @@ impl<'a> Listing<'a> {
     }
 }
 
+fn limit(bound: &Bound<Bytes>) -> Option<&Bytes> {
+    match bound {
+        Bound::Included(key) | Bound::Excluded(key) => Some(key),
+        Bound::Unbounded => None,
+    }
+}
+
 fn foreign() -> Error {
     Error::config(
-        "an object here has a name that no key has with `names: escaped`, such as one with a space or an é as it is; with `names: plain` every name is a key",
+        "an object here has a name that no key has with `names: escaped`, such as one with a space or an é as it is, or with a `/` at its end; with `names: plain` every name is a key",
     )
 }
 

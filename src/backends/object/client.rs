@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use ::object_store::path::Path;
 use ::object_store::{
-    GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutPayload,
+    Attributes, GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, UpdateVersion,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,7 +14,9 @@ use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::objects::{Listed, MAX_VALUE_BYTES, Objects, lacks_a_bucket, redacted, too_large};
+use crate::objects::{
+    Listed, MAX_VALUE_BYTES, Objects, lacks_a_bucket, redacted, to_name, to_path, too_large,
+};
 
 /// Parts of a large value, and how many of them are on their way at a time.
 pub(super) const PART_BYTES: usize = 8 << 20;
@@ -28,6 +31,8 @@ pub(super) struct Client {
     repeating: Arc<dyn ObjectStore>,
     /// The same place without retries: a create that is repeated may meet its own object.
     once: Arc<dyn ObjectStore>,
+    /// Whether a put keeps what the object has beside its content.
+    keep_attributes: bool,
 }
 
 type Theirs = ::object_store::Error;
@@ -40,8 +45,12 @@ enum Read {
 }
 
 impl Client {
-    pub(super) fn new(repeating: Arc<dyn ObjectStore>, once: Arc<dyn ObjectStore>) -> Self {
-        Self { repeating, once }
+    pub(super) fn new(
+        repeating: Arc<dyn ObjectStore>,
+        once: Arc<dyn ObjectStore>,
+        keep_attributes: bool,
+    ) -> Self {
+        Self { repeating, once, keep_attributes }
     }
 
     async fn read(&self, path: &Path) -> ::object_store::Result<Read> {
@@ -86,8 +95,72 @@ impl Client {
         self.repeating.get_opts(path, options).await?.bytes().await
     }
 
-    async fn write_parts(&self, path: &Path, value: &Bytes) -> ::object_store::Result<()> {
-        let mut upload = Unfinished(Some(self.repeating.put_multipart(path).await?));
+    /// On the condition that the object is still of the version that was compared.
+    async fn change_at(
+        &self,
+        path: &Path,
+        from: &[u8],
+        to: Option<Bytes>,
+    ) -> ::object_store::Result<bool> {
+        let object = self.repeating.get(path).await?;
+        if object.meta.size != from.len() as u64 {
+            return Ok(false);
+        }
+        let version = UpdateVersion {
+            e_tag: object.meta.e_tag.clone(),
+            version: object.meta.version.clone(),
+        };
+        let attributes = if self.keep_attributes {
+            with_class(object.attributes.clone(), &object.extensions)
+        } else {
+            Attributes::new()
+        };
+        if object.bytes().await? != from {
+            return Ok(false);
+        }
+        match to {
+            Some(value) => {
+                let mode = PutMode::Update(version);
+                let options = PutOptions { mode, attributes, ..PutOptions::default() };
+                let payload = PutPayload::from_bytes(value);
+                self.once.put_opts(path, payload, options).await?;
+            }
+            None => remove_if(version, self.once.delete(path)).await?,
+        }
+        Ok(true)
+    }
+
+    /// What an object has beside its content: its type, user metadata, class of storage. A put without them
+    /// would take them away.
+    async fn attributes(&self, path: &Path) -> ::object_store::Result<Attributes> {
+        if !self.keep_attributes {
+            return Ok(Attributes::new());
+        }
+        let options = GetOptions { head: true, ..GetOptions::default() };
+        match self.repeating.get_opts(path, options).await {
+            Ok(object) => Ok(with_class(object.attributes, &object.extensions)),
+            Err(error) if is_missing(&error) => Ok(Attributes::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn write(&self, path: &Path, value: Bytes) -> ::object_store::Result<()> {
+        let attributes = self.attributes(path).await?;
+        if value.len() > LARGE_BYTES {
+            return self.write_parts(path, &value, attributes).await;
+        }
+        let options = PutOptions { attributes, ..PutOptions::default() };
+        self.repeating.put_opts(path, PutPayload::from_bytes(value), options).await.map(drop)
+    }
+
+    async fn write_parts(
+        &self,
+        path: &Path,
+        value: &Bytes,
+        attributes: Attributes,
+    ) -> ::object_store::Result<()> {
+        let options = PutMultipartOptions { attributes, ..PutMultipartOptions::default() };
+        let mut upload = Unfinished(Some(self.repeating.put_multipart_opts(path, options).await?));
         let Some(parts) = upload.0.as_mut() else { return Ok(()) };
         let parts: Vec<_> = (0..value.len())
             .step_by(PART_BYTES)
@@ -120,8 +193,38 @@ impl Drop for Unfinished {
     }
 }
 
+/// Which names there can be, the [naming](crate::objects::Naming) knows.
 fn path(name: &str) -> Result<Path> {
-    Path::parse(name).map_err(|_| Error::invalid("the key cannot be a name here"))
+    Path::parse(to_path(name)).map_err(|_| Error::invalid("the key cannot be a name here"))
+}
+
+#[cfg(feature = "cloud")]
+use crate::objects::only_if as remove_if;
+
+#[cfg(not(feature = "cloud"))]
+async fn remove_if(
+    _: UpdateVersion,
+    _: impl Future<Output = ::object_store::Result<()>>,
+) -> ::object_store::Result<()> {
+    Err(Theirs::NotImplemented {
+        operation: "a conditional removal".into(),
+        implementer: "".into(),
+    })
+}
+
+/// The client tells of the class of storage only to those that wrote for its wire.
+#[cfg(feature = "cloud")]
+fn with_class(mut attributes: Attributes, extensions: &::object_store::Extensions) -> Attributes {
+    use ::object_store::Attribute;
+    if let Some(class) = extensions.get::<crate::objects::StorageClass>() {
+        let _ = attributes.insert(Attribute::StorageClass, class.0.clone().into());
+    }
+    attributes
+}
+
+#[cfg(not(feature = "cloud"))]
+fn with_class(attributes: Attributes, _: &::object_store::Extensions) -> Attributes {
+    attributes
 }
 
 #[async_trait]
@@ -142,13 +245,7 @@ impl Objects for Client {
     }
 
     async fn put(&self, name: &str, value: Bytes) -> Result<()> {
-        let path = path(name)?;
-        let written = if value.len() > LARGE_BYTES {
-            self.write_parts(&path, &value).await
-        } else {
-            self.repeating.put(&path, PutPayload::from_bytes(value)).await.map(drop)
-        };
-        written.map_err(|error| match error {
+        self.write(&path(name)?, value).await.map_err(|error| match error {
             // Completed before, by a try whose answer got lost, or aborted by a rule of the bucket.
             Theirs::NotFound { .. } if !lacks_a_bucket(&error) => Error::new(
                 ErrorKind::Unavailable,
@@ -168,6 +265,16 @@ impl Objects for Client {
         }
     }
 
+    async fn change(&self, name: &str, from: &[u8], to: Option<Bytes>) -> Result<bool> {
+        let path = path(name)?;
+        match self.change_at(&path, from, to).await {
+            Ok(changed) => Ok(changed),
+            Err(Theirs::AlreadyExists { .. } | Theirs::Precondition { .. }) => Ok(false),
+            Err(error) if is_missing(&error) => Ok(false),
+            Err(error) => Err(redacted(&error, "changing an object")),
+        }
+    }
+
     async fn delete(&self, name: &str) -> Result<()> {
         match self.repeating.delete(&path(name)?).await {
             Ok(()) => Ok(()),
@@ -182,8 +289,15 @@ impl Objects for Client {
             None => self.repeating.list(None),
         };
         listing
-            .map_ok(|meta| Listed { name: meta.location.into(), size: Some(meta.size) })
             .map_err(|error| redacted(&error, "listing objects"))
+            .and_then(|meta| {
+                let size = Some(meta.size);
+                let name = to_name(meta.location.into());
+                let listed = name.map(|name| Listed { name, size });
+                std::future::ready(
+                    listed.ok_or_else(|| Error::internal("a listed name is malformed")),
+                )
+            })
             .boxed()
     }
 }

@@ -1,5 +1,6 @@
 //! The settings: what they promise, and the client they make.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,14 +10,16 @@ use async_trait::async_trait;
 use serde::Deserialize;
 
 use super::Object;
+use super::client::Client;
 use crate::error::{Error, Result};
 use crate::layer::{BackendConfig, Context};
 use crate::objects::{
-    Connection, Location, MAX_VALUE_BYTES, Names, Naming, Options, Promises, check_durability,
+    Connection, Location, MAX_VALUE_BYTES, Names, Naming, Opening, Options, Promises, Shown,
+    check_durability,
 };
 use crate::store::Store;
 use crate::types::units::Span;
-use crate::types::{Durability, Profile};
+use crate::types::{Conditions, Durability, Identity, Profile};
 
 /// Settings of the backend `object`.
 ///
@@ -33,7 +36,7 @@ use crate::types::{Durability, Profile};
 /// assert!(promised.ordered_scans && promised.conditional_writes && !promised.atomic_batches);
 /// # Ok::<(), tierstack::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
 #[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ObjectConfig {
@@ -56,6 +59,15 @@ pub struct ObjectConfig {
     /// opened, which writes a few small objects and removes them.
     #[serde(default)]
     pub conditional_writes: bool,
+    /// Whether a batch can depend on the value of its key too, which `tierstack rewrite` and the sweeper of the
+    /// `expire` layer need. Default: false. For S3 and Google Cloud Storage; tried out likewise.
+    #[serde(default)]
+    pub conditional_values: bool,
+    /// Whether a put keeps what an object has beside its content: content type, encoding, language and
+    /// disposition, cache control, user metadata, class of storage. Default: true, for buckets; each put is then
+    /// preceded by a look at the object. False where tierstack alone writes.
+    #[serde(default = "yes")]
+    pub keep_attributes: bool,
     /// What an acknowledged write survives. Default: `power_cut` for a bucket. `machine_loss` says that the
     /// service keeps what it acknowledged on more than one machine, as Amazon S3, Google Cloud Storage and
     /// Azure do, and a server of your own may not. A folder has `process_crash`, as removals are not synced.
@@ -66,6 +78,26 @@ pub struct ObjectConfig {
     /// within twice as long.
     #[serde(default = "default_timeout")]
     pub timeout: Span,
+}
+
+impl fmt::Debug for ObjectConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ObjectConfig")
+            .field("url", &Shown(&self.url))
+            .field("options", &self.options)
+            .field("names", &self.names)
+            .field("scans", &self.scans)
+            .field("conditional_writes", &self.conditional_writes)
+            .field("conditional_values", &self.conditional_values)
+            .field("keep_attributes", &self.keep_attributes)
+            .field("durability", &self.durability)
+            .field("timeout", &self.timeout)
+            .finish()
+    }
+}
+
+const fn yes() -> bool {
+    true
 }
 
 const fn default_timeout() -> Span {
@@ -79,6 +111,8 @@ const NAME_BYTES: usize = 1024;
 const AZURE_SEGMENTS: usize = 254;
 /// Of the 255 of most file systems, some are for the name under which a file is written first.
 const FILE_NAME_BYTES: usize = 240;
+/// Of a file of others, with the folders that it is in.
+const FILE_PATH_BYTES: usize = 4096;
 
 /// What is behind the URL.
 enum Target {
@@ -96,6 +130,8 @@ impl ObjectConfig {
             names: Names::default(),
             scans: None,
             conditional_writes: false,
+            conditional_values: false,
+            keep_attributes: true,
             durability: None,
             timeout: default_timeout(),
         }
@@ -105,29 +141,53 @@ impl ObjectConfig {
         if self.url.trim_end_matches('/') == "memory:" {
             return Ok(Target::Memory);
         }
-        // Their words are not quoted.
-        if self.url.contains("://") && self.url.contains(['?', '#', '@']) {
-            return Err(Error::config(
-                "`url` is only scheme, bucket and path; put credentials and the like into `options`",
-            ));
-        }
         let location: Location =
             self.url.parse().map_err(|what| Error::config(format!("`url`: {what}")))?;
         location.check()?;
         Ok(Target::At(location))
     }
 
-    pub(super) fn naming(&self) -> Result<Naming> {
+    pub(super) async fn opening(&self, context: &Context) -> Result<Opening> {
+        Ok(Opening {
+            naming: self.naming()?,
+            name_bytes: self.promises()?.name_bytes,
+            profile: self.profile()?,
+            identity: self.identity(context).await?,
+            may_create: context.may_create,
+        })
+    }
+
+    /// Where it is, and how keys are named there.
+    async fn identity(&self, context: &Context) -> Result<Option<Identity>> {
+        let names = format!("{:?}", self.naming()?);
+        let place = match self.target()? {
+            Target::Memory => {
+                let number = getrandom::u64().map_err(|error| {
+                    Error::internal("no randomness for an identity").with_source(error)
+                })?;
+                vec!["memory".to_owned(), format!("{number:016x}")]
+            }
+            Target::At(location) => {
+                let options = crate::objects::read_options(&self.options, context).await?;
+                location.within(&context.folder).parts(&options)
+            }
+        };
+        let parts: Vec<_> = place.iter().map(String::as_str).chain([&*names]).collect();
+        Ok(Some(Identity::new(Self::NAME, &parts)))
+    }
+
+    fn naming(&self) -> Result<Naming> {
         Ok(match (self.names, self.target()?) {
-            (Names::Plain, Target::At(Location::Bucket { scheme: "az", .. })) => Naming::PlainAzure,
+            (Names::Plain, Target::At(Location::Bucket { scheme, bucket, .. })) => match scheme {
+                "az" => Naming::PlainAzure,
+                // Signed by other rules.
+                _ if bucket.ends_with("--x-s3") => Naming::Plain,
+                _ => Naming::PlainText,
+            },
             (Names::Plain, _) => Naming::Plain,
             (Names::Escaped, Target::At(Location::Folder(_))) => Naming::Flat,
             (Names::Escaped, _) => Naming::Ordered,
         })
-    }
-
-    pub(super) fn name_bytes(&self) -> Result<usize> {
-        self.promises().map(|promises| promises.name_bytes)
     }
 
     fn promises(&self) -> Result<Promises> {
@@ -135,6 +195,19 @@ impl ObjectConfig {
         crate::objects::check_options(&self.options)?;
         if self.timeout.0.is_zero() {
             return Err(Error::config("`timeout` must be longer than 0s"));
+        }
+        let compares = |location: &Location| match location {
+            Location::Bucket { scheme, bucket, .. } => {
+                *scheme != "az" && !bucket.ends_with("--x-s3")
+            }
+            Location::Folder(_) => false,
+        };
+        if self.conditional_values
+            && !matches!(self.target()?, Target::At(location) if compares(&location))
+        {
+            return Err(Error::config(
+                "`conditional_values`: only S3 and Google Cloud Storage remove an object on a condition; leave the setting out",
+            ));
         }
         let (name_bytes, durability, most, place) = match self.target()? {
             Target::Memory => (NAME_BYTES, Nothing, Nothing, None),
@@ -163,18 +236,28 @@ impl ObjectConfig {
         }
         Ok(Promises {
             durability: check_durability(self.durability, durability, most)?,
-            conditional_writes: self.conditional_writes,
+            conditions: match (self.conditional_values, self.conditional_writes) {
+                (true, _) => Conditions::Value,
+                (false, true) => Conditions::Absence,
+                (false, false) => Conditions::None,
+            },
             scans: self.scans.unwrap_or(place != Some("folder")),
             key_bytes,
-            name_bytes,
+            name_bytes: if place == Some("folder") { FILE_PATH_BYTES } else { name_bytes },
             value_bytes: MAX_VALUE_BYTES,
             place,
             private: place.is_none(),
         })
     }
 
+    pub(super) async fn client(&self, context: &Context) -> Result<Client> {
+        let (repeating, once) = self.connect(context).await?;
+        let is_bucket = matches!(self.target()?, Target::At(Location::Bucket { .. }));
+        Ok(Client::new(repeating, once, self.keep_attributes && is_bucket))
+    }
+
     /// A client, and one that repeats nothing.
-    pub(super) async fn connect(
+    async fn connect(
         &self,
         context: &Context,
     ) -> Result<(Arc<dyn ObjectStore>, Arc<dyn ObjectStore>)> {
@@ -190,11 +273,13 @@ impl ObjectConfig {
             timeout: self.timeout.0,
             retries: RETRIES,
             retry_for: self.timeout.0,
+            foreign: true,
             sync: false,
             options,
         };
-        let repeating = location.objects(true, &connection)?;
-        let once = location.objects(true, &Connection { retries: 0, ..connection })?;
+        let create = context.may_create;
+        let repeating = location.objects(create, &connection)?;
+        let once = location.objects(create, &Connection { retries: 0, ..connection })?;
         Ok((repeating, once))
     }
 }

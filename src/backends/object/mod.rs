@@ -48,15 +48,12 @@ mod tests;
 
 use std::sync::Arc;
 
-use ::object_store::ObjectStore;
-
 use self::client::Client;
 pub use self::config::ObjectConfig;
 use crate::error::Result;
 use crate::layer::{BackendConfig, Context};
-use crate::objects::{Entries, Naming, delegate};
+use crate::objects::{Entries, Opening, delegate};
 pub use crate::objects::{Names, Options, Setting};
-use crate::types::Profile;
 
 /// Object storage or a folder, an object per entry. See the [module docs](self).
 #[derive(Debug)]
@@ -70,21 +67,13 @@ impl Object {
     /// # Errors
     /// See the [module docs](self).
     pub async fn open(config: &ObjectConfig, context: &Context) -> Result<Self> {
-        let profile = config.profile()?;
-        let (naming, name_bytes) = (config.naming()?, config.name_bytes()?);
-        let (repeating, once) =
-            config.connect(context).await.map_err(|error| error.with_layer(ObjectConfig::NAME))?;
-        Self::over(repeating, once, (naming, name_bytes), profile).await
+        let opening = config.opening(context).await?;
+        let client =
+            config.client(context).await.map_err(|error| error.with_layer(ObjectConfig::NAME))?;
+        Self::over(client, opening).await
     }
 
-    /// `once` is the same place, and repeats no request.
-    async fn over(
-        repeating: Arc<dyn ObjectStore>,
-        once: Arc<dyn ObjectStore>,
-        (naming, name_bytes): (Naming, usize),
-        profile: Profile,
-    ) -> Result<Self> {
-        let client = Arc::new(Client::new(repeating, once));
-        Ok(Self(Entries::open(client, naming, name_bytes, profile).await?))
+    async fn over(client: Client, opening: Opening) -> Result<Self> {
+        Ok(Self(Entries::open(Arc::new(client), opening).await?))
     }
 }

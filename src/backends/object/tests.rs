@@ -45,6 +45,8 @@ struct Faulty {
     says_size: Option<u64>,
     /// How often the object is replaced while it is read in parts.
     replaced: AtomicUsize,
+    /// An object that is listed, and is not there.
+    lies_about: std::sync::OnceLock<Path>,
     uploads: AtomicUsize,
     aborted: Arc<AtomicUsize>,
 }
@@ -99,6 +101,10 @@ impl ObjectStore for Faulty {
         if self.weak_tags && options.if_match.is_some() {
             let source = "no strong tag".into();
             return Err(::object_store::Error::Precondition { path: path.to_string(), source });
+        }
+        if self.lies_about.get() == Some(path) {
+            let source = "under this name".into();
+            return Err(::object_store::Error::NotFound { path: path.to_string(), source });
         }
         let mut found = self.inner.get_opts(path, options).await?;
         if self.weak_tags {
@@ -184,9 +190,9 @@ impl MultipartUpload for FaultyUpload {
 }
 
 async fn over(service: &Arc<Faulty>, config: &ObjectConfig) -> Result<Object> {
-    let profile = config.profile()?;
     let (repeating, once) = (Arc::clone(service) as Arc<dyn ObjectStore>, Arc::clone(service) as _);
-    Object::over(repeating, once, (config.naming()?, config.name_bytes()?), profile).await
+    let client = Client::new(repeating, once, config.keep_attributes);
+    Object::over(client, config.opening(&Context::default()).await?).await
 }
 
 fn config() -> ObjectConfig {
@@ -332,7 +338,8 @@ async fn get_and_scan_agree_on_longer_names_of_others() {
     assert_eq!(scanned.len(), 1, "what was tried out is no entry");
     assert_eq!(scanned[0].key, long);
     assert_eq!(store.get(long.as_bytes()).await.unwrap(), Some("v".into()));
-    assert_eq!(store.get(too_long.as_bytes()).await.unwrap(), None);
+    let refused = store.get(too_long.as_bytes()).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidInput, "no name is so long");
     let refused = store.put(long, "v").await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::InvalidInput);
 }
@@ -399,19 +406,240 @@ fn settings_that_cannot_be_are_refused_with_words() {
             ObjectConfig { durability: Some(MachineLoss), ..ObjectConfig::new("memory://") },
             "`durability`",
         ),
+        (
+            ObjectConfig { conditional_values: true, ..ObjectConfig::new("az://acme") },
+            "`conditional_values`",
+        ),
         (ObjectConfig { timeout: "0s".parse().unwrap(), ..config() }, "`timeout`"),
         (ObjectConfig::new(format!("s3://acme/{}", "x".repeat(1023))), "no room"),
-        (ObjectConfig::new("s3://ada:hunter2@acme/x"), "`options`"),
-        (ObjectConfig::new("az://acme/x?sig=hunter2"), "`options`"),
+        (ObjectConfig::new("s3://ada:hunter2@acme/x"), "options"),
+        (ObjectConfig::new("az://acme/x?sig=hunter2"), "options"),
+        (ObjectConfig::new("~/entries"), "`~`"),
+        (ObjectConfig::new("s3:/acme/x"), "another machine"),
     ];
     for (config, word) in wrong {
         let error = config.profile().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(error.to_string().contains(word), "{error}");
-        assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+        assert!(!format!("{error:?} {config:?}").contains("hunter2"), "{error:?} {config:?}");
     }
     let limit = |url: &str| ObjectConfig::new(url).profile().unwrap().guarantees.limits.key_bytes;
     assert_eq!((limit("memory:///"), limit("s3://acme")), (255, 255));
     assert_eq!(limit("az://acme/a/b"), 251, "a name has 254 segments at most in Azure");
     assert!(!folder.profile().unwrap().guarantees.ordered_scans);
+}
+
+#[tokio::test]
+async fn a_key_that_cannot_be_a_name_is_refused_by_reads_as_by_writes() {
+    let config = ObjectConfig { names: Names::Plain, ..ObjectConfig::new("memory://") };
+    let store = Object::open(&config, &Context::default()).await.unwrap();
+    for key in ["https://example.org/x", "back\\slash", "tab\tx", "a/./b", "/lead", "x/"] {
+        let results = [
+            store.put(key, "v").await.map(drop),
+            store.get(key.as_bytes()).await.map(drop),
+            store.get_many(&[key.into()]).await.map(drop),
+            store.inspect(key.as_bytes()).await.map(drop),
+            store.delete(key).await.map(drop),
+        ];
+        for result in results {
+            let refused = result.unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::InvalidInput, "{key}: {refused}");
+            assert!(refused.to_string().contains("`names: escaped`"), "{refused}");
+        }
+    }
+    let long = vec![b'k'; 1025];
+    assert_eq!(store.get(&long).await.unwrap_err().kind(), ErrorKind::InvalidInput);
+}
+
+#[tokio::test]
+async fn a_put_keeps_what_the_object_has_beside_its_content() {
+    use ::object_store::Attribute;
+    let service = Arc::new(Faulty::default());
+    let attributes: ::object_store::Attributes = [
+        (Attribute::ContentType, "text/html"),
+        (Attribute::CacheControl, "max-age=60"),
+        (Attribute::ContentEncoding, "gzip"),
+        (Attribute::Metadata("owner".into()), "me"),
+    ]
+    .into_iter()
+    .collect();
+    let kept = async |name: &str| service.inner.get(&name.into()).await.unwrap().attributes;
+    let make = async |name: &str| {
+        let options = PutOptions { attributes: attributes.clone(), ..PutOptions::default() };
+        service.inner.put_opts(&name.into(), "old".into(), options).await.unwrap();
+    };
+    make("page").await;
+    make("large").await;
+    let store = over(&service, &config()).await.unwrap();
+    let _ = store.put("page", "new").await.unwrap();
+    let _ = store.put("large", vec![1; 17 << 20]).await.unwrap();
+    assert_eq!((kept("page").await, kept("large").await), (attributes.clone(), attributes.clone()));
+    assert_eq!(store.get(b"page").await.unwrap(), Some("new".into()));
+
+    let dropping = ObjectConfig { keep_attributes: false, ..config() };
+    let _ = over(&service, &dropping).await.unwrap().put("page", "newer").await.unwrap();
+    assert!(kept("page").await.is_empty());
+}
+
+/// What lies before an object that cannot be read is given first, so that a reader can go on behind it.
+#[tokio::test]
+async fn a_scan_stops_at_what_it_cannot_read_and_not_before() {
+    let config = ObjectConfig { names: Names::Plain, ..config() };
+    let service = Arc::new(Faulty::default());
+    put(&service, &["a", "b", "b\\x", "c", "d"]).await;
+    service.lies_about.set("c".into()).unwrap();
+    let store = over(&service, &config).await.unwrap();
+    for (scan, first, second) in [
+        (Scan::all(), vec!["a", "b", "b\\x"], vec!["d"]),
+        (Scan::all().reverse(), vec!["d"], vec!["b\\x", "b", "a"]),
+    ] {
+        let mut pages = store.scan(scan.clone());
+        let mut keys = Vec::new();
+        let failed = loop {
+            match pages.next().await.unwrap() {
+                Ok(page) => keys.extend(page.entries.into_iter().map(|entry| entry.key)),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(keys, first);
+        assert!(failed.to_string().contains("listed and cannot be read"), "{failed}");
+        let mut behind = scan;
+        behind.resume_after("c");
+        let rest = store.collect(behind).await.unwrap();
+        assert_eq!(rest.into_iter().map(|entry| entry.key).collect::<Vec<_>>(), second);
+    }
+}
+
+/// A name that no key has is met only where it lies in the range.
+#[tokio::test]
+async fn a_name_of_no_key_matters_within_the_range_alone() {
+    let service = Arc::new(Faulty::default());
+    put(&service, &["a/1", "b c", "d/1"]).await;
+    let store = over(&service, &config()).await.unwrap();
+    for prefix in ["a/", "d"] {
+        assert_eq!(store.collect(Scan::prefix(prefix)).await.unwrap().len(), 1, "{prefix}");
+    }
+    for scan in [Scan::all(), Scan::prefix("b")] {
+        assert_eq!(store.collect(scan).await.unwrap_err().kind(), ErrorKind::Config);
+    }
+}
+
+/// What the command does when it is asked to skip what cannot be read.
+#[tokio::test]
+async fn a_reader_can_go_on_around_names_of_no_key() {
+    use std::ops::Bound;
+    let service = Arc::new(Faulty::default());
+    let good = ["a", "a&", "a-b", "b", "b/c", "d"];
+    let names = [" x", "a b", "a c", "b c", "d é", "é"];
+    put(&service, &good).await;
+    put(&service, &names).await;
+    let store = over(&service, &config()).await.unwrap();
+    for scan in [Scan::all(), Scan::all().reverse(), Scan::prefix("a")] {
+        let (mut ranges, mut keys, mut skipped) = (vec![scan.clone()], Vec::new(), 0);
+        while let Some(range) = ranges.pop() {
+            let mut pages = store.scan(range.clone());
+            let mut failed = None;
+            let mut some = Vec::new();
+            while let Some(page) = pages.next().await {
+                match page {
+                    Ok(page) => some.extend(page.entries.into_iter().map(|entry| entry.key)),
+                    Err(error) => failed = Some(error),
+                }
+            }
+            let Some(error) = failed else {
+                keys.extend(some);
+                continue;
+            };
+            skipped += 1;
+            let bad = bytes::Bytes::copy_from_slice(error.key().unwrap());
+            assert!(range.contains(&bad));
+            let (mut before, mut behind) = (range.clone(), range);
+            before.to = Bound::Excluded(bad.clone());
+            behind.from = Bound::Excluded(bad);
+            let reverse = scan.order == crate::types::Order::Reverse;
+            let both = if reverse { [before, behind] } else { [behind, before] };
+            ranges.extend(both);
+        }
+        let mut wanted: Vec<_> =
+            good.into_iter().filter(|key| scan.contains(key.as_bytes())).collect();
+        if scan.order == crate::types::Order::Reverse {
+            wanted.reverse();
+        }
+        assert_eq!(keys, wanted, "{scan:?}");
+        let foreign = names.into_iter().filter(|name| scan.contains(name.as_bytes()));
+        assert_eq!(skipped, foreign.count());
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_is_opened_to_read_makes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let context =
+        Context { may_create: false, folder: folder.path().to_owned(), ..Context::default() };
+    let missing = ObjectConfig::new("a/missing");
+    let refused = Object::open(&missing, &context).await.unwrap_err();
+    assert!(refused.to_string().contains("missing"), "{refused}");
+    assert!(!folder.path().join("a").exists());
+    // A bucket to which nothing may be written, not even to try conditions out.
+    let service = Arc::new(Faulty { read_only: true, ..Faulty::default() });
+    put(&service, &["a"]).await;
+    let config = ObjectConfig { conditional_values: true, ..config() };
+    let (repeating, once) = (Arc::clone(&service) as Arc<dyn ObjectStore>, service as _);
+    let client = Client::new(repeating, once, false);
+    let store = Object::over(client, config.opening(&context).await.unwrap()).await.unwrap();
+    assert_eq!(store.get(b"a").await.unwrap(), Some("v".into()));
+}
+
+#[test]
+fn the_identity_is_that_of_the_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let context = Context { folder: folder.path().to_owned(), ..Context::default() };
+    let of = |config: &ObjectConfig| {
+        let opening = config.opening(&context).now_or_never();
+        opening.unwrap().unwrap().identity.unwrap()
+    };
+    let at = |url: &str| of(&ObjectConfig::new(url));
+    let with = |options: &[(&str, &str)]| {
+        let mut config = ObjectConfig::new("s3://acme/orders");
+        for (name, value) in options {
+            config.options.insert((*name).to_owned(), (*value).into());
+        }
+        of(&config)
+    };
+    assert_eq!(at("s3://acme/orders/"), at("s3://acme/orders"));
+    assert_ne!(at("s3://acme/orders"), at("s3://acme/other"));
+    assert_ne!(at("s3://acme/orders"), at("gs://acme/orders"));
+    assert_ne!(with(&[("endpoint", "https://s3.example.org")]), at("s3://acme/orders"));
+    assert_eq!(
+        with(&[("endpoint", "https://s3.example.org"), ("region", "x")]),
+        with(&[("aws_endpoint_url", "https://S3.example.org/")]),
+    );
+    let plain = ObjectConfig { names: Names::Plain, ..ObjectConfig::new("s3://acme/orders") };
+    assert_ne!(of(&plain), at("s3://acme/orders"), "its names are other keys");
+    assert_ne!(at("memory://"), at("memory://"));
+    std::fs::create_dir(folder.path().join("a")).unwrap();
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("a", folder.path().join("link")).unwrap();
+        assert_eq!(at("a"), at("./link"));
+    }
+    assert_ne!(at("a"), at("b"));
+}
+
+/// Of those that write on the value that they have read, one wins.
+#[tokio::test]
+async fn a_value_is_changed_only_where_it_is_still_the_one_that_was_read() {
+    let service = Arc::new(Faulty::default());
+    let client = Client::new(Arc::clone(&service) as Arc<dyn ObjectStore>, service as _, true);
+    let change = async |from: &str, to: &str| {
+        let from = from.to_owned();
+        let to = bytes::Bytes::copy_from_slice(to.as_bytes());
+        crate::objects::Objects::change(&client, "k", from.as_bytes(), Some(to)).await.unwrap()
+    };
+    assert!(!change("", "1").await, "it is not there");
+    crate::objects::Objects::put(&client, "k", "1".into()).await.unwrap();
+    assert!(!change("2", "3").await);
+    let racers = (0..8).map(|_| change("1", "2"));
+    let won = futures_util::future::join_all(racers).await;
+    assert_eq!(won.into_iter().filter(|won| *won).count(), 1);
 }

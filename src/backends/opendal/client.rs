@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::opendal::layers::{RetryLayer, TimeoutLayer};
-use ::opendal::{Buffer, Entry, ErrorKind as Theirs, Operator};
+use ::opendal::options::WriteOptions;
+use ::opendal::{Buffer, Entry, ErrorKind as Theirs, Metadata, Operator};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
@@ -13,9 +14,11 @@ use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::sync::RwLock;
 
+use super::OpenDalConfig;
 use super::services::Service;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::layer::Context;
 use crate::objects::{Listed, MAX_VALUE_BYTES, Objects, too_large};
 
 /// Parts of a large value, and how many of them are on their way at a time.
@@ -39,6 +42,10 @@ pub(super) struct Client {
     deadline: Option<Duration>,
     /// Whether a request that is dropped in the middle leaves nothing behind.
     whole: bool,
+    /// Whether a file can be written beside its place first.
+    may_put: bool,
+    /// Whether a put keeps what the object has beside its content.
+    keep_attributes: bool,
     /// For a service that shows a file while it is written: who reads a name here waits for who writes it.
     /// What other processes write is theirs to look after.
     turns: Vec<Arc<RwLock<()>>>,
@@ -58,9 +65,10 @@ impl Client {
     pub(super) fn new(
         operator: Operator,
         service: &Service,
-        timeout: Duration,
-        clock: Arc<dyn Clock>,
+        config: &OpenDalConfig,
+        context: &Context,
     ) -> Self {
+        let (timeout, clock) = (config.timeout.0, Arc::clone(&context.clock));
         let deadline = (operator.info().scheme() == "memcached").then_some(timeout);
         let once = match deadline {
             Some(_) => operator,
@@ -77,6 +85,8 @@ impl Client {
             once,
             deadline,
             whole: service.whole,
+            may_put: context.may_create || service.scheme != "fs",
+            keep_attributes: config.keep_attributes && service.place == Some("bucket"),
             turns,
             clock,
         }
@@ -129,11 +139,24 @@ impl Client {
         self.to_its_end(async move { read(&operator, &name).await }).await
     }
 
+    /// What an object has beside its content, as far as the service tells and takes it.
+    async fn attributes(&self, name: &str) -> ::opendal::Result<WriteOptions> {
+        if !self.keep_attributes {
+            return Ok(WriteOptions::default());
+        }
+        match self.repeating.stat(name).await {
+            Ok(object) => Ok(attributes(&self.repeating, &object)),
+            Err(error) if is_missing(&error) => Ok(WriteOptions::default()),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn write(&self, name: &str, value: Bytes) -> ::opendal::Result<()> {
         let operator = &self.repeating;
+        let options = self.attributes(name).await?;
         let in_parts = value.len() > LARGE_BYTES && operator.info().capability().write_can_multi;
         if self.whole && !in_parts {
-            return operator.write(name, value).await.map(drop);
+            return operator.write_options(name, value, options).await.map(drop);
         }
         let turn = self.turn(name).cloned();
         let (operator, name) = (operator.clone(), name.to_owned());
@@ -143,9 +166,9 @@ impl Client {
                 None => None,
             };
             if in_parts {
-                write_parts(operator, &name, value).await
+                write_parts(operator, &name, value, options).await
             } else {
-                operator.write(&name, value).await.map(drop)
+                operator.write_options(&name, value, options).await.map(drop)
             }
         })
         .await
@@ -187,8 +210,30 @@ pub(super) fn memcached_bytes(name: &str) -> usize {
     name.bytes().map(|byte| if plain(&byte) { 1 } else { 3 }).sum()
 }
 
-async fn write_parts(operator: Operator, name: &str, value: Bytes) -> ::opendal::Result<()> {
-    let mut writer = operator.writer_with(name).chunk(PART_BYTES).concurrent(PARTS).await?;
+fn attributes(operator: &Operator, object: &Metadata) -> WriteOptions {
+    let can = operator.info().capability();
+    let text = |can: bool, text: Option<&str>| text.filter(|_| can).map(str::to_owned);
+    let user = object.user_metadata().filter(|_| can.write_with_user_metadata).map(|metadata| {
+        metadata.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    });
+    WriteOptions {
+        content_type: text(can.write_with_content_type, object.content_type()),
+        content_encoding: text(can.write_with_content_encoding, object.content_encoding()),
+        content_disposition: text(can.write_with_content_disposition, object.content_disposition()),
+        cache_control: text(can.write_with_cache_control, object.cache_control()),
+        user_metadata: user,
+        ..WriteOptions::default()
+    }
+}
+
+async fn write_parts(
+    operator: Operator,
+    name: &str,
+    value: Bytes,
+    options: WriteOptions,
+) -> ::opendal::Result<()> {
+    let options = WriteOptions { chunk: Some(PART_BYTES), concurrent: PARTS, ..options };
+    let mut writer = operator.writer_options(name, options).await?;
     let written = match writer.write(value).await {
         Ok(()) => writer.close().await.map(drop),
         failed => failed,
@@ -219,6 +264,9 @@ impl Objects for Client {
     }
 
     async fn put(&self, name: &str, value: Bytes) -> Result<()> {
+        if !self.may_put {
+            return Err(Error::unsupported("the folder was opened to read only"));
+        }
         if value.is_empty() && !self.once.info().capability().write_can_empty {
             return Err(Error::unsupported("this service takes no empty values"));
         }
@@ -243,6 +291,11 @@ impl Objects for Client {
         }
     }
 
+    async fn change(&self, _: &str, _: &[u8], _: Option<Bytes>) -> Result<bool> {
+        // OpenDAL removes nothing on a condition.
+        Err(Error::unsupported("the service cannot compare values"))
+    }
+
     async fn delete(&self, name: &str) -> Result<()> {
         let (operator, name) = (self.repeating.clone(), self.check(name)?.to_owned());
         match self.undisturbed(async move { operator.delete(&name).await }).await {
@@ -264,7 +317,7 @@ impl Objects for Client {
             // Elsewhere what lies before is listed too.
             Ok(lister.try_filter(move |entry| {
                 let wanted = after.as_deref().is_none_or(|after| entry.path() > after);
-                std::future::ready(wanted && entry.metadata().is_file())
+                std::future::ready(wanted && !is_mark(entry))
             }))
         };
         futures_util::stream::once(listing)
@@ -273,6 +326,14 @@ impl Objects for Client {
             .map_err(|error: ::opendal::Error| redacted(&error, "listing"))
             .boxed()
     }
+}
+
+/// Whether it marks a folder. OpenDAL takes each object whose name ends in `/` for one, and tells no size of it,
+/// but an `ETag`: that of an empty object, or of one that holds something.
+fn is_mark(entry: &Entry) -> bool {
+    const OF_NOTHING: &str = "d41d8cd98f00b204e9800998ecf8427e";
+    let tag = entry.metadata().etag().map(|tag| tag.trim_matches('"'));
+    entry.metadata().is_dir() && tag.is_none_or(|tag| tag.eq_ignore_ascii_case(OF_NOTHING))
 }
 
 /// Some listings tell no sizes, and OpenDAL then says 0.

@@ -13,11 +13,12 @@ use super::services::{self, Service};
 use crate::error::{Error, Result};
 use crate::layer::{BackendConfig, Context};
 use crate::objects::{
-    Names, Naming, Options, Promises, Setting, check_durability, check_options, read_options,
+    Names, Naming, Opening, Options, Promises, Setting, check_durability, check_options,
+    read_options,
 };
 use crate::store::Store;
 use crate::types::units::Span;
-use crate::types::{Durability, Profile, check_path_of};
+use crate::types::{Conditions, Durability, Identity, Profile, check_path_of};
 
 /// Settings of the backend `opendal`.
 ///
@@ -57,6 +58,11 @@ pub struct OpenDalConfig {
     /// opened, which writes a few small objects and removes them.
     #[serde(default)]
     pub conditional_writes: bool,
+    /// Whether a put keeps what an object has beside its content, as far as the service tells it: content type,
+    /// encoding and disposition, cache control, user metadata. Default: true, for buckets; each put is then
+    /// preceded by a look at the object. False where tierstack alone writes.
+    #[serde(default = "yes")]
+    pub keep_attributes: bool,
     /// What an acknowledged write survives. Default: `power_cut` for a bucket, `process_crash` for files, as
     /// nobody tells when they are on the disk. Set it to what your server is known to do.
     #[serde(default)]
@@ -65,6 +71,10 @@ pub struct OpenDalConfig {
     /// tried 3 times in all, so an operation on a service that is gone fails within 4 times as long.
     #[serde(default = "default_timeout")]
     pub timeout: Span,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 const fn default_timeout() -> Span {
@@ -81,6 +91,7 @@ impl OpenDalConfig {
             names: Names::default(),
             scans: None,
             conditional_writes: false,
+            keep_attributes: true,
             durability: None,
             timeout: default_timeout(),
         }
@@ -96,16 +107,46 @@ impl OpenDalConfig {
         })
     }
 
-    pub(super) fn naming(&self) -> Result<Naming> {
+    pub(super) fn opening(&self, context: &Context, identity: Option<Identity>) -> Result<Opening> {
+        Ok(Opening {
+            naming: self.naming()?,
+            name_bytes: self.promises()?.name_bytes,
+            profile: self.profile()?,
+            identity,
+            may_create: context.may_create,
+        })
+    }
+
+    /// Where it is, and how keys are named there. `None`: whose account it is, only the service knows.
+    pub(super) fn identity(&self, operator: &Operator) -> Option<Identity> {
+        let option = |name: &str| {
+            self.options.iter().find_map(|(option, value)| match value {
+                Setting::Text(text) if option.eq_ignore_ascii_case(name) => Some(text.as_str()),
+                _ => None,
+            })
+        };
+        let server = option("endpoint").map(|text| text.trim_end_matches('/').to_ascii_lowercase());
+        let info = operator.info();
+        if server.is_none() && self.scheme != "fs" {
+            return None;
+        }
+        let parts = [
+            self.scheme.as_str(),
+            server.as_deref().unwrap_or_default(),
+            option("account_name").unwrap_or_default(),
+            &info.name(),
+            &info.root(),
+            &format!("{:?}", self.names),
+        ];
+        Some(Identity::new(Self::NAME, &parts))
+    }
+
+    fn naming(&self) -> Result<Naming> {
         Ok(match self.names {
             Names::Plain if self.scheme == "azblob" => Naming::PlainAzure,
             Names::Plain => Naming::Plain,
             Names::Escaped => self.service()?.naming,
         })
-    }
-
-    pub(super) fn name_bytes(&self) -> Result<usize> {
-        self.promises().map(|promises| promises.name_bytes)
     }
 
     fn promises(&self) -> Result<Promises> {
@@ -165,7 +206,11 @@ impl OpenDalConfig {
         }
         Ok(Promises {
             durability: check_durability(self.durability, service.durability, service.most)?,
-            conditional_writes: self.conditional_writes,
+            conditions: if self.conditional_writes {
+                Conditions::Absence
+            } else {
+                Conditions::None
+            },
             scans: self.scans.unwrap_or(service.ordered),
             key_bytes,
             name_bytes,
@@ -219,7 +264,7 @@ impl OpenDalConfig {
                 "the service does not list all names in order here; set `scans: false`",
             ));
         }
-        if promises.conditional_writes && !can.write_with_if_not_exists {
+        if promises.conditions > Conditions::None && !can.write_with_if_not_exists {
             return Err(Error::config(
                 "the service cannot write where an object is absent here; set `conditional_writes: false`",
             ));
@@ -244,6 +289,13 @@ fn place_files(options: &mut Vec<(String, String)>, context: &Context) -> Result
         path.to_str().map(str::to_owned).ok_or_else(|| Error::config("`options.root` is not text"))
     };
     *root = text(&path)?;
+    // OpenDAL makes both folders where they are missing. Without the second, nothing is put.
+    if !context.may_create {
+        std::fs::read_dir(&path)
+            .map_err(|error| Error::io("`options.root` cannot be read", error))?;
+        options.retain(|(name, _)| name != "atomic_write_dir");
+        return Ok(());
+    }
     if !options.iter().any(|(name, _)| name == "atomic_write_dir") {
         options.push(("atomic_write_dir".to_owned(), text(&path.join(".~~tierstack-unfinished"))?));
     }

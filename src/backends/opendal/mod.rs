@@ -61,6 +61,7 @@ use crate::error::{Error, Operation, Result};
 use crate::layer::{BackendConfig, Context};
 use crate::objects::{Entries, delegate};
 pub use crate::objects::{Names, Options, Setting};
+use crate::types::Identity;
 
 /// A service of OpenDAL, an object or file per entry. See the [module docs](self).
 #[derive(Debug)]
@@ -75,7 +76,8 @@ impl OpenDal {
     /// See the [module docs](self).
     pub async fn open(config: &OpenDalConfig, context: &Context) -> Result<Self> {
         let operator = config.operator(context).await.map_err(told)?;
-        Self::checked(operator, config, context).await
+        let identity = config.identity(&operator);
+        Self::checked(operator, config, context, identity).await
     }
 
     /// The store of an operator that is there already. The scheme of the settings must be the operator's;
@@ -84,20 +86,20 @@ impl OpenDal {
     /// # Errors
     /// See the [module docs](self).
     pub async fn over(operator: Operator, config: &OpenDalConfig) -> Result<Self> {
-        Self::checked(operator, config, &Context::default()).await
+        // Which server it talks to, an operator does not tell.
+        Self::checked(operator, config, &Context::default(), None).await
     }
 
     async fn checked(
         operator: Operator,
         config: &OpenDalConfig,
         context: &Context,
+        identity: Option<Identity>,
     ) -> Result<Self> {
-        let profile = config.profile()?;
         config.check_operator(&operator).map_err(told)?;
-        let clock = Arc::clone(&context.clock);
-        let client = Client::new(operator, config.service()?, config.timeout.0, clock);
-        let (naming, name_bytes) = (config.naming()?, config.name_bytes()?);
-        Ok(Self(Entries::open(Arc::new(client), naming, name_bytes, profile).await?))
+        let client = Client::new(operator, config.service()?, config, context);
+        let opening = config.opening(context, identity)?;
+        Ok(Self(Entries::open(Arc::new(client), opening).await?))
     }
 }
 

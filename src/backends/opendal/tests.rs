@@ -87,15 +87,15 @@ fn names_fit_each_service_once_they_are_escaped() {
     for root in ["", "a", "tenants/7", "a:b:c"] {
         for byte in *b" /.\\:\xff\x00" {
             let key = vec![byte; limit("memcached", root)];
-            let name = crate::objects::Naming::Ordered.find(&key).unwrap().into_owned();
+            let name = crate::objects::Naming::Ordered.of(&key).unwrap().into_owned();
             let bytes = super::client::memcached_bytes(&format!("{root}/{name}"));
             assert!(bytes <= 250, "{root} {byte} {bytes}");
             let segments = format!("{root}/").split('/').count() - 1;
             let key = vec![byte; limit("azblob", root)];
-            let name = crate::objects::Naming::Ordered.find(&key).unwrap().into_owned();
+            let name = crate::objects::Naming::Ordered.of(&key).unwrap().into_owned();
             assert!(segments + name.split('/').count() <= 254 && name.len() + root.len() < 1024);
             let key = vec![byte; limit("b2", root)];
-            let name = crate::objects::Naming::Ordered.find(&key).unwrap().into_owned();
+            let name = crate::objects::Naming::Ordered.of(&key).unwrap().into_owned();
             assert!(name.split('/').all(|segment| segment.len() <= 250));
         }
     }
