@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{Condition, Value};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// What an acknowledged write survives. Each includes the ones before it.
 ///
@@ -200,23 +200,6 @@ impl Batch {
     #[must_use]
     pub fn is_rewrite(&self) -> bool {
         self.rewrite
-    }
-
-    /// Whether the batch is to be applied only where the keys that it puts are absent.
-    ///
-    /// # Errors
-    /// `Unsupported` for any other conditions.
-    pub(crate) fn only_if_absent(&self) -> Result<bool> {
-        let ours = |condition: &Condition| {
-            let put = |op: &Op| op.value().is_some() && op.key() == condition.key();
-            condition.value().is_none() && self.ops.iter().any(put)
-        };
-        if self.conditions.iter().all(ours) {
-            return Ok(self.is_conditional());
-        }
-        Err(Error::unsupported(
-            "this store can only check that the keys that a batch puts are absent",
-        ))
     }
 
     /// Adds an operation at the end.

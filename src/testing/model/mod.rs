@@ -417,7 +417,7 @@ mod tests {
     use super::*;
     use crate::backends::Memory;
     use crate::testing::{FaultStore, Faults};
-    use crate::{ErrorKind, Operation};
+    use crate::{Batch, ErrorKind, Operation};
 
     #[tokio::test]
     async fn a_difference_names_the_seed_the_step_and_the_last_operations() {

@@ -129,7 +129,7 @@ impl<S: Store + ?Sized> Model<'_, S> {
     }
 
     /// Finds out whether a failed write happened: wholly, or not at all.
-    async fn settle(&mut self, ops: &[Op], mut after: Known) -> Step {
+    pub(super) async fn settle(&mut self, ops: &[Op], mut after: Known) -> Step {
         if let Some(faults) = self.faults {
             faults.clear();
         }
