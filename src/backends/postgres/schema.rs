@@ -142,7 +142,7 @@ mod tests {
             ("\"my.table\"", None, "my.table"),
             ("a.\"b.c\"", Some("a"), "b.c"),
             ("\"a.b\".c", Some("a.b"), "c"),
-            ("\"say \"\"hi\"\".\".\"", Some("say \"hi\""), "."),
+            ("\"say \"\"hi\"\"\".\".\"", Some("say \"hi\""), "."),
         ] {
             let table: Table = text.parse().unwrap();
             assert_eq!((table.schema.as_deref(), table.name.as_str()), (schema, name), "{text}");
