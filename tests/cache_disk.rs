@@ -164,6 +164,37 @@ async fn what_a_stack_over_another_backend_left_is_not_served() {
     stack.close().await.unwrap();
 }
 
+/// The config says the same, and its link leads elsewhere.
+#[tokio::test]
+async fn what_was_left_over_other_data_is_not_served() {
+    let (_turn, counts) = counted().await;
+    let folder = tempfile::tempdir().unwrap();
+    let disk = "capacity: 64KiB, disk: { path: tier, capacity: 64MiB, warm: true }";
+    let config = config(folder.path(), disk);
+    let link_to = |target: &str| {
+        let (link, target) = (folder.path().join("data"), folder.path().join(target));
+        let _ = std::fs::remove_file(&link);
+        std::fs::create_dir_all(&target).unwrap();
+        std::os::unix::fs::symlink(target, link).unwrap();
+    };
+    link_to("staging");
+    let stack = open(&config).await;
+    fill(&stack).await;
+    read_all(&stack).await;
+    stack.close().await.unwrap();
+    link_to("production");
+    let stack = open(&config).await;
+    assert_eq!(stack.get(&key(1)).await.unwrap(), None);
+    fill(&stack).await;
+    read_all(&stack).await;
+    stack.close().await.unwrap();
+    let stack = open(&config).await;
+    count(&counts, "tierstack_cache_requests_total", &RESULTS);
+    read_all(&stack).await;
+    assert_eq!(count(&counts, "tierstack_cache_requests_total", &RESULTS)[2], 0);
+    stack.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn an_opening_that_fails_leaves_what_was_warm() {
     let (_turn, counts) = counted().await;

@@ -314,12 +314,18 @@ fn salt(store: &str) -> u64 {
 fn identities(folder: &Path, store: &StoreConfig) -> Vec<u64> {
     // Relative paths in the settings mean another file elsewhere.
     let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
-    let mut below = DefaultHasher::new();
-    folder.hash(&mut below);
-    let mut identities = vec![below.finish()];
+    // Kept on a disk, so it has to be the same in every version.
+    #[expect(deprecated, reason = "the one hash of the standard library that says which it is")]
+    let mut below = std::hash::SipHasher::new();
+    let mut add = |bytes: &[u8]| {
+        below.write(&(bytes.len() as u64).to_be_bytes());
+        below.write(bytes);
+        below.finish()
+    };
+    let mut identities = vec![add(folder.as_os_str().as_encoded_bytes())];
     for part in std::iter::once(&store.backend).chain(store.layers.iter().rev()) {
-        (&part.name, part.settings.to_string()).hash(&mut below);
-        identities.push(below.finish());
+        add(part.name.as_bytes());
+        identities.push(add(part.settings.to_string().as_bytes()));
     }
     // What is below the outermost layer is nobody's.
     identities.pop();

@@ -53,14 +53,17 @@ impl Spare {
             );
             return None;
         };
-        let below = below.profile();
-        // Refused when the stack was checked; by hand, nothing of before is served.
+        let (below, identity) = (below.profile(), below.identity());
+        // Refused when the stack was checked, or opened; by hand, nothing of before is served.
         let owner = disk_config
             .check_below(&below.guarantees)
             .is_ok()
-            .then_some(context.below)
+            .then_some(context.below.zip(identity))
             .flatten()
-            .map(|id| format!("{}\n{id:016x}\n{below}\n{}", context.labels.stack, config.times()));
+            .map(|(layers, data)| {
+                let (stack, times) = (&context.labels.stack, config.times());
+                format!("{stack}\n{layers:016x}\n{}\n{below}\n{times}", data.as_str())
+            });
         let disk = disk.taken();
         disk.tier().belongs_to(owner.as_deref());
         Some(disk)

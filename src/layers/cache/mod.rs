@@ -240,6 +240,12 @@ impl CacheLayer {
     /// in use; otherwise as the file system says.
     pub fn new(config: &CacheConfig, context: &Context) -> Result<Self> {
         config.check()?;
+        let mut config = config.clone();
+        if !context.may_create {
+            // Nothing is made for those that only read: they do without what is not there.
+            config.disk = config.disk.filter(|disk| context.resolve(&disk.path).exists());
+        }
+        let config = &config;
         let warm = config.warm_start.as_ref().map(|warm| WarmStart::open(warm, context));
         Ok(Self {
             disk: Spare::open(config, context)?,

@@ -46,6 +46,9 @@ struct Opened(CacheLayer);
 #[async_trait]
 impl StackLayer for Opened {
     async fn wrap(&self, below: Arc<dyn Store>) -> Result<Arc<dyn Store>> {
+        if let Some(disk) = &self.0.config.disk {
+            disk.check_identity(below.identity().as_ref())?;
+        }
         Ok(Arc::new(self.0.layer(below)))
     }
 

@@ -9,7 +9,7 @@ use super::super::CacheConfig;
 use crate::error::{Error, Result};
 use crate::layer::LayerConfig;
 use crate::types::units::ByteSize;
-use crate::types::{Durability, Freshness, Guarantees, Place, Profile, check_path_of};
+use crate::types::{Durability, Freshness, Guarantees, Identity, Place, Profile, check_path_of};
 
 /// Settings of a cache's second level on disk. See the [module docs](crate::layers::cache).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +72,16 @@ impl DiskConfig {
                 "disk.warm is set over a store in which a write survives {} even after a flush: the disk would remember what the store has lost; leave `warm` out",
                 below.durability_after_flush
             )));
+        }
+        Ok(())
+    }
+
+    /// Refuses to serve after a restart what may be of another store.
+    pub(in super::super) fn check_identity(&self, below: Option<&Identity>) -> Result<()> {
+        if self.warm && below.is_none() {
+            return Err(Error::config(
+                "disk.warm is set over a store that cannot tell which data it holds, so what is in the folder may be of other data, and nobody would notice; leave `warm` out",
+            ));
         }
         Ok(())
     }
@@ -149,6 +159,16 @@ mod tests {
             assert!(error.to_string().contains(why), "{error}");
             config(false).profile(below).unwrap();
         }
+    }
+
+    #[test]
+    fn warm_needs_a_store_that_names_its_data() {
+        let (cold, warm) = (config(false).disk.unwrap(), config(true).disk.unwrap());
+        let error = warm.check_identity(None).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains("cannot tell which data it holds"), "{error}");
+        warm.check_identity(Some(&Identity::new("file", &["1"]))).unwrap();
+        cold.check_identity(None).unwrap();
     }
 
     #[test]

@@ -418,6 +418,20 @@ async fn over_a_store_that_a_power_cut_empties_nothing_is_left() {
 }
 
 #[tokio::test]
+async fn for_those_that_only_read_no_folder_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let context = Context { may_create: false, ..Context::default() };
+    let open = || {
+        let layer = CacheLayer::new(&config(&folder), &context).unwrap();
+        layer.layer(Gated::new(Arc::clone(&context.clock)))
+    };
+    assert!(open().0.disk.is_none());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    std::fs::create_dir(folder.path().join("disk")).unwrap();
+    assert!(open().0.disk.is_some());
+}
+
+#[tokio::test]
 async fn one_store_of_a_layer_has_the_disk() {
     let folder = tempfile::tempdir().unwrap();
     let context = Context::default();
