@@ -175,12 +175,12 @@ mod tests {
     fn settings_out_of_range_are_refused() {
         let good = || config(false).disk.unwrap();
         let small = DiskConfig { capacity: ByteSize(1 << 20), ..good() };
-        let large = DiskConfig { capacity: "16777215TiB".parse().unwrap(), ..good() };
+        let large = DiskConfig { capacity: ByteSize(1000 << 40), ..good() };
         let index = DiskConfig { index_memory: Some(ByteSize(1 << 10)), ..good() };
         let nowhere = DiskConfig { path: PathBuf::new(), ..good() };
         for (disk, what) in [
             (small, "disk.capacity is 1MiB; it must be from 16MiB to 64TiB"),
-            (large, "disk.capacity is 16777215TiB; it must be from 16MiB to 64TiB"),
+            (large, "disk.capacity is 1000TiB; it must be from 16MiB to 64TiB"),
             (index, "disk.index_memory is 1KiB; it must be from 64KiB to 64TiB"),
             (nowhere, "disk.path"),
         ] {
