@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tierstack::backends::{Postgres, PostgresConfig};
 use tierstack::units::Span;
-use tierstack::{Batch, Change, ErrorKind, Op, Read, ReadExt, Scan, Store, StoreExt};
+use tierstack::{Batch, Change, ErrorKind, Op, Outcome, Read, ReadExt, Scan, Store, StoreExt};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -153,6 +153,19 @@ async fn killed_and_started_again() {
     }
     sleep(A_WHILE).await;
     assert!(load.check(&store).await > 0, "nobody noticed");
+}
+
+/// So that `retry` may repeat it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_finds_no_server_says_that_nothing_happened() {
+    let Some(mut server) = Server::start().await else { return };
+    let store = open(&config(&server.url())).await;
+    store.put("k", "v").await.unwrap();
+    server.kill();
+    // The first may be sent before the end of the connection is noticed.
+    let _ = ends(store.put("k", "1")).await;
+    let error = ends(store.put("k", "2")).await.unwrap_err();
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unavailable, Outcome::Nothing));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tierstack::backends::redis::Survives;
-use tierstack::{Batch, Read, ReadExt, Retry, Scan, StoreExt};
+use tierstack::{Batch, Outcome, Read, ReadExt, Retry, Scan, StoreExt};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -170,6 +170,19 @@ async fn a_line_that_is_cut_hung_up_and_slow() {
     let (acknowledged, failed) = load.end().await;
     assert!(acknowledged.len() > 100 && failed > 0);
     all_there(&store, &acknowledged).await;
+}
+
+/// So that `retry` may repeat it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_finds_no_server_says_that_nothing_happened() {
+    let Some(mut server) = server().await else { return };
+    let store = open(hasty(on(server.url()))).await;
+    store.put("k", "v").await.unwrap();
+    server.kill();
+    // The first may be sent before the end of the connection is noticed.
+    let _ = store.put("k", "1").await;
+    let error = store.put("k", "2").await.unwrap_err();
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unavailable, Outcome::Nothing));
 }
 
 /// Everybody waits for the same attempt, not one after the other.

@@ -153,7 +153,7 @@ impl BackendConfig for FileConfig {
             profile
         } else {
             profile.note(
-                "`sync` is false: a write is acknowledged before it is on the disk, and a power cut can cost the last seconds of writes or leave a batch half done. `flush` makes all of them survive one.",
+                "`sync` is false: a write is acknowledged before it is on the disk, and a power cut can cost what was written since the last `flush` or leave a batch half done. `flush` makes all of them survive one.",
             )
         })
     }

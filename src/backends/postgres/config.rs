@@ -386,7 +386,7 @@ impl BackendConfig for PostgresConfig {
         let mut profile = Profile::backend(Self::NAME, self.guarantees());
         if self.durability == Durability::ProcessCrash {
             profile = profile.note(
-                "`durability` is `process_crash`: PostgreSQL acknowledges a write before it is on its disk, and a crash of its machine can cost the last second of writes. `flush` makes all of them survive one.",
+                "`durability` is `process_crash`: PostgreSQL acknowledges a write before it is on its disk, and a crash of its machine can cost the writes of three times its `wal_writer_delay`. `flush` makes all of them survive one.",
             );
         }
         if self.pooler.is_some() {

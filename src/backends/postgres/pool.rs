@@ -17,7 +17,7 @@ use super::connect::Connector;
 use super::failure::no_connection;
 use super::session::{Session, Way};
 use crate::clock::{Clock, SystemClock};
-use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::error::{Error, ErrorKind, Operation, Outcome, Result};
 use crate::types::units::Span;
 
 /// The connections of a store.
@@ -108,7 +108,9 @@ impl Connections {
     /// A connection for one operation. Waits until one is free or made.
     pub(super) async fn lease(&self, operation: Operation) -> Result<Lease> {
         self.open()?;
-        let object = self.pool.get().await.map_err(|error| no_connection(operation, error))?;
+        // What was to be sent through it was not.
+        let none = |error| no_connection(operation, error).with_outcome(Outcome::Nothing);
+        let object = self.pool.get().await.map_err(none)?;
         Ok(Lease { object: Some(object), way: Arc::clone(&self.way), pool: self.pool.clone() })
     }
 

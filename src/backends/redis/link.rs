@@ -11,7 +11,7 @@ use redis::{AsyncConnectionConfig, Client, Pipeline, PushInfo, PushKind, RedisRe
 
 use super::failure::{said, unreachable};
 use crate::clock::Clock;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Outcome, Result};
 
 /// How old a connection is that is left for another one to the same address.
 const AGE: Duration = Duration::from_secs(1);
@@ -148,12 +148,16 @@ impl Link {
             Some(Ok(connection)) => {
                 Ok(Live { connection, gone, made: self.dial.clock.monotonic() })
             }
-            Some(Err(error)) => Err(unreachable(&self.address(), error)),
+            // What was to be sent through it was not.
+            Some(Err(error)) => {
+                Err(unreachable(&self.address(), error).with_outcome(Outcome::Nothing))
+            }
             None => Err(said(
                 ErrorKind::Unavailable,
                 "the server does not answer within `connect_timeout`",
             )
-            .with_context(self.address())),
+            .with_context(self.address())
+            .with_outcome(Outcome::Nothing)),
         }
     }
 

@@ -218,7 +218,7 @@ impl BackendConfig for RocksDbConfig {
         let mut profile = Profile::backend(Self::NAME, self.guarantees());
         if !self.sync {
             profile = profile.note(
-                "`sync` is false: a write is acknowledged before it is on the disk, and a power cut can cost the last seconds of writes. `flush` makes all of them survive one.",
+                "`sync` is false: a write is acknowledged before it is on the disk, and a power cut can cost what was written since the last `flush`. `flush` makes all of them survive one.",
             );
         }
         if self.compaction == Some(Compaction::Off) {

@@ -328,7 +328,7 @@ impl BackendConfig for SqliteConfig {
         let notes = [
             (
                 !self.sync,
-                "`sync` is false: a write is acknowledged before it is on the disk, and a power cut can cost the last seconds of writes. `flush` makes all of them survive one.",
+                "`sync` is false: a write is acknowledged before it is on the disk, and a power cut can cost what was written since the last `flush`. `flush` makes all of them survive one.",
             ),
             (
                 self.journal == Some(Journal::Rollback),
