@@ -18,7 +18,7 @@ use tierstack::codec::{Codec, Compressor, KeyRing};
 use tierstack::layers::compress::{CompressConfig, CompressLayer};
 use tierstack::layers::encrypt::EncryptLayer;
 use tierstack::telemetry::Labels;
-use tierstack::{Batch, Layer, ReadExt, Scan, Store};
+use tierstack::{Batch, Layer, ReadExt, Scan, Store, Value};
 use xaes_256_gcm::Xaes256Gcm;
 use xaes_256_gcm::aead::{Aead, KeyInit, Payload};
 

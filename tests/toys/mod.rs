@@ -201,7 +201,7 @@ layer!(
         Ok(Profile::layer("seal", below)
             .changed(|promised| promised.places.iter_mut().for_each(|place| place.sealed = true)))
     },
-    |this, context| context.secret(&this.keys)
+    |this, context| context.secret(&this.keys).await
 );
 layer!(
     RecordConfig,
