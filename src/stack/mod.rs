@@ -330,7 +330,8 @@ mod tests {
     /// Logs of one process are looked up in another.
     #[test]
     fn a_key_has_the_same_fingerprint_in_every_opening_of_a_store() {
-        let text = "stores: { main: { backend: memory }, other: { backend: memory } }";
+        let text =
+            "stores: { main: { backend: memory }, other: { backend: memory } }\ndefault: main";
         let config = Config::parse(text, Format::Yaml, "test.yaml").unwrap();
         let open = |name| {
             let checked = Stack::check(&config, Some(name), &Registry::standard()).unwrap();
