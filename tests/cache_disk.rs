@@ -131,6 +131,7 @@ async fn what_is_refused_after_a_close_takes_nothing_from_the_next_open() {
 
 #[tokio::test]
 async fn a_store_that_was_dropped_can_be_opened_at_once() {
+    let _turn = counted().await;
     let folder = tempfile::tempdir().unwrap();
     let config = config(folder.path(), "disk: { path: tier, capacity: 64MiB }");
     for _ in 0..50 {
@@ -267,6 +268,7 @@ async fn after_an_invalidation_of_a_prefix_a_restart_begins_empty() {
 
 #[tokio::test]
 async fn two_stacks_do_not_share_a_folder() {
+    let _turn = counted().await;
     let folder = tempfile::tempdir().unwrap();
     let config = config(folder.path(), "disk: { path: tier, capacity: 64MiB }");
     let text = "stores: { main: { layers: [{ cache: { disk: { path: tier, capacity: 64MiB } } }], backend: memory } }";

@@ -524,7 +524,10 @@ const BY_CHECK: [(&str, &[&str]); 16] = [
     ("limit", &["operations", "queue", "wait"]),
     ("object", &["options", "timeout", "url"]),
     ("opendal", &["conditional_writes", "options", "scheme", "timeout"]),
-    ("postgres", &["connect_timeout", "pool", "pooler", "snapshots", "table", "timeout", "url"]),
+    (
+        "postgres",
+        &["ca", "connect_timeout", "pool", "pooler", "snapshots", "table", "timeout", "url"],
+    ),
     ("prefix", &["prefix"]),
     ("redis", &["ca", "cluster", "connect_timeout", "hash_tag", "timeout", "url"]),
     ("retry", &["attempts", "max_delay", "min_delay"]),

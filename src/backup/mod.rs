@@ -64,7 +64,6 @@ pub use self::chunking::Chunking;
 pub use self::format::{BaseInfo, Hash};
 pub use self::plan::{Plan, Target, plan};
 pub use self::repository::{Repository, RepositoryOptions};
-pub(crate) use self::restore::MARK;
 pub use self::restore::{Restore, Restored, UnfinishedRestore, restore, unfinished_restore};
 pub use self::schedule::Schedule;
 pub use self::verify::{Finding, Level, Report};

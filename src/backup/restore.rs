@@ -26,8 +26,7 @@ use crate::ext::{ReadExt, StoreExt};
 use crate::store::{Read, Store};
 use crate::types::{Entry, Guarantees, Page, Scan};
 
-/// The key of the mark of a restore that has not finished.
-pub(crate) const MARK: &[u8] = b"\0tierstack/restore";
+const MARK: &[u8] = b"\0tierstack/restore";
 
 /// A page on its way into the target ends at this many entries or bytes.
 const PAGE_ENTRIES: usize = 1000;

@@ -212,7 +212,7 @@ impl Serialize for Span {
 #[serde(rename_all = "snake_case")]
 pub enum Secret {
     /// The value of an environment variable.
-    Env(String),
+    Env(#[cfg_attr(feature = "config", schemars(regex(pattern = r"^[A-Za-z0-9_.-]+$")))] String),
     /// The content of a file, without white space at its ends: UTF-8, or UTF-16 with a byte-order mark.
     File(std::path::PathBuf),
 }

@@ -72,7 +72,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 pub use self::worker::Worker;
-use crate::backup::{Location, MARK, RESERVED_PREFIX, Repository, Schedule};
+use crate::backup::{Location, RESERVED_PREFIX, Repository, Schedule};
 use crate::error::{Error, Result};
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::objects::Shown;
@@ -263,14 +263,14 @@ impl<S> Drop for Backup<S> {
 #[deny(clippy::missing_trait_methods)]
 impl<S: Read> Read for Backup<S> {
     fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
-        match check_readable(key) {
+        match check_reserved(key) {
             Ok(()) => self.inner.get(key),
             Err(error) => Reply::Now(Err(error)),
         }
     }
 
     fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
-        match keys.iter().try_for_each(|key| check_readable(key)) {
+        match keys.iter().try_for_each(|key| check_reserved(key)) {
             Ok(()) => self.inner.get_many(keys),
             Err(error) => Reply::Now(Err(error)),
         }
@@ -307,7 +307,7 @@ impl<S: Store> Store for Backup<S> {
     }
 
     async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
-        check_readable(key)?;
+        check_reserved(key)?;
         self.inner.inspect(key).await
     }
 
@@ -344,11 +344,6 @@ impl<S: Store> Store for Backup<S> {
     fn identity(&self) -> Option<Identity> {
         self.inner.identity()
     }
-}
-
-/// A base may be taken through this layer, and its engine looks for the mark of a restore.
-fn check_readable(key: &[u8]) -> Result<()> {
-    if key == MARK { Ok(()) } else { check_reserved(key) }
 }
 
 fn check_reserved(key: &[u8]) -> Result<()> {
