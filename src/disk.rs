@@ -6,6 +6,7 @@ use std::path::Path;
 
 /// Makes a folder and those above it that are missing, and brings their names to the disk: or what is
 /// saved in it would be gone with them.
+#[allow(dead_code, reason = "used by some features only")]
 pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
     let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
     let made: Vec<&Path> = path.ancestors().take_while(missing).collect();
@@ -35,6 +36,7 @@ pub(crate) fn identity(about: &std::fs::Metadata) -> Option<[String; 3]> {
     }
 }
 
+#[allow(dead_code, reason = "used by some features only")]
 fn sync_folder(path: &Path) -> io::Result<()> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     match File::open(path) {

@@ -63,8 +63,8 @@ pub use crate::stack::{Checked, OpenOptions, Stack};
 pub use crate::store::{Change, Changes, Pages, Read, Store};
 pub use crate::types::{
     Batch, Commit, Condition, Conditions, Counting, Durability, Entry, Freshness, Guarantees,
-    Identity, Limits, Op, Order, Page, Place, Presence, Profile, ProfileKind, Recovery, RunOrder,
-    Scan, Scope, Sighting, Usage, Value, units,
+    Identity, Limits, Op, Order, Page, Place, Presence, Profile, ProfileKind, RESERVED_PREFIX,
+    Recovery, RunOrder, Scan, Scope, Sighting, Usage, Value, units,
 };
 
 /// The code of the README compiles.

@@ -58,6 +58,7 @@ pub(crate) enum Naming {
     /// As they are, in Azure, which takes dots off the end of a segment and has no more than 254 of them.
     PlainAzure,
     /// As they are, where a name is any text, and a `/` a letter like others.
+    #[cfg_attr(not(feature = "object"), allow(dead_code, reason = "of `object` alone"))]
     PlainText,
 }
 

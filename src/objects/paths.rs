@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 /// Before a segment in hex: a character for private use, and how it stands in a URL.
 pub(super) const MARK: char = '\u{10FFFD}';
+#[allow(dead_code, reason = "used by some features only")]
 pub(super) const MARK_IN_URL: &str = "%F4%8F%BF%BD";
 
 /// A name as a path that the client can hold. Each name has one of its own.

@@ -22,6 +22,7 @@ pub use guarantees::{
     Counting, Freshness, Guarantees, Limits, Place, Profile, ProfileKind, Recovery, Usage,
 };
 pub use identity::Identity;
+#[allow(unused_imports, reason = "used by some features only")]
 pub(crate) use path::check_path_of;
 pub(crate) use scan::check_key;
 pub use scan::{Order, Page, RunOrder, Scan};

@@ -46,6 +46,7 @@ fn has_variable(path: &[u8]) -> bool {
 }
 
 /// The same of a setting, by its name.
+#[allow(dead_code, reason = "used by some features only")]
 pub(crate) fn check_path_of(setting: &str, path: &Path) -> Result<()> {
     check_path(path).map_err(|why| Error::config(format!("`{setting}` {why}")))
 }
