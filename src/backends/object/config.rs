@@ -33,7 +33,8 @@ use crate::types::{Conditions, Durability, Identity, Profile};
 ///     ..ObjectConfig::new("s3://acme/orders")
 /// };
 /// let promised = config.profile()?.guarantees;
-/// assert!(promised.ordered_scans && promised.conditional_writes && !promised.atomic_batches);
+/// assert!(promised.ordered_scans && !promised.atomic_batches);
+/// assert!(promised.conditions >= tierstack::Conditions::Absence);
 /// # Ok::<(), tierstack::Error>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Deserialize)]
