@@ -108,7 +108,8 @@ pub(super) async fn change(objects: &Arc<dyn Objects>) -> Result<()> {
 }
 
 async fn try_change(objects: &Arc<dyn Objects>, name: &str) -> Result<()> {
-    for removes in [false, true] {
+    for race in 0..2 * RACES {
+        let removes = race % 2 == 1;
         objects.put(name, "first".into()).await?;
         let racers = (0..RACERS).map(|racer| {
             let to = Bytes::from(racer.to_string());
