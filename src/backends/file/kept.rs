@@ -16,7 +16,7 @@ pub(super) struct Kept {
 /// A name and a value.
 type Attribute = (Vec<u8>, Vec<u8>);
 
-/// Rights without those by which a program runs as the file's owner: whoever writes to a file takes them
+/// Rights without those by which a program runs as the file's owner: a write to a file takes them
 /// away from it.
 const RIGHTS: u32 = 0o1777;
 

@@ -117,7 +117,7 @@ impl Connector {
         let asking = async {
             let (one, _one) = self.connect_only(None).await.map_err(fail)?;
             let (other, _other) = self.connect_only(None).await.map_err(fail)?;
-            // Whoever is first in a pool may be taken by others in between.
+            // The first of a pool may be taken by others in between.
             for _ in 0..3 {
                 let own = process(&one, PROCESS).await.map_err(fail)?;
                 let busy = match process(&other, IN_TRANSACTION).await {

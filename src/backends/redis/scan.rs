@@ -61,7 +61,7 @@ async fn next(shared: &Shared, state: &State) -> Result<Run> {
             "Redis keeps keys in no order; set `index: true` for an index that scans can use",
         ));
     };
-    // Whoever reads everything gets everything, whatever other programs wrote; a range trusts the index, unless
+    // A scan of everything gives everything, whatever other programs wrote; a range trusts the index, unless
     // the database has more keys than that knows of.
     let whole = is_whole(&state.scan);
     if whole && !state.begun {

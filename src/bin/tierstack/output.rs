@@ -36,7 +36,7 @@ pub(crate) fn to_json(fact: &impl Serialize) -> Outcome<String> {
 
 /// Fails where standard output was closed (`>&-`), for what would be written to nowhere.
 ///
-/// Rust's runtime opens `/dev/null` in its place, for reading and writing, and so does whoever hands on a
+/// Rust's runtime opens `/dev/null` in its place, for reading and writing, and so does a program that hands on a
 /// `/dev/null` that can be read. With `> /dev/null` a shell says that this is meant.
 #[cfg(unix)]
 pub(crate) fn refuse_closed() -> Outcome {
