@@ -114,6 +114,10 @@ impl Store for Shelf {
         Ok(Commit::done())
     }
 
+    async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
+        tierstack::write_in_order(self, group).await
+    }
+
     async fn ingest(&self, _: Pages<'_>) -> Result<u64> {
         let _open = self.entries()?;
         Err(Error::unsupported("a shelf takes batches only"))

@@ -61,6 +61,9 @@ pub enum ErrorKind {
     /// Somebody else holds or changed what the operation needs: a lock, a lease, a version.
     /// The caller should find out who, then repeat the operation from the start.
     Conflict,
+    /// An earlier batch of its [group](crate::Store::write_group) failed, so this one was not written.
+    /// The caller should see to that batch, then write this one again.
+    Aborted,
     /// A limit is reached: disk full, entry too large, too many operations at once.
     /// The caller should free space, shrink the entry or slow down.
     Capacity,
@@ -91,6 +94,7 @@ impl ErrorKind {
             Self::Unavailable => "unavailable",
             Self::Timeout => "timeout",
             Self::Conflict => "conflict",
+            Self::Aborted => "aborted",
             Self::Capacity => "capacity",
             Self::Closed => "closed",
             Self::Unsupported => "unsupported",
@@ -106,6 +110,7 @@ impl ErrorKind {
         match self {
             Self::Access
             | Self::Conflict
+            | Self::Aborted
             | Self::Unsupported
             | Self::InvalidInput
             | Self::Config => Outcome::Nothing,
@@ -115,7 +120,7 @@ impl ErrorKind {
 
     const fn default_retry(self) -> Retry {
         match self {
-            Self::Unavailable | Self::Timeout => Retry::Later,
+            Self::Unavailable | Self::Timeout | Self::Aborted => Retry::Later,
             _ => Retry::Never,
         }
     }
@@ -305,6 +310,13 @@ impl Error {
     pub fn exists(key: &[u8]) -> Self {
         let message = "a key that was to be absent exists, so nothing was written";
         Self::new(ErrorKind::Conflict, message).with_key(key)
+    }
+
+    /// A batch of a [group](crate::Store::write_group) behind the one that failed.
+    #[must_use]
+    pub fn aborted() -> Self {
+        let message = "an earlier batch of its group failed, so this one was not written";
+        Self::new(ErrorKind::Aborted, message).with_operation(Operation::Write)
     }
 
     /// A defect of this program.

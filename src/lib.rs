@@ -34,6 +34,7 @@ mod decoded;
 mod disk;
 mod error;
 mod ext;
+mod group;
 pub mod keys;
 mod layer;
 pub mod layers;
@@ -54,6 +55,7 @@ mod types;
 pub use crate::clock::{Clock, ManualClock, Stopwatch, SystemClock, Timestamp};
 pub use crate::error::{Error, ErrorKind, Operation, Outcome, Result, Retry};
 pub use crate::ext::{ReadExt, StoreExt};
+pub use crate::group::{write_admitted, write_in_order};
 pub use crate::layer::{
     BackendConfig, Context, Layer, LayerConfig, Rewrite, RewriteReport, StackLayer, Zone,
 };

@@ -196,6 +196,40 @@ pub trait Store: Read {
     ///   own entries may break. [`Error::outcome`](crate::Error::outcome) tells the two apart.
     async fn write(&self, batch: Batch) -> Result<Commit>;
 
+    /// Applies several batches, in order, in the way in which the store does this fastest: it syncs once, or
+    /// asks its server once. Gives one answer for each batch, in the same order.
+    ///
+    /// What takes effect is a prefix of the group. At the first batch that fails, for whatever reason, the group
+    /// ends: its answer is the error, and no later one is written.
+    ///
+    /// - **Missing key**: as [`write`](Self::write). An empty group gives no answers.
+    /// - **Atomicity**: each batch as in [`write`](Self::write), with its own conditions; the group is not atomic.
+    ///   A crash leaves a prefix of it.
+    /// - **Ordering, visibility**: the batches take effect in the order given, so the conditions of one see the
+    ///   effects of those before it. A reader may see any prefix, and a later reader no shorter one. Batches of
+    ///   other callers may take effect between them.
+    /// - **Durability**: as a [`write`](Self::write) of each.
+    /// - **Dropped future**: a prefix of the group takes effect; which is unknown.
+    /// - **Errors**: of the first batch that fails, as [`write`](Self::write). Behind it, `Aborted`: the batch was
+    ///   not written; but where the store cannot tell how far the group came, each of these has an error whose
+    ///   [`outcome`](crate::Error::outcome) is unknown. Where one says that nothing of it happened, so does each
+    ///   behind it.
+    ///
+    /// ```
+    /// # tokio_test::block_on(async {
+    /// use tierstack::backends::Memory;
+    /// use tierstack::{Batch, Condition, Read, Store};
+    ///
+    /// let store = Memory::new();
+    /// let take = |from, to| Batch::new().put("stock", to).require(Condition::equals("stock", from));
+    /// let group = vec![Batch::new().put("stock", "3"), take("3", "2"), take("3", "1")];
+    /// let answers = store.write_group(group).await;
+    /// assert!(answers[1].is_ok() && answers[2].is_err());
+    /// assert_eq!(store.get(b"stock").await?, Some("2".into()));
+    /// # Ok::<(), tierstack::Error>(()) }).unwrap();
+    /// ```
+    async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>>;
+
     /// Puts a run of entries, in strictly ascending key order, in the way in which the store loads
     /// most entries in the least time. Gives their number.
     ///
@@ -340,6 +374,10 @@ impl<R: Read + ?Sized> Read for Arc<R> {
 impl<S: Store + ?Sized> Store for Arc<S> {
     async fn write(&self, batch: Batch) -> Result<Commit> {
         (**self).write(batch).await
+    }
+
+    async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
+        (**self).write_group(group).await
     }
 
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {

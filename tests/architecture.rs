@@ -14,7 +14,7 @@ const FLOORS: &[&[&str]] = &[
     &["error", "clock", "threads", "disk", "spelling"],
     &["keys"],
     &["types"],
-    &["store", "reply", "ext", "decoded", "layer", "telemetry"],
+    &["store", "reply", "ext", "group", "decoded", "layer", "telemetry"],
     &["codec"],
     &["journal"],
     &["objects"],
@@ -35,6 +35,7 @@ fn home(name: &str) -> &str {
         "Clock" | "ManualClock" | "Stopwatch" | "SystemClock" | "Timestamp" => "clock",
         "Change" | "Changes" | "Pages" | "Read" | "Store" => "store",
         "ReadExt" | "StoreExt" => "ext",
+        "write_admitted" | "write_in_order" => "group",
         "Reply" => "reply",
         "BackendConfig" | "Context" | "Layer" | "LayerConfig" | "StackLayer" | "Zone" => "layer",
         "units" | "Batch" | "Commit" | "Condition" | "Conditions" | "Identity" | "Counting"

@@ -224,6 +224,10 @@ impl Store for Memory {
         Ok(commit)
     }
 
+    async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
+        crate::write_in_order(self, group).await
+    }
+
     /// A page at a time: there is no faster way into memory.
     async fn ingest(&self, mut run: Pages<'_>) -> Result<u64> {
         self.open()?;

@@ -142,12 +142,13 @@ impl Answer {
     }
 }
 
-const KINDS: [ErrorKind; 11] = [
+const KINDS: [ErrorKind; 12] = [
     ErrorKind::Access,
     ErrorKind::Corruption,
     ErrorKind::Unavailable,
     ErrorKind::Timeout,
     ErrorKind::Conflict,
+    ErrorKind::Aborted,
     ErrorKind::Capacity,
     ErrorKind::Closed,
     ErrorKind::Unsupported,

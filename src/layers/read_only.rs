@@ -144,6 +144,10 @@ impl<S: Store> Store for ReadOnly<S> {
         Err(self.refusal(Operation::Write))
     }
 
+    async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
+        crate::write_in_order(self, group).await
+    }
+
     async fn ingest(&self, _: Pages<'_>) -> Result<u64> {
         Err(self.refusal(Operation::Ingest))
     }

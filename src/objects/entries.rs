@@ -413,6 +413,13 @@ macro_rules! delegate {
                 self.0.write(batch).await
             }
 
+            async fn write_group(
+                &self,
+                group: Vec<$crate::types::Batch>,
+            ) -> Vec<$crate::error::Result<$crate::types::Commit>> {
+                $crate::write_in_order(self, group).await
+            }
+
             async fn ingest(&self, run: $crate::store::Pages<'_>) -> $crate::error::Result<u64> {
                 self.0.ingest(run).await
             }

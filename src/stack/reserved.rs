@@ -100,6 +100,10 @@ impl<S: Store> Store for Reserved<S> {
         self.0.write(batch).await
     }
 
+    async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
+        crate::write_in_order(self, group).await
+    }
+
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
         let checked = run.and_then(|page| {
             let checked = page.entries.iter().try_for_each(|entry| check(&entry.key));

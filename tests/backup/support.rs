@@ -300,6 +300,10 @@ impl Store for Lesser {
         self.inner.write(batch).await
     }
 
+    async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
+        tierstack::write_in_order(self, group).await
+    }
+
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
         self.inner.ingest(run).await
     }

@@ -70,6 +70,10 @@ macro_rules! store {
                 $write
             }
 
+            async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
+                tierstack::write_in_order(self, group).await
+            }
+
             async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
                 Memory::new().ingest(run).await
             }

@@ -177,6 +177,10 @@ impl Store for Unruly {
         if matches!(fate, Fate::FailsAfter) { failed } else { done }
     }
 
+    async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
+        tierstack::write_in_order(self, group).await
+    }
+
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
         self.dawdle().await;
         self.memory.ingest(run).await

@@ -284,6 +284,10 @@ impl<C: LayerConfig> Store for Same<C> {
         self.inner.write(batch).await
     }
 
+    async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
+        tierstack::write_in_order(self, group).await
+    }
+
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
         self.inner.ingest(run).await
     }

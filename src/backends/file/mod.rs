@@ -184,6 +184,10 @@ impl Store for FileStore {
         Ok(Commit::done())
     }
 
+    async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
+        crate::write_in_order(self, group).await
+    }
+
     /// A page at a time: its values are written and synced beside each other, and each folder is synced
     /// once, at the end.
     async fn ingest(&self, mut run: Pages<'_>) -> Result<u64> {

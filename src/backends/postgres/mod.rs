@@ -254,6 +254,10 @@ impl Store for Postgres {
         Ok(Commit::done())
     }
 
+    async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
+        crate::write_in_order(self, group).await
+    }
+
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
         self.connections.open()?;
         let lots = ingest::Lots::new(run, &self.profile.guarantees);

@@ -370,6 +370,10 @@ impl Store for Redis {
         self.shared.write(&batch).await.map_err(named)
     }
 
+    async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
+        crate::write_in_order(self, group).await
+    }
+
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
         self.shared.ingest(run).await
     }

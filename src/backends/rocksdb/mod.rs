@@ -204,6 +204,10 @@ impl Store for RocksDb {
         Ok(Commit::done())
     }
 
+    async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
+        crate::write_in_order(self, group).await
+    }
+
     /// In lots of 32 MiB, each of which is there wholly or not at all.
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
         self.reader.view()?;

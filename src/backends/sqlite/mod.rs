@@ -221,6 +221,10 @@ impl Store for Sqlite {
         Ok(Commit::done())
     }
 
+    async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
+        crate::write_in_order(self, group).await
+    }
+
     /// In large transactions: the next is gathered while one is written.
     async fn ingest(&self, mut run: Pages<'_>) -> Result<u64> {
         let writer = self.writer()?;

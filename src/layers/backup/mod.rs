@@ -290,6 +290,10 @@ impl<S: Store> Store for Backup<S> {
         self.inner.write(batch).await
     }
 
+    async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
+        crate::write_in_order(self, group).await
+    }
+
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
         let checked = run.and_then(|page| async {
             page.entries.iter().try_for_each(|entry| check_reserved(&entry.key))?;

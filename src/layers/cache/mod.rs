@@ -374,6 +374,10 @@ impl<S: Store> Store for Cache<S> {
         commit
     }
 
+    async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
+        crate::write_in_order(self, group).await
+    }
+
     /// Nothing is kept while a run is taken, and nothing of before it.
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
         let shared = &*self.0;

@@ -297,6 +297,10 @@ impl<S: Store> Store for Expire<S> {
         write_decoded(&*self.view.inner, batch, Absence::MayBeHidden, live).await
     }
 
+    async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
+        crate::write_in_order(self, group).await
+    }
+
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
         let encoded = run.map_ok(|mut page| {
             // A run may take longer than its entries live.

@@ -208,6 +208,10 @@ impl Store for OneByOne {
         Ok(self.memory.write(batch).await?.durable_after(std::future::pending()))
     }
 
+    async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
+        crate::write_in_order(self, group).await
+    }
+
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
         self.memory.ingest(run).await
     }

@@ -199,6 +199,10 @@ impl<S: Store> Store for Limit<S> {
         self.turns.during(Operation::Write, self.inner.write(batch)).await
     }
 
+    async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
+        crate::write_in_order(self, group).await
+    }
+
     /// Passes without a permit: the run may be read through this very store.
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
         self.inner.ingest(run).await

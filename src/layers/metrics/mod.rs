@@ -233,6 +233,10 @@ impl<S: Store> Store for Metrics<S> {
         Ok(commit)
     }
 
+    async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
+        crate::write_in_order(self, group).await
+    }
+
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
         let shared = &*self.shared;
         let series = &shared.ingest;

@@ -239,6 +239,10 @@ impl<S: Store> Store for Prefix<S> {
         self.inner.write(batch).await.map_err(|error| self.keys.error_above(error))
     }
 
+    async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
+        crate::write_in_order(self, group).await
+    }
+
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
         // What the run fails with names a key of where it comes from.
         let run_failed = AtomicBool::new(false);

@@ -226,6 +226,10 @@ impl<S: Store> Store for Retry<S> {
         }
     }
 
+    async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
+        crate::write_in_order(self, group).await
+    }
+
     /// Passes: a run can be read once only.
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
         self.inner.ingest(run).await

@@ -172,6 +172,10 @@ impl<S: Store> Store for Timeout<S> {
         self.deadline.or_else_say(Operation::Write, outcome, self.inner.write(batch)).await
     }
 
+    async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
+        crate::write_in_order(self, group).await
+    }
+
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
         self.inner.ingest(run).await
     }

@@ -282,6 +282,10 @@ impl<S: Store, T: Transform> Store for Transformed<S, T> {
         write_decoded(&self.inner, batch, Absence::Passes, decode).await
     }
 
+    async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
+        crate::write_in_order(self, group).await
+    }
+
     /// A page is encoded as a batch is.
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
         if !self.vetted.load(Ordering::Relaxed) {

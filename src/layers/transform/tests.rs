@@ -176,6 +176,10 @@ impl Store for Slow {
         tokio::spawn(write).await.unwrap()
     }
 
+    async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
+        crate::write_in_order(self, group).await
+    }
+
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
         self.memory.ingest(run).await
     }

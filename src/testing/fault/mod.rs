@@ -124,6 +124,10 @@ impl<S: Store> Store for FaultStore<S> {
         fate.around(self.inner.write(batch)).await
     }
 
+    async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
+        crate::write_in_order(self, group).await
+    }
+
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
         self.other(Operation::Ingest, self.inner.ingest(run)).await
     }

@@ -413,6 +413,10 @@ mod tests {
             self.0.write(batch).await
         }
 
+        async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit, Error>> {
+            tierstack::write_in_order(self, group).await
+        }
+
         async fn ingest(&self, _: Pages<'_>) -> Result<u64, Error> {
             Err(Error::unsupported("no runs"))
         }

@@ -81,6 +81,10 @@ async fn race(config: CacheConfig, fails: bool) {
             commit
         }
 
+        async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
+            crate::write_in_order(self, group).await
+        }
+
         async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
             self.0.ingest(run).await
         }

@@ -145,6 +145,10 @@ impl Store for Panics {
         self.gated.write(batch).await
     }
 
+    async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
+        crate::write_in_order(self, group).await
+    }
+
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
         self.gated.ingest(run).await
     }

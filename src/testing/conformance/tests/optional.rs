@@ -404,6 +404,10 @@ impl Store for Offering {
         Ok(commit)
     }
 
+    async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
+        crate::write_in_order(self, group).await
+    }
+
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
         let _ = self.memory.usage().await?;
         if !self.guarantees.ingest && !self.has(Bug::RunIsTakenUnpromised) {
