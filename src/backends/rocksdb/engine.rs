@@ -22,6 +22,7 @@ use super::entities;
 use super::failure::{failed, is_incomplete, stalled};
 use super::lock::Opened;
 use super::open::lost;
+use super::pace::Pace;
 use super::reader::look_up;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::types::{Batch, Op, Usage, Value};
@@ -45,6 +46,7 @@ self_cell::self_cell! {
 pub(super) struct Database {
     opened: Opened,
     tiers: Tiers,
+    pace: Pace,
     /// Shared by writes, except for one with conditions: nothing is written between its check and its write.
     writing: RwLock<()>,
     /// Dropped when the database has let go of its folder.
@@ -203,14 +205,23 @@ const STALL_ATTEMPTS: u32 = 6000;
 const STALL_ATTEMPTS_AFTER_FAILURE: u32 = 200;
 
 impl Engine {
-    pub(super) fn over(opened: Opened, family: &str, gone: watch::Sender<()>) -> Result<Self> {
+    pub(super) fn over(
+        opened: Opened,
+        family: &str,
+        pace: Pace,
+        gone: watch::Sender<()>,
+    ) -> Result<Self> {
         let (tiers, writing) = (Tiers::new(None), RwLock::new(()));
-        let database = Database { opened, tiers, writing, _gone: gone };
+        let database = Database { opened, tiers, pace, writing, _gone: gone };
         Self::try_new(database, |database| database.opened.db().cf_handle(family).ok_or_else(lost))
     }
 
     pub(super) fn db(&self) -> &DB {
         self.borrow_owner().opened.db()
+    }
+
+    pub(super) fn pace(&self) -> &Pace {
+        &self.borrow_owner().pace
     }
 
     pub(super) fn family(&self) -> &Family<'_> {

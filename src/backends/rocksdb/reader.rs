@@ -16,6 +16,8 @@ use crate::types::{Scan, Value, check_key};
 
 /// Keys that one call looks up on the caller's thread at most, in about 200 µs; a thread does the rest.
 const INLINE_KEYS: usize = 256;
+/// Reads of the disk that one call makes on the caller's thread at most, while they are fast.
+const INLINE_READS: usize = 8;
 
 /// Reads a view until it is closed.
 pub(super) struct Reader<V>(ArcSwapOption<V>);
@@ -55,6 +57,16 @@ pub(super) fn look_up<V: View>(
     checked(view, key, tier, operation, view.get(key, tier))
 }
 
+/// The value of a key that is not in memory. `None`: a thread has to read it.
+fn from_disk_inline<V: View>(
+    view: &V,
+    key: &[u8],
+    operation: Operation,
+) -> Result<Option<Option<Value>>> {
+    let Some(_held) = view.engine().pace().hold() else { return Ok(None) };
+    look_up(view, key, Tier::Disk, operation)
+}
+
 /// What RocksDB answered. An empty value is looked at again, as an entity may be shown as one.
 fn checked<V: View>(
     view: &V,
@@ -87,7 +99,11 @@ impl<V: View> Read for Reader<V> {
         let Some(view) = view.as_ref() else { return Reply::Now(Err(closed())) };
         match look_up(&**view, key, Tier::Memory, Operation::Get) {
             Ok(Some(value)) => Reply::Now(Ok(value)),
-            Ok(None) => Reply::later(self.get_from_disk(key)),
+            Ok(None) => match from_disk_inline(&**view, key, Operation::Get) {
+                Ok(Some(value)) => Reply::Now(Ok(value)),
+                Ok(None) => Reply::later(self.get_from_disk(key)),
+                Err(error) => Reply::Now(Err(error)),
+            },
             Err(error) => Reply::Now(Err(error)),
         }
     }
@@ -100,13 +116,21 @@ impl<V: View> Read for Reader<V> {
         let Some(view) = view.as_ref() else { return Reply::Now(Err(closed())) };
         let mut values = Vec::with_capacity(keys.len());
         let mut missing = Vec::new();
+        let mut inline_reads = INLINE_READS;
         for (at, key) in keys.iter().enumerate() {
             if at >= INLINE_KEYS {
                 values.resize(keys.len(), None);
                 missing.extend(at..keys.len());
                 break;
             }
-            match look_up(&**view, key, Tier::Memory, Operation::GetMany) {
+            let found = match look_up(&**view, key, Tier::Memory, Operation::GetMany) {
+                Ok(None) if inline_reads > 0 => {
+                    inline_reads -= 1;
+                    from_disk_inline(&**view, key, Operation::GetMany)
+                }
+                found => found,
+            };
+            match found {
                 Ok(Some(value)) => values.push(value),
                 Ok(None) => {
                     values.push(None);
@@ -131,8 +155,9 @@ impl<V: View> Reader<V> {
     async fn get_from_disk(&self, key: &[u8]) -> Result<Option<Value>> {
         let wanted = Bytes::copy_from_slice(key);
         self.offload(move |view| {
+            let read = || look_up(view, &wanted, Tier::Disk, Operation::Get);
             // On the disk nothing is out of reach.
-            Ok(look_up(view, &wanted, Tier::Disk, Operation::Get)?.flatten())
+            Ok(view.engine().pace().probe(1, read)?.flatten())
         })
         .await
     }
@@ -146,7 +171,8 @@ impl<V: View> Reader<V> {
     ) -> Result<Vec<Option<Value>>> {
         let wanted: Vec<Bytes> = missing.iter().filter_map(|at| keys.get(*at)).cloned().collect();
         let read = self.offload(move |view| {
-            let answers = view.get_many(&wanted).into_iter().zip(&wanted);
+            let read = || view.get_many(&wanted);
+            let answers = view.engine().pace().probe(wanted.len(), read).into_iter().zip(&wanted);
             answers
                 .map(|(answer, key)| {
                     let found = checked(view, key, Tier::Disk, Operation::GetMany, answer);

@@ -1,6 +1,9 @@
 //! What memory answers, what the disk, and what a scan gives.
 
+use std::time::Duration;
+
 use super::*;
+use crate::clock::ManualClock;
 
 #[tokio::test]
 async fn memory_answers_inline_and_the_disk_in_a_thread() {
@@ -21,6 +24,71 @@ async fn memory_answers_inline_and_the_disk_in_a_thread() {
     assert!(matches!(&written, Reply::Now(Ok(Some(value))) if value.bytes == "new"));
     store.delete("key-000003").await.unwrap().durable().await.unwrap();
     assert!(matches!(store.get(b"key-000003"), Reply::Now(Ok(None))));
+}
+
+/// A database of ten blocks, under a clock that stands still: each read takes no time.
+async fn of_blocks(folder: &Path, inline_reads: bool) -> (RocksDb, ManualClock) {
+    let mut options = creating();
+    options.set_compression_type(DBCompressionType::None);
+    let db = DB::open(&options, folder).unwrap();
+    for number in 0..10 {
+        db.put(key(number), [b'v'; 5000]).unwrap();
+    }
+    db.flush().unwrap();
+    drop(db);
+    let clock = ManualClock::new();
+    let config = RocksDbConfig { inline_reads, ..RocksDbConfig::new(folder) };
+    (RocksDb::open_with(config, Arc::new(clock.clone())).await.unwrap(), clock)
+}
+
+#[tokio::test]
+async fn a_disk_that_answers_fast_is_read_inline_until_it_is_slow() {
+    let folder = folder();
+    let (store, clock) = of_blocks(folder.path(), true).await;
+    let first = store.get(b"key-000000");
+    assert!(matches!(first, Reply::Later(_)), "nobody knows how fast the disk is");
+    assert!(first.await.unwrap().is_some());
+    assert!(matches!(store.get(b"key-000001"), Reply::Now(Ok(Some(_)))));
+    let keys = [key(2), "missing".into(), key(3)];
+    assert!(matches!(store.get_many(&keys), Reply::Now(Ok(values)) if values.len() == 3));
+    let snapshot = store.snapshot().await.unwrap();
+    assert!(matches!(snapshot.get(b"key-000004"), Reply::Now(Ok(Some(_)))));
+
+    let slow = Duration::from_millis(1);
+    store.reader.view().unwrap().pace().probe(1, || clock.advance(slow));
+    let after = store.get(b"key-000005");
+    assert!(matches!(after, Reply::Later(_)));
+    assert!(after.await.unwrap().is_some());
+    assert!(matches!(store.get_many(&[key(6)]), Reply::Later(_)));
+    clock.advance(slow * 20);
+    assert!(store.get_many(&[key(6), key(7)]).await.unwrap().iter().all(Option::is_some));
+    assert!(matches!(store.get(b"key-000008"), Reply::Now(Ok(Some(_)))), "many keys are a probe");
+}
+
+#[tokio::test]
+async fn one_call_reads_eight_keys_inline_and_the_others_in_one_hop() {
+    let folder = folder();
+    let (store, _) = of_blocks(folder.path(), true).await;
+    store.reader.view().unwrap().pace().probe(1, || ());
+    let keys: Vec<Bytes> = (0..10).map(key).collect();
+    let cold = store.get_many(&keys);
+    assert!(matches!(cold, Reply::Later(_)));
+    assert!(matches!(store.get_many(&keys[..8]), Reply::Now(Ok(_))), "read before it was awaited");
+    assert!(cold.await.unwrap().iter().all(Option::is_some));
+}
+
+#[tokio::test]
+async fn without_inline_reads_the_disk_is_read_in_threads() {
+    let folder = folder();
+    let (store, _) = of_blocks(folder.path(), false).await;
+    for number in 0..3 {
+        let wanted = [key(number)];
+        let cold = store.get_many(&wanted);
+        assert!(matches!(cold, Reply::Later(_)));
+        assert!(cold.await.unwrap().iter().all(Option::is_some));
+    }
+    let wanted = key(5);
+    assert!(matches!(store.get(&wanted), Reply::Later(_)));
 }
 
 #[tokio::test]

@@ -33,8 +33,9 @@ fn counting(folder: &Path, sync: bool) -> (RocksDb, impl Fn() -> u64) {
     let (sender, gone) = watch::channel(());
     let open = || Ok(DB::open_cf(&options, folder, ["default"]).unwrap());
     let opened = Opened::with(folder, open).unwrap();
+    let pace = Pace::new(SystemClock::shared(), true);
     let store = RocksDb {
-        reader: Reader::new(Engine::over(opened, "default", sender).unwrap()),
+        reader: Reader::new(Engine::over(opened, "default", pace, sender).unwrap()),
         snapshots: Mutex::default(),
         profile: RocksDbConfig { sync, ..RocksDbConfig::new("x") }.profile().unwrap(),
         sync,
