@@ -1,5 +1,5 @@
 //! Tests within one process; those that need a second one, or a file system of their own, are in
-//! `tests/rocksdb.rs`.
+//! `tests/servers/rocksdb/mod.rs`.
 
 mod closing;
 mod conditions;

@@ -1,5 +1,5 @@
 //! Tests within one process; those that need a second one, or a file system of their own, are in
-//! `tests/sqlite.rs`.
+//! `tests/suite/sqlite.rs`.
 
 mod damage;
 mod existing;

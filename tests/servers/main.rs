@@ -1,0 +1,14 @@
+//! Tests that need servers, or programs of others: `cargo test --test servers postgres::` runs those of one module.
+//! docs/servers.md tells how to have the servers.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
+
+mod support;
+
+mod backup_s3;
+mod object;
+mod opendal;
+mod postgres;
+mod redis;
+mod rocksdb;
+mod test_servers;

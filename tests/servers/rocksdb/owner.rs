@@ -1,0 +1,158 @@
+//! Databases of other programs, with older versions of RocksDB: each opens its own again, with the options that
+//! it finds there, after whatever was done to it here.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use futures_util::{StreamExt, stream};
+use tempfile::tempdir;
+use tierstack::backends::{RocksDb, RocksDbConfig};
+use tierstack::{Entry, Page, Read, ReadExt, Scan, Store, StoreExt};
+
+use super::names;
+use crate::support;
+
+/// Runs a program that has to succeed, and gives what it prints.
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(output.status.success(), "{command:?}: {text}");
+    text
+}
+
+/// A program with a RocksDB of its own.
+trait Owner {
+    /// Makes a database with entries, some of them in tables and some in the log.
+    fn make(&self, folder: &Path);
+    /// Opens it for reading and writing with its recorded options, and counts its entries.
+    fn count(&self, folder: &Path) -> usize;
+}
+
+/// `rocksdict` of PyPI, which links RocksDB in.
+struct Python(String);
+
+impl Owner for Python {
+    fn make(&self, folder: &Path) {
+        let script = "
+import sys
+from rocksdict import Rdict, Options
+db = Rdict(sys.argv[1], Options(raw_mode=True))
+for i in range(500): db[b'k%06d' % i] = b'v' * 100
+db.flush()
+for i in range(500, 800): db[b'k%06d' % i] = b'v' * 100
+db.close()";
+        run(Command::new(&self.0).args(["-c", script]).arg(folder));
+    }
+
+    fn count(&self, folder: &Path) -> usize {
+        let script = "
+import sys
+from rocksdict import Rdict
+db = Rdict(sys.argv[1])
+print(sum(1 for _ in db.keys()))
+db[b'k000000'] = b'again'
+db.flush()
+db.close()";
+        run(Command::new(&self.0).args(["-c", script]).arg(folder)).trim().parse().unwrap()
+    }
+}
+
+/// `db_bench` and `ldb`, as the distribution packages them.
+struct Tools;
+
+fn newest_options(folder: &Path) -> PathBuf {
+    folder.join(names(folder).into_iter().rfind(|name| name.starts_with("OPTIONS-")).unwrap())
+}
+
+impl Tools {
+    fn bench(folder: &Path, benchmarks: &str, more: &[&str]) -> String {
+        let text = run(Command::new("db_bench")
+            .arg(format!("--db={}", folder.display()))
+            .arg(format!("--benchmarks={benchmarks}"))
+            .args(more));
+        assert!(!text.contains("open error"), "{text}");
+        text
+    }
+}
+
+impl Owner for Tools {
+    fn make(&self, folder: &Path) {
+        Self::bench(folder, "fillseq,flush", &["--num=500", "--use_existing_db=0"]);
+        let options = format!("--options_file={}", newest_options(folder).display());
+        Self::bench(folder, "overwrite", &["--num=300", "--use_existing_db=1", &options]);
+    }
+
+    fn count(&self, folder: &Path) -> usize {
+        let options = format!("--options_file={}", newest_options(folder).display());
+        Self::bench(
+            folder,
+            "readseq,overwrite,flush",
+            &["--num=1", "--use_existing_db=1", &options],
+        );
+        let text = run(Command::new("ldb").arg(format!("--db={}", folder.display())).args([
+            "--try_load_options",
+            "dump",
+            "--count_only",
+        ]));
+        let (_, count) = text.rsplit_once("Keys in range: ").unwrap();
+        count.split_whitespace().next().unwrap().parse().unwrap()
+    }
+}
+
+async fn opens_its_database_after_each_operation(owner: &dyn Owner) {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("db");
+    owner.make(&path);
+    let mut entries = owner.count(&path);
+    assert!(entries >= 500, "{entries}");
+    for operation in ["nothing", "scan", "put", "ingest", "compact", "delete", "put again"] {
+        let before = fs::read_to_string(newest_options(&path)).unwrap();
+        let config = RocksDbConfig { create: false, ..RocksDbConfig::new(&path) };
+        let store = RocksDb::open(config).await.unwrap();
+        match operation {
+            "nothing" => {}
+            "scan" => assert_eq!(store.collect(Scan::all()).await.unwrap().len(), entries),
+            "ingest" => {
+                let value = |n: usize| tierstack::testing::Random::new(n as u64).bytes(100_000);
+                let entry =
+                    |n: usize| Entry { key: format!("n{n:06}").into(), value: value(n).into() };
+                let page = Page { entries: (0..100).map(entry).collect() };
+                entries += 100;
+                assert_eq!(store.ingest(stream::iter([Ok(page)]).boxed()).await.unwrap(), 100);
+            }
+            "compact" => store.compact().await.unwrap(),
+            "delete" => {
+                entries -= 1;
+                store.delete("n000007").await.unwrap().durable().await.unwrap();
+            }
+            put => {
+                entries += 1;
+                store.put(put, "v").await.unwrap().durable().await.unwrap();
+                assert_eq!(store.get(put.as_bytes()).await.unwrap(), Some("v".into()));
+            }
+        }
+        store.close().await.unwrap();
+        assert_eq!(fs::read_to_string(newest_options(&path)).unwrap(), before, "{operation}");
+        assert_eq!(owner.count(&path), entries, "after {operation}");
+    }
+}
+
+#[tokio::test]
+async fn a_program_with_rocksdb_9_opens_its_database_after_each_operation() {
+    let Some(python) = support::var("TIERSTACK_TEST_ROCKSDICT") else { return };
+    opens_its_database_after_each_operation(&Python(python)).await;
+}
+
+#[tokio::test]
+async fn a_program_with_the_rocksdb_of_the_system_opens_its_database_after_each_operation() {
+    let there = Command::new("db_bench").arg("--version").output().ok().map(drop);
+    let missing = "db_bench is not there (the package `rocksdb-tools`; `scripts/test-servers install` installs it)";
+    if support::required(there, missing).is_some() {
+        opens_its_database_after_each_operation(&Tools).await;
+    }
+}

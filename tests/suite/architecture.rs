@@ -1,0 +1,288 @@
+//! The house stays as ARCHITECTURE.md draws it: imports point upwards only, layers and backends do
+//! not know each other, and clocks, terminals and features are touched in their own rooms.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Rooms from the top of the house to the bottom. A room imports only from rooms of a higher floor,
+/// or from inside itself. On the floors of the contract and of errors and clocks, rooms may know
+/// each other, but not both ways.
+const FLOORS: &[&[&str]] = &[
+    &["error", "clock", "threads", "disk", "spelling"],
+    &["keys"],
+    &["types"],
+    &["store", "reply", "ext", "group", "decoded", "layer", "telemetry"],
+    &["codec"],
+    &["journal"],
+    &["objects"],
+    &["backup"],
+    &["backends"],
+    &["layers"],
+    &["testing"],
+    &["config"],
+    &["stack"],
+    &["control"],
+    &["bin"],
+];
+
+/// What the crate root offers by a shorter name, and the room where it lives.
+fn home(name: &str) -> &str {
+    match name {
+        "Error" | "ErrorKind" | "Operation" | "Outcome" | "Result" | "Retry" => "error",
+        "Clock" | "ManualClock" | "Stopwatch" | "SystemClock" | "Timestamp" => "clock",
+        "Change" | "Changes" | "Pages" | "Read" | "Store" => "store",
+        "ReadExt" | "StoreExt" => "ext",
+        "write_admitted" | "write_in_order" => "group",
+        "Reply" => "reply",
+        "BackendConfig" | "Context" | "Layer" | "LayerConfig" | "StackLayer" | "Zone" => "layer",
+        "units" | "Batch" | "Commit" | "Condition" | "Conditions" | "Identity" | "Counting"
+        | "Durability" | "Entry" | "Freshness" | "Guarantees" | "Limits" | "Op" | "Order"
+        | "Page" | "Place" | "Presence" | "Profile" | "ProfileKind" | "Recovery" | "RunOrder"
+        | "Scan" | "Scope" | "Sighting" | "Usage" | "Value" => "types",
+        other => other,
+    }
+}
+
+struct Source {
+    path: PathBuf,
+    /// The module, such as `layers/cache/engine`.
+    module: String,
+    /// Without tests, comments and texts.
+    code: String,
+}
+
+fn floor(room: &str) -> usize {
+    let at = FLOORS.iter().position(|floor| floor.contains(&room));
+    at.unwrap_or_else(|| panic!("'{room}' is on no floor: add it to FLOORS and to ARCHITECTURE.md"))
+}
+
+fn room(module: &str) -> &str {
+    module.split('/').next().unwrap()
+}
+
+fn sources() -> Vec<Source> {
+    let mut found = Vec::new();
+    collect(Path::new("src"), &mut found);
+    assert!(found.len() > 20, "the walk found {} files", found.len());
+    found
+}
+
+fn collect(folder: &Path, found: &mut Vec<Source>) {
+    let mut paths: Vec<_> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    for path in paths {
+        if path.is_dir() {
+            collect(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let module = path.strip_prefix("src").unwrap().with_extension("");
+            let module = module.to_str().unwrap().trim_end_matches("/mod").to_owned();
+            let is_test = module.split('/').any(|part| part == "tests" || part.ends_with("_tests"));
+            if !is_test && module != "lib" {
+                let code = strip(&fs::read_to_string(&path).unwrap());
+                found.push(Source { path, module, code });
+            }
+        }
+    }
+}
+
+/// Leaves out comments, texts, and everything from the first inline test module on.
+fn strip(text: &str) -> String {
+    let mut code = String::new();
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        let next = lines.peek().map_or("", |next| next.trim());
+        if line.trim() == "#[cfg(test)]" && next.starts_with("mod ") && next.ends_with('{') {
+            break;
+        }
+        if line.trim_start().starts_with("//") {
+            continue;
+        }
+        let line = line.split(" // ").next().unwrap_or(line);
+        // Texts hold what looks like code; every second part between quotes is one.
+        let bare = line.replace("\\\"", "");
+        code.push_str(&bare.split('"').step_by(2).collect::<Vec<_>>().join("\"\""));
+        code.push('\n');
+    }
+    code
+}
+
+/// The names that follow `crate::`, with the one behind them: `crate::layers::cache`.
+fn imports(code: &str) -> BTreeSet<(String, Option<String>)> {
+    let word = |text: &str| -> String {
+        text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+    };
+    let mut names = BTreeSet::new();
+    for (at, _) in code.match_indices("crate::") {
+        if code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_') {
+            continue;
+        }
+        let rest = &code[at + "crate::".len()..];
+        if let Some(inside) = rest.strip_prefix('{') {
+            let inside = inside.split('}').next().unwrap();
+            let all = inside.split(',').map(|name| (word(name.trim()), None));
+            names.extend(all.filter(|(name, _)| !name.is_empty()));
+        } else {
+            let first = word(rest);
+            let second = rest[first.len()..].strip_prefix("::").map(word);
+            names.insert((first, second.filter(|name| !name.is_empty())));
+        }
+    }
+    names
+}
+
+#[test]
+fn imports_point_upwards_only() {
+    let mut wrong = Vec::new();
+    let mut arrows: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for source in sources().iter().filter(|source| room(&source.module) != "bin") {
+        let own = room(&source.module);
+        for (name, _) in imports(&source.code) {
+            let name = home(&name);
+            if name == own || name.is_empty() {
+                continue;
+            }
+            arrows.entry(own.to_owned()).or_default().insert(name.to_owned());
+            let neighbours =
+                floor(name) == floor(own) && [floor("store"), floor("error")].contains(&floor(own));
+            if floor(name) >= floor(own) && !neighbours {
+                let path = source.path.display();
+                wrong.push(format!("{path}: '{own}' imports '{name}', which is not above it"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    for (from, tos) in &arrows {
+        for to in tos {
+            let back = arrows.get(to).is_some_and(|names| names.contains(from));
+            assert!(!back, "'{from}' and '{to}' import each other");
+        }
+    }
+}
+
+#[test]
+fn layers_do_not_know_each_other_and_nor_do_backends() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let parts: Vec<_> = source.module.split('/').collect();
+        let [folder @ ("layers" | "backends"), own, ..] = parts[..] else { continue };
+        for (first, second) in imports(&source.code) {
+            let (Some(second), true) = (second, first == folder) else { continue };
+            // What several layers are made of is no layer itself.
+            let shared = folder == "layers" && second == "transform";
+            if second != own && !shared {
+                wrong.push(format!("{}: '{own}' imports '{second}'", source.path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn clocks_terminals_and_unfinished_work_stay_out() {
+    let rules: &[(&[&str], &[&str])] = &[
+        (&["SystemTime::now", "Instant::now", "Timestamp::now()", "Zoned::now"], &["clock"]),
+        (&["tokio::time::"], &["clock", "bin"]),
+        (&["println!", "eprintln!", "print!(", "eprint!("], &["bin"]),
+        (&["process::exit", "process::abort"], &["bin"]),
+        (&["todo!", "unimplemented!", "dbg!"], &[]),
+        (&["thread_rng", "rand::"], &[]),
+    ];
+    let mut wrong = Vec::new();
+    for source in sources() {
+        for (words, rooms) in rules {
+            for word in *words {
+                if source.code.contains(word) && !rooms.contains(&room(&source.module)) {
+                    let path = source.path.display();
+                    wrong.push(format!("{path}: '{word}' is allowed in {rooms:?} only"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_wrapper_decides_about_every_operation() {
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| room(&source.module) != "bin") {
+        let lines: Vec<_> = source.code.lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            let implements = line.starts_with("impl")
+                && (line.contains(" Read for ") || line.contains(" Store for "));
+            let before = &lines[at.saturating_sub(3)..at];
+            let guarded = before.iter().any(|line| line.contains("missing_trait_methods"));
+            if implements && !guarded {
+                let path = source.path.display();
+                wrong.push(format!("{path}: `{line}` lacks deny(clippy::missing_trait_methods)"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_core_trait_has_a_provided_method() {
+    let store = strip(&fs::read_to_string("src/store.rs").unwrap());
+    let mut methods = 0;
+    for body in store.split("pub trait ").skip(1) {
+        let body = body.split("\n}").next().unwrap();
+        methods += body.matches("fn ").count();
+        assert_eq!(body.matches('{').count(), 1, "a method with a body: {body}");
+    }
+    assert_eq!(methods, 15, "three of reading, twelve of storing");
+}
+
+#[test]
+fn every_module_says_what_it_is_and_stays_readable() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let text = fs::read_to_string(&source.path).unwrap();
+        if !text.starts_with("//! ") {
+            wrong.push(format!("{}: has no module documentation", source.path.display()));
+        }
+        let lines = text.lines().count();
+        if lines > 600 {
+            wrong.push(format!("{}: {lines} lines; split it by role", source.path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_layer_has_the_same_headings() {
+    const HEADINGS: [&str; 8] = [
+        "Guarantees",
+        "Gives up",
+        "Position",
+        "Cancellation",
+        "Errors",
+        "Metrics",
+        "Configuration",
+        "Example",
+    ];
+    let mut layers = 0;
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let text = fs::read_to_string(&source.path).unwrap();
+        if !(source.module.starts_with("layers/") && text.contains("LayerConfig for ")) {
+            continue;
+        }
+        layers += 1;
+        // Those of a layer in a folder stand at its face.
+        let face = source.path.with_file_name("mod.rs");
+        let text = if face.exists() && source.module.matches('/').count() > 1 {
+            fs::read_to_string(face).unwrap()
+        } else {
+            text
+        };
+        let headings = text.lines().filter_map(|line| line.strip_prefix("//! # "));
+        let found: Vec<_> = headings.filter(|heading| HEADINGS.contains(heading)).collect();
+        if found != HEADINGS {
+            wrong.push(format!("{}: has the headings {found:?}", source.path.display()));
+        }
+    }
+    assert!(layers >= 2, "found {layers} layers");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -1,0 +1,12 @@
+//! The command, run as a user runs it: every message that it promises, and what it leaves behind.
+
+#![cfg(all(feature = "cli", feature = "rocksdb"))]
+
+mod backup;
+mod config;
+mod copy;
+mod demo;
+mod entries;
+mod export;
+mod import;
+mod output;

@@ -1,0 +1,172 @@
+//! The conformance suite over every backend, every layer over each backend, and every pair of layers.
+//!
+//! The last test fails when a module of `src/backends/` or `src/layers/` is not among them.
+
+#![cfg(all(feature = "cli", feature = "rocksdb"))]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::stacks::{self, BACKENDS, LAYERS, Opened};
+use tierstack::ManualClock;
+use tierstack::backends::Memory;
+use tierstack::testing::conformance::{self, Fixture};
+use tierstack::testing::{FaultStore, Faults};
+
+async fn conforms(layers: &[&'static str], backend: &'static str) {
+    conformance::assert_conforms(|| async { Ok(fixture(layers.to_vec(), backend).await) }).await;
+}
+
+async fn fixture(layers: Vec<&'static str>, backend: &'static str) -> Fixture {
+    let clock = ManualClock::new();
+    let Opened { stack, folder } = stacks::open(&layers, backend, &clock).await;
+    let fixture = Fixture::new(stack.store()).with_clock(&clock);
+    let fixture = if name(backend) == "memory" {
+        fixture
+    } else {
+        let (folder, clock) = (Arc::clone(&folder), clock.clone());
+        fixture.reopened_by(move || {
+            let (folder, layers, clock) = (Arc::clone(&folder), layers.clone(), clock.clone());
+            async move { Ok(stacks::reopen(&folder, &layers, backend, &clock).await?.store()) }
+        })
+    };
+    fixture.keeping((folder, stack))
+}
+
+/// The name of a layer or backend in its config.
+fn name(part: &str) -> &str {
+    part.split(':').next().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_backend() {
+    for backend in BACKENDS {
+        conforms(&[], backend).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_on_the_systems_clock() {
+    conformance::assert_conforms(|| async { Ok(Fixture::new(Memory::new())) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rocksdb_that_syncs_in_a_column_family() {
+    conforms(&[], "rocksdb: { path: data, column_family: mine }").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_that_syncs() {
+    conforms(&[], "sqlite: { path: data.db }").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_with_a_rollback_journal_and_two_columns() {
+    conforms(
+        &[],
+        "sqlite: { path: data.db, journal: rollback, table: kv, columns: { key: k, value: v } }",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_are_synced_in_every_layout() {
+    conforms(&[], "file: { path: data }").await;
+    conforms(&[], "file: { path: data, sync: false, names: plain }").await;
+    conforms(&[], "file: { path: data, sync: false, fan_out: [2, 3] }").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fault_plan_without_rules() {
+    let faultless = || async {
+        let clock = ManualClock::new();
+        let below = Memory::with_clock(Arc::new(clock.clone()));
+        Ok(Fixture::new(FaultStore::new(below, &Faults::new())).with_clock(&clock))
+    };
+    conformance::assert_conforms(faultless).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_layer_over_memory() {
+    for layer in LAYERS {
+        conforms(&[layer], "memory: {}").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_layer_over_rocksdb() {
+    // Opening a database waits for the disk, so they are opened beside each other.
+    let all =
+        LAYERS.iter().map(|layer| tokio::spawn(async { conforms(&[layer], BACKENDS[1]).await }));
+    for done in all.collect::<Vec<_>>() {
+        done.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_layer_over_files() {
+    // They wait for the disk, beside each other.
+    let all = stacks::layers_over(BACKENDS[2]).into_iter();
+    let all = all.map(|layer| tokio::spawn(async move { conforms(&[layer], BACKENDS[2]).await }));
+    for done in all.collect::<Vec<_>>() {
+        done.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_other_codec() {
+    conforms(&["compress: { codec: lz4, min_size: 0 }"], "memory: {}").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_other_policies_of_the_cache() {
+    for layer in [
+        "cache: { policy: tiny_lfu, capacity: 1MiB, ttl: 1m, negative_ttl: 5s }",
+        "cache: { policy: lru, capacity: 1MiB, ttl: 1m, negative_ttl: 5s }",
+    ] {
+        conforms(&[layer], "memory: {}").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_takes_no_writes() {
+    conforms(&["read_only: {}"], "memory: {}").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_pair_of_layers() {
+    for (at, outer) in LAYERS.iter().enumerate() {
+        for inner in &LAYERS[at + 1..] {
+            conforms(&[outer, inner], "memory: {}").await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_layers_together() {
+    for backend in BACKENDS {
+        conforms(&stacks::layers_over(backend), backend).await;
+    }
+}
+
+#[test]
+fn every_module_is_tested() {
+    // These backends have tests of their own, and servers: `tests/servers/object.rs` and so on.
+    let elsewhere = ["object", "opendal", "postgres", "redis"];
+    let here = LAYERS.iter().chain(BACKENDS).map(|part| name(part));
+    let tested: BTreeSet<&str> = here.chain(["read_only"]).chain(elsewhere).collect();
+    let modules: BTreeSet<String> = ["backends", "layers"].into_iter().flat_map(modules).collect();
+    let modules: BTreeSet<&str> = modules.iter().map(String::as_str).collect();
+    assert!(modules.contains("memory"), "the walk finds no modules");
+    assert_eq!(tested, modules);
+}
+
+/// The public modules that a folder of `src` declares.
+fn modules(folder: &str) -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(folder).join("mod.rs");
+    let text = fs::read_to_string(path).unwrap();
+    let names = text.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+    names.map(str::to_owned).collect()
+}

@@ -1,0 +1,33 @@
+//! Everything that needs this process alone: `cargo test --test suite cli::` runs the tests of one module.
+//!
+//! One binary, as each links everything. A test that looks at the memory or the metrics of its whole process has
+//! another (`tests/cache_memory.rs` and its neighbours), and one that needs servers stands in `tests/servers/`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
+#![allow(unreachable_pub, reason = "nothing here is reachable from outside")]
+
+// Shared by several modules.
+#[cfg(all(feature = "cache", feature = "testing"))]
+mod cache_settings;
+#[cfg(feature = "cli")]
+mod folder;
+#[cfg(all(feature = "cli", feature = "rocksdb"))]
+mod stacks;
+#[cfg(feature = "config")]
+mod toys;
+
+mod architecture;
+mod backup;
+mod cache_coherence;
+mod cache_history;
+mod cache_model;
+mod cli;
+mod codec;
+mod config;
+mod conformance;
+mod control;
+mod docs;
+mod file;
+mod model;
+mod schema;
+mod sqlite;
