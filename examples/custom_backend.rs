@@ -168,6 +168,7 @@ impl Store for Shelf {
                 durability_after_flush: Durability::Nothing,
                 atomic_batches: true,
                 conditions: Conditions::None,
+                verbatim: true,
                 freshness: Freshness::Exclusive,
                 announces: None,
                 ordered_scans: true,

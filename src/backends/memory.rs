@@ -165,6 +165,7 @@ impl Memory {
             durability_after_flush: Durability::Nothing,
             atomic_batches: true,
             conditions: Conditions::Value,
+            verbatim: true,
             freshness: Freshness::Exclusive,
             announces: None,
             ordered_scans: true,

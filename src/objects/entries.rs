@@ -84,6 +84,7 @@ impl Promises {
             durability_after_flush: self.durability,
             atomic_batches: false,
             conditions: self.conditions,
+            verbatim: true,
             freshness: if self.private { Freshness::Exclusive } else { Freshness::Immediate },
             announces: None,
             ordered_scans: self.scans,

@@ -120,7 +120,14 @@ fn reads(profile: &Profile) -> String {
         Some(delay) => format!(" It is announced within {}.", words(delay)),
         None => String::new(),
     };
-    format!("Never older than the last write acknowledged through this stack. {others}{announced}")
+    let changed = if profile.guarantees.verbatim || !profile.guarantees.writable {
+        ""
+    } else {
+        " What is read may differ from what was put: an expiry that is added or rounded, or what the database itself makes of it."
+    };
+    format!(
+        "Never older than the last write acknowledged through this stack.{changed} {others}{announced}"
+    )
 }
 
 fn scans(profile: &Profile) -> String {
@@ -333,6 +340,8 @@ mod tests {
             promised.announces = Some(Duration::from_secs(2));
         });
         assert!(announced.ends_with("seen at once. It is announced within 2 seconds."));
+        assert!(!say(reads, |_| ()).contains("may differ"));
+        assert!(say(reads, |p| p.verbatim = false).contains("may differ from what was put"));
         assert!(say(batches, |_| ()).ends_with("keys being absent, or holding given values."));
         assert!(say(batches, |p| p.conditions = Conditions::None).contains("cannot"));
         assert!(say(batches, |p| p.writable = false).starts_with("None"));

@@ -32,6 +32,8 @@ pub mod names {
     pub const CACHE_REFRESHES: &str = "tierstack_cache_refreshes_total";
     /// Histogram, seconds: how long a cache waited for the store below, where that did not answer at once.
     pub const CACHE_LOAD_DURATION: &str = "tierstack_cache_load_duration_seconds";
+    /// Counter: keys of acknowledged writes, by whether a cache that keeps what is written has kept them.
+    pub const CACHE_WRITES: &str = "tierstack_cache_writes_total";
     /// Gauge: bytes in a cache.
     pub const CACHE_BYTES: &str = "tierstack_cache_bytes";
     /// Gauge: entries in a cache.

@@ -200,6 +200,10 @@ pub struct Guarantees {
     /// What a batch can [require](super::Batch::require) of the present state: with atomic batches of as many
     /// keys as it names, without them of the one key that it writes.
     pub conditions: Conditions,
+    /// Whether a read gives back what was put as it was put, value and expiry to the millisecond. Not so where a
+    /// default expiry is added, where a column rounds expiries, or where a database of others may change what is
+    /// written, by a trigger or a rule.
+    pub verbatim: bool,
     /// How old an answer may be compared with writes that bypass this stack.
     pub freshness: Freshness,
     /// How late changes that bypass this stack are announced by [`changes`](crate::Store::changes), at

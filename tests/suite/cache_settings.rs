@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tierstack::layers::cache::{CacheConfig, Policy};
+use tierstack::layers::cache::{CacheConfig, OnWrite, Policy};
 use tierstack::testing::Random;
 use tierstack::units::{ByteSize, Fraction, Span};
 
@@ -20,6 +20,7 @@ pub(crate) fn random_cache(random: &mut Random, unit: Duration) -> CacheConfig {
         negative_ttl: some(random, 0.4),
         error_ttl: some(random, 0.2),
         idle: some(random, 0.3),
+        on_write: *random.pick(&[OnWrite::Keep, OnWrite::Keep, OnWrite::Drop]).unwrap(),
         ..CacheConfig::default()
     };
     if plain.ttl.is_none() {

@@ -505,6 +505,7 @@ const BY_CHECK: [(&str, &[&str]); 16] = [
             "load_timeout",
             "max_loads",
             "negative_ttl",
+            "on_write",
             "refresh_ahead",
             "retry_after_error",
             "soft_timeout",

@@ -125,6 +125,7 @@ impl FileConfig {
             durability_after_flush: Durability::PowerCut,
             atomic_batches: true,
             conditions: Conditions::Value,
+            verbatim: true,
             freshness: Freshness::Immediate,
             announces: None,
             ordered_scans: true,

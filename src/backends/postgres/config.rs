@@ -351,6 +351,7 @@ impl PostgresConfig {
             durability_after_flush: self.durability.max(Durability::PowerCut),
             atomic_batches: true,
             conditions: Conditions::Value,
+            verbatim: self.columns == Columns::default(),
             freshness: Freshness::Immediate,
             announces: self.announce.then_some(announce::WITHIN),
             ordered_scans: true,

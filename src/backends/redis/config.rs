@@ -268,6 +268,7 @@ impl RedisConfig {
             durability_after_flush: durability,
             atomic_batches: !self.is_cluster() || self.hash_tag.is_some(),
             conditions: Conditions::Value,
+            verbatim: true,
             freshness: Freshness::Immediate,
             announces: self.announce.then_some(LATEST),
             ordered_scans: self.index,

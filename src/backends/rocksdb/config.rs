@@ -185,6 +185,7 @@ impl RocksDbConfig {
             durability_after_flush: Durability::PowerCut,
             atomic_batches: true,
             conditions: Conditions::Value,
+            verbatim: true,
             freshness: Freshness::Exclusive,
             announces: None,
             ordered_scans: true,

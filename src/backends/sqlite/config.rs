@@ -300,6 +300,7 @@ impl SqliteConfig {
             durability_after_flush: Durability::PowerCut,
             atomic_batches: true,
             conditions: if writable { Conditions::Value } else { Conditions::None },
+            verbatim: self.columns == Columns::default(),
             freshness: Freshness::Immediate,
             announces: None,
             ordered_scans: true,

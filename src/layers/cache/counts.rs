@@ -18,6 +18,8 @@ pub(super) struct Counts {
     pub(super) refresh_failed: Counter,
     refresh_kept: Counter,
     refresh_dropped: Counter,
+    pub(super) written_kept: Counter,
+    pub(super) written_dropped: Counter,
     pub(super) load_duration: Histogram,
 }
 
@@ -35,6 +37,7 @@ impl Counts {
     pub(super) fn new(labels: &Labels) -> Self {
         let request = |result| labels.counter(names::CACHE_REQUESTS, &[("result", result)]);
         let refresh = |outcome| labels.counter(names::CACHE_REFRESHES, &[("outcome", outcome)]);
+        let written = |outcome| labels.counter(names::CACHE_WRITES, &[("outcome", outcome)]);
         Self {
             hit: Tally::new([request("hit")]),
             negative: Tally::new([request("negative")]),
@@ -47,6 +50,8 @@ impl Counts {
             refresh_failed: refresh("failed"),
             refresh_kept: refresh("kept"),
             refresh_dropped: refresh("dropped"),
+            written_kept: written("kept"),
+            written_dropped: written("dropped"),
             load_duration: labels.histogram(names::CACHE_LOAD_DURATION, &[]),
         }
     }

@@ -31,6 +31,11 @@
 //!    acknowledged. Its files never take more than its `capacity`. What is damaged there is not served, and a
 //!    disk that fails is not used any more; no read and no write fails because of it. After a crash it is empty,
 //!    and after a clean close as well, unless it is `warm`.
+//! 8. With `on_write: keep` what an acknowledged write put is served to the reads that follow, and that a key was deleted
+//!    where `negative_ttl` is set. It is kept only if since the beginning of the write nothing else touched its key:
+//!    no other write, also one whose outcome is unknown, no announcement, invalidation or run; and only where the
+//!    store below [gives back](crate::Guarantees::verbatim) what was put. Its ttl counts from the beginning of the write.
+//!    What began a load before does not bring back what was there before.
 //!
 //! # Gives up
 //! Freshness against writes that bypass this stack: such a write is seen when it is announced, and after
@@ -38,7 +43,9 @@
 //! not help there: a key that is read all the time stays. A thread may serve its copy of an evicted entry for
 //! 31 reads more. Announcements are dealt with by a task in
 //! the runtime of the first read that missed, so while that runtime stands still they wait. Writes
-//! through this stack that the store below announces as well cost a load each.
+//! through this stack that the store below announces as well cost a load each, also with `on_write: keep`: its
+//! announcement drops what was kept. A foreign write that lands between the store's answer and the keeping, unannounced,
+//! is seen after `ttl` like any other.
 //!
 //! With the policies `tiny_lfu` and `lru` the capacity cannot be changed, a 32nd of it stays free, what was just
 //! removed may take a 128th beside it, and what finds no room while other threads take it is not kept. A value that
@@ -104,6 +111,8 @@
 //! | | | result: coalesced | reads that joined a load under way |
 //! | | | result: bypass | values that are too large, or nothing is kept at present |
 //! | `tierstack_cache_refreshes_total` | counter | outcome: kept, dropped, failed | more refreshes |
+//! | `tierstack_cache_writes_total` | counter | outcome: kept | more keys written, with `on_write: keep` |
+//! | | | outcome: dropped | writes of one key that overlap, large values, changes by others |
 //! | `tierstack_cache_load_duration_seconds` | histogram | | a slower store below, or too few `max_loads` |
 //! | `tierstack_cache_bytes` | gauge | | more memory in use |
 //! | `tierstack_cache_entries` | gauge | | more entries kept |
@@ -189,6 +198,8 @@ mod tests;
 #[expect(clippy::duplicate_mod, reason = "the same tests with the other engine")]
 mod tests_with_moka;
 mod warm;
+mod writing;
+mod written;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -198,7 +209,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use self::config::check_capacity;
-pub use self::config::{CacheConfig, Policy};
+pub use self::config::{CacheConfig, OnWrite, Policy};
 use self::counts::Counts;
 use self::disk::Disk;
 pub use self::disk::DiskConfig;
@@ -261,7 +272,8 @@ impl<S: Store> Layer<S> for CacheLayer {
 
     fn layer(&self, inner: S) -> Cache<S> {
         let (config, labels, clock) = (&self.config, &self.context.labels, &self.context.clock);
-        let announced = inner.profile().guarantees.announces.is_some();
+        let below = inner.profile().guarantees;
+        let announced = below.announces.is_some();
         let eras = Eras::new(if announced { Mode::Deaf } else { Mode::Keeping });
         let disk = self.disk.take(config, &self.context, &inner);
         let evicted = disk.as_ref().map(|disk| write_evicted(disk, config));
@@ -280,6 +292,7 @@ impl<S: Store> Layer<S> for CacheLayer {
             loads: Arc::new(Semaphore::new(config.max_loads)),
             load_timeout: config.load_timeout.0,
             times: Times::new(config, self.context.seed),
+            keeps_written: config.on_write == OnWrite::Keep && below.verbatim,
             config: config.clone(),
             clock: Arc::clone(clock),
             counts: Counts::new(labels),
@@ -367,7 +380,11 @@ impl<S: Store> Store for Cache<S> {
         for key in keys {
             shared.remove(key);
         }
+        let written = shared.written(&batch);
         let commit = shared.inner.write(batch).await;
+        if commit.is_ok() {
+            shared.keep_written(written, &writing);
+        }
         if commit.as_ref().err().is_none_or(|error| error.outcome() == Outcome::Nothing) {
             writing.settle();
         }
@@ -471,6 +488,8 @@ struct Shared<S> {
     loads: Arc<Semaphore>,
     load_timeout: Duration,
     times: Times,
+    /// Whether what is written is kept.
+    keeps_written: bool,
     config: CacheConfig,
     clock: Arc<dyn Clock>,
     counts: Counts,

@@ -57,7 +57,7 @@ impl Seen {
     }
 }
 
-/// The moment at which the load of a key began.
+/// The moment at which the load of a key began, or right after its write did.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ticket {
     hash: u64,
@@ -66,6 +66,19 @@ pub(super) struct Ticket {
     /// A load that begins during a write may find what was there before it, and so may whoever waits
     /// for it while changes go unannounced.
     in_doubt: bool,
+}
+
+impl Ticket {
+    pub(super) const fn hash(&self) -> u64 {
+        self.hash
+    }
+}
+
+/// Until when a write may still arrive, whose outcome was unknown from that moment on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Doubt {
+    from: Duration,
+    until: Duration,
 }
 
 /// Writes of some keys.
@@ -136,7 +149,7 @@ impl Stripes {
         Self { stripes, states, hasher: RandomState::default(), eras, clock, doubt }
     }
 
-    fn hash(&self, key: &[u8]) -> u64 {
+    pub(super) fn hash(&self, key: &[u8]) -> u64 {
         self.hasher.hash_one(key)
     }
 
@@ -165,8 +178,8 @@ impl Stripes {
         Ticket { hash, generation: stripe.generation_of(hash), era, in_doubt }
     }
 
-    /// Keeps what a load found, under the lock of its stripe, so that no write can come between the
-    /// look at the generation and the keeping.
+    /// Keeps what a load found, or what was written, under the lock of its stripe, so that no write can come between
+    /// the look at the generation and the keeping.
     pub(super) fn if_unchanged(&self, ticket: Ticket, key: &[u8], keep: impl FnOnce()) {
         let mut stripe = self.at(ticket.hash).lock();
         // Without a write since, there is none under way that began since. An era may end before the
@@ -184,30 +197,58 @@ impl Stripes {
         self.stripes.iter().for_each(|stripe| drop(stripe.lock()));
     }
 
-    /// Announces a write of these keys. It ends when the guard is dropped, in doubt unless it was
-    /// [settled](Writing::settle).
-    pub(super) fn begin_write<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) -> Writing<'_> {
-        let hashes: Vec<u64> = keys.map(|key| self.hash(key)).collect();
-        for hash in &hashes {
-            self.change(*hash, |stripe| stripe.begin(Some(*hash)));
-        }
-        Writing { stripes: self, hashes: Some(hashes), settled: false }
+    /// A write of a key begins. The ticket is of the moment behind that: no doubt, and nothing else is under way that
+    /// touches the key.
+    pub(super) fn begin(&self, hash: u64) -> Ticket {
+        self.change(hash, |stripe| {
+            let era = self.eras.now();
+            let in_doubt = !era.keeps() || stripe.is_written(hash, &*self.clock);
+            stripe.begin(Some(hash));
+            Ticket { hash, generation: stripe.generation_of(hash), era, in_doubt }
+        })
     }
 
-    /// Announces a write of any keys.
-    pub(super) fn begin_write_all(&self) -> Writing<'_> {
+    /// It ends, and may still arrive below if it is in `doubt`.
+    pub(super) fn end(&self, hash: u64, doubt: Option<Doubt>) {
+        self.change(hash, |stripe| {
+            stripe.end(Some(hash));
+            if let Some(doubt) = doubt {
+                stripe.doubts.add(hash, doubt.from, doubt.until);
+            }
+        });
+    }
+
+    /// A write of any keys begins.
+    pub(super) fn begin_all(&self) {
         (0..STRIPES as u64).for_each(|stripe| self.change(stripe, |stripe| stripe.begin(None)));
-        Writing { stripes: self, hashes: None, settled: false }
+    }
+
+    pub(super) fn end_all(&self, doubt: Option<Doubt>) {
+        for stripe in 0..STRIPES as u64 {
+            self.change(stripe, |stripe| {
+                stripe.end(None);
+                if let Some(doubt) = doubt {
+                    stripe.doubts.add_all(doubt.until);
+                }
+            });
+        }
+    }
+
+    /// For a write that ends now with an unknown outcome.
+    pub(super) fn doubt(&self) -> Doubt {
+        let from = self.clock.coarse();
+        Doubt { from, until: from.saturating_add(self.doubt) }
     }
 
     /// Begins a generation of the stripe.
     #[expect(clippy::indexing_slicing, reason = "the remainder is below the number of stripes")]
-    fn change(&self, hash: u64, change: impl FnOnce(&mut Stripe)) {
+    fn change<T>(&self, hash: u64, change: impl FnOnce(&mut Stripe) -> T) -> T {
         let mut stripe = self.at(hash).lock();
-        change(&mut stripe);
+        let changed = change(&mut stripe);
         stripe.generation += 1;
         let state = stripe.generation << 1 | u64::from(stripe.writing > 0);
         self.states[(hash % STRIPES as u64) as usize].store(state, Ordering::Release);
+        changed
     }
 
     /// Finds the load of a key that a reader may wait for, or registers a new one.
@@ -382,53 +423,5 @@ impl Stripe {
         self.all.writing > 0
             || self.slot(Some(hash)).writing > 0
             || self.doubts.concern(hash, || clock.coarse())
-    }
-}
-
-/// A write under way.
-#[must_use]
-pub(super) struct Writing<'a> {
-    stripes: &'a Stripes,
-    /// Of its keys. `None`: of any keys.
-    hashes: Option<Vec<u64>>,
-    settled: bool,
-}
-
-impl Writing<'_> {
-    /// The outcome is known: nothing of the write arrives below any more.
-    pub(super) fn settle(mut self) {
-        self.settled = true;
-    }
-}
-
-impl Drop for Writing<'_> {
-    fn drop(&mut self) {
-        let stripes = self.stripes;
-        let doubt = (!self.settled).then(|| {
-            let now = stripes.clock.coarse();
-            (now, now.saturating_add(stripes.doubt))
-        });
-        match &self.hashes {
-            Some(hashes) => {
-                for hash in hashes {
-                    stripes.change(*hash, |stripe| {
-                        stripe.end(Some(*hash));
-                        if let Some((now, until)) = doubt {
-                            stripe.doubts.add(*hash, now, until);
-                        }
-                    });
-                }
-            }
-            None => {
-                for hash in 0..STRIPES as u64 {
-                    stripes.change(hash, |stripe| {
-                        stripe.end(None);
-                        if let Some((_, until)) = doubt {
-                            stripe.doubts.add_all(until);
-                        }
-                    });
-                }
-            }
-        }
     }
 }

@@ -145,7 +145,7 @@ impl LayerConfig for ExpireConfig {
                 "expired entries cannot be swept, as the store below {missing}; set `sweep_every: 0s`"
             )));
         }
-        Ok(profile(self.sweeps(), below))
+        Ok(profile(self.sweeps(), self.default_ttl.is_some(), below))
     }
 
     async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>> {
@@ -157,10 +157,11 @@ fn sweepable(below: &Guarantees) -> bool {
     below.ordered_scans && below.writable && below.conditions == Conditions::Value
 }
 
-fn profile(sweeps: bool, below: Profile) -> Profile {
+fn profile(sweeps: bool, adds: bool, below: Profile) -> Profile {
     let native = below.guarantees.expiry;
     let profile = Profile::layer(ExpireConfig::NAME, below).changed(|guarantees| {
         guarantees.expiry = true;
+        guarantees.verbatim &= !adds;
         // To the store below an entry that has expired is there.
         if guarantees.conditions < Conditions::Value {
             guarantees.conditions = Conditions::None;
@@ -365,7 +366,7 @@ impl<S: Store> Store for Expire<S> {
     }
 
     fn profile(&self) -> Profile {
-        profile(self.sweeps, self.view.inner.profile())
+        profile(self.sweeps, self.default_ttl.is_some(), self.view.inner.profile())
     }
 
     fn identity(&self) -> Option<Identity> {

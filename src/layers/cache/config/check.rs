@@ -2,7 +2,7 @@
 
 use tokio::sync::Semaphore;
 
-use super::{CacheConfig, WarmStartConfig};
+use super::{CacheConfig, OnWrite, WarmStartConfig};
 use crate::error::{Error, Result};
 use crate::layer::LayerConfig;
 use crate::types::units::{ByteSize, Fraction, Span};
@@ -125,6 +125,11 @@ impl CacheConfig {
                 Span(well),
                 Span(unwell),
             ));
+        }
+        if self.on_write == OnWrite::Keep && !profile.guarantees.verbatim {
+            profile = profile.note(
+                "`on_write: keep` keeps nothing here: the store below may give back something else than what was put.",
+            );
         }
         if self.idle.is_some() && own.is_none() {
             profile = profile.note(

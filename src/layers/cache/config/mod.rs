@@ -60,6 +60,9 @@ pub struct CacheConfig {
     pub max_loads: usize,
     /// A second level in a folder, for what the memory has no room for. Default: none.
     pub disk: Option<DiskConfig>,
+    /// What becomes of a value that is written. Default drop. With keep a read after a write finds it in memory; what is
+    /// written and never read takes memory for a while.
+    pub on_write: OnWrite,
     /// Loads the keys that were kept when the store was closed. Default: not at all.
     pub warm_start: Option<WarmStartConfig>,
 }
@@ -82,9 +85,31 @@ impl Default for CacheConfig {
             load_timeout: Span(Duration::from_secs(30)),
             max_loads: 1024,
             disk: None,
+            on_write: OnWrite::default(),
             warm_start: None,
         }
     }
+}
+
+/// What a cache does with a value when its write is acknowledged. Figures are in `docs/cache.md`.
+///
+/// ```
+/// use tierstack::layers::cache::{CacheConfig, OnWrite};
+///
+/// let config = CacheConfig { on_write: OnWrite::Keep, ..CacheConfig::default() };
+/// assert_ne!(config.on_write, OnWrite::default());
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum OnWrite {
+    /// The key is dropped, and the next read of it loads it.
+    #[default]
+    Drop,
+    /// The value is kept if nothing else touched its key meanwhile, so that the next read of it costs nothing
+    /// below.
+    Keep,
 }
 
 /// Which entries a cache evicts when its memory is full. Figures of all three are in `docs/cache.md`.

@@ -1,6 +1,6 @@
 //! The core of the cache under a model checker: every interleaving of a few threads, by `loom`.
 //!
-//! `stripes`, `doubts`, `era`, `marks` and `flight` are the shipped files, built of the checker's locks and atomics. What stands around
+//! `stripes`, `writing`, `doubts`, `era`, `marks` and `flight` are the shipped files, built of the checker's locks and atomics. What stands around
 //! them is small, and does in the same order what `Cache` does: [`World::get`] and [`World::write`]. The store
 //! below is a register: what it answers is true at one moment between question and answer. Values are numbers in the
 //! order in which the store below took them, so that an older one is a smaller one.
@@ -26,6 +26,9 @@ mod scenarios;
 #[allow(dead_code, reason = "the shipped code uses all of it")]
 mod stripes;
 mod sync;
+#[path = "../writing.rs"]
+#[expect(clippy::duplicate_mod, reason = "the same code, of other parts")]
+mod writing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -265,6 +268,16 @@ impl World {
         let writing = self.0.stripes.begin_write([KEY].into_iter());
         self.forget();
         let number = self.take(deletes);
+        writing.settle();
+        self.promise(number);
+    }
+
+    /// A write through the cache that keeps what was written.
+    fn write_and_keep(&self) {
+        let writing = self.0.stripes.begin_write([KEY].into_iter());
+        self.forget();
+        let number = self.take(false);
+        writing.keep(KEY, |era| *self.0.engine.lock() = Some((number, era)));
         writing.settle();
         self.promise(number);
     }

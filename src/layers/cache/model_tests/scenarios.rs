@@ -23,6 +23,10 @@ fn foreign(world: &World) {
     world.take(false);
 }
 
+fn put_and_keep(world: &World) {
+    world.write_and_keep();
+}
+
 /// A write that nobody waits for any more, and that arrives then.
 fn arrives_later(world: &World) {
     world.abandoned();
@@ -287,5 +291,97 @@ fn a_write_of_a_neighbour_keeps_no_load_from_its_end() {
         together(world, [get_later, get_later, neighbour]);
         world.get(Now);
         assert!(world.lookup().is_some());
+    });
+}
+
+#[test]
+fn what_was_written_is_kept_where_nothing_else_touches_it() {
+    explore(Mode::Keeping, |world| {
+        together(world, [get_now, put_and_keep]);
+        world.get(Now);
+        assert!(world.lookup().is_some());
+    });
+    explore(Mode::Keeping, |world| {
+        world.write_and_keep();
+        assert!(world.lookup().is_some(), "at once");
+    });
+}
+
+#[test]
+fn what_was_written_against_loads() {
+    explore(Mode::Keeping, |world| together(world, [get_later, get_later, put_and_keep]));
+    explore(Mode::Keeping, |world| {
+        world.get(Now);
+        together(world, [World::refresh, put_and_keep, get_now]);
+    });
+}
+
+/// In which order the store below took them, nobody knows.
+#[test]
+fn what_was_written_against_another_write() {
+    explore(Mode::Keeping, |world| together(world, [put_and_keep, put_and_keep]));
+    explore(Mode::Keeping, |world| together(world, [put_and_keep, put, get_now]));
+    explore(Mode::Keeping, |world| together(world, [put_and_keep, put_and_keep, get_now]));
+    explore(Mode::Keeping, |world| together(world, [put_and_keep, delete, get_later]));
+}
+
+#[test]
+fn what_was_written_against_a_write_of_unknown_outcome() {
+    explore(Mode::Keeping, |world| {
+        world.abandoned();
+        together(world, [put_and_keep, foreign]);
+    });
+    explore(Mode::Keeping, |world| together(world, [put_and_keep, arrives_later, get_now]));
+}
+
+#[test]
+fn what_was_written_against_what_others_change() {
+    explore(Mode::Keeping, |world| together(world, [put_and_keep, World::announced]));
+    explore(Mode::Keeping, |world| together(world, [put_and_keep, World::announced, get_now]));
+    explore(Mode::Keeping, |world| together(world, [put_and_keep, World::all_announced]));
+    explore(Mode::Keeping, |world| together(world, [put_and_keep, World::prefix_invalidated]));
+    explore(Mode::Keeping, |world| together(world, [put_and_keep, World::ingest]));
+}
+
+#[test]
+fn nothing_that_was_written_is_kept_while_changes_go_unannounced() {
+    explore(Mode::Deaf, |world| together(world, [put_and_keep, foreign, get_now]));
+    let hears: fn(&World) = |world| {
+        foreign(world);
+        world.all_announced();
+    };
+    explore(Mode::Deaf, move |world| together(world, [put_and_keep, hears]));
+    let loses: fn(&World) = |world| {
+        world.0.stripes.eras.begin(Mode::Deaf);
+        world.forget();
+        foreign(world);
+    };
+    explore(Mode::Keeping, move |world| together(world, [put_and_keep, loses]));
+}
+
+/// What a thread has copied is not what is kept next.
+#[test]
+fn a_copy_against_what_was_written() {
+    let twice: fn(&World) = |world| {
+        world.get(Now);
+        world.get(Now);
+    };
+    explore(Mode::Keeping, move |world| {
+        world.get(Now);
+        together(world, [twice, put_and_keep, get_now]);
+    });
+}
+
+/// The sweep of marks that are full passes over what is kept meanwhile.
+#[test]
+fn what_was_written_against_the_sweep_of_full_marks() {
+    explore(Mode::Keeping, |world| {
+        world.mark(b"other");
+        let writer = spawned(world, put_and_keep);
+        let marker = spawned(world, World::prefix_invalidated);
+        writer.join().unwrap();
+        marker.join().unwrap();
+        spawned(world, get_now).join().unwrap();
+        *world.1.lock() = None;
     });
 }

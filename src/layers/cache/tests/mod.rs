@@ -23,6 +23,7 @@ mod regressions;
 mod settings;
 mod stale;
 mod warm;
+mod written;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -100,6 +101,8 @@ struct Gated {
     listeners: Mutex<Vec<mpsc::UnboundedSender<Change>>>,
     subscribing: Gate,
     subscribed: AtomicU64,
+    /// What it changes about its guarantees.
+    promises: fn(&mut crate::types::Guarantees),
     refuse: Mutex<Option<ErrorKind>>,
 }
 
@@ -123,6 +126,7 @@ impl Gated {
             listeners: Mutex::default(),
             subscribing: Gate::open_now(),
             subscribed: AtomicU64::new(0),
+            promises: |_| (),
             refuse: Mutex::default(),
         }
     }
@@ -254,6 +258,7 @@ impl Store for Gated {
 
     fn profile(&self) -> Profile {
         self.memory.profile().changed(|guarantees| {
+            (self.promises)(guarantees);
             guarantees.announces = self.announces;
             if self.announces.is_some() {
                 guarantees.freshness = Freshness::Immediate;

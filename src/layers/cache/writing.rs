@@ -1,0 +1,66 @@
+//! Writes under way: announced before they touch the store below, and ended once they are done.
+//!
+//! What was written may be kept when it is acknowledged, under the same rule as what was loaded: its ticket is taken as
+//! the write is announced, and everything else that touches the key meanwhile begins another generation or another
+//! era. Of two writes of one key that overlap, the later one begins in doubt and changes the generation of the
+//! earlier one, so neither is kept: in which order the store below took them is unknown.
+
+use super::era::Era;
+use super::stripes::{Stripes, Ticket};
+
+/// A write under way.
+#[must_use]
+pub(super) struct Writing<'a> {
+    stripes: &'a Stripes,
+    /// Of its keys, by their hashes, each once. `None`: of any keys.
+    tickets: Option<Vec<Ticket>>,
+    settled: bool,
+}
+
+impl Stripes {
+    /// Announces a write of these keys. It ends when the guard is dropped, in doubt unless it was
+    /// [settled](Writing::settle).
+    pub(super) fn begin_write<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) -> Writing<'_> {
+        let mut hashes: Vec<u64> = keys.map(|key| self.hash(key)).collect();
+        // A key that is named twice would disturb itself.
+        hashes.sort_unstable();
+        hashes.dedup();
+        let tickets = hashes.into_iter().map(|hash| self.begin(hash)).collect();
+        Writing { stripes: self, tickets: Some(tickets), settled: false }
+    }
+
+    /// Announces a write of any keys.
+    pub(super) fn begin_write_all(&self) -> Writing<'_> {
+        self.begin_all();
+        Writing { stripes: self, tickets: None, settled: false }
+    }
+}
+
+impl Writing<'_> {
+    /// Keeps what the write put there, unless anything else touched the key since the write began. Of an acknowledged
+    /// write only, and before it is settled.
+    pub(super) fn keep(&self, key: &[u8], keep: impl FnOnce(Era)) {
+        let hash = self.stripes.hash(key);
+        let Some(tickets) = &self.tickets else { return };
+        let at = tickets.binary_search_by_key(&hash, Ticket::hash);
+        if let Some(ticket) = at.ok().and_then(|at| tickets.get(at)) {
+            self.stripes.if_unchanged(*ticket, key, || keep(ticket.era));
+        }
+    }
+
+    /// The outcome is known: nothing of the write arrives below any more.
+    pub(super) fn settle(mut self) {
+        self.settled = true;
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        let stripes = self.stripes;
+        let doubt = (!self.settled).then(|| stripes.doubt());
+        match &self.tickets {
+            Some(tickets) => tickets.iter().for_each(|ticket| stripes.end(ticket.hash(), doubt)),
+            None => stripes.end_all(doubt),
+        }
+    }
+}

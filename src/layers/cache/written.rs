@@ -1,0 +1,78 @@
+//! Keeping what is written, so that a read that follows finds it.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use foldhash::fast::RandomState;
+
+use super::Shared;
+use super::freshness::Moment;
+use super::writing::Writing;
+use crate::types::{Batch, Op, Value};
+
+/// A larger value is not kept: the caller may hold it in a buffer that is larger still, so it is copied.
+const LARGEST: usize = 64 << 10;
+
+/// What a batch leaves in its keys. `None`: nothing is kept.
+pub(super) struct Written {
+    asked: Moment,
+    /// Each key once. `None`: it is deleted.
+    entries: Vec<(Bytes, Option<Value>)>,
+}
+
+impl<S> Shared<S> {
+    /// To be taken before the store below is asked: the ttl counts from then.
+    pub(super) fn written(&self, batch: &Batch) -> Option<Written> {
+        if !self.keeps_written || !self.stripes.eras.now().keeps() {
+            return None;
+        }
+        let entry = |op: &Op| (op.key().clone(), op.value().cloned());
+        let entries = match batch.ops() {
+            [op] => vec![entry(op)],
+            // The last operation of a key wins. One that comes before it must not be kept for a moment.
+            ops => {
+                let mut seen = HashSet::with_capacity_and_hasher(ops.len(), RandomState::default());
+                ops.iter().rev().filter(|op| seen.insert(op.key())).map(entry).collect()
+            }
+        };
+        Some(Written { asked: self.now(), entries })
+    }
+
+    /// The write is acknowledged. What it wrote is the answer of its keys from now on, unless something else touched
+    /// them. On the disk it comes when the memory evicts it.
+    pub(super) fn keep_written(&self, written: Option<Written>, writing: &Writing<'_>) {
+        let Some(Written { asked, entries }) = written else { return };
+        let (mut kept, all) = (0, entries.len() as u64);
+        for (key, value) in entries {
+            kept += u64::from(self.keep_one(&key, value, asked, writing));
+        }
+        self.counts.written_kept.increment(kept);
+        self.counts.written_dropped.increment(all - kept);
+    }
+
+    fn keep_one(
+        &self,
+        key: &[u8],
+        mut value: Option<Value>,
+        asked: Moment,
+        writing: &Writing<'_>,
+    ) -> bool {
+        if let Some(value) = &mut value {
+            // Some stores keep expiries in signed numbers, and give back the last of them for what lies beyond.
+            let beyond = value.expires_at.is_some_and(|at| i64::try_from(at.as_millis()).is_err());
+            if value.bytes.len() > LARGEST || beyond || self.is_expired(value) {
+                return false;
+            }
+            value.bytes = Bytes::copy_from_slice(&value.bytes);
+        }
+        let mut kept = false;
+        writing.keep(key, |era| {
+            let entry = self.times.entry(value.as_ref(), asked, || self.now(), era);
+            if let Some(cached) = entry.filter(|cached| self.engine.fits(key, cached)) {
+                self.engine.insert(key, cached);
+                kept = true;
+            }
+        });
+        kept
+    }
+}
