@@ -56,7 +56,8 @@ impl Shelf {
             return Ok((page, true));
         }
         let mut take = |(key, value): (&Bytes, &Bytes)| {
-            page.entries.push(Entry { key: key.clone(), value: value.clone().into() });
+            let value = if scan.keys_only { Value::default() } else { value.clone().into() };
+            page.entries.push(Entry { key: key.clone(), value });
             page.len() >= scan.next_page_entries() || page.bytes() >= scan.page_bytes
         };
         let mut range = entries.range::<Bytes, _>((scan.from.as_ref(), scan.to.as_ref()));

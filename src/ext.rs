@@ -50,6 +50,25 @@ pub trait ReadExt: Read {
             .boxed()
     }
 
+    /// The keys of a scan, one at a time, without reading values where the store can avoid it
+    /// ([`Scan::keys_only`]).
+    ///
+    /// ```
+    /// # tokio_test::block_on(async {
+    /// use futures_util::TryStreamExt;
+    /// use tierstack::backends::Memory;
+    /// use tierstack::{ReadExt, Scan, StoreExt};
+    ///
+    /// let store = Memory::new();
+    /// store.put("user:1", "Ada").await?;
+    /// let keys: Vec<_> = store.keys(Scan::prefix("user:")).try_collect().await?;
+    /// assert_eq!(keys, ["user:1"]);
+    /// # Ok::<(), tierstack::Error>(()) }).unwrap();
+    /// ```
+    fn keys(&self, scan: Scan) -> BoxStream<'_, Result<Bytes>> {
+        self.entries(scan.keys_only()).map_ok(|entry| entry.key).boxed()
+    }
+
     /// The entries of a scan, all in memory.
     ///
     /// # Errors

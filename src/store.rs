@@ -152,6 +152,8 @@ pub trait Read: Send + Sync + 'static {
     ///   may be seen or not. Over a snapshot, the scan is of one moment.
     /// - **Ordering, visibility**: bytewise by key, forward or reverse; sees at least every write
     ///   acknowledged before the stream was first polled. Expired entries do not appear.
+    /// - **Keys only** ([`Scan::keys_only`]): the same keys, each with an empty value without an expiry. Values are
+    ///   not checked: a key appears whose value is `Corruption` to a read.
     /// - **Durability**: as [`get`](Self::get).
     /// - **Dropped stream**: nothing is left behind.
     /// - **Errors**: `Unsupported` without ordered scans; `Corruption` of one entry ends the scan;

@@ -365,8 +365,9 @@ impl Root {
         let range = (scan.from.as_ref(), scan.to.as_ref());
         let mut take = |(key, value): (&Bytes, &Value)| {
             if !value.is_expired(now) {
+                let value = if scan.keys_only { Value::default() } else { value.clone() };
                 bytes += key.len() + value.bytes.len();
-                page.entries.push(Entry { key: key.clone(), value: value.clone() });
+                page.entries.push(Entry { key: key.clone(), value });
             }
             page.entries.len() >= full || bytes >= scan.page_bytes
         };

@@ -152,7 +152,7 @@ impl<S: Store> Store for Reserved<S> {
         else {
             return Ok(usage);
         };
-        let hidden = self.0.scan(Scan::prefix(RESERVED_PREFIX));
+        let hidden = self.0.scan(Scan::prefix(RESERVED_PREFIX).keys_only());
         let count = |sum, page: Page| ready(Ok(sum + page.len() as u64));
         let hidden = hidden.try_fold(0, count).await?;
         Ok(Usage { entries: Some(entries.saturating_sub(hidden)), ..usage })

@@ -5,7 +5,7 @@ use std::ops::{Bound, RangeBounds};
 
 use bytes::Bytes;
 
-use super::Entry;
+use super::{Entry, Value};
 use crate::error::{Error, Result};
 
 /// The direction of a scan.
@@ -48,6 +48,10 @@ pub struct Scan {
     pub page_entries: usize,
     /// A page ends after the entry with which its keys and values reach this many bytes.
     pub page_bytes: usize,
+    /// The entries have empty values without an expiry, and `page_bytes` counts keys. A store then reads no value that
+    /// it can leave unread, so a value that is damaged fails nothing. [`ReadExt::keys`](crate::ReadExt::keys)
+    /// gives the keys alone.
+    pub keys_only: bool,
 }
 
 /// 1,024 entries: enough to spread the cost of a page over its entries.
@@ -66,6 +70,7 @@ impl Scan {
             limit: None,
             page_entries: PAGE_ENTRIES,
             page_bytes: PAGE_BYTES,
+            keys_only: false,
         }
     }
 
@@ -112,6 +117,26 @@ impl Scan {
     #[must_use]
     pub fn page_bytes(mut self, bytes: usize) -> Self {
         self.page_bytes = bytes;
+        self
+    }
+
+    /// Keys without their values. See [`keys_only`](Self#structfield.keys_only).
+    ///
+    /// ```
+    /// # tokio_test::block_on(async {
+    /// use tierstack::backends::Memory;
+    /// use tierstack::{ReadExt, Scan, StoreExt, Value};
+    ///
+    /// let store = Memory::new();
+    /// store.put("k", "v").await?;
+    /// let entries = store.collect(Scan::all().keys_only()).await?;
+    /// assert_eq!(entries[0].key, "k");
+    /// assert_eq!(entries[0].value, Value::default());
+    /// # Ok::<(), tierstack::Error>(()) }).unwrap();
+    /// ```
+    #[must_use]
+    pub fn keys_only(mut self) -> Self {
+        self.keys_only = true;
         self
     }
 
@@ -178,6 +203,7 @@ impl std::fmt::Debug for Scan {
         f.debug_struct("Scan")
             .field("order", &self.order)
             .field("limit", &self.limit)
+            .field("keys_only", &self.keys_only)
             .finish_non_exhaustive()
     }
 }
@@ -213,6 +239,20 @@ impl Page {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// The keys with empty values, as a scan of keys only gives them.
+    ///
+    /// ```
+    /// use tierstack::{Entry, Page, Value};
+    ///
+    /// let page = Page { entries: vec![Entry { key: "k".into(), value: "v".into() }] };
+    /// assert_eq!(page.without_values().entries[0].value, Value::default());
+    /// ```
+    #[must_use]
+    pub fn without_values(mut self) -> Self {
+        self.entries.iter_mut().for_each(|entry| entry.value = Value::default());
+        self
     }
 
     /// Bytes of all keys and values.
@@ -324,8 +364,6 @@ mod tests {
 
     #[test]
     fn what_is_kept_of_a_page_does_not_keep_the_page() {
-        use super::super::Value;
-
         let buffer = Bytes::from(vec![b'k'; 1000]);
         let key = buffer.slice(..3);
         let (mut scan, mut order) = (Scan::all(), RunOrder::default());

@@ -86,11 +86,14 @@ impl<S: Read> Read for View<S> {
         // enough live ones have been seen.
         scan.page_entries = scan.next_page_entries();
         let limit = scan.limit.take();
+        // The deadlines are in the values.
+        let keys_only = std::mem::take(&mut scan.keys_only);
         let pages = (limit != Some(0)).then(|| self.inner.scan(scan));
         futures_util::stream::unfold((pages, limit), move |(pages, mut limit)| async move {
             let mut pages = pages?;
             loop {
                 let page = pages.next().await?.and_then(|page| self.live_page(page, limit));
+                let page = page.map(|page| if keys_only { page.without_values() } else { page });
                 match page {
                     Ok(page) if page.is_empty() => {}
                     Ok(page) => {

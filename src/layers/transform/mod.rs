@@ -232,6 +232,9 @@ impl<S: Read, T: Transform> Read for Transformed<S, T> {
     }
 
     fn scan(&self, scan: Scan) -> Pages<'_> {
+        if scan.keys_only {
+            return self.inner.scan(scan);
+        }
         let page_bytes = scan.page_bytes;
         let state = (self.inner.scan(scan), Vec::new().into_iter());
         // Ends after an error.
