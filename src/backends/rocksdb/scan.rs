@@ -148,7 +148,7 @@ fn read<V: View>(view: &V, scan: &Scan, from: From) -> Result<Run> {
         Order::Forward => iterator.seek_to_first(),
         Order::Reverse => iterator.seek_to_last(),
     }
-    let mut building = Building::default();
+    let mut building = Building { keys_only: scan.keys_only, ..Building::default() };
     let entries = scan.next_page_entries();
     while let Some((key, value)) = iterator.item() {
         building.push(key, value)?;
@@ -195,6 +195,7 @@ fn successor(key: &[u8]) -> Vec<u8> {
 /// entry; an entry that a caller keeps holds at most that buffer.
 #[derive(Default)]
 struct Building {
+    keys_only: bool,
     buffer: Vec<u8>,
     entries: Vec<Held>,
     bytes: usize,
@@ -223,6 +224,8 @@ impl Building {
         if entities::is_shown_as(value) {
             return Err(entities::refused().with_operation(Operation::Scan).with_key(key));
         }
+        // The iterator has read the value; it is not copied.
+        let value = if self.keys_only { &[] } else { value };
         self.bytes += key.len() + value.len();
         self.buffer.extend_from_slice(key);
         let held = if value.len() < OWN_BYTES {
