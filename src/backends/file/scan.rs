@@ -3,7 +3,8 @@
 //! A folder's names have no order on the disk, so it is listed as a whole, sorted, and kept for the pages
 //! that follow, up to [`MOST_BYTES`]: of a larger folder the nearest names are kept, and it is listed again
 //! for those behind them. Between pages no file and no lock is held. A page that finds that a folder got
-//! new names since it was listed, lists it again: so it holds a batch wholly or not at all.
+//! new names since it was listed, lists it again: so it holds a batch wholly or not at all. A scan of keys only
+//! opens no file.
 
 use std::cmp::Ordering;
 use std::io;
@@ -176,6 +177,8 @@ struct Visit {
     /// What is still to be visited, the next one last.
     items: Vec<Item>,
     listed: bool,
+    /// Whether it was listed for this page, so that nothing can have vanished since.
+    fresh: bool,
     /// Whether nothing is behind the items.
     whole: bool,
     /// The last item that is done with.
@@ -205,6 +208,7 @@ impl Walk {
             self.visits.push(Visit { slot: Growth::slot(&[]), ..Visit::default() });
         }
         self.forget_outdated(tree);
+        self.visits.iter_mut().for_each(|visit| visit.fresh = false);
         let (mut page, mut bytes) = (Page::default(), 0);
         // The innermost folders, so that coming back to one does not begin at the root.
         let mut open: Vec<Spot<'_>> = Vec::new();
@@ -246,7 +250,7 @@ impl Walk {
             }
             let name = tree.layout.name(item.spelt(), item.kind, visit.at);
             if item.kind == Kind::File {
-                let read = match tree.read(folder, &name) {
+                let read = match visit.value(tree, folder, &name, scan.keys_only) {
                     Ok(read) => read,
                     // What was read is given first, so that a reader can go on behind the error.
                     Err(_) if !page.is_empty() => {
@@ -348,7 +352,7 @@ impl Visit {
     /// Lists what is behind the last item, as much of it as may be kept.
     fn list(&mut self, tree: &Tree, folder: &Folder, prefix: &[u8], scan: &Scan) -> Result<()> {
         self.count = tree.growth.count(self.slot);
-        (self.listed, self.whole) = (true, true);
+        (self.listed, self.fresh, self.whole) = (true, true, true);
         let (mut items, mut bytes) = (Vec::<Item>::new(), 0);
         // Once some were dropped: the last of those that were kept.
         let mut edge: Option<Item> = None;
@@ -379,6 +383,22 @@ impl Visit {
         items.dedup();
         self.items = items;
         Ok(())
+    }
+
+    /// The value of an entry that was listed; for a scan of keys only, an empty one in its place. `None`: it has
+    /// vanished.
+    fn value(
+        &self,
+        tree: &Tree,
+        folder: &Folder,
+        name: &[u8],
+        keys_only: bool,
+    ) -> Result<Option<Bytes>> {
+        if !keys_only {
+            return tree.read(folder, name);
+        }
+        let there = self.fresh || tree.is_there(folder, name)?;
+        Ok(there.then(Bytes::new))
     }
 
     /// What a name stands for. `None`: for nothing that a scan heeds.

@@ -56,6 +56,18 @@ impl Tree {
         Ok(None)
     }
 
+    /// Whether the entry that has this name in a folder, or the name beside it, is there. Opens nothing.
+    pub(super) fn is_there(&self, folder: &Folder, name: &[u8]) -> Result<bool> {
+        for name in [name, &beside(name)] {
+            match look_at(folder, name)? {
+                What::File => return Ok(true),
+                What::Other if self.strict => return Err(foreign()),
+                What::Missing | What::Folder | What::Other => {}
+            }
+        }
+        Ok(false)
+    }
+
     /// What the entry's file has beside its content.
     pub(super) fn kept(&self, path: &Path) -> Result<Option<Kept>> {
         let Some(folder) = self.enter(&path.folders)? else { return Ok(None) };
@@ -72,12 +84,7 @@ impl Tree {
     pub(super) fn exists(&self, key: &[u8]) -> Result<bool> {
         let path = self.layout.path(key);
         let Some(folder) = self.enter(&path.folders)? else { return Ok(false) };
-        for name in [&path.file, &beside(&path.file)] {
-            if look_at(&folder, name)? == What::File {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        self.is_there(&folder, &path.file)
     }
 
     /// The length of an entry's file.
