@@ -1,4 +1,5 @@
-//! Scans: names from a listing whose order is checked, values fetched beside each other.
+//! Scans: names from a listing whose order is checked, values fetched beside each other. Keys only are the
+//! listing, and no request more.
 //!
 //! Forwards, one listing goes through the whole scan, at most one page of it in memory. Backwards there is
 //! no listing, so the range is listed once, keeping the last names and a few marks; from the marks, what
@@ -77,7 +78,7 @@ impl<'a> Walk<'a> {
             if lot.is_empty() {
                 return Ok(None);
             }
-            let page = self.read(lot).await?;
+            let page = if self.scan.keys_only { keys(lot) } else { self.read(lot).await? };
             // Everything of the lot was removed since it was listed.
             if !page.is_empty() {
                 self.scan.consume(page.len());
@@ -104,7 +105,8 @@ impl<'a> Walk<'a> {
                     break;
                 }
             };
-            bytes += found.key.len() as u64 + found.size.unwrap_or(unknown);
+            let value = if self.scan.keys_only { 0 } else { found.size.unwrap_or(unknown) };
+            bytes += found.key.len() as u64 + value;
             lot.push(found);
         }
         Ok(lot)
@@ -160,6 +162,12 @@ impl<'a> Walk<'a> {
         }
         Ok(page)
     }
+}
+
+/// The page of names that stand for themselves.
+fn keys(lot: Vec<Found>) -> Page {
+    let entry = |found: Found| Entry { key: found.key, value: Value::default() };
+    Page { entries: lot.into_iter().map(entry).collect() }
 }
 
 async fn fetch(entries: &Entries, found: &Found) -> Result<Option<Bytes>> {
