@@ -91,6 +91,7 @@ pub(super) fn page(
         if value.is_expired(now) {
             continue;
         }
+        let value = if scan.keys_only { Value::default() } else { value };
         bytes += key.len() + value.bytes.len();
         page.entries.push(Entry { key, value });
         if page.entries.len() >= full || bytes >= scan.page_bytes {

@@ -40,6 +40,8 @@ pub(super) struct Layout {
     /// A read that begins a transaction.
     pub(super) begin: String,
     select: String,
+    /// As `select`, with nothing in place of the values.
+    select_keys: String,
     pub(super) key: String,
 }
 
@@ -86,6 +88,7 @@ impl Layout {
             }),
             begin: format!("SELECT 1 FROM {table} LIMIT 1"),
             select: format!("SELECT {}, {value}, {deadline} FROM {table} AS t", of(&columns.key)),
+            select_keys: format!("SELECT {}, '', {deadline} FROM {table} AS t", of(&columns.key)),
             key,
             full: table,
         }
@@ -112,7 +115,7 @@ impl Layout {
             Bound::Excluded(_) => Some("< ?2"),
             Bound::Unbounded => None,
         };
-        let mut sql = self.select.clone();
+        let mut sql = if scan.keys_only { self.select_keys.clone() } else { self.select.clone() };
         for (word, bound) in ["WHERE", "AND"].into_iter().zip([lower, upper].into_iter().flatten())
         {
             let _ = write!(sql, " {word} {} {bound}", self.key);
