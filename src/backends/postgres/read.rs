@@ -64,7 +64,7 @@ pub(super) async fn page(
     let fail = |error| failed(operation, error);
     let (from, to) = bounds(scan);
     let (from, to) = (from.map(Unprinted), to.map(Unprinted));
-    let text = sql.page(from.is_some(), to.is_some(), scan.order == Order::Reverse);
+    let text = sql.page(from.is_some(), to.is_some(), scan.order == Order::Reverse, scan.keys_only);
     let full = scan.next_page_entries();
     let (limit, most) = (as_bigint(full), as_bigint(scan.page_bytes.max(1)));
     let mut parameters: Vec<Parameter<'_>> = vec![(&limit, Type::INT8), (&most, Type::INT8)];
@@ -82,7 +82,11 @@ pub(super) async fn page(
             .with_operation(operation)
             .with_layer("postgres")
         })?;
-        let value = value(row, 1, operation).map_err(|error| error.with_key(&key))?;
+        let value = if scan.keys_only {
+            Value::default()
+        } else {
+            value(row, 1, operation).map_err(|error| error.with_key(&key))?
+        };
         page.entries.push(Entry { key, value });
     }
     let more = page.len() >= full || page.bytes() >= scan.page_bytes;

@@ -157,15 +157,21 @@ impl Statements {
 
     /// A page of a scan: `$1` entries at most, ended by the one that reaches `$2` bytes, from `$3`, up
     /// to and without the parameter after it. The sizes are known without the values being read, so that
-    /// only those of the page are.
-    pub(super) fn page(&self, from: bool, to: bool, reverse: bool) -> String {
+    /// only those of the page are. With `keys_only` no statement names the column of the values.
+    pub(super) fn page(&self, from: bool, to: bool, reverse: bool, keys_only: bool) -> String {
         let Self { table, key, value, expires, live, .. } = self;
         let order = if reverse { "DESC" } else { "ASC" };
         let from_bound = if from { format!(" AND {key} >= $3") } else { String::new() };
         let place = if from { 4 } else { 3 };
         let to_bound = if to { format!(" AND {key} < ${place}") } else { String::new() };
+        let (names, size, columns) = if keys_only {
+            ("k", "octet_length(k)", format!("{key} AS k"))
+        } else {
+            let columns = format!("{key} AS k, {value} AS v, {expires} AS e");
+            ("k, v, e", "octet_length(k) + octet_length(v)", columns)
+        };
         format!(
-            "SELECT k, v, e FROM (SELECT k, v, e, sum(octet_length(k) + octet_length(v)) OVER (ORDER BY k {order} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before FROM (SELECT {key} AS k, {value} AS v, {expires} AS e FROM {table} WHERE {live}{from_bound}{to_bound} ORDER BY {key} {order} LIMIT $1::bigint) AS page) AS sized WHERE before IS NULL OR before < $2::bigint ORDER BY k {order}"
+            "SELECT {names} FROM (SELECT {names}, sum({size}) OVER (ORDER BY k {order} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before FROM (SELECT {columns} FROM {table} WHERE {live}{from_bound}{to_bound} ORDER BY {key} {order} LIMIT $1::bigint) AS page) AS sized WHERE before IS NULL OR before < $2::bigint ORDER BY k {order}"
         )
     }
 }
