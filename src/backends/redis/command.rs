@@ -385,7 +385,7 @@ pub(super) enum Paged {
     Behind,
 }
 
-pub(super) fn page(answers: Vec<Answer>) -> Result<Paged> {
+pub(super) fn page(answers: Vec<Answer>, keys_only: bool) -> Result<Paged> {
     let operation = Operation::Scan;
     let mut parts = match answers.into_iter().next() {
         Some(Answer::Array(parts)) => parts.into_iter(),
@@ -401,14 +401,18 @@ pub(super) fn page(answers: Vec<Answer>) -> Result<Paged> {
         3 => return Ok(Paged::Behind),
         _ => {}
     }
-    let mut entries = Vec::with_capacity(parts.len() / 3);
+    let mut entries = Vec::with_capacity(if keys_only { parts.len() } else { parts.len() / 3 });
     while let Some(key) = parts.next() {
-        let (Answer::BulkString(key), Some(Answer::BulkString(bytes)), Some(Answer::Int(deadline))) =
-            (key, parts.next(), parts.next())
-        else {
-            return Err(odd(operation));
+        let Answer::BulkString(key) = key else { return Err(odd(operation)) };
+        let value = match keys_only {
+            true => Value::default(),
+            false => match (parts.next(), parts.next()) {
+                (Some(Answer::BulkString(bytes)), Some(Answer::Int(deadline))) => {
+                    Value { bytes: bytes.into(), expires_at: from_server(deadline) }
+                }
+                _ => return Err(odd(operation)),
+            },
         };
-        let value = Value { bytes: bytes.into(), expires_at: from_server(deadline) };
         entries.push(Entry { key: key.into(), value });
     }
     Ok(Paged::Run(Run { entries, last: last.into(), ended: ended == 1 }))

@@ -70,7 +70,7 @@ async fn next(shared: &Shared, state: &State) -> Result<Run> {
     let mut look = !whole && !state.begun && shared.place.prefix.is_empty();
     for _ in 0..BUILDS {
         let call = page_call(shared, index, &state.scan, look);
-        match page(shared.servers.call(Operation::Scan, &call).await?)? {
+        match page(shared.servers.call(Operation::Scan, &call).await?, state.scan.keys_only)? {
             Paged::Run(run) => return Ok(run),
             Paged::Incomplete => index::build(shared, Operation::Scan).await?,
             // Once: where others write all the time, it would never end.
@@ -112,6 +112,7 @@ fn page_call(shared: &Shared, index: &[u8], scan: &Scan, look: bool) -> Call {
         .arg(scan.next_page_entries().min(STEP))
         .arg(scan.page_bytes)
         .arg(if look { "x" } else { "" })
+        .arg(if scan.keys_only { "k" } else { "" })
         .take();
     Call {
         slot: shared.place.slot(b""),

@@ -71,12 +71,12 @@ return found
 
 /// A page of a scan: whether it ended at the end of the range, or what keeps it from beginning (2: the index is
 /// missing, or not complete; 3: there are more keys than it knows of), the last key that was looked at, and then
-/// key, value and deadline of each entry. What is gone, as it expired or was removed by somebody else, is
+/// key, value and deadline of each entry, or its key alone. What is gone, as it expired or was removed by somebody else, is
 /// taken out of the index on the way, as far as the user may: nothing can bring it back in between.
 ///
 /// KEYS: the index. ARGV: what stands before the keys; the first and the last key, as the command takes
 /// them; the command; how many keys to look at; the bytes that end the page; `x` to look whether there are more
-/// keys, which only a store that has the database to itself can tell.
+/// keys, which only a store that has the database to itself can tell; `k` for keys alone.
 pub(super) const PAGE: &str = "\
 local mark = tonumber(redis.call('ZSCORE', KEYS[1], '') or nil)
 if not mark then return { 2, '' } end
@@ -88,17 +88,24 @@ end
 local prefix, most, room = ARGV[1], tonumber(ARGV[5]), tonumber(ARGV[6])
 local found = redis.call(ARGV[4], KEYS[1], ARGV[2], ARGV[3], 'LIMIT', 0, most)
 local page = { 0, '' }
-local gone, bytes = {}, 0
+local gone, bytes, alone = {}, 0, ARGV[8] == 'k'
 if #found < most then page[1] = 1 end
 for i = 1, #found do
   local key = found[i]
   page[2] = key
   if key ~= '' and #key <= 65536 then
-    local value = redis.pcall('GET', prefix .. key)
+    local value = false
+    if not alone then
+      value = redis.pcall('GET', prefix .. key)
+    elseif redis.call('TYPE', prefix .. key).ok == 'string' then
+      value = ''
+    end
     if type(value) == 'string' then
       page[#page + 1] = key
-      page[#page + 1] = value
-      page[#page + 1] = math.min(redis.call('PEXPIRETIME', prefix .. key), 9007199254740991)
+      if not alone then
+        page[#page + 1] = value
+        page[#page + 1] = math.min(redis.call('PEXPIRETIME', prefix .. key), 9007199254740991)
+      end
       bytes = bytes + #key + #value
       if bytes >= room then
         if i < #found then page[1] = 0 end
