@@ -221,7 +221,7 @@ async fn check_target(target: &dyn Store, mine: &UnfinishedRestore, resume: bool
             ))
         }
         Some(_) => Ok(()),
-        None if target.collect(Scan::all().limit(1)).await?.is_empty() => Ok(()),
+        None if target.collect(Scan::all().limit(1).keys_only()).await?.is_empty() => Ok(()),
         None => conflict("the target is not empty; restore into an empty store".to_owned()),
     }
 }
