@@ -177,6 +177,7 @@ fn range(args: &ScanArgs) -> Scan {
         scan = scan.reverse();
     }
     scan.limit = args.limit;
+    scan.keys_only = args.keys_only;
     scan
 }
 
