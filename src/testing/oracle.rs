@@ -14,7 +14,10 @@ pub(super) fn scanned(known: &Known, scan: &Scan) -> Vec<Entry> {
     let mut entries: Vec<Entry> = known
         .iter()
         .filter(|(key, _)| scan.contains(key))
-        .map(|(key, value)| Entry { key: key.clone(), value: value.clone() })
+        .map(|(key, value)| Entry {
+            key: key.clone(),
+            value: if scan.keys_only { Value::default() } else { value.clone() },
+        })
         .collect();
     if scan.order == Order::Reverse {
         entries.reverse();
@@ -58,7 +61,8 @@ pub(super) fn compare(scan: &Scan, pages: Vec<Page>, want: &[Entry]) -> Result<(
 /// The range of a scan and how it reads it, as text.
 pub(super) fn show_scan(scan: &Scan) -> String {
     format!(
-        "from {} to {}, {:?}, limit {:?}, pages of {} entries and {} bytes",
+        "{}from {} to {}, {:?}, limit {:?}, pages of {} entries and {} bytes",
+        if scan.keys_only { "of keys only " } else { "" },
         show_bound(&scan.from),
         show_bound(&scan.to),
         scan.order,

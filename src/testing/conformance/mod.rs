@@ -33,6 +33,7 @@ mod expiry;
 mod ingest;
 mod inspect;
 mod invalidate;
+mod keys;
 mod limits;
 mod refuse;
 mod scan;
@@ -214,6 +215,7 @@ pub fn checks() -> impl Iterator<Item = &'static Check> {
         condition::CHECKS,
         ingest::CHECKS,
         scan::CHECKS,
+        keys::CHECKS,
         snapshot::CHECKS,
         expiry::CHECKS,
         limits::CHECKS,

@@ -27,7 +27,7 @@ super::topic! { "scan":
 }
 
 /// Keys that sort in ways that go wrong: prefixes of each other, 0x00 and 0xff at every place.
-fn awkward() -> Known {
+pub(super) fn awkward() -> Known {
     let keys: [&[u8]; 17] = [
         b"\x00",
         b"\x00\x00",
@@ -76,9 +76,15 @@ async fn keys_are_ordered_bytewise(bench: Bench) -> Verdict {
     Ok(())
 }
 
-/// Every pair of bounds on and between the keys, also those that end before they start.
 async fn every_range_in_both_directions(bench: Bench) -> Verdict {
     bench.needs_scans()?;
+    let (entries, scans) = ranges();
+    bench.fill(&entries).await?;
+    scans_give(&*bench.store, some(&bench, scans), &entries).await
+}
+
+/// Entries, and every pair of bounds on and between their keys, also those that end before they start.
+pub(super) fn ranges() -> (Known, Vec<Scan>) {
     let mut entries = awkward();
     let (probes, absent): (BTreeSet<Bytes>, [&[u8]; 3]) =
         (entries.keys().step_by(2).cloned().collect(), [b"a\x00a", b"aaa", b"c"]);
@@ -86,7 +92,6 @@ async fn every_range_in_both_directions(bench: Bench) -> Verdict {
     for key in probes.iter().step_by(2) {
         entries.remove(key);
     }
-    bench.fill(&entries).await?;
     // The empty key is no key, but a bound: `Scan::prefix("")` uses it.
     let probes = probes.into_iter().chain(absent.map(Bytes::from_static)).chain([Bytes::new()]);
     let mut bounds = vec![Bound::Unbounded];
@@ -104,12 +109,12 @@ async fn every_range_in_both_directions(bench: Bench) -> Verdict {
             }
         }
     }
-    scans_give(&*bench.store, some(&bench, scans), &entries).await
+    (entries, scans)
 }
 
 /// All of many combinations, or for a service every seventh: no number of choices divides by seven, so each
 /// is among them, beside different ones of the others.
-fn some(bench: &Bench, scans: Vec<Scan>) -> impl Iterator<Item = Scan> + use<> {
+pub(super) fn some(bench: &Bench, scans: Vec<Scan>) -> impl Iterator<Item = Scan> + use<> {
     scans.into_iter().step_by(bench.times(1, 7))
 }
 
@@ -117,6 +122,11 @@ async fn every_limit_and_page_size(bench: Bench) -> Verdict {
     bench.needs_scans()?;
     let entries = numbered(25);
     bench.fill(&entries).await?;
+    scans_give(&*bench.store, some(&bench, limits_and_page_sizes()), &entries).await
+}
+
+/// Limits and sizes of pages on and beside the borders of 25 numbered keys.
+pub(super) fn limits_and_page_sizes() -> Vec<Scan> {
     let (from, to) = (numbered_key(3), numbered_key(20));
     let ranges = [
         Scan::all(),
@@ -133,7 +143,7 @@ async fn every_limit_and_page_size(bench: Bench) -> Verdict {
             }
         }
     }
-    scans_give(&*bench.store, some(&bench, scans), &entries).await
+    scans
 }
 
 async fn a_prefix_selects_its_keys(bench: Bench) -> Verdict {
@@ -199,15 +209,19 @@ async fn a_scan_reads_nothing_before_it_is_polled(bench: Bench) -> Verdict {
     Ok(())
 }
 
-/// Keys ending in 0 and 5 stay; between pages others come, go, and change.
 async fn entries_that_stay_are_seen_once_while_others_change(bench: Bench) -> Verdict {
     bench.needs_scans()?;
+    seen_once_while_others_change(&bench, Scan::all()).await
+}
+
+/// Keys ending in 0 and 5 stay; between pages others come, go, and change.
+pub(super) async fn seen_once_while_others_change(bench: &Bench, all: Scan) -> Verdict {
     let stays = |n: usize| n.is_multiple_of(5);
     for order in [Order::Forward, Order::Reverse] {
         bench.fill(numbered(200).iter().filter(|(key, _)| !key.ends_with(b"3"))).await?;
         let mut random = Random::new(3);
         let mut seen: Vec<Bytes> = Vec::new();
-        let mut pages = bench.store.scan(Scan { order, ..Scan::all().page_entries(7) });
+        let mut pages = bench.store.scan(Scan { order, ..all.clone().page_entries(7) });
         while let Some(page) = pages.next().await {
             seen.extend(page?.entries.into_iter().map(|entry| entry.key));
             for _ in 0..10 {

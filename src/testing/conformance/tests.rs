@@ -1,6 +1,7 @@
 //! The suite must notice: stores with one defect each, and the check that has to fail.
 
 mod keeping;
+mod keys;
 mod optional;
 
 use std::sync::Arc;
@@ -52,6 +53,14 @@ enum Bug {
     ScanRepeatsTheKeyBetweenPages,
     ScanHoldsALock,
     SignedOrder,
+    // Scans of keys only
+    KeysComeWithValues,
+    KeysComeWithDeadlines,
+    KeysOfEmptyValuesAreLeftOut,
+    KeysFillWhatIsKept,
+    KeysOfExpiredEntriesAppear,
+    KeysGoOnBehindTheirPage,
+    SnapshotListsTheKeysOfNow,
     // Snapshots
     SnapshotSeesLaterWrites,
     SnapshotExpires,
@@ -87,6 +96,8 @@ struct Broken {
     before: Mutex<Vec<(Bytes, Option<Value>)>>,
     /// Held from the first page of a scan to its last by a store that should not.
     lock: Arc<tokio::sync::Mutex<()>>,
+    /// A scan of keys only was asked for.
+    listed: AtomicBool,
 }
 
 fn broken(bug: Bug) -> Fixture {
@@ -101,6 +112,7 @@ fn broken(bug: Bug) -> Fixture {
         calls: AtomicUsize::new(0),
         before: Mutex::default(),
         lock: Arc::default(),
+        listed: AtomicBool::new(false),
     };
     Fixture::new(store).with_clock(&clock)
 }
@@ -115,6 +127,9 @@ impl Read for Broken {
     fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
         let reply = self.memory.get(key);
         match self.bug {
+            Bug::KeysFillWhatIsKept if self.listed.load(Ordering::SeqCst) => {
+                reply.map(|value| value.map(|_| Value::default()))
+            }
             Bug::StaleGet => {
                 let before = self.before.lock();
                 let stale = before.iter().rev().find(|(written, _)| written == key);
@@ -181,6 +196,7 @@ impl Read for Broken {
             }
             Bug::PageIgnoresItsSize => scan.page_entries = 1000,
             Bug::PageIgnoresItsBytes => scan.page_bytes = usize::MAX,
+            bug if scan.keys_only => keys::ask(bug, &mut scan),
             Bug::ExpiredCountForTheLimit => {
                 let expired =
                     self.before.lock().iter().filter(|(key, _)| scan.contains(key)).count();
@@ -188,8 +204,10 @@ impl Read for Broken {
             }
             _ => {}
         }
+        self.listed.fetch_or(asked.keys_only, Ordering::SeqCst);
         let pages = self.memory.scan(scan);
         match self.bug {
+            bug if asked.keys_only => keys::answer(bug, self, &asked, pages),
             Bug::EmptyLastPage => {
                 pages.chain(futures_util::stream::iter([Ok(Page::default())])).boxed()
             }
@@ -369,6 +387,9 @@ impl Store for Broken {
         let frozen = self.memory.snapshot().await?;
         match self.bug {
             Bug::SnapshotSeesLaterWrites => Ok(Arc::clone(&self.memory) as Arc<dyn Read>),
+            Bug::SnapshotListsTheKeysOfNow => {
+                Ok(Arc::new(keys::ListsNow { frozen, store: Arc::clone(&self.memory) }))
+            }
             Bug::SnapshotExpires => Ok(Arc::new(Expiring { frozen, clock: self.clock.clone() })),
             Bug::SnapshotDiesOnCompaction => Ok(Arc::new(Mortal {
                 frozen,
@@ -516,6 +537,16 @@ mod notices {
         ScanRepeatsTheKeyBetweenPages =>
             "scan::entries_that_stay_are_seen_once_while_others_change";
         SignedOrder => "scan::keys_are_ordered_bytewise";
+        KeysComeWithValues => "keys::their_values_are_empty_and_those_of_reads_are_not";
+        KeysComeWithDeadlines => "keys::their_values_are_empty_and_those_of_reads_are_not";
+        KeysOfEmptyValuesAreLeftOut =>
+            "keys::their_values_are_empty_and_those_of_reads_are_not";
+        KeysFillWhatIsKept => "keys::their_values_are_empty_and_those_of_reads_are_not";
+        KeysOfExpiredEntriesAppear => "keys::those_of_expired_entries_do_not_appear";
+        KeysGoOnBehindTheirPage =>
+            "keys::every_limit_and_page_size",
+            "keys::pages_end_at_the_bytes_of_their_keys";
+        SnapshotListsTheKeysOfNow => "keys::a_snapshot_lists_its_own";
         SnapshotSeesLaterWrites => "snapshot::a_snapshot_does_not_see_later_writes";
         SnapshotExpires => "expiry::time_stands_still_in_a_snapshot";
         SnapshotDiesOnCompaction => "snapshot::a_snapshot_outlives_flush_and_compaction";

@@ -278,7 +278,8 @@ impl<'a, S: Store + ?Sized> Model<'a, S> {
         let limit = self.random.chance(0.4).then(|| self.random.below(20) as u64);
         let page_entries = *self.random.pick(&[1, 2, 3, 7, 1000]).unwrap_or(&1);
         let page_bytes = *self.random.pick(&[1, 100, 1 << 20]).unwrap_or(&1);
-        Scan { order, limit, page_entries, page_bytes, ..scan }
+        let keys_only = self.random.chance(0.3);
+        Scan { order, limit, page_entries, page_bytes, keys_only, ..scan }
     }
 
     fn bound(&mut self) -> Bound<Bytes> {
