@@ -69,6 +69,19 @@ struct Protect<S> {
     config: ProtectConfig,
 }
 
+impl<S> Protect<S> {
+    /// The whole batch or nothing of it: the check comes before the store below sees any.
+    fn admit(&self, batch: Batch) -> Result<Batch> {
+        let prefix = self.config.prefix.as_bytes();
+        match batch.ops().iter().find(|op| op.key().starts_with(prefix)) {
+            Some(op) => Err(Error::new(ErrorKind::Access, "keys under this prefix are protected")
+                .with_layer(ProtectConfig::NAME)
+                .with_key(op.key())),
+            None => Ok(batch),
+        }
+    }
+}
+
 impl<S: Read> Read for Protect<S> {
     fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
         self.inner.get(key)
@@ -86,19 +99,12 @@ impl<S: Read> Read for Protect<S> {
 #[async_trait]
 impl<S: Store> Store for Protect<S> {
     async fn write(&self, batch: Batch) -> Result<Commit> {
-        // The whole batch or nothing of it: the check comes before the store below sees any.
-        let refused =
-            batch.ops().iter().find(|op| op.key().starts_with(self.config.prefix.as_bytes()));
-        match refused {
-            Some(op) => Err(Error::new(ErrorKind::Access, "keys under this prefix are protected")
-                .with_layer(ProtectConfig::NAME)
-                .with_key(op.key())),
-            None => self.inner.write(batch).await,
-        }
+        self.inner.write(self.admit(batch)?).await
     }
 
     async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
-        tierstack::write_in_order(self, group).await
+        // Up to the first batch that is refused, in whatever way the store below does it fastest.
+        tierstack::write_admitted(&self.inner, group, |batch| self.admit(batch)).await
     }
 
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {

@@ -43,6 +43,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::group::complete;
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
@@ -145,7 +146,7 @@ impl<S: Store> Store for ReadOnly<S> {
     }
 
     async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
-        crate::write_in_order(self, group).await
+        complete(vec![Err(self.refusal(Operation::Write))], group.len())
     }
 
     async fn ingest(&self, _: Pages<'_>) -> Result<u64> {

@@ -11,6 +11,7 @@ use futures_util::future::ready;
 use futures_util::{StreamExt, TryStreamExt};
 
 use crate::error::{Error, Result};
+use crate::group::write_admitted;
 use crate::reply::Reply;
 use crate::store::{Change, Changes, Pages, Read, Store};
 use crate::types::{
@@ -31,6 +32,12 @@ fn check(key: &[u8]) -> Result<()> {
         return Err(Error::invalid(message).with_key(key));
     }
     Ok(())
+}
+
+fn admit(batch: Batch) -> Result<Batch> {
+    let keys = batch.ops().iter().map(Op::key);
+    keys.chain(batch.conditions().iter().map(Condition::key)).try_for_each(|key| check(key))?;
+    Ok(batch)
 }
 
 /// A page without reserved keys, and how many it had.
@@ -95,13 +102,11 @@ impl<S: Read> Read for Reserved<S> {
 #[deny(clippy::missing_trait_methods)]
 impl<S: Store> Store for Reserved<S> {
     async fn write(&self, batch: Batch) -> Result<Commit> {
-        let keys = batch.ops().iter().map(Op::key);
-        keys.chain(batch.conditions().iter().map(Condition::key)).try_for_each(|key| check(key))?;
-        self.0.write(batch).await
+        self.0.write(admit(batch)?).await
     }
 
     async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
-        crate::write_in_order(self, group).await
+        write_admitted(&self.0, group, admit).await
     }
 
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use bytes::Bytes;
+use futures_util::future::try_join;
 use serde::{Deserialize, Serialize};
 
 use super::{Condition, Value};
@@ -319,12 +320,35 @@ impl Commit {
         Self { sequence: Some(sequence), wait: None }
     }
 
-    /// The same commit, durable once `wait` resolves.
+    /// The same commit, durable once `wait` has resolved, and what it waited for already: each layer adds its
+    /// own wait to the commit of the store below.
+    ///
+    /// A layer that acknowledges a write before the store below has it waits for that commit in turn:
+    ///
+    /// ```
+    /// # tokio_test::block_on(async {
+    /// use tierstack::{Commit, Error, Result};
+    /// use tokio::sync::oneshot;
+    ///
+    /// let (flushed, below) = oneshot::channel::<Result<Commit>>();
+    /// let commit = Commit::at(7).durable_after(async {
+    ///     let below = below.await.map_err(|_| Error::internal("the flush ended"))??;
+    ///     below.durable().await
+    /// });
+    /// // Later, when the store below has the write:
+    /// let _ = flushed.send(Ok(Commit::done()));
+    /// commit.durable().await?;
+    /// # Ok::<(), tierstack::Error>(()) }).unwrap();
+    /// ```
     pub fn durable_after(
         mut self,
         wait: impl Future<Output = Result<()>> + Send + 'static,
     ) -> Self {
-        self.wait = Some(Box::pin(wait));
+        self.wait = Some(match self.wait.take() {
+            // Both are polled, so that what one of them sets going does not wait for the other.
+            Some(before) => Box::pin(async { try_join(before, wait).await.map(|_| ()) }),
+            None => Box::pin(wait),
+        });
         self
     }
 

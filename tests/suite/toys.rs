@@ -285,7 +285,7 @@ impl<C: LayerConfig> Store for Same<C> {
     }
 
     async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
-        tierstack::write_in_order(self, group).await
+        self.inner.write_group(group).await
     }
 
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {

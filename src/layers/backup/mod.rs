@@ -74,6 +74,7 @@ use tokio::task::JoinHandle;
 pub use self::worker::Worker;
 use crate::backup::{Location, RESERVED_PREFIX, Repository, Schedule};
 use crate::error::{Error, Result};
+use crate::group::write_admitted;
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::objects::Shown;
 use crate::reply::Reply;
@@ -285,13 +286,11 @@ impl<S: Read> Read for Backup<S> {
 #[deny(clippy::missing_trait_methods)]
 impl<S: Store> Store for Backup<S> {
     async fn write(&self, batch: Batch) -> Result<Commit> {
-        batch.ops().iter().try_for_each(|op| check_reserved(op.key()))?;
-        batch.conditions().iter().try_for_each(|condition| check_reserved(condition.key()))?;
-        self.inner.write(batch).await
+        self.inner.write(admit(batch)?).await
     }
 
     async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
-        crate::write_in_order(self, group).await
+        write_admitted(&self.inner, group, admit).await
     }
 
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
@@ -348,6 +347,12 @@ impl<S: Store> Store for Backup<S> {
     fn identity(&self) -> Option<Identity> {
         self.inner.identity()
     }
+}
+
+fn admit(batch: Batch) -> Result<Batch> {
+    batch.ops().iter().try_for_each(|op| check_reserved(op.key()))?;
+    batch.conditions().iter().try_for_each(|condition| check_reserved(condition.key()))?;
+    Ok(batch)
 }
 
 fn check_reserved(key: &[u8]) -> Result<()> {

@@ -223,8 +223,10 @@ use self::listen::Listening;
 use self::stripes::Stripes;
 use self::warm::WarmStart;
 pub use self::warm::WarmStartConfig;
+use self::writing::Writing;
 use crate::clock::Clock;
 use crate::error::{Error, Outcome, Result};
+use crate::group::complete;
 use crate::layer::{Context, Layer};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
@@ -365,6 +367,26 @@ impl<S: Store> Cache<S> {
     }
 }
 
+impl<S> Shared<S> {
+    /// Announces the writes of these batches, and drops what is kept of their keys.
+    fn announce(&self, batches: &[Batch]) -> Writing<'_> {
+        let written = batches.iter().flat_map(Batch::ops).map(Op::key);
+        // A condition that does not hold shows that what is kept of its key may be old.
+        let conditions = batches.iter().flat_map(Batch::conditions).map(Condition::key);
+        let keys = written.chain(conditions);
+        let writing = self.stripes.begin_write(keys.clone().map(Bytes::as_ref));
+        for key in keys {
+            self.remove(key);
+        }
+        writing
+    }
+}
+
+/// Whether nothing of the write can still arrive below.
+fn is_settled(answer: &Result<Commit>) -> bool {
+    answer.as_ref().err().is_none_or(|error| error.outcome() == Outcome::Nothing)
+}
+
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<S: Store> Store for Cache<S> {
@@ -373,26 +395,33 @@ impl<S: Store> Store for Cache<S> {
         if shared.has_left_disk() {
             return Err(Error::closed().with_outcome(Outcome::Nothing));
         }
-        // A condition that does not hold shows that what is kept of its key may be old.
-        let conditions = batch.conditions().iter().map(Condition::key);
-        let keys = batch.ops().iter().map(Op::key).chain(conditions);
-        let writing = shared.stripes.begin_write(keys.clone().map(Bytes::as_ref));
-        for key in keys {
-            shared.remove(key);
-        }
-        let written = shared.written(&batch);
+        let batches = std::slice::from_ref(&batch);
+        let (writing, written) = (shared.announce(batches), shared.written(batches));
         let commit = shared.inner.write(batch).await;
         if commit.is_ok() {
             shared.keep_written(written, &writing);
         }
-        if commit.as_ref().err().is_none_or(|error| error.outcome() == Outcome::Nothing) {
+        if is_settled(&commit) {
             writing.settle();
         }
         commit
     }
 
     async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
-        crate::write_in_order(self, group).await
+        let shared = &*self.0;
+        if shared.has_left_disk() {
+            let closed = Error::closed().with_outcome(Outcome::Nothing);
+            return complete(vec![Err(closed)], group.len());
+        }
+        let (writing, written) = (shared.announce(&group), shared.written(&group));
+        let answers = shared.inner.write_group(group).await;
+        if answers.iter().all(Result::is_ok) {
+            shared.keep_written(written, &writing);
+        }
+        if answers.iter().all(is_settled) {
+            writing.settle();
+        }
+        answers
     }
 
     /// Nothing is kept while a run is taken, and nothing of before it.

@@ -13,7 +13,7 @@ use crate::types::{Batch, Op, Value};
 /// A larger value is not kept: the caller may hold it in a buffer that is larger still, so it is copied.
 const LARGEST: usize = 64 << 10;
 
-/// What a batch leaves in its keys. `None`: nothing is kept.
+/// What batches leave in their keys. `None`: nothing is kept.
 pub(super) struct Written {
     asked: Moment,
     /// Each key once. `None`: it is deleted.
@@ -22,17 +22,18 @@ pub(super) struct Written {
 
 impl<S> Shared<S> {
     /// To be taken before the store below is asked: the ttl counts from then.
-    pub(super) fn written(&self, batch: &Batch) -> Option<Written> {
+    pub(super) fn written(&self, batches: &[Batch]) -> Option<Written> {
         if !self.keeps_written || !self.stripes.eras.now().keeps() {
             return None;
         }
         let entry = |op: &Op| (op.key().clone(), op.value().cloned());
-        let entries = match batch.ops() {
-            [op] => vec![entry(op)],
+        let mut ops = batches.iter().rev().flat_map(|batch| batch.ops().iter().rev());
+        let entries = match (batches.iter().map(Batch::len).sum(), ops.next()) {
+            (1, Some(op)) => vec![entry(op)],
             // The last operation of a key wins. One that comes before it must not be kept for a moment.
-            ops => {
-                let mut seen = HashSet::with_capacity_and_hasher(ops.len(), RandomState::default());
-                ops.iter().rev().filter(|op| seen.insert(op.key())).map(entry).collect()
+            (all, last) => {
+                let mut seen = HashSet::with_capacity_and_hasher(all, RandomState::default());
+                last.into_iter().chain(ops).filter(|op| seen.insert(op.key())).map(entry).collect()
             }
         };
         Some(Written { asked: self.now(), entries })

@@ -72,8 +72,9 @@ use tokio::runtime::Handle;
 use self::sweep::{Sweeper, Worker};
 use self::view::{Now, View};
 use crate::clock::Timestamp;
-use crate::decoded::{Absence, write_decoded};
+use crate::decoded::{Absence, write_decoded, write_group_decoded};
 use crate::error::{Error, Result};
+use crate::group::admitted;
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
@@ -254,6 +255,22 @@ impl<S: Store> Expire<S> {
         Ok(deleted)
     }
 
+    /// The batch as the store below gets it, but for its conditions.
+    fn encode_batch(&self, batch: Batch) -> Result<Batch> {
+        if batch.is_conditional()
+            && self.view.inner.profile().guarantees.conditions < Conditions::Value
+        {
+            return Err(Error::unsupported(
+                "`expire` can check a condition only over a store that compares values, as expired entries may still be stored",
+            )
+            .with_layer(ExpireConfig::NAME));
+        }
+        // A value that is there already, and is only written in another form, keeps what it has.
+        let ttl = self.default_ttl.filter(|_| !batch.is_rewrite());
+        let default = ttl.map(|ttl| self.sweeper.clock.now() + ttl.0);
+        batch.try_map(|op| Ok(self.encode(op, default)))
+    }
+
     /// The operation as the store below gets it.
     fn encode(&self, op: Op, default: Option<Timestamp>) -> Op {
         match op {
@@ -282,24 +299,16 @@ impl<S: Store> Read for Expire<S> {
 #[deny(clippy::missing_trait_methods)]
 impl<S: Store> Store for Expire<S> {
     async fn write(&self, batch: Batch) -> Result<Commit> {
-        if batch.is_conditional()
-            && self.view.inner.profile().guarantees.conditions < Conditions::Value
-        {
-            return Err(Error::unsupported(
-                "`expire` can check a condition only over a store that compares values, as expired entries may still be stored",
-            )
-            .with_layer(ExpireConfig::NAME));
-        }
-        // A value that is there already, and is only written in another form, keeps what it has.
-        let ttl = self.default_ttl.filter(|_| !batch.is_rewrite());
-        let default = ttl.map(|ttl| self.sweeper.clock.now() + ttl.0);
-        let batch = batch.try_map(|op| Ok(self.encode(op, default)))?;
+        let batch = self.encode_batch(batch)?;
         let live = |key: &[u8], stored: Value| self.view.live(key, stored);
         write_decoded(&*self.view.inner, batch, Absence::MayBeHidden, live).await
     }
 
     async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
-        crate::write_in_order(self, group).await
+        let (group, rest) = admitted(group, |batch| self.encode_batch(batch));
+        let live = |key: &[u8], stored: Value| self.view.live(key, stored);
+        let below = &*self.view.inner;
+        rest.after(write_group_decoded(below, group, Absence::MayBeHidden, live).await)
     }
 
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {

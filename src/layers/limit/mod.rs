@@ -5,7 +5,7 @@
 //! first come, first served. A permit is held while one answer, or one page of a scan, is awaited, and
 //! never between pages or by a stream that nobody polls: a scan whose loop reads the same store
 //! works with `operations: 1`. What the store below answers at once needs no permit. Snapshots share
-//! the permits of their store.
+//! the permits of their store. A group of batches is one operation.
 //!
 //! # Gives up
 //! Latency under load, for a store below that is not overrun.
@@ -61,6 +61,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Operation, Outcome, Result, Retry};
+use crate::group::complete;
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
@@ -199,8 +200,12 @@ impl<S: Store> Store for Limit<S> {
         self.turns.during(Operation::Write, self.inner.write(batch)).await
     }
 
+    /// One operation, with one permit.
     async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
-        crate::write_in_order(self, group).await
+        let batches = group.len();
+        let written = async { Ok(self.inner.write_group(group).await) };
+        let answers = self.turns.during(Operation::Write, written).await;
+        answers.unwrap_or_else(|error| complete(vec![Err(error)], batches))
     }
 
     /// Passes without a permit: the run may be read through this very store.

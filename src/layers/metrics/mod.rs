@@ -26,7 +26,7 @@
 //! | name | type | labels | a rise means |
 //! |---|---|---|---|
 //! | `tierstack_ops_total` | counter | stack, layer, op, outcome | more traffic |
-//! | `tierstack_op_duration_seconds` | histogram | stack, layer, op | slower answers |
+//! | `tierstack_op_duration_seconds` | histogram | stack, layer, op | slower answers; a group of batches is timed as one |
 //! | `tierstack_op_bytes_total` | counter | stack, layer, op | more or larger values |
 //! | `tierstack_inflight` | gauge | stack, layer | answers waited for |
 //! | `tierstack_errors_total` | counter | stack, layer, op, kind | failures |
@@ -233,8 +233,24 @@ impl<S: Store> Store for Metrics<S> {
         Ok(commit)
     }
 
+    /// Counts every batch, and times the group.
     async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
-        crate::write_in_order(self, group).await
+        let (shared, series) = (&*self.shared, &self.shared.write);
+        let bytes: Vec<u64> = group.iter().map(|batch| batch.bytes() as u64).collect();
+        let waiting = Waiting::new(&shared.inflight, &series.cancelled);
+        let start = shared.clock.monotonic();
+        let answers = self.inner.write_group(group).await;
+        waiting.done();
+        series.time(&*shared.clock, start);
+        let mut bytes = bytes.into_iter();
+        let count = |answer: Result<Commit>| match (answer, bytes.next()) {
+            (Ok(commit), bytes) => {
+                series.ok.add([1, bytes.unwrap_or_default()]);
+                Ok(commit)
+            }
+            (Err(error), _) => Err(shared.failed(series, error)),
+        };
+        answers.into_iter().map(count).collect()
     }
 
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {

@@ -56,6 +56,7 @@ use futures_util::future::ready;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::group::write_admitted;
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Change, Changes, Pages, Read, Store};
@@ -224,23 +225,14 @@ impl<S: Read> Read for Prefix<S> {
 #[deny(clippy::missing_trait_methods)]
 impl<S: Store> Store for Prefix<S> {
     async fn write(&self, batch: Batch) -> Result<Commit> {
-        let require = |condition: &Condition| {
-            self.keys.check(condition.key())?;
-            Ok(condition.clone().with_key(self.keys.below(condition.key())))
-        };
-        let conditions = batch.conditions().iter().map(require).collect::<Result<_>>()?;
-        let batch = batch.with_conditions(conditions).try_map(|op| {
-            self.keys.check(op.key())?;
-            Ok(match op {
-                Op::Put(key, value) => Op::Put(self.keys.below(&key), value),
-                Op::Delete(key) => Op::Delete(self.keys.below(&key)),
-            })
-        })?;
+        let batch = self.keys.batch_below(batch)?;
         self.inner.write(batch).await.map_err(|error| self.keys.error_above(error))
     }
 
     async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
-        crate::write_in_order(self, group).await
+        let below = |batch| self.keys.batch_below(batch);
+        let answers = write_admitted(&self.inner, group, below).await.into_iter();
+        answers.map(|answer| answer.map_err(|error| self.keys.error_above(error))).collect()
     }
 
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
@@ -353,6 +345,21 @@ impl Keys {
     }
 
     /// The error as it is above: its key is one of this store.
+    fn batch_below(&self, batch: Batch) -> Result<Batch> {
+        let require = |condition: &Condition| {
+            self.check(condition.key())?;
+            Ok(condition.clone().with_key(self.below(condition.key())))
+        };
+        let conditions = batch.conditions().iter().map(require).collect::<Result<_>>()?;
+        batch.with_conditions(conditions).try_map(|op| {
+            self.check(op.key())?;
+            Ok(match op {
+                Op::Put(key, value) => Op::Put(self.below(&key), value),
+                Op::Delete(key) => Op::Delete(self.below(&key)),
+            })
+        })
+    }
+
     fn error_above(&self, error: Error) -> Error {
         error.map_key(|key| match key.starts_with(&self.prefix) {
             true => key.slice(self.prefix.len()..),

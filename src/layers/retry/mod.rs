@@ -7,7 +7,8 @@
 //! succeeds at once costs nothing; a write costs a copy of its list of operations.
 //!
 //! A write is repeated only after an attempt of which [nothing happened](crate::Outcome::Nothing), such as
-//! one that found no connection or no turn: so it takes effect once. After an attempt with an unknown outcome
+//! one that found no connection or no turn: so it takes effect once. A group of batches is taken up at the batch that
+//! failed. After an attempt with an unknown outcome
 //! its error is passed on, and the caller decides. `ingest` is tried once, as a run can be read once.
 //!
 //! # Gives up
@@ -67,6 +68,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
 use crate::error::{Error, Operation, Outcome, Result, Retry as Again};
+use crate::group::complete;
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
@@ -226,8 +228,37 @@ impl<S: Store> Store for Retry<S> {
         }
     }
 
+    /// From the first batch on that failed. Where several have an unknown outcome, none of them is repeated: a
+    /// reader would see the effects of the later ones, and then those of the earlier ones again.
     async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
-        crate::write_in_order(self, group).await
+        let (batches, mut rest) = (group.len(), group);
+        let mut answers = Vec::with_capacity(batches);
+        let mut attempts = None;
+        loop {
+            let mut failed = self.inner.write_group(rest.clone()).await;
+            let written = failed.iter().take_while(|answer| answer.is_ok()).count();
+            answers.extend(failed.drain(..written));
+            rest.drain(..written.min(rest.len()));
+            if written > 0 {
+                // The batch that failed now is another one.
+                attempts = None;
+            }
+            let Some(Err(error)) = failed.first() else { break };
+            let unknown = |answer: &Result<Commit>| matches!(answer, Err(error) if error.outcome() == Outcome::Unknown);
+            let repeatable = self.shared.config.unknown_writes
+                && rest.first().is_some_and(|batch| !batch.is_conditional())
+                && !failed.iter().skip(1).any(unknown);
+            if !repeatable && failed.iter().any(unknown) {
+                answers.append(&mut failed);
+                break;
+            }
+            let attempts = attempts.get_or_insert_with(|| self.shared.attempts(Operation::Write));
+            if let Err(error) = attempts.pause_after(error.clone()).await {
+                answers.push(Err(error));
+                break;
+            }
+        }
+        complete(answers, batches)
     }
 
     /// Passes: a run can be read once only.

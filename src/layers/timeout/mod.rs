@@ -3,7 +3,7 @@
 //! # Guarantees
 //! An operation that the store below has not answered in time ends with an error, however the store
 //! hangs. Of a scan, and of reads of a snapshot, each page and each read has its own deadline, and the
-//! time between two pages does not count.
+//! time between two pages does not count. A group of batches has one deadline.
 //!
 //! # Gives up
 //! Knowing how a write ended: it may take effect after its deadline. Writing it again is safe, unless it
@@ -172,8 +172,14 @@ impl<S: Store> Store for Timeout<S> {
         self.deadline.or_else_say(Operation::Write, outcome, self.inner.write(batch)).await
     }
 
+    /// With one deadline for the group. How far it came by then is unknown, so every batch has that error.
     async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
-        crate::write_in_order(self, group).await
+        let batches = group.len();
+        let written = async { Ok(self.inner.write_group(group).await) };
+        match self.deadline.or_else_say(Operation::Write, UNKNOWN_GROUP, written).await {
+            Ok(answers) => answers,
+            Err(error) => (0..batches).map(|_| Err(error.clone())).collect(),
+        }
     }
 
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
@@ -223,6 +229,7 @@ impl<S: Store> Store for Timeout<S> {
 }
 
 const UNKNOWN: &str = "; the batch may or may not have taken effect, and writing it again is safe";
+const UNKNOWN_GROUP: &str = "; of its group the first batches may or may not have taken effect, any number of them: read before you write them again";
 const UNKNOWN_IF_ABSENT: &str = "; the batch may or may not have taken effect: read before you write it again, as it would meet its own entries";
 
 #[derive(Clone, Debug)]

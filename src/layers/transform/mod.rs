@@ -15,8 +15,9 @@ use futures_util::{StreamExt, TryStreamExt};
 use metrics::Counter;
 
 pub use self::rewrite::Rewriter;
-use crate::decoded::{Absence, write_decoded};
-use crate::error::{Error, Result};
+use crate::decoded::{Absence, write_decoded, write_group_decoded};
+use crate::error::{Error, Outcome, Result};
+use crate::group::{admitted, complete};
 use crate::layer::{Layer, Rewrite, StackLayer};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
@@ -260,6 +261,10 @@ impl<S: Read, T: Transform> Read for Transformed<S, T> {
     }
 }
 
+fn puts(batch: &Batch) -> bool {
+    batch.ops().iter().any(|op| op.value().is_some())
+}
+
 /// How many bytes values have, as what is stored claims.
 fn claimed<'a, T: Transform>(stored: impl Iterator<Item = &'a Value>) -> usize {
     let claimed = |sum: usize, value: &Value| sum.saturating_add(T::claimed(&value.bytes));
@@ -270,9 +275,8 @@ fn claimed<'a, T: Transform>(stored: impl Iterator<Item = &'a Value>) -> usize {
 #[deny(clippy::missing_trait_methods)]
 impl<S: Store, T: Transform> Store for Transformed<S, T> {
     async fn write(&self, batch: Batch) -> Result<Commit> {
-        if !self.vetted.load(Ordering::Relaxed) && batch.ops().iter().any(|op| op.value().is_some())
-        {
-            self.vet().await?;
+        if puts(&batch) {
+            self.vet_once().await?;
         }
         // The whole batch before anything is written.
         let batch = if batch.bytes() <= INLINE_BYTES {
@@ -286,14 +290,35 @@ impl<S: Store, T: Transform> Store for Transformed<S, T> {
     }
 
     async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
-        crate::write_in_order(self, group).await
+        let vetted = match group.iter().any(puts) {
+            true => self.vet_once().await,
+            false => Ok(()),
+        };
+        let admit = move |shared: &Shared<T>, batch: Batch| match &vetted {
+            Err(error) if puts(&batch) => Err(error.clone()),
+            _ => shared.encode_batch(batch),
+        };
+        let bytes: usize = group.iter().map(Batch::bytes).sum();
+        let batches = group.len();
+        let encoded = if bytes <= INLINE_BYTES {
+            Ok(admitted(group, |batch| admit(&self.shared, batch)))
+        } else {
+            let shared = Arc::clone(&self.shared);
+            blocking(move || Ok(admitted(group, |batch| admit(&shared, batch)))).await
+        };
+        let (group, rest) = match encoded {
+            Ok(encoded) => encoded,
+            Err(error) => {
+                return complete(vec![Err(error.with_outcome(Outcome::Nothing))], batches);
+            }
+        };
+        let decode = |key: &[u8], stored: Value| self.shared.decode(key, stored).map(Some);
+        rest.after(write_group_decoded(&self.inner, group, Absence::Passes, decode).await)
     }
 
     /// A page is encoded as a batch is.
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
-        if !self.vetted.load(Ordering::Relaxed) {
-            self.vet().await?;
-        }
+        self.vet_once().await?;
         let encoded = run.and_then(|page| async {
             if page.bytes() <= INLINE_BYTES {
                 return self.shared.encode_page(page);
@@ -348,6 +373,11 @@ impl<S: Store, T: Transform> Store for Transformed<S, T> {
 }
 
 impl<S: Store, T: Transform> Transformed<S, T> {
+    /// Looks before the first put.
+    async fn vet_once(&self) -> Result<()> {
+        if self.vetted.load(Ordering::Relaxed) { Ok(()) } else { self.vet().await }
+    }
+
     /// Refuses to mix what these settings write with what they cannot read: a mistake that reading
     /// would tell only when it is too late. Where the store cannot be read now, the next put looks.
     async fn vet(&self) -> Result<()> {

@@ -57,6 +57,12 @@ async fn operations_after_close_fail_as_closed(bench: Bench) -> Verdict {
     if bench.promises.writable {
         refused(bench.put("k", "2").await, CLOSED, "a put after close")?;
         refused(bench.delete("k").await, CLOSED, "a delete after close")?;
+        let group = vec![Batch::new().put("k", "2"), Batch::new().put("l", "2")];
+        let answers = store.write_group(group).await;
+        ensure!(answers.len() == 2, "{} answers to a group of two after close", answers.len());
+        for (answer, kinds) in answers.into_iter().zip([CLOSED, &[ErrorKind::Aborted]]) {
+            refused(answer, kinds, "a batch of a group after close")?;
+        }
         // What the store never offers, it may refuse as that.
         let kinds = if bench.promises.ingest { CLOSED } else { CLOSED_OR_UNSUPPORTED };
         refused(store.ingest(stream::empty().boxed()).await, kinds, "a run after close")?;

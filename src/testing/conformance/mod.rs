@@ -30,6 +30,7 @@ mod close;
 mod concurrency;
 mod condition;
 mod expiry;
+mod group;
 mod ingest;
 mod inspect;
 mod invalidate;
@@ -213,6 +214,7 @@ pub fn checks() -> impl Iterator<Item = &'static Check> {
         basic::CHECKS,
         batch::CHECKS,
         condition::CHECKS,
+        group::CHECKS,
         ingest::CHECKS,
         scan::CHECKS,
         keys::CHECKS,

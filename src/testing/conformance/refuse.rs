@@ -7,7 +7,7 @@ use futures_util::{StreamExt, stream};
 use super::bench::{Bench, Stop, Verdict, ensure, refused};
 use crate::error::ErrorKind;
 use crate::store::{Read, Store};
-use crate::types::{Batch, Condition, Conditions, Durability, Entry, Page, Scan, Value};
+use crate::types::{Batch, Commit, Condition, Conditions, Durability, Entry, Page, Scan, Value};
 
 super::topic! { "refuse":
     writes_where_there_are_none,
@@ -32,6 +32,12 @@ async fn writes_where_there_are_none(bench: Bench) -> Verdict {
     for batch in [put(), put().if_absent(), Batch::new().delete("k")] {
         refused(bench.store.write(batch).await, kinds, "a write to a store that takes none")?;
     }
+    let [first, second] = &mut bench.store.write_group(vec![put(), put()]).await[..] else {
+        return Err(Stop::failed("a group of two batches does not have two answers"));
+    };
+    let answer = |answer: &mut _| std::mem::replace(answer, Ok(Commit::done()));
+    refused(answer(first), kinds, "a group for a store that takes none")?;
+    refused(answer(second), &[ErrorKind::Aborted], "its second batch")?;
     let page = Page { entries: vec![Entry { key: "k".into(), value: "1".into() }] };
     let ingested = bench.store.ingest(stream::iter([Ok(page)]).boxed()).await;
     refused(ingested, kinds, "a run into a store that takes no writes")?;

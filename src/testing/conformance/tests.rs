@@ -19,8 +19,8 @@ use crate::error::{Error, ErrorKind};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read};
 use crate::types::{
-    Batch, Commit, Durability, Identity, Op, Order, Page, Profile, Scan, Scope, Sighting, Usage,
-    Value,
+    Batch, Commit, Condition, Durability, Identity, Op, Order, Page, Profile, Scan, Scope,
+    Sighting, Usage, Value,
 };
 
 /// What is wrong with a store.
@@ -38,6 +38,13 @@ enum Bug {
     EmptyValueIsADelete,
     DroppedWriteIsHalf,
     LosesConcurrentWrites,
+    // Groups
+    GroupLosesItsOrder,
+    GroupAnswersOutOfStep,
+    GroupGoesOn,
+    GroupIsCutShort,
+    GroupForgetsTheRest,
+    GroupChecksConditionsFirst,
     // Reading
     StaleGet,
     BulkReadsSortTheirKeys,
@@ -363,8 +370,56 @@ impl Store for Broken {
         }
     }
 
-    async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
-        crate::write_in_order(self, group).await
+    async fn write_group(&self, mut group: Vec<Batch>) -> Vec<Result<Commit>> {
+        match self.bug {
+            Bug::GroupLosesItsOrder => {
+                let mut answers = Vec::new();
+                for batch in group.into_iter().rev() {
+                    answers.push(self.write(batch).await);
+                    tokio::task::yield_now().await;
+                }
+                return answers;
+            }
+            Bug::GroupGoesOn => {
+                let writes = group.into_iter().map(|batch| self.write(batch));
+                return futures_util::future::join_all(writes).await;
+            }
+            Bug::GroupIsCutShort => {
+                let rest = group.split_off(group.len().min(1000));
+                let mut answers = crate::write_in_order(self, group).await;
+                answers.extend(rest.into_iter().map(|_| Ok(Commit::done())));
+                return answers;
+            }
+            Bug::GroupChecksConditionsFirst => {
+                // Each is compared with what was there before the group.
+                for batch in &mut group {
+                    let mut conditions = Vec::new();
+                    for condition in batch.conditions() {
+                        let now = self.memory.get(condition.key()).await.unwrap();
+                        if !condition.holds(now.as_ref()) {
+                            let key = condition.key();
+                            conditions = vec![
+                                Condition::absent(key.clone()),
+                                Condition::equals(key.clone(), "both cannot be"),
+                            ];
+                        }
+                    }
+                    *batch = std::mem::take(batch).with_conditions(conditions);
+                }
+            }
+            _ => {}
+        }
+        let batches = group.len();
+        let mut answers = crate::write_in_order(self, group).await;
+        match self.bug {
+            Bug::GroupAnswersOutOfStep => answers.reverse(),
+            Bug::GroupForgetsTheRest => {
+                let failed = answers.iter().position(Result::is_err);
+                answers.truncate(failed.map_or(batches, |at| at + 1));
+            }
+            _ => {}
+        }
+        answers
     }
 
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
@@ -524,6 +579,20 @@ mod notices {
         EmptyValueIsADelete => "basic::an_empty_value_is_not_missing";
         DroppedWriteIsHalf => "cancel::a_dropped_write_happens_wholly_or_not_at_all";
         LosesConcurrentWrites => "concurrency::writes_of_many_tasks_are_all_there";
+        GroupLosesItsOrder =>
+            "group::batches_take_effect_in_order",
+            "group::a_reader_sees_a_prefix",
+            "group::a_large_group_is_applied";
+        GroupAnswersOutOfStep => "group::a_group_ends_at_the_batch_that_fails";
+        GroupGoesOn =>
+            "group::a_group_ends_at_the_batch_that_fails",
+            "group::a_condition_that_fails_ends_the_group",
+            "group::a_batch_of_a_group_is_atomic";
+        GroupIsCutShort => "group::a_large_group_is_applied";
+        GroupForgetsTheRest => "group::a_group_ends_at_the_batch_that_fails";
+        GroupChecksConditionsFirst =>
+            "group::conditions_see_the_batches_before_them",
+            "group::a_condition_that_fails_ends_the_group";
         StaleGet => "basic::an_overwrite_replaces_the_value", "concurrency::a_key_never_goes_back";
         BulkReadsSortTheirKeys => "basic::bulk_reads_keep_the_order_of_the_keys";
         BulkReadsSkipMissing => "basic::a_missing_key_gives_none";

@@ -13,6 +13,7 @@ use futures_util::StreamExt;
 use self::plan::Fate;
 pub use self::plan::{Call, Faults, Gate, Rule};
 use crate::error::{Operation, Result};
+use crate::group::complete;
 use crate::layer::Layer;
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
@@ -124,8 +125,31 @@ impl<S: Store> Store for FaultStore<S> {
         fate.around(self.inner.write(batch)).await
     }
 
+    /// Each batch is struck by itself. Those between reach the store below as groups.
     async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
-        crate::write_in_order(self, group).await
+        let batches = group.len();
+        let (mut answers, mut run) = (Vec::with_capacity(batches), Vec::new());
+        let mut group = group.into_iter().peekable();
+        while let Some(batch) = group.next() {
+            let fate = self.faults.decide(Operation::Write, || Call::Write(batch.clone()));
+            let struck = (!fate.is_none()).then_some((fate, batch.clone()));
+            if struck.is_none() {
+                run.push(batch);
+            }
+            if struck.is_some() || group.peek().is_none() {
+                answers.append(&mut self.inner.write_group(std::mem::take(&mut run)).await);
+            }
+            if answers.iter().any(Result::is_err) {
+                break;
+            }
+            if let Some((fate, batch)) = struck {
+                answers.push(fate.around(self.inner.write(batch)).await);
+                if answers.last().is_some_and(Result::is_err) {
+                    break;
+                }
+            }
+        }
+        complete(answers, batches)
     }
 
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
