@@ -105,7 +105,7 @@ impl Rest {
 }
 
 /// The answers of a group of so many batches that ended at the last of these.
-pub(crate) fn complete(mut answers: Vec<Result<Commit>>, batches: usize) -> Vec<Result<Commit>> {
+pub(crate) fn complete<T>(mut answers: Vec<Result<T>>, batches: usize) -> Vec<Result<T>> {
     answers.resize_with(batches, || Err(Error::aborted()));
     answers
 }

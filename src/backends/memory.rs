@@ -47,6 +47,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::error::{Error, Result};
+use crate::group::complete;
 use crate::layer::{BackendConfig, Context};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
@@ -213,20 +214,30 @@ impl Store for Memory {
         let _writing = self.writing.lock();
         self.open()?;
         let mut root = Root::clone(&self.root.load());
-        let now = self.clock.now();
-        root.check(batch.conditions(), now)?;
-        root.sweep(now, batch.len() + SWEEP);
-        for op in batch.into_ops() {
-            root.apply(op);
-        }
-        root.sequence += 1;
-        let commit = Commit::at(root.sequence);
+        let commit = root.write(batch, self.clock.now())?;
         self.root.store(Arc::new(root));
         Ok(commit)
     }
 
+    /// Readers see the whole group at once.
     async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
-        crate::write_in_order(self, group).await
+        let batches = group.len();
+        let _writing = self.writing.lock();
+        if let Err(closed) = self.open() {
+            return complete(vec![Err(closed)], batches);
+        }
+        let mut root = Root::clone(&self.root.load());
+        let now = self.clock.now();
+        let mut answers = Vec::with_capacity(batches);
+        for batch in group {
+            let checked = Self::guarantees().check_batch(&batch);
+            answers.push(checked.and_then(|()| root.write(batch, now)));
+            if answers.last().is_some_and(Result::is_err) {
+                break;
+            }
+        }
+        self.root.store(Arc::new(root));
+        complete(answers, batches)
     }
 
     /// A page at a time: there is no faster way into memory.
@@ -300,6 +311,17 @@ impl Root {
         let value = self.entries.get(key);
         // The clock is read only for an entry that can expire.
         Ok(value.filter(|value| value.expires_at.is_none() || !value.is_expired(now())).cloned())
+    }
+
+    /// Applies a batch, or leaves everything as it was.
+    fn write(&mut self, batch: Batch, now: Timestamp) -> Result<Commit> {
+        self.check(batch.conditions(), now)?;
+        self.sweep(now, batch.len() + SWEEP);
+        for op in batch.into_ops() {
+            self.apply(op);
+        }
+        self.sequence += 1;
+        Ok(Commit::at(self.sequence))
     }
 
     fn check(&self, conditions: &[Condition], now: Timestamp) -> Result<()> {

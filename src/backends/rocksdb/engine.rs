@@ -24,7 +24,8 @@ use super::lock::Opened;
 use super::open::lost;
 use super::pace::Pace;
 use super::reader::look_up;
-use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::error::{Error, ErrorKind, Operation, Outcome, Result};
+use crate::group::complete;
 use crate::types::{Batch, Op, Usage, Value};
 
 /// The handle of a column family belongs to the database that it was opened with.
@@ -254,6 +255,32 @@ impl Engine {
             return Ok(());
         }
         self.commit(Operation::Write, || self.encode(batch), sync)
+    }
+
+    /// Writes batches, up to the first that fails, and syncs the log once: with an fsync for each, a group would
+    /// take as long as its batches one after the other. Blocks.
+    pub(super) fn write_group(&self, group: &[Batch], sync: bool) -> Vec<Result<()>> {
+        if let [only] = group {
+            return vec![self.write(only, sync)];
+        }
+        let mut answers = Vec::with_capacity(group.len());
+        for batch in group {
+            answers.push(self.write(batch, false));
+            if answers.last().is_some_and(Result::is_err) {
+                break;
+            }
+        }
+        if sync
+            && answers.first().is_some_and(Result::is_ok)
+            && let Err(error) = self.sync(Operation::Write)
+        {
+            // They are written, and may be gone after a power cut.
+            let error = error.with_outcome(Outcome::Unknown);
+            for answer in answers.iter_mut().filter(|answer| answer.is_ok()) {
+                *answer = Err(error.clone());
+            }
+        }
+        complete(answers, group.len())
     }
 
     /// Takes in a table: all of its entries or none. Blocks, and other writes with it while entries of the

@@ -90,6 +90,7 @@ use self::pace::Pace;
 use self::reader::Reader;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Operation, Result};
+use crate::group::{admitted, complete};
 use crate::layer::BackendConfig;
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
@@ -112,6 +113,8 @@ pub struct RocksDb {
 
 /// A larger batch is copied in a thread.
 const INLINE_WRITE_BYTES: usize = 64 << 10;
+/// More batches of a group are written in a thread.
+const INLINE_BATCHES: usize = 64;
 
 impl RocksDb {
     /// Opens or makes the database.
@@ -149,6 +152,34 @@ impl RocksDb {
             Some(Err(error)) if is_incomplete(&error) => Ok(false),
             Some(Err(error)) => Err(failed(Operation::Write, error)),
         }
+    }
+
+    fn is_inline(&self, batch: &Batch) -> bool {
+        !self.sync && !batch.is_conditional() && batch.bytes() <= INLINE_WRITE_BYTES
+    }
+
+    /// Writes the first batches of a group as far as that is possible without waiting, and takes them off.
+    fn write_start_now(&self, group: &mut Vec<Batch>) -> Vec<Result<()>> {
+        let (mut answers, mut bytes) = (Vec::new(), 0);
+        for batch in group.iter() {
+            bytes += batch.bytes();
+            if !self.is_inline(batch)
+                || bytes > INLINE_WRITE_BYTES
+                || answers.len() >= INLINE_BATCHES
+            {
+                break;
+            }
+            match self.write_now(batch) {
+                Ok(true) => answers.push(Ok(())),
+                Ok(false) => break,
+                Err(error) => {
+                    answers.push(Err(error));
+                    break;
+                }
+            }
+        }
+        group.drain(..answers.len());
+        answers
     }
 
     /// Puts the next entries of a run, once the ones before them are there.
@@ -206,8 +237,7 @@ impl Read for RocksDb {
 impl Store for RocksDb {
     async fn write(&self, batch: Batch) -> Result<Commit> {
         self.profile.guarantees.check_batch(&batch)?;
-        let inline = !self.sync && !batch.is_conditional() && batch.bytes() <= INLINE_WRITE_BYTES;
-        if inline && self.write_now(&batch)? {
+        if self.is_inline(&batch) && self.write_now(&batch)? {
             return Ok(Commit::done());
         }
         let sync = self.sync;
@@ -216,8 +246,19 @@ impl Store for RocksDb {
         Ok(Commit::done())
     }
 
+    /// Each batch is handed to the operating system by itself; with `sync`, one fsync saves them all.
     async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
-        crate::write_in_order(self, group).await
+        let checked = |batch: Batch| self.profile.guarantees.check_batch(&batch).map(|()| batch);
+        let (mut group, rest) = admitted(group, checked);
+        let mut answers = self.write_start_now(&mut group);
+        if !group.is_empty() && answers.iter().all(Result::is_ok) {
+            let (batches, sync) = (group.len(), self.sync);
+            let written = self.reader.offload(move |engine| Ok(engine.write_group(&group, sync)));
+            answers
+                .extend(written.await.unwrap_or_else(|error| complete(vec![Err(error)], batches)));
+        }
+        let answers = answers.into_iter().map(|answer| answer.map(|()| Commit::done()));
+        rest.after(answers.collect())
     }
 
     /// In lots of 32 MiB, each of which is there wholly or not at all.

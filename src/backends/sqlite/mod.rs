@@ -80,6 +80,7 @@ use self::schema::Layout;
 use self::writer::{Manner, Writer};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::group::{admitted, complete};
 use crate::layer::BackendConfig;
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
@@ -221,8 +222,19 @@ impl Store for Sqlite {
         Ok(Commit::done())
     }
 
+    /// In one transaction, with a savepoint for each batch.
     async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
-        crate::write_in_order(self, group).await
+        let writer = match self.writer() {
+            Ok(writer) => writer,
+            Err(error) => return complete(vec![Err(error)], group.len()),
+        };
+        let (group, rest) = admitted(group, |batch| self.check_batch(&batch).map(|()| batch));
+        let answers = match group.is_empty() {
+            true => Vec::new(),
+            false => writer.write_group(group).await,
+        };
+        let answers = answers.into_iter().map(|answer| answer.map(|()| Commit::done()));
+        rest.after(answers.collect())
     }
 
     /// In large transactions: the next is gathered while one is written.

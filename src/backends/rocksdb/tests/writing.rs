@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::backends::rocksdb::lock::Opened;
+use crate::types::Condition;
 
 #[tokio::test]
 async fn a_batch_is_one_write_and_its_last_operation_wins() {
@@ -44,6 +45,34 @@ fn counting(folder: &Path, sync: bool) -> (RocksDb, impl Fn() -> u64) {
         gone,
     };
     (store, move || options.get_ticker_count(::rocksdb::statistics::Ticker::WalFileSynced))
+}
+
+#[tokio::test]
+async fn a_group_is_synced_once() {
+    let put = |n: u32| Batch::new().put(n.to_string(), "v");
+    for sync in [true, false] {
+        let folder = folder();
+        let (store, synced) = counting(folder.path(), sync);
+        let before = synced();
+        let answers = store.write_group((0..64).map(put).collect()).await;
+        assert!(answers.len() == 64 && answers.iter().all(Result::is_ok));
+        assert_eq!(synced() - before, u64::from(sync));
+
+        // What was written of a group that ends early is synced as well.
+        let mut group: Vec<_> = (100..110).map(put).collect();
+        group.insert(5, Batch::new().put("new", "v").require(Condition::absent("0")));
+        let before = synced();
+        let answers = store.write_group(group).await;
+        assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 5);
+        assert_eq!(synced() - before, u64::from(sync));
+        assert_eq!(store.get(b"104").await.unwrap(), Some("v".into()));
+        assert_eq!(store.get(b"105").await.unwrap(), None);
+        // Nothing was written, so nothing is synced.
+        let refused = Batch::new().put("0", "w").if_absent();
+        assert!(store.write_group(vec![refused, put(200)]).await.iter().all(Result::is_err));
+        assert_eq!(synced() - before, u64::from(sync));
+        store.close().await.unwrap();
+    }
 }
 
 #[test]

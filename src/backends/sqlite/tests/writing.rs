@@ -33,6 +33,69 @@ async fn created_stays_and_updated_follows_the_writes() {
     assert_eq!(stamps(), (now, now), "what takes the place of an expired entry is new");
 }
 
+/// Transactions in the log of a database: with `sync`, each is an fsync.
+fn transactions(folder: &Folder) -> usize {
+    let log = std::fs::read(folder.path().with_extension("db-wal")).unwrap();
+    let number = |at: usize| u32::from_be_bytes(log[at..at + 4].try_into().unwrap());
+    let frame = 24 + number(8) as usize;
+    let frames = (32..log.len()).step_by(frame).take_while(|at| at + frame <= log.len());
+    // The last frame of a transaction holds the size of the database. Others are left over from before.
+    frames.filter(|at| log[at + 8..at + 16] == log[16..24] && number(at + 4) > 0).count()
+}
+
+#[tokio::test]
+async fn a_group_is_one_transaction() {
+    let put = |n: u32| Batch::new().put(n.to_string(), "v");
+    for sync in [true, false] {
+        let folder = Folder::new();
+        let store = open(SqliteConfig { sync, ..folder.config() }).await;
+        let _ = store.put("first", "v").await.unwrap();
+        let before = transactions(&folder);
+        let answers = store.write_group((0..64).map(put).collect()).await;
+        assert!(answers.len() == 64 && answers.iter().all(Result::is_ok));
+        assert_eq!(transactions(&folder), before + 1);
+
+        // A batch that is refused takes those behind it with it, and none before it.
+        let mut group: Vec<_> = (100..110).map(put).collect();
+        group.insert(5, Batch::new().put("new", "v").put("0", "v").if_absent());
+        let answers = store.write_group(group).await;
+        assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 5);
+        assert_eq!(transactions(&folder), before + 2);
+        assert_eq!(store.get(b"104").await.unwrap(), Some("v".into()));
+        for key in ["new", "105", "109"] {
+            assert_eq!(store.get(key.as_bytes()).await.unwrap(), None);
+        }
+        store.close().await.unwrap();
+    }
+}
+
+/// Some failures make SQLite roll back the whole transaction, with what the batches before did.
+#[tokio::test]
+async fn what_ends_the_transaction_leaves_the_batches_before_it() {
+    for ends in ["ABORT", "FAIL", "ROLLBACK"] {
+        let folder = Folder::new();
+        folder.foreign_did(&format!(
+            "CREATE TABLE t (k BLOB PRIMARY KEY, v);
+             CREATE TRIGGER no BEFORE INSERT ON t WHEN NEW.v = x'6e6f'
+             BEGIN SELECT RAISE({ends}, 'no'); END"
+        ));
+        let store = open(folder.plain()).await;
+        let mut group: Vec<_> = (0..6)
+            .map(|n| Batch::new().put(format!("a{n}"), "v").put(format!("b{n}"), "v"))
+            .collect();
+        group.insert(3, Batch::new().put("c", "v").put("d", "no"));
+        let answers = store.write_group(group).await;
+        let written = answers.iter().map(Result::is_ok).collect::<Vec<_>>();
+        assert_eq!(written, [true, true, true, false, false, false, false], "{ends}");
+        assert_eq!(answers[4].as_ref().unwrap_err().kind(), crate::ErrorKind::Aborted);
+        assert_eq!(store.get(b"b2").await.unwrap(), Some("v".into()), "{ends}");
+        for key in ["c", "a3", "b5"] {
+            assert_eq!(store.get(key.as_bytes()).await.unwrap(), None, "{ends}");
+        }
+        store.close().await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_is_refused_takes_no_other_with_it() {
     let folder = Folder::new();

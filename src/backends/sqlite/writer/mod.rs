@@ -1,7 +1,8 @@
 //! Writing: one connection, whoever waits for it shares a commit, and with it an fsync.
 //!
 //! The writer's thread takes all batches that wait and commits them in one transaction, each in a
-//! savepoint of its own, so that one that is refused takes no other with it. A small batch that need not
+//! savepoint of its own, so that one that is refused takes no other with it, except those behind it in its
+//! own group. A small batch that need not
 //! be synced is written on the caller's thread where nobody else writes.
 
 mod expired;
@@ -23,7 +24,8 @@ use super::pool::{Base, offload};
 use super::rows::{self, Miss, millis};
 use super::schema::{Found, schema_version};
 use crate::clock::Timestamp;
-use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::error::{Error, ErrorKind, Operation, Outcome, Result};
+use crate::group::complete;
 use crate::types::{Batch, Op, Value};
 
 /// Batches, and their bytes, that share a transaction at most.
@@ -42,9 +44,16 @@ enum Task {
     Do(Box<dyn FnOnce(&Engine) + Send>),
 }
 
+/// A group of batches of one caller, or a single one.
 struct Waiting {
-    batch: Batch,
-    reply: oneshot::Sender<Result<()>>,
+    group: Vec<Batch>,
+    reply: oneshot::Sender<Vec<Result<()>>>,
+}
+
+impl Waiting {
+    fn bytes(&self) -> usize {
+        self.group.iter().map(Batch::bytes).sum()
+    }
 }
 
 /// How a store reaches its writer.
@@ -112,17 +121,33 @@ impl Writer {
     }
 
     pub(super) async fn write(&self, batch: Batch) -> Result<()> {
-        if let Some(done) = self.at_once(&batch) {
-            return done;
+        if let Some(done) = self.at_once(std::slice::from_ref(&batch)) {
+            return only(done);
         }
-        let (reply, done) = oneshot::channel();
-        self.send(Task::Write(Waiting { batch, reply }))?;
-        done.await.map_err(|_| ended())?
+        only(self.hand_over(vec![batch]).await?)
     }
 
-    /// The result, unless it may take long or somebody else is writing.
-    fn at_once(&self, batch: &Batch) -> Option<Result<()>> {
-        let small = batch.len() <= INLINE_OPS && batch.bytes() <= INLINE_BYTES;
+    /// One answer for each batch. What takes effect is a prefix.
+    pub(super) async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<()>> {
+        if let Some(done) = self.at_once(&group) {
+            return done;
+        }
+        let batches = group.len();
+        let answers = self.hand_over(group).await;
+        answers.unwrap_or_else(|error| all_failed(&error, batches))
+    }
+
+    async fn hand_over(&self, group: Vec<Batch>) -> Result<Vec<Result<()>>> {
+        let (reply, done) = oneshot::channel();
+        self.send(Task::Write(Waiting { group, reply }))?;
+        done.await.map_err(|_| ended())
+    }
+
+    /// The answers, unless it may take long or somebody else is writing.
+    fn at_once(&self, group: &[Batch]) -> Option<Vec<Result<()>>> {
+        let ops: usize = group.iter().map(Batch::len).sum();
+        let small = ops.max(group.len()) <= INLINE_OPS
+            && group.iter().map(Batch::bytes).sum::<usize>() <= INLINE_BYTES;
         if !self.inline || !small || !self.pace.is_fast() {
             return None;
         }
@@ -131,9 +156,11 @@ impl Writer {
         if engine.has_upkeep() {
             return None;
         }
-        match engine.timed(|| engine.commit(&[batch])) {
-            Err(Failed::Engine(error)) if is_busy(&error) => None,
-            done => Some(done.map(drop).map_err(Failed::into_error)),
+        match engine.timed(|| engine.commit(&[group])) {
+            Ok(mut answers) => answers.pop(),
+            // The thread finds out which batch it is.
+            Err(Failed::Engine(error)) if is_busy(&error) || group.len() > 1 => None,
+            Err(failed) => Some(all_failed(&failed.into_error(), group.len())),
         }
     }
 
@@ -192,6 +219,17 @@ impl Writer {
     }
 }
 
+/// The answer to a group of one batch.
+fn only(mut answers: Vec<Result<()>>) -> Result<()> {
+    answers.pop().unwrap_or_else(|| Err(ended()))
+}
+
+/// The answers to a group that failed as a whole.
+fn all_failed(error: &Error, batches: usize) -> Vec<Result<()>> {
+    let known = if error.outcome() == Outcome::Nothing { 1 } else { batches };
+    complete((0..known).map(|_| Err(error.clone())).collect(), batches)
+}
+
 fn ended() -> Error {
     Error::internal("the writer's thread ended").with_layer(NAME)
 }
@@ -235,12 +273,13 @@ fn serve(engine: &Mutex<Option<Engine>>, tasks: &Receiver<Task>) {
         let mut group = Vec::new();
         match task {
             Task::Write(first) => {
-                let mut bytes = first.batch.bytes();
+                let (mut batches, mut bytes) = (first.group.len(), first.bytes());
                 group.push(first);
-                while group.len() < GROUP && bytes < GROUP_BYTES {
+                while batches < GROUP && bytes < GROUP_BYTES {
                     match tasks.try_recv() {
                         Ok(Task::Write(another)) => {
-                            bytes += another.batch.bytes();
+                            batches += another.group.len();
+                            bytes += another.bytes();
                             group.push(another);
                         }
                         other => {
@@ -281,6 +320,14 @@ impl From<rusqlite::Error> for Failed {
 }
 
 impl Failed {
+    /// Whether any other batch would fail with the same.
+    fn is_of_all(&self) -> bool {
+        match self {
+            Self::Engine(error) => is_busy(error),
+            Self::Refused(_) => true,
+        }
+    }
+
     fn into_error(self) -> Error {
         match self {
             Self::Engine(error) => failed(Operation::Write, error),
@@ -311,38 +358,54 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    /// Writes a group of batches and answers each.
-    fn serve(&self, group: Vec<Waiting>) {
-        let batches: Vec<_> = group.iter().map(|waiting| &waiting.batch).collect();
-        let turn = self.base.site.writing();
-        let committed = match self.base.site.check_unmoved() {
-            Ok(()) => self.timed(|| self.base.site.patient(&self.db, |_| self.commit(&batches))),
-            Err(error) => Err(Failed::Refused(error)),
-        };
+    /// Writes what waits and answers each.
+    fn serve(&self, waiting: Vec<Waiting>) {
+        let groups: Vec<&[Batch]> = waiting.iter().map(|waiting| &waiting.group[..]).collect();
+        let answers = self.answers(&groups);
+        for (waiting, answers) in waiting.into_iter().zip(answers) {
+            let _ = waiting.reply.send(answers);
+        }
+        self.look_after_log();
+    }
+
+    fn answers(&self, groups: &[&[Batch]]) -> Vec<Vec<Result<()>>> {
+        match self.attempt(groups) {
+            Ok(answers) => answers,
+            // What is too large for the disk must not fail those that happen to be with it.
+            Err(Failed::Engine(error)) if groups.len() > 1 && !is_busy(&error) => {
+                groups.iter().flat_map(|group| self.answers(&[group])).collect()
+            }
+            Err(failed) => match groups {
+                // Nor those before it in its group.
+                [group] if group.len() > 1 && !failed.is_of_all() => vec![self.in_steps(group)],
+                _ => {
+                    let error = failed.into_error();
+                    groups.iter().map(|group| all_failed(&error, group.len())).collect()
+                }
+            },
+        }
+    }
+
+    /// Writes the batches of a group one after the other.
+    fn in_steps(&self, group: &[Batch]) -> Vec<Result<()>> {
+        let mut answers = Vec::with_capacity(group.len());
+        for batch in group {
+            answers.extend(self.answers(&[std::slice::from_ref(batch)]).into_iter().flatten());
+            if answers.last().is_some_and(Result::is_err) {
+                break;
+            }
+        }
+        complete(answers, group.len())
+    }
+
+    fn attempt(&self, groups: &[&[Batch]]) -> Result<Vec<Vec<Result<()>>>, Failed> {
+        let _turn = self.base.site.writing();
+        self.base.site.check_unmoved().map_err(Failed::Refused)?;
+        let committed = self.timed(|| self.base.site.patient(&self.db, |_| self.commit(groups)));
         if committed.is_ok() {
             self.sweep();
         }
-        drop(turn);
-        match committed {
-            Ok(results) => {
-                for (waiting, result) in group.into_iter().zip(results) {
-                    let _ = waiting.reply.send(result);
-                }
-            }
-            // What is too large for the disk must not fail those that happen to be with it.
-            Err(Failed::Engine(error)) if group.len() > 1 && !is_busy(&error) => {
-                for waiting in group {
-                    self.serve(vec![waiting]);
-                }
-            }
-            Err(failed) => {
-                let error = failed.into_error();
-                for waiting in group {
-                    let _ = waiting.reply.send(Err(error.clone()));
-                }
-            }
-        }
-        self.look_after_log();
+        committed
     }
 
     fn timed<T>(&self, work: impl FnOnce() -> T) -> T {
@@ -352,19 +415,21 @@ impl Engine {
         done
     }
 
-    /// One transaction. Gives a result for each batch, or why nothing was written at all.
-    fn commit(&self, batches: &[&Batch]) -> Result<Vec<Result<()>>, Failed> {
+    /// One transaction. Gives the answers to each group, or why nothing was written at all.
+    fn commit(&self, groups: &[&[Batch]]) -> Result<Vec<Vec<Result<()>>>, Failed> {
         check_broken(&self.broken).map_err(Failed::Refused)?;
         let now = self.base.clock.now();
-        let committed = match batches {
+        let committed = match groups {
             // A single statement is a transaction by itself, unless a trigger ends it with
             // `RAISE(FAIL)`, which keeps what was done so far.
-            [one] if one.len() == 1 && !one.is_conditional() && !self.found.get().has_triggers => {
+            [[one]]
+                if one.len() == 1 && !one.is_conditional() && !self.found.get().has_triggers =>
+            {
                 self.apply(one, now)
                     .and_then(|()| self.heed_schema_later(one))
-                    .map(|()| vec![Ok(())])
+                    .map(|()| vec![vec![Ok(())]])
             }
-            _ => self.transaction(batches, now),
+            _ => self.transaction(groups, now),
         };
         match &committed {
             Ok(_) => {
@@ -384,19 +449,35 @@ impl Engine {
         }
     }
 
-    fn transaction(&self, batches: &[&Batch], now: Timestamp) -> Result<Vec<Result<()>>, Failed> {
+    fn transaction(
+        &self,
+        groups: &[&[Batch]],
+        now: Timestamp,
+    ) -> Result<Vec<Vec<Result<()>>>, Failed> {
         // Dropped, it is rolled back.
         let transaction = Transaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?;
         self.heed_schema()?;
-        let results = match batches {
-            [one] => self.apply(one, now).map(|()| vec![Ok(())])?,
-            _ => batches
-                .iter()
-                .map(|batch| self.in_savepoint(batch, now))
-                .collect::<Result<Vec<_>, _>>()?,
+        let answers = match groups {
+            [[one]] => self.apply(one, now).map(|()| vec![vec![Ok(())]])?,
+            _ => {
+                let answers = groups.iter().map(|group| self.in_savepoints(group, now));
+                answers.collect::<Result<Vec<_>, _>>()?
+            }
         };
         transaction.commit()?;
-        Ok(results)
+        Ok(answers)
+    }
+
+    /// Applies the batches of a group up to the first that is refused.
+    fn in_savepoints(&self, group: &[Batch], now: Timestamp) -> Result<Vec<Result<()>>, Failed> {
+        let mut answers = Vec::with_capacity(group.len());
+        for batch in group {
+            answers.push(self.in_savepoint(batch, now)?);
+            if answers.last().is_some_and(Result::is_err) {
+                break;
+            }
+        }
+        Ok(complete(answers, group.len()))
     }
 
     /// Applies a batch wholly or not at all. An error of the outer kind has ended the transaction.
