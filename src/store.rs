@@ -102,6 +102,9 @@ impl fmt::Debug for Change {
 ///
 /// Keys are 1 to 65,536 bytes, ordered bytewise. Values are bytes, possibly none.
 ///
+/// Data that cannot be reached are never said to be absent: the call fails as `Unavailable`, `Timeout` or `Access`. A
+/// cache answers what it keeps, by its own rules.
+///
 /// ```
 /// # tokio_test::block_on(async {
 /// use tierstack::backends::Memory;

@@ -1,6 +1,7 @@
 //! The conformance suite over every backend, every layer over each backend, and every pair of layers.
 //!
 //! The last test fails when a module of `src/backends/` or `src/layers/` is not among them.
+//! Below the layers stands a fault store, so that what is below them can become unreachable.
 
 #![cfg(all(feature = "cli", feature = "rocksdb"))]
 
@@ -21,8 +22,26 @@ async fn conforms(layers: &[&'static str], backend: &'static str) {
 
 async fn fixture(layers: Vec<&'static str>, backend: &'static str) -> Fixture {
     let clock = ManualClock::new();
+    let faults = Faults::new();
+    let mut layers: Vec<String> = layers.into_iter().map(str::to_owned).collect();
+    let alone = layers.is_empty();
+    if !alone {
+        layers.push(stacks::failing(&faults));
+    }
     let Opened { stack, folder } = stacks::open(&layers, backend, &clock).await;
     let fixture = Fixture::new(stack.store()).with_clock(&clock);
+    let fixture = if alone {
+        fixture.never_cut_off(always_there(backend))
+    } else {
+        fixture.cut_off_by(move |reachable| {
+            if reachable {
+                faults.heal()
+            } else {
+                faults.cut()
+            }
+            async { Ok(()) }
+        })
+    };
     let fixture = if name(backend) == "memory" {
         fixture
     } else {
@@ -33,6 +52,17 @@ async fn fixture(layers: Vec<&'static str>, backend: &'static str) -> Fixture {
         })
     };
     fixture.keeping((folder, stack))
+}
+
+/// Why the data of a backend cannot become unreachable while it is open.
+fn always_there(backend: &str) -> &'static str {
+    match name(backend) {
+        "memory" => "the entries are in the process",
+        "file" => "the folder is held open: moving it or taking rights away changes nothing",
+        // What a lock of another program does, `tests/sqlite.rs` looks at.
+        "rocksdb" | "sqlite" => "the files are held open, and no server is asked",
+        other => panic!("say how {other} becomes unreachable"),
+    }
 }
 
 /// The name of a layer or backend in its config.

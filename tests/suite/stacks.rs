@@ -1,6 +1,7 @@
 //! Stacks for the tests, opened from a config in a folder of their own.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -10,7 +11,11 @@ use serde::Deserialize;
 use tempfile::{TempDir, tempdir};
 use tierstack::codec::KeyRing;
 use tierstack::config::{Config, Format, Registry};
-use tierstack::{BackendConfig, Context, ManualClock, OpenOptions, Profile, Result, Stack, Store};
+use tierstack::testing::{FaultLayer, Faults};
+use tierstack::{
+    BackendConfig, Context, LayerConfig, ManualClock, OpenOptions, Profile, Result, Stack,
+    StackLayer, Store, Zone,
+};
 
 /// Every layer once, as a config names it, in an order in which all may stand together.
 pub(crate) const LAYERS: &[&str] = &[
@@ -42,7 +47,7 @@ pub(crate) struct Opened {
 }
 
 /// Opens a stack of these layers, outermost first.
-pub(crate) async fn open(layers: &[&str], backend: &str, clock: &ManualClock) -> Opened {
+pub(crate) async fn open(layers: &[impl Display], backend: &str, clock: &ManualClock) -> Opened {
     let folder = Arc::new(tempdir().unwrap());
     std::fs::write(folder.path().join("keys"), KeyRing::generate().unwrap().expose()).unwrap();
     let stack = reopen(&folder, layers, backend, clock).await.unwrap();
@@ -52,7 +57,7 @@ pub(crate) async fn open(layers: &[&str], backend: &str, clock: &ManualClock) ->
 /// Opens a stack of these layers over a store that is there already.
 pub(crate) async fn open_over(
     store: Arc<dyn Store>,
-    layers: &[&str],
+    layers: &[impl Display],
     clock: &ManualClock,
 ) -> Opened {
     let id = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -63,6 +68,36 @@ pub(crate) async fn open_over(
 /// Stores that a config cannot describe, by a number that it can.
 static GIVEN: Mutex<BTreeMap<u64, Arc<dyn Store>>> = Mutex::new(BTreeMap::new());
 static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// A layer, as a config names it, that fails by that plan.
+#[allow(dead_code, reason = "not every test that shares this module lets stores fail")]
+pub(crate) fn failing(faults: &Faults) -> String {
+    let id = NEXT.fetch_add(1, Ordering::Relaxed);
+    FAULTS.lock().unwrap().insert(id, faults.clone());
+    format!("fault: {{ id: {id} }}")
+}
+
+static FAULTS: Mutex<BTreeMap<u64, Faults>> = Mutex::new(BTreeMap::new());
+
+/// The layer `fault`: fails by a plan of the test.
+#[derive(Deserialize, JsonSchema)]
+struct FaultConfig {
+    id: u64,
+}
+
+#[async_trait]
+impl LayerConfig for FaultConfig {
+    const NAME: &'static str = "fault";
+    const ZONE: Zone = Zone::Guard;
+
+    fn profile(&self, below: Profile) -> Result<Profile> {
+        Ok(Profile::layer(Self::NAME, below))
+    }
+
+    async fn open(&self, _: &Context) -> Result<Arc<dyn StackLayer>> {
+        Ok(Arc::new(FaultLayer(FAULTS.lock().unwrap()[&self.id].clone())))
+    }
+}
 
 /// The backend `given`: a store that a test hands over.
 #[derive(Deserialize, JsonSchema)]
@@ -86,7 +121,7 @@ impl BackendConfig for GivenConfig {
 /// Opens a stack in a folder that one was opened in before.
 pub(crate) async fn reopen(
     folder: &TempDir,
-    layers: &[&str],
+    layers: &[impl Display],
     backend: &str,
     clock: &ManualClock,
 ) -> Result<Stack> {
@@ -98,7 +133,7 @@ pub(crate) async fn reopen(
     let config = Config::parse(&text, Format::Yaml, folder.path().join("tierstack.yaml"))?;
     let options = OpenOptions { clock: Arc::new(clock.clone()), seed: 1, ..OpenOptions::service() };
     let mut registry = Registry::standard();
-    registry.backend::<GivenConfig>()?;
+    registry.backend::<GivenConfig>()?.layer::<FaultConfig>()?;
     Stack::open(&config, None, &registry, &options).await
 }
 

@@ -11,7 +11,7 @@ use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use tokio::sync::watch;
 use tokio::task::{JoinSet, yield_now};
 
-use super::{Fixture, Foreign, Reopen};
+use super::{Fixture, Foreign, Outage, Reopen};
 use crate::clock::{Clock, ManualClock, SystemClock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ext::{ReadExt, StoreExt};
@@ -71,6 +71,7 @@ pub(super) struct Bench {
     pub(super) clock: Option<ManualClock>,
     pub(super) reopen: Option<Reopen>,
     pub(super) foreign: Option<Foreign>,
+    pub(super) outage: Outage,
     pub(super) promises: Guarantees,
 }
 
@@ -81,6 +82,7 @@ impl Bench {
             clock: fixture.clock.clone(),
             reopen: fixture.reopen.clone(),
             foreign: fixture.foreign.clone(),
+            outage: fixture.outage.clone(),
             promises: fixture.store.profile().guarantees,
         }
     }

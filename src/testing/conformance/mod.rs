@@ -41,6 +41,7 @@ mod scan;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod unreachable;
 mod upkeep;
 
 use std::any::Any;
@@ -63,8 +64,8 @@ use crate::types::Op;
 /// A check that takes longer hangs. Generous: a debug build of a slow store on a busy machine.
 const HANGS_AFTER: Duration = Duration::from_secs(120);
 
-/// A fresh, empty store, and what the checks may do around it: its clock, how it is opened again, and
-/// how others write to it.
+/// A fresh, empty store, and what the checks may do around it: its clock, how it is opened again, how
+/// others write to it, and how its data become unreachable.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(async {
@@ -89,19 +90,35 @@ pub struct Fixture {
     pub clock: Option<ManualClock>,
     reopen: Option<Reopen>,
     foreign: Option<Foreign>,
+    outage: Outage,
     /// Held until the check is over.
     _kept: Vec<Arc<dyn Any + Send + Sync>>,
 }
 
 type Reopen = Arc<dyn Fn() -> BoxFuture<'static, Result<Arc<dyn Store>>> + Send + Sync>;
 type Foreign = Arc<dyn Fn(Op) -> BoxFuture<'static, Result<()>> + Send + Sync>;
+type Reach = Arc<dyn Fn(bool) -> BoxFuture<'static, Result<()>> + Send + Sync>;
+
+/// How the data become unreachable.
+#[derive(Clone)]
+enum Outage {
+    Unsaid,
+    Never(&'static str),
+    By(Reach),
+}
 
 impl Fixture {
     /// A store on the system's clock.
     #[must_use]
     pub fn new(store: impl Store) -> Self {
-        let (reopen, foreign) = (None, None);
-        Self { store: Arc::new(store), clock: None, reopen, foreign, _kept: Vec::new() }
+        Self {
+            store: Arc::new(store),
+            clock: None,
+            reopen: None,
+            foreign: None,
+            outage: Outage::Unsaid,
+            _kept: Vec::new(),
+        }
     }
 
     /// The clock by which entries of the store expire, so that the checks need not wait.
@@ -129,6 +146,25 @@ impl Fixture {
         F: Future<Output = Result<()>> + Send + 'static,
     {
         self.foreign = Some(Arc::new(move |op| write(op).boxed()));
+        self
+    }
+
+    /// How the data become unreachable (`false`), and are reachable again (`true`), so that the store can be
+    /// seen to say so. Of a layer: the store below it, such as a [`FaultStore`](crate::testing::FaultStore).
+    /// Returns once that is so.
+    #[must_use]
+    pub fn cut_off_by<F>(mut self, reach: impl Fn(bool) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.outage = Outage::By(Arc::new(move |reachable| reach(reachable).boxed()));
+        self
+    }
+
+    /// Why the data cannot become unreachable while the store is open.
+    #[must_use]
+    pub fn never_cut_off(mut self, why: &'static str) -> Self {
+        self.outage = Outage::Never(why);
         self
     }
 
@@ -229,6 +265,7 @@ pub fn checks() -> impl Iterator<Item = &'static Check> {
         cancel::CHECKS,
         close::CHECKS,
         concurrency::CHECKS,
+        unreachable::CHECKS,
     ]
     .into_iter()
     .flatten()

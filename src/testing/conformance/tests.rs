@@ -3,6 +3,7 @@
 mod keeping;
 mod keys;
 mod optional;
+mod unreachable;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

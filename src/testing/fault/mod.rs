@@ -89,14 +89,14 @@ impl<S: Read> Read for FaultStore<S> {
 
     fn scan(&self, scan: Scan) -> Pages<'_> {
         let fate = self.faults.decide(Operation::Scan, || Call::Scan(scan.clone()));
-        let pages = self.inner.scan(scan);
-        if fate.is_none() {
-            return pages;
-        }
-        let state = Some((pages, fate, 0));
-        futures_util::stream::unfold(state, |state| async move {
+        let state = Some((self.inner.scan(scan), fate, 0));
+        futures_util::stream::unfold(state, move |state| async move {
             let (mut pages, fate, at) = state?;
-            match page(&mut pages, &fate, at).await? {
+            let next = match self.faults.reachable() {
+                Ok(()) => page(&mut pages, &fate, at).await?,
+                Err(error) => Err(error),
+            };
+            match next {
                 Ok(page) => Some((Ok(page), Some((pages, fate, at + 1)))),
                 Err(error) => Some((Err(error), None)),
             }

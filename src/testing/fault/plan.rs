@@ -48,6 +48,7 @@ struct Shared {
 
 struct Plan {
     rules: Vec<Armed>,
+    cut: bool,
     random: Random,
     calls: Vec<(Operation, u64)>,
     recording: bool,
@@ -109,6 +110,7 @@ impl Faults {
     pub fn seeded(seed: u64, clock: Arc<dyn Clock>) -> Self {
         let plan = Plan {
             rules: Vec::new(),
+            cut: false,
             random: Random::new(seed),
             calls: Vec::new(),
             recording: false,
@@ -132,6 +134,41 @@ impl Faults {
     /// Forgets every rule. What is held or delayed already stays so.
     pub fn clear(&self) {
         self.0.plan.lock().rules.clear();
+    }
+
+    /// From now on the store cannot be reached: every call fails as `Unavailable`, and so does the next page of a
+    /// scan that began before. Until [`heal`](Self::heal).
+    ///
+    /// ```
+    /// # tokio_test::block_on(async {
+    /// use futures_util::StreamExt;
+    /// use tierstack::backends::Memory;
+    /// use tierstack::testing::{FaultStore, Faults};
+    /// use tierstack::{ErrorKind, Read, Scan, StoreExt};
+    ///
+    /// let faults = Faults::new();
+    /// let store = FaultStore::new(Memory::new(), &faults);
+    /// store.put("k", "v").await?;
+    /// let mut pages = store.scan(Scan::all());
+    /// faults.cut();
+    /// assert_eq!(store.get(b"k").await.unwrap_err().kind(), ErrorKind::Unavailable);
+    /// assert!(pages.next().await.unwrap().is_err());
+    /// faults.heal();
+    /// assert_eq!(store.get(b"k").await?, Some("v".into()));
+    /// # Ok::<(), tierstack::Error>(()) }).unwrap();
+    /// ```
+    pub fn cut(&self) {
+        self.0.plan.lock().cut = true;
+    }
+
+    /// Ends a [`cut`](Self::cut).
+    pub fn heal(&self) {
+        self.0.plan.lock().cut = false;
+    }
+
+    /// Fails while the store cannot be reached.
+    pub(super) fn reachable(&self) -> Result<()> {
+        if self.0.plan.lock().cut { Err(cut()) } else { Ok(()) }
     }
 
     /// How many calls of an operation there were, failed ones included, also on snapshots.
@@ -158,8 +195,13 @@ impl Faults {
         if plan.recording {
             plan.recorded.push(call());
         }
-        let Plan { rules, random, .. } = &mut *plan;
+        let Plan { rules, random, cut: is_cut, .. } = &mut *plan;
         let mut fate = Fate { strikes: Vec::new(), clock: Arc::clone(&self.0.clock) };
+        if *is_cut {
+            let effect = Effect::Fail(Arc::new(cut));
+            fate.strikes.push(Strike { after: false, page: 0, effect });
+            return fate;
+        }
         for rule in rules.iter_mut() {
             if rule.strikes(operation, random) {
                 let ends = matches!(rule.effect, Effect::Fail(_) | Effect::Panic);
@@ -281,6 +323,10 @@ impl fmt::Debug for Rule<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Rule(for {:?})", self.armed.operation)
     }
+}
+
+fn cut() -> Error {
+    Error::new(ErrorKind::Unavailable, "cut off by a fault plan")
 }
 
 /// Where calls wait that a rule holds.
