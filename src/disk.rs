@@ -18,7 +18,7 @@ pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
 }
 
 /// What tells a file or folder from every other one of this machine. `None`: the system does not say.
-#[cfg(any(feature = "file", feature = "sqlite"))]
+#[cfg(any(feature = "file", feature = "sqlite", feature = "object", feature = "opendal"))]
 pub(crate) fn identity(about: &std::fs::Metadata) -> Option<[String; 3]> {
     #[cfg(unix)]
     {

@@ -1,6 +1,7 @@
 //! A store of objects, an entry each.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 
+use super::folder::InFolder;
 use super::names::Naming;
 use super::{probe, scan};
 use crate::error::{Error, ErrorKind, Operation, Result};
@@ -141,6 +143,8 @@ pub(crate) struct Opening {
     pub(crate) name_bytes: usize,
     pub(crate) profile: Profile,
     pub(crate) identity: Option<Identity>,
+    /// The folder, where objects are files.
+    pub(crate) folder: Option<PathBuf>,
     /// Without it nothing is tried out that writes.
     pub(crate) may_create: bool,
 }
@@ -158,7 +162,11 @@ pub(crate) struct Entries {
 impl Entries {
     /// Checks that the service does what the profile promises.
     pub(crate) async fn open(objects: Arc<dyn Objects>, opening: Opening) -> Result<Self> {
-        let Opening { naming, name_bytes, profile, identity, may_create } = opening;
+        let Opening { naming, name_bytes, profile, identity, folder, may_create } = opening;
+        let objects = match folder {
+            Some(folder) => Arc::new(InFolder::new(objects, folder)),
+            None => objects,
+        };
         let name = profile.name.clone();
         let told = |error: Error| error.with_operation(Operation::Open).with_layer(name.clone());
         if profile.guarantees.ordered_scans {

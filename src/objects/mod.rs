@@ -12,6 +12,8 @@ mod location;
 #[cfg(any(feature = "object", feature = "opendal"))]
 mod entries;
 #[cfg(any(feature = "object", feature = "opendal"))]
+mod folder;
+#[cfg(any(feature = "object", feature = "opendal"))]
 mod names;
 #[cfg(any(feature = "object", feature = "opendal"))]
 mod options;

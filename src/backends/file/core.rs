@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
-use super::failure::{failed, not_kept};
+use super::failure::{failed, not_kept, removed};
 use super::fault;
 use super::folder::{Folder, What};
 use super::intent::{Deed, Written, decode, encode};
@@ -91,6 +91,15 @@ impl Core {
         if self.closed.load(Ordering::Acquire) { Err(Error::closed()) } else { Ok(()) }
     }
 
+    /// In a folder that was removed, nothing is found: what it held may be in another one by now.
+    fn check_there(&self) -> Result<()> {
+        match self.tree.root.is_removed() {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(removed()),
+            Err(error) => Err(failed("looking at the folder", error)),
+        }
+    }
+
     fn own(&self) -> Result<&Own> {
         self.own.as_ref().ok_or_else(|| {
             Error::new(
@@ -106,7 +115,9 @@ impl Core {
             let view = self.view.read();
             self.check_open()?;
             if !self.unfinished.load(Ordering::Acquire) {
-                return read(&self.tree);
+                let found = read(&self.tree)?;
+                self.check_there()?;
+                return Ok(found);
             }
             drop(view);
             drop(self.decide()?);
@@ -120,6 +131,7 @@ impl Core {
         if let Some(error) = &*self.broken.lock() {
             return Err(error.clone());
         }
+        self.check_there()?;
         if self.unfinished.load(Ordering::Acquire) {
             self.finish().map_err(unfinished)?;
         }

@@ -41,6 +41,14 @@ pub(super) fn failed(doing: &'static str, error: io::Error) -> Error {
     Error::new(kind, format!("{doing}: {why}")).with_source(error)
 }
 
+/// The folder has no name any more, so that nobody else can find what is in it.
+pub(super) fn removed() -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        "the folder was removed while the store was open; bring it back, and open the store again",
+    )
+}
+
 /// An entry whose name is held by something that is no file.
 pub(super) fn foreign() -> Error {
     Error::new(

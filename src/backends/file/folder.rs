@@ -48,6 +48,11 @@ impl Folder {
         Ok(Self(rustix::fs::open(path, FOLDER | OFlags::RDONLY, Mode::empty())?))
     }
 
+    /// Whether the folder was removed since.
+    pub(super) fn is_removed(&self) -> io::Result<bool> {
+        Ok(rustix::fs::fstat(&self.0)?.st_nlink == 0)
+    }
+
     /// A folder in this one. `None`: there is none of that name.
     pub(super) fn child(&self, name: &[u8]) -> io::Result<Option<Self>> {
         let flags = FOLDER | OFlags::NOFOLLOW | OFlags::RDONLY;

@@ -1,6 +1,7 @@
 //! The settings: what they promise, and the client they make.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -154,7 +155,18 @@ impl ObjectConfig {
             name_bytes: self.promises()?.name_bytes,
             profile: self.profile()?,
             identity: self.identity(context).await?,
+            folder: self.folder(context)?,
             may_create: context.may_create,
+        })
+    }
+
+    fn folder(&self, context: &Context) -> Result<Option<PathBuf>> {
+        Ok(match self.target()? {
+            Target::At(location) => match location.within(&context.folder) {
+                Location::Folder(path) => Some(path),
+                Location::Bucket { .. } => None,
+            },
+            Target::Memory => None,
         })
     }
 

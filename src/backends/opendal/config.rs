@@ -1,5 +1,6 @@
 //! The settings: what they promise, and the operator they make.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -107,12 +108,18 @@ impl OpenDalConfig {
         })
     }
 
-    pub(super) fn opening(&self, context: &Context, identity: Option<Identity>) -> Result<Opening> {
+    pub(super) fn opening(
+        &self,
+        context: &Context,
+        identity: Option<Identity>,
+        folder: Option<PathBuf>,
+    ) -> Result<Opening> {
         Ok(Opening {
             naming: self.naming()?,
             name_bytes: self.promises()?.name_bytes,
             profile: self.profile()?,
             identity,
+            folder,
             may_create: context.may_create,
         })
     }

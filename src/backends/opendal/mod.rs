@@ -97,8 +97,9 @@ impl OpenDal {
         identity: Option<Identity>,
     ) -> Result<Self> {
         config.check_operator(&operator).map_err(told)?;
+        let folder = (config.scheme == "fs").then(|| operator.info().root().into());
         let client = Client::new(operator, config.service()?, config, context);
-        let opening = config.opening(context, identity)?;
+        let opening = config.opening(context, identity, folder)?;
         Ok(Self(Entries::open(Arc::new(client), opening).await?))
     }
 }

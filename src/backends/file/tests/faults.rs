@@ -150,3 +150,32 @@ fn a_folder_that_may_not_be_changed_refuses_a_batch_before_anything_is_done() {
     absent.unwrap();
     assert!(known(&core).contains(&("kept".into(), "3".into())));
 }
+
+/// What was in it may be in another folder by now: that it is not here says nothing.
+#[test]
+fn a_folder_that_was_removed_is_not_empty() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("data");
+    let core = open_core(&path, false).unwrap();
+    core.write(&Batch::new().put("a", "1").put("b/c", "1")).unwrap();
+    fs::remove_dir_all(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    let scan = |core: &Core| {
+        core.reading(|tree| crate::backends::file::scan::Walk::default().page(tree, &Scan::all()))
+    };
+    let read = [
+        core.reading(|tree| tree.get(b"a")).map(drop),
+        core.reading(|tree| tree.get(b"missing")).map(drop),
+        scan(&core).map(drop),
+        core.write(&Batch::new().put("a", "2")),
+        core.write(&Batch::new().delete("a")),
+        core.write(&Batch::new().put("new", "2").if_absent()),
+    ];
+    for (number, done) in read.into_iter().enumerate() {
+        let error = done.expect_err(&format!("operation {number}"));
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "operation {number}: {error:?}");
+    }
+    drop(core);
+    let core = open_core(&path, false).unwrap();
+    assert_eq!(known(&core), []);
+}
