@@ -34,6 +34,13 @@ struct Foreigners {
 }
 
 impl Foreigners {
+    fn add(&mut self, more: Self) {
+        self.other += more.other;
+        self.long += more.long;
+        self.empty += more.empty;
+        self.example = self.example.take().or(more.example);
+    }
+
     /// In words. `None`: there are none.
     fn in_words(&self) -> Option<String> {
         let keys = |count: i64, what: &str| match count {
@@ -56,13 +63,43 @@ impl Foreigners {
 /// keys that are none, unless it was told to pass them by.
 pub(super) async fn look(shared: &Shared, operation: Operation) -> Result<()> {
     build(shared, operation).await?;
-    let foreigners = fill(shared, operation).await?;
+    check(shared, fill(shared, operation).await?)
+}
+
+/// The same in one command, where one step sees every key and the index is complete.
+pub(super) fn look_at_once(shared: &Shared, index: &[u8]) -> Cmd {
+    step(shared, index, b"0", true)
+}
+
+/// Whether it saw every key.
+pub(super) fn looked_at_once(shared: &Shared, answer: Answer) -> Result<Looked> {
+    // Of what is wrong with the index, the whole way tells more.
+    if matches!(answer, Answer::ServerError(_)) {
+        return Ok(Looked::Nothing);
+    }
+    let Step { next, foreigners } = stepped(Operation::Scan, answer)?;
+    match &*next {
+        b"0" => check(shared, foreigners).map(|()| Looked::All),
+        b"" => Ok(Looked::Nothing),
+        _ => Ok(Looked::Part),
+    }
+}
+
+/// What a look in one command came to.
+pub(super) enum Looked {
+    All,
+    /// There are more keys than one step sees.
+    Part,
+    Nothing,
+}
+
+fn check(shared: &Shared, foreigners: Foreigners) -> Result<()> {
     match foreigners.in_words() {
         Some(words) if shared.foreign == Foreign::Refuse => {
             let error = said(
                 ErrorKind::Unsupported,
                 format!(
-                    "the database holds {words}, which no entry can have, so a scan of everything would leave them out; scan a part, or set `foreign: skip`"
+                    "the database holds {words}, which no entry can have, so a scan of everything would not be whole; scan a part, or set `foreign: skip`"
                 ),
             );
             Err(error.with_name(foreigners.example.unwrap_or_default()))
@@ -170,41 +207,14 @@ impl<'a> Line<'a> {
         answers.into_iter().next().ok_or_else(|| odd(self.operation))
     }
 
-    /// A script, with the index as its key.
-    fn script(&self, hash: &str) -> Cmd {
-        redis::cmd("EVALSHA").arg(hash).arg(1).arg(self.index).take()
-    }
-
     /// Adds what is there.
     async fn fill(&self) -> Result<Foreigners> {
-        let prefix = &self.shared.place.prefix;
         let mut found = Foreigners::default();
         let mut cursor = b"0".to_vec();
         loop {
-            let mut step = self.script(&self.shared.place.fill);
-            step.arg(&**prefix).arg(&cursor).arg(STEP);
-            if !prefix.is_empty() {
-                step.arg(pattern(prefix));
-            }
-            let Answer::Array(parts) = self.ask(step).await? else {
-                return Err(odd(self.operation));
-            };
-            let [
-                Answer::BulkString(next),
-                Answer::Int(other),
-                Answer::Int(long),
-                Answer::Int(empty),
-                example,
-            ] = <[Answer; 5]>::try_from(parts).map_err(|_| odd(self.operation))?
-            else {
-                return Err(odd(self.operation));
-            };
-            found.other += other;
-            found.long += long;
-            found.empty += empty;
-            if let (Answer::BulkString(example), None) = (example, &found.example) {
-                found.example = Some(example);
-            }
+            let answer = self.ask(step(self.shared, self.index, &cursor, false)).await?;
+            let Step { next, foreigners } = stepped(self.operation, answer)?;
+            found.add(foreigners);
             if next == b"0" {
                 return Ok(found);
             }
@@ -213,8 +223,50 @@ impl<'a> Line<'a> {
     }
 
     async fn mark(&self) -> Result<()> {
-        self.ask(self.script(&self.shared.place.mark)).await.map(drop)
+        self.ask(script(&self.shared.place.mark, self.index)).await.map(drop)
     }
+}
+
+/// A script, with the index as its key.
+fn script(hash: &str, index: &[u8]) -> Cmd {
+    redis::cmd("EVALSHA").arg(hash).arg(1).arg(index).take()
+}
+
+/// One step of adding what is there, from a cursor of `SCAN`.
+fn step(shared: &Shared, index: &[u8], cursor: &[u8], if_complete: bool) -> Cmd {
+    let prefix = &shared.place.prefix;
+    let mut step = script(&shared.place.fill, index);
+    step.arg(&**prefix).arg(cursor).arg(STEP).arg(if if_complete { "x" } else { "" });
+    if !prefix.is_empty() {
+        step.arg(pattern(prefix));
+    }
+    step
+}
+
+/// What a step comes to.
+struct Step {
+    /// The cursor of the next one. `0`: there is none.
+    next: Vec<u8>,
+    foreigners: Foreigners,
+}
+
+fn stepped(operation: Operation, answer: Answer) -> Result<Step> {
+    let Answer::Array(parts) = answer else { return Err(odd(operation)) };
+    let [
+        Answer::BulkString(next),
+        Answer::Int(other),
+        Answer::Int(long),
+        Answer::Int(empty),
+        example,
+    ] = <[Answer; 5]>::try_from(parts).map_err(|_| odd(operation))?
+    else {
+        return Err(odd(operation));
+    };
+    let example = match example {
+        Answer::BulkString(example) => Some(example),
+        _ => None,
+    };
+    Ok(Step { next, foreigners: Foreigners { other, long, empty, example } })
 }
 
 /// Takes what is gone out of the index.

@@ -57,6 +57,7 @@ mod url;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -92,6 +93,8 @@ struct Shared {
     foreign: Foreign,
     /// Whether an index that is missing may be made.
     may_create: bool,
+    /// Whether one step of a look was found not to see every key.
+    is_large: AtomicBool,
     identity: Option<Identity>,
     closing: watch::Sender<bool>,
 }
@@ -149,6 +152,7 @@ impl Redis {
             replicas: config.wait_replicas,
             foreign: config.foreign,
             may_create: context.may_create,
+            is_large: AtomicBool::new(false),
             identity,
             closing: watch::Sender::new(false),
         });

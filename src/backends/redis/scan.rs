@@ -1,6 +1,7 @@
 //! Scans over the index.
 
 use std::ops::Bound;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -8,8 +9,8 @@ use futures_util::stream::unfold;
 
 use super::Shared;
 use super::command::{Paged, Run, page};
-use super::failure::said;
-use super::index::{self, STEP};
+use super::failure::{odd, said};
+use super::index::{self, Looked, STEP};
 use super::servers::Call;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::store::Pages;
@@ -65,6 +66,9 @@ async fn next(shared: &Shared, state: &State) -> Result<Run> {
     // the database has more keys than that knows of.
     let whole = is_whole(&state.scan);
     if whole && !state.begun {
+        if let Some(run) = all_at_once(shared, index, &state.scan).await? {
+            return Ok(run);
+        }
         index::look(shared, Operation::Scan).await?;
     }
     let mut look = !whole && !state.begun && shared.place.prefix.is_empty();
@@ -84,6 +88,30 @@ async fn next(shared: &Shared, state: &State) -> Result<Run> {
         ErrorKind::Unavailable,
         "somebody removes the key `tierstack:index`, in which the index is kept, again and again",
     ))
+}
+
+/// The look at every key and the first page in one round trip. `None`: the database is too large for that, or its
+/// index is not complete.
+async fn all_at_once(shared: &Shared, index: &[u8], scan: &Scan) -> Result<Option<Run>> {
+    if shared.is_large.load(Ordering::Relaxed) {
+        return Ok(None);
+    }
+    let mut call = page_call(shared, index, scan, false);
+    call.commands.insert(0, index::look_at_once(shared, index));
+    let mut answers = shared.servers.call(Operation::Scan, &call).await?.into_iter();
+    let looked = answers.next().ok_or_else(|| odd(Operation::Scan))?;
+    match index::looked_at_once(shared, looked)? {
+        Looked::All => match page(answers.collect(), scan.keys_only)? {
+            Paged::Run(run) => Ok(Some(run)),
+            Paged::Incomplete | Paged::Behind => Ok(None),
+        },
+        // So that the next scan reads no page in vain.
+        Looked::Part => {
+            shared.is_large.store(true, Ordering::Relaxed);
+            Ok(None)
+        }
+        Looked::Nothing => Ok(None),
+    }
 }
 
 fn is_whole(scan: &Scan) -> bool {

@@ -143,13 +143,14 @@ return found[#found]
 /// Takes keys that another program wrote into the index, of one step of `SCAN`. Gives the next cursor, how many keys
 /// there were that no entry can have: of another type, too long, empty; and one of these.
 ///
-/// KEYS: the index. ARGV: what stands before the keys; the cursor; how many keys to look at; and perhaps the pattern
-/// of the keys.
+/// KEYS: the index. ARGV: what stands before the keys; the cursor; how many keys to look at; `x` to do it only where
+/// the index is complete, which otherwise gives no cursor; and perhaps the pattern of the keys.
 pub(super) const FILL: &str = "\
 local index, prefix = KEYS[1], ARGV[1]
+if ARGV[4] == 'x' and not redis.call('ZSCORE', index, '') then return { '', 0, 0, 0, false } end
 local step
-if ARGV[4] then
-  step = redis.call('SCAN', ARGV[2], 'COUNT', ARGV[3], 'MATCH', ARGV[4])
+if ARGV[5] then
+  step = redis.call('SCAN', ARGV[2], 'COUNT', ARGV[3], 'MATCH', ARGV[5])
 else
   step = redis.call('SCAN', ARGV[2], 'COUNT', ARGV[3])
 end
