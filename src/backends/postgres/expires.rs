@@ -26,8 +26,8 @@ pub(super) enum Expires {
 /// computed it once would cost each `get` more.
 const NOW: &str = "floor(date_part('epoch', now()) * 1000)::bigint";
 
-/// A deadline later than this, some 285,000 years from now, is none that a timestamp can hold.
-const LAST_TIMESTAMP: u64 = 9_000_000_000_000_000;
+/// The last that a timestamp holds, at the end of the year 294,276.
+const LAST_TIMESTAMP: u64 = 9_224_318_015_999_999;
 
 impl Expires {
     /// By the type of the column. `None`: no such type is taken.

@@ -174,9 +174,14 @@ async fn missing(session: Session<'_>, name: &Table, create: bool) -> Result<Err
     let distance = |other: &Table| {
         strsim::damerau_levenshtein(&name.name.to_lowercase(), &other.name.to_lowercase())
     };
+    let dotted = name.schema.as_ref().map(|schema| format!("{schema}.{}", name.name));
     let near = tables.iter().min_by_key(|other| distance(other));
     let near = near.filter(|other| distance(other) <= (name.name.len() / 3).max(1));
-    let meant = near.map_or_else(|| ".".to_owned(), |near| format!("; did you mean {near}?"));
+    let meant = match (tables.iter().find(|other| dotted.as_ref() == Some(&other.name)), near) {
+        (Some(dotted), _) => format!("; did you mean `{dotted}`, with the quotes?"),
+        (None, Some(near)) => format!("; did you mean {near}?"),
+        (None, None) => ".".to_owned(),
+    };
     Ok(config(if create {
         format!("there is no table {name}{meant} It is made by what writes, and not by what reads")
     } else {

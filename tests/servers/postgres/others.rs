@@ -73,7 +73,7 @@ async fn times_that_do_not_look_like_their_unit_are_refused() {
 async fn deadlines_of_every_type_of_column() {
     let Some(config) = config() else { return };
     let moments =
-        [1, 1_700_000_000_001, 4_102_444_800_123, 253_402_300_799_999, 9_000_000_000_000_000];
+        [1, 1_700_000_000_001, 4_102_444_800_123, 253_402_300_799_999, 9_224_318_015_999_000];
     for (kind, unit) in [
         ("bigint", ExpiresUnit::Milliseconds),
         ("bigint", ExpiresUnit::Seconds),
@@ -105,6 +105,18 @@ async fn deadlines_of_every_type_of_column() {
                 let want = there.then(|| Value::from("v"));
                 assert_eq!(store.get(b"k1").await.unwrap(), want, "{time}");
             }
+            // The last one that the column holds is read, and can be written back.
+            let last = format!(
+                "UPDATE {} SET expires = '294276-12-31 23:59:59.999' WHERE key = 'k1'",
+                dropped.table
+            );
+            sql.batch_execute(&format!("SET timezone = 'UTC'; {last}")).await.unwrap();
+            let read = store.get(b"k1").await.unwrap().unwrap();
+            store.put("k2", read.clone()).await.unwrap();
+            assert_eq!(store.get(b"k2").await.unwrap(), Some(read));
+            let far = Value::new("v").expiring_at(Timestamp::from_millis(9_224_318_016_000_000));
+            let refused = store.put("k2", far).await.unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::InvalidInput);
         }
     }
 }
@@ -255,6 +267,10 @@ async fn what_only_reads_makes_nothing_and_names_what_is_there() {
     }
     config.open(&Context::default()).await.unwrap();
     config.open(&reading).await.unwrap();
+    server.sql("CREATE TABLE \"a.b\" (key bytea PRIMARY KEY, value bytea NOT NULL)").await;
+    let dotted = PostgresConfig { table: "a.b".into(), create: false, ..config };
+    let error = dotted.open(&Context::default()).await.map(drop).unwrap_err();
+    assert!(error.message().contains("did you mean `\"a.b\"`, with the quotes?"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
