@@ -1,5 +1,6 @@
 //! Redis servers of a test's own.
 
+use std::io::{Seek as _, Write as _};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -106,6 +107,31 @@ impl Redis {
         blocking(move || output(&mut command)).await.trim_end().to_owned()
     }
 
+    /// The same for several commands over one connection, a line each. `WAIT` waits for what its own connection wrote.
+    pub(crate) async fn cli_lines(&self, lines: &str) -> String {
+        let mut command = self.settings.client(self.port);
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(lines.as_bytes()).and_then(|()| file.rewind()).unwrap();
+        command.stdin(file);
+        blocking(move || output(&mut command)).await.trim_end().to_owned()
+    }
+
+    /// Of a node of a cluster: the masters that it knows of and does not miss, each with its slots.
+    async fn masters(&self) -> Vec<(String, String)> {
+        let table = self.cli(&["cluster", "nodes"]).await;
+        // `id ip:port@bus flags master ping pong epoch state slots...`
+        let master = |line: &str| {
+            let words: Vec<&str> = line.split(' ').collect();
+            let serves = words[2].contains("master") && !words[2].contains("fail");
+            let addr = words[1].split('@').next().unwrap().to_owned();
+            // What is on its way to another is written in brackets.
+            let slots: Vec<&str> =
+                words.into_iter().skip(8).filter(|w| !w.starts_with('[')).collect();
+            (serves && !slots.is_empty()).then(|| (addr, slots.join(" ")))
+        };
+        table.lines().filter_map(master).collect()
+    }
+
     pub(crate) fn is_running(&mut self) -> bool {
         self.process.as_mut().is_some_and(Process::is_running)
     }
@@ -203,8 +229,10 @@ impl RedisCluster {
         for _ in 0..masters * (replicas_each + 1) {
             // A cluster has database 0 only.
             let settings = ["--databases", "1", "--cluster-enabled", "yes"];
-            let settings =
-                [&settings[..], &["--cluster-node-timeout", NODE_TIMEOUT], arguments].concat();
+            // On a busy machine several elections may fail, and a replica must not be too old for the next.
+            let patient =
+                ["--cluster-node-timeout", NODE_TIMEOUT, "--cluster-replica-validity-factor", "0"];
+            let settings = [&settings[..], &patient, arguments].concat();
             nodes.push(Redis::start(&settings).await?);
         }
         let mut command = Command::new(&nodes[0].settings.client);
@@ -221,22 +249,37 @@ impl RedisCluster {
         self.nodes.iter().map(Redis::url).collect()
     }
 
-    /// Waits until every node that runs says that the cluster is whole, and each replica that
-    /// runs has its master's data.
+    /// Waits until every node that runs says that the cluster is whole, all of them say the same master of each
+    /// slot, and each replica that runs has its master's data. A master that was started again takes itself for
+    /// one, with nothing in it, until the others tell it.
     pub(crate) async fn wait_until_ok(&self) {
         let begun = Instant::now();
+        while let Err(why) = self.is_ok().await {
+            assert!(begun.elapsed() < Duration::from_secs(90), "{why}");
+            blocking(|| sleep(Duration::from_millis(50))).await;
+        }
+    }
+
+    async fn is_ok(&self) -> Result<(), String> {
+        let mut said: Option<Vec<String>> = None;
         for node in self.nodes.iter().filter(|node| node.process.is_some()) {
-            loop {
-                let info = node.cli(&["cluster", "info"]).await;
-                let role = node.cli(&["role"]).await;
-                let linked = role.starts_with("master") || role.contains("\nconnected");
-                if info.contains("cluster_state:ok") && linked {
-                    break;
+            let info = node.cli(&["cluster", "info"]).await;
+            let role = node.cli(&["role"]).await;
+            let linked = role.starts_with("master") || role.contains("\nconnected");
+            if !info.contains("cluster_state:ok") || !linked {
+                return Err(format!("{}: {info}{role}", node.addr()));
+            }
+            let mut masters: Vec<String> =
+                node.masters().await.into_iter().map(|(addr, slots)| addr + " " + &slots).collect();
+            masters.sort();
+            match &said {
+                Some(said) if *said != masters => {
+                    return Err(format!("{} says {masters:?}, another {said:?}", node.addr()));
                 }
-                assert!(begun.elapsed() < Duration::from_secs(90), "{}: {info}{role}", node.addr());
-                blocking(|| sleep(Duration::from_millis(50))).await;
+                _ => said = Some(masters),
             }
         }
+        Ok(())
     }
 
     /// The place in `nodes` of the master that serves the key. Waits while there is none: between a node's
@@ -255,22 +298,15 @@ impl RedisCluster {
     async fn find_master(&self, key: &str) -> Option<usize> {
         let asked = self.nodes.iter().find(|node| node.process.is_some()).expect("one runs");
         let slot: u16 = asked.cli(&["cluster", "keyslot", key]).await.parse().unwrap();
-        let table = asked.cli(&["cluster", "nodes"]).await;
-        // `id ip:port@bus flags master ping pong epoch state slots...`
-        let serves = |line: &&str| {
-            let words: Vec<&str> = line.split(' ').collect();
-            let holds = |range: &&str| {
-                let (first, last) = range.split_once('-').unwrap_or((*range, *range));
-                match (first.parse::<u16>(), last.parse::<u16>()) {
-                    (Ok(first), Ok(last)) => (first..=last).contains(&slot),
-                    _ => false,
-                }
-            };
-            words[2].contains("master")
-                && !words[2].contains("fail")
-                && words[8..].iter().any(holds)
+        let holds = |range: &str| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            match (first.parse::<u16>(), last.parse::<u16>()) {
+                (Ok(first), Ok(last)) => (first..=last).contains(&slot),
+                _ => false,
+            }
         };
-        let addr = table.lines().find(serves)?.split([' ', '@']).nth(1).unwrap();
-        Some(self.nodes.iter().position(|node| node.addr() == addr).unwrap())
+        let masters = asked.masters().await;
+        let (addr, _) = masters.iter().find(|(_, slots)| slots.split(' ').any(holds))?;
+        Some(self.nodes.iter().position(|node| node.addr() == *addr).unwrap())
     }
 }
