@@ -5,6 +5,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::{self, Proxy};
@@ -121,7 +122,7 @@ async fn open(config: &ObjectConfig) -> tierstack::Result<Object> {
 
 async fn reopenable(config: ObjectConfig) -> tierstack::Result<Fixture> {
     let again = move |config: ObjectConfig| async move {
-        let store: std::sync::Arc<dyn Store> = std::sync::Arc::new(open(&config).await?);
+        let store: Arc<dyn Store> = Arc::new(open(&config).await?);
         Ok(store)
     };
     let fixture = Fixture::new(open(&config).await?);
@@ -152,6 +153,45 @@ async fn s3_conforms() {
     let Some(server) = support::var("TIERSTACK_TEST_S3") else { return };
     support::conforms(|| reopenable(ObjectConfig { conditional_values: true, ..s3(&server) }))
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_lose_no_increment() {
+    let place = async || support::var("TIERSTACK_TEST_S3").map(|server| s3(&server).url);
+    let open = async |url| {
+        let server = support::var("TIERSTACK_TEST_S3").unwrap();
+        let config = ObjectConfig { url, conditional_values: true, ..s3(&server) };
+        Ok(Arc::new(open(&config).await?) as Arc<dyn Store>)
+    };
+    let test = "object::two_processes_lose_no_increment";
+    support::processes::no_increment_is_lost(test, 10, place, open).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unreachable_is_never_absent() {
+    let Some(server) = support::var("TIERSTACK_TEST_S3") else { return };
+    support::unreachable::is_never_absent(async || {
+        let proxy = Proxy::to(server.trim_start_matches("http://")).await;
+        let config = ObjectConfig {
+            timeout: Span(Duration::from_secs(2)),
+            conditional_values: true,
+            ..s3_through(&server, &format!("http://{}", proxy.addr()))
+        };
+        Ok(support::cut_off::by_proxy(Fixture::new(open(&config).await?), proxy))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_is_gone_is_not_empty() {
+    support::unreachable::is_never_absent(async || {
+        let outer = tempfile::tempdir().unwrap();
+        let folder = outer.path().join("folder");
+        let mut config = ObjectConfig::new(folder.to_str().unwrap());
+        config.conditional_writes = true;
+        Ok(support::cut_off::moved_away(Fixture::new(open(&config).await?), &folder).keeping(outer))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

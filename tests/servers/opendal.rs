@@ -180,6 +180,49 @@ async fn a_put_keeps_what_an_object_of_others_has_beside_its_content() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_processes_lose_no_increment() {
+    let bucket_of = |config: &OpenDalConfig| match config.options.get("bucket") {
+        Some(Setting::Text(bucket)) => bucket.clone(),
+        _ => unreachable!(),
+    };
+    let place = async || support::var("TIERSTACK_TEST_S3").map(|server| bucket_of(&s3(&server)));
+    let open = async |bucket: String| {
+        let server = support::var("TIERSTACK_TEST_S3").unwrap();
+        let mut config = OpenDalConfig { conditional_writes: true, ..s3(&server) };
+        config.options.insert("bucket".into(), bucket.as_str().into());
+        Ok(Arc::new(open(&config).await?) as Arc<dyn Store>)
+    };
+    let test = "opendal::two_processes_lose_no_increment";
+    support::processes::no_increment_is_lost(test, 5, place, open).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unreachable_is_never_absent() {
+    let Some(server) = support::var("TIERSTACK_TEST_S3") else { return };
+    support::unreachable::is_never_absent(async || {
+        let proxy = Proxy::to(server.trim_start_matches("http://")).await;
+        let config = OpenDalConfig {
+            timeout: Span(Duration::from_secs(2)),
+            conditional_writes: true,
+            ..s3_through(&server, &format!("http://{}", proxy.addr()))
+        };
+        Ok(support::cut_off::by_proxy(Fixture::new(open(&config).await?), proxy))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_is_gone_is_not_empty() {
+    support::unreachable::is_never_absent(async || {
+        let outer = tempfile::tempdir().unwrap();
+        let folder = outer.path().join("folder");
+        let config = config("fs", &[("root", folder.to_str().unwrap())]);
+        Ok(support::cut_off::moved_away(Fixture::new(open(&config).await?), &folder).keeping(outer))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn azblob_conforms() {
     let Some(server) = support::var("TIERSTACK_TEST_AZURE") else { return };
     support::conforms(|| async {

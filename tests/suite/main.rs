@@ -11,10 +11,16 @@
 mod cache_settings;
 #[cfg(feature = "cli")]
 mod folder;
+#[cfg(feature = "sqlite")]
+#[path = "../servers/support/processes.rs"]
+mod processes;
 #[cfg(all(feature = "cli", feature = "rocksdb"))]
 mod stacks;
 #[cfg(feature = "config")]
 mod toys;
+#[cfg(all(feature = "sqlite", feature = "testing"))]
+#[path = "../servers/support/unreachable.rs"]
+mod unreachable;
 
 mod architecture;
 mod backup;

@@ -197,6 +197,49 @@ async fn a_lock_of_another_process_is_waited_for_and_then_unavailable() {
     store.close().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_lose_no_increment() {
+    let folder = tempdir().unwrap();
+    let place = async || folder.path().to_str().map(str::to_owned);
+    let open =
+        async |folder: String| Ok(Arc::new(open(Path::new(&folder)).await) as Arc<dyn Store>);
+    let test = "sqlite::two_processes_lose_no_increment";
+    crate::processes::no_increment_is_lost(test, 50, place, open).await;
+}
+
+/// Another program holds the database: with a rollback journal it keeps readers out as well.
+#[cfg(feature = "testing")]
+#[tokio::test(flavor = "multi_thread")]
+async fn unreachable_is_never_absent() {
+    use std::sync::Mutex;
+
+    use tierstack::backends::sqlite::Journal;
+    use tierstack::testing::conformance::Fixture;
+
+    crate::unreachable::is_never_absent(async || {
+        let folder = tempdir().unwrap();
+        let config = SqliteConfig {
+            journal: Some(Journal::Rollback),
+            busy_timeout: Span(Duration::from_millis(300)),
+            ..config(folder.path())
+        };
+        let path = folder.path().join("data.db");
+        let holder: Arc<Mutex<Option<rusqlite::Connection>>> = Arc::default();
+        let fixture = Fixture::new(Sqlite::open(config).await?).keeping(folder);
+        Ok(fixture.cut_off_by(move |reachable| {
+            let mut holder = holder.lock().unwrap();
+            *holder = (!reachable).then(|| {
+                let db = rusqlite::Connection::open(&path).unwrap();
+                db.busy_timeout(Duration::from_secs(60)).unwrap();
+                db.execute_batch("BEGIN EXCLUSIVE").unwrap();
+                db
+            });
+            async { Ok(()) }
+        }))
+    })
+    .await;
+}
+
 /// Why a test cannot run here.
 fn skip(why: &str) {
     eprintln!("skipped: {why}");

@@ -7,7 +7,8 @@ use tierstack::backends::{Postgres, PostgresConfig};
 use tierstack::{Batch, ErrorKind, Read, ReadExt, Scan, Store, StoreExt};
 use tokio::task::JoinSet;
 
-use super::{Dropped, config, connect, open};
+use super::{Dropped, config, connect, fresh_table, open};
+use crate::support::processes;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_table_is_made_once_by_eight_at_once() {
@@ -338,4 +339,18 @@ async fn runs_of_all_sorts() {
     assert_eq!(store.ingest(run(0..10_000, 1, 1)).await.unwrap(), 10_000);
     let found = store.collect(Scan::all()).await.unwrap();
     assert!(found.iter().zip(0..).all(|(entry, n)| entry.value == value(n, 1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_lose_no_increment() {
+    let at = |table: String| PostgresConfig { table, ..config().unwrap() };
+    let mut dropped = None;
+    let place = async || {
+        let table = config().map(|_| fresh_table())?;
+        dropped = Some(Dropped::after(&at(table.clone())));
+        Some(table)
+    };
+    let open = async |table| Ok(Arc::new(open(&at(table)).await) as Arc<dyn Store>);
+    let test = "postgres::sharing::two_processes_lose_no_increment";
+    processes::no_increment_is_lost(test, 25, place, open).await;
 }

@@ -9,7 +9,7 @@ use tierstack::{
 };
 
 use super::*;
-use crate::support::{Certificates, RedisCluster, var};
+use crate::support::{self, Certificates, RedisCluster, var};
 
 /// A store, what opens it again, and another one that writes behind its back.
 async fn fixture(config: RedisConfig) -> Result<Fixture> {
@@ -138,4 +138,16 @@ async fn conforms_on_the_servers_that_are_named() {
         })
         .await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_lose_no_increment() {
+    let mut server = None;
+    let place = async || {
+        server = super::server().await;
+        server.as_ref().map(|server| server.fresh_url())
+    };
+    let open = async |url: String| Ok(open(on(url)).await as Arc<dyn Store>);
+    let test = "redis::conformance::two_processes_lose_no_increment";
+    support::processes::no_increment_is_lost(test, 100, place, open).await;
 }

@@ -3,12 +3,25 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tierstack::backends::redis::Survives;
+use tierstack::testing::conformance::Fixture;
 use tierstack::{Batch, Outcome, Read, ReadExt, Retry, Scan, StoreExt};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::*;
-use crate::support::{Proxy, Way};
+use crate::support::{self, Proxy, Way};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unreachable_is_never_absent() {
+    let Some(server) = server().await else { return };
+    support::unreachable::is_never_absent(async || {
+        let proxy = Proxy::to(server.addr()).await;
+        let url = proxy.url(&server.fresh_url());
+        let store = open(hasty(RedisConfig { index: true, ..on(url) })).await;
+        Ok(support::cut_off::by_proxy(Fixture::new(store), proxy))
+    })
+    .await;
+}
 
 const TASKS: usize = 8;
 

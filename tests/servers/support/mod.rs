@@ -13,15 +13,20 @@
 #![allow(dead_code, unused_imports, reason = "with fewer features fewer parts are used")]
 
 mod certificates;
+#[cfg(feature = "testing")]
+pub(crate) mod cut_off;
 pub(crate) mod fault;
 mod pgbouncer;
 mod port;
 mod postgres;
 mod process;
+pub(crate) mod processes;
 mod proxy;
 mod redis;
 #[cfg(feature = "testing")]
 mod suite;
+#[cfg(feature = "testing")]
+pub(crate) mod unreachable;
 
 pub(crate) use certificates::Certificates;
 pub(crate) use fault::{Kept, Load, Progress, Report};
