@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::format::BaseInfo;
 use crate::clock::Timestamp;
 use crate::error::{Error, Operation, Result};
+use crate::types::units::counted;
 
 /// What to restore.
 ///
@@ -65,7 +66,9 @@ pub struct Plan {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let BaseInfo { id, entries, bytes, .. } = &self.base;
-        write!(f, "base {id}: {entries} entries, {bytes} bytes, as of {}", self.reached)
+        let entries = counted(*entries, "entry", "entries");
+        let bytes = counted(*bytes, "byte", "bytes");
+        write!(f, "base {id}: {entries}, {bytes}, as of {}", self.reached)
     }
 }
 
@@ -99,9 +102,13 @@ pub fn plan(bases: &[BaseInfo], target: &Target, now: Timestamp) -> Result<Plan>
                         format!("no base is as old as {moment}; the oldest is of {oldest}");
                     if !doubtful.is_empty() {
                         text += &format!(
-                            "; the times of {} more go backwards, as a clock was wrong: list the bases, and \
-                             take one of them by its name",
-                            doubtful.len()
+                            "; {} backwards, as a clock was wrong: list the bases, and take one of them by its \
+                             name",
+                            counted(
+                                doubtful.len(),
+                                "more has a time that goes",
+                                "more have times that go"
+                            )
                         );
                     }
                     text
@@ -227,7 +234,7 @@ mod tests {
         match plan(&bases, &Target::At(Timestamp::from_millis(at)), now) {
             Ok(plan) => (place(&plan.base), plan.doubtful.iter().map(place).collect()),
             Err(error) => {
-                let more = error.to_string().contains("go backwards");
+                let more = error.to_string().contains("more has a time that goes backwards");
                 (0, if more { vec![0] } else { Vec::new() })
             }
         }

@@ -24,6 +24,7 @@ use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::ext::{ReadExt, StoreExt};
 use crate::store::{Read, Store};
+use crate::types::units::counted;
 use crate::types::{Entry, Guarantees, Page, Scan};
 
 const MARK: &[u8] = b"\0tierstack/restore";
@@ -191,9 +192,9 @@ fn check_fits(base: &BaseInfo, target: &Guarantees) -> Result<()> {
     }
     if base.expiring > 0 && !target.expiry {
         return Err(Error::unsupported(format!(
-            "{} of this base's entries have an expiry, which the target's backend cannot keep; restore \
-             into one that can, such as sqlite or postgres, and copy from there",
-            base.expiring
+            "{} an expiry, which the target's backend cannot keep; restore into one that can, such as sqlite \
+             or postgres, and copy from there",
+            counted(base.expiring, "entry of this base has", "entries of this base have")
         )));
     }
     let longest = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
@@ -424,9 +425,10 @@ async fn prove(
         // Some have expired meanwhile.
         None => Ok(()),
         Some(key) => Err(Error::corruption(format!(
-            "the target was read back and differs from the base: {} of {} entries are there, and this key is \
+            "the target was read back and differs from the base: it holds {}, the base {}, and this key is \
              the first that differs",
-            found.count, expected.count
+            counted(found.count, "entry", "entries"),
+            expected.count
         ))
         .with_key(&key)),
     }

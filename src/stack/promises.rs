@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::types::units::ByteSize;
+use crate::types::units::{ByteSize, counted};
 use crate::types::{Conditions, Counting, Durability, Freshness, Place, Profile};
 
 /// One thing that a stack promises.
@@ -219,7 +219,9 @@ fn limits(profile: &Profile) -> String {
     match limits.batch_ops {
         // What is said of batches says it already.
         Some(..=1) => {}
-        Some(ops) => bounded.push(format!("batches up to {ops} operations")),
+        Some(ops) => {
+            bounded.push(format!("batches up to {}", counted(ops, "operation", "operations")))
+        }
         None if profile.guarantees.atomic_batches => free.push("batches"),
         None => {}
     }

@@ -357,6 +357,13 @@ impl fmt::Debug for SecretText {
     }
 }
 
+/// `1 entry`, `12 entries`
+pub(crate) fn counted(number: impl TryInto<u64>, one: &str, many: &str) -> String {
+    // Only a `u128` could be more.
+    let number = number.try_into().unwrap_or(u64::MAX);
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
 #[cfg(feature = "config")]
 mod schema {
     use std::borrow::Cow;
@@ -415,6 +422,13 @@ mod schema {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_is_counted_in_the_singular() {
+        for (number, text) in [(0_u64, "0 entries"), (1, "1 entry"), (2, "2 entries")] {
+            assert_eq!(counted(number, "entry", "entries"), text);
+        }
+    }
 
     #[test]
     fn a_size_without_a_known_unit_is_refused_with_the_allowed_ones() {

@@ -20,6 +20,7 @@ use super::link::{Link, Live, within};
 use super::servers::{Call, answer, load_scripts};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::types::Limits;
+use crate::types::units::counted;
 
 /// Keys that a script looks at in one go: it keeps everybody else waiting meanwhile.
 pub(super) const STEP: usize = 1024;
@@ -45,8 +46,7 @@ impl Foreigners {
     fn in_words(&self) -> Option<String> {
         let keys = |count: i64, what: &str| match count {
             0 => None,
-            1 => Some(format!("1 key of {what}")),
-            _ => Some(format!("{count} keys of {what}")),
+            _ => Some(format!("{} of {what}", counted(count, "key", "keys"))),
         };
         let long = format!("more than {} bytes", Limits::MAX_KEY_BYTES);
         let parts = [

@@ -66,7 +66,7 @@ use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::telemetry::names;
-use crate::types::units::Span;
+use crate::types::units::{Span, counted};
 use crate::types::{Batch, Commit, Identity, Profile, Scan, Scope, Sighting, Usage, Value};
 
 /// Settings of the limit layer. See the [module docs](self).
@@ -316,7 +316,8 @@ impl Turns {
         let before = self.waiting.fetch_add(1, Ordering::Relaxed);
         match self.config.queue {
             Some(queue) if before >= queue => {
-                Err(overrun(format!("{before} operations wait already")))
+                let waiting = counted(before as u64, "operation waits", "operations wait");
+                Err(overrun(format!("{waiting} already")))
             }
             _ => Ok(place),
         }

@@ -73,7 +73,7 @@ use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::telemetry::{Labels, names};
-use crate::types::units::Span;
+use crate::types::units::{Span, counted};
 use crate::types::{Batch, Commit, Identity, Page, Profile, Scan, Scope, Sighting, Usage, Value};
 
 /// Settings of the retry layer. See the [module docs](self).
@@ -446,8 +446,9 @@ impl Attempts<'_> {
 
     fn give_up(&self, error: Error) -> Error {
         let error = if self.unknown { error.with_outcome(Outcome::Unknown) } else { error };
-        error
-            .with_retry(Again::GaveUp)
-            .with_context(format_args!("gave up after {} attempts", self.made))
+        error.with_retry(Again::GaveUp).with_context(format_args!(
+            "gave up after {}",
+            counted(self.made, "attempt", "attempts")
+        ))
     }
 }

@@ -133,9 +133,10 @@ async fn verify(args: &BackupArgs, stop: &Stop) -> Outcome {
             words += ": every byte is as it was written";
         }
         if report.orphans > 0 {
-            let orphans = output::counted(report.orphans, "object", "objects");
             let bytes = output::bytes(report.orphan_bytes);
-            words += &format!("\n{orphans} ({bytes}) belong to no base and do no harm");
+            let one = format!("object ({bytes}) belongs to no base and does no harm");
+            let many = format!("objects ({bytes}) belong to no base and do no harm");
+            words += &format!("\n{}", output::counted(report.orphans, &one, &many));
         }
         words
     })?;
