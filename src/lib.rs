@@ -35,6 +35,7 @@ mod disk;
 mod error;
 mod ext;
 mod group;
+mod hash;
 pub mod keys;
 mod layer;
 pub mod layers;

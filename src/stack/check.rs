@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +11,7 @@ use super::reserved::Reserved;
 use super::{OpenOptions, Stack, instrument};
 use crate::config::{AnyBackend, AnyLayer, Config, Registry, Sealed, StoreConfig};
 use crate::error::{Error, Operation, Result};
+use crate::hash::StableHash;
 use crate::layer::{BackendConfig, Context, LayerConfig, Zone, check_order};
 use crate::layers::metrics::MetricsConfig;
 use crate::store::Store;
@@ -305,9 +305,7 @@ impl Checked {
 
 /// The salt of the fingerprints that errors of a store have for keys.
 fn salt(store: &str) -> u64 {
-    let mut salt = DefaultHasher::new();
-    store.hash(&mut salt);
-    salt.finish()
+    StableHash::new().add(store.as_bytes())
 }
 
 /// For each layer, and last for the backend, a number that stands for what is below it as the config says.
@@ -315,17 +313,11 @@ fn identities(folder: &Path, store: &StoreConfig) -> Vec<u64> {
     // Relative paths in the settings mean another file elsewhere.
     let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     // Kept on a disk, so it has to be the same in every version.
-    #[expect(deprecated, reason = "the one hash of the standard library that says which it is")]
-    let mut below = std::hash::SipHasher::new();
-    let mut add = |bytes: &[u8]| {
-        below.write(&(bytes.len() as u64).to_be_bytes());
-        below.write(bytes);
-        below.finish()
-    };
-    let mut identities = vec![add(folder.as_os_str().as_encoded_bytes())];
+    let mut below = StableHash::new();
+    let mut identities = vec![below.add(folder.as_os_str().as_encoded_bytes())];
     for part in std::iter::once(&store.backend).chain(store.layers.iter().rev()) {
-        add(part.name.as_bytes());
-        identities.push(add(part.settings.to_string().as_bytes()));
+        below.add(part.name.as_bytes());
+        identities.push(below.add(part.settings.to_string().as_bytes()));
     }
     // What is below the outermost layer is nobody's.
     identities.pop();

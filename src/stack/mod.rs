@@ -217,7 +217,7 @@ impl Stack {
     /// key can be confirmed by whatever knows the name of the store.
     #[must_use]
     pub fn fingerprint(&self, key: &[u8]) -> u64 {
-        crate::error::fingerprint(self.salt, key)
+        crate::hash::fingerprint(self.salt, key)
     }
 
     /// What brings stored values into the form that the layers would write now, outermost first: run in
