@@ -328,10 +328,15 @@ fn identities(folder: &Path, store: &StoreConfig) -> Vec<u64> {
 /// A store that holds part of a backup is not what anybody takes it for.
 #[cfg(feature = "backup")]
 async fn refuse_half_restored(store: &dyn Store) -> Result<()> {
-    match crate::backup::unfinished_restore(store).await? {
-        None => Ok(()),
-        Some(_) => Err(Error::new(
-            crate::error::ErrorKind::Conflict,
+    use crate::error::ErrorKind;
+
+    match crate::backup::unfinished_restore(store).await {
+        Ok(None) => Ok(()),
+        // Where the mark cannot be a key, no restore was ever begun.
+        Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(()),
+        Err(error) => Err(error),
+        Ok(Some(_)) => Err(Error::new(
+            ErrorKind::Conflict,
             "this store holds part of a restore that was cut off; `tierstack backup restore ... --resume` finishes it",
         )),
     }

@@ -327,6 +327,21 @@ mod tests {
         assert_eq!(counted.map(|(.., value)| errors(value)).sum::<u64>(), 1);
     }
 
+    #[cfg(feature = "object")]
+    #[test]
+    fn a_store_that_cannot_have_reserved_keys_opens() {
+        use crate::ext::StoreExt as _;
+
+        let text = "stores: { main: { backend: { object: { url: 'memory://', names: plain } } } }";
+        let config = Config::parse(text, Format::Yaml, "test.yaml").unwrap();
+        let checked = Stack::check(&config, None, &Registry::standard()).unwrap();
+        tokio_test::block_on(async {
+            let store = checked.open(&OpenOptions::default()).await.unwrap();
+            store.put("a", "1").await.unwrap().durable().await.unwrap();
+            assert_eq!(store.get(b"a").await.unwrap(), Some("1".into()));
+        });
+    }
+
     /// Logs of one process are looked up in another.
     #[test]
     fn a_key_has_the_same_fingerprint_in_every_opening_of_a_store() {
