@@ -29,6 +29,7 @@ mod decoded;
     feature = "file",
     feature = "object",
     feature = "opendal",
+    feature = "rocksdb",
     feature = "sqlite"
 ))]
 mod disk;

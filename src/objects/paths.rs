@@ -58,12 +58,12 @@ pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use object_store::path::Path;
 
     use super::*;
 
-    const ODD: [&str; 14] = [
+    pub(in super::super) const ODD: [&str; 14] = [
         "/lead",
         "x/",
         "a//b",

@@ -222,24 +222,8 @@ fn unescape(text: &str) -> Option<Cow<'_, str>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::paths::tests::ODD;
     use super::*;
-
-    const ODD: [&str; 14] = [
-        "/lead",
-        "x/",
-        "a//b",
-        "/",
-        "//",
-        "a/./b",
-        "..",
-        "tab\tx",
-        "\u{1}",
-        " x",
-        "x ",
-        "a/\n",
-        "\u{10FFFD}",
-        "a&b//<c>",
-    ];
 
     #[test]
     fn a_listing_tells_odd_names_as_paths() {

@@ -2,6 +2,7 @@
 
 mod batch;
 mod condition;
+mod expires;
 mod fraction;
 mod guarantees;
 mod identity;
@@ -18,6 +19,8 @@ pub const RESERVED_PREFIX: &[u8] = b"\0tierstack/";
 
 pub use batch::{Batch, Commit, Durability, Op};
 pub use condition::{Condition, Conditions};
+#[allow(unused_imports, reason = "used by some features only")]
+pub use expires::ExpiresUnit;
 pub use guarantees::{
     Counting, Freshness, Guarantees, Limits, Place, Profile, ProfileKind, Recovery, Usage,
 };

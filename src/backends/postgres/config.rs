@@ -14,7 +14,8 @@ use crate::layer::{BackendConfig, Context};
 use crate::store::Store;
 use crate::types::units::{Secret, Span, Url};
 use crate::types::{
-    Conditions, Counting, Durability, Freshness, Guarantees, Limits, Place, Profile, check_path_of,
+    Conditions, Counting, Durability, ExpiresUnit, Freshness, Guarantees, Limits, Place, Profile,
+    check_path_of,
 };
 
 /// Whether the connection is encrypted. See [`PostgresConfig`] for an example.
@@ -36,18 +37,6 @@ pub enum Tls {
 pub enum Pooler {
     /// In transaction mode, such as PgBouncer's `pool_mode = transaction`.
     Transaction,
-}
-
-/// What the numbers in a column of deadlines count, since 1970. See [`PostgresConfig`] for an example.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum ExpiresUnit {
-    /// Seconds. A deadline is rounded up to a whole one.
-    Seconds,
-    /// Milliseconds.
-    #[default]
-    Milliseconds,
 }
 
 /// The columns of the table. See [`PostgresConfig`] for an example.

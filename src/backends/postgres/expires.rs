@@ -5,8 +5,8 @@
 //! a negative number there is a moment in 292 million years or later. In the other columns a negative
 //! number and `infinity` are no deadline.
 
-use super::config::ExpiresUnit;
 use crate::error::{Error, Result};
+use crate::types::ExpiresUnit;
 use crate::types::Value;
 
 /// The column of deadlines.

@@ -76,7 +76,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use self::announce::Announcements;
-pub use self::config::{Columns, ExpiresUnit, Pooler, PostgresConfig, Tls};
+pub use self::config::{Columns, Pooler, PostgresConfig, Tls};
 use self::connect::Connector;
 use self::inspect::Found;
 use self::pool::{Connections, within};
@@ -87,6 +87,7 @@ use crate::error::{Error, Operation, Result};
 use crate::layer::BackendConfig;
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
+pub use crate::types::ExpiresUnit;
 pub use crate::types::units::Url;
 use crate::types::{
     Batch, Commit, Durability, Identity, Profile, Scan, Scope, Sighting, Usage, Value, check_key,

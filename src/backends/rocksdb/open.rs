@@ -1,7 +1,7 @@
 //! Opening: what is in the folder, and whether it can be read as it is, and left so that its owner can.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -13,6 +13,7 @@ use super::failure::failed;
 use super::lock::Opened;
 use super::options::{cache, keep_promises, load, new_database, new_family, put_back};
 use super::recorded::Recorded;
+use crate::disk::make_folder;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::layer::BackendConfig;
 use crate::types::Identity;
@@ -25,9 +26,9 @@ pub(super) fn open(config: &RocksDbConfig) -> Result<Opened> {
     };
     let opened = match survey(path).map_err(at)? {
         Contents::Database => Opened::with(path, || open_existing(config)),
-        Contents::Nothing if config.create => {
-            create_folder(path).and_then(|()| Opened::with(path, || create(config)))
-        }
+        Contents::Nothing if config.create => make_folder(path)
+            .map_err(|error| Error::io("the folder cannot be made", error))
+            .and_then(|()| Opened::with(path, || create(config))),
         Contents::Nothing => Err(Error::config(format!(
             "there is no database, and {NONE_IS_MADE}; correct `path`{}",
             beside(path)
@@ -132,19 +133,6 @@ fn create(config: &RocksDbConfig) -> Result<DB> {
 /// The folder in which the path is.
 fn parent_of(path: &Path) -> Option<&Path> {
     path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
-}
-
-/// Makes the folder so that a power cut cannot take it, and the database in it, away again.
-fn create_folder(path: &Path) -> Result<()> {
-    let failed = |error| Error::io("the folder cannot be made", error);
-    let missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
-    fs::create_dir_all(path).map_err(failed)?;
-    if cfg!(unix) {
-        for parent in missing.into_iter().filter_map(parent_of) {
-            File::open(parent).and_then(|folder| folder.sync_all()).map_err(failed)?;
-        }
-    }
-    Ok(())
 }
 
 fn open_existing(config: &RocksDbConfig) -> Result<DB> {

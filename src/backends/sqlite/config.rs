@@ -14,7 +14,8 @@ use crate::layer::{BackendConfig, Context};
 use crate::store::Store;
 use crate::types::units::Span;
 use crate::types::{
-    Conditions, Counting, Durability, Freshness, Guarantees, Limits, Place, Profile, check_path_of,
+    Conditions, Counting, Durability, ExpiresUnit, Freshness, Guarantees, Limits, Place, Profile,
+    check_path_of,
 };
 
 /// The columns that are used. See [`SqliteConfig`] for an example.
@@ -66,19 +67,6 @@ impl Default for Columns {
             updated: Some("updated".into()),
         }
     }
-}
-
-/// What the numbers in the expiry column count, from 1970 on. See [`SqliteConfig`] for an example.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum ExpiresUnit {
-    /// Seconds, as `strftime('%s')` and `time.time()` give them. Fractions are read; a deadline that is
-    /// written is rounded up to a whole second.
-    Seconds,
-    /// Milliseconds.
-    #[default]
-    Milliseconds,
 }
 
 /// How SQLite stores bytes. To SQLite, the text `a` and the blob `x'61'` are different things.

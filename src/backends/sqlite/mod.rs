@@ -72,7 +72,7 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use parking_lot::Mutex;
 
-pub use self::config::{Columns, ExpiresUnit, Journal, SqliteConfig, Storage};
+pub use self::config::{Columns, Journal, SqliteConfig, Storage};
 use self::failure::NAME;
 use self::pool::{Base, Moment, Pool, Source, offload};
 use self::reader::Reader;
@@ -84,6 +84,7 @@ use crate::group::{admitted, complete};
 use crate::layer::BackendConfig;
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
+pub use crate::types::ExpiresUnit;
 use crate::types::{
     Batch, Commit, Identity, Op, Profile, RunOrder, Scan, Scope, Sighting, Usage, Value,
 };

@@ -6,10 +6,11 @@ use std::ops::Bound;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension};
 
-use super::config::{Columns, ExpiresUnit, SqliteConfig, Storage};
+use super::config::{Columns, SqliteConfig, Storage};
 use super::failure::{NAME, failed};
 use crate::error::{Error, Operation, Result};
 use crate::spelling::nearest;
+use crate::types::ExpiresUnit;
 use crate::types::{Op, Order, Scan};
 
 /// Tables that a message lists.

@@ -5,12 +5,12 @@ use std::time::Duration;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension};
 
-use super::config::ExpiresUnit;
 use super::failure::wrong_cell;
 use super::rows::kind;
 use super::schema::{Layout, opening, quoted};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
+use crate::types::ExpiresUnit;
 
 impl ExpiresUnit {
     const fn per_second(self) -> i64 {
