@@ -43,7 +43,14 @@ pub mod layers;
 #[cfg(any(feature = "backup", feature = "object", feature = "opendal"))]
 mod objects;
 mod reply;
-#[cfg(any(feature = "config", feature = "file", feature = "sqlite"))]
+#[cfg(any(
+    feature = "backup",
+    feature = "config",
+    feature = "file",
+    feature = "object",
+    feature = "opendal",
+    feature = "sqlite"
+))]
 mod spelling;
 #[cfg(feature = "config")]
 mod stack;

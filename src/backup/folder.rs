@@ -20,6 +20,7 @@ use object_store::{
 };
 
 use crate::error::{Error, Result};
+use crate::spelling::check_folder;
 
 /// Opens a folder. `create` makes it where it is missing.
 pub(super) fn open(path: &FilePath, create: bool) -> Result<Arc<dyn ObjectStore>> {
@@ -27,7 +28,7 @@ pub(super) fn open(path: &FilePath, create: bool) -> Result<Arc<dyn ObjectStore>
     if create {
         make(path).map_err(|error| Error::io(context("cannot be created"), error))?;
     }
-    fs::read_dir(path).map_err(|error| Error::io(context("cannot be read"), error))?;
+    check_folder("the folder", path)?;
     let folder = LocalFileSystem::new_with_prefix(path)
         .map_err(|error| Error::config(context("cannot hold objects")).with_source(error))?;
     Ok(Arc::new(Folder(folder.with_fsync(true))))

@@ -11,6 +11,7 @@ use object_store::local::LocalFileSystem;
 
 use crate::disk::make_folder;
 use crate::error::{Error, Result};
+use crate::spelling::check_folder;
 use crate::types::units::{SecretText, check_path};
 
 /// Where objects are kept: those of a backup, or the entries of the backend `object`.
@@ -276,7 +277,7 @@ fn open_folder(
     if create {
         make_folder(path).map_err(|error| Error::io(context("cannot be created"), error))?;
     }
-    std::fs::read_dir(path).map_err(|error| Error::io(context("cannot be read"), error))?;
+    check_folder(&format!("the folder {}", path.display()), path)?;
     let folder = LocalFileSystem::new_with_prefix(path)
         .map_err(|error| Error::config(context("cannot hold objects")).with_source(error))?;
     Ok(Arc::new(folder.with_fsync(connection.sync)))

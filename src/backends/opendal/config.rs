@@ -17,6 +17,7 @@ use crate::objects::{
     Names, Naming, Opening, Options, Promises, Setting, check_durability, check_options,
     read_options,
 };
+use crate::spelling::check_folder;
 use crate::store::Store;
 use crate::types::units::Span;
 use crate::types::{Conditions, Durability, Identity, Profile, check_path_of};
@@ -298,8 +299,7 @@ fn place_files(options: &mut Vec<(String, String)>, context: &Context) -> Result
     *root = text(&path)?;
     // OpenDAL makes both folders where they are missing. Without the second, nothing is put.
     if !context.may_create {
-        std::fs::read_dir(&path)
-            .map_err(|error| Error::io("`options.root` cannot be read", error))?;
+        check_folder("the folder of `options.root`", &path)?;
         options.retain(|(name, _)| name != "atomic_write_dir");
         return Ok(());
     }
