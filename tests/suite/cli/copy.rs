@@ -75,6 +75,70 @@ fn a_store_is_not_copied_into_a_part_of_itself_unless_it_is_asked_for() {
     assert_eq!(folder.entries(), ["a=one", "copy/a=one"]);
 }
 
+/// The settings differ, and the data are the same.
+#[cfg(all(unix, feature = "file", feature = "opendal", feature = "sqlite"))]
+#[test]
+fn one_store_by_two_names_is_not_copied_onto_itself() {
+    let folder = Folder::new("");
+    std::os::unix::fs::symlink("a.db", folder.path("link.db")).unwrap();
+    std::os::unix::fs::symlink("files", folder.path("link")).unwrap();
+    let stored = "backend: { sqlite: { path: a.db } } } }\n";
+    let object = |folder: &str| format!("backend: {{ object: {{ url: ./{folder} }} }} }} }}");
+    let opendal = |folder: &str| {
+        format!(
+            "backend: {{ opendal: {{ scheme: fs, scans: true, options: {{ root: {folder} }} }} }} }} }}"
+        )
+    };
+    let file = |folder: &str| format!("backend: {{ file: {{ path: {folder} }} }} }} }}");
+    let cases = [
+        (stored.to_owned(), "{ sqlite: { path: link.db } } } }", "backend: "),
+        (
+            stored.to_owned(),
+            "{ sqlite: { path: ./a.db } } } }",
+            "layers: [ prefix: { prefix: 'b/' } ], backend: ",
+        ),
+        (
+            stored.to_owned(),
+            "{ sqlite: { path: a.db, sync: false } } } }",
+            "layers: [ compress: { accept_plain: true } ], backend: ",
+        ),
+    ];
+    let main = |rest: &str| format!("stores: {{ main: {{ {rest}");
+    let cases = cases.map(|(from, to, layers)| (from, format!("{layers}{to}")));
+    let folders = [
+        (object("files"), object("link")),
+        (opendal("files"), opendal("link")),
+        (file("files"), file("link")),
+    ];
+    for (from, to) in cases.into_iter().chain(folders) {
+        folder.write("tierstack.yaml", main(&from));
+        folder.write("other.yaml", main(&to));
+        folder.run(&["put", "a", "one"]).ok();
+        folder.run(&["copy", "--to", "other.yaml"]).refused().says("hold the same data");
+        assert_eq!(folder.run(&["get", "a"]).ok().out, "one", "{to}");
+        std::fs::remove_dir_all(folder.path("files")).unwrap_or_default();
+    }
+}
+
+/// The second opening of a RocksDB database fails, whatever it is called.
+#[cfg(unix)]
+#[test]
+fn a_rocksdb_database_is_not_copied_into_a_part_of_itself() {
+    let part = |prefix: &str, path: &str| {
+        format!(
+            "stores: {{ main: {{ layers: [ prefix: {{ prefix: {prefix} }} ], backend: {{ rocksdb: {{ path: {path} }} }} }} }}"
+        )
+    };
+    let folder = Folder::new(&part("a/", "data"));
+    std::os::unix::fs::symlink("data", folder.path("link")).unwrap();
+    folder.write("same.yaml", part("b/", "data"));
+    folder.write("link.yaml", part("b/", "link"));
+    folder.run(&["put", "a", "one"]).ok();
+    folder.run(&["copy", "--to", "same.yaml"]).refused().says("hold the same data");
+    folder.run(&["copy", "--to", "link.yaml"]).fails().says("is open");
+    assert_eq!(folder.entries(), ["a=one"]);
+}
+
 #[test]
 fn a_target_that_is_wrong_is_found_before_the_source_is_opened() {
     let folder = filled();

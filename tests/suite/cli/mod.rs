@@ -10,3 +10,5 @@ mod entries;
 mod export;
 mod import;
 mod output;
+#[cfg(target_os = "linux")]
+mod synced;
