@@ -156,6 +156,11 @@ impl Store for Shelf {
         Ok(Usage { entries: Some(self.entries()?.len() as u64), ..Usage::default() })
     }
 
+    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
+        let begins = |key: &&Bytes| key.starts_with(prefix);
+        Ok(Some(self.entries()?.keys().filter(begins).count() as u64))
+    }
+
     async fn close(&self) -> Result<()> {
         self.closed.store(true, Ordering::Release);
         Ok(())

@@ -139,6 +139,10 @@ impl<S: Store> Store for Protect<S> {
         self.inner.usage().await
     }
 
+    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
+        self.inner.count(prefix).await
+    }
+
     async fn close(&self) -> Result<()> {
         self.inner.close().await
     }

@@ -338,6 +338,31 @@ pub trait Store: Read {
     /// - **Errors**: `Unavailable`.
     async fn usage(&self) -> Result<Usage>;
 
+    /// Counts the entries whose keys begin with these bytes, in the backend's own way and not by its scans: so a
+    /// scan that misses some is found out. Reads as much as it needs. `None`: there is no such way, or other
+    /// things would be counted too.
+    ///
+    /// ```
+    /// # tokio_test::block_on(async {
+    /// use tierstack::backends::Memory;
+    /// use tierstack::{Store, StoreExt};
+    ///
+    /// let store = Memory::new();
+    /// store.put("a/1", "x").await?;
+    /// store.put("b", "y").await?;
+    /// assert_eq!((store.count(b"").await?, store.count(b"a/").await?), (Some(2), Some(1)));
+    /// # Ok::<(), tierstack::Error>(()) }).unwrap();
+    /// ```
+    ///
+    /// - **Missing key**: does not apply.
+    /// - **Atomicity**: of one moment, or of several while others write.
+    /// - **Ordering, visibility**: counts every acknowledged write, also an entry that cannot be read, and none
+    ///   that has expired.
+    /// - **Durability**: does not apply.
+    /// - **Dropped future**: nothing is left behind. A thread may count on for a moment.
+    /// - **Errors**: `Unavailable`, `Access`.
+    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>>;
+
     /// Flushes, ends background work and releases what the store holds. Whoever opened the store
     /// closes it. A second call succeeds and does nothing; other operations then fail with `Closed`.
     /// Snapshots taken before stay usable until they are dropped, or fail with `Closed`.
@@ -415,6 +440,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     async fn usage(&self) -> Result<Usage> {
         (**self).usage().await
+    }
+
+    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
+        (**self).count(prefix).await
     }
 
     async fn close(&self) -> Result<()> {

@@ -289,6 +289,14 @@ impl Store for Memory {
         })
     }
 
+    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
+        let (root, now) = (self.root()?, self.clock.now());
+        let behind = (Bound::Included(prefix), Bound::Unbounded);
+        let entries = root.entries.range::<_, [u8]>(behind);
+        let entries = entries.take_while(|(key, _)| key.starts_with(prefix));
+        Ok(Some(entries.filter(|(_, value)| !value.is_expired(now)).count() as u64))
+    }
+
     async fn close(&self) -> Result<()> {
         let _writing = self.writing.lock();
         self.closed.store(true, Ordering::Release);

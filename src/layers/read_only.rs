@@ -181,6 +181,10 @@ impl<S: Store> Store for ReadOnly<S> {
         self.inner.usage().await
     }
 
+    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
+        self.inner.count(prefix).await
+    }
+
     async fn close(&self) -> Result<()> {
         self.closed.store(true, Ordering::Release);
         self.inner.close().await

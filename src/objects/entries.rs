@@ -11,7 +11,7 @@ use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 
 use super::folder::InFolder;
-use super::names::Naming;
+use super::names::{Naming, PROBE};
 use super::{probe, scan};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::reply::Reply;
@@ -46,6 +46,14 @@ pub(crate) struct Listed {
     pub(crate) name: String,
     /// `None`: the listing does not tell.
     pub(crate) size: Option<u64>,
+}
+
+impl Listed {
+    /// Whether it is no entry: a folder as consoles mark them, also the one that the store is in, or a probe.
+    pub(super) fn is_mark(&self) -> bool {
+        let is_folder = self.name.is_empty() || self.name.ends_with('/');
+        self.size == Some(0) && is_folder || self.name.starts_with(PROBE)
+    }
 }
 
 /// Requests at a time of one operation.
@@ -365,6 +373,24 @@ impl Entries {
         Ok(Usage::default())
     }
 
+    /// The names of a whole listing, whatever their order.
+    pub(crate) async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
+        self.check_open()?;
+        if !self.guarantees().ordered_scans {
+            return Ok(None);
+        }
+        let mut listing = self.objects.list(None);
+        let mut counted = 0;
+        while let Some(listed) =
+            listing.try_next().await.map_err(|error| self.told(error, Operation::Usage))?
+        {
+            let begins = |key: Vec<u8>| key.starts_with(prefix);
+            let is_within = prefix.is_empty() || self.naming.key(&listed.name).is_some_and(begins);
+            counted += u64::from(is_within && !listed.is_mark());
+        }
+        Ok(Some(counted))
+    }
+
     pub(crate) fn flush(&self) -> Result<()> {
         self.check_open()
     }
@@ -464,6 +490,10 @@ macro_rules! delegate {
 
             async fn usage(&self) -> $crate::error::Result<$crate::types::Usage> {
                 self.0.usage()
+            }
+
+            async fn count(&self, prefix: &[u8]) -> $crate::error::Result<Option<u64>> {
+                self.0.count(prefix).await
             }
 
             async fn close(&self) -> $crate::error::Result<()> {

@@ -13,7 +13,7 @@ use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 
 use super::entries::{CONCURRENCY, Entries, Listed};
-use super::names::{PROBE, place, without_place};
+use super::names::{place, without_place};
 use super::probe::unordered;
 use crate::error::{Error, Operation, Result};
 use crate::store::Pages;
@@ -203,16 +203,13 @@ impl<'a> Listing<'a> {
 
     async fn next(&mut self) -> Result<Option<Found>> {
         while let Some(listed) = self.listing.try_next().await? {
+            let is_mark = listed.is_mark();
             let Listed { name, size } = listed;
             if self.last.as_ref().is_some_and(|last| name <= *last) {
                 return Err(unordered());
             }
             let after = self.last.replace(name.clone());
-            // Consoles mark a folder so, also the one that the store is in.
-            if size == Some(0) && (name.is_empty() || name.ends_with('/')) {
-                continue;
-            }
-            if name.starts_with(PROBE) {
+            if is_mark {
                 continue;
             }
             let Some(key) = self.entries.naming.key(&name) else {

@@ -163,6 +163,17 @@ impl<S: Store> Store for Reserved<S> {
         Ok(Usage { entries: Some(entries.saturating_sub(hidden)), ..usage })
     }
 
+    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
+        let Some(entries) = self.0.count(prefix).await? else { return Ok(None) };
+        if !RESERVED_PREFIX.starts_with(prefix) {
+            return Ok(Some(entries));
+        }
+        let hidden = self.0.scan(Scan::prefix(RESERVED_PREFIX));
+        let count = |sum, page: Page| ready(Ok(sum + page.len() as u64));
+        let hidden = hidden.try_fold(0, count).await?;
+        Ok(Some(entries.saturating_sub(hidden)))
+    }
+
     async fn close(&self) -> Result<()> {
         self.0.close().await
     }

@@ -107,6 +107,10 @@ macro_rules! store {
                 Memory::new().usage().await
             }
 
+            async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
+                Memory::new().count(prefix).await
+            }
+
             async fn close(&self) -> Result<()> {
                 Ok(())
             }

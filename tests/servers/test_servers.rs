@@ -430,6 +430,10 @@ impl Store for Broken {
         self.inner.usage().await
     }
 
+    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
+        self.inner.count(prefix).await
+    }
+
     async fn close(&self) -> Result<()> {
         self.inner.close().await
     }

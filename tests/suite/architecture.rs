@@ -231,7 +231,7 @@ fn no_core_trait_has_a_provided_method() {
         methods += body.matches("fn ").count();
         assert_eq!(body.matches('{').count(), 1, "a method with a body: {body}");
     }
-    assert_eq!(methods, 15, "three of reading, twelve of storing");
+    assert_eq!(methods, 17, "three of reading, fourteen of storing");
 }
 
 #[test]

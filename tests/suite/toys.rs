@@ -320,6 +320,10 @@ impl<C: LayerConfig> Store for Same<C> {
         self.inner.usage().await
     }
 
+    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
+        self.inner.count(prefix).await
+    }
+
     async fn close(&self) -> Result<()> {
         if let Some(path) = &self.disk {
             happened(path, "closed");

@@ -247,6 +247,14 @@ impl Store for FileStore {
         Ok(Usage::default())
     }
 
+    /// All files, whatever they are called.
+    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
+        if !prefix.is_empty() {
+            return self.core.check_open().map(|()| None);
+        }
+        self.run(Operation::Usage, |core| core.reading(Tree::count)).await
+    }
+
     async fn close(&self) -> Result<()> {
         self.run(Operation::Close, Core::close).await
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -276,6 +277,33 @@ fn look_at(folder: &Folder, name: &[u8]) -> Result<What> {
 pub(super) struct Growth(Box<[AtomicU64]>);
 
 const COUNTERS: usize = 1024;
+
+impl Tree {
+    /// The number of everything that is no folder. `None`: foreign names are passed over.
+    pub(super) fn count(&self) -> Result<Option<u64>> {
+        if !self.strict {
+            return Ok(None);
+        }
+        // The names that lead to folders that are still to be listed.
+        let mut ways = vec![Vec::new()];
+        let mut counted = 0;
+        while let Some(way) = ways.pop() {
+            // Removed meanwhile.
+            let Some(folder) = self.enter(&way)? else { continue };
+            let listed = folder.list(|name, what| {
+                match what {
+                    What::Folder if way.is_empty() && name == HOME => {}
+                    What::Folder => ways.push([&*way, &[name.to_vec()]].concat()),
+                    What::File | What::Other => counted += 1,
+                    What::Missing => {}
+                }
+                Ok::<_, io::Error>(())
+            });
+            listed.map_err(|error| failed("listing a folder", error))?;
+        }
+        Ok(Some(counted))
+    }
+}
 
 impl Growth {
     fn grew(&self, way: &[Vec<u8>]) {

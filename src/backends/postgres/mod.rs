@@ -319,6 +319,10 @@ impl Store for Postgres {
         upkeep::usage(&self.connections, &self.found).await
     }
 
+    async fn count(&self, _: &[u8]) -> Result<Option<u64>> {
+        self.connections.open().map(|()| None)
+    }
+
     async fn close(&self) -> Result<()> {
         if self.config.durability == Durability::ProcessCrash && self.connections.open().is_ok() {
             let flushed = upkeep::flush(&self.connections).await;

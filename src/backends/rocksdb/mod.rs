@@ -310,6 +310,18 @@ impl Store for RocksDb {
         Ok(self.reader.view()?.usage())
     }
 
+    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
+        let mut counted = 0;
+        let mut from = Some(prefix.to_vec());
+        while let Some(at) = from.take() {
+            let prefix = prefix.to_vec();
+            let lot = self.reader.offload(move |engine| engine.count(at, &prefix)).await?;
+            counted += lot.0;
+            from = lot.1;
+        }
+        Ok(Some(counted))
+    }
+
     async fn close(&self) -> Result<()> {
         let closing = match self.reader.close() {
             Some(engine) => {

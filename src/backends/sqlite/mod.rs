@@ -323,6 +323,11 @@ impl Store for Sqlite {
         Ok(Usage { stored_bytes: Some(stored), ..Usage::default() })
     }
 
+    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
+        self.base.open()?;
+        self.reader.count(prefix).await.map(Some)
+    }
+
     async fn close(&self) -> Result<()> {
         self.reader.0.close().await;
         let alive: Vec<_> = self.snapshots.lock().drain(..).collect();

@@ -74,6 +74,17 @@ impl<S: Source> Reader<S> {
     }
 }
 
+impl<S: Source> Reader<S> {
+    pub(super) async fn count(&self, prefix: &[u8]) -> Result<u64> {
+        let scan = Scan::prefix(prefix);
+        let work = move |db: &Connection, source: &S| {
+            rows::count(db, &source.base().layout, &scan, source.now())
+        };
+        // As slow as the table is large: it tells nothing about other reads.
+        self.in_thread(Operation::Usage, usize::MAX, work).await
+    }
+}
+
 #[deny(clippy::missing_trait_methods)]
 impl<S: Source> Read for Reader<S> {
     fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {

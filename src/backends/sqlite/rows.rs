@@ -1,5 +1,6 @@
 //! Reading rows: what is in a cell is checked before it is believed.
 
+use std::fmt::Write as _;
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use rusqlite::{Connection, Row, Statement};
 
 use super::config::Storage;
 use super::failure::{NAME, failed, wrong_cell};
-use super::schema::Layout;
+use super::schema::{Layout, quoted};
 use crate::clock::Timestamp;
 use crate::error::{Error, Operation, Result};
 use crate::types::{Entry, Page, Scan, Value, check_key};
@@ -99,6 +100,38 @@ pub(super) fn page(
         }
     }
     Ok((page, false))
+}
+
+impl Layout {
+    /// The number of entries of a range, the bounds as `?1` and `?2`, the moment as `?3`.
+    fn count(&self, scan: &Scan) -> String {
+        let mut sql = format!("SELECT count(*) FROM {} AS t", self.full);
+        self.narrow(&mut sql, scan);
+        if let Some(expires) = &self.columns.expires {
+            let (at, types) = (format!("t.{}", quoted(expires)), self.unit().types());
+            let word = if sql.contains(" WHERE ") { "AND" } else { "WHERE" };
+            let _ = write!(sql, " {word} NOT (typeof({at}) IN {types} AND {at} BETWEEN 0 AND ?3)");
+        }
+        sql
+    }
+}
+
+/// The number of rows in a range that have not expired.
+pub(super) fn count(
+    db: &Connection,
+    layout: &Layout,
+    scan: &Scan,
+    now: Timestamp,
+) -> Result<u64, Miss> {
+    let mut statement = db.prepare(&layout.count(scan))?;
+    bind_bound(&mut statement, 1, layout, &scan.from)?;
+    bind_bound(&mut statement, 2, layout, &scan.to)?;
+    if layout.columns.expires.is_some() {
+        statement.raw_bind_parameter(3, layout.unit().passed(now))?;
+    }
+    let mut rows = statement.raw_query();
+    let row = rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+    Ok(row.get::<_, i64>(0)?.unsigned_abs())
 }
 
 fn bind_bound(

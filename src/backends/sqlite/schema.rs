@@ -106,6 +106,14 @@ impl Layout {
 
     /// The entries of a range, the bounds as `?1` and `?2`.
     pub(super) fn scan(&self, scan: &Scan) -> String {
+        let mut sql = if scan.keys_only { self.select_keys.clone() } else { self.select.clone() };
+        self.narrow(&mut sql, scan);
+        let order = if scan.order == Order::Forward { "ASC" } else { "DESC" };
+        let _ = write!(sql, " ORDER BY {} {order}", self.key);
+        sql
+    }
+
+    pub(super) fn narrow(&self, sql: &mut String, scan: &Scan) {
         let lower = match scan.from {
             Bound::Included(_) => Some(">= ?1"),
             Bound::Excluded(_) => Some("> ?1"),
@@ -116,14 +124,10 @@ impl Layout {
             Bound::Excluded(_) => Some("< ?2"),
             Bound::Unbounded => None,
         };
-        let mut sql = if scan.keys_only { self.select_keys.clone() } else { self.select.clone() };
         for (word, bound) in ["WHERE", "AND"].into_iter().zip([lower, upper].into_iter().flatten())
         {
             let _ = write!(sql, " {word} {} {bound}", self.key);
         }
-        let order = if scan.order == Order::Forward { "ASC" } else { "DESC" };
-        let _ = write!(sql, " ORDER BY {} {order}", self.key);
-        sql
     }
 
     /// A key as a parameter.

@@ -25,6 +25,7 @@ impl Skips {
     pub(crate) fn asked(asked: bool) -> Self {
         Self::told(asked, |error| {
             let entry = output::entry(error).unwrap_or_default();
+            let entry = if error.name().is_some() { format!("the entry {entry}") } else { entry };
             // A closed standard error leaves nobody to tell.
             let _ = writeln!(std::io::stderr(), "skipped {entry}: {}", error.message());
         })

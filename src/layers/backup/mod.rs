@@ -330,6 +330,10 @@ impl<S: Store> Store for Backup<S> {
         self.inner.usage().await
     }
 
+    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
+        self.inner.count(prefix).await
+    }
+
     async fn close(&self) -> Result<()> {
         let worker = self.worker.lock().take();
         if let Some(worker) = worker {

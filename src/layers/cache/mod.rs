@@ -479,6 +479,10 @@ impl<S: Store> Store for Cache<S> {
         Ok(Usage { memory_bytes, ..below })
     }
 
+    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
+        self.0.inner.count(prefix).await
+    }
+
     async fn close(&self) -> Result<()> {
         let shared = &*self.0;
         if let Some(warm) = &shared.warm {

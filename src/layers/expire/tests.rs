@@ -244,6 +244,10 @@ impl Store for OneByOne {
         self.memory.usage().await
     }
 
+    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
+        self.memory.count(prefix).await
+    }
+
     async fn close(&self) -> Result<()> {
         self.memory.close().await
     }

@@ -242,6 +242,10 @@ impl<S: Store> Store for Limit<S> {
         self.turns.during(Operation::Usage, self.inner.usage()).await
     }
 
+    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
+        self.turns.during(Operation::Usage, self.inner.count(prefix)).await
+    }
+
     async fn close(&self) -> Result<()> {
         self.inner.close().await
     }

@@ -307,6 +307,10 @@ impl<S: Store> Store for Metrics<S> {
         self.shared.count(&self.shared.usage, self.inner.usage()).await
     }
 
+    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
+        self.shared.count(&self.shared.usage, self.inner.count(prefix)).await
+    }
+
     async fn close(&self) -> Result<()> {
         let closed = self.shared.count(&self.shared.close, self.inner.close()).await;
         gather();

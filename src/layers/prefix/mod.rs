@@ -282,6 +282,16 @@ impl<S: Store> Store for Prefix<S> {
         Ok(Usage { entries: None, ..self.inner.usage().await? })
     }
 
+    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
+        let below = [&self.keys.prefix, prefix].concat();
+        let told = |error| self.keys.error_above(error);
+        let Some(entries) = self.inner.count(&below).await.map_err(told)? else { return Ok(None) };
+        // The key that is nothing but the prefix is none above.
+        let bare =
+            prefix.is_empty() && self.inner.get(&self.keys.prefix).await.map_err(told)?.is_some();
+        Ok(Some(entries - u64::from(bare && entries > 0)))
+    }
+
     async fn close(&self) -> Result<()> {
         self.inner.close().await
     }

@@ -295,6 +295,10 @@ impl<S: Store> Store for Retry<S> {
         self.shared.repeat(Operation::Usage, || self.inner.usage()).await
     }
 
+    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
+        self.shared.repeat(Operation::Usage, || self.inner.count(prefix)).await
+    }
+
     async fn close(&self) -> Result<()> {
         self.inner.close().await
     }

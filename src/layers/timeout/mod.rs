@@ -215,6 +215,11 @@ impl<S: Store> Store for Timeout<S> {
         self.deadline.of(Operation::Usage, self.inner.usage()).await
     }
 
+    /// Without a deadline: it may read everything.
+    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
+        self.inner.count(prefix).await
+    }
+
     async fn close(&self) -> Result<()> {
         self.inner.close().await
     }

@@ -359,6 +359,10 @@ impl<S: Store, T: Transform> Store for Transformed<S, T> {
         self.inner.usage().await
     }
 
+    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
+        self.inner.count(prefix).await
+    }
+
     async fn close(&self) -> Result<()> {
         self.inner.close().await
     }

@@ -212,6 +212,10 @@ impl Store for Slow {
         self.memory.usage().await
     }
 
+    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
+        self.memory.count(prefix).await
+    }
+
     async fn close(&self) -> Result<()> {
         self.memory.close().await
     }

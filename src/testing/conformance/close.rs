@@ -54,6 +54,7 @@ async fn operations_after_close_fail_as_closed(bench: Bench) -> Verdict {
         if bench.promises.writable { CLOSED } else { &[ErrorKind::Closed, ErrorKind::Access] };
     refused(store.compact().await, kinds, "compact after close")?;
     refused(store.usage().await, CLOSED, "usage after close")?;
+    refused(store.count(b"").await, CLOSED, "count after close")?;
     if bench.promises.writable {
         refused(bench.put("k", "2").await, CLOSED, "a put after close")?;
         refused(bench.delete("k").await, CLOSED, "a delete after close")?;

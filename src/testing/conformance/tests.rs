@@ -472,6 +472,10 @@ impl Store for Broken {
         self.memory.usage().await
     }
 
+    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
+        self.memory.count(prefix).await
+    }
+
     async fn close(&self) -> Result<()> {
         if self.closed.swap(true, Ordering::SeqCst) && self.has(Bug::SecondCloseFails) {
             return Err(Error::closed());

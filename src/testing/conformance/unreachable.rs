@@ -80,6 +80,12 @@ async fn reads_fail(bench: Bench) -> Verdict {
             usage => told(usage, None, "usage"),
         }
     }));
+    looks.push(Box::pin(async move {
+        match store.count(b"").await {
+            Ok(None) => Ok(()),
+            counted => told(counted, None, "count"),
+        }
+    }));
     if bench.promises.ordered_scans {
         looks.extend(scans_fail(&**store));
     }

@@ -18,6 +18,7 @@ super::topic! { "upkeep":
     flush_and_compaction_change_nothing,
     usage_is_answered,
     entries_are_counted_as_precisely_as_promised,
+    what_the_store_counts_itself_is_what_is_there,
     errors_do_not_tell_the_key,
 }
 
@@ -136,6 +137,39 @@ async fn entries_are_counted_as_precisely_as_promised(bench: Bench) -> Verdict {
     bench.put("expires", Value::from("1").expiring_at(deadline)).await?;
     bench.pass_until(deadline).await;
     check(71).await
+}
+
+/// A store that cannot tell says so.
+async fn what_the_store_counts_itself_is_what_is_there(bench: Bench) -> Verdict {
+    let check = async |prefix: &'static str, want: u64| {
+        let got = bench.store.count(prefix.as_bytes()).await?;
+        let below = if prefix.is_empty() { "at all" } else { prefix };
+        ensure!(
+            got.is_none_or(|got| got == want),
+            "{got:?} entries are counted below '{below}', where there are {want}"
+        );
+        Ok(())
+    };
+    check("", 0).await?;
+    bench.needs_writes()?;
+    bench.fill(&numbered(100)).await?;
+    bench.fill(numbered(10).iter()).await?;
+    check("", 100).await?;
+    check("key-0000", 10).await?;
+    check("key-00007", 1).await?;
+    check("missing", 0).await?;
+    bench.delete("missing").await?;
+    bench.delete(super::bench::numbered_key(3)).await?;
+    bench.put("key-0000", "no longer than the prefix").await?;
+    check("", 100).await?;
+    check("key-0000", 10).await?;
+    bench.needs_expiry()?;
+    let deadline = bench.soon();
+    bench.put("key-expires", Value::from("1").expiring_at(deadline)).await?;
+    check("key-e", 1).await?;
+    bench.pass_until(deadline).await;
+    check("key-e", 0).await?;
+    check("", 100).await
 }
 
 /// The start of every key and value here.

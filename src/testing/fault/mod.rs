@@ -185,6 +185,10 @@ impl<S: Store> Store for FaultStore<S> {
         self.other(Operation::Usage, self.inner.usage()).await
     }
 
+    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
+        self.other(Operation::Usage, self.inner.count(prefix)).await
+    }
+
     async fn close(&self) -> Result<()> {
         self.other(Operation::Close, self.inner.close()).await
     }

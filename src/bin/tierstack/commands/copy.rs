@@ -31,6 +31,10 @@ struct Copied {
 /// What a comparison of the two stores found.
 #[derive(Default, Serialize)]
 struct Compared {
+    /// Entries of the source as it counts them itself. `None`: it has no way beside its scans.
+    counted: Option<u64>,
+    /// Of these, those that were not read.
+    unread: u64,
     equal: u64,
     different: u64,
     missing: u64,
@@ -56,6 +60,9 @@ pub(crate) async fn run(args: Copy, stop: &Stop) -> Outcome {
                     "--verify reads both stores in key order, and the target offers no scans";
                 return Err(Failure::usage(what).next("leave --verify out; nothing was written"));
             }
+            let prefix = args.prefix.as_deref().unwrap_or_default().as_bytes();
+            let counted = async { Ok(from.count(prefix).await?) };
+            let counted = if args.verify { stop.or(counted).await? } else { None };
             let source = session::moment(from).await?;
             let progress = Progress::new("copying", total(from, &args).await?, Unit::Entries);
             let skips = Skips::asked(args.skip.skip);
@@ -70,8 +77,14 @@ pub(crate) async fn run(args: Copy, stop: &Stop) -> Outcome {
                 // They were told.
                 let skips = Skips::told(args.skip.skip, |_| ());
                 let compared = compare(&source, &target, scan, &skips, &progress);
-                let compared = stop.or(compared).await?;
+                let mut compared = stop.or(compared).await?;
                 progress.finish();
+                if let Some(counted) = counted {
+                    let seen = copied.entries + copied.skipped;
+                    let unread = unread(&**from, prefix, counted, seen);
+                    compared.unread = stop.or(unread).await?;
+                    compared.counted = Some(counted);
+                }
                 copied.verified = Some(compared);
             }
             session::warn_if_forgotten(&**to);
@@ -123,6 +136,15 @@ async fn copy(
         (Ok(_), Err(flush)) => Err(flush.context("the copy may not survive a crash").next(again)),
         (Err(end), Err(flush)) => Err(end.next(again).also(flush)),
     }
+}
+
+/// Entries that the source counts and that were not seen. A second count tells what was written meanwhile.
+async fn unread(from: &dyn Store, prefix: &[u8], counted: u64, seen: u64) -> Outcome<u64> {
+    if seen >= counted {
+        return Ok(0);
+    }
+    let again = from.count(prefix).await?.unwrap_or(counted);
+    Ok(counted.min(again).saturating_sub(seen))
 }
 
 /// Walks both in key order. An entry of the source that expired meanwhile may be gone.
@@ -179,6 +201,9 @@ fn report(args: &Copy, copied: &Copied, took: &str) -> Outcome {
         if let Some(compared) = &copied.verified {
             let equal = output::counted(compared.equal, "entry is", "entries are");
             words += &format!("verified: {equal} equal");
+            if compared.counted.is_none() {
+                words += "; the source counts its entries in no other way than by reading them";
+            }
             if compared.only_in_target > 0 {
                 let more = output::entries(compared.only_in_target);
                 words += &format!("; the target has {more} that the source does not have");
@@ -187,6 +212,14 @@ fn report(args: &Copy, copied: &Copied, took: &str) -> Outcome {
         words
     })?;
     match &copied.verified {
+        Some(Compared { unread: unread @ 1.., counted: Some(counted), .. }) => {
+            let counts = output::entries(*counted);
+            let unread = output::counted(*unread, "was not read", "were not read");
+            Err(Failure::failed(format!(
+                "the source counts {counts} itself, of which {unread}: they are not in the copy"
+            ))
+            .next("nobody may write to the source meanwhile; if it stays so, export from it with its own tools"))
+        }
         Some(compared) if compared.different + compared.missing > 0 => {
             Err(Failure::failed(format!(
                 "the copy is not equal: {} different, {} missing in the target",
@@ -228,6 +261,27 @@ mod tests {
         assert_eq!(compared(&left, &right).await, [1, 1, 2, 3]);
         assert_eq!(compared(&right, &left).await, [1, 1, 3, 2]);
         assert_eq!(compared(&left, &left).await, [4, 0, 0, 0]);
+    }
+
+    #[tokio::test]
+    async fn what_the_source_counts_and_nobody_saw_is_missing() {
+        let source = Memory::new();
+        for key in ["a/1", "a/2", "b"] {
+            source.put(key, "").await.unwrap();
+        }
+        for (prefix, counted, seen, missing) in [
+            ("", 3, 3, 0),
+            ("", 3, 1, 2),
+            ("a/", 2, 1, 1),
+            ("a/", 2, 5, 0),
+            // Written or removed since they were counted first.
+            ("", 2, 2, 0),
+            ("", 4, 3, 0),
+            ("", 9, 2, 1),
+        ] {
+            let unread = unread(&source, prefix.as_bytes(), counted, seen).await;
+            assert_eq!(unread.ok().unwrap(), missing, "{prefix} {counted} {seen}");
+        }
     }
 
     #[tokio::test]

@@ -449,6 +449,10 @@ mod tests {
             self.0.usage().await
         }
 
+        async fn count(&self, prefix: &[u8]) -> Result<Option<u64>, Error> {
+            self.0.count(prefix).await
+        }
+
         async fn close(&self) -> Result<(), Error> {
             self.0.close().await
         }

@@ -251,6 +251,10 @@ impl Store for Gated {
         self.memory.usage().await
     }
 
+    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
+        self.memory.count(prefix).await
+    }
+
     async fn close(&self) -> Result<()> {
         self.listeners.lock().clear();
         self.memory.close().await

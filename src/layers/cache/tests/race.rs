@@ -117,6 +117,10 @@ async fn race(config: CacheConfig, fails: bool) {
             self.0.usage().await
         }
 
+        async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
+            self.0.count(prefix).await
+        }
+
         async fn close(&self) -> Result<()> {
             Ok(())
         }

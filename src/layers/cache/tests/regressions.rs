@@ -181,6 +181,10 @@ impl Store for Panics {
         self.gated.usage().await
     }
 
+    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
+        self.gated.count(prefix).await
+    }
+
     async fn close(&self) -> Result<()> {
         self.gated.close().await
     }

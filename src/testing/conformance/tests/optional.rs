@@ -69,6 +69,8 @@ enum Bug {
     CountsOverwrites,
     CountsExpired,
     CountsUnpromised,
+    CountsTheRest,
+    CountIsOneShort,
 }
 
 /// A memory store that offers what it is made to.
@@ -478,6 +480,12 @@ impl Store for Offering {
         Ok(Usage { entries, ..usage })
     }
 
+    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
+        let counted = self.memory.count(if self.has(Bug::CountsTheRest) { b"" } else { prefix });
+        let short = u64::from(self.has(Bug::CountIsOneShort));
+        Ok(counted.await?.map(|counted| counted.saturating_sub(short)))
+    }
+
     async fn close(&self) -> Result<()> {
         if !self.has(Bug::AnnouncesAfterClose) {
             self.subscriptions.lock().clear();
@@ -561,6 +569,8 @@ mod notices {
         AnnouncesAfterClose => "announce::subscriptions_end_when_the_store_is_closed";
         CountsOverwrites => "upkeep::entries_are_counted_as_precisely_as_promised";
         CountsExpired => "upkeep::entries_are_counted_as_precisely_as_promised";
+        CountsTheRest => "upkeep::what_the_store_counts_itself_is_what_is_there";
+        CountIsOneShort => "upkeep::what_the_store_counts_itself_is_what_is_there";
     }
 }
 

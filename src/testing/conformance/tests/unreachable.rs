@@ -30,6 +30,7 @@ enum Bug {
     SnapshotIsEmpty,
     InspectSaysNone,
     UsageSaysZero,
+    CountSaysZero,
     Acknowledges,
     AcknowledgesTheRest,
     SaysConflict,
@@ -191,6 +192,10 @@ impl Store for Broken {
         self.instead(Bug::UsageSaysZero, self.store.usage().await, zero)
     }
 
+    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
+        self.instead(Bug::CountSaysZero, self.store.count(prefix).await, Some(0))
+    }
+
     async fn close(&self) -> Result<()> {
         self.store.close().await
     }
@@ -219,6 +224,7 @@ async fn each_lie_is_noticed() {
         (Bug::SnapshotIsEmpty, "unreachable::reads_fail"),
         (Bug::InspectSaysNone, "unreachable::reads_fail"),
         (Bug::UsageSaysZero, "unreachable::reads_fail"),
+        (Bug::CountSaysZero, "unreachable::reads_fail"),
         (Bug::FailsAsInternal, "unreachable::reads_fail"),
         (Bug::AbsenceIsKept, "unreachable::reads_fail"),
         (Bug::LaterPagesEnd, "unreachable::pages_of_a_scan_fail"),
