@@ -380,7 +380,7 @@ pub trait Store: Read {
 
     /// Which data the store holds, so that what was kept of it is not taken for that of another store, and
     /// a store is not copied onto itself. `None`: the store cannot tell. Does not change while the store is
-    /// open; needs no request. Layers give that of the store below.
+    /// open; needs no request. Layers give that of the store below, and `prefix` its part of it.
     fn identity(&self) -> Option<Identity>;
 }
 

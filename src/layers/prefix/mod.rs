@@ -301,7 +301,7 @@ impl<S: Store> Store for Prefix<S> {
     }
 
     fn identity(&self) -> Option<Identity> {
-        self.inner.identity()
+        Some(self.inner.identity()?.within(&self.keys.prefix))
     }
 }
 
