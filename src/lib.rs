@@ -66,11 +66,12 @@ pub use crate::error::{Error, ErrorKind, Operation, Outcome, Result, Retry};
 pub use crate::ext::{ReadExt, StoreExt};
 pub use crate::group::{write_admitted, write_in_order};
 pub use crate::layer::{
-    BackendConfig, Context, Layer, LayerConfig, Rewrite, RewriteReport, StackLayer, Zone,
+    BackendConfig, Claim, Common, Context, Layer, LayerConfig, Rewrite, RewriteReport, StackLayer,
+    Zone,
 };
 pub use crate::reply::Reply;
 #[cfg(feature = "config")]
-pub use crate::stack::{Checked, OpenOptions, Stack};
+pub use crate::stack::{Checked, OpenOptions, Stack, Stacks, StoreErrors};
 pub use crate::store::{Change, Changes, Pages, Read, Store};
 pub use crate::types::{
     Batch, Commit, Condition, Conditions, Counting, Durability, Entry, Freshness, Guarantees,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::RocksDb;
 use crate::error::{Error, Result};
-use crate::layer::{BackendConfig, Context};
+use crate::layer::{BackendConfig, Claim, Context};
 use crate::store::Store;
 use crate::types::units::ByteSize;
 use crate::types::{
@@ -219,6 +219,20 @@ fn within<T: PartialOrd + std::fmt::Display>(
 #[async_trait]
 impl BackendConfig for RocksDbConfig {
     const NAME: &'static str = "rocksdb";
+    const OWN: &'static [&'static str] = &[
+        "column_family",
+        "sync",
+        "inline_reads",
+        "write_buffer_size",
+        "write_buffers",
+        "bloom_bits",
+        "compression",
+        "compaction",
+    ];
+
+    fn part(&self) -> String {
+        self.column_family.clone()
+    }
 
     fn profile(&self) -> Result<Profile> {
         self.check().map_err(|error| error.with_layer(Self::NAME))?;
@@ -236,10 +250,14 @@ impl BackendConfig for RocksDbConfig {
         Ok(profile)
     }
 
+    fn claims(&self, context: &Context) -> Vec<Claim> {
+        vec![Claim::new("the database", &context.resolve(&self.path))]
+    }
+
     async fn open(&self, context: &Context) -> Result<Arc<dyn Store>> {
         let path = context.resolve(&self.path);
         let create = self.create && context.may_create;
         let config = Self { path, create, ..self.clone() };
-        Ok(Arc::new(RocksDb::open_with(config, Arc::clone(&context.clock)).await?))
+        Ok(Arc::new(RocksDb::open_with(config, context).await?))
     }
 }

@@ -4,11 +4,12 @@ use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ::rocksdb::{
-    BottommostLevelCompaction, BoundColumnFamily, CompactOptions, DB, DBPinnableSlice,
+    BottommostLevelCompaction, BoundColumnFamily, Cache, CompactOptions, DB, DBPinnableSlice,
     IngestExternalFileOptions, ReadOptions, ReadTier, Snapshot, WriteBatch, WriteOptions,
     properties,
 };
@@ -37,21 +38,59 @@ self_cell::self_cell! {
     /// An `Arc` of it is held only by code that runs, or that runs by itself to its end in a thread;
     /// never by a future that a caller may leave alone, as closing waits for the last one.
     pub(super) struct Engine {
-        owner: Database,
+        owner: Hold,
         #[covariant]
         dependent: Family,
     }
 }
 
-/// The fields are dropped in this order.
+/// An open database, which the stores over its column families have in common.
 pub(super) struct Database {
     opened: Opened,
     tiers: Tiers,
-    pace: Pace,
     /// Shared by writes, except for one with conditions: nothing is written between its check and its write.
     writing: RwLock<()>,
-    /// Dropped when the database has let go of its folder.
+    /// For column families that are made later.
+    pub(super) cache: Cache,
+    /// The column family that it was opened for.
+    pub(super) first: String,
+    /// Engines that have not been told to close.
+    users: AtomicUsize,
+}
+
+impl Database {
+    pub(super) fn new(opened: Opened, cache: Cache, first: &str) -> Arc<Self> {
+        let (tiers, writing) = (Tiers::new(None), RwLock::new(()));
+        let (first, users) = (first.to_owned(), AtomicUsize::new(0));
+        Arc::new(Self { opened, tiers, writing, cache, first, users })
+    }
+
+    pub(super) fn db(&self) -> &DB {
+        self.opened.db()
+    }
+}
+
+/// An engine's hold on the database. The fields are dropped in this order.
+pub(super) struct Hold {
+    database: Arc<Database>,
+    pace: Pace,
+    left: AtomicBool,
+    /// Dropped when this engine, and with the last one the database, has let go of the folder.
     _gone: watch::Sender<()>,
+}
+
+impl Hold {
+    /// Whether this is the last one, at the first call.
+    fn leave(&self) -> bool {
+        let first = !self.left.swap(true, Ordering::AcqRel);
+        first && self.database.users.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.leave();
+    }
 }
 
 /// Options of reads. Making them costs about as much as a hit, so they are made once.
@@ -167,7 +206,7 @@ impl View for Engine {
     }
 
     fn tiers(&self) -> &Tiers {
-        &self.borrow_owner().tiers
+        &self.borrow_owner().database.tiers
     }
 
     fn snapshot(&self) -> Option<&Snapshot<'_>> {
@@ -210,18 +249,23 @@ const STALL_ATTEMPTS_AFTER_FAILURE: u32 = 200;
 
 impl Engine {
     pub(super) fn over(
-        opened: Opened,
+        database: Arc<Database>,
         family: &str,
         pace: Pace,
         gone: watch::Sender<()>,
     ) -> Result<Self> {
-        let (tiers, writing) = (Tiers::new(None), RwLock::new(()));
-        let database = Database { opened, tiers, pace, writing, _gone: gone };
-        Self::try_new(database, |database| database.opened.db().cf_handle(family).ok_or_else(lost))
+        database.users.fetch_add(1, Ordering::AcqRel);
+        let hold = Hold { database, pace, left: AtomicBool::new(false), _gone: gone };
+        Self::try_new(hold, |hold| hold.database.db().cf_handle(family).ok_or_else(lost))
     }
 
     pub(super) fn db(&self) -> &DB {
-        self.borrow_owner().opened.db()
+        self.borrow_owner().database.db()
+    }
+
+    /// Says that this engine is to close. Whether no other has the database open.
+    pub(super) fn leave(&self) -> bool {
+        self.borrow_owner().leave()
     }
 
     pub(super) fn pace(&self) -> &Pace {
@@ -235,14 +279,14 @@ impl Engine {
     /// Hands a batch without conditions to the operating system, unless that would have to wait: `Incomplete`.
     /// `None`: a batch with conditions is being written.
     pub(super) fn write_now(&self, batch: &Batch) -> Option<Result<(), ::rocksdb::Error>> {
-        let _shared = self.borrow_owner().writing.try_read()?;
+        let _shared = self.borrow_owner().database.writing.try_read()?;
         Some(self.attempt(self.encode(batch), false, true))
     }
 
     /// Hands a batch to the operating system, or to the disk in one fsync with the other writes that
     /// wait. Blocks.
     pub(super) fn write(&self, batch: &Batch, sync: bool) -> Result<()> {
-        let writing = &self.borrow_owner().writing;
+        let writing = &self.borrow_owner().database.writing;
         if !batch.is_conditional() {
             let _shared = writing.read();
             return self.commit(Operation::Write, || self.encode(batch), sync);
@@ -289,7 +333,7 @@ impl Engine {
     /// Takes in a table: all of its entries or none. Blocks, and other writes with it while entries of the
     /// same keys are moved out of memory.
     pub(super) fn ingest(&self, table: &Path) -> Result<()> {
-        let _shared = self.borrow_owner().writing.read();
+        let _shared = self.borrow_owner().database.writing.read();
         let mut options = IngestExternalFileOptions::default();
         options.set_move_files(true);
         self.db()

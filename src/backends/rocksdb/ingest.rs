@@ -27,21 +27,25 @@ const FOLDER: &str = "tierstack-ingest";
 pub(super) struct Tables {
     folder: PathBuf,
     options: Options,
-    next: AtomicU64,
+}
+
+/// Stores over one database make their tables in the same folder.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// Removes what a crash has left of an earlier run, of a database that was just opened. Blocks.
+pub(super) fn clear(config: &RocksDbConfig) {
+    match fs::remove_dir_all(config.path.join(FOLDER)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(%error, "what is left of an interrupted bulk load cannot be removed");
+        }
+        _ => {}
+    }
 }
 
 impl Tables {
-    /// For a database that was just opened, so that what a crash has left of an earlier run is nobody
-    /// else's. Blocks.
+    /// For the column family. Blocks.
     pub(super) fn of(config: &RocksDbConfig) -> Result<Self> {
-        let folder = config.path.join(FOLDER);
-        match fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(%error, "what is left of an interrupted bulk load cannot be removed");
-            }
-            _ => {}
-        }
-        Ok(Self { folder, options: table_options(config)?, next: AtomicU64::new(0) })
+        Ok(Self { folder: config.path.join(FOLDER), options: table_options(config)? })
     }
 
     /// Puts sorted entries, all of them or none. Blocks.
@@ -51,7 +55,7 @@ impl Tables {
         }
         fs::create_dir_all(&self.folder)
             .map_err(|error| Error::io("the folder for tables cannot be made", error))?;
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let table = Temporary(self.folder.join(format!("{number}.sst")));
         self.write(&table.0, lot).map_err(|error| failed(Operation::Ingest, error))?;
         engine.ingest(&table.0)

@@ -88,10 +88,9 @@ use self::failure::{failed, is_incomplete};
 use self::ingest::{LOT_BYTES, Tables};
 use self::pace::Pace;
 use self::reader::Reader;
-use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Operation, Result};
 use crate::group::{admitted, complete};
-use crate::layer::BackendConfig;
+use crate::layer::{BackendConfig, Common, Context};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::types::{
@@ -122,23 +121,34 @@ impl RocksDb {
     /// # Errors
     /// See the [module docs](self). A dropped future may leave the database open for a moment.
     pub async fn open(config: RocksDbConfig) -> Result<Self> {
-        Self::open_with(config, SystemClock::shared()).await
+        Self::open_with(config, &Context::default()).await
     }
 
-    /// As [`open`](Self::open), with a clock of its own.
-    async fn open_with(config: RocksDbConfig, clock: Arc<dyn Clock>) -> Result<Self> {
+    /// Opens the column family of a database, which other stores may have open in common.
+    async fn open_with(config: RocksDbConfig, context: &Context) -> Result<Self> {
         let profile = config.profile()?;
         let (sender, gone) = watch::channel(());
         let sync = config.sync;
-        let opening = offload(move || {
-            let opened = open::open(&config)?;
-            let tables = Tables::of(&config)?;
-            let identity = open::identity(opened.db(), &config);
-            let pace = Pace::new(clock, config.inline_reads);
-            Ok((Engine::over(opened, &config.column_family, pace, sender)?, tables, identity))
-        });
+        let common = context.common.as_ref();
+        let others: Vec<_> = common.into_iter().flat_map(Common::settings).cloned().collect();
+        let (first, clock) = (config.clone(), Arc::clone(&context.clock));
+        let opening = async { offload(move || open::open(&first, &others)).await };
+        let opened = async {
+            let database = match common {
+                Some(common) => common.share(opening).await?,
+                None => opening.await?,
+            };
+            let over = move || {
+                open::join(&database, &config)?;
+                let tables = Tables::of(&config)?;
+                let identity = open::identity(database.db(), &config);
+                let pace = Pace::new(clock, config.inline_reads);
+                Ok((Engine::over(database, &config.column_family, pace, sender)?, tables, identity))
+            };
+            offload(over).await
+        };
         let (engine, tables, identity) =
-            opening.await.map_err(|error| error.with_layer(RocksDbConfig::NAME))?;
+            opened.await.map_err(|error: Error| error.with_layer(RocksDbConfig::NAME))?;
         let (snapshots, tables) = (Mutex::default(), Arc::new(tables));
         let reader = Reader::new(engine);
         Ok(Self { reader, snapshots, profile, sync, tables, identity, gone })
@@ -331,9 +341,14 @@ impl Store for RocksDb {
                 // A second call finds nothing left to sync, so this one is not called off.
                 let tables = Arc::clone(&self.tables);
                 let closing = spawn(move || {
-                    tables.remove_folder();
+                    let last = engine.leave();
+                    if last {
+                        tables.remove_folder();
+                    }
                     let flushed = engine.sync(Operation::Close);
-                    engine.cancel_background_work();
+                    if last {
+                        engine.cancel_background_work();
+                    }
                     flushed
                 })?;
                 Some(closing.in_any_case())

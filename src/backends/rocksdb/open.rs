@@ -4,31 +4,36 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
-use ::rocksdb::{ColumnFamilyDescriptor, DB, Options};
+use ::rocksdb::{Cache, ColumnFamilyDescriptor, DB, Options};
 
 use super::config::RocksDbConfig;
-use super::entities;
+use super::engine::Database;
 use super::failure::failed;
 use super::lock::Opened;
 use super::options::{cache, keep_promises, load, new_database, new_family, put_back};
 use super::recorded::Recorded;
+use super::{entities, ingest};
 use crate::disk::make_folder;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::layer::BackendConfig;
 use crate::types::Identity;
 
 /// Opens the database, with all its column families. Blocks.
-pub(super) fn open(config: &RocksDbConfig) -> Result<Opened> {
+///
+/// `others`: the settings of other stores over it, of which those of their column families are used.
+pub(super) fn open(config: &RocksDbConfig, others: &[RocksDbConfig]) -> Result<Arc<Database>> {
     let path = config.path.as_path();
-    let at = |error: Error| {
-        error.with_context(path.display()).with_operation(Operation::Open).with_layer("rocksdb")
-    };
+    let at = |error| located(path, error);
+    let cache = cache(config);
+    let others = others.iter().filter(|other| other.column_family != config.column_family);
+    let families: Vec<_> = std::iter::once(config).chain(others).collect();
     let opened = match survey(path).map_err(at)? {
-        Contents::Database => Opened::with(path, || open_existing(config)),
+        Contents::Database => Opened::with(path, || open_existing(config, &families, &cache)),
         Contents::Nothing if config.create => make_folder(path)
             .map_err(|error| Error::io("the folder cannot be made", error))
-            .and_then(|()| Opened::with(path, || create(config))),
+            .and_then(|()| Opened::with(path, || create(config, &cache))),
         Contents::Nothing => Err(Error::config(format!(
             "there is no database, and {NONE_IS_MADE}; correct `path`{}",
             beside(path)
@@ -43,7 +48,35 @@ pub(super) fn open(config: &RocksDbConfig) -> Result<Opened> {
             "this folder is not a RocksDB database and holds other files, such as '{name}'; name an empty or a new folder",
         ))),
     };
-    opened.map_err(at)
+    let opened = opened.map_err(at)?;
+    ingest::clear(config);
+    Ok(Database::new(opened, cache, &config.column_family))
+}
+
+fn located(path: &Path, error: Error) -> Error {
+    error.with_context(path.display()).with_operation(Operation::Open).with_layer("rocksdb")
+}
+
+/// Makes sure of a column family of a database that is open for others, as opening it would. Blocks.
+pub(super) fn join(database: &Database, config: &RocksDbConfig) -> Result<()> {
+    let (path, name) = (config.path.as_path(), &config.column_family);
+    if *name == database.first {
+        return Ok(());
+    }
+    let check = || {
+        let recorded = Recorded::latest(path)?;
+        if database.db().cf_handle(name).is_none() {
+            let listed = DB::list_cf(&Options::default(), path).map_err(refused)?;
+            may_add(config, &listed, recorded.as_ref())?;
+            let options = new_family(config, &database.cache);
+            return database.db().create_cf(name, &options).map_err(refused);
+        }
+        if let Some(recorded) = &recorded {
+            accept(recorded, std::slice::from_ref(name), config)?;
+        }
+        entities::refuse(database.db(), name)
+    };
+    check().map_err(|error| located(path, error))
 }
 
 /// Why what is missing stays so.
@@ -119,14 +152,13 @@ fn is_table(name: &str) -> bool {
     name.ends_with(".sst") || name.ends_with(".ldb")
 }
 
-fn create(config: &RocksDbConfig) -> Result<DB> {
-    let cache = cache(config);
+fn create(config: &RocksDbConfig, cache: &Cache) -> Result<DB> {
     // The database is made with the default column family even if it is not the one that is used.
     let families: BTreeSet<&str> =
         [::rocksdb::DEFAULT_COLUMN_FAMILY_NAME, &config.column_family].into();
     let families = families
         .into_iter()
-        .map(|name| ColumnFamilyDescriptor::new(name, new_family(config, &cache)));
+        .map(|name| ColumnFamilyDescriptor::new(name, new_family(config, cache)));
     DB::open_cf_descriptors(&new_database(config), &config.path, families).map_err(refused)
 }
 
@@ -135,7 +167,7 @@ fn parent_of(path: &Path) -> Option<&Path> {
     path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
 }
 
-fn open_existing(config: &RocksDbConfig) -> Result<DB> {
+fn open_existing(config: &RocksDbConfig, families: &[&RocksDbConfig], cache: &Cache) -> Result<DB> {
     let path = config.path.as_path();
     let listed = DB::list_cf(&Options::default(), path).map_err(refused)?;
     let recorded = Recorded::latest(path)?;
@@ -143,15 +175,18 @@ fn open_existing(config: &RocksDbConfig) -> Result<DB> {
     if missing {
         may_add(config, &listed, recorded.as_ref())?;
     }
-    let cache = cache(config);
-    let (mut options, families) = match &recorded {
+    let mine = config;
+    let (mut options, descriptors) = match &recorded {
         Some(recorded) => {
             accept(recorded, &listed, config)?;
-            load(config, recorded, &listed, &cache)?
+            load(families, recorded, &listed, cache)?
         }
         // A crash while the database was made, before anything was written to it.
         None if !has_data(path)? => {
-            let new = |name: &String| ColumnFamilyDescriptor::new(name, new_family(config, &cache));
+            let new = |name: &String| {
+                let config = families.iter().find(|family| family.column_family == *name);
+                ColumnFamilyDescriptor::new(name, new_family(config.unwrap_or(&mine), cache))
+            };
             (Options::default(), listed.iter().map(new).collect())
         }
         None => {
@@ -163,16 +198,16 @@ fn open_existing(config: &RocksDbConfig) -> Result<DB> {
     options.create_if_missing(false);
     options.set_error_if_exists(false);
     keep_promises(&mut options);
-    let opened = DB::open_cf_descriptors(&options, path, families).map_err(refused);
+    let opened = DB::open_cf_descriptors(&options, path, descriptors).map_err(refused);
     let left = match &recorded {
-        Some(recorded) if !missing && !config.upgrade => put_back(config, recorded),
+        Some(recorded) if !missing && !config.upgrade => put_back(path, families, recorded),
         _ => Ok(()),
     };
     let db = opened?;
     left?;
     entities::refuse(&db, &config.column_family)?;
     if missing {
-        db.create_cf(&config.column_family, &new_family(config, &cache)).map_err(refused)?;
+        db.create_cf(&config.column_family, &new_family(config, cache)).map_err(refused)?;
     }
     Ok(db)
 }

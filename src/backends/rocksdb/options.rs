@@ -21,14 +21,14 @@ use crate::error::{Error, Operation, Result};
 /// RocksDB loads options from a file only, and does not give those of a column family away to be
 /// changed, so the file is changed, in a folder of its own.
 pub(super) fn load(
-    config: &RocksDbConfig,
+    families: &[&RocksDbConfig],
     recorded: &Recorded,
     listed: &[String],
     cache: &Cache,
 ) -> Result<(Options, Vec<ColumnFamilyDescriptor>)> {
     let unwritable = |error| Error::io("writing to the folder for temporary files", error);
     let folder = tempfile::tempdir().map_err(unwritable)?;
-    let text = recorded.with(&changes(config, recorded));
+    let text = recorded.with(&changes(families, recorded));
     fs::write(folder.path().join("OPTIONS-000001"), text).map_err(unwritable)?;
     let loaded =
         Env::new().and_then(|env| Options::load_latest(folder.path(), env, false, cache.clone()));
@@ -46,14 +46,18 @@ pub(super) fn load(
 /// Leaves the recorded options behind, and what the settings name, in place of the file that RocksDB has
 /// just written: its words are those of RocksDB 11.8, and a program with an older one, that loads its options from
 /// the file, could not open its database any more.
-pub(super) fn put_back(config: &RocksDbConfig, recorded: &Recorded) -> Result<()> {
-    let Some(newest) = Recorded::newest(&config.path)? else { return Ok(()) };
+pub(super) fn put_back(
+    path: &Path,
+    families: &[&RocksDbConfig],
+    recorded: &Recorded,
+) -> Result<()> {
+    let Some(newest) = Recorded::newest(path)? else { return Ok(()) };
     if newest == recorded.path() {
         return Ok(());
     }
     // RocksDB removes a file of this name when it opens the database.
     let temporary = newest.with_extension("dbtmp");
-    replace(&temporary, &newest, &recorded.with(&named(config)))
+    replace(&temporary, &newest, &recorded.with(&all_named(families)))
         .map_err(|error| Error::io("RocksDB's OPTIONS file cannot be put back", error))
 }
 
@@ -74,13 +78,13 @@ pub(super) fn table_options(config: &RocksDbConfig) -> Result<Options> {
         // A block cache of its own would be one too many; a table that is written needs none.
         return Ok(new_family(config, &Cache::new_lru_cache(0)));
     };
-    let text = recorded.tables(&config.column_family, &changes(config, &recorded));
+    let text = recorded.tables(&config.column_family, &changes(&[config], &recorded));
     Options::default().get_options_from_string(text).map_err(|error| failed(Operation::Open, error))
 }
 
 /// What is changed of the recorded options.
-fn changes(config: &RocksDbConfig, recorded: &Recorded) -> Vec<Change> {
-    let named = named(config);
+fn changes(families: &[&RocksDbConfig], recorded: &Recorded) -> Vec<Change> {
+    let named = all_named(families);
     let mut changes = recorded.lost_filters();
     changes.retain(|(section, key, _)| {
         !named.iter().any(|(at, changed, _)| at == section && changed == key)
@@ -98,6 +102,17 @@ fn changes(config: &RocksDbConfig, recorded: &Recorded) -> Vec<Change> {
     let promised = promised.map(|(key, value)| (Section::Database, key, value.to_owned()));
     changes.extend(promised);
     changes
+}
+
+/// What the settings of all column families name. What is of the database stands in each of them.
+fn all_named(families: &[&RocksDbConfig]) -> Vec<Change> {
+    let mut all = Vec::new();
+    for change in families.iter().flat_map(|config| named(config)) {
+        if !all.contains(&change) {
+            all.push(change);
+        }
+    }
+    all
 }
 
 /// What the settings name, in the terms of the OPTIONS file.

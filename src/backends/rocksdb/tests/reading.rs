@@ -38,7 +38,8 @@ async fn of_blocks(folder: &Path, inline_reads: bool) -> (RocksDb, ManualClock) 
     drop(db);
     let clock = ManualClock::new();
     let config = RocksDbConfig { inline_reads, ..RocksDbConfig::new(folder) };
-    (RocksDb::open_with(config, Arc::new(clock.clone())).await.unwrap(), clock)
+    let context = Context { clock: Arc::new(clock.clone()), ..Context::default() };
+    (RocksDb::open_with(config, &context).await.unwrap(), clock)
 }
 
 #[tokio::test]

@@ -1,7 +1,11 @@
 //! What is acknowledged when, and what is refused.
 
+use ::rocksdb::Cache;
+
 use super::*;
+use crate::backends::rocksdb::engine::Database;
 use crate::backends::rocksdb::lock::Opened;
+use crate::clock::SystemClock;
 use crate::types::Condition;
 
 #[tokio::test]
@@ -35,8 +39,9 @@ fn counting(folder: &Path, sync: bool) -> (RocksDb, impl Fn() -> u64) {
     let open = || Ok(DB::open_cf(&options, folder, ["default"]).unwrap());
     let opened = Opened::with(folder, open).unwrap();
     let pace = Pace::new(SystemClock::shared(), true);
+    let database = Database::new(opened, Cache::new_lru_cache(0), "default");
     let store = RocksDb {
-        reader: Reader::new(Engine::over(opened, "default", pace, sender).unwrap()),
+        reader: Reader::new(Engine::over(database, "default", pace, sender).unwrap()),
         snapshots: Mutex::default(),
         profile: RocksDbConfig { sync, ..RocksDbConfig::new("x") }.profile().unwrap(),
         sync,

@@ -3,6 +3,8 @@
 //! A layer is a [`tower_layer::Layer`], so `tower::ServiceBuilder` stacks ours too. What a layer needs
 //! (a key ring, a bucket) is opened when the layer value is made; wrapping is then pure.
 
+mod common;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +13,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 pub use tower_layer::Layer;
 
+#[cfg(feature = "config")]
+pub(crate) use self::common::Slot;
+pub use self::common::{Claim, Common};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::store::Store;
@@ -212,6 +217,8 @@ pub struct Context {
     /// Whether work that changes data runs by itself while the stack is open: backups on a schedule, the
     /// removal of what has expired. For those that stay open, such as a service.
     pub background: bool,
+    /// What the stores over the same shared backend have in common. `None`: the backend is of this store alone.
+    pub common: Option<Common>,
 }
 
 impl Context {
@@ -247,6 +254,7 @@ impl Default for Context {
             below: None,
             may_create: true,
             background: false,
+            common: None,
         }
     }
 }
@@ -282,7 +290,13 @@ pub trait LayerConfig: Send + Sync + 'static {
     /// `Config` if the settings are out of range, or need what is not promised below.
     fn profile(&self, below: Profile) -> Result<Profile>;
 
-    /// Opens what the layer needs.
+    /// What the layer has for itself while it is open, as far as the settings tell.
+    fn claims(&self, _: &Context) -> Vec<Claim> {
+        Vec::new()
+    }
+
+    /// Opens what the layer needs. What is opened is let go when it is dropped: this future, or what it
+    /// gives, before it is [wrapped](StackLayer::wrap) around a store.
     ///
     /// # Errors
     /// `Config` as [`profile`](Self::profile), and what opening can fail with.
@@ -307,11 +321,26 @@ pub trait BackendConfig: Send + Sync + 'static {
     /// The name, as in a config file.
     const NAME: &'static str;
 
+    /// The settings that each store over one shared backend may have for itself: the one that names its
+    /// [part](Self::part), and others that are of that part. None by default: stores share such a backend
+    /// by prefixes.
+    const OWN: &'static [&'static str] = &[];
+
     /// What the backend promises with these settings. Opens nothing.
     ///
     /// # Errors
     /// `Config` if the settings are out of range.
     fn profile(&self) -> Result<Profile>;
+
+    /// The part of the backend that these settings open, such as a table: other parts hold other data.
+    fn part(&self) -> String {
+        String::new()
+    }
+
+    /// What the backend has for itself while it is open, as far as the settings tell.
+    fn claims(&self, _: &Context) -> Vec<Claim> {
+        Vec::new()
+    }
 
     /// Opens the backend.
     ///
