@@ -28,6 +28,7 @@
 mod explain;
 mod registry;
 mod schema;
+mod shared;
 mod strict;
 mod tree;
 
@@ -44,11 +45,19 @@ use serde_json::{Map, Value};
 pub use self::registry::Registry;
 pub(crate) use self::registry::{AnyBackend, AnyLayer};
 pub use self::schema::schema;
+use self::shared::SharedBackends;
+pub(crate) use self::shared::{Share, SharedBackend};
 pub use self::tree::Format;
 use crate::error::{Error, Result};
 use crate::types::units::check_path;
 
+/// What a store says in place of the name of a backend to use one of [`Config::backends`].
+pub(crate) const SHARED: &str = "shared";
+
 /// A config file: stores by name, which of them is meant when none is named, and telemetry.
+///
+/// While stores of one `Config`, or of its clones, are open, a backend of [`backends`](Self::backends) is open
+/// once for all of them.
 ///
 /// Printing it with `{:?}` prints names only, no settings. See the [module docs](self).
 #[derive(Clone, Debug, Deserialize)]
@@ -57,6 +66,11 @@ pub struct Config {
     /// Where the JSON Schema is, for editors. Not used otherwise.
     #[serde(rename = "$schema", default, deserialize_with = "present")]
     _schema: Option<String>,
+    /// Backends that several stores use, by names such as those of stores. A store names one in place of a
+    /// backend of its own, `backend: { shared: NAME }`, and says which part of it is its own: by a `prefix`,
+    /// or by what the backend has for it, such as `column_family` or `table`.
+    #[serde(default)]
+    pub backends: BTreeMap<String, Part>,
     /// The stores by name: letters, digits, `_` and `-`, at most 64, the first a letter or a digit.
     pub stores: BTreeMap<String, StoreConfig>,
     /// The store that is meant when none is named. With a single store, it is that one.
@@ -68,6 +82,8 @@ pub struct Config {
     /// The Unix domain socket on which the process can be reached. Not at all if unset.
     #[serde(default, deserialize_with = "socket")]
     pub control: Option<PathBuf>,
+    #[serde(skip)]
+    shared: SharedBackends,
     /// The file, or what stands for it in messages.
     #[serde(skip)]
     origin: PathBuf,
@@ -92,7 +108,9 @@ pub struct StoreConfig {
     /// The layers, outermost first: a read enters at the top.
     #[serde(default)]
     pub layers: Vec<Part>,
-    /// What holds the data.
+    /// What holds the data. Where it is one of [`Config::backends`], the name is `shared`, and the settings are
+    /// what stands beside it, `shared` included.
+    #[serde(deserialize_with = "backend")]
     pub backend: Part,
     /// `required`: the stack is refused if values rest unsealed anywhere. Unset: they may.
     #[serde(default, deserialize_with = "present")]
@@ -232,6 +250,23 @@ impl Config {
         }
     }
 
+    /// The shared backend of that name.
+    pub(crate) fn shared(&self, name: &str) -> std::result::Result<(&str, &Part), String> {
+        self.backends.get_key_value(name).map(|(name, part)| (name.as_str(), part)).ok_or_else(|| {
+            if self.backends.is_empty() {
+                return format!(
+                    "there is no shared backend in this file; write it at the top, such as `backends: {{ {name}: {{ sqlite: {{ path: ./data.db }} }} }}`"
+                );
+            }
+            explain::unknown("shared backend", name, self.backends.keys().map(String::as_str))
+        })
+    }
+
+    /// The shared backend of that name, as far as it is open.
+    pub(crate) fn open_backend(&self, name: &str) -> std::sync::Arc<SharedBackend> {
+        self.shared.get(name)
+    }
+
     fn check_names(&self) -> std::result::Result<(), String> {
         let names = || self.stores.keys().map(String::as_str);
         if self.stores.is_empty() {
@@ -246,6 +281,34 @@ impl Config {
                 name.chars().take(80).collect::<String>()
             ));
         }
+        for (store, config) in &self.stores {
+            let refuse = |what| Err(format!("stores.{store}.backend.{SHARED}: {what}"));
+            match config.shared() {
+                Some(name) => self.shared(name).map(drop).or_else(refuse)?,
+                None if config.backend.name == SHARED => {
+                    return refuse("expected the name of one of `backends`, as text".to_owned());
+                }
+                None => {}
+            }
+        }
+        for (name, part) in &self.backends {
+            if !is_store_name(name) {
+                return Err(format!(
+                    "backends: '{}' is not a name for a backend; use 1 to 64 letters, digits, '_' and '-', the first a letter or a digit",
+                    name.chars().take(80).collect::<String>()
+                ));
+            }
+            if part.name == SHARED {
+                return Err(format!(
+                    "backends.{name}: this is a backend that stores share, so it cannot be `shared` itself; write what it is, such as `{name}: {{ sqlite: {{ path: ./data.db }} }}`"
+                ));
+            }
+            if self.stores.values().all(|store| store.shared() != Some(name)) {
+                return Err(format!(
+                    "backends.{name}: no store uses it; write `backend: {{ shared: {name} }}` in a store, or take it out"
+                ));
+            }
+        }
         match &self.default {
             Some(default) if !self.stores.contains_key(default) => {
                 Err(format!("default: {}", explain::unknown("store", default, names())))
@@ -257,6 +320,21 @@ impl Config {
             _ => Ok(()),
         }
     }
+}
+
+impl StoreConfig {
+    /// The name of the shared backend that the store uses.
+    pub(crate) fn shared(&self) -> Option<&str> {
+        (self.backend.name == SHARED).then(|| self.backend.settings.get(SHARED)?.as_str()).flatten()
+    }
+}
+
+/// What is wrong with a setting of that name, and which there are.
+pub(crate) fn unknown_setting<'a>(
+    name: &str,
+    allowed: impl Iterator<Item = &'a str> + Clone,
+) -> String {
+    explain::unknown("setting", name, allowed)
 }
 
 /// As in the schema.
@@ -345,21 +423,65 @@ impl<'de> Visitor<'de> for PartVisitor {
         Ok(Part { name: name.to_owned(), settings: Value::Object(Map::new()) })
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Part, A::Error> {
-        let Some((name, settings)) = map.next_entry::<String, Value>()? else {
-            return Err(A::Error::custom(
-                "the map is empty; write a name with its settings, such as `compress: { level: 3 }`",
-            ));
-        };
-        if let Some((second, _)) = map.next_entry::<String, Value>()? {
-            return Err(A::Error::custom(format!(
-                "here are two names, '{name}' and '{second}', where one belongs; a layer is an item of the list on its own, its settings are indented below its name"
-            )));
-        }
-        let settings = match settings {
-            Value::Null => Value::Object(Map::new()),
-            settings => settings,
-        };
-        Ok(Part { name, settings })
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> std::result::Result<Part, A::Error> {
+        one_of(entries(map)?)
     }
+}
+
+/// What `backend` in a store may be: a [`Part`], or the name of a shared one with what stands beside it.
+fn backend<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Part, D::Error> {
+    deserializer.deserialize_any(BackendVisitor)
+}
+
+struct BackendVisitor;
+
+impl<'de> Visitor<'de> for BackendVisitor {
+    type Value = Part;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        PartVisitor.expecting(f)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, name: &str) -> std::result::Result<Part, E> {
+        PartVisitor.visit_str(name)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> std::result::Result<Part, A::Error> {
+        let entries = entries(map)?;
+        if entries.iter().any(|(name, _)| name == SHARED) {
+            let settings = Value::Object(entries.into_iter().collect());
+            return Ok(Part { name: SHARED.to_owned(), settings });
+        }
+        one_of(entries)
+    }
+}
+
+fn entries<'de, A: MapAccess<'de>>(
+    mut map: A,
+) -> std::result::Result<Vec<(String, Value)>, A::Error> {
+    let mut entries = Vec::new();
+    while let Some(entry) = map.next_entry()? {
+        entries.push(entry);
+    }
+    Ok(entries)
+}
+
+/// A name with its settings, alone in its map.
+fn one_of<E: serde::de::Error>(entries: Vec<(String, Value)>) -> std::result::Result<Part, E> {
+    let mut entries = entries.into_iter();
+    let Some((name, settings)) = entries.next() else {
+        return Err(E::custom(
+            "the map is empty; write a name with its settings, such as `compress: { level: 3 }`",
+        ));
+    };
+    if let Some((second, _)) = entries.next() {
+        return Err(E::custom(format!(
+            "here are two names, '{name}' and '{second}', where one belongs; a layer is an item of the list on its own, its settings are indented below its name"
+        )));
+    }
+    let settings = match settings {
+        Value::Null => Value::Object(Map::new()),
+        settings => settings,
+    };
+    Ok(Part { name, settings })
 }

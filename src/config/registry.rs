@@ -10,9 +10,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{explain, strict};
+use super::{SHARED, explain, strict};
 use crate::error::{Error, Result};
-use crate::layer::{BackendConfig, Context, LayerConfig, StackLayer, Zone};
+use crate::layer::{BackendConfig, Claim, Context, LayerConfig, StackLayer, Zone};
 use crate::store::Store;
 use crate::types::Profile;
 
@@ -44,6 +44,7 @@ pub(crate) struct LayerEntry {
 /// What the registry knows of a backend.
 pub(crate) struct BackendEntry {
     pub(crate) parse: fn(&str, &Value) -> Result<Arc<dyn AnyBackend>>,
+    pub(crate) own: &'static [&'static str],
     pub(super) schema: Schemas,
 }
 
@@ -61,6 +62,7 @@ pub(super) struct Schemas {
 #[async_trait]
 pub(crate) trait AnyLayer: Any + Send + Sync {
     fn profile(&self, below: Profile) -> Result<Profile>;
+    fn claims(&self, context: &Context) -> Vec<Claim>;
     async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>>;
 }
 
@@ -68,6 +70,8 @@ pub(crate) trait AnyLayer: Any + Send + Sync {
 #[async_trait]
 pub(crate) trait AnyBackend: Any + Send + Sync {
     fn profile(&self) -> Result<Profile>;
+    fn part(&self) -> String;
+    fn claims(&self, context: &Context) -> Vec<Claim>;
     async fn open(&self, context: &Context) -> Result<Arc<dyn Store>>;
 }
 
@@ -75,6 +79,10 @@ pub(crate) trait AnyBackend: Any + Send + Sync {
 impl<C: LayerConfig> AnyLayer for C {
     fn profile(&self, below: Profile) -> Result<Profile> {
         LayerConfig::profile(self, below)
+    }
+
+    fn claims(&self, context: &Context) -> Vec<Claim> {
+        LayerConfig::claims(self, context)
     }
 
     async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>> {
@@ -86,6 +94,14 @@ impl<C: LayerConfig> AnyLayer for C {
 impl<C: BackendConfig> AnyBackend for C {
     fn profile(&self) -> Result<Profile> {
         BackendConfig::profile(self)
+    }
+
+    fn part(&self) -> String {
+        BackendConfig::part(self)
+    }
+
+    fn claims(&self, context: &Context) -> Vec<Claim> {
+        BackendConfig::claims(self, context)
     }
 
     async fn open(&self, context: &Context) -> Result<Arc<dyn Store>> {
@@ -180,7 +196,8 @@ impl Registry {
         let parse = |path: &str, settings: &Value| -> Result<Arc<dyn AnyBackend>> {
             Ok(Arc::new(typed::<C>(path, settings)?))
         };
-        self.backends.insert(C::NAME, BackendEntry { parse, schema: schemas::<C>() });
+        let entry = BackendEntry { parse, own: C::OWN, schema: schemas::<C>() };
+        self.backends.insert(C::NAME, entry);
         self
     }
 
@@ -231,6 +248,11 @@ impl Registry {
             Kind::Backend => self.backends.contains_key(name),
         };
         let reserved = FEATURES.iter().any(|(known, of, _)| *known == name && *of == kind);
+        if kind == Kind::Backend && name == SHARED {
+            return Err(Error::config(format!(
+                "the backend '{name}' cannot be registered: a store names one of `backends` so"
+            )));
+        }
         if taken || reserved {
             return Err(Error::config(format!(
                 "there is a {word} '{name}' already; register yours under another name"
@@ -256,7 +278,11 @@ impl Registry {
                 format!("'{name}' is a layer; it stands in the list `layers`, above the backend")
             }
             Kind::Layer => explain::unknown(word, name, self.layer_names()),
-            Kind::Backend => explain::unknown(word, name, self.backend_names()),
+            Kind::Backend => {
+                // Where there is none, there is none to share either.
+                let shared = self.backends.first_key_value().map(|_| SHARED);
+                explain::unknown(word, name, self.backend_names().chain(shared))
+            }
         })
     }
 }

@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 
 use super::registry::{Registry, Schemas};
 
+/// Of a store, and of a shared backend.
+const NAME: &str = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$";
+
 /// The JSON Schema (draft 2020-12) of a config file whose layers and backends are those of the
 /// registry. `tierstack schema` prints it; editors check and complete a config with it.
 ///
@@ -26,11 +29,13 @@ pub fn schema(registry: &Registry) -> Value {
         choices(&mut generator, registry.layers().map(|(name, entry)| (name, entry.schema)));
     let backends =
         choices(&mut generator, registry.backends().map(|(name, entry)| (name, entry.schema)));
+    let shared = shared(&mut generator, registry);
     let mut definitions = generator.take_definitions(true);
     definitions.insert("layer".to_owned(), layers);
     definitions.insert("backend".to_owned(), backends);
+    definitions.insert("shared".to_owned(), shared);
     definitions.insert("store".to_owned(), store());
-    let name = json!({ "type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$" });
+    let name = json!({ "type": "string", "pattern": NAME });
     let mut schema = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "tierstack",
@@ -42,6 +47,12 @@ pub fn schema(registry: &Registry) -> Value {
             "$schema": {
                 "type": "string",
                 "description": "Where this schema is, for editors.",
+            },
+            "backends": {
+                "type": "object",
+                "description": "Backends that several stores use, by name.",
+                "propertyNames": name,
+                "additionalProperties": { "$ref": "#/$defs/backend" },
             },
             "stores": {
                 "type": "object",
@@ -110,13 +121,66 @@ fn store() -> Value {
                     From the outside in: cache, compress, encrypt, expire, backup.",
                 "items": { "$ref": "#/$defs/layer" },
             },
-            "backend": { "$ref": "#/$defs/backend" },
+            "backend": {
+                "anyOf": [{ "$ref": "#/$defs/backend" }, { "$ref": "#/$defs/shared" }],
+            },
             "sealed": {
                 "description": "`required`: the stack is refused if values rest unsealed anywhere.",
                 "const": "required",
             },
         },
     })
+}
+
+/// One of `backends`, and which part of it is this store's. The settings are those that a store may have for itself,
+/// of any backend.
+fn shared(generator: &mut SchemaGenerator, registry: &Registry) -> Value {
+    let mut properties = serde_json::Map::new();
+    properties.insert(
+        "shared".to_owned(),
+        json!({
+            "type": "string",
+            "description": "The name of one of `backends`.",
+            "pattern": NAME,
+        }),
+    );
+    properties.insert(
+        "prefix".to_owned(),
+        json!({
+            "type": "string",
+            "description": "What every key of this store begins with in the shared backend. \
+                No prefix of a store begins with that of another one over the same part.",
+            "minLength": 1,
+        }),
+    );
+    for (_, entry) in registry.backends() {
+        let settings = (entry.schema.of)(generator).to_value();
+        let definition =
+            definition_of(&settings).and_then(|name| generator.definitions().get(name));
+        let known = definition.unwrap_or(&settings).get("properties");
+        for own in entry.own {
+            let Some(described) = known.and_then(|known| known.get(*own)).cloned() else {
+                continue;
+            };
+            let all = properties.entry(*own).or_insert_with(|| json!({ "anyOf": [] }));
+            if let Some(Value::Array(forms)) = all.get_mut("anyOf") {
+                forms.push(described);
+            }
+        }
+    }
+    json!({
+        "type": "object",
+        "title": "shared",
+        "description": "One of `backends`, and which part of it is this store's.",
+        "required": ["shared"],
+        "additionalProperties": false,
+        "properties": properties,
+    })
+}
+
+/// The name under which the settings are defined.
+fn definition_of(settings: &Value) -> Option<&str> {
+    settings.get("$ref")?.as_str()?.strip_prefix("#/$defs/")
 }
 
 /// One of the names: bare, where no setting is needed, or with its settings.
@@ -152,11 +216,7 @@ fn choices(
 /// The description of settings; and says in the schema of those that are open for any name what the
 /// registry does about it: it refuses the unknown ones.
 fn describe(generator: &mut SchemaGenerator, settings: &mut Value, open: bool) -> String {
-    let definition = settings
-        .get("$ref")
-        .and_then(Value::as_str)
-        .and_then(|target| target.strip_prefix("#/$defs/"))
-        .map(str::to_owned);
+    let definition = definition_of(settings).map(str::to_owned);
     let target = match &definition {
         Some(name) => generator.definitions_mut().get_mut(name),
         None => Some(settings),

@@ -5,14 +5,14 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::Value;
-
+use super::part::{Part, refused};
 use super::reserved::Reserved;
+use super::shared::{Backend, Shared};
 use super::{OpenOptions, Stack, instrument};
 use crate::config::{AnyBackend, AnyLayer, Config, Registry, Sealed, StoreConfig};
 use crate::error::{Error, Operation, Result};
 use crate::hash::StableHash;
-use crate::layer::{BackendConfig, Context, LayerConfig, Zone, check_order};
+use crate::layer::{BackendConfig, Claim, Context, LayerConfig, Zone, check_order};
 use crate::layers::metrics::MetricsConfig;
 use crate::store::Store;
 use crate::telemetry::Labels;
@@ -47,17 +47,7 @@ pub struct Checked {
     /// Outermost first.
     layers: Vec<Part<dyn AnyLayer>>,
     backend: Part<dyn AnyBackend>,
-}
-
-/// A layer or backend of a checked stack.
-struct Part<C: ?Sized> {
-    name: &'static str,
-    zone: Zone,
-    /// The name, with its place in the list where it occurs more than once.
-    label: String,
-    /// The path in the file.
-    path: String,
-    config: Arc<C>,
+    shared: Option<Shared>,
 }
 
 impl Checked {
@@ -74,19 +64,21 @@ impl Checked {
         registry: &Registry,
     ) -> Result<Self> {
         let at = format!("stores.{name}");
-        let backend = backend(&at, store, registry)?;
-        let layers = layers(&at, store, registry)?;
+        let Backend { part: backend, prefix, shared } = Backend::of(config, name, store, registry)?;
+        let mut layers = layers(&at, store, registry)?;
+        layers.extend(prefix);
         let mut prices = Vec::new();
         check_order(
             &layers.iter().map(|layer| (layer.name, layer.zone)).collect::<Vec<_>>(),
             |price| prices.push(price),
         )
         .map_err(|error| error.with_context(format_args!("{at}.layers")))?;
-        let mut profile =
-            backend.config.profile().map_err(|e| refused(&backend, &store.backend.settings, e))?;
-        for (layer, part) in layers.iter().zip(&store.layers).rev() {
-            let composed = layer.config.profile(profile);
-            profile = composed.map_err(|error| refused(layer, &part.settings, error))?;
+        let mut profile = backend.config.profile().map_err(|error| refused(&backend, error))?;
+        if let Some(shared) = &shared {
+            profile = shared.profile(profile);
+        }
+        for layer in layers.iter().rev() {
+            profile = layer.config.profile(profile).map_err(|error| refused(layer, error))?;
         }
         let sealed_required = store.sealed == Some(Sealed::Required);
         if sealed_required {
@@ -101,9 +93,10 @@ impl Checked {
             profile,
             prices,
             folder: config.folder().to_owned(),
-            below: identities(config.folder(), store),
+            below: identities(config.folder(), &backend, &layers),
             layers,
             backend,
+            shared,
         })
     }
 
@@ -243,7 +236,10 @@ impl Checked {
         }
         let backend = &self.backend;
         let context = self.context(&backend.label, self.layers.len(), options);
-        let opened = backend.config.open(&context).await;
+        let opened = match &self.shared {
+            Some(shared) => shared.open(&*backend.config, context.clone()).await,
+            None => backend.config.open(&context).await,
+        };
         let salt = salt(&self.store);
         let mut store = instrument(opened.map_err(|e| self.failed(backend, e))?, &context, salt);
         let mut rewriters = Vec::new();
@@ -282,6 +278,17 @@ impl Checked {
         }
     }
 
+    /// What the store has for itself while it is open, each with its path in the file.
+    pub(super) fn claims(&self) -> Vec<(&str, Claim)> {
+        let context = Context { folder: self.folder.clone(), ..Context::default() };
+        let path = self.shared.as_ref().map_or(&self.backend.path, |shared| &shared.path);
+        let backend = (path.as_str(), self.backend.config.claims(&context));
+        let layers = self.layers.iter();
+        let layers = layers.map(|layer| (layer.path.as_str(), layer.config.claims(&context)));
+        let all = layers.chain([backend]);
+        all.flat_map(|(path, claims)| claims.into_iter().map(move |claim| (path, claim))).collect()
+    }
+
     fn failed<C: ?Sized>(&self, part: &Part<C>, error: Error) -> Error {
         error.with_operation(Operation::Open).with_layer(part.name).with_context(format_args!(
             "{}: {}",
@@ -299,6 +306,7 @@ impl Checked {
             below: self.below.get(at).copied(),
             may_create: options.may_create,
             background: options.background,
+            common: None,
         }
     }
 }
@@ -309,15 +317,20 @@ fn salt(store: &str) -> u64 {
 }
 
 /// For each layer, and last for the backend, a number that stands for what is below it as the config says.
-fn identities(folder: &Path, store: &StoreConfig) -> Vec<u64> {
+fn identities(
+    folder: &Path,
+    backend: &Part<dyn AnyBackend>,
+    layers: &[Part<dyn AnyLayer>],
+) -> Vec<u64> {
     // Relative paths in the settings mean another file elsewhere.
     let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     // Kept on a disk, so it has to be the same in every version.
     let mut below = StableHash::new();
     let mut identities = vec![below.add(folder.as_os_str().as_encoded_bytes())];
-    for part in std::iter::once(&store.backend).chain(store.layers.iter().rev()) {
-        below.add(part.name.as_bytes());
-        identities.push(below.add(part.settings.to_string().as_bytes()));
+    let layers = layers.iter().rev().map(|layer| (layer.name, &layer.settings));
+    for (name, settings) in std::iter::once((backend.name, &backend.settings)).chain(layers) {
+        below.add(name.as_bytes());
+        identities.push(below.add(settings.to_string().as_bytes()));
     }
     // What is below the outermost layer is nobody's.
     identities.pop();
@@ -354,31 +367,6 @@ impl fmt::Debug for Checked {
     }
 }
 
-/// The path of what a layer or backend refused. A message about one setting begins with its name, as in
-/// `level 33 is outside ...` or `level: ...`, which then ends the path.
-fn refused<C: ?Sized>(part: &Part<C>, settings: &Value, error: Error) -> Error {
-    let path = &part.path;
-    let message = error.message();
-    let Some(name) = message.split([':', ' ']).next().filter(|name| settings.get(name).is_some())
-    else {
-        return error.with_context(path);
-    };
-    if let Some(what) = message.strip_prefix(name).and_then(|rest| rest.strip_prefix(": ")) {
-        return Error::new(error.kind(), format!("{path}.{name}: {what}"));
-    }
-    let at = format!("{path}.{name}");
-    error.with_context(at)
-}
-
-fn backend(at: &str, store: &StoreConfig, registry: &Registry) -> Result<Part<dyn AnyBackend>> {
-    let part = &store.backend;
-    let at = format!("{at}.backend");
-    let (name, entry) = registry.find_backend(&part.name).map_err(|e| e.with_context(&at))?;
-    let path = format!("{at}.{name}");
-    let config = (entry.parse)(&path, &part.settings)?;
-    Ok(Part { name, zone: Zone::Backup, label: name.to_owned(), path, config })
-}
-
 fn layers(at: &str, store: &StoreConfig, registry: &Registry) -> Result<Vec<Part<dyn AnyLayer>>> {
     let mut layers: Vec<Part<dyn AnyLayer>> = Vec::with_capacity(store.layers.len());
     for (index, part) in store.layers.iter().enumerate() {
@@ -393,7 +381,8 @@ fn layers(at: &str, store: &StoreConfig, registry: &Registry) -> Result<Vec<Part
         let config = (entry.parse)(&path, &part.settings)?;
         let alone = store.layers.iter().filter(|other| other.name == part.name).count() == 1;
         let label = if alone { name.to_owned() } else { format!("{name}[{index}]") };
-        layers.push(Part { name, zone: entry.zone, label, path, config });
+        let settings = part.settings.clone();
+        layers.push(Part { name, zone: entry.zone, label, path, settings, config });
     }
     Ok(layers)
 }

@@ -8,13 +8,16 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use crate::stacks::{self, BACKENDS, LAYERS, Opened};
-use tierstack::ManualClock;
+use tempfile::TempDir;
 use tierstack::backends::Memory;
+use tierstack::config::{Config, Format, Registry};
 use tierstack::testing::conformance::{self, Fixture};
 use tierstack::testing::{FaultStore, Faults};
+use tierstack::{ManualClock, OpenOptions, Stack};
 
 async fn conforms(layers: &[&'static str], backend: &'static str) {
     conformance::assert_conforms(|| async { Ok(fixture(layers.to_vec(), backend).await) }).await;
@@ -106,6 +109,60 @@ async fn files_that_are_synced_in_every_layout() {
     conforms(&[], "file: { path: data }").await;
     conforms(&[], "file: { path: data, sync: false, names: plain }").await;
     conforms(&[], "file: { path: data, sync: false, fan_out: [2, 3] }").await;
+}
+
+/// Both stores over a shared backend pass the suite at the same time: the same checks, about in step.
+async fn both_conform(backend: &'static str, one: &'static str, two: &'static str) {
+    let text = format!(
+        "backends: {{ main: {{ {backend} }} }}\nstores:\n  one: {{ backend: {{ shared: main, {one} }} }}\n  \
+         two: {{ backend: {{ shared: main, {two} }} }}\ndefault: one\n"
+    );
+    // The config for each check, with which the first of the two begins.
+    let configs: Arc<Mutex<Vec<(Arc<TempDir>, Config)>>> = Arc::default();
+    let suite = |name: &'static str| {
+        let (text, configs) = (text.clone(), Arc::clone(&configs));
+        let next = AtomicUsize::new(0);
+        async move {
+            let open = async |config: &Config| {
+                let registry = Registry::standard();
+                Stack::open(config, Some(name), &registry, &OpenOptions::service()).await
+            };
+            let fixture = || async {
+                let (folder, config) = {
+                    let mut configs = configs.lock().unwrap();
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    if at == configs.len() {
+                        let folder = Arc::new(tempfile::tempdir().unwrap());
+                        let file = folder.path().join("tierstack.yaml");
+                        configs.push((folder, Config::parse(&text, Format::Yaml, file)?));
+                    }
+                    configs[at].clone()
+                };
+                let stack = open(&config).await?;
+                let again = config.clone();
+                let fixture = Fixture::new(stack.store()).reopened_by(move || {
+                    let config = again.clone();
+                    async move { Ok(open(&config).await?.store()) }
+                });
+                Ok(fixture.keeping((folder, config, stack)))
+            };
+            conformance::assert_conforms(fixture).await;
+        }
+    };
+    tokio::join!(suite("one"), suite("two"));
+    assert!(configs.lock().unwrap().len() > 20, "the suite has many checks");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_stores_over_a_shared_backend() {
+    both_conform(
+        "rocksdb: { path: data, sync: false }",
+        "column_family: one",
+        "column_family: two",
+    )
+    .await;
+    both_conform("rocksdb: { path: data, sync: false }", "prefix: one/", "prefix: two/").await;
+    both_conform("sqlite: { path: data.db, sync: false }", "prefix: one/", "prefix: two/").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

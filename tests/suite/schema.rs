@@ -90,6 +90,7 @@ fn every_example_validates() {
         };
         let config = Config::parse(&text, format, &path).unwrap();
         let parts = config.stores.values().flat_map(|s| s.layers.iter().chain([&s.backend]));
+        let parts = parts.filter(|part| part.name != "shared").chain(config.backends.values());
         // Of the light build: the schema describes what this build takes.
         let whole = parts.into_iter().all(|part| names.contains(&part.name.as_str()));
         let errors: Vec<_> = validator.iter_errors(&tree).map(|e| e.to_string()).collect();
@@ -113,6 +114,9 @@ fn what_is_right_is_taken_by_both() {
         "stores: { a: { layers: [ record: { to: x, keep: { daily: 7 } } ], backend: memory } }",
         "stores: { a: { layers: [ seal: { keys: { env: K } } ], backend: { disk: { path: d } }, sealed: required } }",
         "{ stores: { a: { backend: memory }, b-2: { backend: memory } }, default: b-2 }",
+        "{ backends: { m-1: memory }, stores: { a: { backend: { shared: m-1 } } } }",
+        "{ backends: {}, stores: { a: { backend: memory } } }",
+        "{ backends: { m: { disk: { path: d } } }, stores: { a: { backend: { shared: m, prefix: a/ } }, b: { backend: { prefix: b/, shared: m } } }, default: a }",
         "{ stores: { a: { backend: memory } }, telemetry: { listen: '127.0.0.1:9187' } }",
         "{ stores: { a: { backend: memory } }, telemetry: { listen: '[::1]:0' } }",
     ] {
@@ -136,6 +140,11 @@ fn what_is_wrong_is_refused_by_both_with_words_that_help() {
     let layer =
         |layer: &str| format!("stores: {{ a: {{ layers: [ {layer} ], backend: memory }} }}");
     let backend = |backend: &str| format!("stores: {{ a: {{ backend: {backend} }} }}");
+    let shared = |store: &str, shared: &str| {
+        format!(
+            "{{ backends: {{ m: {shared} }}, stores: {{ a: {{ backend: {{ shared: m }} }}, b: {{ backend: {store} }} }}, default: a }}"
+        )
+    };
     let cases: Vec<(String, Seen, &[&str])> = vec![
         // The file as a whole.
         ("".into(), ByBoth, &["the file is empty", "stores"]),
@@ -229,6 +238,21 @@ fn what_is_wrong_is_refused_by_both_with_words_that_help() {
         (backend("disk"), ByBoth, &["stores.a.backend.disk: the setting 'path' is missing"]),
         (backend("{ disk: { path: 5 } }"), ByBoth, &["stores.a.backend.disk.path: expected text, found a number; put it in quotes"]),
         (backend("{ memory: { size: 1 } }"), ByBoth, &["stores.a.backend.memory.size: unknown setting 'size'"]),
+        // A backend that stores share.
+        (shared("{ shared: m }", "memory"), ByLoader, &["stores.a.backend and stores.b.backend are the same data, all of `backends.m.memory`; give each a `prefix` of its own"]),
+        (shared("{ shared: m, prefix: b }", "memory"), ByLoader, &["one of stores.a.backend and stores.b.backend has no prefix"]),
+        (shared("{ shared: other, prefix: b }", "memory"), ByLoader, &["stores.b.backend.shared: unknown shared backend 'other'. Allowed: m"]),
+        (shared("{ shared: m, prefix: 5 }", "memory"), ByBoth, &["stores.b.backend.prefix: expected text"]),
+        (shared("{ shared: m, prefix: '' }", "memory"), ByBoth, &["stores.b.backend"]),
+        (shared("{ shared: 5 }", "memory"), ByBoth, &["stores.b.backend.shared: expected the name of one of `backends`, as text"]),
+        (shared("shared", "memory"), ByBoth, &["stores.b.backend.shared: expected the name of one of `backends`, as text"]),
+        (shared("{ shared: m, path: x }", "{ disk: { path: d } }"), ByBoth, &["stores.b.backend.path: unknown setting 'path'. Allowed: prefix; what is for all stores stands under `backends.m.disk`"]),
+        (shared("memory", "{ shared: m }"), ByBoth, &["backends.m: this is a backend that stores share"]),
+        (shared("memory", "{ disk: { path: 5 } }"), ByBoth, &["backends.m.disk.path: expected text, found a number"]),
+        (shared("memory", "dsik"), ByBoth, &["backends.m: unknown backend 'dsik'; did you mean 'disk'?"]),
+        ("{ backends: { m: memory }, stores: { a: { backend: memory } } }".into(), ByLoader, &["backends.m: no store uses it"]),
+        ("{ backends: { m/1: memory }, stores: { a: { backend: memory } } }".into(), ByBoth, &["backends: 'm/1' is not a name for a backend"]),
+        ("{ backends:, stores: { a: { backend: memory } } }".into(), ByBoth, &["backends: expected a map, found nothing"]),
         // Layers.
         (layer("wacth"), ByBoth, &["stores.a.layers[0]: unknown layer 'wacth'; did you mean 'watch'? Allowed: ", "shrink"]),
         (layer("turbo"), ByBoth, &["unknown layer 'turbo'. Allowed: "]),

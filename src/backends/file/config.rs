@@ -10,7 +10,7 @@ use super::FileStore;
 use super::names::Names;
 use super::tree::MAX_VALUE_BYTES;
 use crate::error::{Error, Result};
-use crate::layer::{BackendConfig, Context};
+use crate::layer::{BackendConfig, Claim, Context};
 use crate::store::Store;
 use crate::types::{
     Conditions, Counting, Durability, Freshness, Guarantees, Limits, Place, Profile, check_path_of,
@@ -157,6 +157,10 @@ impl BackendConfig for FileConfig {
                 "`sync` is false: a write is acknowledged before it is on the disk, and a power cut can cost what was written since the last `flush` or leave a batch half done. `flush` makes all of them survive one.",
             )
         })
+    }
+
+    fn claims(&self, context: &Context) -> Vec<Claim> {
+        vec![Claim::new("the folder", &context.resolve(&self.path))]
     }
 
     async fn open(&self, context: &Context) -> Result<Arc<dyn Store>> {

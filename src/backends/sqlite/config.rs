@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Sqlite;
 use super::schema::Layout;
 use crate::error::{Error, Result};
-use crate::layer::{BackendConfig, Context};
+use crate::layer::{BackendConfig, Claim, Context};
 use crate::store::Store;
 use crate::types::units::Span;
 use crate::types::{
@@ -344,6 +344,12 @@ impl BackendConfig for SqliteConfig {
         let profile = Profile::backend(Self::NAME, self.guarantees());
         let notes = notes.into_iter().filter(|(holds, _)| *holds);
         Ok(notes.fold(profile, |profile, (_, note)| profile.note(note)))
+    }
+
+    fn claims(&self, context: &Context) -> Vec<Claim> {
+        // SQLite does not tell upper and lower case apart.
+        let table = self.table.to_lowercase();
+        vec![Claim::new("a table of the database", &context.resolve(&self.path)).part(table)]
     }
 
     async fn open(&self, context: &Context) -> Result<Arc<dyn Store>> {

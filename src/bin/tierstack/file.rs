@@ -227,6 +227,12 @@ pub(crate) fn refuse_own(target: &Path, config: &Path) -> Outcome {
             });
         }
     }
+    for (name, part) in &file.backends {
+        let at = format!("the shared backend '{name}' ({})", part.name);
+        collect_paths(&part.settings, &mut |path| {
+            own.push((at.clone(), file.folder().join(path)));
+        });
+    }
     for (whose, path) in own {
         if is_or_lies_in(target, &path) {
             let what = format!("{} belongs to {whose}, and would be destroyed", target.display());

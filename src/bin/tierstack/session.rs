@@ -36,6 +36,18 @@ pub(crate) fn check(args: &StoreArgs) -> Outcome<Checked> {
     Ok(Stack::check(&config, args.store.as_deref(), &Registry::standard())?)
 }
 
+/// Checks both stores. What the config shares between them is open once.
+pub(crate) fn check_both(one: &StoreArgs, other: &StoreArgs) -> Outcome<(Checked, Checked)> {
+    let config = Config::load(&one.config)?;
+    let real = |args: &StoreArgs| args.config.canonicalize().ok();
+    let same = one.config == other.config || real(one).is_some() && real(one) == real(other);
+    let others = if same { config.clone() } else { Config::load(&other.config)? };
+    let check = |config: &Config, args: &StoreArgs| {
+        Stack::check(config, args.store.as_deref(), &Registry::standard())
+    };
+    Ok((check(&config, one)?, check(&others, other)?))
+}
+
 /// What a store is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Use {
@@ -61,7 +73,18 @@ pub(crate) async fn with<T>(
     stop: &Stop,
     work: impl AsyncFnOnce(&Arc<dyn Store>) -> Outcome<T>,
 ) -> Outcome<T> {
-    until_closed(open(args, what_for, stop).await?.store(), work).await
+    with_checked(check(args)?, what_for, stop, work).await
+}
+
+/// As [`with`], of a store that was checked.
+pub(crate) async fn with_checked<T>(
+    checked: Checked,
+    what_for: Use,
+    stop: &Stop,
+    work: impl AsyncFnOnce(&Arc<dyn Store>) -> Outcome<T>,
+) -> Outcome<T> {
+    let stack = wait_for(checked.open(&what_for.options()), stop).await?;
+    until_closed(stack.store(), work).await
 }
 
 /// Opens the whole stack. Whoever opens it ends with [`until_closed`].

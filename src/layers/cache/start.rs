@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 
 use super::{CacheConfig, CacheLayer};
 use crate::error::{Error, Result};
-use crate::layer::{Context, Layer as _, LayerConfig, Rewrite, StackLayer, Zone};
+use crate::layer::{Claim, Context, Layer as _, LayerConfig, Rewrite, StackLayer, Zone};
 use crate::store::Store;
 use crate::types::Profile;
 
@@ -22,6 +22,13 @@ impl LayerConfig for CacheConfig {
             disk.check_below(&below.guarantees)?;
         }
         Ok(self.promises(below))
+    }
+
+    fn claims(&self, context: &Context) -> Vec<Claim> {
+        let disk = self.disk.as_ref().map(|disk| ("the folder", &disk.path));
+        let warm = self.warm_start.as_ref().map(|warm| ("the file", &warm.path));
+        let places = disk.into_iter().chain(warm);
+        places.map(|(what, path)| Claim::new(what, &context.resolve(path))).collect()
     }
 
     async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>> {

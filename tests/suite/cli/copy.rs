@@ -140,6 +140,33 @@ fn a_rocksdb_database_is_not_copied_into_a_part_of_itself() {
 }
 
 #[test]
+fn stores_that_share_a_backend_are_copied_and_opened_one_by_one() {
+    let folder = Folder::new(
+        "backends: { main: { rocksdb: { path: data } } }\nstores:\n  \
+         one: { backend: { shared: main, column_family: one } }\n  \
+         two: { backend: { shared: main, column_family: two } }\n  \
+         left: { backend: { shared: main, prefix: l/ } }\n  \
+         right: { backend: { shared: main, prefix: r/ } }\ndefault: one\n",
+    );
+    folder.run(&["put", "a", "one"]).ok();
+    for (from, to) in [("one", "two"), ("two", "left"), ("left", "right")] {
+        let copy =
+            ["copy", "--store", from, "--to", "tierstack.yaml", "--to-store", to, "--verify"];
+        folder.run(&copy).ok().prints("copied 1 entry").prints("1 entry is equal");
+    }
+    for store in ["one", "two", "left", "right"] {
+        assert_eq!(folder.run(&["get", "a", "--store", store]).ok().out, "one");
+        let copy = ["copy", "--store", store, "--to", "./tierstack.yaml", "--to-store", store];
+        folder.run(&copy).refused().says("hold the same data");
+    }
+    let checked = folder.run(&["check"]).ok();
+    checked.prints("The backend is `main` of `backends`, which is opened once");
+    folder.run(&["export", "--output", "data/x.jsonl"]).refused().says(
+        "data/x.jsonl belongs to the shared backend 'main' (rocksdb), and would be destroyed",
+    );
+}
+
+#[test]
 fn a_target_that_is_wrong_is_found_before_the_source_is_opened() {
     let folder = filled();
     folder.run(&["copy", "--to", "tierstack.yaml", "--to-store", "tow"]).refused().says("'two'");

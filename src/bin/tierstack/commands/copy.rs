@@ -48,11 +48,12 @@ pub(crate) async fn run(args: Copy, stop: &Stop) -> Outcome {
     if !args.same_data && session::is_same_backend(&args.store, &to)? {
         return Err(same_data());
     }
+    let (source, target) = session::check_both(&args.store, &to)?;
     let scan = Scan::prefix(args.prefix.as_deref().unwrap_or_default());
-    session::with(&args.store, Use::Existing, stop, async |from: &Arc<dyn Store>| {
-        session::with(&to, Use::Filling, stop, async |to: &Arc<dyn Store>| {
-            let identity = from.identity();
-            if !args.same_data && identity.is_some() && identity == to.identity() {
+    session::with_checked(source, Use::Existing, stop, async |from: &Arc<dyn Store>| {
+        session::with_checked(target, Use::Filling, stop, async |to: &Arc<dyn Store>| {
+            let both = from.identity().zip(to.identity());
+            if !args.same_data && both.is_some_and(|(from, to)| from.overlaps(&to)) {
                 return Err(same_data());
             }
             if args.verify && !to.profile().guarantees.ordered_scans {

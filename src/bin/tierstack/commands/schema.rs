@@ -1,10 +1,10 @@
 //! `schema`: the form of config files, and of the tables that backends make. It opens nothing.
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-use tierstack::Stack;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
 use tierstack::config::Config;
 use tierstack::config::{Registry, schema as config_schema};
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+use tierstack::{BackendConfig, Stack};
 use tierstack::{Error, Result};
 
 use crate::args::Schema;
@@ -31,13 +31,13 @@ fn sql(backend: &str, args: &Schema) -> Result<String> {
         #[cfg(feature = "postgres")]
         "postgres" => {
             use tierstack::backends::PostgresConfig;
-            let settings = settings::<PostgresConfig>("postgres", args)?;
+            let settings = settings::<PostgresConfig>(args)?;
             settings.unwrap_or_else(|| PostgresConfig::new("postgres://localhost")).schema()
         }
         #[cfg(feature = "sqlite")]
         "sqlite" => {
             use tierstack::backends::SqliteConfig;
-            let settings = settings::<SqliteConfig>("sqlite", args)?;
+            let settings = settings::<SqliteConfig>(args)?;
             Ok(settings.unwrap_or_else(|| SqliteConfig::new("data.db")).schema())
         }
         other => Err(Error::config(format!(
@@ -48,20 +48,18 @@ fn sql(backend: &str, args: &Schema) -> Result<String> {
 
 /// The settings of the store that the arguments name. `None`: they name none.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-fn settings<C: serde::de::DeserializeOwned>(backend: &str, args: &Schema) -> Result<Option<C>> {
+fn settings<C: BackendConfig + Clone>(args: &Schema) -> Result<Option<C>> {
     let Some(path) = &args.config else { return Ok(None) };
     let config = Config::load(path)?;
     // Says what is wrong with the settings, and where.
-    Stack::check(&config, args.store.as_deref(), &Registry::standard())?;
-    let (name, store) = config.store(args.store.as_deref())?;
-    let part = &store.backend;
-    if part.name != backend {
+    let checked = Stack::check(&config, args.store.as_deref(), &Registry::standard())?;
+    let Some(settings) = checked.backend_config::<C>() else {
+        let backend = checked.profile().levels().last().map_or("", |level| &level.name);
         return Err(Error::config(format!(
-            "the store '{name}' has the backend '{}', not '{backend}'; name another with --store",
-            part.name
+            "the store '{}' has the backend '{backend}', not '{}'; name another with --store",
+            checked.store(),
+            C::NAME
         )));
-    }
-    let settings = serde_json::from_value(part.settings.clone())
-        .map_err(|_| Error::internal("settings that were checked cannot be read"))?;
-    Ok(Some(settings))
+    };
+    Ok(Some(settings.clone()))
 }

@@ -1,0 +1,145 @@
+//! The stores of a config, opened and closed together.
+
+use super::probe::{config, happened, registry};
+use super::*;
+use crate::config::Config;
+use crate::error::ErrorKind;
+use crate::ext::StoreExt;
+
+/// Three stores; what fails in each.
+fn three(log: &str, fails: [&str; 3]) -> Config {
+    let stores = ["a", "b", "c"].into_iter().zip(fails).map(|(name, fail)| {
+        let fail = if fail.is_empty() { "null" } else { fail };
+        format!("{name}: {{ backend: {{ probe: {{ log: {log}, name: {name}, fail: {fail} }} }} }}")
+    });
+    let stores: Vec<_> = stores.collect();
+    config(&format!("stores: {{ {} }}\ndefault: a", stores.join(", ")))
+}
+
+async fn open_all(config: &Config) -> Result<Stacks> {
+    Stacks::open_all(config, &registry(), &OpenOptions::default()).await
+}
+
+#[tokio::test]
+async fn all_stores_are_open_or_none() {
+    let stacks = open_all(&three("all", ["", "", ""])).await.unwrap();
+    assert_eq!(stacks.iter().map(Stack::name).collect::<Vec<_>>(), ["a", "b", "c"]);
+    stacks["b"].put("k", "v").await.unwrap();
+    assert!(stacks.get("d").is_none() && stacks.failed().is_none());
+    stacks.close_all().await.unwrap();
+    assert_eq!(stacks["c"].get(b"k").await.unwrap_err().kind(), ErrorKind::Closed);
+
+    let error = open_all(&three("none", ["", "open", "close"])).await.unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("the store 'b' was not opened: "), "{text}");
+    assert!(text.contains("test.yaml: stores.b.backend.probe: the probe fails"), "{text}");
+    assert!(!text.contains("does not close"), "{text}");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    let happened = happened("none");
+    for closed in ["a closed", "c closed", "a store dropped", "c store dropped"] {
+        assert!(happened.iter().any(|what| what == closed), "{closed}: {happened:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_fails_stands_beside_one_that_opens() {
+    let config = three("each", ["", "open", "open"]);
+    let (registry, options) = (registry(), OpenOptions::default());
+    let stacks = Stacks::open_each(&config, None, &registry, &options).await.unwrap();
+    stacks["a"].put("k", "v").await.unwrap();
+    let failed = stacks.failed().unwrap();
+    assert_eq!(failed.by_store().keys().collect::<Vec<_>>(), ["b", "c"]);
+    let text = failed.to_string();
+    assert!(text.contains("the store 'b' was not opened") && text.contains("; the store 'c' was"));
+    stacks.close_all().await.unwrap();
+
+    let stacks = Stacks::open_each(&config, Some(&["a"]), &registry, &options).await.unwrap();
+    assert!(stacks.failed().is_none() && stacks.iter().count() == 1);
+    stacks.close_all().await.unwrap();
+    let unknown = Stacks::open_each(&config, Some(&["z"]), &registry, &options).await.unwrap_err();
+    assert!(
+        unknown.to_string().contains("unknown store 'z'; did you mean 'a'? Allowed: a, b, c"),
+        "{unknown}"
+    );
+}
+
+#[tokio::test]
+async fn every_store_is_closed_and_every_error_told() {
+    let stacks = open_all(&three("closing", ["close", "", "close"])).await.unwrap();
+    let errors = stacks.close_all().await.unwrap_err();
+    assert_eq!(errors.by_store().keys().collect::<Vec<_>>(), ["a", "c"]);
+    assert!(errors.by_store().values().all(|error| error.kind() == ErrorKind::Capacity));
+    let text = errors.into_error().to_string();
+    assert!(text.contains("the store 'a' was not closed: "), "{text}");
+    let happened = happened("closing");
+    assert_eq!(happened.iter().filter(|what| what.ends_with(" closed")).count(), 3);
+}
+
+/// One that never ends keeps no other from its turn.
+#[tokio::test]
+async fn stores_are_opened_and_closed_at_the_same_time() {
+    let config = three("waiting", ["open_for_ever", "", ""]);
+    let mut opening = Box::pin(open_all(&config));
+    assert!(futures_util::poll!(&mut opening).is_pending());
+    drop(opening);
+    let so_far = happened("waiting");
+    assert!(["b opened", "c opened"].iter().all(|one| so_far.iter().any(|what| what == one)));
+    // The dropped future has let go of them.
+    assert!(so_far.iter().any(|what| what == "c store dropped"), "{so_far:?}");
+
+    let stacks = open_all(&three("slow", ["close_for_ever", "", ""])).await.unwrap();
+    let mut closing = Box::pin(stacks.close_all());
+    assert!(futures_util::poll!(&mut closing).is_pending());
+    let so_far = happened("slow");
+    assert!(["b closed", "c closed"].iter().all(|one| so_far.iter().any(|what| what == one)));
+}
+
+#[cfg(all(feature = "rocksdb", feature = "sqlite", feature = "file", feature = "cache", unix))]
+#[test]
+fn two_stores_with_the_same_files_are_refused_with_both_names() {
+    let check = |one: &str, two: &str| {
+        let text = format!("stores: {{ one: {{ {one} }}, two: {{ {two} }} }}\ndefault: one");
+        let config = Config::parse(&text, Format::Yaml, "conf/test.yaml").unwrap();
+        for name in ["one", "two"] {
+            Stack::check(&config, Some(name), &Registry::standard()).unwrap();
+        }
+        Stack::check_all(&config, &Registry::standard()).map(drop).map_err(|e| e.to_string())
+    };
+    let cached = |cache: &str, path: &str| {
+        format!("layers: [ cache: {{ {cache} }} ], backend: {{ rocksdb: {{ path: {path} }} }}")
+    };
+    let disk = "disk: { path: cache, capacity: 16MiB }";
+    for (one, two, words) in [
+        (
+            "backend: { rocksdb: { path: data } }".to_owned(),
+            "backend: { rocksdb: { path: ./x/../data, column_family: other } }".to_owned(),
+            "conf/test.yaml: stores.one.backend.rocksdb and stores.two.backend.rocksdb both use the database ",
+        ),
+        (
+            "backend: { sqlite: { path: data, table: mine } }".to_owned(),
+            "backend: { sqlite: { path: data, table: MINE } }".to_owned(),
+            "stores.one.backend.sqlite and stores.two.backend.sqlite both use a table of the database ",
+        ),
+        (
+            "backend: { sqlite: { path: data } }".to_owned(),
+            "backend: { file: { path: data } }".to_owned(),
+            "stores.one.backend.sqlite and stores.two.backend.file both use a table of the database ",
+        ),
+        (
+            cached(disk, "a"),
+            cached(disk, "b"),
+            "stores.one.layers[0].cache and stores.two.layers[0].cache both use the folder ",
+        ),
+        (
+            cached("warm_start: { path: keys }", "a"),
+            cached("warm_start: { path: keys }", "b"),
+            "stores.one.layers[0].cache and stores.two.layers[0].cache both use the file ",
+        ),
+    ] {
+        let refused = check(&one, &two).unwrap_err();
+        assert!(refused.contains(words) && refused.contains("only one store can"), "{refused}");
+    }
+    check("backend: { sqlite: { path: data } }", "backend: { sqlite: { path: data, table: b } }")
+        .unwrap();
+    check("backend: memory", "backend: memory").unwrap();
+}
