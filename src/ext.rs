@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, FuturesUnordered};
@@ -10,6 +11,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use crate::error::Result;
 use crate::reply::Reply;
 use crate::store::{Pages, Read, Store};
+use crate::transaction::{Isolation, Transact, Transaction};
 use crate::types::{Batch, Commit, Entry, Op, Page, RunOrder, Scan, Value};
 
 /// Conveniences of everything that can be read: stores and snapshots.
@@ -147,6 +149,55 @@ pub trait StoreExt: Store {
     /// As [`Store::write`].
     fn delete(&self, key: impl Into<Bytes>) -> impl Future<Output = Result<Commit>> + Send {
         self.write(Batch::new().delete(key))
+    }
+
+    /// Begins a transaction, which ends with [`Transaction::commit`], or leaves nothing behind.
+    ///
+    /// # Errors
+    /// `Unsupported` if the store lacks what the level of isolation [needs](Isolation::check); otherwise as
+    /// [`Store::snapshot`].
+    fn begin(
+        self: &Arc<Self>,
+        isolation: Isolation,
+    ) -> impl Future<Output = Result<Transaction>> + Send {
+        Transaction::begin(Arc::new(Arc::clone(self)), isolation)
+    }
+
+    /// Runs a transaction, and runs it again where its commit meets a conflict: up to 20 times, with growing
+    /// pauses. `body` gets the transaction, and gives it back with a value; then it is committed. Gives that value,
+    /// and the commit. [`Transact`] does the same with settings, and says more.
+    ///
+    /// # Errors
+    /// As [`Transact::run`].
+    ///
+    /// ```
+    /// # tokio_test::block_on(async {
+    /// use std::sync::Arc;
+    /// use tierstack::backends::Memory;
+    /// use tierstack::{Isolation, Read, StoreExt};
+    ///
+    /// let store = Arc::new(Memory::new());
+    /// let (number, commit) = store
+    ///     .transact(Isolation::Serializable, |mut tx| async move {
+    ///         let last = tx.get(b"last").await?.map_or(0, |value| value.bytes[0]);
+    ///         tx.put("last", vec![last + 1])?;
+    ///         Ok((tx, last + 1))
+    ///     })
+    ///     .await?;
+    /// commit.durable().await?;
+    /// assert_eq!(number, 1);
+    /// # Ok::<(), tierstack::Error>(()) }).unwrap();
+    /// ```
+    fn transact<T, F>(
+        self: &Arc<Self>,
+        isolation: Isolation,
+        body: impl FnMut(Transaction) -> F + Send,
+    ) -> impl Future<Output = Result<(T, Commit)>> + Send
+    where
+        T: Send,
+        F: Future<Output = Result<(Transaction, T)>> + Send,
+    {
+        async move { Transact::new(isolation).run(self, body).await }
     }
 }
 

@@ -59,6 +59,7 @@ pub mod telemetry;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod threads;
+mod transaction;
 mod types;
 
 pub use crate::clock::{Clock, ManualClock, Stopwatch, SystemClock, Timestamp};
@@ -73,6 +74,7 @@ pub use crate::reply::Reply;
 #[cfg(feature = "config")]
 pub use crate::stack::{Checked, OpenOptions, Stack, Stacks, StoreErrors};
 pub use crate::store::{Change, Changes, Pages, Read, Store};
+pub use crate::transaction::{Isolation, Savepoint, Transact, Transaction};
 pub use crate::types::{
     Batch, Commit, Condition, Conditions, Counting, Durability, Entry, Freshness, Guarantees,
     Identity, Limits, Op, Order, Page, Place, Presence, Profile, ProfileKind, RESERVED_PREFIX,
@@ -83,3 +85,8 @@ pub use crate::types::{
 #[cfg(all(doctest, feature = "config"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The code of the page on transactions compiles, and holds.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/transactions.md")]
+struct Transactions;

@@ -12,7 +12,7 @@ const FLOORS: &[&[&str]] = &[
     &["error", "clock", "threads", "disk", "hash", "spelling"],
     &["keys"],
     &["types"],
-    &["store", "reply", "ext", "group", "decoded", "layer", "telemetry"],
+    &["store", "reply", "ext", "group", "decoded", "layer", "telemetry", "transaction"],
     &["codec"],
     &["journal"],
     &["objects"],
@@ -35,6 +35,7 @@ fn home(name: &str) -> &str {
         "ReadExt" | "StoreExt" => "ext",
         "write_admitted" | "write_in_order" => "group",
         "Reply" => "reply",
+        "Isolation" | "Savepoint" | "Transact" | "Transaction" => "transaction",
         "BackendConfig" | "Context" | "Layer" | "LayerConfig" | "StackLayer" | "Zone" => "layer",
         "units" | "Batch" | "Commit" | "Condition" | "Conditions" | "Identity" | "Counting"
         | "Durability" | "Entry" | "Freshness" | "Guarantees" | "Limits" | "Op" | "Order"

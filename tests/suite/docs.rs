@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use tierstack::Stack;
 use tierstack::config::{Config, Format, Registry};
+use tierstack::{Isolation, Stack};
 
 #[path = "../../examples/custom_backend.rs"]
 #[allow(dead_code, missing_docs, unreachable_pub)]
@@ -255,4 +255,47 @@ fn every_fault_of_other_caches_has_a_test_that_exists_or_a_reason() {
     }
     assert!(faults >= 50 && tests >= 50, "{faults} faults, {tests} tests");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The strongest level of isolation that a backend with these settings offers, as the page has it.
+fn isolation(backend: &str) -> String {
+    let text = format!("stores: {{ main: {{ backend: {{ {backend} }} }} }}");
+    let config = Config::parse(&text, Format::Yaml, "tierstack.yaml").unwrap();
+    let checked = Stack::check(&config, None, &Registry::standard()).unwrap();
+    let promised = &checked.profile().guarantees;
+    let offered = Isolation::ALL.into_iter().rfind(|level| level.check(promised).is_ok());
+    offered.map_or("none".to_owned(), |level| format!("`{level}`"))
+}
+
+#[test]
+fn the_page_on_transactions_says_which_stores_can() {
+    let backends = [
+        ("memory", "memory: {}"),
+        ("rocksdb", "rocksdb: { path: data }"),
+        ("sqlite", "sqlite: { path: data.db }"),
+        ("postgres", "postgres: { url: 'postgres://localhost/mine' }"),
+        ("redis", "redis: { url: 'redis://localhost' }"),
+        ("file", "file: { path: data }"),
+        ("object", "object: { url: 's3://mine' }"),
+        ("opendal", "opendal: { scheme: fs, options: { root: files } }"),
+    ];
+    let page = fs::read_to_string("docs/transactions.md").unwrap();
+    let mut named: Vec<_> = backends.map(|(name, _)| name.to_owned()).to_vec();
+    let mut all = modules("backends");
+    named.sort();
+    all.sort();
+    assert_eq!(named, all);
+    for (name, settings) in backends {
+        let row = format!("| `{name}` | {} |", isolation(settings));
+        assert!(page.contains(&row), "the page lacks: {row}");
+    }
+    // Why it is not more, or less.
+    for less in [
+        "sqlite: { path: data.db, journal: rollback }",
+        "postgres: { url: 'postgres://localhost/mine', snapshots: 0 }",
+        "redis: { cluster: ['redis://localhost'], hash_tag: mine }",
+    ] {
+        assert_eq!(isolation(less), "`READ COMMITTED`", "{less}");
+    }
+    assert_eq!(isolation("redis: { cluster: ['redis://localhost'] }"), "none");
 }
