@@ -8,6 +8,7 @@
 
 pub mod conformance;
 mod fault;
+mod history;
 pub mod model;
 mod oracle;
 mod random;

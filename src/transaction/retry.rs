@@ -14,6 +14,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::store::Store;
 use crate::types::Commit;
+use crate::types::units::counted;
 
 /// The pause after the first conflict, which doubles after each. Jitter adds up to as much again.
 const MIN_DELAY: Duration = Duration::from_millis(1);
@@ -124,10 +125,7 @@ impl Transact {
     }
 
     fn give_up(&self, error: Error) -> Error {
-        let attempts = match self.attempts {
-            1 => "1 attempt".to_owned(),
-            attempts => format!("{attempts} attempts"),
-        };
+        let attempts = counted(self.attempts, "attempt", "attempts");
         error.with_retry(Retry::GaveUp).with_context(format_args!("gave up after {attempts}"))
     }
 }

@@ -41,6 +41,7 @@ mod scan;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod transaction;
 mod unreachable;
 mod upkeep;
 
@@ -265,6 +266,7 @@ pub fn checks() -> impl Iterator<Item = &'static Check> {
         cancel::CHECKS,
         close::CHECKS,
         concurrency::CHECKS,
+        transaction::CHECKS,
         unreachable::CHECKS,
     ]
     .into_iter()

@@ -621,7 +621,10 @@ mod notices {
             "keys::every_limit_and_page_size",
             "keys::pages_end_at_the_bytes_of_their_keys";
         SnapshotListsTheKeysOfNow => "keys::a_snapshot_lists_its_own";
-        SnapshotSeesLaterWrites => "snapshot::a_snapshot_does_not_see_later_writes";
+        SnapshotSeesLaterWrites =>
+            "snapshot::a_snapshot_does_not_see_later_writes",
+            "transaction::reads_are_of_one_moment",
+            "transaction::histories_show_what_is_allowed";
         SnapshotExpires => "expiry::time_stands_still_in_a_snapshot";
         SnapshotDiesOnCompaction => "snapshot::a_snapshot_outlives_flush_and_compaction";
         ScanShowsExpired => "expiry::an_entry_is_there_until_its_deadline";

@@ -524,7 +524,11 @@ mod notices {
     mutants! { everything:
         ConditionIsIgnored =>
             "condition::a_key_that_exists_refuses_the_batch",
-            "condition::of_writers_that_race_one_wins";
+            "condition::of_writers_that_race_one_wins",
+            "transaction::of_two_updates_the_first_wins",
+            "transaction::a_key_that_was_read_is_unchanged",
+            "transaction::histories_show_what_is_allowed",
+            "transaction::the_bank_keeps_its_money";
         ConditionIsNotAtomic => "condition::of_writers_that_race_one_wins";
         ConditionLooksAtOneKey => "condition::a_key_that_exists_refuses_the_batch";
         ConditionLeavesTheStart =>
@@ -534,12 +538,22 @@ mod notices {
         ExpiredKeysExist => "condition::a_key_that_has_expired_is_absent";
         DeletesAreConditions => "condition::a_delete_is_no_condition";
         BatchMeetsItself => "condition::a_batch_does_not_meet_itself";
-        ValuesAreNotCompared => "condition::a_value_that_is_required_is_compared";
+        ValuesAreNotCompared =>
+            "condition::a_value_that_is_required_is_compared",
+            "transaction::a_required_value_is_unchanged",
+            "transaction::the_bank_keeps_its_money";
         ExpiriesAreNotCompared => "condition::a_required_value_has_its_expiry";
-        ExpiredValuesAreThere => "condition::a_value_that_has_expired_is_not_there";
-        ConditionsOnOtherKeysAreIgnored => "condition::other_keys_can_be_required";
+        ExpiredValuesAreThere =>
+            "condition::a_value_that_has_expired_is_not_there",
+            "transaction::an_entry_that_expires_is_relied_on_no_longer";
+        ConditionsOnOtherKeysAreIgnored =>
+            "condition::other_keys_can_be_required",
+            "transaction::a_key_that_was_read_is_unchanged",
+            "transaction::histories_show_what_is_allowed";
         EmptyBatchesCheckNothing => "condition::a_batch_without_operations_checks_only";
-        ValuesAreComparedBefore => "condition::no_increment_is_lost";
+        ValuesAreComparedBefore =>
+            "condition::no_increment_is_lost",
+            "transaction::the_bank_keeps_its_money";
         RunKeepsWhatExists =>
             "ingest::entries_are_replaced_and_others_stay",
             "ingest::every_store_can_be_loaded";
