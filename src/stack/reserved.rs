@@ -251,7 +251,19 @@ mod tests {
                 assert_eq!(keys(snapshot.collect(scan.clone()).await.unwrap()), want);
                 let want: Vec<Bytes> =
                     ["c", "b", "a", "\0a"].into_iter().take(limit).map(Bytes::from).collect();
-                assert_eq!(keys(store.collect(scan.reverse()).await.unwrap()), want);
+                assert_eq!(keys(store.collect(scan.clone().reverse()).await.unwrap()), want);
+                let scan = scan.keys_only();
+                assert_eq!(keys(store.collect(scan.clone().reverse()).await.unwrap()), want);
+                let values = snapshot.collect(scan.clone()).await.unwrap();
+                assert!(values.iter().all(|entry| entry.value == Value::default()));
+                let mut forward = keys(store.collect(scan.clone()).await.unwrap());
+                assert_eq!(forward, keys(values));
+                assert_eq!(
+                    forward,
+                    keys(store.collect(Scan { keys_only: false, ..scan }).await.unwrap())
+                );
+                forward.retain(|key| is_reserved(key));
+                assert!(forward.is_empty());
             }
         }
         assert!(store.collect(Scan::prefix(RESERVED_PREFIX)).await.unwrap().is_empty());

@@ -48,6 +48,9 @@ struct Faulty {
     /// An object that is listed, and is not there.
     lies_about: std::sync::OnceLock<Path>,
     uploads: AtomicUsize,
+    /// Objects that were asked for, and listings that were begun.
+    gets: AtomicUsize,
+    listings: AtomicUsize,
     aborted: Arc<AtomicUsize>,
 }
 
@@ -93,6 +96,7 @@ impl ObjectStore for Faulty {
     }
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Outcome<GetResult> {
+        self.gets.fetch_add(1, Ordering::Relaxed);
         let take = |left: usize| left.checked_sub(1);
         let part = options.range.is_some();
         if part && self.replaced.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
@@ -125,6 +129,7 @@ impl ObjectStore for Faulty {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Outcome<ObjectMeta>> {
+        self.listings.fetch_add(1, Ordering::Relaxed);
         let listing = self.inner.list(prefix);
         if !self.unordered {
             return listing;
@@ -568,6 +573,33 @@ async fn a_reader_can_go_on_around_names_of_no_key() {
         assert_eq!(keys, wanted, "{scan:?}");
         let foreign = names.into_iter().filter(|name| scan.contains(name.as_bytes()));
         assert_eq!(skipped, foreign.count());
+    }
+}
+
+/// The requests that a scan makes, of objects and of listings, and what it gives.
+async fn requests(service: &Faulty, store: &Object, scan: Scan) -> ([usize; 2], usize) {
+    let now = || [&service.gets, &service.listings].map(|count| count.load(Ordering::Relaxed));
+    let before = now();
+    let found = store.collect(scan).await.unwrap().len();
+    let after = now();
+    ([after[0] - before[0], after[1] - before[1]], found)
+}
+
+#[tokio::test]
+async fn a_scan_of_keys_only_asks_for_no_object() {
+    let service = Arc::new(Faulty::default());
+    let store = over(&service, &config()).await.unwrap();
+    for n in 0..100 {
+        let _ = store.put(format!("{n:03}"), vec![b'v'; n * 1000]).await.unwrap();
+    }
+    for scan in [Scan::all(), Scan::all().reverse(), Scan::prefix("05").page_entries(3)] {
+        let (asked, found) = requests(&service, &store, scan.clone()).await;
+        assert_eq!(asked[0], found, "{scan:?}");
+        let (keys_asked, keys_found) = requests(&service, &store, scan.clone().keys_only()).await;
+        assert_eq!((keys_asked, keys_found), ([0, asked[1]], found), "{scan:?}");
+        // Sizes of values, as the listing tells them, end no page.
+        let scan = scan.page_bytes(1000).page_entries(1000).keys_only();
+        assert_eq!(store.scan(scan).count().await, 1);
     }
 }
 

@@ -558,3 +558,25 @@ async fn an_inspection_tells_the_deadline_of_the_header() {
     assert_eq!(deadline(b"k").await, Some(at));
     assert_eq!(deadline(b"missing").await, None);
 }
+
+/// The header of a value says when its entry expires, so it is looked at, and not shown.
+#[tokio::test]
+async fn a_scan_of_keys_only_gives_the_keys_of_what_is_live() {
+    let (store, below, _, clock) = over_memory(&ExpireConfig::default());
+    mostly_expiring(&store, &clock).await;
+    clock.advance(SECOND);
+    let snapshot = store.snapshot().await.unwrap();
+    for scan in [Scan::all(), Scan::all().limit(3).page_entries(2), Scan::all().reverse()] {
+        let want = keys(&store, scan.clone()).await;
+        for found in [
+            store.collect(scan.clone().keys_only()).await.unwrap(),
+            snapshot.collect(scan.clone().keys_only()).await.unwrap(),
+        ] {
+            assert!(found.iter().all(|entry| entry.value == Value::default()));
+            assert_eq!(found.into_iter().map(|entry| entry.key).collect::<Vec<_>>(), want);
+        }
+    }
+    let _ = below.put(vec![5], "no header").await.unwrap();
+    let error = store.collect(Scan::all().keys_only()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corruption);
+}

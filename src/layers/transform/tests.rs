@@ -545,3 +545,23 @@ async fn a_large_page_of_a_run_is_encoded_as_a_small_one() {
     let error = store.ingest(refused).await.unwrap_err();
     assert_eq!((error.kind(), error.layer()), (ErrorKind::InvalidInput, Some("stamp")));
 }
+
+/// Also past a value that cannot be decoded, as none is.
+#[tokio::test]
+async fn a_scan_of_keys_only_decodes_nothing() {
+    let memory = Arc::new(Memory::new());
+    let store = Stamp::layer(1, false).layer(Arc::clone(&memory));
+    for key in ["a", "b", "c"] {
+        let _ = store.put(key, "v").await.unwrap();
+    }
+    let _ = memory.put("b", "damage").await.unwrap();
+    let snapshot = store.snapshot().await.unwrap();
+    *store.shared.transform.thread.lock() = None;
+    let scan = Scan::all().keys_only();
+    let found = store.collect(scan.clone()).await.unwrap();
+    assert_eq!(found, memory.collect(scan.clone()).await.unwrap());
+    assert_eq!(found, snapshot.collect(scan).await.unwrap());
+    assert_eq!(*store.shared.transform.thread.lock(), None);
+    assert!(store.collect(Scan::all()).await.is_err());
+    assert!(store.shared.transform.thread.lock().is_some());
+}

@@ -229,6 +229,37 @@ async fn row_level_security_hides_no_half_of_a_snapshot() {
     assert_eq!(store.snapshot().await.unwrap().collect(Scan::all()).await.unwrap().len(), 2);
 }
 
+/// The server knows which columns a statement reads.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scan_of_keys_only_needs_no_right_to_the_values() {
+    let Some(server) = Server::start().await else { return };
+    let store = open(&PostgresConfig::new(server.url())).await;
+    for key in ["a", "b", "c"] {
+        store.put(key, "v".repeat(100_000)).await.unwrap();
+    }
+    server
+        .sql("CREATE ROLE app LOGIN; GRANT SELECT, INSERT, UPDATE, DELETE ON tierstack TO app")
+        .await;
+    let url = format!("postgres://app@{}/postgres", server.addr());
+    let part = open(&PostgresConfig::new(url)).await;
+    let all = Scan::all();
+    assert_eq!(part.collect(all.clone()).await.unwrap().len(), 3);
+    server
+        .sql("REVOKE SELECT ON tierstack FROM app; GRANT SELECT (key, expires) ON tierstack TO app")
+        .await;
+    for scan in
+        [all.clone(), all.clone().reverse().limit(2), Scan::range("b"..="c").page_entries(1)]
+    {
+        let error = part.collect(scan.clone()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Access, "{error:?}");
+        let keys = part.collect(scan.clone().keys_only()).await.unwrap();
+        assert_eq!(keys, store.collect(scan.clone().keys_only()).await.unwrap());
+        assert_eq!(keys.len(), store.collect(scan.clone()).await.unwrap().len());
+        let frozen = part.snapshot().await.unwrap();
+        assert_eq!(keys, frozen.collect(scan.keys_only()).await.unwrap());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn names_with_dots_and_quotes() {
     let Some(server) = Server::start().await else { return };

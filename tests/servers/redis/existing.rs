@@ -53,6 +53,36 @@ async fn strings_are_entries_and_other_types_are_left_alone() {
 }
 
 #[tokio::test]
+async fn a_scan_of_keys_only_gets_no_value() {
+    let Some(server) = server().await else { return };
+    let store = open(RedisConfig { index: true, ..on(server.url()) }).await;
+    let soon = SystemClock.now() + Duration::from_millis(50);
+    for key in ["a", "b", "c", "gone", "list", "short"] {
+        store.put(key, "v".repeat(10_000)).await.unwrap();
+    }
+    store.put("short", Value::from("v").expiring_at(soon)).await.unwrap();
+    server.cli(&["del", "gone", "list"]).await;
+    server.cli(&["rpush", "list", "1"]).await;
+    while SystemClock.now() <= soon {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    server.cli(&["config", "resetstat"]).await;
+    for (scan, want) in [
+        (Scan::range("a"..), vec!["a", "b", "c"]),
+        (Scan::range("a"..).reverse().page_entries(2), vec!["c", "b", "a"]),
+    ] {
+        let found = store.collect(scan.keys_only()).await.unwrap();
+        let keys: Vec<_> = found.iter().map(|entry| &*entry.key).collect();
+        assert_eq!(keys, want.iter().map(|key| key.as_bytes()).collect::<Vec<_>>());
+        assert!(found.iter().all(|entry| entry.value == Value::default()));
+    }
+    let told = server.cli(&["info", "commandstats"]).await;
+    assert!(told.contains("cmdstat_type") && !told.contains("cmdstat_get"), "{told}");
+    // What is gone was taken out of the index on the way.
+    assert_eq!(server.cli(&["zcard", "tierstack:index"]).await, "4");
+}
+
+#[tokio::test]
 async fn other_programs_read_what_was_written() {
     let Some(server) = server().await else { return };
     let store = open(on(server.url())).await;

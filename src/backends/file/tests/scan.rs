@@ -90,13 +90,73 @@ fn a_folder_that_is_too_large_to_keep_is_listed_again() {
     }
 }
 
+/// A file that was opened is one that an entry's name stands for: folders are passed over.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_scan_of_keys_only_opens_no_file() {
+    use std::mem::MaybeUninit;
+
+    use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init};
+
+    let folder = tempdir().unwrap();
+    let core = open_core(folder.path(), false).unwrap();
+    for n in 0..40 {
+        core.write(&Batch::new().put(format!("{n:02}"), vec![b'v'; 1000])).unwrap();
+    }
+    let watch = init(CreateFlags::NONBLOCK).unwrap();
+    add_watch(&watch, folder.path(), WatchFlags::OPEN | WatchFlags::ACCESS).unwrap();
+    let opened = || {
+        let mut buffer = [const { MaybeUninit::uninit() }; 4096];
+        let (mut events, mut files) = (Reader::new(&watch, &mut buffer), 0);
+        while let Ok(event) = events.next() {
+            let file = event.file_name().is_some() && !event.events().contains(ReadFlags::ISDIR);
+            files += usize::from(file);
+        }
+        files
+    };
+    for scan in [Scan::all().page_entries(7), Scan::all().reverse()] {
+        opened();
+        assert_eq!(entries(&core, &scan.clone().keys_only()).len(), 40);
+        assert_eq!(opened(), 0, "{scan:?}");
+        assert_eq!(entries(&core, &scan).len(), 40);
+        assert!(opened() >= 40, "the watch sees what is opened");
+    }
+}
+
+#[test]
+fn what_is_removed_between_two_pages_is_not_in_the_next_one() {
+    for all in [Scan::all(), Scan::all().keys_only()] {
+        let folder = tempdir().unwrap();
+        let core = open_core(folder.path(), false).unwrap();
+        for key in ["a", "b", "c", "d", "e/f", "g"] {
+            core.write(&Batch::new().put(key, "v")).unwrap();
+        }
+        let (mut walk, mut scan) = (Walk::default(), all.page_entries(2));
+        let mut next = || {
+            let page = core.reading(|tree| walk.page(tree, &scan)).unwrap();
+            let keys: Vec<_> = page.entries.into_iter().map(|entry| entry.key).collect();
+            scan.resume_after(keys.last().unwrap().clone());
+            keys
+        };
+        assert_eq!(next(), ["a", "b"]);
+        core.write(&Batch::new().delete("c").delete("e/f")).unwrap();
+        assert_eq!(next(), ["d", "g"]);
+    }
+}
+
 #[test]
 fn what_comes_between_two_pages_is_in_the_next_one() {
+    for all in [Scan::all(), Scan::all().keys_only()] {
+        comes_between_two_pages(all);
+    }
+}
+
+fn comes_between_two_pages(all: Scan) {
     let folder = tempdir().unwrap();
     let core = open_core(folder.path(), false).unwrap();
     let put = |key: &'static str| core.write(&Batch::new().put(key, "v")).unwrap();
     ["a", "d/a", "d/x", "z"].into_iter().for_each(put);
-    let (mut walk, mut scan) = (Walk::default(), Scan::all().page_entries(2));
+    let (mut walk, mut scan) = (Walk::default(), all.page_entries(2));
     let mut next = || {
         let page = core.reading(|tree| walk.page(tree, &scan)).unwrap();
         let keys: Vec<_> = page.entries.into_iter().map(|entry| entry.key).collect();

@@ -24,6 +24,37 @@ async fn a_get_of_what_is_in_memory_is_answered_at_once() {
     assert_eq!(later.await.unwrap(), Some("v".into()));
 }
 
+/// A cell that holds no value fails every read that looks at it.
+#[tokio::test]
+async fn a_scan_of_keys_only_looks_at_no_value() {
+    let folder = Folder::new();
+    let store = open_at(folder.config(), &ManualClock::new()).await;
+    for key in ["a", "b", "c"] {
+        let _ = store.put(key, "v").await.unwrap();
+    }
+    folder.foreign_did("UPDATE entries SET value = 7 WHERE key = x'62'");
+    let frozen = store.snapshot().await.unwrap();
+    for scan in [Scan::all(), Scan::all().reverse(), Scan::range("a".."c").page_entries(1)] {
+        assert!(store.collect(scan.clone()).await.is_err());
+        let found = all(&store, scan.clone().keys_only()).await;
+        assert_eq!(found, all(&*frozen, scan.clone().keys_only()).await);
+        assert!(found.iter().any(|entry| entry.key == "b"));
+        assert!(reads_values(&store, &folder, &scan));
+        assert!(!reads_values(&store, &folder, &scan.keys_only()));
+    }
+}
+
+/// Whether the program that SQLite makes of a scan's statement takes the column of values from a row.
+fn reads_values(store: &Sqlite, folder: &Folder, scan: &Scan) -> bool {
+    let db = folder.foreign();
+    let value = number(&db, "SELECT cid FROM pragma_table_info('entries') WHERE name = 'value'");
+    let mut explained = db.prepare(&format!("EXPLAIN {}", store.base.layout.scan(scan))).unwrap();
+    let bounds = rusqlite::params_from_iter(vec![0; explained.parameter_count()]);
+    let step = |row: &rusqlite::Row<'_>| Ok((row.get(1)?, row.get(3)?));
+    let mut steps = explained.query_map(bounds, step).unwrap();
+    steps.any(|step| step.unwrap() == ("Column".to_owned(), value))
+}
+
 #[tokio::test]
 async fn what_other_programs_write_is_seen_at_once() {
     let folder = Folder::new();
