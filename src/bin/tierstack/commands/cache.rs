@@ -169,7 +169,8 @@ pub(crate) async fn inspect(args: Inspect, stop: &Stop) -> Outcome {
     })
 }
 
-/// The key that messages call by a number: read from the whole store, past what cannot be read.
+/// The key that messages call by a number: looked for among all keys, past what cannot be read. Values are read
+/// where a layer keeps deadlines in them.
 async fn find(args: &StoreArgs, fingerprint: u64, stop: &Stop) -> Outcome<Bytes> {
     let stack = Arc::new(session::open(args, Use::Existing, stop).await?);
     let damaged = Arc::new(Mutex::new(None));
@@ -187,7 +188,7 @@ async fn find(args: &StoreArgs, fingerprint: u64, stop: &Stop) -> Outcome<Bytes>
         let source = session::moment(store).await?;
         let progress =
             Progress::new("looking for the key", store.usage().await?.entries, Unit::Entries);
-        let mut pages = walk::pages(&*source, Scan::all(), &skips);
+        let mut pages = walk::pages(&*source, Scan::all().keys_only(), &skips);
         let found = stop
             .or(async {
                 while let Some(page) = pages.try_next().await? {
