@@ -21,7 +21,8 @@
 //!
 //! # Errors
 //! `Corruption` (of one entry; a scan that meets it ends), `InvalidInput` for a value over `max_value`. What is
-//! more than 256 KiB, or claims to be, is encoded and decoded on a thread for blocking work.
+//! more than 256 KiB, or claims to be, is encoded and decoded on a thread for blocking work. A scan of keys only decodes
+//! nothing, so it gives the key of a damaged value.
 //!
 //! # Metrics
 //! | name | type | labels | a rise means |

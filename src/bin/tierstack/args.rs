@@ -178,7 +178,7 @@ pub(crate) struct ScanArgs {
     /// At most this many entries
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<u64>,
-    /// Print keys, one a line, as they are; with --json as JSON lines
+    /// Print keys, one a line, as they are; with --json as JSON lines. Values are not read where the store can avoid it
     #[arg(long)]
     pub(crate) keys_only: bool,
     /// Print JSON lines, also for --keys-only

@@ -9,6 +9,8 @@
 //!
 //! # Gives up
 //! - 18 bytes in each entry, and reading the whole store once in `sweep_every`.
+//! - Scans of keys only without values: the deadlines are in the values, so these are read below, checked, and
+//!   taken out here.
 //! - Until it is swept, an expired entry takes space, and counts in `usage`.
 //! - Conditions over a store that cannot compare values: an expired entry may still be stored. Over such a
 //!   store nothing can be swept either.

@@ -195,6 +195,9 @@ fn what_cannot_be_read_is_named_and_skipped_on_request() {
     }
     folder.run(&["export", "--skip", "--output", "all.jsonl"]).ok().prints("exported 3 entries");
     assert_eq!(folder.read("all.jsonl").lines().count(), 3);
+    // Nothing is read that could be damaged.
+    let keys = folder.run(&["scan", "--keys-only", "--json"]).ok().out;
+    assert_eq!(keys.lines().count(), 5);
     folder.run(&["get", "b"]).fails().says("where: compress, get, key 'b'");
     let args =
         ["copy", "--to", "tierstack.yaml", "--to-store", "other", "--skip", "--verify", "--json"];
