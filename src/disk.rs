@@ -1,8 +1,11 @@
 //! Folders that a power cut does not take away.
 
-use std::fs::File;
+#[cfg(all(unix, any(feature = "file", feature = "object")))]
+pub(crate) mod kept;
+
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Makes a folder and those above it that are missing, and brings their names to the disk: or what is
 /// saved in it would be gone with them.
@@ -33,6 +36,27 @@ pub(crate) fn identity(about: &std::fs::Metadata) -> Option<[String; 3]> {
     {
         let _ = about;
         None
+    }
+}
+
+/// A file beside the one that is meant, for its owner alone, as `object_store` calls them: it leaves names that end so
+/// out when it lists a folder.
+#[allow(dead_code, reason = "used by some features only")]
+pub(crate) fn stage(path: &Path) -> io::Result<(File, PathBuf)> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut number = 1u64;
+    loop {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!("#{number}"));
+        match options.open(&name) {
+            Ok(file) => return Ok((file, name.into())),
+            // Of another writer, or of one that was cut off.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            Err(error) => return Err(error),
+        }
     }
 }
 

@@ -5,9 +5,9 @@
 //! alone, and it is on the disk, with its name and those of the folders above, before it counts.
 
 use std::fmt;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
-use std::path::{Path as FilePath, PathBuf};
+use std::path::Path as FilePath;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -19,6 +19,7 @@ use object_store::{
     PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as TheirResult,
 };
 
+use crate::disk::stage;
 use crate::error::{Error, Result};
 use crate::spelling::check_folder;
 
@@ -73,25 +74,6 @@ fn sync(folder: &FilePath) -> io::Result<()> {
         // A folder above may be open for passing through only.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         Err(error) => Err(error),
-    }
-}
-
-/// A file beside the one that is meant. Names that end so are left out when the folder is listed.
-fn stage(path: &FilePath) -> io::Result<(File, PathBuf)> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut number = 1u64;
-    loop {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!("#{number}"));
-        match options.open(&name) {
-            Ok(file) => return Ok((file, name.into())),
-            // Of another writer, or of one that was cut off.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
-            Err(error) => return Err(error),
-        }
     }
 }
 

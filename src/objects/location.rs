@@ -280,7 +280,12 @@ fn open_folder(
     check_folder(&format!("the folder {}", path.display()), path)?;
     let folder = LocalFileSystem::new_with_prefix(path)
         .map_err(|error| Error::config(context("cannot hold objects")).with_source(error))?;
-    Ok(Arc::new(folder.with_fsync(connection.sync)))
+    let folder = folder.with_fsync(connection.sync);
+    #[cfg(all(unix, feature = "object"))]
+    if connection.foreign {
+        return Ok(Arc::new(super::replace::Replacing(folder)));
+    }
+    Ok(Arc::new(folder))
 }
 
 #[cfg(not(feature = "cloud"))]

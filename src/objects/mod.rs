@@ -21,6 +21,8 @@ mod options;
 mod paths;
 #[cfg(any(feature = "object", feature = "opendal"))]
 mod probe;
+#[cfg(all(unix, feature = "object"))]
+mod replace;
 #[cfg(any(feature = "object", feature = "opendal"))]
 mod scan;
 #[cfg(all(feature = "object", feature = "cloud"))]

@@ -11,7 +11,7 @@ use rustix::fs::{Access, AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::fault;
-use super::kept::Kept;
+use crate::disk::kept::Kept;
 
 /// An open folder.
 #[derive(Debug)]

@@ -55,7 +55,6 @@ mod failure;
 mod fault;
 mod folder;
 mod intent;
-mod kept;
 mod names;
 mod open;
 mod own;

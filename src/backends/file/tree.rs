@@ -10,8 +10,8 @@ use rustix::io::Errno;
 
 use super::failure::{failed, foreign, large, taken};
 use super::folder::{Folder, Found, Spot, What};
-use super::kept::Kept;
 use super::names::{HOME, Layout, Path, beside};
+use crate::disk::kept::Kept;
 use crate::error::Result;
 
 /// The largest value: it is read as a whole.

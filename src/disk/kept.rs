@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 
 /// Owner, group, rights and extended attributes of a file, access lists among them.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(crate) struct Kept {
     owner: u32,
     group: u32,
     mode: u32,
@@ -21,14 +21,14 @@ type Attribute = (Vec<u8>, Vec<u8>);
 const RIGHTS: u32 = 0o1777;
 
 impl Kept {
-    pub(super) fn of(file: &File, about: &std::fs::Metadata) -> io::Result<Self> {
+    pub(crate) fn of(file: &File, about: &std::fs::Metadata) -> io::Result<Self> {
         let attributes = attributes::all(file)?;
         let (owner, group) = (about.uid(), about.gid());
         Ok(Self { owner, group, mode: about.mode() & RIGHTS, attributes })
     }
 
     /// Gives it to a new file, which nobody else can read until then.
-    pub(super) fn give(&self, file: &File) -> io::Result<()> {
+    pub(crate) fn give(&self, file: &File) -> io::Result<()> {
         let new = file.metadata()?;
         let differs = |old: u32, new: u32| (old != new).then_some(old);
         let owner = (differs(self.owner, new.uid()), differs(self.group, new.gid()));
