@@ -1,8 +1,10 @@
 use super::*;
 use crate::backends::Memory;
+use crate::error::Operation;
 use crate::error::{ErrorKind, Outcome};
 use crate::ext::ReadExt;
-use crate::types::{Condition, Scan};
+use crate::testing::{Call, FaultStore, Faults};
+use crate::types::{Condition, Durability, Scan};
 
 fn kinds(answers: &[Result<Commit>]) -> Vec<Option<ErrorKind>> {
     answers.iter().map(|answer| answer.as_ref().err().map(Error::kind)).collect()
@@ -47,4 +49,72 @@ async fn what_a_layer_refuses_ends_a_group_behind_what_it_let_pass() {
     let answers = write_admitted(&store, puts(&["", "b", "c", "d"]), admit).await;
     let refused = Some(ErrorKind::InvalidInput);
     assert_eq!(kinds(&answers), [refused, aborted, aborted, aborted]);
+}
+
+/// The batches that a store of which each answer takes a round trip is asked for, and the answers.
+async fn merged(
+    store: &FaultStore<Memory>,
+    faults: &Faults,
+    group: Vec<Batch>,
+) -> (Vec<usize>, Vec<Option<ErrorKind>>) {
+    faults.record();
+    let answers = write_merged(store, group).await;
+    let ops = |call| match call {
+        Call::Write(batch) => batch.len(),
+        call => panic!("{call:?}"),
+    };
+    (faults.record().into_iter().map(ops).collect(), kinds(&answers))
+}
+
+#[tokio::test]
+async fn merged_batches_are_one_request() {
+    let faults = Faults::new();
+    let store = FaultStore::new(Memory::new(), &faults);
+    let (asked, answers) = merged(&store, &faults, puts(&["a", "b", "a"])).await;
+    assert_eq!((asked, answers), (vec![3], vec![None; 3]));
+
+    // A condition on what an earlier batch writes begins another one; on other keys it does not.
+    let mut group = puts(&["c"]);
+    group.push(Batch::new().put("d", "v").if_absent());
+    group.push(Batch::new().put("c", "2").require(Condition::equals("c", "v")));
+    group.extend(puts(&["e"]));
+    let (asked, answers) = merged(&store, &faults, group).await;
+    assert_eq!((asked, answers), (vec![2, 2], vec![None; 4]));
+
+    // What is too large for one.
+    let (asked, answers) =
+        merged(&store, &faults, (0..2500).map(|n| Batch::new().put(n.to_string(), "v")).collect())
+            .await;
+    assert_eq!((asked, answers), (vec![1024, 1024, 452], vec![None; 2500]));
+    let large = || Batch::new().put("l", vec![0; 700 << 10]);
+    let (asked, _) = merged(&store, &faults, vec![large(), large(), large()]).await;
+    assert_eq!(asked, [1, 1, 1]);
+    assert_eq!(merged(&store, &faults, Vec::new()).await, (vec![], vec![]));
+}
+
+#[tokio::test]
+async fn merged_batches_that_are_refused_are_written_one_by_one() {
+    let faults = Faults::new();
+    let store = FaultStore::new(Memory::new(), &faults);
+    let mut group = puts(&["a", "b"]);
+    group.push(Batch::new().put("d", "v").require(Condition::equals("z", "v")));
+    group.extend(puts(&["e"]));
+    let (asked, answers) = merged(&store, &faults, group).await;
+    let aborted = Some(ErrorKind::Aborted);
+    assert_eq!(answers, [None, None, Some(ErrorKind::Conflict), aborted]);
+    assert_eq!(asked, [4, 1, 1, 1], "together, and then up to the one that is refused");
+    assert_eq!(keys(store.inner()).await, ["a", "b"]);
+
+    // What can never be written does not disturb those before it.
+    let mut group = puts(&["f", "g"]);
+    group.push(Batch::new().put("h", "v").durability(Durability::PowerCut));
+    let (asked, answers) = merged(&store, &faults, group).await;
+    assert_eq!((asked, answers), (vec![2, 1], vec![None, None, Some(ErrorKind::Unsupported)]));
+
+    // Whether it is there, nobody knows: so it is with all of them.
+    faults.on(Operation::Write).after_effect().times(1).fail(ErrorKind::Unavailable);
+    let answers = write_merged(&store, puts(&["i", "j"])).await;
+    for answer in answers {
+        assert_eq!(answer.unwrap_err().outcome(), Outcome::Unknown);
+    }
 }

@@ -255,8 +255,9 @@ impl Store for Postgres {
         Ok(Commit::done())
     }
 
+    /// As many batches at a time as one: a round trip for each would take longer.
     async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
-        crate::write_in_order(self, group).await
+        crate::group::write_merged(self, group).await
     }
 
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {

@@ -374,8 +374,14 @@ impl Store for Redis {
         self.shared.write(&batch).await.map_err(named)
     }
 
+    /// As many batches at a time as one: a round trip for each would take longer.
     async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
-        crate::write_in_order(self, group).await
+        // In a cluster a batch has keys of one slot.
+        if self.shared.guarantees().atomic_batches {
+            crate::group::write_merged(self, group).await
+        } else {
+            crate::write_in_order(self, group).await
+        }
     }
 
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
