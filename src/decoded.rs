@@ -178,3 +178,6 @@ fn restate(
         None => Condition::Absent(key.clone()),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,6 +64,20 @@ async fn every_operation_is_counted_once_with_its_outcome() {
 }
 
 #[tokio::test]
+async fn of_a_group_each_batch_is_counted_and_the_group_is_timed() {
+    let (store, read) = recorded();
+    let group = ["a", "b", "", "d"].map(|key| Batch::new().put(key, "value")).to_vec();
+    let answers = store.write_group(group).await;
+    let error = answers[3].as_ref().unwrap_err();
+    assert_eq!((error.layer(), error.operation()), (Some("memory"), Some(Operation::Write)));
+    let counted = read();
+    assert_eq!(counted["tierstack_ops_total write ok"], 2);
+    assert_eq!(counted["tierstack_ops_total write error"], 2);
+    assert_eq!(counted["tierstack_op_bytes_total write"], 2 * 6);
+    assert_eq!(counted["tierstack_op_duration_seconds write"], 1);
+}
+
+#[tokio::test]
 async fn a_run_is_one_operation_with_the_bytes_of_its_pages() {
     let (store, read) = recorded();
     let from = Memory::new();

@@ -86,6 +86,73 @@ async fn what_fails_for_a_moment_is_tried_again() {
     assert_eq!(patiently(&clock, snapshot.collect(Scan::all())).0.unwrap().len(), 10);
 }
 
+fn group(batches: u8) -> Vec<Batch> {
+    (0..batches).map(|n| Batch::new().put(vec![b'g', n], "v")).collect()
+}
+
+/// The last byte of the key of each batch that the store below was asked to write.
+fn asked(faults: &Faults) -> Vec<u8> {
+    let last = |call| match call {
+        crate::testing::Call::Write(batch) => batch.ops()[0].key().last().copied(),
+        _ => None,
+    };
+    faults.record().into_iter().filter_map(last).collect()
+}
+
+#[tokio::test]
+async fn a_group_is_taken_up_at_the_batch_that_failed() {
+    let (store, faults, clock) = filled(&RetryConfig::default()).await;
+    faults.record();
+    faults.on(Operation::Write).skip(2).times(2).fail_with(no_connection);
+    let (answers, _) = patiently(&clock, store.write_group(group(5)));
+    assert!(answers.len() == 5 && answers.iter().all(Result::is_ok));
+    assert_eq!(asked(&faults), [0, 1, 2, 2, 2, 3, 4], "what is written is not written again");
+
+    // Each batch has its attempts.
+    faults.on(Operation::Write).skip(1).fail_with(no_connection);
+    let (answers, _) = patiently(&clock, store.write_group(group(3)));
+    let kinds: Vec<_> = answers.iter().map(|a| a.as_ref().err().map(Error::kind)).collect();
+    assert_eq!(kinds, [None, Some(ErrorKind::Unavailable), Some(ErrorKind::Aborted)]);
+    assert_eq!(answers[1].as_ref().unwrap_err().retry(), Again::GaveUp);
+    assert_eq!(asked(&faults), [0, 1, 1, 1, 1]);
+}
+
+#[tokio::test]
+async fn of_a_group_a_batch_with_an_unknown_outcome_is_repeated_where_others_are() {
+    for (config, repeated) in [(RetryConfig::default(), false), (unknown_writes(), true)] {
+        let (store, faults, clock) = filled(&config).await;
+        faults.record();
+        faults.on(Operation::Write).skip(1).times(1).after_effect().fail(ErrorKind::Unavailable);
+        let (answers, _) = patiently(&clock, store.write_group(group(3)));
+        assert_eq!(answers.iter().all(Result::is_ok), repeated);
+        assert_eq!(asked(&faults), if repeated { vec![0, 1, 1, 2] } else { vec![0, 1] });
+
+        let conditional = group(1).pop().unwrap().require(crate::Condition::absent("no"));
+        faults.on(Operation::Write).times(1).after_effect().fail(ErrorKind::Unavailable);
+        let answers = patiently(&clock, store.write_group(vec![conditional])).0;
+        assert_eq!(answers[0].as_ref().unwrap_err().outcome(), Outcome::Unknown);
+    }
+}
+
+/// A reader would see the later ones, then the earlier ones again.
+#[tokio::test]
+async fn of_a_group_several_batches_with_unknown_outcomes_are_not_repeated() {
+    let clock = ManualClock::new();
+    let faults = Faults::seeded(0, Arc::new(clock.clone()));
+    let timeout = crate::layers::timeout::TimeoutConfig::default();
+    let timeout = crate::layers::timeout::TimeoutLayer::new(&timeout, &context(&clock)).unwrap();
+    let below = timeout.layer(FaultStore::new(Memory::new(), &faults));
+    let store = layer(&unknown_writes(), &clock).layer(below);
+    faults.record();
+    let _gate = faults.on(Operation::Write).skip(1).hold();
+    let (answers, _) = patiently(&clock, store.write_group(group(3)));
+    for answer in answers {
+        let error = answer.unwrap_err();
+        assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::Unknown));
+    }
+    assert_eq!(asked(&faults), [0, 1]);
+}
+
 #[tokio::test]
 async fn it_gives_up_and_says_so() {
     let (store, faults, clock) = filled(&unknown_writes()).await;

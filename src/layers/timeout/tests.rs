@@ -59,6 +59,26 @@ async fn what_hangs_ends_at_its_deadline() {
 }
 
 #[tokio::test]
+async fn a_group_has_one_deadline_and_each_of_its_batches_an_unknown_outcome() {
+    let (store, faults, clock) = filled().await;
+    faults.on(Operation::Write).delay(6 * SECOND);
+    let group = ["a", "b", "c"].map(|key| Batch::new().put(key, "new")).to_vec();
+    let mut writing = spawn(store.write_group(group));
+    for _ in 0..2 {
+        assert_pending!(writing.poll());
+        clock.advance(5 * SECOND);
+    }
+    let answers = assert_ready!(writing.poll());
+    assert_eq!(answers.len(), 3);
+    for answer in answers {
+        let error = answer.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        assert_eq!(error.outcome(), crate::Outcome::Unknown);
+        assert!(error.to_string().contains("any number of them"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn how_long_upkeep_takes_is_not_bounded() {
     let (store, faults, clock) = filled().await;
     let gate = faults.on_all().hold();

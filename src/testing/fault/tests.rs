@@ -134,3 +134,25 @@ async fn a_plan_can_be_forgotten() {
     faults.clear();
     assert!(store.usage().await.is_ok());
 }
+
+#[tokio::test]
+async fn each_batch_of_a_group_is_a_call() {
+    for after in [false, true] {
+        let faults = Faults::new();
+        let store = FaultStore::new(Memory::new(), &faults);
+        let rule = faults.on(Operation::Write).skip(2).times(1);
+        let rule = if after { rule.after_effect() } else { rule };
+        rule.fail(ErrorKind::Unavailable);
+        let keys = ["a", "b", "c", "d"];
+        let answers = store.write_group(keys.map(|key| Batch::new().put(key, "v")).to_vec()).await;
+        let kinds: Vec<_> =
+            answers.iter().map(|a| a.as_ref().err().map(crate::Error::kind)).collect();
+        let (failed, aborted) = (Some(ErrorKind::Unavailable), Some(ErrorKind::Aborted));
+        assert_eq!(kinds, [None, None, failed, aborted]);
+        assert_eq!(faults.calls(Operation::Write), 3);
+        let keys = keys.map(Bytes::from);
+        let there = store.inner().get_many(&keys).await.unwrap();
+        let there: Vec<bool> = there.iter().map(Option::is_some).collect();
+        assert_eq!(there, [true, true, after, false]);
+    }
+}

@@ -39,6 +39,10 @@ async fn put(cache: &Cache<Gated>, value: &'static str) {
     write(cache, Batch::new().put("k", value)).await;
 }
 
+async fn put_all(cache: &Cache<Gated>, group: Vec<Batch>) {
+    assert!(cache.write_group(group).await.iter().all(Result::is_ok));
+}
+
 /// A write that has begun, and is held before it takes effect.
 macro_rules! begun {
     ($cache:expr, $batch:expr) => {{
@@ -89,6 +93,48 @@ async fn the_last_operation_of_a_key_counts_and_a_condition_disturbs_none() {
     // A key of a condition that is not written is not kept either.
     write(&cache, Batch::new().require(Condition::equals("k", "3")).put("other", "1")).await;
     assert_eq!(kept(&cache, b"k"), None);
+}
+
+#[tokio::test]
+async fn what_a_group_leaves_is_kept_if_all_of_it_is_written() {
+    let (cache, _) = cached(keeping());
+    let put = |key, value| Batch::new().put(key, value);
+    put_all(
+        &cache,
+        vec![put("k", "1"), put("gone", "1"), put("k", "2"), Batch::new().delete("gone")],
+    )
+    .await;
+    assert_eq!(kept(&cache, b"k"), Some(Some("2".into())));
+    assert_eq!(kept(&cache, b"gone"), Some(None));
+    let answers = cache.write_group(vec![put("k", "3"), put("", "wrong"), put("k", "4")]).await;
+    assert!(answers[0].is_ok() && answers[1].is_err() && answers[2].is_err());
+    assert_eq!(kept(&cache, b"k"), None, "how far a group came is not looked at");
+    assert_eq!(get(&cache, b"k").await.unwrap(), Some("3".into()));
+    assert!(kept(&cache, b"k").is_some(), "nothing of it arrives any more");
+}
+
+/// Every key of a group is announced before the first batch is written, and until the last one is.
+#[tokio::test]
+async fn a_load_during_a_group_keeps_nothing_of_its_keys() {
+    let (cache, _) = cached(settings());
+    put_all(&cache, vec![Batch::new().put("first", "1"), Batch::new().put("last", "1")]).await;
+    for key in [&b"first"[..], b"last"] {
+        get(&cache, key).await.unwrap();
+        assert!(kept(&cache, key).is_some());
+    }
+    cache.0.inner.writes.shut();
+    let group = vec![Batch::new().put("first", "2"), Batch::new().put("last", "2")];
+    let mut writing = spawn(cache.write_group(group));
+    assert_pending!(writing.poll());
+    for key in [&b"first"[..], b"last"] {
+        assert_eq!(kept(&cache, key), None);
+        get(&cache, key).await.unwrap();
+        assert_eq!(kept(&cache, key), None, "what a load finds now may be old");
+    }
+    cache.0.inner.writes.open();
+    assert!(writing.await.iter().all(Result::is_ok));
+    assert_eq!(get(&cache, b"last").await.unwrap(), Some("2".into()));
+    assert!(kept(&cache, b"last").is_some());
 }
 
 /// In which order the store below took them, nobody knows.
