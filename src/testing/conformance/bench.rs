@@ -11,6 +11,7 @@ use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use tokio::sync::watch;
 use tokio::task::{JoinSet, yield_now};
 
+use super::progress::{Progress, Watched};
 use super::{Fixture, Foreign, Outage, Reopen};
 use crate::clock::{Clock, ManualClock, SystemClock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
@@ -76,11 +77,22 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    pub(super) fn new(fixture: &Fixture) -> Self {
+    pub(super) fn new(fixture: &Fixture, progress: &Progress) -> Self {
+        let watch = {
+            let progress = progress.clone();
+            move |store| -> Arc<dyn Store> { Arc::new(Watched::new(store, &progress)) }
+        };
+        let watched = watch.clone();
+        let reopen = fixture.reopen.clone().map(|reopen| -> Reopen {
+            Arc::new(move || {
+                let (reopened, watched) = (reopen(), watched.clone());
+                async move { reopened.await.map(watched) }.boxed()
+            })
+        });
         Self {
-            store: Arc::clone(&fixture.store),
+            store: watch(Arc::clone(&fixture.store)),
             clock: fixture.clock.clone(),
-            reopen: fixture.reopen.clone(),
+            reopen,
             foreign: fixture.foreign.clone(),
             outage: fixture.outage.clone(),
             promises: fixture.store.profile().guarantees,

@@ -7,6 +7,7 @@ mod unreachable;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,10 +16,11 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::backends::Memory;
-use crate::clock::Timestamp;
-use crate::error::{Error, ErrorKind};
+use crate::clock::{Clock, Timestamp};
+use crate::error::{Error, ErrorKind, Operation};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read};
+use crate::testing::{FaultStore, Faults};
 use crate::types::{
     Batch, Commit, Condition, Durability, Identity, Op, Order, Page, Profile, Scan, Scope,
     Sighting, Usage, Value,
@@ -648,7 +650,7 @@ mod notices {
     }
 }
 
-/// These hang, which is noticed after two minutes: on a paused runtime, at once.
+/// These hang. A paused runtime notices it at once.
 #[tokio::test(start_paused = true)]
 async fn a_store_that_hangs_fails() {
     for (check, bug) in [
@@ -658,6 +660,49 @@ async fn a_store_that_hangs_fails() {
         let outcome = outcome(check, bug).await;
         assert!(matches!(&outcome, Outcome::Failed(why) if why.contains("hangs")), "{outcome:?}");
     }
+}
+
+/// Runs a check over a store with faults, and gives how long it took on the paused clock of the runtime.
+async fn with_faults(name: &str, faults: &Faults) -> (Outcome, Duration) {
+    let begun = tokio::time::Instant::now();
+    let check = checks().find(|check| check.name() == name).unwrap();
+    let outcome = check.run(FaultStore::new(Memory::new(), faults)).await;
+    (outcome, begun.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_slow_and_moves_does_not_hang() {
+    let faults = Faults::new();
+    faults.on_all().delay(Duration::from_secs(60));
+    for check in ["basic::an_overwrite_replaces_the_value", "ingest::every_store_can_be_loaded"] {
+        let (outcome, took) = with_faults(check, &faults).await;
+        assert_eq!(outcome, Outcome::Passed, "{check}");
+        assert!(took > Duration::from_secs(200), "{check} took {took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_hangs_beside_reads_that_move_is_noticed() {
+    let faults = Faults::new();
+    faults.on(Operation::Write).skip(3).delay(Duration::from_secs(1 << 20));
+    faults.on_all().delay(Duration::from_secs(1));
+    let (outcome, took) = with_faults("concurrency::a_key_never_goes_back", &faults).await;
+    let hangs = "it hangs: write has not answered for 120 seconds";
+    assert_eq!(outcome, Outcome::Failed(hangs.to_owned()));
+    assert!(took < Duration::from_secs(600), "{took:?}");
+}
+
+/// Every increment is refused, and the check tries again for ever.
+#[tokio::test(start_paused = true)]
+async fn a_check_that_moves_and_never_ends_fails() {
+    let faults = Faults::new();
+    faults.on(Operation::Write).fail(ErrorKind::Conflict);
+    faults.on_all().delay(Duration::from_secs(1));
+    let (outcome, _) = with_faults("condition::no_increment_is_lost", &faults).await;
+    assert!(
+        matches!(&outcome, Outcome::Failed(why) if why.contains("does not end")),
+        "{outcome:?}"
+    );
 }
 
 /// The wrapper by itself must not be what fails the mutants.
