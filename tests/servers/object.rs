@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::{self, Proxy};
+use crate::support::{self, AZURITE_KEY, Container, Proxy};
 use futures_util::StreamExt as _;
 use tempfile::TempDir;
 use tierstack::backends::object::Names;
@@ -47,17 +47,6 @@ fn send(server: &str, line: &str, headers: &str, body: &str) -> String {
 
 fn unique() -> String {
     uuid::Uuid::new_v4().to_string()[..8].to_owned()
-}
-
-/// Makes a container, by a signature for whatever container of Azurite's account.
-fn make_container(server: &str, name: &str) {
-    let (host, account) = server.trim_start_matches("http://").split_once('/').unwrap();
-    request(
-        host,
-        &format!(
-            "PUT /{account}/{name}?restype=container&sv=2019-12-12&ss=b&srt=c&sp=c&se=2099-01-01T00%3A00%3A00Z&sig=gtLKHeoHHaSXKYUU7mB05BvFhjAn49dYycgdR%2BgWtiU%3D"
-        ),
-    );
 }
 
 /// A file with a secret, for as long as the process lives.
@@ -102,15 +91,9 @@ fn s3(server: &str) -> ObjectConfig {
     s3_through(server, server)
 }
 
-/// Azurite's well-known account, whose key is public.
-const AZURITE_KEY: &str =
-    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
-
-fn azure(server: &str, key: &str) -> ObjectConfig {
-    let container = format!("tierstack-{}", unique());
-    make_container(server, &container);
+fn azure(server: &str, container: &Container, key: &str) -> ObjectConfig {
     with(
-        ObjectConfig::new(format!("az://{container}/a/path")),
+        ObjectConfig::new(format!("az://{}/a/path", container.name)),
         &[("account_name", "devstoreaccount1"), ("endpoint", server), ("allow_http", "true")],
         &[("account_key", key)],
     )
@@ -197,8 +180,11 @@ async fn a_folder_that_is_gone_is_not_empty() {
 #[tokio::test(flavor = "multi_thread")]
 async fn azure_conforms() {
     let Some(server) = support::var("TIERSTACK_TEST_AZURE") else { return };
-    support::conforms(|| {
-        reopenable(ObjectConfig { conditional_writes: true, ..azure(&server, AZURITE_KEY) })
+    support::conforms(|| async {
+        let container = Container::new(&server);
+        let config = azure(&server, &container, AZURITE_KEY);
+        let fixture = reopenable(ObjectConfig { conditional_writes: true, ..config }).await?;
+        Ok(fixture.keeping(container))
     })
     .await;
 }
@@ -217,11 +203,14 @@ async fn what_is_wrong_with_the_place_is_said_when_it_is_opened() {
         assert!(refused.to_string().contains("`options.regoin`"), "{refused}");
     }
     if let Some(server) = support::var("TIERSTACK_TEST_AZURE") {
-        let wrong = azure(&server, "bm90IHRoZSBrZXk=");
+        let container = Container::new(&server);
+        let wrong = azure(&server, &container, "bm90IHRoZSBrZXk=");
         let refused = open(&wrong).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Access, "{refused:?}");
-        let missing =
-            ObjectConfig { url: "az://no-such-container".into(), ..azure(&server, AZURITE_KEY) };
+        let missing = ObjectConfig {
+            url: "az://no-such-container".into(),
+            ..azure(&server, &container, AZURITE_KEY)
+        };
         let refused = open(&missing).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Config, "{refused:?}");
     }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::{self, Proxy};
+use crate::support::{self, AZURITE_KEY, Container, Proxy};
 use tempfile::TempDir;
 use tierstack::backends::opendal::{Names, Setting};
 use tierstack::backends::{OpenDal, OpenDalConfig};
@@ -70,17 +70,6 @@ fn send(host: &str, line: &str, headers: &str, body: &str) -> String {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
     String::from_utf8_lossy(&answer).into_owned()
-}
-
-/// Makes a container, by a signature for whatever container of Azurite's account.
-fn make_container(server: &str, name: &str) {
-    let (host, account) = server.trim_start_matches("http://").split_once('/').unwrap();
-    request(
-        host,
-        &format!(
-            "PUT /{account}/{name}?restype=container&sv=2019-12-12&ss=b&srt=c&sp=c&se=2099-01-01T00%3A00%3A00Z&sig=gtLKHeoHHaSXKYUU7mB05BvFhjAn49dYycgdR%2BgWtiU%3D"
-        ),
-    );
 }
 
 /// A folder in a bucket of its own, of an S3 server that looks at no signature.
@@ -226,10 +215,9 @@ async fn a_folder_that_is_gone_is_not_empty() {
 async fn azblob_conforms() {
     let Some(server) = support::var("TIERSTACK_TEST_AZURE") else { return };
     support::conforms(|| async {
-        let container = format!("tierstack-{}", unique());
-        make_container(&server, &container);
+        let container = Container::new(&server);
         let options = [
-            ("container", container.as_str()),
+            ("container", container.name.as_str()),
             ("root", "a/folder"),
             ("endpoint", &server),
             ("account_name", "devstoreaccount1"),
@@ -237,14 +225,10 @@ async fn azblob_conforms() {
         let mut config = config("azblob", &options);
         config.options.insert("account_key".into(), secret(AZURITE_KEY).into());
         config.conditional_writes = true;
-        reopenable(config).await
+        Ok(reopenable(config).await?.keeping(container))
     })
     .await;
 }
-
-/// Azurite's well-known account, whose key is public.
-const AZURITE_KEY: &str =
-    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn webdav_conforms() {

@@ -12,6 +12,7 @@
 
 #![allow(dead_code, unused_imports, reason = "with fewer features fewer parts are used")]
 
+mod azurite;
 mod certificates;
 #[cfg(feature = "testing")]
 pub(crate) mod cut_off;
@@ -28,6 +29,7 @@ mod suite;
 #[cfg(feature = "testing")]
 pub(crate) mod unreachable;
 
+pub(crate) use azurite::{AZURITE_KEY, Container};
 pub(crate) use certificates::Certificates;
 pub(crate) use fault::{Kept, Load, Progress, Report};
 pub(crate) use pgbouncer::PgBouncer;
