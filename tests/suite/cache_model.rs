@@ -1,15 +1,15 @@
 //! The model test over caches with settings chosen at random: what a `BTreeMap` gives, whatever is kept.
 //!
-//! `TIERSTACK_SEEDS=5000` runs more seeds, `TIERSTACK_SEED=17` only that one. `tests/suite/model.rs` has caches in stacks
+//! `scripts/soak` runs more seeds; `TIERSTACK_SEED=17` runs only that one. `tests/suite/model.rs` has caches in stacks
 //! of all layers.
 
 #![cfg(all(feature = "cache", feature = "testing"))]
 
-use std::env;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cache_settings::random_cache;
+use crate::seeds::seeds;
 use tierstack::backends::Memory;
 use tierstack::testing::{FaultStore, Faults, Random, model};
 use tierstack::{Context, LayerConfig, ManualClock, Store};
@@ -31,7 +31,7 @@ async fn caches(seed: u64, clock: &ManualClock, faults: &Faults) -> (Arc<dyn Sto
 
 #[tokio::test(flavor = "multi_thread")]
 async fn caches_of_any_settings_agree_with_a_map() {
-    for seed in seeds() {
+    for seed in seeds(40) {
         let clock = ManualClock::new();
         let (store, names) = caches(seed, &clock, &Faults::new()).await;
         if let Err(why) = model::run(&store, Some(&clock), seed, 400).await {
@@ -42,20 +42,12 @@ async fn caches_of_any_settings_agree_with_a_map() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_a_store_that_fails_a_write_happens_wholly_or_not_at_all() {
-    for seed in seeds() {
+    for seed in seeds(40) {
         let (clock, faults) = (ManualClock::new(), Faults::new());
         let (store, names) = caches(seed, &clock, &faults).await;
         let run = model::run_with_faults(&store, &faults, Some(&clock), seed, 400);
         if let Err(why) = run.await {
             panic!("TIERSTACK_SEED={seed}, innermost first:\n{names}{why}");
         }
-    }
-}
-
-fn seeds() -> std::ops::Range<u64> {
-    let number = |name: &str| env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    match number("TIERSTACK_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("TIERSTACK_SEEDS").unwrap_or(40),
     }
 }

@@ -14,6 +14,8 @@ mod folder;
 #[cfg(feature = "sqlite")]
 #[path = "../servers/support/processes.rs"]
 mod processes;
+#[cfg(all(feature = "cache", feature = "testing"))]
+mod seeds;
 #[cfg(all(feature = "cli", feature = "rocksdb"))]
 mod stacks;
 #[cfg(feature = "config")]

@@ -1,14 +1,14 @@
 //! The model test over random stacks: random operations must give what a `BTreeMap` gives.
 //!
-//! `TIERSTACK_SEEDS=5000` runs more seeds, `TIERSTACK_SEED=17` only that one.
+//! `scripts/soak` runs more seeds; `TIERSTACK_SEED=17` runs only that one.
 
 #![cfg(all(feature = "cli", feature = "rocksdb"))]
 
-use std::env;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cache_settings::random_cache;
+use crate::seeds::seeds;
 use crate::stacks::{self, BACKENDS, LAYERS, layers_over};
 use tierstack::ManualClock;
 use tierstack::backends::Memory;
@@ -39,7 +39,7 @@ async fn agrees(layers: &[&str], backend: &str, seed: u64, steps: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn random_stacks_agree_with_a_map() {
-    for seed in seeds() {
+    for seed in seeds(30) {
         let mut random = Random::new(seed);
         let backend = random.pick(BACKENDS).unwrap();
         let layers = some_of(layers_over(backend), &mut random);
@@ -59,7 +59,7 @@ async fn each_layer_agrees_with_a_map() {
     for backend in BACKENDS {
         agrees(&[], backend, 0, steps(backend, 400)).await;
         for layer in layers_over(backend) {
-            for seed in 0..3 {
+            for seed in seeds(1) {
                 agrees(&[layer], backend, seed, steps(backend, 400)).await;
             }
         }
@@ -69,7 +69,7 @@ async fn each_layer_agrees_with_a_map() {
 /// The store below fails now and then, before or after a call took effect.
 #[tokio::test(flavor = "multi_thread")]
 async fn failed_writes_happen_wholly_or_not_at_all() {
-    for seed in seeds() {
+    for seed in seeds(30) {
         let (clock, faults) = (ManualClock::new(), Faults::new());
         let memory = Memory::with_clock(Arc::new(clock.clone()));
         let below = Arc::new(FaultStore::new(memory, &faults));
@@ -84,13 +84,5 @@ async fn failed_writes_happen_wholly_or_not_at_all() {
         if let Err(why) = run.await {
             panic!("TIERSTACK_SEED={seed}, {layers:?}: {why}");
         }
-    }
-}
-
-fn seeds() -> std::ops::Range<u64> {
-    let number = |name: &str| env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    match number("TIERSTACK_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("TIERSTACK_SEEDS").unwrap_or(30),
     }
 }
