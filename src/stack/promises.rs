@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use crate::transaction::Isolation;
 use crate::types::units::{ByteSize, counted};
 use crate::types::{Conditions, Counting, Durability, Freshness, Place, Profile};
 
@@ -20,10 +19,9 @@ pub(super) struct Aspect {
 pub(super) const AT_REST: &str = "at rest";
 
 /// Every aspect, in the order in which a person asks.
-pub(super) const ASPECTS: [Aspect; 11] = [
+pub(super) const ASPECTS: [Aspect; 10] = [
     Aspect { name: "writes", say: writes },
     Aspect { name: "batches", say: batches },
-    Aspect { name: "transactions", say: transactions },
     Aspect { name: "loads", say: loads },
     Aspect { name: "reads", say: reads },
     Aspect { name: "scans", say: scans },
@@ -88,16 +86,6 @@ fn batches(profile: &Profile) -> String {
         }
     };
     format!("{whole} {conditions}")
-}
-
-fn transactions(profile: &Profile) -> String {
-    let offers = |isolation: Isolation| isolation.check(&profile.guarantees).is_ok();
-    match Isolation::ALL.into_iter().rev().find(|isolation| offers(*isolation)) {
-        Some(isolation @ Isolation::ReadCommitted) => format!("Up to {isolation}."),
-        Some(isolation) => format!("Up to {isolation}, for keys."),
-        None if profile.guarantees.writable => "None: there are no atomic batches.".to_owned(),
-        None => "None: writes are refused.".to_owned(),
-    }
 }
 
 fn loads(profile: &Profile) -> String {
@@ -359,10 +347,6 @@ mod tests {
         assert!(say(batches, |_| ()).ends_with("keys being absent, or holding given values."));
         assert!(say(batches, |p| p.conditions = Conditions::None).contains("cannot"));
         assert!(say(batches, |p| p.writable = false).starts_with("None"));
-        assert_eq!(say(transactions, |_| ()), "Up to SERIALIZABLE, for keys.");
-        assert_eq!(say(transactions, |p| p.snapshots = false), "Up to READ COMMITTED.");
-        assert!(say(transactions, |p| p.atomic_batches = false).starts_with("None: there are no"));
-        assert!(say(transactions, |p| p.writable = false).starts_with("None: writes"));
         assert_eq!(say(loads, |_| ()), "Sorted entries are taken in bulk.");
         assert!(say(loads, |p| p.ingest = false).ends_with("batch by batch."));
         let single = say(loads, |p| (p.ingest, p.atomic_batches) = (false, false));
