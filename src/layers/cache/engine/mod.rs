@@ -5,27 +5,29 @@
 //! listeners, except to count.
 
 mod front;
+mod meter;
 mod moka;
-mod quick;
+mod s3_fifo;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use metrics::{Counter, Gauge};
 use parking_lot::Mutex;
 
 use self::front::Fronts;
+use self::meter::Meter;
 use self::moka::Moka;
-use self::quick::Quick;
-use super::cached::Cached;
+use self::s3_fifo::S3Fifo;
+use super::cached::{Answer, Cached};
 use super::config::Policy;
 use super::era::Era;
+use super::freshness::Moment;
 use super::stripes::Seen;
 use crate::error::{Error, Result};
-use crate::telemetry::{Labels, names};
+use crate::telemetry::Labels;
 use crate::types::Value;
 
 /// What is larger than this part of the capacity would push out too much else.
@@ -51,7 +53,7 @@ pub(super) type Evicted = Arc<dyn Fn(&[u8], &Cached) + Send + Sync>;
 
 /// Two engines, told apart by a branch that a processor predicts.
 enum Kind {
-    Quick(Quick, Fronts),
+    S3Fifo(S3Fifo, Fronts),
     Moka(Moka),
 }
 
@@ -93,8 +95,8 @@ impl Engine {
         let room = Room { capacity, copies: false };
         let kind = match policy {
             Policy::S3Fifo => {
-                let quick = Quick::new(room.entries(), Arc::clone(&meter), evicted);
-                Kind::Quick(quick, Fronts::new(capacity))
+                let entries = S3Fifo::new(room.entries(), Arc::clone(&meter), evicted);
+                Kind::S3Fifo(entries, Fronts::new(capacity))
             }
             Policy::TinyLfu | Policy::Lru => {
                 Kind::Moka(Moka::new(policy, room.entries(), Arc::clone(&meter)))
@@ -116,7 +118,7 @@ impl Engine {
 
     fn set_largest(&self, capacity: u64) {
         let most = match &self.kind {
-            Kind::Quick(quick, _) => quick.largest().min(capacity / LARGEST_PART),
+            Kind::S3Fifo(fifo, _) => fifo.largest().min(capacity / LARGEST_PART),
             Kind::Moka(_) => u64::from(u32::MAX).min(capacity / LARGEST_PART_OF_MOKA),
         };
         self.largest.store(most, Ordering::Relaxed);
@@ -124,14 +126,14 @@ impl Engine {
 
     fn weight(&self, key: &[u8], cached: &Cached) -> u64 {
         match self.kind {
-            Kind::Quick(..) => quick::weight(key, cached),
+            Kind::S3Fifo(..) => s3_fifo::weight(key, cached),
             Kind::Moka(_) => moka::weight(key, cached),
         }
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Option<Cached> {
         match &self.kind {
-            Kind::Quick(quick, _) => quick.get(key),
+            Kind::S3Fifo(fifo, _) => fifo.get(key),
             Kind::Moka(moka) => moka.get(key),
         }
     }
@@ -139,7 +141,7 @@ impl Engine {
     /// The entry, as if nobody had looked at it.
     pub(super) fn peek(&self, key: &[u8]) -> Option<Cached> {
         match &self.kind {
-            Kind::Quick(quick, _) => quick.peek(key),
+            Kind::S3Fifo(fifo, _) => fifo.peek(key),
             Kind::Moka(moka) => moka.peek(key),
         }
     }
@@ -153,15 +155,15 @@ impl Engine {
         usable: impl FnOnce(&Cached) -> bool,
     ) -> Option<Cached> {
         match &self.kind {
-            Kind::Quick(quick, fronts) => {
-                fronts.get(key, seen, usable, || quick.get(key), || self.leave_room_for_copies())
+            Kind::S3Fifo(fifo, fronts) => {
+                fronts.get(key, seen, usable, || fifo.get(key), || self.leave_room_for_copies())
             }
             Kind::Moka(moka) => moka.get(key),
         }
     }
 
     fn leave_room_for_copies(&self) {
-        let Kind::Quick(quick, _) = &self.kind else { return };
+        let Kind::S3Fifo(fifo, _) = &self.kind else { return };
         // Without the lock: whoever changes the capacity holds it for long.
         if self.copies.load(Ordering::Acquire) {
             return;
@@ -169,7 +171,7 @@ impl Engine {
         let mut room = self.room.lock();
         if !room.copies {
             room.copies = true;
-            quick.set_capacity(room.entries());
+            fifo.set_capacity(room.entries());
         }
         self.copies.store(true, Ordering::Release);
     }
@@ -184,10 +186,10 @@ impl Engine {
     pub(super) fn insert(&self, key: &[u8], cached: Cached) {
         let weight = self.weight(key, &cached);
         match &self.kind {
-            Kind::Quick(quick, _) => {
+            Kind::S3Fifo(fifo, _) => {
                 // Counted before it is kept: what leaves again at once was counted then.
                 self.meter.added(weight);
-                quick.insert(key, cached);
+                fifo.insert(key, cached);
             }
             Kind::Moka(moka) => {
                 // With another weight never in its place, see there. With the same, no reader finds it gone.
@@ -239,7 +241,7 @@ impl Engine {
 
     pub(super) fn remove(&self, key: &[u8]) {
         match &self.kind {
-            Kind::Quick(quick, _) => quick.remove(key),
+            Kind::S3Fifo(fifo, _) => fifo.remove(key),
             Kind::Moka(moka) => moka.remove(key),
         }
     }
@@ -254,7 +256,7 @@ impl Engine {
     /// Removes an entry that was looked at, and not a later one. Tells whether it was there.
     pub(super) fn remove_this(&self, key: &[u8], cached: &Cached) -> bool {
         match &self.kind {
-            Kind::Quick(quick, _) => quick.remove_if(key, cached),
+            Kind::S3Fifo(fifo, _) => fifo.remove_if(key, cached),
             Kind::Moka(moka) => moka.remove_if(key, cached),
         }
     }
@@ -268,8 +270,8 @@ impl Engine {
             }
         };
         match &self.kind {
-            Kind::Quick(quick, fronts) => {
-                quick.for_each(remove);
+            Kind::S3Fifo(fifo, fronts) => {
+                fifo.for_each(remove);
                 // Behind the entries: a copy is made of an entry that is there.
                 fronts.clear();
             }
@@ -279,9 +281,9 @@ impl Engine {
 
     pub(super) fn clear(&self) {
         match &self.kind {
-            Kind::Quick(quick, fronts) => {
+            Kind::S3Fifo(fifo, fronts) => {
                 fronts.clear();
-                quick.clear();
+                fifo.clear();
             }
             Kind::Moka(moka) => moka.clear(),
         }
@@ -289,7 +291,7 @@ impl Engine {
 
     /// Changes the bound, and evicts what is over it.
     pub(super) fn set_capacity(&self, capacity: u64) -> Result<()> {
-        let Kind::Quick(quick, fronts) = &self.kind else {
+        let Kind::S3Fifo(fifo, fronts) = &self.kind else {
             return Err(Error::unsupported(
                 "the engine of this policy has the capacity that it was made with; with the policy s3_fifo it can be changed",
             ));
@@ -300,7 +302,7 @@ impl Engine {
         let mut room = self.room.lock();
         room.capacity = capacity;
         self.most_loads.store(for_loads(capacity), Ordering::Relaxed);
-        quick.set_capacity(room.entries());
+        fifo.set_capacity(room.entries());
         self.set_largest(capacity);
         Ok(())
     }
@@ -332,7 +334,7 @@ impl Engine {
             fits
         };
         match &self.kind {
-            Kind::Quick(quick, _) => quick.each_key(add),
+            Kind::S3Fifo(fifo, _) => fifo.each_key(add),
             Kind::Moka(moka) => moka.each_key(add),
         }
         keys
@@ -340,18 +342,18 @@ impl Engine {
 
     /// What part of what entries may use these would take.
     pub(super) fn part_of<'e>(&self, entries: impl Iterator<Item = (&'e Bytes, &'e Value)>) -> f64 {
-        let overhead = match &self.kind {
-            Kind::Quick(..) => quick::OVERHEAD,
-            Kind::Moka(_) => moka::OVERHEAD,
-        };
-        let bytes = entries.map(|(key, value)| overhead + (key.len() + value.bytes.len()) as u64);
-        bytes.sum::<u64>() as f64 / self.room.lock().entries() as f64
+        let weights = entries.map(|(key, value)| {
+            let answer = Answer::Value(value.clone());
+            let era = Era::FIRST;
+            self.weight(key, &Cached { answer, until: Moment::NEVER, era, extra: None })
+        });
+        weights.sum::<u64>() as f64 / self.room.lock().entries() as f64
     }
 
     /// Bytes of the entries.
     pub(super) fn bytes(&self) -> u64 {
         match &self.kind {
-            Kind::Quick(quick, _) => quick.bytes(),
+            Kind::S3Fifo(fifo, _) => fifo.bytes(),
             Kind::Moka(_) => self.meter.bytes(),
         }
     }
@@ -402,61 +404,5 @@ impl Room {
     fn entries(&self) -> u64 {
         let copies = if self.copies { front::share(self.capacity) } else { 0 };
         self.capacity - for_loads(self.capacity) - copies
-    }
-}
-
-/// What is in the engine, as everything that adds and removes reports it.
-struct Meter {
-    bytes: AtomicI64,
-    entries: AtomicI64,
-    bytes_gauge: Gauge,
-    entries_gauge: Gauge,
-    evicted: Counter,
-    expired: Counter,
-    idle: Counter,
-}
-
-impl Meter {
-    fn new(labels: &Labels) -> Self {
-        let evictions = |cause| labels.counter(names::CACHE_EVICTIONS, &[("cause", cause)]);
-        Self {
-            bytes: AtomicI64::new(0),
-            entries: AtomicI64::new(0),
-            bytes_gauge: labels.gauge(names::CACHE_BYTES, &[]),
-            entries_gauge: labels.gauge(names::CACHE_ENTRIES, &[]),
-            evicted: evictions("size"),
-            expired: evictions("expired"),
-            idle: evictions("idle"),
-        }
-    }
-
-    fn added(&self, weight: u64) {
-        self.bytes.fetch_add(weight as i64, Ordering::Relaxed);
-        self.entries.fetch_add(1, Ordering::Relaxed);
-        self.bytes_gauge.increment(weight as f64);
-        self.entries_gauge.increment(1.0);
-    }
-
-    fn removed(&self, weight: u64) {
-        self.bytes.fetch_sub(weight as i64, Ordering::Relaxed);
-        self.entries.fetch_sub(1, Ordering::Relaxed);
-        self.bytes_gauge.decrement(weight as f64);
-        self.entries_gauge.decrement(1.0);
-    }
-
-    fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed).max(0) as u64
-    }
-
-    fn entries(&self) -> u64 {
-        self.entries.load(Ordering::Relaxed).max(0) as u64
-    }
-}
-
-/// The gauges outlive the cache, and others of the same stack count in them.
-impl Drop for Meter {
-    fn drop(&mut self) {
-        self.bytes_gauge.decrement(self.bytes() as f64);
-        self.entries_gauge.decrement(self.entries() as f64);
     }
 }

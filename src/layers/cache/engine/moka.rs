@@ -13,7 +13,7 @@ use super::{Cached, LARGEST_PART_OF_MOKA, Meter, Policy};
 
 /// Bytes of an entry beside its key and value: the nodes of the engine's table and queues, and the
 /// headers of its allocations.
-pub(super) const OVERHEAD: u64 = 576;
+const OVERHEAD: u64 = 576;
 
 /// What was removed may take this part of the capacity, beside it.
 const MOST_REMOVED_PART: u64 = 128;

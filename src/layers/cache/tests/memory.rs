@@ -19,19 +19,20 @@ async fn what_is_kept_is_counted_to_the_byte_and_what_goes_by_its_cause() {
     let ttl = Some(Span(Duration::from_secs(60)));
     let config = CacheConfig { capacity: ByteSize(64 << 10), ttl, ..settings() };
     let (cache, clock, mut read) = recorded(config);
-    let _ = cache.put("k", "v").await.unwrap();
-    get(&cache, b"k").await.unwrap();
+    // As long as those below: an entry is rounded up.
+    let _ = cache.put("once", "value").await.unwrap();
+    get(&cache, b"once").await.unwrap();
     let one = read();
     assert_eq!(one["tierstack_cache_entries "], 1.0);
     let (bytes, usage) = (one["tierstack_cache_bytes "], cache.usage().await.unwrap());
-    assert_eq!(usage.memory_bytes, Some(bytes as u64 + 2), "the store below keeps two bytes");
-    let overhead = bytes - 2.0;
+    assert_eq!(usage.memory_bytes, Some(bytes as u64 + 9), "the store below keeps nine bytes");
+    let overhead = bytes - 9.0;
     assert!(overhead > 100.0, "more than key and value");
 
     // An expired entry goes when it is looked at.
     clock.advance(Duration::from_secs(60));
     cache.0.inner.reads.shut();
-    let reading = reader(&cache, b"k");
+    let reading = reader(&cache, b"once");
     settle().await;
     let expired = read();
     assert_eq!(expired["tierstack_cache_evictions_total expired"], 1.0);
@@ -41,7 +42,7 @@ async fn what_is_kept_is_counted_to_the_byte_and_what_goes_by_its_cause() {
     reading.await.unwrap().unwrap();
 
     // A write is no eviction.
-    let _ = cache.put("k", "new").await.unwrap();
+    let _ = cache.put("once", "new").await.unwrap();
     assert_eq!(read()["tierstack_cache_entries "], 0.0);
 
     let keys: Vec<Bytes> = (0..1000).map(|n| format!("{n:04}").into()).collect();

@@ -12,7 +12,7 @@ fn config(folder: &tempfile::TempDir, rate: u32, within: u64) -> CacheConfig {
 async fn fill(cache: &Cache<Gated>, keys: u32) {
     for n in 0..keys {
         let key = n.to_be_bytes().to_vec();
-        let _ = cache.0.inner.memory.put(key, vec![7; 100]).await.unwrap();
+        let _ = cache.0.inner.memory.put(key, vec![7; 200]).await.unwrap();
     }
 }
 
@@ -29,7 +29,7 @@ async fn restarted(config: &CacheConfig, keys: u32, kept: u32) -> (Cache<Gated>,
     let below = Gated::new(Arc::clone(&context.clock));
     for n in 0..keys {
         let key = n.to_be_bytes().to_vec();
-        let _ = below.memory.put(key, vec![7; 100]).await.unwrap();
+        let _ = below.memory.put(key, vec![7; 200]).await.unwrap();
     }
     (CacheLayer::new(config, &context).unwrap().layer(below), clock)
 }
