@@ -1,9 +1,10 @@
-//! The cache: what a hit costs, how it scales, how many loads are kept beside writes, and how often each policy hits.
+//! The cache: what a hit costs, how it scales, how many loads are kept beside writes, what an entry takes of memory, and
+//! how often each policy hits, with and without writes.
 //!
 //! `cargo bench --features full --bench cache`
 //!
 //! `TIERSTACK_TRACE=FILE` adds the hit ratios on a trace (big-endian 32-bit ids, plain or xz). Words
-//! after `--` choose from `hit`, `threads`, `writes` and `ratio`.
+//! after `--` choose from `hit`, `threads`, `writes`, `on_write`, `memory` and `ratio`.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,6 +16,10 @@
     reason = "a benchmark"
 )]
 
+#[path = "harness/cache_memory.rs"]
+mod cache_memory;
+#[path = "harness/cache_writes.rs"]
+mod cache_writes;
 mod harness;
 #[path = "harness/requests.rs"]
 mod requests;
@@ -32,7 +37,7 @@ use quick_cache::OptionsBuilder;
 use quick_cache::sync::DefaultLifecycle;
 use tierstack::backends::Memory;
 use tierstack::config::{Config, Format, Registry};
-use tierstack::layers::cache::{CacheConfig, CacheLayer};
+use tierstack::layers::cache::{CacheConfig, CacheLayer, Policy};
 use tierstack::testing::{FaultStore, Faults};
 use tierstack::{
     Batch, Context, Layer as _, Op, OpenOptions, Operation, Read as _, Reply, Stack, StoreExt as _,
@@ -60,8 +65,15 @@ fn main() {
     if wanted("writes") {
         writes(&runtime);
     }
+    if wanted("on_write") {
+        after_a_write(&runtime);
+        cache_writes::on_write(&runtime);
+    }
+    if wanted("memory") {
+        cache_memory::memory(&runtime);
+    }
     if wanted("ratio") {
-        ratios();
+        ratios(&runtime);
     }
 }
 
@@ -293,7 +305,7 @@ fn writes(runtime: &Runtime) {
     }
 }
 
-fn ratios() {
+fn ratios(runtime: &Runtime) {
     let mut all = vec![
         Requests::zipf(50_000, 1_000_000),
         Requests::scans(50_000, 500_000),
@@ -305,7 +317,7 @@ fn ratios() {
     for requests in all {
         let (reads, keys) = (requests.order.len(), requests.keys);
         println!("\nhits in percent: {}, {reads} reads of {keys} keys", requests.origin);
-        println!("| capacity | LRU | tiny_lfu | s3_fifo | few ghosts | Belady |");
+        println!("| capacity | LRU | moka | quick_cache | tierstack, s3_fifo | Belady |");
         println!("|---|---|---|---|---|---|");
         let next = next_reads(&requests.order);
         for percent in [1, 5, 10, 20] {
@@ -315,11 +327,35 @@ fn ratios() {
                 lru(&requests.order, entries),
                 engine_moka(&requests.order, entries),
                 engine_quick(&requests.order, entries, 0.3),
-                engine_quick(&requests.order, entries, 0.1),
+                cache_writes::hits(runtime, &requests, Policy::S3Fifo, entries),
                 belady(&requests.order, &next, entries),
             );
         }
     }
+}
+
+/// A write, and a read of its key, over a store that answers at once.
+fn after_a_write(runtime: &Runtime) {
+    heading();
+    let keys = Keys::new(ENTRIES);
+    let [drop, keep] = ["drop", "keep"].map(|on_write| {
+        stack(runtime, &format!("capacity: 256MiB, on_write: {on_write}"), &keys.keys)
+    });
+    let write = |stack: &Stack, reads: bool, times| {
+        for _ in 0..times {
+            let key = Bytes::copy_from_slice(keys.next());
+            let _ = stack.put(key.clone(), value()).now_or_never().unwrap().unwrap();
+            if reads {
+                black_box(now(stack.get(&key)));
+            }
+        }
+    };
+    compare("a write, drop -> keep", |n| write(&drop, false, n), |n| write(&keep, false, n));
+    compare(
+        "a write and a read, drop -> keep",
+        |n| write(&drop, true, n),
+        |n| write(&keep, true, n),
+    );
 }
 
 fn percent(hits: usize, reads: usize) -> f64 {

@@ -104,12 +104,12 @@ impl Default for CacheConfig {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum OnWrite {
-    /// The key is dropped, and the next read of it loads it.
-    #[default]
-    Drop,
     /// The value is kept if nothing else touched its key meanwhile, so that the next read of it costs nothing
     /// below.
     Keep,
+    /// The key is dropped, and the next read of it loads it.
+    #[default]
+    Drop,
 }
 
 /// Which entries a cache evicts when its memory is full. Figures of all three are in `docs/cache.md`.
@@ -125,8 +125,8 @@ pub enum OnWrite {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Policy {
-    /// S3-FIFO, by `quick_cache`: what was read once goes before what was read again. A scan does not empty
-    /// the cache. The cheapest hits, the largest entries, and a capacity that can be changed.
+    /// S3-FIFO: what was read once goes before what was read again. A scan does not empty
+    /// the cache. The cheapest hits, the least memory for each entry, and a capacity that can be changed.
     #[default]
     S3Fifo,
     /// W-TinyLFU, by `moka`: what is read seldom is not let in.

@@ -50,7 +50,8 @@ use crate::types::{Entry, Freshness, Page};
 fn settings() -> CacheConfig {
     let moka = module_path!().contains("with_moka");
     let policy = if moka { Policy::TinyLfu } else { Policy::S3Fifo };
-    CacheConfig { policy, ..CacheConfig::default() }
+    // What is kept of a write has tests of its own; the others are about loads.
+    CacheConfig { policy, on_write: OnWrite::Drop, ..CacheConfig::default() }
 }
 
 /// A door that lets everybody pass until it is shut.

@@ -66,8 +66,9 @@ async fn a_read_after_a_write_finds_what_was_written() {
 }
 
 #[tokio::test]
-async fn by_default_and_where_absence_is_not_kept_the_key_is_dropped() {
-    let (cache, _) = cached(settings());
+async fn where_it_is_set_and_where_absence_is_not_kept_the_key_is_dropped() {
+    assert_eq!(CacheConfig::default().on_write, OnWrite::Drop);
+    let (cache, _) = cached(CacheConfig { on_write: OnWrite::Drop, ..keeping() });
     put(&cache, "1").await;
     assert_eq!(kept(&cache, b"k"), None);
     let (cache, _) = cached(CacheConfig { negative_ttl: None, ..keeping() });
