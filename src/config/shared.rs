@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use tokio::sync::Mutex as Turn;
 
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::layer::Slot;
 use crate::store::Store;
 
@@ -130,7 +130,14 @@ impl Share {
                 }
             }
         };
-        let closed = if last { self.store().close().await } else { self.store().flush().await };
+        let closed = match last {
+            true => self.store().close().await,
+            // Given up before, and the last user has closed the part since, which covers this one too.
+            false => match self.store().flush().await {
+                Err(error) if error.kind() == ErrorKind::Closed => Ok(()),
+                flushed => flushed,
+            },
+        };
         *self.state.lock() = State::Closed;
         closed
     }
