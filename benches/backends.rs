@@ -42,6 +42,7 @@ use crate::harness::{compare, heading};
 const VALUE_BYTES: usize = 1024;
 const KEYS: usize = 2_000;
 const BULK: usize = 100;
+const GROUP: usize = 64;
 
 fn main() {
     metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().unwrap();
@@ -52,6 +53,7 @@ fn main() {
     heading();
     for (name, run) in [
         ("file", file as fn(&Bench<'_>)),
+        ("rocksdb", rocksdb),
         ("sqlite", sqlite),
         ("postgres", postgres),
         ("redis", redis),
@@ -172,6 +174,31 @@ impl Bench<'_> {
                     for _ in 0..times {
                         let batch = Batch::new().put(self.next().clone(), self.another());
                         let _ = black_box(store.write(batch).await.unwrap());
+                    }
+                });
+            },
+        );
+    }
+
+    /// A group of batches against as many writes one after the other, by batches.
+    fn groups(&self, name: &str, store: &Stack) {
+        let put = || Batch::new().put(self.next().clone(), self.another());
+        compare(
+            &format!("{name}: {GROUP} batches, as a group"),
+            |times| {
+                self.runtime.block_on(async {
+                    for _ in 0..times {
+                        for _ in 0..GROUP {
+                            let _ = black_box(store.write(put()).await.unwrap());
+                        }
+                    }
+                });
+            },
+            |times| {
+                self.runtime.block_on(async {
+                    for _ in 0..times {
+                        let answers = store.write_group((0..GROUP).map(|_| put()).collect()).await;
+                        assert!(answers.len() == GROUP && answers.iter().all(Result::is_ok));
                     }
                 });
             },
@@ -307,6 +334,16 @@ fn replace(folder: &Path, name: &str, value: &[u8]) {
     fs::File::open(folder).unwrap().sync_all().unwrap();
 }
 
+/// Its other rows are in the benchmark `rocksdb`.
+fn rocksdb(bench: &Bench<'_>) {
+    for sync in [true, false] {
+        let (store, _folder) =
+            bench.open("rocksdb", &format!("rocksdb: {{ path: data, sync: {sync} }}"));
+        bench.groups(if sync { "rocksdb, synced" } else { "rocksdb, not synced" }, &store);
+        bench.runtime.block_on(store.close()).unwrap();
+    }
+}
+
 fn sqlite(bench: &Bench<'_>) {
     let (store, folder) = bench.open("sqlite", "sqlite: { path: data.db }");
     bench.fill(&store);
@@ -348,6 +385,7 @@ fn sqlite(bench: &Bench<'_>) {
             tokio::task::spawn_blocking(work).await.unwrap();
         }
     });
+    bench.groups("sqlite", &store);
     bench.runtime.block_on(store.close()).unwrap();
 }
 

@@ -111,6 +111,9 @@ async fn files_that_are_synced_in_every_layout() {
     conforms(&[], "file: { path: data, sync: false, fan_out: [2, 3] }").await;
 }
 
+/// The folder of a check, and the config that names it.
+type Begun = (Arc<TempDir>, Config);
+
 /// Both stores over a shared backend pass the suite at the same time: the same checks, about in step.
 async fn both_conform(backend: &'static str, one: &'static str, two: &'static str) {
     let text = format!(
@@ -118,7 +121,7 @@ async fn both_conform(backend: &'static str, one: &'static str, two: &'static st
          two: {{ backend: {{ shared: main, {two} }} }}\ndefault: one\n"
     );
     // The config for each check, with which the first of the two begins.
-    let configs: Arc<Mutex<Vec<(Arc<TempDir>, Config)>>> = Arc::default();
+    let configs: Arc<Mutex<Vec<Begun>>> = Arc::default();
     let suite = |name: &'static str| {
         let (text, configs) = (text.clone(), Arc::clone(&configs));
         let next = AtomicUsize::new(0);

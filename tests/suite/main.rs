@@ -31,6 +31,7 @@ mod cache_history;
 mod cache_model;
 mod cli;
 mod codec;
+mod commits;
 mod config;
 mod conformance;
 mod control;

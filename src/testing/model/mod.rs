@@ -168,7 +168,8 @@ impl<'a, S: Store + ?Sized> Model<'a, S> {
 
     async fn step(&mut self) -> Step {
         match self.random.below(100) {
-            0..26 => self.write().await,
+            0..20 => self.write().await,
+            20..26 => self.write_group().await,
             26..30 => self.load().await,
             30..50 => self.get().await,
             50..60 => self.get_many().await,

@@ -5,13 +5,23 @@ use futures_util::{StreamExt, stream};
 
 use super::{Known, Model, Step, Stop, same, show_op};
 use crate::clock::Clock;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Outcome};
 use crate::ext::StoreExt;
 use crate::store::Store;
 use crate::types::{Batch, Condition, Conditions, Entry, Op, Page};
 
+fn apply(known: &mut Known, ops: impl IntoIterator<Item = Op>) {
+    for op in ops {
+        match op {
+            Op::Put(key, value) => known.insert(key, value),
+            Op::Delete(key) => known.remove(&key),
+        };
+    }
+}
+
 impl<S: Store + ?Sized> Model<'_, S> {
-    pub(super) async fn write(&mut self) -> Step {
+    /// Draws a batch, mostly one whose conditions hold.
+    fn batch(&mut self) -> (Vec<Op>, Batch) {
         let limits = &self.promises.limits;
         let most =
             if self.promises.atomic_batches { limits.batch_ops.unwrap_or(12).min(12) } else { 1 };
@@ -38,6 +48,79 @@ impl<S: Store + ?Sized> Model<'_, S> {
             self.log(format_args!("... on a condition, which holds: {holds}"));
             batch = batch.require(condition);
         }
+        (ops, batch)
+    }
+
+    /// Writes several batches at once, of which some may be refused.
+    pub(super) async fn write_group(&mut self) -> Step {
+        let count = self.random.below(6);
+        self.log(format_args!("a group of {count} batches:"));
+        self.forget_expired();
+        let before = self.known.clone();
+        // What is there once so many of the batches have taken effect.
+        let mut states = vec![before.clone()];
+        let (mut group, mut keys, mut unmet) = (Vec::new(), Vec::new(), false);
+        for _ in 0..count {
+            let (ops, batch) = self.batch();
+            unmet |= !batch.conditions().iter().all(|c| c.holds(self.known.get(c.key())));
+            keys.extend(ops.iter().map(|op| op.key().clone()));
+            group.push(batch);
+            if !unmet {
+                apply(&mut self.known, ops);
+                self.forget_expired();
+                states.push(self.known.clone());
+            }
+        }
+        self.known = before;
+        let answers = self.store.write_group(group).await;
+        if answers.len() != count {
+            return Err(Stop::Wrong(format!("{} answers to {count} batches", answers.len())));
+        }
+        let written = answers.iter().take_while(|answer| answer.is_ok()).count();
+        let failed: Vec<Error> = answers.into_iter().filter_map(Result::err).collect();
+        if written + failed.len() != count {
+            return Err(Stop::Wrong("a group goes on after a failure".to_owned()));
+        }
+        let Some(state) = states.get(written) else {
+            return Err(Stop::Wrong("a condition that does not hold was met".to_owned()));
+        };
+        let Some((first, behind)) = failed.split_first() else {
+            self.known = state.clone();
+            return Ok(());
+        };
+        let refused = first.kind() == ErrorKind::Conflict && written + 1 == states.len() && unmet;
+        if !refused && !self.tolerates(first) {
+            return Err(first.clone().into());
+        }
+        let aborted = |error: &Error| error.kind() == ErrorKind::Aborted;
+        if refused && !behind.iter().all(aborted) {
+            return Err(Stop::Wrong("a batch behind a refused one is not called off".to_owned()));
+        }
+        let unknown = |error: &&Error| error.outcome() == Outcome::Unknown;
+        let most = written + failed.iter().take_while(unknown).count();
+        let possible = states.drain(written..=most.min(states.len() - 1)).collect();
+        self.settle_group(&keys, possible).await
+    }
+
+    /// Finds out how far a group came that failed.
+    async fn settle_group(&mut self, keys: &[Bytes], possible: Vec<Known>) -> Step {
+        if let Some(faults) = self.faults {
+            faults.clear();
+        }
+        let got = self.store.get_many(keys).await?;
+        let is =
+            |known: &Known| keys.iter().zip(&got).all(|(key, got)| got.as_ref() == known.get(key));
+        match possible.into_iter().find(is) {
+            Some(known) => self.known = known,
+            None => {
+                return Err(Stop::Wrong("what a failed group left is no prefix of it".to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn write(&mut self) -> Step {
+        let (ops, batch) = self.batch();
         let holds = |c: &Condition| c.holds(self.known.get(c.key()));
         let unmet = !batch.conditions().iter().all(holds);
         let written = self.store.write(batch).await;
@@ -49,12 +132,7 @@ impl<S: Store + ?Sized> Model<'_, S> {
             };
         }
         let mut after = self.known.clone();
-        for op in ops.iter().cloned() {
-            match op {
-                Op::Put(key, value) => after.insert(key, value),
-                Op::Delete(key) => after.remove(&key),
-            };
-        }
+        apply(&mut after, ops.iter().cloned());
         match written {
             Ok(commit) => {
                 self.known = after;

@@ -114,7 +114,8 @@ impl Client {
                 0..50 => self.get().await,
                 50..65 => self.get_many().await,
                 65..70 => self.scan().await,
-                70..95 => self.write().await,
+                70..90 => self.write().await,
+                90..95 => self.write_group().await,
                 95..99 => self.invalidate().await,
                 _ => self.ingest().await,
             }
@@ -185,7 +186,7 @@ impl Client {
         (number, value.expiring_at(deadline))
     }
 
-    async fn write(&mut self) {
+    fn batch(&mut self) -> (Batch, HashMap<usize, Number>) {
         let count = if self.random.chance(0.2) { 1 + self.random.below(KEYS) } else { 1 };
         let ats: Vec<usize> = (0..count).map(|_| self.random.below(KEYS)).collect();
         let mut batch = Batch::new();
@@ -200,6 +201,28 @@ impl Client {
                 written.insert(at, Some(number));
             }
         }
+        (batch, written)
+    }
+
+    /// Each batch by itself may have taken effect, or not.
+    async fn write_group(&mut self) {
+        let count = 1 + self.random.below(4);
+        let (group, written): (Vec<_>, Vec<_>) = (0..count).map(|_| self.batch()).unzip();
+        let patience = self.patience();
+        let begin = self.log.tick();
+        let answers = tokio::select! {
+            biased;
+            answers = self.store.write_group(group) => answers.into_iter().map(Some).collect(),
+            () = yields(patience) => (0..count).map(|_| None).collect::<Vec<_>>(),
+        };
+        assert_eq!(answers.len(), count);
+        for (answer, written) in answers.into_iter().zip(written) {
+            self.wrote(begin, answer.map(|answer| answer.map(drop)), written);
+        }
+    }
+
+    async fn write(&mut self) {
+        let (batch, written) = self.batch();
         let patience = self.patience();
         let begin = self.log.tick();
         let done = tokio::select! {
@@ -253,7 +276,11 @@ impl Client {
     fn wrote(&self, begin: u64, done: Option<Result<()>>, written: HashMap<usize, Number>) {
         let end = match done {
             Some(Ok(())) => Some(self.log.tick()),
-            Some(Err(error)) if error.kind() == ErrorKind::InvalidInput => return,
+            Some(Err(error))
+                if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Aborted) =>
+            {
+                return;
+            }
             Some(Err(error)) => {
                 assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
                 None
