@@ -165,6 +165,9 @@ impl<S: Store> Store for Reserved<S> {
 
     async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
         let Some(entries) = self.0.count(prefix).await? else { return Ok(None) };
+        if prefix.starts_with(RESERVED_PREFIX) {
+            return Ok(Some(0));
+        }
         if !RESERVED_PREFIX.starts_with(prefix) {
             return Ok(Some(entries));
         }

@@ -59,15 +59,28 @@ impl Progress {
 
     /// So much is done; `total` where it became known only now.
     pub(crate) fn set(&self, done: u64, total: Option<u64>) {
-        if let Some(total) = total
-            && self.total.swap(total, Ordering::Relaxed) != total
+        if let Some(total) = total {
+            self.expect(total);
+        }
+        self.done.store(done, Ordering::Relaxed);
+        self.show(done);
+    }
+
+    /// So much there is to do, which became known only now.
+    pub(crate) fn expect(&self, total: u64) {
+        if self.total.swap(total, Ordering::Relaxed) != total
             && let Some(bar) = &self.bar
         {
             bar.set_length(total);
             bar.set_style(style(true, self.unit));
         }
-        self.done.store(done, Ordering::Relaxed);
-        self.show(done);
+    }
+
+    /// What there is to do, where it is known.
+    #[cfg(test)]
+    pub(crate) fn expected(&self) -> Option<u64> {
+        let total = self.total.load(Ordering::Relaxed);
+        (total != NO_TOTAL).then_some(total)
     }
 
     /// How long the step has taken.

@@ -6,7 +6,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
 use tierstack::{
-    Clock, Entry, Error, Page, Read, ReadExt, Result, Scan, Store, StoreExt, SystemClock,
+    Clock, Counting, Entry, Error, Page, Read, ReadExt, Result, Scan, Store, StoreExt, SystemClock,
 };
 
 use crate::args::{Copy, StoreArgs};
@@ -65,9 +65,18 @@ pub(crate) async fn run(args: Copy, stop: &Stop) -> Outcome {
             let counted = async { Ok(from.count(prefix).await?) };
             let counted = if args.verify { stop.or(counted).await? } else { None };
             let source = session::moment(from).await?;
-            let progress = Progress::new("copying", total(from, &args).await?, Unit::Entries);
+            let total = match counted {
+                Some(counted) => Some(counted),
+                None => total(from, &args).await?,
+            };
+            let progress = Progress::new("copying", total, Unit::Entries);
             let skips = Skips::asked(args.skip.skip);
-            let copied = copy(&source, to, scan.clone(), &skips, &progress, stop).await;
+            let copying = copy(&source, to, scan.clone(), &skips, &progress, stop);
+            let copied = if total.is_none() && lists_keys(&**from) {
+                beside(copying, count(&source, scan.clone(), &progress)).await
+            } else {
+                copying.await
+            };
             skips.sum_up();
             let mut copied = copied?;
             let took = progress.elapsed();
@@ -94,6 +103,35 @@ pub(crate) async fn run(args: Copy, stop: &Stop) -> Outcome {
         .await
     })
     .await
+}
+
+/// Whether the keys are counted by listing them. Not where the store knows their number, nor where there are
+/// deadlines: a layer may keep them in the values, which would then be read twice.
+fn lists_keys(from: &dyn Store) -> bool {
+    let guarantees = from.profile().guarantees;
+    guarantees.ordered_scans && guarantees.counts == Counting::No && !guarantees.expiry
+}
+
+/// Counts what is to be copied. What fails here fails in the copy.
+async fn count(source: &Arc<dyn Read>, scan: Scan, progress: &Progress) {
+    let keys = source.scan(scan.keys_only());
+    let count = keys.try_fold(0, async |sum, page| Ok(sum + page.len() as u64)).await;
+    if let Ok(count) = count {
+        progress.expect(count);
+    }
+}
+
+/// Does some work beside other work, until that is done.
+async fn beside<T>(work: impl Future<Output = T>, other: impl Future<Output = ()>) -> T {
+    let other = async {
+        other.await;
+        std::future::pending::<std::convert::Infallible>().await
+    };
+    tokio::select! {
+        biased;
+        done = work => done,
+        never = other => match never {},
+    }
 }
 
 /// With a prefix, the number of entries is unknown.
@@ -283,6 +321,25 @@ mod tests {
             let unread = unread(&source, prefix.as_bytes(), counted, seen).await;
             assert_eq!(unread.ok().unwrap(), missing, "{prefix} {counted} {seen}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_copied_is_counted_beside_the_copy() {
+        let source = store(&[("a1", "1"), ("a2", "1"), ("b", "1")]).await;
+        let progress = Progress::new("copying", None, Unit::Entries);
+        // The copy ends first, and the other way round.
+        beside(async {}, count(&source, Scan::all(), &progress)).await;
+        assert_eq!(progress.expected(), None);
+        beside(tokio::task::yield_now(), count(&source, Scan::prefix("a"), &progress)).await;
+        assert_eq!(progress.expected(), Some(2));
+        let faults = tierstack::testing::Faults::new();
+        faults.on(tierstack::Operation::Scan).fail(tierstack::ErrorKind::Unavailable);
+        let failing = tierstack::testing::FaultStore::new(Memory::new(), &faults);
+        assert!(!lists_keys(&failing), "it counts by itself");
+        let failing: Arc<dyn Read> = Arc::new(failing);
+        let progress = Progress::new("copying", None, Unit::Entries);
+        beside(tokio::task::yield_now(), count(&failing, Scan::all(), &progress)).await;
+        assert_eq!(progress.expected(), None);
     }
 
     #[tokio::test]
