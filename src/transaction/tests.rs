@@ -70,7 +70,11 @@ fn name(key: u8) -> Bytes {
 fn number(value: u8) -> Value {
     // Of different lengths, and some with an expiry.
     let value_of = Value::new(vec![value; usize::from(value % 7)]);
-    if value.is_multiple_of(5) { value_of.expiring_at(Timestamp::from_millis(u64::MAX)) } else { value_of }
+    if value.is_multiple_of(5) {
+        value_of.expiring_at(Timestamp::from_millis(u64::MAX))
+    } else {
+        value_of
+    }
 }
 
 fn scanned(model: &Model, scan: &Scan) -> Vec<(Bytes, Value)> {
