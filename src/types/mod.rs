@@ -2,6 +2,7 @@
 
 mod batch;
 mod condition;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod expires;
 mod fraction;
 mod guarantees;
@@ -19,7 +20,7 @@ pub const RESERVED_PREFIX: &[u8] = b"\0tierstack/";
 
 pub use batch::{Batch, Commit, Durability, Op};
 pub use condition::{Condition, Conditions};
-#[allow(unused_imports, reason = "used by some features only")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use expires::ExpiresUnit;
 pub use guarantees::{
     Counting, Freshness, Guarantees, Limits, Place, Profile, ProfileKind, Recovery, Usage,

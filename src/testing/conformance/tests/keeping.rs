@@ -102,7 +102,10 @@ impl Keeping {
             kept.generation
         };
         let value = self.memory.get(key).await?;
-        tokio::task::yield_now().await;
+        // A load that is not given up is made longer, so that an invalidation surely comes in between.
+        for _ in 0..if self.has(Bug::KeepsLoadsUnderWay) { 32 } else { 1 } {
+            tokio::task::yield_now().await;
+        }
         let mut kept = self.kept.lock();
         if kept.generation == began || self.has(Bug::KeepsLoadsUnderWay) {
             kept.entries.insert(Bytes::copy_from_slice(key), value.clone());
