@@ -1,16 +1,17 @@
 //! Data that cannot be reached: the store says so, and never that there is nothing.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Either, select};
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 
 use super::bench::{Bench, Stop, Verdict, ensure, numbered, numbered_key, refused, scan_gives};
 use super::{Outage, Reach};
 use crate::clock::{Clock, ManualClock, SystemClock};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Pages, Read};
 use crate::testing::oracle::{Known, show};
 use crate::types::{Batch, Condition, Conditions, Entry, Page, Presence, Scan, Value};
@@ -27,6 +28,8 @@ const UNREACHABLE: &[ErrorKind] = &[ErrorKind::Unavailable, ErrorKind::Timeout, 
 const AT_ONCE: usize = 16;
 /// Between two looks whether the data can be reached again.
 const PAUSE: Duration = Duration::from_millis(2);
+/// How long the data may take to be reached again.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// By how much a clock that is moved by hand goes on meanwhile.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -281,7 +284,7 @@ impl Bench {
         }
     }
 
-    /// The operation, until the data can be reached.
+    /// The operation, until the data can be reached, which they must be soon.
     async fn again<T, F>(&self, operation: impl Fn() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
@@ -296,7 +299,17 @@ impl Bench {
                 }
             }
         };
-        self.as_time_passes(attempts).await
+        let attempts = pin!(self.as_time_passes(attempts));
+        match select(attempts, SystemClock.sleep(PATIENCE)).await {
+            Either::Left((done, _)) => done,
+            Either::Right(_) => Err(Error::new(
+                ErrorKind::Timeout,
+                format!(
+                    "the data cannot be reached again {} seconds after they were brought back",
+                    PATIENCE.as_secs()
+                ),
+            )),
+        }
     }
 
     /// The true answers come, and writes are taken. What became of the writes that failed is unknown.

@@ -267,7 +267,7 @@ async fn a_target_that_cannot_keep_an_expiry_is_refused_before_anything_is_writt
     let plan = repository.plan(Target::Latest).await.unwrap();
     type Change = fn(&mut Guarantees);
     let refusals: [(Change, &str); 4] = [
-        (|g| g.expiry = false, "have an expiry"),
+        (|g| g.expiry = false, "has an expiry"),
         (|g| g.writable = false, "writes"),
         (|g| g.ordered_scans = false, "ordered scans"),
         (|g| g.limits.value_bytes = Some(0), "limit of 0 bytes"),
