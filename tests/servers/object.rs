@@ -180,10 +180,13 @@ async fn a_folder_that_is_gone_is_not_empty() {
 #[tokio::test(flavor = "multi_thread")]
 async fn azure_conforms() {
     let Some(server) = support::var("TIERSTACK_TEST_AZURE") else { return };
+    let _turn = support::azurite::TURN.lock().await;
     support::conforms(|| async {
         let container = Container::new(&server);
         let config = azure(&server, &container, AZURITE_KEY);
-        let fixture = reopenable(ObjectConfig { conditional_writes: true, ..config }).await?;
+        let (conditional_writes, timeout) = (true, support::azurite::PATIENCE);
+        let config = ObjectConfig { conditional_writes, timeout, ..config };
+        let fixture = reopenable(config).await?;
         Ok(fixture.keeping(container))
     })
     .await;

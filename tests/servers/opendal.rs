@@ -214,6 +214,7 @@ async fn a_folder_that_is_gone_is_not_empty() {
 #[tokio::test(flavor = "multi_thread")]
 async fn azblob_conforms() {
     let Some(server) = support::var("TIERSTACK_TEST_AZURE") else { return };
+    let _turn = support::azurite::TURN.lock().await;
     support::conforms(|| async {
         let container = Container::new(&server);
         let options = [
@@ -225,6 +226,7 @@ async fn azblob_conforms() {
         let mut config = config("azblob", &options);
         config.options.insert("account_key".into(), secret(AZURITE_KEY).into());
         config.conditional_writes = true;
+        config.timeout = support::azurite::PATIENCE;
         Ok(reopenable(config).await?.keeping(container))
     })
     .await;

@@ -5,6 +5,16 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::time::Duration;
+
+use tierstack::units::Span;
+use tokio::sync::Mutex;
+
+/// Held by a suite: two of them at a time would only make each other's requests late.
+pub(crate) static TURN: Mutex<()> = Mutex::const_new(());
+
+/// A deadline of requests that a busy machine keeps. A request that hangs is noticed by the suite.
+pub(crate) const PATIENCE: Span = Span(Duration::from_secs(110));
 
 /// The key of the account, which is public.
 pub(crate) const AZURITE_KEY: &str =

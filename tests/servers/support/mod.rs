@@ -12,7 +12,7 @@
 
 #![allow(dead_code, unused_imports, reason = "with fewer features fewer parts are used")]
 
-mod azurite;
+pub(crate) mod azurite;
 mod certificates;
 #[cfg(feature = "testing")]
 pub(crate) mod cut_off;
