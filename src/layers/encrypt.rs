@@ -30,7 +30,7 @@
 //! ring does not hold, whose id the message then names. `Config` for a malformed or mistyped ring, before
 //! anything is read or written; `Config` too for a put into a store whose first 16 values are all sealed
 //! under keys that the ring does not hold: the wrong ring never mixes. A scan of keys only opens no value: it gives the keys
-//! that the store below gives, so whoever can write below can add a key to it, or hide one by its deadline. A batch of more than 256 KiB is sealed on a thread for blocking work.
+//! that the store below gives, so a writer below can add a key to it, or hide one by its deadline. A batch of more than 256 KiB is sealed on a thread for blocking work.
 //!
 //! # Metrics
 //! | name | type | labels | a rise means |

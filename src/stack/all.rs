@@ -9,7 +9,7 @@ use super::{Checked, OpenOptions, Stack};
 use crate::config::{Config, Registry};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Stores of one config that are open, by name. Whoever opened them [closes](Self::close_all) them.
+/// Stores of one config that are open, by name. The caller that opened them [closes](Self::close_all) them.
 ///
 /// ```
 /// # tokio_test::block_on(async {

@@ -257,6 +257,10 @@ impl Store for Postgres {
 
     /// As many batches at a time as one: a round trip for each would take longer.
     async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
+        // Of a store that is closed before, nothing of the group happens, and that is known.
+        if self.connections.open().is_err() {
+            return crate::write_in_order(self, group).await;
+        }
         crate::group::write_merged(self, group).await
     }
 

@@ -376,8 +376,8 @@ impl Store for Redis {
 
     /// As many batches at a time as one: a round trip for each would take longer.
     async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
-        // In a cluster a batch has keys of one slot.
-        if self.shared.guarantees().atomic_batches {
+        // In a cluster a batch has keys of one slot. Of a store that is closed before, nothing of the group happens.
+        if self.shared.guarantees().atomic_batches && self.shared.servers.open().is_ok() {
             crate::group::write_merged(self, group).await
         } else {
             crate::write_in_order(self, group).await

@@ -61,9 +61,7 @@ async fn operations_after_close_fail_as_closed(bench: Bench) -> Verdict {
         let group = vec![Batch::new().put("k", "2"), Batch::new().put("l", "2")];
         let answers = store.write_group(group).await;
         ensure!(answers.len() == 2, "{} answers to a group of two after close", answers.len());
-        // What is closed meanwhile may not be able to tell how far the group came.
-        let behind = &[ErrorKind::Aborted, ErrorKind::Closed];
-        for (answer, kinds) in answers.into_iter().zip([CLOSED, behind]) {
+        for (answer, kinds) in answers.into_iter().zip([CLOSED, &[ErrorKind::Aborted]]) {
             refused(answer, kinds, "a batch of a group after close")?;
         }
         // What the store never offers, it may refuse as that.

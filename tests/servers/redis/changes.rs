@@ -24,16 +24,6 @@ async fn about(changes: &mut Changes, key: &str) {
     }
 }
 
-/// Waits until announcements were lost and are there again. A reader that falls behind is told the latter alone.
-async fn lost_and_found(changes: &mut Changes) {
-    loop {
-        match next(changes).await {
-            Change::All => return,
-            change => assert!(matches!(change, Change::Lost | Change::Keys(_)), "{change:?}"),
-        }
-    }
-}
-
 /// Waits for exactly that, past announcements of keys.
 async fn until(changes: &mut Changes, want: &Change) {
     loop {
@@ -117,8 +107,9 @@ async fn tracking_that_somebody_ended_is_told_and_begun_again() {
     for (command, answer) in
         [("CLIENT TRACKING OFF\r\n", "+OK\r\n".len()), ("RESET\r\n", "+RESET\r\n".len())]
     {
-        proxy.say(command, answer).await;
-        lost_and_found(&mut changes).await;
+        // Heard at once: a reader that falls behind is told the latter alone.
+        tokio::join!(proxy.say(command, answer), until(&mut changes, &Change::Lost));
+        until(&mut changes, &Change::All).await;
         server.cli(&["set", "seen", "1"]).await;
         about(&mut changes, "seen").await;
     }
@@ -140,7 +131,8 @@ async fn reads_that_lead_to_another_server_are_noticed() {
         (found == Some("new".into())).then_some(()).ok_or(found)
     })
     .await;
-    lost_and_found(&mut changes).await;
+    until(&mut changes, &Change::Lost).await;
+    until(&mut changes, &Change::All).await;
     new.cli(&["set", "k", "newer"]).await;
     about(&mut changes, "k").await;
     assert_eq!(soon(|| store.get(b"k")).await, Some("newer".into()));
@@ -186,7 +178,8 @@ async fn a_node_without_slots_announces_what_moves_there() {
     let mut changes = store.changes().await.unwrap();
     let from = &cluster.nodes[cluster.master_of("k").await];
     empty.cli(&["cluster", "meet", "127.0.0.1", &from.port().to_string()]).await;
-    lost_and_found(&mut changes).await;
+    until(&mut changes, &Change::Lost).await;
+    until(&mut changes, &Change::All).await;
     let (slot, ids) = (
         from.cli(&["cluster", "keyslot", "k"]).await,
         [from.cli(&["cluster", "myid"]).await, empty.cli(&["cluster", "myid"]).await],
@@ -237,7 +230,8 @@ async fn every_node_of_a_cluster_announces_and_so_does_its_successor() {
     }
     let gone = cluster.master_of("a").await;
     cluster.nodes[gone].kill();
-    lost_and_found(&mut changes).await;
+    until(&mut changes, &Change::Lost).await;
+    until(&mut changes, &Change::All).await;
     soon(|| async {
         let node = cluster.master_of("a").await;
         (node != gone).then_some(()).ok_or("the replica has not taken over")
