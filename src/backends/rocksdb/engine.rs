@@ -54,9 +54,12 @@ pub(super) struct Database {
     pub(super) cache: Cache,
     /// The column family that it was opened for.
     pub(super) first: String,
-    /// Engines that have not been told to close.
+    /// Engines that have not been told to close, or [`CLOSING`].
     users: AtomicUsize,
 }
+
+/// The last engine was told to close: background work ends for good, so no other may begin to use the database.
+const CLOSING: usize = usize::MAX;
 
 impl Database {
     pub(super) fn new(opened: Opened, cache: Cache, first: &str) -> Arc<Self> {
@@ -67,6 +70,24 @@ impl Database {
 
     pub(super) fn db(&self) -> &DB {
         self.opened.db()
+    }
+
+    fn enter(&self) -> Result<()> {
+        // There is no number behind `CLOSING`.
+        let one_more = |users: usize| users.checked_add(1);
+        match self.users.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::new(
+                ErrorKind::Conflict,
+                "the last store that had the database open is just closing it; open this one again",
+            )),
+        }
+    }
+
+    /// Whether it was the last one.
+    fn leave(&self) -> bool {
+        let one_less = |users| Some(if users == 1 { CLOSING } else { users - 1 });
+        self.users.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less) == Ok(1)
     }
 }
 
@@ -83,7 +104,7 @@ impl Hold {
     /// Whether this is the last one, at the first call.
     fn leave(&self) -> bool {
         let first = !self.left.swap(true, Ordering::AcqRel);
-        first && self.database.users.fetch_sub(1, Ordering::AcqRel) == 1
+        first && self.database.leave()
     }
 }
 
@@ -254,7 +275,7 @@ impl Engine {
         pace: Pace,
         gone: watch::Sender<()>,
     ) -> Result<Self> {
-        database.users.fetch_add(1, Ordering::AcqRel);
+        database.enter()?;
         let hold = Hold { database, pace, left: AtomicBool::new(false), _gone: gone };
         Self::try_new(hold, |hold| hold.database.db().cf_handle(family).ok_or_else(lost))
     }

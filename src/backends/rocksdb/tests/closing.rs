@@ -107,3 +107,25 @@ async fn closing_amid_operations_loses_no_acknowledged_write() {
         store.close().await.unwrap();
     }
 }
+
+/// Its background work has ended for good: flushes and compactions of a store that joined would never happen.
+#[tokio::test]
+async fn no_store_joins_a_database_that_its_last_one_closes() {
+    let folder = folder();
+    let context = Context { common: Some(Common::default()), ..Context::default() };
+    let config = || RocksDbConfig { create: true, ..RocksDbConfig::new(folder.path()) };
+    let one = RocksDb::open_with(config(), &context).await.unwrap();
+    let two = RocksDb::open_with(config(), &context).await.unwrap();
+    two.close().await.unwrap();
+    one.put("k", "v").await.unwrap().durable().await.unwrap();
+
+    let engine = one.reader.view().unwrap();
+    assert!(engine.leave(), "it is the last one");
+    let refused = RocksDb::open_with(config(), &context).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused}");
+    drop(engine);
+    one.close().await.unwrap();
+    let again = RocksDb::open_with(config(), &context).await.unwrap();
+    assert_eq!(again.get(b"k").await.unwrap(), Some("v".into()));
+    again.close().await.unwrap();
+}
