@@ -71,10 +71,15 @@ impl Queue {
             }
             // The server names keys only.
             Change::Prefix(_) => self.changes.push_back(change),
-            // It covers everything before it. While a server is lost, it must not end the loss.
+            // It covers everything before it but a loss, which a reader that is behind is told of as well. While
+            // a server is lost, it must not end the loss.
             Change::All => {
+                let untold = self.changes.contains(&Change::Lost);
                 self.changes.clear();
                 self.keys = 0;
+                if untold && !self.lost {
+                    self.changes.push_back(Change::Lost);
+                }
                 self.changes.push_back(Change::All);
                 if self.lost {
                     self.changes.push_back(Change::Lost);
@@ -439,6 +444,10 @@ mod tests {
         Change::Keys((0..count).map(|n| n.to_string().into()).collect())
     }
 
+    fn waiting(inbox: &Inbox) -> Vec<Change> {
+        inbox.queue.lock().changes.iter().cloned().collect()
+    }
+
     #[test]
     fn a_reader_that_falls_behind_gets_all() {
         let mut queue = Queue::default();
@@ -459,11 +468,18 @@ mod tests {
         let inbox = Inbox::default();
         inbox.set_lost(true);
         inbox.push(Change::All);
-        let mut queue = inbox.queue.lock();
-        assert_eq!(queue.changes.make_contiguous(), [Change::All, Change::Lost]);
-        drop(queue);
-        inbox.set_lost(false);
-        assert_eq!(inbox.queue.lock().changes.make_contiguous(), [Change::All]);
+        assert_eq!(waiting(&inbox), [Change::All, Change::Lost]);
+    }
+
+    #[test]
+    fn a_reader_that_falls_behind_is_told_of_a_loss_that_is_over() {
+        let inbox = Inbox::default();
+        for _ in 0..2 {
+            inbox.push(keys(1));
+            inbox.set_lost(true);
+            inbox.set_lost(false);
+            assert_eq!(waiting(&inbox), [Change::Lost, Change::All]);
+        }
     }
 
     #[test]
