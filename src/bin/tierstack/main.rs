@@ -10,6 +10,7 @@ mod file;
 mod jsonl;
 mod output;
 mod progress;
+mod replay;
 mod session;
 mod sink;
 mod stop;
