@@ -1,6 +1,7 @@
 //! The commands, one module each.
 
 mod backup;
+mod bench;
 mod cache;
 mod check;
 mod copy;
@@ -36,6 +37,7 @@ pub(crate) async fn run(command: Command, stop: &Stop) -> Outcome {
         Command::Backup(args) => backup::run(args, stop).await,
         Command::Cache(args) => cache::run(args, stop).await,
         Command::Inspect(args) => cache::inspect(args, stop).await,
+        Command::Bench(args) => bench::run(&args, stop).await,
         Command::Keys(args) => keys::run(&args),
         Command::Completions { shell } => completions(shell),
     }
