@@ -60,6 +60,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::client::Client;
+#[cfg(all(unix, feature = "serve"))]
+pub(crate) use self::socket::{SocketFile, bind as bind_socket};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::stack::Stack;

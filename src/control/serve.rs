@@ -17,6 +17,8 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Store;
 
+/// Whoever can open it may ask: its owner.
+const MODE: u32 = 0o600;
 /// Connections at a time.
 const MOST: usize = 32;
 
@@ -46,7 +48,8 @@ impl Listener {
             )
             .with_source(error)
         })?;
-        let (listener, file) = socket::bind(path)?;
+        let (listener, file) =
+            socket::bind(path, MODE).map_err(|error| error.with_context("control"))?;
         let listener = UnixListener::from_std(listener)
             .map_err(|error| Error::io("control: the socket cannot be served", error))?;
         let task = runtime.spawn(accept(listener, Arc::new(stores)));

@@ -17,13 +17,13 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// The file of a socket. Removed when dropped, unless another stands there by then.
 #[derive(Debug)]
-pub(super) struct SocketFile {
+pub(crate) struct SocketFile {
     path: PathBuf,
     id: (u64, u64),
 }
 
-/// Makes a socket at that path.
-pub(super) fn bind(path: &Path) -> Result<(UnixListener, SocketFile)> {
+/// Makes a socket at that path, whose file has that mode from the first moment.
+pub(crate) fn bind(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile)> {
     if SocketAddr::from_pathname(path).is_err() {
         return Err(too_long());
     }
@@ -42,7 +42,7 @@ pub(super) fn bind(path: &Path) -> Result<(UnixListener, SocketFile)> {
         _ => failed("it cannot be made", error),
     })?;
     let place = || {
-        std::fs::set_permissions(&inside, Permissions::from_mode(0o600))?;
+        std::fs::set_permissions(&inside, Permissions::from_mode(mode))?;
         let made = std::fs::symlink_metadata(&inside)?;
         std::fs::rename(&inside, path)?;
         listener.set_nonblocking(true)?;
@@ -54,7 +54,7 @@ pub(super) fn bind(path: &Path) -> Result<(UnixListener, SocketFile)> {
 
 fn too_long() -> Error {
     Error::config(
-        "control: the path is too long for a Unix domain socket; with its folder it must have about 90 bytes at most",
+        "the path is too long for a Unix domain socket; with its folder it must have about 90 bytes at most",
     )
 }
 
@@ -83,7 +83,7 @@ impl Lock {
             }
         }
         let message = format!(
-            "control: another process of this user holds the lock {} and does not let go; end it, or name another path",
+            "another process of this user holds the lock {} and does not let go; end it, or name another path",
             path.display()
         );
         Err(Error::new(ErrorKind::Conflict, message))
@@ -113,7 +113,7 @@ fn open_own(path: &Path, user: u32) -> Result<File> {
 
 fn not_own(path: &Path) -> Error {
     let message = format!(
-        "control: {} is to lock the socket, and is no file of this user that nobody else can open; remove it, or name a socket in a folder in which nobody else can write",
+        "{} is to lock the socket, and is no file of this user that nobody else can open; remove it, or name a socket in a folder in which nobody else can write",
         path.display()
     );
     Error::new(ErrorKind::Conflict, message)
@@ -132,7 +132,7 @@ fn make_room(path: &Path) -> Result<()> {
         found => found.map_err(|error| failed("what stands there cannot be looked at", error))?,
     };
     if !found.file_type().is_socket() {
-        let message = "control: another file stands there, which is no socket; name another path";
+        let message = "another file stands there, which is no socket; name another path";
         return Err(Error::new(ErrorKind::Conflict, message));
     }
     match UnixStream::connect(path) {
@@ -140,13 +140,13 @@ fn make_room(path: &Path) -> Result<()> {
         Err(error) => Err(failed("whether somebody listens there cannot be told", error)),
         Ok(_) => Err(Error::new(
             ErrorKind::Conflict,
-            "control: another process listens there; give each process a path of its own",
+            "another process listens there; give each process a path of its own",
         )),
     }
 }
 
 fn failed(what: &str, error: std::io::Error) -> Error {
-    Error::io(format!("control: the socket: {what}"), error)
+    Error::io(format!("the socket: {what}"), error)
 }
 
 impl Drop for SocketFile {
