@@ -26,8 +26,10 @@
 //! ```
 
 mod explain;
+mod part;
 mod registry;
 mod schema;
+mod serve;
 mod shared;
 mod strict;
 mod tree;
@@ -38,13 +40,18 @@ use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use serde::de::{Error as _, MapAccess, Visitor};
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value};
 
+pub use self::part::Part;
+use self::part::backend;
 pub use self::registry::Registry;
 pub(crate) use self::registry::{AnyBackend, AnyLayer};
 pub use self::schema::schema;
+pub use self::serve::{
+    Grants, LimitsConfig, Listen, ListenerConfig, LogLevel, Right, ServeConfig, TlsConfig,
+    TokenConfig,
+};
 use self::shared::SharedBackends;
 pub(crate) use self::shared::{Share, SharedBackend};
 pub use self::tree::Format;
@@ -82,6 +89,9 @@ pub struct Config {
     /// The Unix domain socket on which the process can be reached. Not at all if unset.
     #[serde(default, deserialize_with = "socket")]
     pub control: Option<PathBuf>,
+    /// Where and how `tierstack serve` and a [`Server`](crate::serve::Server) serve the stores. Not at all if unset.
+    #[serde(default, deserialize_with = "present")]
+    pub serve: Option<ServeConfig>,
     #[serde(skip)]
     shared: SharedBackends,
     /// The file, or what stands for it in messages.
@@ -153,17 +163,6 @@ pub struct TelemetryConfig {
     /// The address and port on which Prometheus text is served, such as `127.0.0.1:9187`.
     #[serde(deserialize_with = "address")]
     pub listen: SocketAddr,
-}
-
-/// A layer or a backend: its name, and its settings as they stand in the file.
-///
-/// In the file: `name`, `name:`, or `name: { settings }`. See [`StoreConfig`] for an example.
-#[derive(Clone, PartialEq)]
-pub struct Part {
-    /// The name, as registered.
-    pub name: String,
-    /// The settings, not yet typed. Not printed: a secret may stand among them by mistake.
-    pub settings: Value,
 }
 
 impl Config {
@@ -309,6 +308,16 @@ impl Config {
                 ));
             }
         }
+        if let Some(serve) = &self.serve {
+            serve.check_with(&names().collect::<Vec<_>>())?;
+            let metrics = self.telemetry.as_ref().map(|telemetry| Listen::Tcp(telemetry.listen));
+            if metrics.is_some_and(|place| serve.listeners.iter().any(|l| l.place == place)) {
+                return Err(
+                    "telemetry.listen: a listener of `serve` has this address, and serves the same metrics at `/metrics`; leave `telemetry` out"
+                        .to_owned(),
+                );
+            }
+        }
         match &self.default {
             Some(default) if !self.stores.contains_key(default) => {
                 Err(format!("default: {}", explain::unknown("store", default, names())))
@@ -381,10 +390,14 @@ fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
 fn socket<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> std::result::Result<Option<PathBuf>, D::Error> {
-    let path = String::deserialize(deserializer)?;
-    let path = PathBuf::from(path);
+    path(deserializer).map(Some)
+}
+
+/// A path as it stands in the file.
+fn path<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<PathBuf, D::Error> {
+    let path = PathBuf::from(String::deserialize(deserializer)?);
     check_path(&path).map_err(|why| D::Error::custom(format!("this {why}")))?;
-    Ok(Some(path))
+    Ok(path)
 }
 
 fn address<'de, D: Deserializer<'de>>(
@@ -395,93 +408,4 @@ fn address<'de, D: Deserializer<'de>>(
             "this is not an address; write IP:PORT, such as 127.0.0.1:9187 or [::]:9187",
         )
     })
-}
-
-/// Prints the name, not the settings.
-impl fmt::Debug for Part {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.name)
-    }
-}
-
-impl<'de> Deserialize<'de> for Part {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        deserializer.deserialize_any(PartVisitor)
-    }
-}
-
-struct PartVisitor;
-
-impl<'de> Visitor<'de> for PartVisitor {
-    type Value = Part;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a name, or a name with its settings such as `compress: { level: 3 }`")
-    }
-
-    fn visit_str<E>(self, name: &str) -> std::result::Result<Part, E> {
-        Ok(Part { name: name.to_owned(), settings: Value::Object(Map::new()) })
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> std::result::Result<Part, A::Error> {
-        one_of(entries(map)?)
-    }
-}
-
-/// What `backend` in a store may be: a [`Part`], or the name of a shared one with what stands beside it.
-fn backend<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Part, D::Error> {
-    deserializer.deserialize_any(BackendVisitor)
-}
-
-struct BackendVisitor;
-
-impl<'de> Visitor<'de> for BackendVisitor {
-    type Value = Part;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        PartVisitor.expecting(f)
-    }
-
-    fn visit_str<E: serde::de::Error>(self, name: &str) -> std::result::Result<Part, E> {
-        PartVisitor.visit_str(name)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> std::result::Result<Part, A::Error> {
-        let entries = entries(map)?;
-        if entries.iter().any(|(name, _)| name == SHARED) {
-            let settings = Value::Object(entries.into_iter().collect());
-            return Ok(Part { name: SHARED.to_owned(), settings });
-        }
-        one_of(entries)
-    }
-}
-
-fn entries<'de, A: MapAccess<'de>>(
-    mut map: A,
-) -> std::result::Result<Vec<(String, Value)>, A::Error> {
-    let mut entries = Vec::new();
-    while let Some(entry) = map.next_entry()? {
-        entries.push(entry);
-    }
-    Ok(entries)
-}
-
-/// A name with its settings, alone in its map.
-fn one_of<E: serde::de::Error>(entries: Vec<(String, Value)>) -> std::result::Result<Part, E> {
-    let mut entries = entries.into_iter();
-    let Some((name, settings)) = entries.next() else {
-        return Err(E::custom(
-            "the map is empty; write a name with its settings, such as `compress: { level: 3 }`",
-        ));
-    };
-    if let Some((second, _)) = entries.next() {
-        return Err(E::custom(format!(
-            "here are two names, '{name}' and '{second}', where one belongs; a layer is an item of the list on its own, its settings are indented below its name"
-        )));
-    }
-    let settings = match settings {
-        Value::Null => Value::Object(Map::new()),
-        settings => settings,
-    };
-    Ok(Part { name, settings })
 }

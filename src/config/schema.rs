@@ -5,6 +5,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
 use super::registry::{Registry, Schemas};
+use super::serve::ServeConfig;
 
 /// Of a store, and of a shared backend.
 const NAME: &str = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$";
@@ -30,6 +31,7 @@ pub fn schema(registry: &Registry) -> Value {
     let backends =
         choices(&mut generator, registry.backends().map(|(name, entry)| (name, entry.schema)));
     let shared = shared(&mut generator, registry);
+    let serve = generator.subschema_for::<ServeConfig>();
     let mut definitions = generator.take_definitions(true);
     definitions.insert("layer".to_owned(), layers);
     definitions.insert("backend".to_owned(), backends);
@@ -85,6 +87,7 @@ pub fn schema(registry: &Registry) -> Value {
                 "minLength": 1,
                 "examples": ["./orders.sock"],
             },
+            "serve": serve,
         },
         "if": { "properties": { "stores": { "minProperties": 2 } } },
         "then": { "required": ["default"] },
