@@ -24,18 +24,27 @@ pub mod config;
 #[cfg(feature = "config")]
 pub mod control;
 mod decoded;
+#[cfg(any(
+    feature = "backup",
+    feature = "file",
+    feature = "object",
+    feature = "opendal",
+    feature = "rocksdb",
+    feature = "sqlite"
+))]
 mod disk;
 mod error;
 mod ext;
 mod group;
 mod hash;
-pub mod journal;
 pub mod keys;
 mod layer;
 pub mod layers;
 #[cfg(any(feature = "backup", feature = "object", feature = "opendal"))]
 mod objects;
 mod reply;
+#[cfg(feature = "serve")]
+pub mod serve;
 #[cfg(any(
     feature = "backup",
     feature = "config",

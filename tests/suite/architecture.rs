@@ -23,6 +23,7 @@ const FLOORS: &[&[&str]] = &[
     &["config"],
     &["stack"],
     &["control"],
+    &["serve"],
     &["bin"],
 ];
 

@@ -1,0 +1,133 @@
+//! The tasks of a listener: one that accepts, one for each connection.
+
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use super::bind::{Socket, Stream};
+use super::gate::Gate;
+use super::policy::follow_files;
+use super::shared::Phase;
+use super::timed::{HEAD, Requests, Timed};
+
+/// The largest head of a request.
+const MAX_HEAD: usize = 16 << 10;
+/// What a caller may send over HTTP/2 before it is read.
+const WINDOW: u32 = 256 << 10;
+/// Requests at a time over one connection of HTTP/2.
+const STREAMS: u32 = 128;
+/// The pause after a connection could not be accepted: there may be too many files open.
+const PAUSE: Duration = Duration::from_millis(100);
+
+const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\n\
+content-type: application/problem+json\r\ncontent-length: 98\r\n\r\n\
+{\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\"detail\":\"too many connections\"}\n";
+
+/// Accepts until the server drains, and returns once every connection has ended.
+pub(super) async fn run(socket: Socket, gate: Arc<Gate>, folder: PathBuf) {
+    let shared = Arc::clone(&gate.shared);
+    let builder = Arc::new(builder());
+    // Dropped with this task, which ends them.
+    let mut connections = JoinSet::new();
+    let mut draining = pin!(shared.reached(Phase::Draining));
+    let mut following = pin!(follow_files(&gate.policy, &folder, &*shared.clock));
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut draining => break,
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+            () = &mut following => continue,
+            accepted = socket.accept() => accepted,
+        };
+        let policy = gate.policy.load();
+        match accepted {
+            Ok(stream) if connections.len() >= policy.limits.connections as usize => {
+                stream.turn_away(if policy.tls.is_some() { b"" } else { BUSY });
+            }
+            Ok(stream) => {
+                drop(connections.spawn(connect(stream, Arc::clone(&gate), Arc::clone(&builder))));
+            }
+            // The caller has left already.
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                tracing::warn!(%error, "a connection is not accepted");
+                shared.clock.sleep(PAUSE).await;
+            }
+        }
+    }
+    drop(socket);
+    tokio::select! {
+        biased;
+        () = async { while connections.join_next().await.is_some() {} } => {}
+        () = shared.reached(Phase::Ended) => connections.shutdown().await,
+    }
+}
+
+fn builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    // Heads that do not come are for `Timed`, which knows of idle connections too.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(MAX_HEAD);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(MAX_HEAD as u32)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .max_concurrent_streams(STREAMS)
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(20));
+    builder
+}
+
+type Builder = Arc<auto::Builder<TokioExecutor>>;
+
+async fn connect(stream: Stream, gate: Arc<Gate>, builder: Builder) {
+    let _counted = gate.shared.connection();
+    let Some(tls) = gate.policy.load().tls.clone() else {
+        return converse(stream, gate, builder).await;
+    };
+    let accepted = tokio::select! {
+        biased;
+        accepted = TlsAcceptor::from(tls).accept(stream) => accepted,
+        () = gate.shared.clock.sleep(HEAD) => return,
+        () = gate.shared.reached(Phase::Draining) => return,
+    };
+    match accepted {
+        Ok(stream) => converse(stream, gate, builder).await,
+        Err(error) => tracing::debug!(%error, "a caller cannot speak TLS with this server"),
+    }
+}
+
+/// Answers requests until the connection ends.
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    gate: Arc<Gate>,
+    builder: Builder,
+) {
+    let requests = Arc::new(Requests::default());
+    let shared = Arc::clone(&gate.shared);
+    let idle = gate.policy.load().limits.idle.0;
+    let stream = TokioIo::new(Timed::new(stream, &requests, idle, &shared.clock));
+    let service =
+        service_fn(move |request| Arc::clone(&gate).answer(Arc::clone(&requests), request));
+    let mut connection = pin!(builder.serve_connection(stream, service));
+    let ended = tokio::select! {
+        biased;
+        ended = connection.as_mut() => ended,
+        () = shared.reached(Phase::Draining) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}

@@ -1,0 +1,114 @@
+//! Who asks, and what this caller may do with which store.
+
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+
+use super::policy::Policy;
+use super::problem::Problem;
+use super::shared::{Found, Shared};
+pub(in crate::serve) use crate::config::Right;
+use crate::store::Store;
+
+/// Who asks. Each request has one among its extensions; the frame has put it there.
+#[derive(Clone)]
+pub(in crate::serve) struct Caller {
+    policy: Arc<Policy>,
+    proof: Proof,
+}
+
+/// How a caller has proved itself.
+#[derive(Clone, Copy)]
+pub(in crate::serve) enum Proof {
+    /// The listener asks for no token.
+    NotAsked,
+    /// Not at all, for what is open to everybody.
+    None,
+    /// By the token at this place of the policy.
+    Token(usize),
+}
+
+impl Caller {
+    pub(in crate::serve) fn new(policy: Arc<Policy>, proof: Proof) -> Self {
+        Self { policy, proof }
+    }
+
+    /// The name of the token.
+    pub(in crate::serve) fn name(&self) -> Option<&str> {
+        match self.proof {
+            Proof::Token(at) => self.policy.tokens.get(at).map(|token| &*token.name),
+            Proof::NotAsked | Proof::None => None,
+        }
+    }
+
+    /// What the caller may do with a store. `None`: it is as if there were no such store.
+    pub(in crate::serve) fn right(&self, store: &str) -> Option<Right> {
+        let right = self.policy.stores.right(store)?;
+        match self.proof {
+            Proof::NotAsked => Some(right),
+            Proof::None => None,
+            Proof::Token(at) => match &self.policy.tokens.get(at)?.stores {
+                None => Some(right),
+                Some(grants) => grants.right(store).map(|granted| granted.min(right)),
+            },
+        }
+    }
+
+    /// The stores that the caller may at least read, with the right to each.
+    pub(in crate::serve) fn stores<'a>(
+        &'a self,
+        shared: &'a Shared,
+    ) -> impl Iterator<Item = (&'a str, Right)> {
+        shared.names().filter_map(|name| Some((name, self.right(name)?)))
+    }
+
+    /// The largest body of a request.
+    pub(in crate::serve) fn max_body(&self) -> u64 {
+        self.policy.limits.body.0
+    }
+
+    /// The store, for what needs that right.
+    pub(in crate::serve) fn store<'a>(
+        &self,
+        shared: &'a Shared,
+        name: &str,
+        right: Right,
+    ) -> Result<&'a Arc<dyn Store>, Problem> {
+        let served = self.policy.stores.right(name);
+        if served.is_none() {
+            return Err(no_such_store());
+        }
+        if self.right(name) < Some(right) {
+            let whose = match self.name() {
+                Some(token) if served >= Some(right) => format!("the token '{token}' is"),
+                _ => "this listener is".to_owned(),
+            };
+            return Err(Problem::new(
+                StatusCode::FORBIDDEN,
+                format!(
+                    "this needs the right `{}` to the store, for which {whose} not good",
+                    right.as_str()
+                ),
+            ));
+        }
+        match shared.find(name) {
+            Found::Open(store) => Ok(store),
+            Found::Failed(error) => {
+                Err(Problem::of(error).with_status(StatusCode::SERVICE_UNAVAILABLE))
+            }
+            Found::Opening => Err(Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the stores are being opened; try again in a moment",
+            )
+            .retry_after(1)),
+            Found::None => Err(no_such_store()),
+        }
+    }
+}
+
+fn no_such_store() -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "this listener serves no such store; `/v1/info` names those that it serves",
+    )
+}

@@ -1,0 +1,216 @@
+//! A connection that ends when nothing comes of it: no request, half a head of one, or a reader that does not read.
+//!
+//! Of a body that is read, and of an answer that is being made, this knows nothing: while a request is under way only
+//! writing has a deadline.
+
+use std::io::{Error, ErrorKind, IoSlice, Result};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::alarm::Alarm;
+use crate::clock::Clock;
+
+/// How long a caller may take for the head of a request, and to begin its first one.
+pub(super) const HEAD: Duration = Duration::from_secs(10);
+/// How long nothing may be taken of an answer.
+const STALL: Duration = Duration::from_secs(30);
+
+/// The requests of a connection.
+#[derive(Default)]
+pub(super) struct Requests {
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+impl Requests {
+    pub(super) fn begin(self: &Arc<Self>) -> Request {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        Request(Arc::clone(self))
+    }
+
+    /// How many have begun, and whether one is under way.
+    fn state(&self) -> (u64, bool) {
+        let ended = self.ended.load(Ordering::Relaxed);
+        let begun = self.begun.load(Ordering::Relaxed);
+        (begun, begun != ended)
+    }
+}
+
+/// A request under way, until it is dropped.
+pub(super) struct Request(Arc<Requests>);
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What the bytes of a caller are so far.
+#[derive(Clone, Copy, PartialEq)]
+enum Reading {
+    /// Nothing of a first request.
+    Nothing,
+    /// Part of a head.
+    Head,
+    /// Nothing since the last request.
+    Idle,
+}
+
+pub(super) struct Timed<S> {
+    stream: S,
+    requests: Arc<Requests>,
+    idle: Duration,
+    read: Alarm,
+    write: Alarm,
+    reading: Reading,
+    /// How many requests had begun when `reading` was set.
+    begun: u64,
+    /// The first bytes, as far as they are those of HTTP/2, whose frames are no heads; `None`: they are not.
+    preface: Option<usize>,
+}
+
+/// No method begins so.
+const PREFACE: &[u8] = b"PRI";
+
+impl<S> Timed<S> {
+    pub(super) fn new(
+        stream: S,
+        requests: &Arc<Requests>,
+        idle: Duration,
+        clock: &Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            stream,
+            requests: Arc::clone(requests),
+            idle,
+            read: Alarm::new(Arc::clone(clock)),
+            write: Alarm::new(Arc::clone(clock)),
+            reading: Reading::Nothing,
+            begun: 0,
+            preface: Some(0),
+        }
+    }
+
+    fn is_http2(&self) -> bool {
+        self.preface == Some(PREFACE.len())
+    }
+
+    fn look_at(&mut self, bytes: &[u8]) {
+        let Some(seen) = self.preface.filter(|seen| *seen < PREFACE.len()) else { return };
+        let rest = PREFACE.get(seen..).unwrap_or_default();
+        let new = rest.len().min(bytes.len());
+        self.preface = (bytes.get(..new) == rest.get(..new)).then_some(seen + new);
+    }
+
+    /// What is waited for, now that bytes have come or nothing has.
+    fn update(&mut self, bytes: &[u8]) {
+        let (begun, under_way) = self.requests.state();
+        if under_way || begun != self.begun {
+            // Whatever came before has become a request.
+            self.begun = begun;
+            self.wait_for(Reading::Idle);
+            if under_way {
+                return;
+            }
+        }
+        self.look_at(bytes);
+        if bytes.is_empty() {
+            return;
+        }
+        if self.is_http2() {
+            self.wait_for(Reading::Idle);
+        } else if self.reading != Reading::Head {
+            self.wait_for(Reading::Head);
+        }
+    }
+
+    fn wait_for(&mut self, what: Reading) {
+        self.reading = what;
+        self.read.reset();
+    }
+
+    /// Nothing has come. Whether it has for too long.
+    fn poll_quiet(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.update(&[]);
+        if self.requests.state().1 {
+            return Poll::Pending;
+        }
+        let span = if self.reading == Reading::Idle { self.idle } else { HEAD };
+        self.read.poll_after(cx, span).map(|()| match self.reading {
+            Reading::Head => {
+                Err(Error::new(ErrorKind::TimedOut, "the head of a request is not complete"))
+            }
+            // The end, as if the caller had left.
+            Reading::Nothing | Reading::Idle => Ok(()),
+        })
+    }
+
+    /// What an attempt to write has come to.
+    fn written<T>(&mut self, cx: &mut Context<'_>, done: Poll<Result<T>>) -> Poll<Result<T>> {
+        if done.is_ready() {
+            self.write.reset();
+            return done;
+        }
+        self.write
+            .poll_after(cx, STALL)
+            .map(|()| Err(Error::new(ErrorKind::TimedOut, "nothing was taken of an answer")))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<Result<()>> {
+        let this = &mut *self;
+        let before = buf.filled().len();
+        match Pin::new(&mut this.stream).poll_read(cx, buf) {
+            Poll::Pending => this.poll_quiet(cx),
+            Poll::Ready(Ok(())) => {
+                this.update(buf.filled().get(before..).unwrap_or_default());
+                Poll::Ready(Ok(()))
+            }
+            failed => failed,
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<Result<usize>> {
+        let done = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.written(cx, done)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<Result<usize>> {
+        let done = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.written(cx, done)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let done = Pin::new(&mut self.stream).poll_flush(cx);
+        self.written(cx, done)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let done = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.written(cx, done)
+    }
+}
