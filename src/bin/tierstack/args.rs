@@ -49,8 +49,9 @@ pub(crate) enum Command {
     Cache(Cache),
     /// Show what each place that keeps entries has of a key, cache by cache
     Inspect(Inspect),
-    /// Measure how long reads of a store take, or of two configs side by side; changes nothing
-    Bench(Bench),
+    /// Serve the stores of a config over HTTP, with their schedules, until it is stopped
+    #[cfg(feature = "serve")]
+    Serve(Serve),
     /// Make keys for `encrypt`
     #[command(subcommand)]
     Keys(Keys),
@@ -59,6 +60,18 @@ pub(crate) enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+impl Command {
+    /// How many signals end it at once; those before ask for an orderly end.
+    pub(crate) fn signals(&self) -> u32 {
+        match self {
+            // The second one gives up what is under way, and still closes the stores.
+            #[cfg(feature = "serve")]
+            Self::Serve(_) => 3,
+            _ => 2,
+        }
+    }
 }
 
 /// A path as it is: nobody but the shell replaces a `~`.
@@ -370,6 +383,18 @@ fn fingerprint(text: &str) -> Result<u64, String> {
     number.ok_or_else(|| "write the 16 hexadecimal digits of `key #...`".to_owned())
 }
 
+#[cfg(feature = "serve")]
+#[derive(Group)]
+pub(crate) struct Serve {
+    /// The config file: YAML, TOML or JSON
+    #[arg(long, value_name = "FILE", default_value = "tierstack.yaml", value_hint = ValueHint::FilePath, value_parser = path())]
+    pub(crate) config: PathBuf,
+    /// Listen at this address, in place of that of the config's single listener; without a section `serve`, every
+    /// store is served there for reading and writing
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) listen: Option<std::net::SocketAddr>,
+}
+
 #[derive(Subcommand)]
 pub(crate) enum Keys {
     /// Print a new entry of a key ring on the last line, or write it to a file
@@ -383,32 +408,6 @@ pub(crate) struct Generate {
     pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) json: JsonArgs,
-}
-
-#[derive(Group)]
-pub(crate) struct Bench {
-    #[command(flatten)]
-    pub(crate) store: StoreArgs,
-    #[command(flatten)]
-    pub(crate) json: JsonArgs,
-    /// The config file to compare with, of the same data
-    #[arg(long, value_name = "CONFIG", value_hint = ValueHint::FilePath, value_parser = path())]
-    pub(crate) against: Option<PathBuf>,
-    /// The store to compare with [default: that config's `default`]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) against_store: Option<String>,
-    /// Replay this trace: one key a line, or big-endian 32-bit ids; plain, gzip or xz
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = path())]
-    pub(crate) trace: Option<PathBuf>,
-    /// Reads; of a trace at most
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
-    pub(crate) reads: Option<u64>,
-    /// Keys that are read, from the beginning of the store
-    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
-    pub(crate) keys: u64,
-    /// Draw the latencies into this file
-    #[arg(long, value_name = "FILE.svg", value_hint = ValueHint::FilePath, value_parser = path())]
-    pub(crate) plot: Option<PathBuf>,
 }
 
 #[derive(Group)]

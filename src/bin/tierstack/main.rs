@@ -8,12 +8,14 @@ mod commands;
 mod failure;
 mod file;
 mod jsonl;
+mod log;
 mod output;
 mod progress;
-mod replay;
 mod session;
 mod sink;
 mod stop;
+#[cfg(feature = "serve")]
+mod supervisor;
 mod trace;
 mod walk;
 
@@ -29,29 +31,20 @@ use crate::stop::Stop;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    log_to_stderr();
+    log::to_stderr();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             return Failure::from(Error::io("the threads could not be started", error)).report();
         }
     };
-    let done = runtime.block_on(async { commands::run(args.command, &Stop::listen()).await });
+    let signals = args.command.signals();
+    let done =
+        runtime.block_on(async { commands::run(args.command, &Stop::listen(signals)).await });
     // Nothing of ours still runs: every store is closed. A read of standard input may hang forever.
     runtime.shutdown_background();
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
-}
-
-/// Events that `RUST_LOG` asks for; when it is not set, warnings of the library. What libraries below it
-/// warn of, such as a connection that is replaced, is in its errors where it matters.
-fn log_to_stderr() {
-    use tracing_subscriber::EnvFilter;
-    let wanted = std::env::var(EnvFilter::DEFAULT_ENV);
-    let filter = EnvFilter::builder().parse_lossy(wanted.as_deref().unwrap_or("tierstack=warn"));
-    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let log = tracing_subscriber::fmt().with_ansi(colours).with_writer(std::io::stderr);
-    log.with_env_filter(filter).init();
 }

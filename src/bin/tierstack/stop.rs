@@ -1,4 +1,4 @@
-//! Ctrl-C: the first asks for an orderly end, the second ends at once.
+//! Ctrl-C: the first asks for an orderly end, the last ends at once.
 
 use std::future::Future;
 use std::io::Write;
@@ -7,24 +7,29 @@ use tokio::sync::watch;
 
 use crate::failure::{Failure, Outcome};
 
-/// Whether somebody asked the command to stop.
+/// How often somebody asked the command to stop.
 #[derive(Clone)]
-pub(crate) struct Stop(watch::Receiver<bool>);
+pub(crate) struct Stop(watch::Receiver<u32>);
 
 impl Stop {
-    /// Listens to ctrl-C and, on Unix, to the request to terminate.
-    pub(crate) fn listen() -> Self {
-        let (tell, stop) = watch::channel(false);
+    /// Listens to ctrl-C and, on Unix, to the request to terminate. The last of so many ends at once.
+    pub(crate) fn listen(last: u32) -> Self {
+        let (tell, stop) = watch::channel(0);
+        // Before anything else, so that no signal finds the process unprepared.
+        let mut signals = Signals::new();
         tokio::spawn(async move {
-            if !next_signal().await {
-                return std::future::pending().await;
-            }
-            // A closed standard error leaves nobody to tell.
-            let _ = writeln!(std::io::stderr(), "stopping in good order; once more ends at once");
-            // Without a receiver the command is over.
-            let _ = tell.send(true);
-            if next_signal().await {
-                std::process::exit(130);
+            for asked in 1..=last {
+                if !signals.next().await {
+                    return std::future::pending().await;
+                }
+                if asked == last {
+                    std::process::exit(130);
+                }
+                let next = if asked + 1 == last { "ends at once" } else { "is faster" };
+                // A closed standard error leaves nobody to tell.
+                let _ = writeln!(std::io::stderr(), "stopping in good order; once more {next}");
+                // Without a receiver the command is over.
+                let _ = tell.send(asked);
             }
         });
         Self(stop)
@@ -32,13 +37,23 @@ impl Stop {
 
     /// Whether it was asked for.
     pub(crate) fn requested(&self) -> bool {
-        *self.0.borrow()
+        *self.0.borrow() > 0
     }
 
     /// Returns once it is asked for.
     pub(crate) async fn wait(&self) {
+        self.asked(1).await;
+    }
+
+    /// Returns once it is asked for a second time.
+    #[cfg(feature = "serve")]
+    pub(crate) async fn hurry(&self) {
+        self.asked(2).await;
+    }
+
+    async fn asked(&self, times: u32) {
         let mut stop = self.0.clone();
-        if stop.wait_for(|asked| *asked).await.is_err() {
+        if stop.wait_for(|asked| *asked >= times).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
@@ -53,21 +68,44 @@ impl Stop {
     }
 }
 
-/// Returns once a signal arrived; `false` if signals cannot be received.
-#[cfg(unix)]
-async fn next_signal() -> bool {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        return tokio::signal::ctrl_c().await.is_ok();
-    };
-    tokio::select! {
-        _ = terminate.recv() => true,
-        result = tokio::signal::ctrl_c() => result.is_ok(),
-    }
+/// The signals that ask for the end. Between two of them none is lost.
+struct Signals {
+    #[cfg(unix)]
+    terminate: Option<tokio::signal::unix::Signal>,
+    #[cfg(unix)]
+    interrupt: Option<tokio::signal::unix::Signal>,
 }
 
-/// Returns once a signal arrived; `false` if signals cannot be received.
-#[cfg(not(unix))]
-async fn next_signal() -> bool {
-    tokio::signal::ctrl_c().await.is_ok()
+impl Signals {
+    #[cfg(unix)]
+    fn new() -> Self {
+        use tokio::signal::unix::{SignalKind, signal};
+        Self {
+            terminate: signal(SignalKind::terminate()).ok(),
+            interrupt: signal(SignalKind::interrupt()).ok(),
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn new() -> Self {
+        Self {}
+    }
+
+    /// Returns once a signal arrived; `false` if signals cannot be received.
+    #[cfg(unix)]
+    async fn next(&mut self) -> bool {
+        match (&mut self.terminate, &mut self.interrupt) {
+            (Some(terminate), Some(interrupt)) => tokio::select! {
+                got = terminate.recv() => got.is_some(),
+                got = interrupt.recv() => got.is_some(),
+            },
+            (Some(one), None) | (None, Some(one)) => one.recv().await.is_some(),
+            (None, None) => false,
+        }
+    }
+
+    #[cfg(not(unix))]
+    async fn next(&mut self) -> bool {
+        tokio::signal::ctrl_c().await.is_ok()
+    }
 }

@@ -3,7 +3,6 @@
 #![cfg(all(feature = "cli", feature = "rocksdb"))]
 
 mod backup;
-mod bench;
 mod config;
 mod copy;
 mod demo;

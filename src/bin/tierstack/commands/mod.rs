@@ -1,7 +1,6 @@
 //! The commands, one module each.
 
 mod backup;
-mod bench;
 mod cache;
 mod check;
 mod copy;
@@ -10,8 +9,12 @@ mod entries;
 mod export;
 mod import;
 mod keys;
+#[cfg(feature = "serve")]
+mod reload;
 mod rewrite;
 mod schema;
+#[cfg(feature = "serve")]
+mod serve;
 
 use clap::CommandFactory;
 
@@ -37,7 +40,8 @@ pub(crate) async fn run(command: Command, stop: &Stop) -> Outcome {
         Command::Backup(args) => backup::run(args, stop).await,
         Command::Cache(args) => cache::run(args, stop).await,
         Command::Inspect(args) => cache::inspect(args, stop).await,
-        Command::Bench(args) => bench::run(&args, stop).await,
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => serve::run(args, stop).await,
         Command::Keys(args) => keys::run(&args),
         Command::Completions { shell } => completions(shell),
     }

@@ -2,6 +2,7 @@
 
 mod counters;
 mod files;
+mod replay;
 mod setup;
 mod steps;
 mod story;
