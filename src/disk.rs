@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 
 /// Makes a folder and those above it that are missing, and brings their names to the disk: or what is
 /// saved in it would be gone with them.
-#[allow(dead_code, reason = "used by some features only")]
 pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
     let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
     let made: Vec<&Path> = path.ancestors().take_while(missing).collect();
@@ -60,8 +59,8 @@ pub(crate) fn stage(path: &Path) -> io::Result<(File, PathBuf)> {
     }
 }
 
-#[allow(dead_code, reason = "used by some features only")]
-fn sync_folder(path: &Path) -> io::Result<()> {
+/// Brings the names in a folder to the disk.
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     match File::open(path) {
         Ok(folder) => folder.sync_all(),

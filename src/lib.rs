@@ -24,19 +24,12 @@ pub mod config;
 #[cfg(feature = "config")]
 pub mod control;
 mod decoded;
-#[cfg(any(
-    feature = "backup",
-    feature = "file",
-    feature = "object",
-    feature = "opendal",
-    feature = "rocksdb",
-    feature = "sqlite"
-))]
 mod disk;
 mod error;
 mod ext;
 mod group;
 mod hash;
+pub mod journal;
 pub mod keys;
 mod layer;
 pub mod layers;

@@ -52,6 +52,8 @@ pub(crate) enum Command {
     /// Serve the stores of a config over HTTP, with their schedules, until it is stopped
     #[cfg(feature = "serve")]
     Serve(Serve),
+    /// Measure how long reads of a store take, or of two configs side by side; changes nothing
+    Bench(Bench),
     /// Make keys for `encrypt`
     #[command(subcommand)]
     Keys(Keys),
@@ -408,6 +410,32 @@ pub(crate) struct Generate {
     pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) json: JsonArgs,
+}
+
+#[derive(Group)]
+pub(crate) struct Bench {
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) json: JsonArgs,
+    /// The config file to compare with, of the same data
+    #[arg(long, value_name = "CONFIG", value_hint = ValueHint::FilePath, value_parser = path())]
+    pub(crate) against: Option<PathBuf>,
+    /// The store to compare with [default: that config's `default`]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) against_store: Option<String>,
+    /// Replay this trace: one key a line, or big-endian 32-bit ids; plain, gzip or xz
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = path())]
+    pub(crate) trace: Option<PathBuf>,
+    /// Reads; of a trace at most
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub(crate) reads: Option<u64>,
+    /// Keys that are read, from the beginning of the store
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub(crate) keys: u64,
+    /// Draw the latencies into this file
+    #[arg(long, value_name = "FILE.svg", value_hint = ValueHint::FilePath, value_parser = path())]
+    pub(crate) plot: Option<PathBuf>,
 }
 
 #[derive(Group)]

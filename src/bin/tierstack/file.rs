@@ -49,7 +49,7 @@ impl Target {
             }
             Ok(there) if there.is_file() => Self::beside(path, Some(&there)),
             Ok(there) if there.is_dir() => {
-                let what = format!("{} is a folder; --output names a file", path.display());
+                let what = format!("{} is a folder; name a file", path.display());
                 Err(Failure::usage(what))
             }
             Ok(there) if is_pipe_or_device(&there) => {
@@ -62,10 +62,7 @@ impl Target {
                 Ok(Self { sink: Sink::new(file, failed), place: Place::Special })
             }
             Ok(_) => {
-                let what = format!(
-                    "{} is no file, pipe or terminal; --output must name another",
-                    path.display()
-                );
+                let what = format!("{} is no file, pipe or terminal; name another", path.display());
                 Err(Failure::usage(what))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Self::beside(path, None),
@@ -236,7 +233,7 @@ pub(crate) fn refuse_own(target: &Path, config: &Path) -> Outcome {
     for (whose, path) in own {
         if is_or_lies_in(target, &path) {
             let what = format!("{} belongs to {whose}, and would be destroyed", target.display());
-            return Err(Failure::usage(format!("{what}; --output must name another file")));
+            return Err(Failure::usage(format!("{what}; name another file")));
         }
     }
     Ok(())

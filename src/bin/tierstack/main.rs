@@ -11,6 +11,7 @@ mod jsonl;
 mod log;
 mod output;
 mod progress;
+mod replay;
 mod session;
 mod sink;
 mod stop;

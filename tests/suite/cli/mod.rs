@@ -3,6 +3,7 @@
 #![cfg(all(feature = "cli", feature = "rocksdb"))]
 
 mod backup;
+mod bench;
 mod config;
 mod copy;
 mod demo;

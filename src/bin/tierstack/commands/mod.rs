@@ -1,6 +1,7 @@
 //! The commands, one module each.
 
 mod backup;
+mod bench;
 mod cache;
 mod check;
 mod copy;
@@ -42,6 +43,7 @@ pub(crate) async fn run(command: Command, stop: &Stop) -> Outcome {
         Command::Inspect(args) => cache::inspect(args, stop).await,
         #[cfg(feature = "serve")]
         Command::Serve(args) => serve::run(args, stop).await,
+        Command::Bench(args) => bench::run(&args, stop).await,
         Command::Keys(args) => keys::run(&args),
         Command::Completions { shell } => completions(shell),
     }

@@ -2,7 +2,6 @@
 
 mod counters;
 mod files;
-mod replay;
 mod setup;
 mod steps;
 mod story;

@@ -13,9 +13,9 @@ use tierstack::{Batch, Entry, Error, Op, Read, Result, Scan, Stopwatch, Store};
 
 use super::counters;
 use super::files::Files;
-use super::replay::Latencies;
 use crate::failure::{Failure, Outcome};
 use crate::progress::{Progress, Unit};
+use crate::replay::Latencies;
 use crate::stop::Stop;
 
 /// Bytes of files that are read, and written as one batch.

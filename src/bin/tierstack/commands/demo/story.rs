@@ -10,13 +10,13 @@ use tierstack::backup::Target;
 
 use super::counters::Counters;
 use super::files::Files;
-use super::replay::{self, Latencies, Pattern};
 use super::setup::{Place, size};
 use super::steps::{self, Digest, Imported, Replayed};
 use crate::args::Demo;
 use crate::commands::backup;
 use crate::failure::{Failure, Outcome};
 use crate::output;
+use crate::replay::{self, Latencies, Pattern};
 use crate::session::{self, Use};
 use crate::stop::Stop;
 
@@ -106,9 +106,13 @@ async fn use_it(
             };
             teller.say(imported_words(&imported, facts))?;
 
+            let (reads, most) = match args.quick {
+                true => (replay::QUICK_READS, replay::QUICK_READS),
+                false => (replay::READS, replay::MAX_REQUESTS),
+            };
             let pattern = match &args.trace {
-                Some(trace) => Pattern::of_trace(trace, &imported.keys, args.quick)?,
-                None => Pattern::zipf(imported.keys.len(), args.quick),
+                Some(trace) => Pattern::of_trace(trace, &imported.keys, most)?,
+                None => Pattern::zipf(imported.keys.len(), reads),
             };
             let hits = counters.cache_hits(&place.store);
             let (reads, keys) = (&pattern.reads, &imported.keys);

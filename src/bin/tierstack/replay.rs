@@ -13,14 +13,15 @@ use crate::output::count;
 use crate::trace::{Request, Trace};
 
 /// Reads without a trace.
-const READS: usize = 300_000;
-const QUICK_READS: usize = 3_000;
-/// Requests of a trace that are replayed. The demo says when a trace has more.
-const MAX_REQUESTS: usize = 5_000_000;
+pub(crate) const READS: usize = 300_000;
+/// A few of them.
+pub(crate) const QUICK_READS: usize = 3_000;
+/// Requests of a trace that are replayed. Commands say when a trace has more.
+pub(crate) const MAX_REQUESTS: usize = 5_000_000;
 const SEED: u64 = 0x7469_6572_7374_6163;
 
 /// A trace that cannot be read shows at once, not after the import.
-pub(super) fn look_at(path: &Path) -> Outcome {
+pub(crate) fn look_at(path: &Path) -> Outcome {
     if path.exists() && !path.is_file() {
         // A pipe can be read once only.
         return Ok(());
@@ -42,17 +43,16 @@ fn nothing_in(path: &Path) -> Failure {
 }
 
 /// Indices of keys, in the order in which they are read.
-pub(super) struct Pattern {
-    pub(super) reads: Vec<u32>,
+pub(crate) struct Pattern {
+    pub(crate) reads: Vec<u32>,
     /// Where it comes from, in words.
-    pub(super) origin: String,
+    pub(crate) origin: String,
 }
 
 impl Pattern {
     /// Some keys are read often and most seldom, as caches meet it: the key of rank r with a
     /// probability of 1/r (Zipf), the ranks dealt out at random.
-    pub(super) fn zipf(keys: usize, quick: bool) -> Self {
-        let reads = if quick { QUICK_READS } else { READS };
+    pub(crate) fn zipf(keys: usize, reads: usize) -> Self {
         let mut random = SplitMix(SEED);
         let mut ranked: Vec<u32> = (0..u32::try_from(keys).unwrap_or(u32::MAX)).collect();
         for at in (1..ranked.len()).rev() {
@@ -74,10 +74,9 @@ impl Pattern {
         Self { reads, origin: "a skewed pattern (Zipf, exponent 1, fixed seed)".to_owned() }
     }
 
-    /// The requests of a trace. A key that was imported stands for itself; any other, and each id,
+    /// The requests of a trace. A key that is there stands for itself; any other, and each id,
     /// stands for the next key that is free, and over again when all are taken.
-    pub(super) fn of_trace(path: &Path, keys: &[Bytes], quick: bool) -> Outcome<Self> {
-        let most = if quick { QUICK_READS } else { MAX_REQUESTS };
+    pub(crate) fn of_trace(path: &Path, keys: &[Bytes], most: usize) -> Outcome<Self> {
         let place: HashMap<&[u8], u32> = (0..).zip(keys).map(|(at, key)| (&**key, at)).collect();
         let mut given: HashMap<Request, u32> = HashMap::new();
         let mut reads = Vec::new();
@@ -100,33 +99,38 @@ impl Pattern {
             Some(_) => format!("the first {} requests of ", count(reads.len() as u64)),
             None => String::new(),
         };
-        let (ids, files) = (count(given.len() as u64), count(keys.len() as u64));
-        let origin = format!("{asked}the trace {}, its {ids} ids on {files} files", path.display());
+        let (ids, there) = (count(given.len() as u64), count(keys.len() as u64));
+        let origin = format!("{asked}the trace {}, its {ids} ids on {there} keys", path.display());
         Ok(Self { reads, origin })
     }
 }
 
 /// How long reads took.
 #[derive(Default)]
-pub(super) struct Latencies(Vec<u32>);
+pub(crate) struct Latencies(Vec<u32>);
 
 impl Latencies {
-    pub(super) fn add(&mut self, took: Duration) {
+    pub(crate) fn add(&mut self, took: Duration) {
         self.0.push(u32::try_from(took.as_nanos()).unwrap_or(u32::MAX));
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
     /// The time within which that share of the reads was answered. Exact: nothing is put in buckets.
-    pub(super) fn percentile(&mut self, share: f64) -> Option<Duration> {
+    pub(crate) fn percentile(&mut self, share: f64) -> Option<Duration> {
         let at = ((self.0.len() as f64 * share).ceil() as usize).checked_sub(1)?;
         let (_, nanos, _) = self.0.select_nth_unstable(at);
         Some(Duration::from_nanos(u64::from(*nanos)))
     }
 
-    pub(super) fn mean(&self) -> Option<Duration> {
+    /// Each of them, in nanoseconds.
+    pub(crate) fn nanos(&self) -> &[u32] {
+        &self.0
+    }
+
+    pub(crate) fn mean(&self) -> Option<Duration> {
         let sum: u64 = self.0.iter().map(|nanos| u64::from(*nanos)).sum();
         sum.checked_div(self.0.len() as u64).map(Duration::from_nanos)
     }
@@ -160,8 +164,8 @@ mod tests {
 
     #[test]
     fn the_pattern_is_skewed_and_always_the_same() {
-        let pattern = Pattern::zipf(1000, true);
-        assert_eq!(pattern.reads, Pattern::zipf(1000, true).reads);
+        let pattern = Pattern::zipf(1000, QUICK_READS);
+        assert_eq!(pattern.reads, Pattern::zipf(1000, QUICK_READS).reads);
         let mut counts = vec![0; 1000];
         for read in &pattern.reads {
             counts[*read as usize] += 1;
@@ -179,10 +183,10 @@ mod tests {
         let path = folder.path().join("trace");
         std::fs::write(&path, "b\nother\nb\nmore\nother\nthird\n").unwrap();
         let keys = ["a", "b"].map(Bytes::from);
-        let pattern = Pattern::of_trace(&path, &keys, true).ok().unwrap();
+        let pattern = Pattern::of_trace(&path, &keys, 3000).ok().unwrap();
         assert_eq!(pattern.reads, [1, 0, 1, 1, 0, 0]);
         std::fs::write(&path, "\n").unwrap();
-        assert!(Pattern::of_trace(&path, &keys, true).is_err());
+        assert!(Pattern::of_trace(&path, &keys, 3000).is_err());
     }
 
     #[test]
