@@ -48,6 +48,8 @@ self_cell::self_cell! {
 pub(super) struct Database {
     opened: Opened,
     tiers: Tiers,
+    /// Whether an entity may be among the entries: a put looks at what it replaces.
+    looks: bool,
     /// Shared by writes, except for one with conditions: nothing is written between its check and its write.
     writing: RwLock<()>,
     /// For column families that are made later.
@@ -62,10 +64,10 @@ pub(super) struct Database {
 const CLOSING: usize = usize::MAX;
 
 impl Database {
-    pub(super) fn new(opened: Opened, cache: Cache, first: &str) -> Arc<Self> {
+    pub(super) fn new(opened: Opened, cache: Cache, first: &str, looks: bool) -> Arc<Self> {
         let (tiers, writing) = (Tiers::new(None), RwLock::new(()));
         let (first, users) = (first.to_owned(), AtomicUsize::new(0));
-        Arc::new(Self { opened, tiers, writing, cache, first, users })
+        Arc::new(Self { opened, tiers, looks, writing, cache, first, users })
     }
 
     pub(super) fn db(&self) -> &DB {
@@ -298,8 +300,12 @@ impl Engine {
     }
 
     /// Hands a batch without conditions to the operating system, unless that would have to wait: `Incomplete`.
-    /// `None`: a batch with conditions is being written.
+    /// `None`: a batch with conditions is being written, or what is replaced has to be read from the disk.
     pub(super) fn write_now(&self, batch: &Batch) -> Option<Result<(), ::rocksdb::Error>> {
+        // A thread says what is refused.
+        if !matches!(self.check_replaced(batch, Tier::Memory), Ok(true)) {
+            return None;
+        }
         let _shared = self.borrow_owner().database.writing.try_read()?;
         Some(self.attempt(self.encode(batch), false, true))
     }
@@ -309,6 +315,7 @@ impl Engine {
     pub(super) fn write(&self, batch: &Batch, sync: bool) -> Result<()> {
         let writing = &self.borrow_owner().database.writing;
         if !batch.is_conditional() {
+            self.check_replaced(batch, Tier::Disk)?;
             let _shared = writing.read();
             return self.commit(Operation::Write, || self.encode(batch), sync);
         }
@@ -322,6 +329,7 @@ impl Engine {
         if batch.is_empty() {
             return Ok(());
         }
+        self.check_replaced(batch, Tier::Disk)?;
         self.commit(Operation::Write, || self.encode(batch), sync)
     }
 
@@ -349,6 +357,19 @@ impl Engine {
             }
         }
         complete(answers, group.len())
+    }
+
+    /// Refuses to replace an entity, as far as one can be told from a value. Nobody puts one while the database is
+    /// open here. `false`: what is replaced is not in memory.
+    pub(super) fn check_replaced(&self, batch: &Batch, tier: Tier) -> Result<bool> {
+        if self.borrow_owner().database.looks {
+            for op in batch.ops().iter().filter(|op| op.value().is_some()) {
+                if look_up(self, op.key(), tier, Operation::Write)?.is_none() {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// Takes in a table: all of its entries or none. Blocks, and other writes with it while entries of the

@@ -1,7 +1,8 @@
 //! Wide-column entities (`PutEntity`) of another program: several named columns under one key. RocksDB's C
 //! interface shows the column without a name alone, and an empty value where there is none; a put replaces all
 //! of them. So a column family with entities is refused: at opening, by the first block of some of its tables, and
-//! when an entity without such a column is read.
+//! when an entity without such a column is read, or, in a database of a program with another RocksDB, is to be
+//! replaced.
 
 use std::fs::File;
 use std::io::Read;

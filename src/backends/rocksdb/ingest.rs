@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ::rocksdb::{Options, SstFileWriter};
 
 use super::config::RocksDbConfig;
-use super::engine::Engine;
+use super::engine::{Engine, Tier};
 use super::failure::failed;
 use super::options::table_options;
 use crate::error::{Error, Operation, Result};
@@ -53,6 +53,7 @@ impl Tables {
         if lot.bytes() < TABLE_BYTES {
             return engine.write(lot, sync);
         }
+        engine.check_replaced(lot, Tier::Disk)?;
         fs::create_dir_all(&self.folder)
             .map_err(|error| Error::io("the folder for tables cannot be made", error))?;
         let number = NEXT.fetch_add(1, Ordering::Relaxed);

@@ -29,6 +29,8 @@ pub(super) fn open(config: &RocksDbConfig, others: &[RocksDbConfig]) -> Result<A
     let cache = cache(config);
     let others = others.iter().filter(|other| other.column_family != config.column_family);
     let families: Vec<_> = std::iter::once(config).chain(others).collect();
+    // What tierstack made holds no entities.
+    let looks = config.upgrade || is_of_others(path);
     let opened = match survey(path).map_err(at)? {
         Contents::Database => Opened::with(path, || open_existing(config, &families, &cache)),
         Contents::Nothing if config.create => make_folder(path)
@@ -50,7 +52,7 @@ pub(super) fn open(config: &RocksDbConfig, others: &[RocksDbConfig]) -> Result<A
     };
     let opened = opened.map_err(at)?;
     ingest::clear(config);
-    Ok(Database::new(opened, cache, &config.column_family))
+    Ok(Database::new(opened, cache, &config.column_family, looks))
 }
 
 fn located(path: &Path, error: Error) -> Error {
@@ -210,6 +212,11 @@ fn open_existing(config: &RocksDbConfig, families: &[&RocksDbConfig], cache: &Ca
         db.create_cf(&config.column_family, &new_family(config, cache)).map_err(refused)?;
     }
     Ok(db)
+}
+
+/// Whether a program with another version of RocksDB wrote the database. What cannot be read, opening refuses.
+fn is_of_others(path: &Path) -> bool {
+    matches!(Recorded::latest(path), Ok(Some(recorded)) if !recorded.is_ours())
 }
 
 /// Whether a column family may be added to the database.

@@ -1,8 +1,10 @@
 //! Wide-column entities, which another program has put.
 
 use ::rocksdb::WriteBatch;
+use futures_util::stream;
 
 use super::*;
+use crate::types::Condition;
 
 /// A batch with an entity for a key: columns in the order of their names.
 fn entity(key: &[u8], columns: &[(&str, &str)]) -> WriteBatch {
@@ -119,4 +121,71 @@ async fn an_entity_is_not_read_as_an_empty_value() {
     }
     drop(engine);
     store.close().await.unwrap();
+}
+
+/// Where opening did not meet it.
+#[tokio::test]
+async fn a_put_does_not_replace_an_entity() {
+    let folder = folder();
+    let db = DB::open(&creating(), folder.path()).unwrap();
+    for number in 0..2000 {
+        db.put(key(number), format!("value-{number}")).unwrap();
+    }
+    // In one table, behind its first block.
+    db.write(entity(b"person", &PERSON)).unwrap();
+    db.flush().unwrap();
+    drop(db);
+    for (sync, met) in [(true, false), (false, false), (false, true)] {
+        // Says what the version in OPTIONS would: that another program wrote it.
+        let config = RocksDbConfig { upgrade: true, sync, ..RocksDbConfig::new(folder.path()) };
+        let store = RocksDb::open(config).await.unwrap();
+        if met {
+            // From now on it is in memory.
+            assert!(store.get(b"person").await.is_err());
+        }
+        let run = |values: usize| {
+            let put = |key: Bytes, bytes| Entry { key, value: Value::new(vec![b'v'; bytes]) };
+            let mut entries: Vec<_> = (0..values).map(|n| put(key(n), 1 << 20)).collect();
+            entries.push(put("person".into(), 1));
+            stream::iter([Ok(Page { entries })]).boxed()
+        };
+        let both = Batch::new().put(key(5), "x").put("person", "x");
+        let on_condition = both.clone().require(Condition::absent("new"));
+        let group = store.write_group(vec![both.clone(), Batch::new().put(key(6), "x")]).await;
+        let errors = [
+            store.put("person", "x").await.map(drop).unwrap_err(),
+            store.write(both).await.map(drop).unwrap_err(),
+            store.write(on_condition).await.map(drop).unwrap_err(),
+            group.into_iter().next().unwrap().map(drop).unwrap_err(),
+            store.ingest(run(0)).await.map(drop).unwrap_err(),
+            store.ingest(run(6)).await.map(drop).unwrap_err(),
+        ];
+        for error in errors {
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
+            assert!(error.message().contains("wide columns"), "{error}");
+            assert_eq!(error.key(), Some(&b"person"[..]));
+        }
+        assert!(store.get(b"person").await.is_err(), "it is there");
+        assert_eq!(store.get(&key(5)).await.unwrap(), Some("value-5".into()));
+        let others = Batch::new().put(key(6), "value-6").put("new", "x").delete("new");
+        let _ = store.write(others).await.unwrap();
+        store.close().await.unwrap();
+    }
+    let config = RocksDbConfig { upgrade: true, ..RocksDbConfig::new(folder.path()) };
+    let store = RocksDb::open(config).await.unwrap();
+    store.delete("person").await.unwrap().durable().await.unwrap();
+    assert_eq!(store.get(b"person").await.unwrap(), None);
+}
+
+/// A put reads nothing where no entity can be.
+#[tokio::test]
+async fn a_database_of_ones_own_is_not_looked_at() {
+    let folder = folder();
+    open(folder.path()).await.close().await.unwrap();
+    let store = open(folder.path()).await;
+    let engine = store.reader.view().unwrap();
+    engine.db().write(entity(b"person", &PERSON)).unwrap();
+    drop(engine);
+    store.put("person", "x").await.unwrap().durable().await.unwrap();
+    assert_eq!(store.get(b"person").await.unwrap(), Some("x".into()));
 }

@@ -39,7 +39,7 @@ fn counting(folder: &Path, sync: bool) -> (RocksDb, impl Fn() -> u64) {
     let open = || Ok(DB::open_cf(&options, folder, ["default"]).unwrap());
     let opened = Opened::with(folder, open).unwrap();
     let pace = Pace::new(SystemClock::shared(), true);
-    let database = Database::new(opened, Cache::new_lru_cache(0), "default");
+    let database = Database::new(opened, Cache::new_lru_cache(0), "default", false);
     let store = RocksDb {
         reader: Reader::new(Engine::over(database, "default", pace, sender).unwrap()),
         snapshots: Mutex::default(),
