@@ -33,6 +33,7 @@ pub(super) struct Place {
     pub(super) page: String,
     pub(super) sweep: String,
     pub(super) fill: String,
+    pub(super) list: String,
     pub(super) mark: String,
     pub(super) rights: String,
     /// How many replicas a write waits for, and how many milliseconds.
@@ -58,6 +59,7 @@ impl Place {
             page: hash(script::PAGE),
             sweep: hash(script::SWEEP),
             fill: hash(script::FILL),
+            list: hash(script::LIST),
             mark: hash(script::MARK),
             rights: hash(script::RIGHTS),
             wait,

@@ -27,7 +27,7 @@ pub(super) const STEP: usize = 1024;
 
 /// Keys that no entry can have.
 #[derive(Default)]
-struct Foreigners {
+pub(super) struct Foreigners {
     other: i64,
     long: i64,
     empty: i64,
@@ -68,7 +68,7 @@ pub(super) async fn look(shared: &Shared, operation: Operation) -> Result<()> {
 
 /// The same in one command, where one step sees every key and the index is complete.
 pub(super) fn look_at_once(shared: &Shared, index: &[u8]) -> Cmd {
-    step(shared, index, b"0", true)
+    fill_step(shared, index, b"0", true)
 }
 
 /// Whether it saw every key.
@@ -93,7 +93,7 @@ pub(super) enum Looked {
     Nothing,
 }
 
-fn check(shared: &Shared, foreigners: Foreigners) -> Result<()> {
+pub(super) fn check(shared: &Shared, foreigners: Foreigners) -> Result<()> {
     match foreigners.in_words() {
         Some(words) if shared.foreign == Foreign::Refuse => {
             let error = said(
@@ -110,7 +110,21 @@ fn check(shared: &Shared, foreigners: Foreigners) -> Result<()> {
 
 /// Makes the index complete, if it is not.
 pub(super) async fn build(shared: &Shared, operation: Operation) -> Result<()> {
-    let Some(index) = &shared.place.index else { return Ok(()) };
+    if is_complete(shared, operation).await? {
+        return Ok(());
+    }
+    if !shared.may_create {
+        return Err(said(
+            ErrorKind::Unsupported,
+            "the index that scans need is gone, and a command that only reads makes none; run it again",
+        ));
+    }
+    complete(shared, operation).await
+}
+
+/// Whether the index is there and complete.
+pub(super) async fn is_complete(shared: &Shared, operation: Operation) -> Result<bool> {
+    let Some(index) = &shared.place.index else { return Ok(true) };
     // Routed, so that the line afterwards leads to the node that has the index by now.
     let call = Call {
         slot: shared.place.slot(b""),
@@ -121,12 +135,7 @@ pub(super) async fn build(shared: &Shared, operation: Operation) -> Result<()> {
     };
     let mark = shared.servers.call(operation, &call).await?.into_iter().next();
     match answer(operation, mark.ok_or_else(|| odd(operation))?) {
-        Ok(Answer::Nil) if !shared.may_create => Err(said(
-            ErrorKind::Unsupported,
-            "the index that scans need is not there, and a command that only reads makes none; a program that opens the store to write makes it (`tierstack import - < /dev/null` does nothing else)",
-        )),
-        Ok(Answer::Nil) => complete(shared, operation).await,
-        Ok(_) => Ok(()),
+        Ok(answer) => Ok(!matches!(answer, Answer::Nil)),
         // Another type.
         Err(error) if error.kind() == ErrorKind::InvalidInput => Err(said(
             ErrorKind::Config,
@@ -212,9 +221,37 @@ impl<'a> Line<'a> {
         let mut found = Foreigners::default();
         let mut cursor = b"0".to_vec();
         loop {
-            let answer = self.ask(step(self.shared, self.index, &cursor, false)).await?;
+            let answer = self.ask(fill_step(self.shared, self.index, &cursor, false)).await?;
             let Step { next, foreigners } = stepped(self.operation, answer)?;
             found.add(foreigners);
+            if next == b"0" {
+                return Ok(found);
+            }
+            cursor = next;
+        }
+    }
+
+    /// Looks at the keys that begin so.
+    async fn list(&self, prefix: &[u8], mut take: Option<Take<'_>>) -> Result<Found> {
+        let place = &self.shared.place;
+        let (whole, own) = ([&*place.prefix, prefix].concat(), place.prefix.len().to_string());
+        let more = [&*own, if take.is_some() { "k" } else { "" }];
+        let (mut found, mut cursor) = (Found::default(), b"0".to_vec());
+        loop {
+            let answer = self.ask(step(&place.list, self.index, &whole, &cursor, &more)).await?;
+            let Answer::Array(mut parts) = answer else { return Err(odd(self.operation)) };
+            match (parts.pop(), &mut take) {
+                (Some(Answer::Int(entries)), None) => found.entries += entries.unsigned_abs(),
+                (Some(Answer::Array(keys)), Some(take)) => {
+                    for key in keys {
+                        let Answer::BulkString(key) = key else { return Err(odd(self.operation)) };
+                        take(&key)?;
+                    }
+                }
+                _ => return Err(odd(self.operation)),
+            }
+            let Step { next, foreigners } = stepped(self.operation, Answer::Array(parts))?;
+            found.foreigners.add(foreigners);
             if next == b"0" {
                 return Ok(found);
             }
@@ -233,10 +270,15 @@ fn script(hash: &str, index: &[u8]) -> Cmd {
 }
 
 /// One step of adding what is there, from a cursor of `SCAN`.
-fn step(shared: &Shared, index: &[u8], cursor: &[u8], if_complete: bool) -> Cmd {
-    let prefix = &shared.place.prefix;
-    let mut step = script(&shared.place.fill, index);
-    step.arg(&**prefix).arg(cursor).arg(STEP).arg(if if_complete { "x" } else { "" });
+fn fill_step(shared: &Shared, index: &[u8], cursor: &[u8], if_complete: bool) -> Cmd {
+    let place = &shared.place;
+    step(&place.fill, index, &place.prefix, cursor, &[if if_complete { "x" } else { "" }])
+}
+
+/// A script that makes one step of `SCAN`, from a cursor, over the keys that begin so.
+fn step(hash: &str, index: &[u8], prefix: &[u8], cursor: &[u8], more: &[&str]) -> Cmd {
+    let mut step = script(hash, index);
+    step.arg(prefix).arg(cursor).arg(STEP).arg(more);
     if !prefix.is_empty() {
         step.arg(pattern(prefix));
     }
@@ -312,6 +354,44 @@ fn pattern(prefix: &[u8]) -> Vec<u8> {
     }
     pattern.push(b'*');
     pattern
+}
+
+/// Takes a key.
+type Take<'a> = &'a mut (dyn FnMut(&[u8]) -> Result<()> + Send);
+
+/// What a look at the keys has found.
+#[derive(Default)]
+pub(super) struct Found {
+    /// Where they were only counted.
+    pub(super) entries: u64,
+    pub(super) foreigners: Foreigners,
+}
+
+/// Gives every key that an entry may have, in no order, some perhaps twice.
+pub(super) async fn list(
+    shared: &Shared,
+    mut take: impl FnMut(&[u8]) -> Result<()> + Send,
+) -> Result<Found> {
+    match Line::to(shared, Operation::Scan).await? {
+        Some(line) => line.list(b"", Some(&mut take)).await,
+        None => Ok(Found::default()),
+    }
+}
+
+/// How many entries begin so, as the server has them: what the index knows does not count. Fails where there are keys
+/// that scans pass by. `None`: there is no index, and so no scan to compare it with.
+pub(super) async fn count_keys(shared: &Shared, prefix: &[u8]) -> Result<Option<u64>> {
+    let Some(line) = Line::to(shared, Operation::Usage).await? else { return Ok(None) };
+    let Found { entries, foreigners } = line.list(prefix, None).await?;
+    match foreigners.in_words() {
+        None => Ok(Some(entries)),
+        Some(words) => {
+            let what =
+                format!("the database holds {words}, which no entry can have and scans pass by");
+            Err(said(ErrorKind::Unsupported, what)
+                .with_name(foreigners.example.unwrap_or_default()))
+        }
+    }
 }
 
 /// How many entries a server has, roughly: keys of other types and expired ones may be among them.

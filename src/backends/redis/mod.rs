@@ -47,6 +47,7 @@ mod config;
 mod failure;
 mod index;
 mod link;
+mod loose;
 mod open;
 mod rights;
 mod scan;
@@ -427,8 +428,10 @@ impl Store for Redis {
         self.shared.usage().await
     }
 
-    async fn count(&self, _: &[u8]) -> Result<Option<u64>> {
-        self.shared.servers.open().map(|()| None)
+    /// `Unsupported` where there are keys that no entry can have, which scans pass by.
+    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
+        self.shared.servers.open()?;
+        index::count_keys(&self.shared, prefix).await
     }
 
     async fn close(&self) -> Result<()> {

@@ -11,6 +11,7 @@ use super::Shared;
 use super::command::{Paged, Run, page};
 use super::failure::{odd, said};
 use super::index::{self, Looked, STEP};
+use super::loose::Keys;
 use super::servers::Call;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::store::Pages;
@@ -20,13 +21,13 @@ use crate::types::{Order, Page, Scan};
 const BUILDS: usize = 3;
 
 pub(super) fn pages(shared: &Shared, scan: Scan) -> Pages<'_> {
-    let state = State { done: scan.is_empty(), begun: false, scan };
+    let state = State { done: scan.is_empty(), begun: false, scan, keys: None };
     unfold(state, move |mut state| async move {
         if state.done {
             return None;
         }
         loop {
-            match next(shared, &state).await {
+            match next(shared, &mut state).await {
                 Err(error) => {
                     state.done = true;
                     return Some((Err(error.with_operation(Operation::Scan)), state));
@@ -53,9 +54,11 @@ struct State {
     scan: Scan,
     begun: bool,
     done: bool,
+    /// Where there is no index.
+    keys: Option<Keys>,
 }
 
-async fn next(shared: &Shared, state: &State) -> Result<Run> {
+async fn next(shared: &Shared, state: &mut State) -> Result<Run> {
     shared.servers.open()?;
     let Some(index) = &shared.place.index else {
         return Err(Error::unsupported(
@@ -65,6 +68,12 @@ async fn next(shared: &Shared, state: &State) -> Result<Run> {
     // A scan of everything gives everything, whatever other programs wrote; a range trusts the index, unless
     // the database has more keys than that knows of.
     let whole = is_whole(&state.scan);
+    if !shared.may_create && !state.begun && !index::is_complete(shared, Operation::Scan).await? {
+        state.keys = Some(Keys::of(shared, &state.scan, whole).await?);
+    }
+    if let Some(keys) = &mut state.keys {
+        return keys.page(shared, &state.scan).await;
+    }
     if whole && !state.begun {
         if let Some(run) = all_at_once(shared, index, &state.scan).await? {
             return Ok(run);

@@ -5,7 +5,7 @@
 //! is cut to the last that they hold, as it would come back as anything.
 
 /// Every script, to be loaded into a server.
-pub(super) const ALL: &[&str] = &[WRITE, READ, PAGE, SWEEP, FILL, MARK, RIGHTS];
+pub(super) const ALL: &[&str] = &[WRITE, READ, PAGE, SWEEP, FILL, LIST, MARK, RIGHTS];
 
 /// Writes a batch, or nothing. 0: done. n: the nth condition does not hold. -n: the nth key holds something else
 /// than a string.
@@ -189,6 +189,40 @@ for _, full in ipairs(step[2]) do
 end
 add()
 return { step[1], other, long, empty, example }
+";
+
+/// Lists the keys of one step of `SCAN`. Gives the next cursor, how many there were that no entry can have, as `FILL`
+/// does, and how many entries, or their keys, without what is not the entry's own.
+///
+/// KEYS: the index, which is none of them. ARGV: what the keys begin with; the cursor; how many to look at; how much of
+/// a key is not the entry's own; `k` for the keys; and perhaps the pattern of the keys.
+pub(super) const LIST: &str = "\
+local prefix, cut, step = ARGV[1], tonumber(ARGV[4]), nil
+if ARGV[6] then
+  step = redis.call('SCAN', ARGV[2], 'COUNT', ARGV[3], 'MATCH', ARGV[6])
+else
+  step = redis.call('SCAN', ARGV[2], 'COUNT', ARGV[3])
+end
+local other, long, empty, example, entries, keys = 0, 0, 0, false, 0, {}
+for _, full in ipairs(step[2]) do
+  if full ~= KEYS[1] and string.sub(full, 1, #prefix) == prefix then
+    local kind, length = redis.call('TYPE', full).ok, #full - cut
+    if kind == 'string' and length > 0 and length <= 65536 then
+      entries = entries + 1
+      if ARGV[5] == 'k' then keys[entries] = string.sub(full, cut + 1) end
+    elseif kind ~= 'none' then
+      if kind ~= 'string' then
+        other = other + 1
+      elseif length == 0 then
+        empty = 1
+      else
+        long = long + 1
+      end
+      example = string.sub(full, 1, 1024)
+    end
+  end
+end
+return { step[1], other, long, empty, example, ARGV[5] == 'k' and keys or entries }
 ";
 
 /// Which commands the user may not run, and which keys it may not use: for each of these the command, and why. Runs none

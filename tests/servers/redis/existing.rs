@@ -119,6 +119,11 @@ async fn the_index_is_built_once_and_again_when_that_was_given_up() {
     let store = open(config.clone()).await;
     assert_eq!(store.collect(Scan::all()).await.unwrap().len(), 3000);
     assert_eq!(store.usage().await.unwrap().entries, Some(3000));
+    assert_eq!(store.count(b"k").await.unwrap(), Some(3000));
+    assert_eq!(store.count(b"k7").await.unwrap(), Some(111));
+    // The database is asked, and not the index.
+    server.cli(&["zrem", "tierstack:index", "k7", "k8"]).await;
+    assert_eq!(store.count(b"k").await.unwrap(), Some(3000));
     close(&store).await;
     // As a build that did not come to its end leaves it.
     server.cli(&["zrem", "tierstack:index", "", "k7"]).await;
@@ -189,15 +194,52 @@ async fn no_index_is_made_for_those_who_only_read() {
     let context = Context { may_create: false, ..Context::default() };
     let reader = config.open(&context).await.unwrap();
     assert_eq!(reader.get(b"a").await.unwrap(), Some("1".into()));
-    for scan in [Scan::all(), Scan::prefix("a")] {
-        let error = reader.collect(scan).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
-        assert!(error.to_string().contains("is not there"), "{error}");
-    }
     assert_eq!(reader.compact().await.unwrap_err().kind(), ErrorKind::Unsupported);
     assert_eq!(server.cli(&["dbsize"]).await, "2");
     open(config).await;
     assert_eq!(reader.collect(Scan::all()).await.unwrap().len(), 2);
+}
+
+/// What only reads gathers the keys, and finds the same as with an index.
+#[tokio::test]
+async fn where_only_is_read_there_are_scans_without_an_index() {
+    let Some(server) = server().await else { return };
+    let fill = "for n = 1, 2500 do redis.call('set', ARGV[1] .. 'k' .. n, n) end";
+    for hash_tag in [None, Some("t".to_owned())] {
+        let prefix = if hash_tag.is_some() { "{t}" } else { "" };
+        server.cli(&["flushall"]).await;
+        server.cli(&["eval", fill, "0", prefix]).await;
+        let full = |key: &str| format!("{prefix}{key}");
+        server.cli(&["set", &full("session"), "Ada", "pxat", "4000000000000"]).await;
+        let config = RedisConfig { index: true, hash_tag, ..on(server.url()) };
+        let context = Context { may_create: false, ..Context::default() };
+        let reader = config.open(&context).await.unwrap();
+        let scans = [
+            Scan::all(),
+            Scan::all().reverse(),
+            Scan::all().page_entries(7).limit(20),
+            Scan::all().page_bytes(100),
+            Scan::prefix("k1"),
+            Scan::range("k2".."k3").reverse().limit(5),
+            Scan::range("x"..),
+        ];
+        let scans = scans.iter().flat_map(|scan| [scan.clone(), scan.clone().keys_only()]);
+        let mut found = Vec::new();
+        for scan in scans.clone() {
+            found.push(reader.collect(scan).await.unwrap());
+        }
+        assert_eq!(found[0].len(), 2501);
+        assert_eq!(server.cli(&["dbsize"]).await, "2501", "nothing was made");
+        let indexed = open(config.clone()).await;
+        for (scan, found) in scans.zip(found) {
+            assert_eq!(indexed.collect(scan.clone()).await.unwrap(), found, "{scan:?}");
+        }
+        server.cli(&["del", &full("tierstack:index")]).await;
+        server.cli(&["rpush", &full("list"), "1"]).await;
+        let error = reader.collect(Scan::all()).await.unwrap_err();
+        assert_eq!(error.name(), Some(full("list").as_bytes()), "{error}");
+        assert_eq!(reader.collect(Scan::prefix("k1")).await.unwrap().len(), 1111);
+    }
 }
 
 #[tokio::test]
@@ -297,6 +339,14 @@ async fn what_no_entry_can_be_is_said_by_number() {
         let told = open(RedisConfig { foreign: Foreign::Skip, ..config }).await;
         assert_eq!(names(&told.collect(Scan::all()).await.unwrap()), ["a"]);
         assert!(told.profile().notes.iter().any(|note| note.contains("leave out")));
+        // What it leaves out is counted nevertheless, and one of it is named.
+        let error = told.count(b"").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
+        for words in ["the empty key", "1 key of more than 65536", "2 keys of another type"] {
+            assert!(error.message().contains(words), "{error}");
+        }
+        assert!(error.name().unwrap().starts_with(prefix.as_bytes()), "{error}");
+        assert_eq!(told.count(b"a").await.unwrap(), Some(1));
     }
 }
 

@@ -1,0 +1,75 @@
+//! Scans for those that only read, where there is no index: the keys are gathered and sorted here.
+
+use bytes::Bytes;
+
+use super::Shared;
+use super::command::Run;
+use super::failure::said;
+use super::index::{self, Found};
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::types::{Entry, Order, Scan, Value};
+
+/// Keys that are held at most, in bytes, with what each takes beside its bytes.
+const MOST_BYTES: usize = 256 << 20;
+const OVERHEAD: usize = 64;
+/// Values that are asked for at a time.
+const AT_ONCE: usize = 64;
+
+/// The keys of a scan that are still to be read, the next one last.
+pub(super) struct Keys(Vec<Bytes>);
+
+impl Keys {
+    /// Gathers the keys of the range. Gives up where they are too many.
+    pub(super) async fn of(shared: &Shared, scan: &Scan, whole: bool) -> Result<Self> {
+        let (mut keys, mut bytes) = (Vec::new(), 0);
+        let found = index::list(shared, |key| {
+            if scan.contains(key) {
+                bytes += key.len() + OVERHEAD;
+                keys.push(Bytes::copy_from_slice(key));
+            }
+            if bytes > MOST_BYTES { Err(too_many()) } else { Ok(()) }
+        });
+        let Found { foreigners, .. } = found.await?;
+        if whole {
+            index::check(shared, foreigners)?;
+        }
+        keys.sort_unstable();
+        // `SCAN` may give a key twice.
+        keys.dedup();
+        if scan.order == Order::Forward {
+            keys.reverse();
+        }
+        Ok(Self(keys))
+    }
+
+    /// The next page.
+    pub(super) async fn page(&mut self, shared: &Shared, scan: &Scan) -> Result<Run> {
+        let (mut entries, mut bytes, mut last) = (Vec::new(), 0, Bytes::new());
+        let most = scan.next_page_entries();
+        while entries.len() < most && bytes < scan.page_bytes && !self.0.is_empty() {
+            let next = AT_ONCE.min(most - entries.len()).min(self.0.len());
+            let mut keys = self.0.split_off(self.0.len() - next);
+            keys.reverse();
+            let values = match scan.keys_only {
+                true => vec![Some(Value::default()); keys.len()],
+                false => shared.get_many(&keys).await?,
+            };
+            for (key, value) in keys.into_iter().zip(values) {
+                last = key.clone();
+                // None: it is gone.
+                let Some(value) = value else { continue };
+                bytes += key.len() + value.bytes.len();
+                entries.push(Entry { key, value });
+            }
+        }
+        Ok(Run { entries, last, ended: self.0.is_empty() })
+    }
+}
+
+fn too_many() -> Error {
+    said(
+        ErrorKind::Capacity,
+        "there is no index, a command that only reads makes none, and there are too many keys to sort them in memory; scan a part, or have the index made by a program that opens the store to write (`tierstack import - < /dev/null` does nothing else)",
+    )
+    .with_operation(Operation::Scan)
+}
