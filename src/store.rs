@@ -360,7 +360,8 @@ pub trait Store: Read {
     ///   that has expired.
     /// - **Durability**: does not apply.
     /// - **Dropped future**: nothing is left behind. A thread may count on for a moment.
-    /// - **Errors**: `Unavailable`, `Access`.
+    /// - **Errors**: `Unavailable`, `Access`. `Unsupported`, with the name of one, where there are things that no
+    ///   entry can be and that scans pass by, as the settings say.
     async fn count(&self, prefix: &[u8]) -> Result<Option<u64>>;
 
     /// Flushes, ends background work and releases what the store holds. Whoever opened the store

@@ -5,6 +5,7 @@ use std::io;
 use rustix::io::Errno;
 
 use crate::error::{Error, ErrorKind};
+use crate::types::units::counted;
 
 /// What the file system refused, with the kind that fits.
 pub(super) fn failed(doing: &'static str, error: io::Error) -> Error {
@@ -63,6 +64,13 @@ pub(super) fn no_key() -> Error {
         ErrorKind::Unsupported,
         "the folder holds a file or folder whose name stands for no key in the layout of this store, so a scan would leave it out; rename or remove it, or set `foreign: skip`",
     )
+}
+
+/// Files that reads pass over, as the settings say.
+pub(super) fn passed_over(files: u64) -> Error {
+    let files =
+        counted(files, "thing that is no entry, and is", "things that are no entries, and are");
+    Error::unsupported(format!("the folder holds {files} passed over (`foreign: skip`)"))
 }
 
 /// An entry's file has what this process may not give to the one that is to take its place.

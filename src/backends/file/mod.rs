@@ -246,12 +246,12 @@ impl Store for FileStore {
         Ok(Usage::default())
     }
 
-    /// All files, whatever they are called.
+    /// All files, whatever they are called. `Unsupported` where reads pass over some.
     async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
         if !prefix.is_empty() {
             return self.core.check_open().map(|()| None);
         }
-        self.run(Operation::Usage, |core| core.reading(Tree::count)).await
+        self.run(Operation::Usage, |core| core.reading(Tree::count)).await.map(Some)
     }
 
     async fn close(&self) -> Result<()> {

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use rustix::io::Errno;
 
-use super::failure::{failed, foreign, large, taken};
+use super::failure::{failed, foreign, large, passed_over, taken};
 use super::folder::{Folder, Found, Spot, What};
-use super::names::{HOME, Layout, Path, beside};
+use super::names::{At, HOME, Layout, Path, beside};
 use crate::disk::kept::Kept;
 use crate::error::Result;
 
@@ -279,29 +279,41 @@ pub(super) struct Growth(Box<[AtomicU64]>);
 const COUNTERS: usize = 1024;
 
 impl Tree {
-    /// The number of everything that is no folder. `None`: foreign names are passed over.
-    pub(super) fn count(&self) -> Result<Option<u64>> {
-        if !self.strict {
-            return Ok(None);
-        }
-        // The names that lead to folders that are still to be listed.
-        let mut ways = vec![Vec::new()];
-        let mut counted = 0;
-        while let Some(way) = ways.pop() {
+    /// The number of everything that is no folder. Fails where some of it is passed over by reads.
+    pub(super) fn count(&self) -> Result<u64> {
+        // The names that lead to folders that are still to be listed, and what those stand for.
+        let mut ways = vec![(Vec::new(), Some(At::default()))];
+        let (mut counted, mut passed, mut example) = (0, 0, None);
+        while let Some((way, at)) = ways.pop() {
             // Removed meanwhile.
             let Some(folder) = self.enter(&way)? else { continue };
             let listed = folder.list(|name, what| {
+                let known = at.filter(|_| what != What::Other).and_then(|at| {
+                    let (bytes, kind) = self.layout.parse(name, what == What::Folder, at)?;
+                    Some(at.inside(&bytes, kind))
+                });
                 match what {
                     What::Folder if way.is_empty() && name == HOME => {}
-                    What::Folder => ways.push([&*way, &[name.to_vec()]].concat()),
-                    What::File | What::Other => counted += 1,
+                    What::Folder => ways.push(([&*way, &[name.to_vec()]].concat(), known)),
+                    What::File | What::Other => {
+                        counted += 1;
+                        if known.is_none() {
+                            passed += 1;
+                            example.get_or_insert_with(|| [&*way, &[name.to_vec()]].concat());
+                        }
+                    }
                     What::Missing => {}
                 }
                 Ok::<_, io::Error>(())
             });
             listed.map_err(|error| failed("listing a folder", error))?;
         }
-        Ok(Some(counted))
+        match example {
+            Some(example) if !self.strict => {
+                Err(passed_over(passed).with_name(example.join(&b'/')))
+            }
+            _ => Ok(counted),
+        }
     }
 }
 

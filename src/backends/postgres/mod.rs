@@ -324,8 +324,22 @@ impl Store for Postgres {
         upkeep::usage(&self.connections, &self.found).await
     }
 
-    async fn count(&self, _: &[u8]) -> Result<Option<u64>> {
-        self.connections.open().map(|()| None)
+    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
+        self.connections.open()?;
+        let (mut range, mut counted) = (Scan::prefix(prefix), 0);
+        loop {
+            let asked = &range;
+            let lot = |lease: pool::Lease| async move {
+                let done = read::count(lease.session(), &self.sql, asked).await;
+                lease.finish(done)
+            };
+            let (more, last) = self.connections.read(Operation::Usage, lot).await?;
+            counted += more;
+            match last {
+                Some(last) => range.resume_after(last),
+                None => return Ok(Some(counted)),
+            }
+        }
     }
 
     async fn close(&self) -> Result<()> {

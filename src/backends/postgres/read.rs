@@ -93,6 +93,28 @@ pub(super) async fn page(
     Ok((page, more))
 }
 
+/// Entries that are counted by one statement, which has a deadline.
+const COUNTED: i64 = 10_000;
+
+/// Counts the next entries of a range. Gives the last of their keys, if there may be more behind it.
+pub(super) async fn count(
+    session: Session<'_>,
+    sql: &Statements,
+    range: &Scan,
+) -> Result<(u64, Option<Bytes>)> {
+    let operation = Operation::Usage;
+    let (from, to) = bounds(range);
+    let (from, to) = (Unprinted(from.unwrap_or_default()), to.map(Unprinted));
+    let mut parameters: Vec<Parameter<'_>> = vec![(&COUNTED, Type::INT8), (&from, Type::BYTEA)];
+    parameters.extend(to.iter().map(|bound| -> Parameter<'_> { (bound, Type::BYTEA) }));
+    let rows = session.query(&sql.count(to.is_some()), parameters).await;
+    let rows = rows.map_err(|error| failed(operation, error))?;
+    let Some(row) = rows.first() else { return Ok((0, None)) };
+    let counted: i64 = row.try_get(0).map_err(|error| failed(operation, error))?;
+    let last = Bytes::copy_from_slice(bytes(row, 1, operation)?);
+    Ok((counted.unsigned_abs(), (counted >= COUNTED).then_some(last)))
+}
+
 fn as_bigint(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

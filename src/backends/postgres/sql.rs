@@ -174,6 +174,15 @@ impl Statements {
             "SELECT {names} FROM (SELECT {names}, sum({size}) OVER (ORDER BY k {order} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before FROM (SELECT {columns} FROM {table} WHERE {live}{from_bound}{to_bound} ORDER BY {key} {order} LIMIT $1::bigint) AS page) AS sized WHERE before IS NULL OR before < $2::bigint ORDER BY k {order}"
         )
     }
+
+    /// The number of the next `$1` entries from `$2`, up to and without `$3`, and the key of the last.
+    pub(super) fn count(&self, to: bool) -> String {
+        let Self { table, key, live, .. } = self;
+        let to = if to { format!(" AND {key} < $3") } else { String::new() };
+        format!(
+            "SELECT n, k FROM (SELECT k, row_number() OVER (ORDER BY k) AS n FROM (SELECT {key} AS k FROM {table} WHERE {live} AND {key} >= $2{to} ORDER BY {key} LIMIT $1::bigint) AS lot) AS numbered ORDER BY n DESC LIMIT 1"
+        )
+    }
 }
 
 struct Writing<'a> {

@@ -23,12 +23,7 @@ pub(crate) struct Skips {
 impl Skips {
     /// As the user asked. What is skipped is named on standard error.
     pub(crate) fn asked(asked: bool) -> Self {
-        Self::told(asked, |error| {
-            let entry = output::entry(error).unwrap_or_default();
-            let entry = if error.name().is_some() { format!("the entry {entry}") } else { entry };
-            // A closed standard error leaves nobody to tell.
-            let _ = writeln!(std::io::stderr(), "skipped {entry}: {}", error.message());
-        })
+        Self::told(asked, tell)
     }
 
     /// Tells what is skipped.
@@ -50,8 +45,16 @@ impl Skips {
     }
 }
 
+/// Says on standard error what is skipped, and why.
+pub(crate) fn tell(error: &Error) {
+    let entry = output::entry(error).unwrap_or_default();
+    let entry = if error.name().is_some() { format!("the entry {entry}") } else { entry };
+    // A closed standard error leaves nobody to tell.
+    let _ = writeln!(std::io::stderr(), "skipped {entry}: {}", error.message());
+}
+
 /// Whether the entry is at fault, and not the way to it: what comes back later is not skipped.
-fn is_of_entry(error: &Error) -> bool {
+pub(crate) fn is_of_entry(error: &Error) -> bool {
     let kind = matches!(
         error.kind(),
         ErrorKind::Corruption

@@ -369,10 +369,9 @@ impl<S: Store> Store for Expire<S> {
         self.view.inner.usage().await
     }
 
-    /// Below, what has expired is counted too.
-    async fn count(&self, _: &[u8]) -> Result<Option<u64>> {
-        // A closed store says so.
-        self.view.inner.usage().await.map(|_| None)
+    /// Below, what has expired is counted too. What scans pass by is told nevertheless.
+    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
+        self.view.inner.count(prefix).await.map(|_| None)
     }
 
     async fn close(&self) -> Result<()> {

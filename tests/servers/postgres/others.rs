@@ -260,6 +260,20 @@ async fn a_scan_of_keys_only_needs_no_right_to_the_values() {
     }
 }
 
+/// In lots of 10,000.
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_are_counted_by_the_server() {
+    let Some(server) = Server::start().await else { return };
+    let store = open(&PostgresConfig::new(server.url())).await;
+    server
+        .sql("INSERT INTO tierstack (key, value) SELECT convert_to(lpad(i::text, 6, '0'), 'UTF8'), 'v' FROM generate_series(0, 24999) i")
+        .await;
+    store.put("gone", Value::new("v").expiring_at(Timestamp::from_millis(1))).await.unwrap();
+    for (prefix, entries) in [("", 25_000), ("01", 10_000), ("02", 5000), ("024999", 1), ("x", 0)] {
+        assert_eq!(store.count(prefix.as_bytes()).await.unwrap(), Some(entries), "{prefix}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn names_with_dots_and_quotes() {
     let Some(server) = Server::start().await else { return };

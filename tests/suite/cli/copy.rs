@@ -198,3 +198,34 @@ fn a_store_without_scans_is_not_copied_nor_verified_and_nothing_is_written() {
         .says("where: opendal, scan")
         .says("nothing was written");
 }
+
+#[cfg(all(unix, feature = "file"))]
+#[test]
+fn what_a_setting_passes_by_is_told_by_number_and_name() {
+    let part = |layers: &str| {
+        format!("{{ layers: [ {layers} ], backend: {{ file: {{ path: files, foreign: skip }} }} }}")
+    };
+    let folder = Folder::new(&format!(
+        "stores:\n  main: {}\n  expiring: {}\n  two: {{ backend: {{ rocksdb: {{ path: two }} }} }}\ndefault: main\n",
+        part(""),
+        part("expire: { accept_plain: true }")
+    ));
+    folder.run(&["put", "d/a", "one"]).ok();
+    let copy = ["copy", "--to", "tierstack.yaml", "--to-store", "two", "--verify"];
+    folder.run(&copy).ok().prints("verified: 1 entry is equal\n");
+    std::os::unix::fs::symlink("a", folder.path("files/d/link")).unwrap();
+    let skip = |store: &'static str| [&copy[..], &["--store", store, "--skip"]].concat();
+    let one = "the folder holds 1 thing that is no entry, and is passed over";
+    folder.run(&copy).fails().says(one).says("named 'd/link'").says("nothing was written");
+    folder.run(&skip("main")).ok().says("skipped the entry named 'd/link'").says(one);
+    // In a folder that stands for no key, nothing does.
+    std::fs::create_dir(folder.path("files/50%off")).unwrap();
+    folder.write("files/50%off/x", "");
+    folder.write("files/50%off/y", "");
+    let three = "the folder holds 3 things that are no entries, and are passed over";
+    folder.run(&copy).fails().says(three);
+    folder.run(&[&copy[..], &["--store", "expiring"]].concat()).fails().says(three);
+    let ran = folder.run(&skip("main")).ok();
+    ran.says(three).prints("verified: 1 entry is equal\n");
+    assert_eq!(folder.run(&["scan", "--keys-only", "--store", "two"]).ok().out, "d/a\n");
+}

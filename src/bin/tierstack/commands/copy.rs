@@ -33,6 +33,9 @@ struct Copied {
 struct Compared {
     /// Entries of the source as it counts them itself. `None`: it has no way beside its scans.
     counted: Option<u64>,
+    /// Whether that was not counted but told: what its scans pass by.
+    #[serde(skip)]
+    told: bool,
     /// Of these, those that were not read.
     unread: u64,
     equal: u64,
@@ -62,8 +65,10 @@ pub(crate) async fn run(args: Copy, stop: &Stop) -> Outcome {
                 return Err(Failure::usage(what).next("leave --verify out; nothing was written"));
             }
             let prefix = args.prefix.as_deref().unwrap_or_default().as_bytes();
-            let counted = async { Ok(from.count(prefix).await?) };
-            let counted = if args.verify { stop.or(counted).await? } else { None };
+            let (counted, told) = match args.verify {
+                true => stop.or(count_itself(&**from, prefix, args.skip.skip)).await?,
+                false => (None, false),
+            };
             let source = session::moment(from).await?;
             let total = match counted {
                 Some(counted) => Some(counted),
@@ -88,6 +93,7 @@ pub(crate) async fn run(args: Copy, stop: &Stop) -> Outcome {
                 let skips = Skips::told(args.skip.skip, |_| ());
                 let compared = compare(&source, &target, scan, &skips, &progress);
                 let mut compared = stop.or(compared).await?;
+                compared.told = told;
                 progress.finish();
                 if let Some(counted) = counted {
                     let seen = copied.entries + copied.skipped;
@@ -177,6 +183,23 @@ async fn copy(
     }
 }
 
+/// What the source counts in its own way. Where it says instead that its scans pass something by, that is told if it
+/// is to be skipped: `true`.
+async fn count_itself(from: &dyn Store, prefix: &[u8], skip: bool) -> Outcome<(Option<u64>, bool)> {
+    match from.count(prefix).await {
+        Ok(counted) => Ok((counted, false)),
+        Err(error) if error.name().is_some() && walk::is_of_entry(&error) => {
+            if !skip {
+                let next = "nothing was written; --skip copies without them";
+                return Err(Failure::from(error).next(next));
+            }
+            walk::tell(&error);
+            Ok((None, true))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Entries that the source counts and that were not seen. A second count tells what was written meanwhile.
 async fn unread(from: &dyn Store, prefix: &[u8], counted: u64, seen: u64) -> Outcome<u64> {
     if seen >= counted {
@@ -240,7 +263,7 @@ fn report(args: &Copy, copied: &Copied, took: &str) -> Outcome {
         if let Some(compared) = &copied.verified {
             let equal = output::counted(compared.equal, "entry is", "entries are");
             words += &format!("verified: {equal} equal");
-            if compared.counted.is_none() {
+            if compared.counted.is_none() && !compared.told {
                 words += "; the source counts its entries in no other way than by reading them";
             }
             if compared.only_in_target > 0 {
