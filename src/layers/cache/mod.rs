@@ -258,6 +258,8 @@ impl CacheLayer {
         if !context.may_create {
             // Nothing is made for those that only read: they do without what is not there.
             config.disk = config.disk.filter(|disk| context.resolve(&disk.path).exists());
+            // The keys that a service kept are not replaced by the few that one command reads.
+            config.warm_start = None;
         }
         let config = &config;
         let warm = config.warm_start.as_ref().map(|warm| WarmStart::open(warm, context));

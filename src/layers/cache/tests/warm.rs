@@ -176,3 +176,46 @@ async fn where_changes_are_announced_it_waits_until_they_are_heard_of() {
     }
     assert_eq!((asked(&cache), kept(&cache)), (5, 50));
 }
+
+#[tokio::test]
+async fn those_that_only_read_leave_the_keys_as_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, file) = (config(&folder, 1000, 60), folder.path().join("keys"));
+    let clock = ManualClock::new();
+    let used = async |may_create, keys: u32| {
+        let context = Context { clock: Arc::new(clock.clone()), may_create, ..Context::default() };
+        let layer = CacheLayer::new(&config, &context).unwrap();
+        let cache = layer.layer(Gated::new(Arc::clone(&context.clock)));
+        fill(&cache, keys).await;
+        for n in 0..keys {
+            assert!(cache.get(&n.to_be_bytes()).await.unwrap().is_some());
+        }
+        cache.close().await.unwrap();
+    };
+    used(false, 2).await;
+    assert!(!file.exists());
+    used(true, 20).await;
+    let before = std::fs::read(&file).unwrap();
+    used(false, 2).await;
+    assert_eq!(std::fs::read(&file).unwrap(), before);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_link_stays_and_what_is_no_file_is_refused() {
+    use std::os::unix::fs::{FileTypeExt as _, symlink};
+    let folder = tempfile::tempdir().unwrap();
+    let (config, file) = (config(&folder, 1000, 60), folder.path().join("keys"));
+    std::fs::write(folder.path().join("real"), "").unwrap();
+    symlink("real", &file).unwrap();
+    let (cache, _) = cached(config.clone());
+    cache.close().await.unwrap();
+    assert!(file.is_symlink());
+    assert!(std::fs::metadata(folder.path().join("real")).unwrap().len() > 0);
+    std::fs::remove_file(&file).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+    let error = CacheLayer::new(&config, &Context::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.message().contains("a pipe or a device"), "{error}");
+    assert!(std::fs::metadata(&file).unwrap().file_type().is_fifo());
+}

@@ -55,6 +55,12 @@ fn decode(bytes: &Bytes) -> Option<Vec<Bytes>> {
 /// # Errors
 /// `Corruption` if it is damaged; `Config` if it is a file of somebody else; otherwise as the file system says.
 pub(super) fn read(path: &Path) -> Result<Vec<Bytes>> {
+    // A pipe is waited for, and a device would be replaced.
+    if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+        return Err(Error::config(
+            "warm_start.path names a folder, a pipe or a device; name a file",
+        ));
+    }
     let mut bytes = Vec::new();
     let read =
         File::open(path).and_then(|file| file.take(2 * MOST_BYTES as u64).read_to_end(&mut bytes));

@@ -88,6 +88,8 @@ impl WarmStart {
     /// `Config` if the file is that of somebody else, or cannot be read.
     pub(super) fn open(config: &WarmStartConfig, context: &Context) -> Result<Self> {
         let path = context.resolve(&config.path);
+        // A link stays, and what it leads to is written.
+        let path = path.canonicalize().unwrap_or(path);
         let keys = file::read(&path).or_else(|error| {
             if error.kind() != ErrorKind::Corruption {
                 return Err(error);
