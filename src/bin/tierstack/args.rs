@@ -1,6 +1,6 @@
 //! The command line as types: help, completions and parsing come from here.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{ArgGroup, Args as Group, Parser, Subcommand, ValueHint};
@@ -405,11 +405,18 @@ pub(crate) enum Keys {
 
 #[derive(Group)]
 pub(crate) struct Generate {
-    /// Write a new file there that only its owner can read, and do not print the entry
+    /// Write a new file there that only its owner can read, and do not print the entry; `-` prints it
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) json: JsonArgs,
+}
+
+impl Generate {
+    /// The file that is to be written.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.out.as_deref().filter(|path| *path != Path::new("-"))
+    }
 }
 
 #[derive(Group)]

@@ -207,7 +207,7 @@ fn keep(_there: &Metadata, _path: &Path, _new: &File) -> Outcome {
 }
 
 /// Settings whose text is a path, or a URL of one.
-const PATHS: [&str; 6] = ["path", "to", "url", "root", "file", "ca"];
+const PATHS: [&str; 8] = ["path", "to", "url", "root", "file", "ca", "cert", "key"];
 /// What SQLite keeps beside a database.
 const BESIDE_DATABASE: [&str; 3] = ["-wal", "-shm", "-journal"];
 
@@ -215,6 +215,9 @@ const BESIDE_DATABASE: [&str; 3] = ["-wal", "-shm", "-journal"];
 pub(crate) fn refuse_own(target: &Path, config: &Path) -> Outcome {
     let file = Config::load(config)?;
     let mut own = vec![("the config".to_owned(), config.to_owned())];
+    own.extend(
+        file.control.iter().map(|socket| ("the config".to_owned(), file.folder().join(socket))),
+    );
     for (name, store) in &file.stores {
         let parts = store.layers.iter().chain([&store.backend]);
         for part in parts {
@@ -256,9 +259,11 @@ fn collect_paths(settings: &Value, found: &mut impl FnMut(&Path)) {
     }
 }
 
+/// Also where nothing is there yet: what a store is to make would be in the way.
 fn is_or_lies_in(target: &Path, own: &Path) -> bool {
-    let Ok(there) = fs::metadata(own) else { return false };
-    if fs::metadata(target).is_ok_and(|target| is_same(&target, &there)) {
+    let there = fs::metadata(own).ok();
+    let both = fs::metadata(target).ok().zip(there.as_ref());
+    if both.is_some_and(|(target, there)| is_same(&target, there)) {
         return true;
     }
     let real = |path: &Path| {
@@ -266,14 +271,15 @@ fn is_or_lies_in(target: &Path, own: &Path) -> bool {
         let name = path.file_name().unwrap_or_default();
         Ok::<_, io::Error>(folder(&path).canonicalize()?.join(name))
     };
+    let own = own.canonicalize().or_else(|_| real(own));
     // A folder that is not there holds no file of a store.
-    let (Ok(target), Ok(own)) = (real(target), own.canonicalize()) else { return false };
+    let (Ok(target), Ok(own)) = (real(target), own) else { return false };
     let beside = |end: &&str| {
         let mut name = own.clone().into_os_string();
         name.push(end);
         target.as_os_str() == name
     };
     target == own
-        || there.is_dir() && target.starts_with(&own)
+        || there.is_some_and(|there| there.is_dir()) && target.starts_with(&own)
         || BESIDE_DATABASE.iter().any(beside)
 }

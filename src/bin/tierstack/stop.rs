@@ -2,6 +2,8 @@
 
 use std::future::Future;
 use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 
@@ -9,12 +11,19 @@ use crate::failure::{Failure, Outcome};
 
 /// How often somebody asked the command to stop.
 #[derive(Clone)]
-pub(crate) struct Stop(watch::Receiver<u32>);
+pub(crate) struct Stop {
+    asked: watch::Receiver<u32>,
+    /// Whether the command has come to listen. Before that it has opened nothing, and may hang in a read of its
+    /// config.
+    heard: Arc<AtomicBool>,
+}
 
 impl Stop {
     /// Listens to ctrl-C and, on Unix, to the request to terminate. The last of so many ends at once.
     pub(crate) fn listen(last: u32) -> Self {
-        let (tell, stop) = watch::channel(0);
+        let (tell, asked) = watch::channel(0);
+        let stop = Self { asked, heard: Arc::default() };
+        let heard = Arc::clone(&stop.heard);
         // Before anything else, so that no signal finds the process unprepared.
         let mut signals = Signals::new();
         tokio::spawn(async move {
@@ -25,6 +34,12 @@ impl Stop {
                 if asked == last {
                     std::process::exit(130);
                 }
+                if !heard.load(Ordering::Acquire) {
+                    let stopped =
+                        Failure::stopped("nothing was opened yet, and nothing was written");
+                    let _ = write!(std::io::stderr(), "{stopped}");
+                    std::process::exit(1);
+                }
                 let next = if asked + 1 == last { "ends at once" } else { "is faster" };
                 // A closed standard error leaves nobody to tell.
                 let _ = writeln!(std::io::stderr(), "stopping in good order; once more {next}");
@@ -32,12 +47,18 @@ impl Stop {
                 let _ = tell.send(asked);
             }
         });
-        Self(stop)
+        stop
+    }
+
+    /// From now on a request is heard by whoever waits for it.
+    pub(crate) fn hear(&self) {
+        self.heard.store(true, Ordering::Release);
     }
 
     /// Whether it was asked for.
     pub(crate) fn requested(&self) -> bool {
-        *self.0.borrow() > 0
+        self.hear();
+        *self.asked.borrow() > 0
     }
 
     /// Returns once it is asked for.
@@ -52,7 +73,8 @@ impl Stop {
     }
 
     async fn asked(&self, times: u32) {
-        let mut stop = self.0.clone();
+        self.hear();
+        let mut stop = self.asked.clone();
         if stop.wait_for(|asked| *asked >= times).await.is_err() {
             std::future::pending::<()>().await;
         }

@@ -104,12 +104,30 @@ fn a_request_to_end_is_heard_while_nobody_reads() {
     folder.run(&["get", "a"]).ok();
 }
 
+/// A config may come out of a pipe, as from a program that decrypts it.
+#[cfg(unix)]
+#[test]
+fn a_request_to_end_is_heard_while_the_config_is_read() {
+    let folder = Folder::new(PLAIN);
+    let pipe = folder.path("pipe.yaml");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut child = folder.spawn(&["get", "a", "--config", "pipe.yaml"]);
+    // It has begun to read.
+    let _nothing = fs::File::options().write(true).open(pipe).unwrap();
+    terminate(&child);
+    // Without a code if it had not come to listen for signals yet.
+    let code = child.wait().unwrap().code();
+    assert!(matches!(code, Some(1) | None), "{code:?}");
+}
+
 #[cfg(unix)]
 #[test]
 fn what_belongs_to_a_store_is_no_target() {
     let config = "stores:\n  main: { layers: [ backup: { to: ./backups } ], backend: { rocksdb: { path: data } } }\n  \
                   files: { layers: [ { encrypt: { keys: { file: keys.txt } } } ], backend: { file: { path: files } } }\n  \
-                  db: { backend: { sqlite: { path: a.db } } }\ndefault: main\n";
+                  db: { backend: { sqlite: { path: a.db } } }\n  \
+                  later: { layers: [ { cache: { warm_start: { path: warm } } }, { backup: { to: ./later } } ], backend: { sqlite: { path: later.db } } }\n\
+                  default: main\ncontrol: socket\n";
     let folder = filled(config);
     folder.write("keys.txt", folder.run(&["keys", "generate"]).ok().out);
     folder.run(&["put", "--store", "files", "a", "one"]).ok();
@@ -132,6 +150,12 @@ fn what_belongs_to_a_store_is_no_target() {
         ("a.db", "the store 'db' (sqlite)"),
         ("second", "the store 'db' (sqlite)"),
         ("a.db-wal", "the store 'db' (sqlite)"),
+        // What is to be made there later.
+        ("later", "the store 'later' (backup)"),
+        ("./later.db", "the store 'later' (sqlite)"),
+        ("later.db-wal", "the store 'later' (sqlite)"),
+        ("warm", "the store 'later' (cache)"),
+        ("socket", "the config"),
     ] {
         let ran = folder.run(&["export", "--output", target]).refused();
         ran.says(&format!("{target} belongs to {whose}, and would be destroyed"));
@@ -160,10 +184,42 @@ fn standard_output_has_several_names() {
     let null = fs::File::options().write(true).open("/dev/null").unwrap();
     let output = folder.command(&["export"]).stdout(null).output().unwrap();
     Ran::new(&["export"], output).ok();
-    let mut shell = Command::new("sh");
-    shell.arg("-c").arg("exec \"$0\" export >&-").arg(env!("CARGO_BIN_EXE_tierstack"));
-    let output = shell.current_dir(folder.path("")).output().unwrap();
-    Ran::new(&["export", ">&-"], output).fails().says("standard output is closed");
+}
+
+/// What was to be printed would be lost, such as the only copy of a key.
+#[cfg(unix)]
+#[test]
+fn what_only_prints_is_refused_where_nobody_can_hear() {
+    let folder = filled(PLAIN);
+    let closed = |args: &str| {
+        let mut shell = Command::new("sh");
+        let script = format!("exec \"$0\" {args} >&-");
+        shell.arg("-c").arg(script).arg(env!("CARGO_BIN_EXE_tierstack"));
+        let output = shell.current_dir(folder.path("")).output().unwrap();
+        Ran::new(&[args, ">&-"], output)
+    };
+    for args in [
+        "export",
+        "get a",
+        "scan",
+        "scan --keys-only",
+        "inspect a",
+        "schema",
+        "schema postgres",
+        "keys generate",
+        "keys generate --out -",
+        "completions bash",
+    ] {
+        closed(args).fails().says("standard output is closed");
+    }
+    // What they do is done.
+    for args in ["put b two", "check", "export --output all.jsonl", "keys generate --out ring"] {
+        closed(args).ok();
+    }
+    assert_eq!(folder.run(&["get", "b"]).ok().out, "two");
+    assert!(folder.path("ring").exists() && !folder.path("-").exists());
+    assert!(folder.run(&["keys", "generate", "--out", "-"]).ok().out.starts_with("# A key for"));
+    assert!(!folder.path("-").exists());
 }
 
 const MIXED: &str = "stores:\n  main: { layers: [ compress ], backend: { rocksdb: { path: data } } }\n  \

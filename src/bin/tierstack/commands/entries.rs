@@ -14,7 +14,6 @@ use tierstack::{Batch, Clock, Error, Op, Read as _, Scan, Store, StoreExt, Syste
 use crate::args::{Delete, Get, Put, ScanArgs};
 use crate::failure::{Failure, Outcome};
 use crate::jsonl;
-use crate::output;
 use crate::session::{self, Use};
 use crate::sink::Sink;
 use crate::stop::Stop;
@@ -137,7 +136,6 @@ pub(crate) async fn scan(args: ScanArgs, stop: &Stop) -> Outcome {
     if range.limit != Some(0) && range.is_empty() {
         return Err(Failure::usage("--from stands behind --to; no key lies between them"));
     }
-    output::refuse_closed()?;
     let skips = Skips::asked(args.skip.skip);
     session::with(&args.store, Use::Existing, stop, async |store: &Arc<dyn Store>| {
         let scanned = stop

@@ -35,7 +35,7 @@ const HEAD: &str = "\
 pub(crate) fn run(args: &Keys) -> Outcome {
     let Keys::Generate(args) = args;
     let entry = KeyRing::generate()?;
-    let Some(path) = &args.out else {
+    let Some(path) = args.file() else {
         let words = || format!("{HEAD}{}", entry.expose());
         return output::fact(args.json.json, &Generated { entry: entry.expose() }, words);
     };

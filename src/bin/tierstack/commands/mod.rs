@@ -19,13 +19,16 @@ mod serve;
 
 use clap::CommandFactory;
 
-use crate::args::{Args, Command};
+use crate::args::{Args, Backup, Command, Keys};
 use crate::failure::Outcome;
 use crate::output;
 use crate::stop::Stop;
 
 /// Runs a command to its end.
 pub(crate) async fn run(command: Command, stop: &Stop) -> Outcome {
+    if is_for_its_output(&command) {
+        output::refuse_closed()?;
+    }
     match command {
         Command::Check(args) => check::check(&args),
         Command::Schema(args) => schema::run(&args),
@@ -46,6 +49,20 @@ pub(crate) async fn run(command: Command, stop: &Stop) -> Outcome {
         Command::Bench(args) => bench::run(&args, stop).await,
         Command::Keys(args) => keys::run(&args),
         Command::Completions { shell } => completions(shell),
+    }
+}
+
+/// Whether nothing is left of the command but what it prints. `export` decides by its target.
+fn is_for_its_output(command: &Command) -> bool {
+    match command {
+        Command::Schema(_)
+        | Command::Get(_)
+        | Command::Scan(_)
+        | Command::Inspect(_)
+        | Command::Backup(Backup::List(_))
+        | Command::Completions { .. } => true,
+        Command::Keys(Keys::Generate(args)) => args.file().is_none(),
+        _ => false,
     }
 }
 

@@ -28,6 +28,8 @@ const CLOSING: Duration = Duration::from_secs(60);
 pub(crate) async fn run(args: Serve, stop: &Stop) -> Outcome {
     let mut hangups = Hangups::listen();
     let config = Config::load(&args.config)?;
+    // What is bound from here on is let go in good order.
+    stop.hear();
     let serve = section(&config, args.listen)?;
     let registry = Registry::standard();
     // Before anything is bound: what is wrong in the file ends with 2.
