@@ -61,8 +61,8 @@ use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Change, Changes, Pages, Read, Store};
 use crate::types::{
-    Batch, Commit, Condition, Counting, Identity, Limits, Op, Page, Profile, Scan, Scope, Sighting,
-    Usage, Value, check_key,
+    Batch, Commit, Condition, Counting, Identity, Limits, Op, Page, Profile, RESERVED_PREFIX, Scan,
+    Scope, Sighting, Usage, Value, check_key,
 };
 
 /// Settings of the prefix layer.
@@ -129,7 +129,7 @@ impl PrefixLayer {
     /// A layer with that prefix.
     ///
     /// # Errors
-    /// `Config` for an empty prefix, or one as long as the longest key.
+    /// `Config` for an empty prefix, one as long as the longest key, or one that leads to reserved keys.
     pub fn new(prefix: impl Into<Bytes>) -> Result<Self> {
         let prefix = prefix.into();
         if prefix.is_empty() {
@@ -141,6 +141,12 @@ impl PrefixLayer {
                 prefix.len(),
                 Limits::MAX_KEY_BYTES
             )));
+        }
+        // With the key behind it, it would be that of tierstack's own in the store below.
+        if prefix.starts_with(RESERVED_PREFIX) || RESERVED_PREFIX.starts_with(&prefix) {
+            return Err(Error::config(
+                "prefix is the beginning of \\0tierstack/, under which tierstack keeps keys of its own, or begins with it; choose another one",
+            ));
         }
         Ok(Self { prefix })
     }

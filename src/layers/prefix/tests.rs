@@ -105,6 +105,14 @@ async fn what_is_in_memory_is_answered_at_once() {
 #[test]
 fn a_prefix_that_leaves_no_room_is_refused() {
     let check = |prefix: String| PrefixConfig { prefix }.profile(Memory::new().profile());
+    // What a key behind it could make a key of tierstack's own.
+    for prefix in ["\0", "\0tier", "\0tierstack/", "\0tierstack/restore"] {
+        let error = check(prefix.to_owned()).unwrap_err();
+        assert!(error.kind() == ErrorKind::Config && error.message().contains("\\0tierstack/"));
+    }
+    for prefix in ["\0tierstuck", "\0\0", "tierstack/", "\u{1}"] {
+        check(prefix.to_owned()).unwrap();
+    }
     assert!(check(String::new()).unwrap_err().to_string().contains("at least 1 byte"));
     assert!(check("p".repeat(Limits::MAX_KEY_BYTES)).is_err());
     let mut below = Memory::new().profile();
