@@ -28,13 +28,28 @@ pub struct Claim {
     what: &'static str,
     path: PathBuf,
     part: Option<String>,
+    /// Whether everything in the folder belongs to it.
+    whole: bool,
 }
 
 impl Claim {
     /// What it is, such as `the folder of the database`, and where.
     #[must_use]
     pub fn new(what: &'static str, path: &Path) -> Self {
-        Self { what, path: real(path), part: None }
+        Self { what, path: real(path), part: None, whole: false }
+    }
+
+    /// A place that is no path of this machine, such as a bucket.
+    #[must_use]
+    pub fn elsewhere(what: &'static str, place: impl Into<PathBuf>) -> Self {
+        Self { what, path: place.into(), part: None, whole: false }
+    }
+
+    /// A folder with everything in it: nobody else can have a file or folder there.
+    #[must_use]
+    pub fn whole(mut self) -> Self {
+        self.whole = true;
+        self
     }
 
     /// Only a part of it, such as a table of a file: others may have other parts.
@@ -49,7 +64,9 @@ impl Claim {
     pub fn is_same(&self, other: &Self) -> bool {
         let parts_differ =
             matches!((&self.part, &other.part), (Some(one), Some(two)) if one != two);
-        self.path == other.path && !parts_differ
+        let lies_in = |one: &Self, other: &Self| other.whole && one.path.starts_with(&other.path);
+        let met = self.path == other.path || lies_in(self, other) || lies_in(other, self);
+        met && !parts_differ
     }
 }
 

@@ -160,7 +160,7 @@ impl BackendConfig for FileConfig {
     }
 
     fn claims(&self, context: &Context) -> Vec<Claim> {
-        vec![Claim::new("the folder", &context.resolve(&self.path))]
+        vec![Claim::new("the folder", &context.resolve(&self.path)).whole()]
     }
 
     async fn open(&self, context: &Context) -> Result<Arc<dyn Store>> {

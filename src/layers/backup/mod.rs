@@ -75,7 +75,7 @@ pub use self::worker::Worker;
 use crate::backup::{Location, RESERVED_PREFIX, Repository, Schedule};
 use crate::error::{Error, Result};
 use crate::group::write_admitted;
-use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
+use crate::layer::{Claim, Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::objects::Shown;
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
@@ -179,6 +179,15 @@ impl LayerConfig for BackupConfig {
                 guarantees.recovery = Some(Recovery { interval, window: None });
             })
             .note(note))
+    }
+
+    fn claims(&self, context: &Context) -> Vec<Claim> {
+        let what = "the place of backups";
+        let claim = |place| match place {
+            Location::Folder(path) => Claim::new(what, &path),
+            bucket @ Location::Bucket { .. } => Claim::elsewhere(what, bucket.to_string()),
+        };
+        self.location(context).ok().map(claim).into_iter().collect()
     }
 
     async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>> {

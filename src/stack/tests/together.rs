@@ -105,6 +105,9 @@ fn two_stores_with_the_same_files_are_refused_with_both_names() {
     let cached = |cache: &str, path: &str| {
         format!("layers: [ cache: {{ {cache} }} ], backend: {{ rocksdb: {{ path: {path} }} }}")
     };
+    let backed_up = |to: &str, path: &str| {
+        format!("layers: [ backup: {{ to: {to} }} ], backend: {{ rocksdb: {{ path: {path} }} }}")
+    };
     let disk = "disk: { path: cache, capacity: 16MiB }";
     for (one, two, words) in [
         (
@@ -132,6 +135,22 @@ fn two_stores_with_the_same_files_are_refused_with_both_names() {
             cached("warm_start: { path: keys }", "b"),
             "stores.one.layers[0].cache and stores.two.layers[0].cache both use the file ",
         ),
+        (
+            backed_up("./backups", "a"),
+            backed_up("x/../backups", "b"),
+            "stores.one.layers[0].backup and stores.two.layers[0].backup both use the place of backups ",
+        ),
+        // What lies in a folder of files is an entry.
+        (
+            "backend: { file: { path: data } }".to_owned(),
+            "backend: { file: { path: ./data/more } }".to_owned(),
+            "stores.one.backend.file and stores.two.backend.file both use the folder ",
+        ),
+        (
+            backed_up("data/backups", "a"),
+            "backend: { file: { path: data } }".to_owned(),
+            "stores.one.layers[0].backup and stores.two.backend.file both use the place of backups ",
+        ),
     ] {
         let refused = check(&one, &two).unwrap_err();
         assert!(refused.contains(words) && refused.contains("only one store can"), "{refused}");
@@ -139,4 +158,6 @@ fn two_stores_with_the_same_files_are_refused_with_both_names() {
     check("backend: { sqlite: { path: data } }", "backend: { sqlite: { path: data, table: b } }")
         .unwrap();
     check("backend: memory", "backend: memory").unwrap();
+    check(&backed_up("data/one", "data/a"), &backed_up("data/two", "data/b")).unwrap();
+    check("backend: { file: { path: data } }", "backend: { file: { path: data2 } }").unwrap();
 }
