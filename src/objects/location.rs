@@ -102,6 +102,7 @@ fn folder(text: &str, forms: &str) -> Result<Location, String> {
     let slip = ["s3", "gs", "az", "file"]
         .iter()
         .any(|scheme| text.strip_prefix(scheme).is_some_and(|rest| rest.starts_with("//")));
+    let slip = slip || text.starts_with("//");
     if first.contains('@') || first.contains([':', '\\']) && !is_drive || slip {
         return Err(format!(
             "this is neither a URL nor clearly a folder, as it begins like an address of another machine; write {forms}, and ./ before the name of a folder that looks so"
@@ -468,6 +469,7 @@ mod tests {
             "\\\\host\\share",
             "C:\\backups",
             "file:/path",
+            "//host/share",
         ] {
             let error = text.parse::<Location>().unwrap_err();
             assert!(error.contains("another machine") && error.contains("./"), "{text}: {error}");
