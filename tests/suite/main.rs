@@ -30,6 +30,7 @@ mod cache_coherence;
 mod cache_history;
 mod cache_model;
 mod cli;
+mod clock;
 mod codec;
 mod commits;
 mod config;
