@@ -16,7 +16,9 @@ async fn scrape(address: &str) -> BTreeMap<String, f64> {
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).await.unwrap();
-    let samples = text.lines().filter(|line| line.starts_with("tierstack_"));
+    assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+    let (_, text) = text.split_once("\r\n\r\n").unwrap();
+    let samples = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
     samples
         .filter_map(|line| line.rsplit_once(' '))
         .map(|(series, value)| (series.to_owned(), value.trim().parse().unwrap()))
@@ -39,6 +41,7 @@ async fn a_stack_is_measured_at_every_boundary() {
     drop(free);
     config.listen().unwrap();
     assert_eq!(config.listen().unwrap_err().kind(), ErrorKind::Unavailable, "it listens already");
+    metrics::counter!("visits_total").increment(3);
 
     let stack =
         Stack::open(&config, None, &Registry::standard(), &OpenOptions::default()).await.unwrap();
@@ -46,7 +49,6 @@ async fn a_stack_is_measured_at_every_boundary() {
     for _ in 0..3 {
         stack.get(b"secret-key").await.unwrap();
     }
-    tierstack::telemetry::gather();
     let samples = scrape(&address).await;
     let find = |parts: &[&str]| {
         let found: Vec<_> = samples
@@ -62,7 +64,13 @@ async fn a_stack_is_measured_at_every_boundary() {
     assert_eq!(find(&[&ops[..], &[r#"layer="memory""#]].concat()), 1.0, "two were hits");
     assert_eq!(find(&["tierstack_cache_requests_total", orders, r#"result="hit""#]), 2.0);
     assert_eq!(find(&["tierstack_cache_requests_total", orders, r#"result="miss""#]), 1.0);
-    assert!(samples.keys().any(|series| series.contains(r#"le="0.000001""#)), "buckets from 1 µs");
+    assert_eq!(samples["visits_total"], 3.0, "what the program counts beside its stacks");
+    assert!(samples.keys().any(|series| series.contains(r#"le="0.0000001""#)), "from 100 ns");
+    let durations = ["tierstack_op_duration_seconds_count", orders, r#"layer="memory""#];
+    find(&[&durations[..], &[r#"op="write""#]].concat());
     assert!(samples.keys().all(|series| !series.contains("secret")), "no key in a label");
     stack.close().await.unwrap();
+    let samples = scrape(&address).await;
+    assert!(samples.keys().all(|series| !series.contains("orders")), "{samples:#?}");
+    assert_eq!(samples["visits_total"], 3.0);
 }

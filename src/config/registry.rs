@@ -63,6 +63,7 @@ pub(super) struct Schemas {
 pub(crate) trait AnyLayer: Any + Send + Sync {
     fn profile(&self, below: Profile) -> Result<Profile>;
     fn claims(&self, context: &Context) -> Vec<Claim>;
+    fn meters(&self, context: &Context, below: &Profile);
     async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>>;
 }
 
@@ -83,6 +84,10 @@ impl<C: LayerConfig> AnyLayer for C {
 
     fn claims(&self, context: &Context) -> Vec<Claim> {
         LayerConfig::claims(self, context)
+    }
+
+    fn meters(&self, context: &Context, below: &Profile) {
+        LayerConfig::meters(self, context, below);
     }
 
     async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>> {

@@ -136,6 +136,10 @@ impl LayerConfig for CompressConfig {
         Ok(compressor.profile(self.accept_plain, below))
     }
 
+    fn meters(&self, context: &Context, _: &Profile) {
+        CompressLayer::meters(&context.labels);
+    }
+
     async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>> {
         Ok(CompressLayer::new(self, &context.labels)?.for_stack())
     }

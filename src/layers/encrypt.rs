@@ -125,6 +125,10 @@ impl LayerConfig for EncryptConfig {
         Ok(profile(self.accept_plain, below))
     }
 
+    fn meters(&self, context: &Context, _: &Profile) {
+        EncryptLayer::meters(&context.labels);
+    }
+
     async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>> {
         let keys = context.secret(&self.keys).await?;
         let ring = KeyRing::parse(keys.expose())?;

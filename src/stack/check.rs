@@ -8,14 +8,15 @@ use std::sync::Arc;
 use super::part::{Part, refused};
 use super::reserved::Reserved;
 use super::shared::{Backend, Shared};
+use super::usage::{Gauges, Watch};
 use super::{OpenOptions, Stack, instrument};
 use crate::config::{AnyBackend, AnyLayer, Config, Registry, Sealed, StoreConfig};
 use crate::error::{Error, Operation, Result};
 use crate::hash::StableHash;
 use crate::layer::{BackendConfig, Claim, Context, LayerConfig, Zone, check_order};
-use crate::layers::metrics::MetricsConfig;
+use crate::layers::metrics::{MetricsConfig, MetricsLayer};
 use crate::store::Store;
-use crate::telemetry::Labels;
+use crate::telemetry::{Labels, rehearse};
 use crate::types::Profile;
 
 /// A store of a config whose names, settings, order and promises hold together.
@@ -116,6 +117,42 @@ impl Checked {
     #[must_use]
     pub fn prices(&self) -> &[String] {
         &self.prices
+    }
+
+    /// How many series Prometheus keeps of this store where a service has it open, as far as its layers
+    /// [tell](LayerConfig::meters). Each process has three more.
+    ///
+    /// ```
+    /// use tierstack::Stack;
+    /// use tierstack::config::{Config, Format, Registry};
+    ///
+    /// let text = "stores: { main: { layers: [cache], backend: memory } }";
+    /// let config = Config::parse(text, Format::Yaml, "tierstack.yaml")?;
+    /// let series = Stack::check(&config, None, &Registry::standard())?.series();
+    /// assert!(series > 400 && series < 600, "{series}");
+    /// # Ok::<(), tierstack::Error>(())
+    /// ```
+    #[must_use]
+    pub fn series(&self) -> usize {
+        let options = OpenOptions::service();
+        let backend = self.context(&self.backend.label, self.layers.len(), &options);
+        let mut below = self.backend.config.profile().ok();
+        if let Some(shared) = &self.shared {
+            below = below.map(|profile| shared.profile(profile));
+        }
+        let register = || {
+            drop(Gauges::new(&backend.labels));
+            drop(MetricsLayer::new(backend.labels));
+            for (at, layer) in self.layers.iter().enumerate().rev() {
+                let context = self.context(&layer.label, at, &options);
+                drop(MetricsLayer::new(context.labels.clone()));
+                let Some(profile) = below.take() else { return };
+                layer.config.meters(&context, &profile);
+                // What was composed once is composed again.
+                below = layer.config.profile(profile).ok();
+            }
+        };
+        rehearse(register).series()
     }
 
     /// The settings of the outermost layer of that type.
@@ -231,8 +268,10 @@ impl Checked {
         let mut layers = Vec::new();
         for (at, layer) in self.layers.iter().enumerate().skip(outermost) {
             let context = self.context(&layer.label, at, options);
+            // What is counted while it opens stays, until its boundary counts.
+            let errors = context.labels.errors();
             let opened = layer.config.open(&context).await.map_err(|e| self.failed(layer, e))?;
-            layers.push((layer, opened, context));
+            layers.push((layer, opened, context, errors));
         }
         let backend = &self.backend;
         let context = self.context(&backend.label, self.layers.len(), options);
@@ -242,6 +281,7 @@ impl Checked {
         };
         let salt = salt(&self.store);
         let mut store = instrument(opened.map_err(|e| self.failed(backend, e))?, &context, salt);
+        let mut outermost_labels = context.labels;
         let mut rewriters = Vec::new();
         let hidden = self.hidden();
         loop {
@@ -254,7 +294,7 @@ impl Checked {
             if stored.is_some() && hidden == outermost + layers.len() {
                 store = Arc::new(Reserved(store));
             }
-            let Some((layer, opened, context)) = layers.pop() else { break };
+            let Some((layer, opened, context, _errors)) = layers.pop() else { break };
             rewriters.extend(opened.rewriter(Arc::clone(&store)));
             store = match opened.wrap(Arc::clone(&store)).await {
                 Ok(wrapped) => wrapped,
@@ -267,9 +307,12 @@ impl Checked {
             if layer.name != MetricsConfig::NAME {
                 store = instrument(store, &context, salt);
             }
+            outermost_labels = context.labels;
         }
         rewriters.reverse();
-        Ok(Stack::new(store, rewriters, self, salt))
+        let usage =
+            options.background.then(|| Watch::of(&store, &outermost_labels, &options.clock));
+        Ok(Stack::new(store, rewriters, self, salt, usage.flatten()))
     }
 
     async fn close_after_failure(&self, store: &dyn Store) {

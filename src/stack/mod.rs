@@ -12,6 +12,7 @@ mod reserved;
 mod shared;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::fmt;
 use std::ops::Deref;
@@ -111,7 +112,7 @@ pub struct OpenOptions {
     /// Whether what is missing may be made, where the config allows it. See [`Context::may_create`].
     pub may_create: bool,
     /// Whether schedules and other work that changes data run while the stack is open. See
-    /// [`Context::background`].
+    /// [`Context::background`]. Where they do, the store is also asked how much it holds, for the metrics.
     pub background: bool,
 }
 
@@ -161,6 +162,7 @@ pub struct Stack {
     checked: Checked,
     /// For fingerprints of keys.
     salt: u64,
+    _usage: Option<usage::Watch>,
 }
 
 impl Stack {
@@ -216,8 +218,9 @@ impl Stack {
         rewriters: Vec<Arc<dyn Rewrite>>,
         checked: Checked,
         salt: u64,
+        usage: Option<usage::Watch>,
     ) -> Self {
-        Self { store, rewriters, checked, salt }
+        Self { store, rewriters, checked, salt, _usage: usage }
     }
 
     /// What stands for a key in the [errors](crate::Error::key_fingerprint) of this stack, and so in logs: the

@@ -124,7 +124,7 @@ impl Serialize for Checked {
         let levels: Vec<_> = self.profile.levels().map(Level::of).collect();
         let promises: BTreeMap<_, _> =
             ASPECTS.iter().map(|a| (key(a.name), (a.say)(&self.profile))).collect();
-        let mut out = serializer.serialize_struct("Checked", 8)?;
+        let mut out = serializer.serialize_struct("Checked", 9)?;
         out.serialize_field("store", &self.store)?;
         out.serialize_field("default", &self.default)?;
         out.serialize_field("file", &self.origin.display().to_string())?;
@@ -133,6 +133,7 @@ impl Serialize for Checked {
         out.serialize_field("guarantees", &self.profile.guarantees)?;
         out.serialize_field("levels", &levels)?;
         out.serialize_field("prices", &self.prices)?;
+        out.serialize_field("series", &self.series())?;
         out.end()
     }
 }

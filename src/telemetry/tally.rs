@@ -6,23 +6,15 @@
 //! writes to, with plain loads and stores. Once a second a thread hands on what was added
 //! since; [`gather`] does so at once, and a tally that goes does so for itself. Nothing is lost.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, OnceLock, Weak};
-use std::thread::{self, Thread};
-use std::time::Duration;
 
-use metrics::Counter;
 use parking_lot::Mutex;
 
+use super::gatherer::{GATHERER, Gather, lines};
+use super::handles::Counter;
 use crate::threads;
-
-/// Lines of a tally for each processor: there are more threads than processors, and those that come later than
-/// all others share the counters themselves.
-const LINES_PER_PROCESSOR: usize = 4;
-/// The longest time until what was added is handed on.
-const PERIOD: Duration = Duration::from_secs(1);
 
 /// Counters that are added to together. The first one counts events.
 pub(crate) struct Tally<const N: usize>(Arc<Sums<N>>);
@@ -71,9 +63,8 @@ impl<const N: usize> Tally<N> {
         if !GATHERER.attend(sums) {
             return Box::default();
         }
-        let processors = thread::available_parallelism().map_or(1, |processors| processors.get());
         let line = |_| Line(std::array::from_fn(|_| AtomicU64::new(0)));
-        (0..processors.max(4) * LINES_PER_PROCESSOR).map(line).collect()
+        (0..lines()).map(line).collect()
     }
 }
 
@@ -83,11 +74,6 @@ impl<const N: usize> Sums<N> {
             counter.increment(amount);
         }
     }
-}
-
-trait Gather: Send + Sync {
-    /// Hands on what was added since the last time.
-    fn gather(&self);
 }
 
 impl<const N: usize> Gather for Sums<N> {
@@ -108,6 +94,8 @@ impl<const N: usize> Gather for Sums<N> {
             }
         }
     }
+
+    fn gather_durations(&self) {}
 }
 
 impl<const N: usize> Drop for Sums<N> {
@@ -116,63 +104,14 @@ impl<const N: usize> Drop for Sums<N> {
     }
 }
 
-/// Hands on what threads have added to the tallies that are in use.
-struct Gatherer {
-    tallies: Mutex<Vec<Weak<dyn Gather>>>,
-    thread: OnceLock<Option<Thread>>,
-}
-
-static GATHERER: Gatherer = Gatherer { tallies: Mutex::new(Vec::new()), thread: OnceLock::new() };
-
-impl Gatherer {
-    /// Hands on what is added to these, from now on. Tells whether there is a thread to do so.
-    fn attend(&'static self, tally: Weak<dyn Gather>) -> bool {
-        let started = self.thread.get_or_init(|| {
-            let thread = thread::Builder::new().name("tierstack-counts".into());
-            thread.spawn(|| self.run()).ok().map(|handle| handle.thread().clone())
-        });
-        let Some(thread) = started else { return false };
-        self.tallies.lock().push(tally);
-        thread.unpark();
-        true
-    }
-
-    fn run(&self) {
-        loop {
-            if self.gather() { thread::park_timeout(PERIOD) } else { thread::park() }
-        }
-    }
-
-    /// Tells whether there are any tallies.
-    fn gather(&self) -> bool {
-        let mut living = Vec::new();
-        self.tallies.lock().retain(|tally| {
-            let tally = tally.upgrade();
-            living.extend(tally.clone());
-            tally.is_some()
-        });
-        let any = !living.is_empty();
-        // Without the lock: a recorder is somebody else's code, and may panic.
-        for tally in living {
-            // It may be the last one who holds it.
-            let _ = catch_unwind(AssertUnwindSafe(move || tally.gather()));
-        }
-        any
-    }
-}
-
-/// Hands on at once what threads have counted. By itself it happens within a second; this is for whoever
-/// reads counters inside the process, such as a test. What other threads count meanwhile may be left out.
-pub fn gather() {
-    GATHERER.gather();
-}
-
 #[cfg(test)]
 mod tests {
     use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 
+    use std::thread;
+
     use super::*;
-    use crate::telemetry::Labels;
+    use crate::telemetry::{Labels, gather};
 
     fn tally() -> (Tally<2>, Snapshotter) {
         let recorder = DebuggingRecorder::new();
@@ -267,7 +206,8 @@ mod tests {
             }
             fn absolute(&self, _: u64) {}
         }
-        let bad = Tally::new([Counter::from_arc(Arc::new(Panics))]);
+        let facade = metrics::Counter::from_arc(Arc::new(Panics));
+        let bad = Tally::new([Counter { facade, ..Labels::default().counter("bad", &[]) }]);
         for _ in 0..2 {
             let (tally, snapshotter) = tally();
             bad.add([1]);

@@ -71,6 +71,7 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
+use self::worker::Meters;
 pub use self::worker::Worker;
 use crate::backup::{Location, RESERVED_PREFIX, Repository, Schedule};
 use crate::error::{Error, Result};
@@ -190,6 +191,12 @@ impl LayerConfig for BackupConfig {
         self.location(context).ok().map(claim).into_iter().collect()
     }
 
+    fn meters(&self, context: &Context, _: &Profile) {
+        if let (Some(schedule), true) = (&self.base, context.background) {
+            drop(Meters::new(&context.labels, schedule));
+        }
+    }
+
     async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>> {
         Ok(Arc::new(BackupLayer::new(self, context)?))
     }
@@ -246,7 +253,7 @@ impl<S: Store> Layer<S> for BackupLayer {
                 *store.worker.lock() = Some(runtime.spawn(worker.run()));
             }
             _ => tracing::info!(
-                stack = %self.context.labels.stack,
+                stack = %self.context.labels.stack(),
                 "opened without background work: the schedule of backups is not kept here"
             ),
         }

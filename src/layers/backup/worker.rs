@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::{Counter, Gauge};
 use parking_lot::Mutex;
 
 use super::BackupConfig;
@@ -12,7 +11,7 @@ use crate::clock::Timestamp;
 use crate::error::{ErrorKind, Result};
 use crate::layer::Context;
 use crate::store::Store;
-use crate::telemetry::{Labels, names};
+use crate::telemetry::{Counter, Gauge, Labels, names};
 
 /// A stack that is open for less than this takes no base: a single `get` should not back up the store.
 pub(super) const SETTLE: Duration = Duration::from_secs(60);
@@ -83,9 +82,9 @@ impl Worker {
             store,
             repository: None,
             config: config.clone(),
+            meters: Meters::new(&context.labels, &schedule),
             schedule,
             failures: 0,
-            meters: Meters::new(&context.labels),
             context: context.clone(),
         }
     }
@@ -112,7 +111,7 @@ impl Worker {
                 // What was known of the place may be what is wrong: it was repaired by hand, or replaced.
                 self.repository = None;
                 self.meters.failures.increment(1);
-                let (stack, failures) = (&self.context.labels.stack, self.failures);
+                let (stack, failures) = (self.context.labels.stack(), self.failures);
                 tracing::error!(%stack, failures, ?error, "a scheduled base was not taken");
                 backoff(failures)
             }
@@ -133,9 +132,6 @@ impl Worker {
         if let Some(last) = last {
             self.meters.succeeded(last);
         }
-        if let Some(interval) = self.schedule.interval() {
-            self.meters.expected.set(interval.as_secs_f64());
-        }
         if !self.schedule.is_due(last, self.context.clock.now()) {
             return Ok(last);
         }
@@ -150,7 +146,7 @@ impl Worker {
             Ok(taken) => {
                 self.meters.succeeded(taken.base.time.min(self.context.clock.now()));
                 let (id, entries) = (&taken.base.id, taken.base.entries);
-                tracing::info!(stack = %self.context.labels.stack, base = %id, entries, "a base was taken");
+                tracing::info!(stack = %self.context.labels.stack(), base = %id, entries, "a base was taken");
                 Ok(Some(taken.base.time))
             }
             // Another process was faster. If its base is the one that was due, all is well.
@@ -173,9 +169,10 @@ impl Worker {
     }
 }
 
-struct Meters {
+pub(super) struct Meters {
     last: Gauge,
-    expected: Gauge,
+    /// Where the schedule has more than one moment.
+    _expected: Option<Gauge>,
     read: Counter,
     reused: Counter,
     uploaded: Counter,
@@ -183,11 +180,17 @@ struct Meters {
 }
 
 impl Meters {
-    fn new(labels: &Labels) -> Self {
+    /// Of a store that was never backed up, the last success is at 0: long ago, so that an alert on its age fires.
+    pub(super) fn new(labels: &Labels, schedule: &Schedule) -> Self {
         let bytes = |stage| labels.counter(names::BACKUP_BYTES, &[("stage", stage)]);
+        let expected = schedule.interval().map(|interval| {
+            let expected = labels.gauge(names::BACKUP_EXPECTED_INTERVAL, &[("kind", "base")]);
+            expected.set(interval.as_secs() as i64);
+            expected
+        });
         Self {
+            _expected: expected,
             last: labels.gauge(names::BACKUP_LAST_SUCCESS, &[("kind", "base")]),
-            expected: labels.gauge(names::BACKUP_EXPECTED_INTERVAL, &[("kind", "base")]),
             read: bytes("read"),
             reused: bytes("reused"),
             uploaded: bytes("uploaded"),
@@ -196,7 +199,7 @@ impl Meters {
     }
 
     fn succeeded(&self, at: Timestamp) {
-        self.last.set(at.as_millis() as f64 / 1000.0);
+        self.last.set((at.as_millis() / 1000) as i64);
     }
 
     fn advanced(&self, before: &Progress, now: Progress) {

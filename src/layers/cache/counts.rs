@@ -1,8 +1,6 @@
 //! What is counted: each read once, by what came of it.
 
-use metrics::{Counter, Histogram};
-
-use crate::telemetry::{Labels, Tally, names};
+use crate::telemetry::{Counter, Histogram, Labels, Tally, names};
 
 #[derive(Debug)]
 pub(super) struct Counts {

@@ -11,7 +11,7 @@ use crate::types::{Presence, Sighting};
 
 /// What this cache is called where it stands among others.
 pub(super) fn name(labels: &Labels) -> String {
-    let name = if labels.layer.is_empty() { CacheConfig::NAME } else { &labels.layer };
+    let name = if labels.layer().is_empty() { CacheConfig::NAME } else { labels.layer() };
     name.to_owned()
 }
 

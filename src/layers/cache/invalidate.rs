@@ -1,13 +1,12 @@
 //! Dropping what is kept, because somebody says that it is old.
 
 use bytes::Bytes;
-use metrics::Counter;
 
 use super::marks::Marked;
 use super::{Cache, Shared};
 use crate::error::Result;
 use crate::store::{Change, Store};
-use crate::telemetry::{Labels, names};
+use crate::telemetry::{Counter, Labels, names};
 use crate::types::Scope;
 
 /// What was dropped, by cause.

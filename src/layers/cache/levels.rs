@@ -61,7 +61,7 @@ impl Spare {
             .then_some(context.below.zip(identity))
             .flatten()
             .map(|(layers, data)| {
-                let (stack, times) = (&context.labels.stack, config.times());
+                let (stack, times) = (context.labels.stack(), config.times());
                 format!("{stack}\n{layers:016x}\n{}\n{below}\n{times}", data.as_str())
             });
         let disk = disk.taken();

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures_util::{FutureExt, StreamExt};
-use metrics::{Counter, Gauge};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::broadcast::error::RecvError;
@@ -19,10 +18,10 @@ use tokio::sync::{broadcast, watch};
 
 use super::era::Mode;
 use super::{Cache, CacheConfig, Shared};
-use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::layer::{Context, LayerConfig};
 use crate::store::{Change, Changes, Store};
-use crate::telemetry::{Labels, names};
+use crate::telemetry::{Counter, Gauge, Labels, names};
 
 /// Announcements that somebody further out may be behind by. Who is further behind is told that any key
 /// may have changed.
@@ -78,7 +77,7 @@ impl Listening {
         }
         self.outer.lock().take();
         self.stop.closed().await;
-        self.active.set(0.0);
+        self.active.set(0);
     }
 
     /// Tells those who listen to this cache.
@@ -90,7 +89,7 @@ impl Listening {
     }
 
     fn failed(&self, error: &Error) {
-        self.labels.count_error(Operation::Changes, error);
+        self.labels.count_error(error);
         self.attempt.send_replace(Some(Err(error.clone())));
     }
 }
@@ -121,7 +120,7 @@ impl<S> Shared<S> {
     fn hear(&self, listening: &Listening) {
         self.stripes.eras.begin(Mode::Keeping);
         self.clear();
-        listening.active.set(1.0);
+        listening.active.set(1);
         listening.tell(Change::All);
     }
 
@@ -131,7 +130,7 @@ impl<S> Shared<S> {
             self.stripes.eras.begin(Mode::Deaf);
             self.clear();
             listening.lost.increment(1);
-            listening.active.set(0.0);
+            listening.active.set(0);
             listening.tell(Change::Lost);
         }
     }

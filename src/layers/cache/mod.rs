@@ -91,7 +91,7 @@
 //! `Timeout` when a load takes longer than `load_timeout`; `Internal` when it panics, or the store below
 //! answers a bulk read with another number of values than keys; `Unsupported`
 //! for a load outside a tokio runtime. A subscription that cannot be made, within `load_timeout`, is logged,
-//! counted in `tierstack_errors_total{op="changes"}`, and made again after pauses of 0.1 s to 10 s; reads
+//! counted in `tierstack_errors_total`, and made again after pauses of 0.1 s to 10 s; reads
 //! do not fail because of it, and `changes` gives the error of the last attempt.
 //!
 //! Opening fails with `Config` if the folder of `disk` or the file of `warm_start` holds something else, or a

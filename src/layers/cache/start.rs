@@ -5,7 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::runtime::Handle;
 
-use super::{CacheConfig, CacheLayer};
+use super::counts::Counts;
+use super::invalidate::Invalidations;
+use super::listen::Listening;
+use super::{CacheConfig, CacheLayer, disk, engine, warm};
 use crate::error::{Error, Result};
 use crate::layer::{Claim, Context, Layer as _, LayerConfig, Rewrite, StackLayer, Zone};
 use crate::store::Store;
@@ -29,6 +32,21 @@ impl LayerConfig for CacheConfig {
         let warm = self.warm_start.as_ref().map(|warm| ("the file", &warm.path));
         let places = disk.into_iter().chain(warm);
         places.map(|(what, path)| Claim::new(what, &context.resolve(path))).collect()
+    }
+
+    fn meters(&self, context: &Context, below: &Profile) {
+        let labels = &context.labels;
+        drop((Counts::new(labels), Invalidations::new(labels)));
+        engine::meters(labels);
+        if below.guarantees.announces.is_some() {
+            drop(Listening::new(context));
+        }
+        if self.disk.is_some() {
+            disk::meters(labels);
+        }
+        if self.warm_start.is_some() {
+            drop(warm::loaded(labels));
+        }
     }
 
     async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>> {

@@ -55,7 +55,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use metrics::Histogram;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -65,7 +64,7 @@ use crate::group::complete;
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
-use crate::telemetry::names;
+use crate::telemetry::{Histogram, Labels, names};
 use crate::types::units::{Span, counted};
 use crate::types::{Batch, Commit, Identity, Profile, Scan, Scope, Sighting, Usage, Value};
 
@@ -119,9 +118,17 @@ impl LayerConfig for LimitConfig {
         Ok(Profile::layer(Self::NAME, below))
     }
 
+    fn meters(&self, context: &Context, _: &Profile) {
+        drop(waited(&context.labels));
+    }
+
     async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>> {
         Ok(Arc::new(LimitLayer::new(self, context)?))
     }
+}
+
+fn waited(labels: &Labels) -> Histogram {
+    labels.histogram(names::LIMIT_WAIT, &[])
 }
 
 /// Bounds the operations of the stores it wraps, of all of them together. See the [module docs](self).
@@ -142,7 +149,7 @@ impl LimitLayer {
             waiting: AtomicUsize::new(0),
             config: config.clone(),
             clock: Arc::clone(&context.clock),
-            waited: context.labels.histogram(names::LIMIT_WAIT, &[]),
+            waited: waited(&context.labels),
         };
         Ok(Self { turns: Arc::new(turns) })
     }

@@ -5,9 +5,13 @@
 //! # Guarantees
 //! 1. Every operation is counted once, with its outcome, exactly. A dropped future counts as
 //!    `cancelled`. A counter may be a second behind (see [`telemetry::gather`](crate::telemetry::gather)).
-//! 2. An answer that the store below has in memory passes without an allocation or a lock. Its
-//!    latency is sampled, one in 61 on each thread; whatever has to wait is always timed.
-//! 3. Errors that pass are given the operation, the layer and the key, unless they
+//! 2. An answer that the store below has in memory passes without an allocation or a lock. One in 61 of these is
+//!    timed, chosen at random, and counts 61 times; what has to wait is always timed. So the histogram is that of all
+//!    operations: a quantile of it is right within its bucket.
+//! 3. A duration is from the call of the operation, not from when its answer is first waited for. Where answers from
+//!    memory and others take turns, that of the others is from when the innermost boundary was asked.
+//! 4. The series exist from the start, at 0, and end when the last store that the layer wraps is closed.
+//! 5. Errors that pass are given the operation, the layer and the key, unless they
 //!    have them. Answers are not changed otherwise.
 //!
 //! # Gives up
@@ -26,10 +30,10 @@
 //! | name | type | labels | a rise means |
 //! |---|---|---|---|
 //! | `tierstack_ops_total` | counter | stack, layer, op, outcome | more traffic |
-//! | `tierstack_op_duration_seconds` | histogram | stack, layer, op | slower answers; a group of batches is timed as one |
-//! | `tierstack_op_bytes_total` | counter | stack, layer, op | more or larger values |
+//! | `tierstack_op_duration_seconds` | histogram | stack, layer, op (get, get_many, scan, write, ingest, flush) | slower answers; a group of batches is timed as one |
+//! | `tierstack_op_bytes_total` | counter | stack, layer, op (get, get_many, scan, write, ingest) | more or larger values |
 //! | `tierstack_inflight` | gauge | stack, layer | answers waited for |
-//! | `tierstack_errors_total` | counter | stack, layer, op, kind | failures |
+//! | `tierstack_errors_total` | counter | stack, layer, kind | failures |
 //!
 //! # Configuration
 //! `metrics: {}`
@@ -48,8 +52,9 @@
 //! # Ok::<(), tierstack::Error>(()) }).unwrap();
 //! ```
 
-use std::cell::Cell;
-use std::future::Future;
+mod sample;
+mod series;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -57,15 +62,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use metrics::{Counter, Gauge, Histogram};
 use serde::{Deserialize, Serialize};
 
+use self::sample::Call;
+use self::series::{Opened, Shared, Waiting};
 use crate::clock::{Clock, SystemClock};
-use crate::error::{Error, Operation, Result};
+use crate::error::Result;
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
-use crate::telemetry::{Labels, Tally, gather, names};
+use crate::telemetry::{Labels, gather};
 use crate::types::{Batch, Commit, Identity, Profile, Scan, Scope, Sighting, Usage, Value};
 
 /// Settings of the metrics layer: none.
@@ -144,7 +150,8 @@ impl<S> Layer<S> for MetricsLayer {
     type Service = Metrics<S>;
 
     fn layer(&self, inner: S) -> Metrics<S> {
-        Metrics { inner, shared: Arc::clone(&self.shared), visible: self.visible }
+        let opened = Arc::new(self.shared.opened());
+        Metrics { inner, shared: Arc::clone(&self.shared), opened, visible: self.visible }
     }
 }
 
@@ -153,6 +160,7 @@ impl<S> Layer<S> for MetricsLayer {
 pub struct Metrics<S> {
     inner: S,
     shared: Arc<Shared>,
+    opened: Arc<Opened>,
     visible: bool,
 }
 
@@ -161,16 +169,14 @@ impl<S: Read> Read for Metrics<S> {
     fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
         let shared = &*self.shared;
         let series = &shared.get;
-        let start = sampled().then(|| shared.clock.monotonic());
+        let call = Call::begin(&series.waits, &*shared.clock);
         // An answer stays where the store below has put it: a move takes as long as the counting.
         let mut reply = self.inner.get(key);
         if let Reply::Now(Ok(value)) = &reply {
-            if let Some(start) = start {
-                series.time(&*shared.clock, start);
-            }
+            series.answered(&*shared.clock, call);
             series.found(value.as_ref());
         } else {
-            reply = shared.watch_get(reply, key);
+            reply = shared.watch_get(call, reply, key);
         }
         reply
     }
@@ -180,43 +186,46 @@ impl<S: Read> Read for Metrics<S> {
         let series = &shared.get_many;
         let count = |values: &Vec<Option<Value>>| {
             let bytes = values.iter().flatten().map(|value| value.bytes.len() as u64).sum();
-            series.ok.add([1, bytes]);
+            series.succeeded(bytes);
         };
-        let start = sampled().then(|| shared.clock.monotonic());
+        let call = Call::begin(&series.waits, &*shared.clock);
         match self.inner.get_many(keys) {
-            Reply::Now(Ok(values)) => {
-                if let Some(start) = start {
-                    series.time(&*shared.clock, start);
-                }
-                count(&values);
-                Reply::Now(Ok(values))
+            Reply::Now(result) => {
+                series.answered(&*shared.clock, call);
+                let result = result.inspect(count);
+                Reply::Now(result.map_err(|error| shared.failed(series, error)))
             }
-            Reply::Now(Err(error)) => Reply::Now(Err(shared.failed(series, error))),
-            Reply::Later(future) => Reply::later(async move {
-                let values = shared.watch(series, future).await?;
-                count(&values);
-                Ok(values)
-            }),
+            Reply::Later(future) => {
+                let start = call.waits(&series.waits, &*shared.clock);
+                Reply::later(async move {
+                    let values = shared.watch_from(series, start, future).await?;
+                    count(&values);
+                    Ok(values)
+                })
+            }
         }
     }
 
     fn scan(&self, scan: Scan) -> Pages<'_> {
         let shared = &*self.shared;
         let series = &shared.scan;
+        let start = shared.clock.monotonic();
         let pages = self.inner.scan(scan);
+        // What the call itself took counts for the first page.
+        let called = shared.clock.monotonic().saturating_sub(start);
         // Each page is one operation: a scan that rests between pages is not slow.
-        futures_util::stream::unfold(pages, move |mut pages| async move {
+        futures_util::stream::unfold((pages, called), move |(mut pages, called)| async move {
             let waiting = Waiting::new(&shared.inflight, &series.cancelled);
-            let start = shared.clock.monotonic();
+            let start = shared.clock.monotonic().saturating_sub(called);
             let page = pages.next().await;
             waiting.done();
             // The end of a scan is no page.
             let page = page?;
             series.time(&*shared.clock, start);
             if let Ok(page) = &page {
-                series.ok.add([1, page.bytes() as u64]);
+                series.succeeded(page.bytes() as u64);
             }
-            Some((page.map_err(|error| shared.failed(series, error)), pages))
+            Some((page.map_err(|error| shared.failed(series, error)), (pages, Duration::ZERO)))
         })
         .boxed()
     }
@@ -229,7 +238,7 @@ impl<S: Store> Store for Metrics<S> {
         let series = &self.shared.write;
         let bytes = batch.bytes() as u64;
         let commit = self.shared.watch(series, self.inner.write(batch)).await?;
-        series.ok.add([1, bytes]);
+        series.succeeded(bytes);
         Ok(commit)
     }
 
@@ -245,7 +254,7 @@ impl<S: Store> Store for Metrics<S> {
         let mut bytes = bytes.into_iter();
         let count = |answer: Result<Commit>| match (answer, bytes.next()) {
             (Ok(commit), bytes) => {
-                series.ok.add([1, bytes.unwrap_or_default()]);
+                series.succeeded(bytes.unwrap_or_default());
                 Ok(commit)
             }
             (Err(error), _) => Err(shared.failed(series, error)),
@@ -259,7 +268,7 @@ impl<S: Store> Store for Metrics<S> {
         let run_failed = AtomicBool::new(false);
         let counted = run.map(|page| {
             match &page {
-                Ok(page) => series.bytes.increment(page.bytes() as u64),
+                Ok(page) => shared.ingested.increment(page.bytes() as u64),
                 Err(_) => run_failed.store(true, Ordering::Relaxed),
             }
             page
@@ -270,7 +279,7 @@ impl<S: Store> Store for Metrics<S> {
         waiting.done();
         series.time(&*shared.clock, start);
         match &result {
-            Ok(_) => series.ok.add([1, 0]),
+            Ok(_) => series.succeeded(0),
             // It did not arise here, but where the run comes from.
             Err(_) if run_failed.load(Ordering::Relaxed) => series.error.increment(1),
             Err(error) => return Err(shared.failed(series, error.clone())),
@@ -292,7 +301,8 @@ impl<S: Store> Store for Metrics<S> {
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
         let inner = self.shared.count(&self.shared.snapshot, self.inner.snapshot()).await?;
-        Ok(Arc::new(Metrics { inner, shared: Arc::clone(&self.shared), visible: self.visible }))
+        let (shared, opened) = (Arc::clone(&self.shared), Arc::clone(&self.opened));
+        Ok(Arc::new(Metrics { inner, shared, opened, visible: self.visible }))
     }
 
     async fn flush(&self) -> Result<()> {
@@ -313,7 +323,9 @@ impl<S: Store> Store for Metrics<S> {
 
     async fn close(&self) -> Result<()> {
         let closed = self.shared.count(&self.shared.close, self.inner.close()).await;
+        // For recorders: what was counted before is not lost with the process.
         gather();
+        self.opened.closed(&self.shared);
         closed
     }
 
@@ -324,192 +336,6 @@ impl<S: Store> Store for Metrics<S> {
 
     fn identity(&self) -> Option<Identity> {
         self.inner.identity()
-    }
-}
-
-/// Of so many answers from memory the latency of one is measured. A prime: the boundaries of a stack
-/// take turns, and with a number that theirs divides the same one would always be measured.
-const SAMPLE: u32 = 61;
-
-/// Whether this call is measured: every 61st of a thread, without contention between threads.
-fn sampled() -> bool {
-    thread_local!(static CALLS: Cell<u32> = const { Cell::new(0) });
-    CALLS.with(|calls| {
-        let call = calls.get();
-        calls.set(call.wrapping_add(1));
-        call.is_multiple_of(SAMPLE)
-    })
-}
-
-struct Shared {
-    labels: Labels,
-    clock: Arc<dyn Clock>,
-    salt: Option<u64>,
-    inflight: Gauge,
-    get: Series,
-    get_many: Series,
-    scan: Series,
-    write: Series,
-    ingest: Series,
-    changes: Series,
-    invalidate: Series,
-    inspect: Series,
-    snapshot: Series,
-    flush: Series,
-    compact: Series,
-    usage: Series,
-    close: Series,
-}
-
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.labels.fmt(f)
-    }
-}
-
-impl Shared {
-    fn new(labels: Labels, clock: Arc<dyn Clock>, salt: Option<u64>) -> Self {
-        let series = |operation| Series::new(&labels, operation);
-        Self {
-            inflight: labels.gauge(names::INFLIGHT, &[]),
-            get: series(Operation::Get),
-            get_many: series(Operation::GetMany),
-            scan: series(Operation::Scan),
-            write: series(Operation::Write),
-            ingest: series(Operation::Ingest),
-            changes: series(Operation::Changes),
-            invalidate: series(Operation::Invalidate),
-            inspect: series(Operation::Inspect),
-            snapshot: series(Operation::Snapshot),
-            flush: series(Operation::Flush),
-            compact: series(Operation::Compact),
-            usage: series(Operation::Usage),
-            close: series(Operation::Close),
-            labels,
-            clock,
-            salt,
-        }
-    }
-
-    /// Counts an error, and says where it arose.
-    fn failed(&self, series: &Series, error: Error) -> Error {
-        series.error.increment(1);
-        self.labels.count_error(series.operation, &error);
-        let error = match self.salt {
-            Some(salt) => error.with_salt(salt),
-            None => error,
-        };
-        error.with_operation(series.operation).with_layer(self.labels.layer.clone())
-    }
-
-    /// Times what has to be waited for, and counts it unless it succeeds.
-    async fn watch<T>(
-        &self,
-        series: &Series,
-        future: impl Future<Output = Result<T>>,
-    ) -> Result<T> {
-        let waiting = Waiting::new(&self.inflight, &series.cancelled);
-        let start = self.clock.monotonic();
-        let result = future.await;
-        waiting.done();
-        series.time(&*self.clock, start);
-        result.map_err(|error| self.failed(series, error))
-    }
-
-    /// Times and counts a read that failed, or waits.
-    fn watch_get<'a>(
-        &'a self,
-        reply: Reply<'a, Option<Value>>,
-        key: &'a [u8],
-    ) -> Reply<'a, Option<Value>> {
-        let series = &self.get;
-        match reply {
-            Reply::Now(result) => {
-                Reply::Now(result.map_err(|error| self.failed(series, error).with_key(key)))
-            }
-            Reply::Later(future) => Reply::later(async move {
-                let value = self.watch(series, future).await;
-                let value = value.map_err(|error| error.with_key(key))?;
-                series.found(value.as_ref());
-                Ok(value)
-            }),
-        }
-    }
-
-    /// Times and counts.
-    async fn count<T>(
-        &self,
-        series: &Series,
-        future: impl Future<Output = Result<T>>,
-    ) -> Result<T> {
-        let value = self.watch(series, future).await?;
-        series.ok.add([1, 0]);
-        Ok(value)
-    }
-}
-
-/// The series of one operation.
-struct Series {
-    operation: Operation,
-    /// Operations that succeeded, and their bytes.
-    ok: Tally<2>,
-    missing: Tally<1>,
-    error: Counter,
-    cancelled: Counter,
-    bytes: Counter,
-    duration: Histogram,
-}
-
-impl Series {
-    fn new(labels: &Labels, operation: Operation) -> Self {
-        let op = ("op", operation.as_str());
-        let outcome = |outcome| labels.counter(names::OPS, &[op, ("outcome", outcome)]);
-        Self {
-            operation,
-            ok: Tally::new([outcome("ok"), labels.counter(names::OP_BYTES, &[op])]),
-            missing: Tally::new([outcome("missing")]),
-            error: outcome("error"),
-            cancelled: outcome("cancelled"),
-            bytes: labels.counter(names::OP_BYTES, &[op]),
-            duration: labels.histogram(names::OP_DURATION, &[op]),
-        }
-    }
-
-    fn found(&self, value: Option<&Value>) {
-        match value {
-            Some(value) => self.ok.add([1, value.bytes.len() as u64]),
-            None => self.missing.add([1]),
-        }
-    }
-
-    fn time(&self, clock: &dyn Clock, start: Duration) {
-        self.duration.record(clock.monotonic().saturating_sub(start));
-    }
-}
-
-/// Counts an operation that waits, and notices when it is dropped before it is done.
-struct Waiting<'a> {
-    inflight: &'a Gauge,
-    cancelled: Option<&'a Counter>,
-}
-
-impl<'a> Waiting<'a> {
-    fn new(inflight: &'a Gauge, cancelled: &'a Counter) -> Self {
-        inflight.increment(1.0);
-        Self { inflight, cancelled: Some(cancelled) }
-    }
-
-    fn done(mut self) {
-        self.cancelled = None;
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.inflight.decrement(1.0);
-        if let Some(cancelled) = self.cancelled {
-            cancelled.increment(1);
-        }
     }
 }
 

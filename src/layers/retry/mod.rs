@@ -72,7 +72,7 @@ use crate::group::complete;
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
-use crate::telemetry::{Labels, names};
+use crate::telemetry::{Counter, Labels, names};
 use crate::types::units::{Span, counted};
 use crate::types::{Batch, Commit, Identity, Page, Profile, Scan, Scope, Sighting, Usage, Value};
 
@@ -140,6 +140,10 @@ impl LayerConfig for RetryConfig {
         Ok(Profile::layer(Self::NAME, below))
     }
 
+    fn meters(&self, context: &Context, _: &Profile) {
+        drop(Retries::new(&context.labels));
+    }
+
     async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>> {
         Ok(Arc::new(RetryLayer::new(self, context)?))
     }
@@ -161,7 +165,7 @@ impl RetryLayer {
         let shared = Shared {
             config: config.clone(),
             clock: Arc::clone(&context.clock),
-            labels: context.labels.clone(),
+            retries: Retries::new(&context.labels),
             seed: AtomicU64::new(context.seed),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -368,7 +372,7 @@ impl<S: Read> Resumable<'_, S> {
 struct Shared {
     config: RetryConfig,
     clock: Arc<dyn Clock>,
-    labels: Labels,
+    retries: Retries,
     /// The seed of the next operation's jitter: each has its own, or they would all come back at once.
     seed: AtomicU64,
 }
@@ -412,6 +416,37 @@ impl Shared {
     }
 }
 
+/// Attempts beyond the first, by operation.
+#[derive(Debug)]
+struct Retries([Counter; REPEATED.len()]);
+
+/// What is repeated.
+const REPEATED: [Operation; 11] = [
+    Operation::Get,
+    Operation::GetMany,
+    Operation::Scan,
+    Operation::Write,
+    Operation::Changes,
+    Operation::Invalidate,
+    Operation::Inspect,
+    Operation::Snapshot,
+    Operation::Flush,
+    Operation::Compact,
+    Operation::Usage,
+];
+
+impl Retries {
+    fn new(labels: &Labels) -> Self {
+        Self(REPEATED.map(|op| labels.counter(names::RETRIES, &[("op", op.as_str())])))
+    }
+
+    fn count(&self, operation: Operation) {
+        for (_, counter) in REPEATED.iter().zip(&self.0).filter(|(op, _)| **op == operation) {
+            counter.increment(1);
+        }
+    }
+}
+
 /// The attempts of one operation.
 struct Attempts<'a> {
     shared: &'a Shared,
@@ -443,8 +478,7 @@ impl Attempts<'_> {
             .filter(|delay| elapsed.saturating_add(*delay) <= self.shared.config.max_elapsed.0);
         let Some(delay) = delay else { return Err(self.give_up(error)) };
         clock.sleep(delay).await;
-        let labels = &self.shared.labels;
-        labels.counter(names::RETRIES, &[("op", self.operation.as_str())]).increment(1);
+        self.shared.retries.count(self.operation);
         Ok(())
     }
 

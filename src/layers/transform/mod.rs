@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
-use metrics::Counter;
 
 pub use self::rewrite::Rewriter;
 use crate::decoded::{Absence, write_decoded, write_group_decoded};
@@ -21,7 +20,7 @@ use crate::group::{admitted, complete};
 use crate::layer::{Layer, Rewrite, StackLayer};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
-use crate::telemetry::{Labels, names};
+use crate::telemetry::{Counter, Labels, names};
 use crate::types::{
     Batch, Commit, Entry, Identity, Op, Page, Profile, Scan, Scope, Sighting, Usage, Value,
 };
@@ -150,7 +149,7 @@ impl<T: Transform> TransformLayer<T> {
     /// read as they are.
     #[must_use]
     pub fn from_transform(transform: T, accept_plain: bool, labels: &Labels) -> Self {
-        let name = if labels.layer.is_empty() { T::NAME } else { &labels.layer };
+        let name = if labels.layer().is_empty() { T::NAME } else { labels.layer() };
         Self(Arc::new(Shared {
             transform,
             accept_plain,
@@ -158,6 +157,11 @@ impl<T: Transform> TransformLayer<T> {
             written: Bytecount::new(labels, "write"),
             read: Bytecount::new(labels, "read"),
         }))
+    }
+
+    /// Registers the series, and lets go of them.
+    pub(crate) fn meters(labels: &Labels) {
+        drop(["write", "read"].map(|op| Bytecount::new(labels, op)));
     }
 
     /// What rewrites the values of a store that this layer wraps, or wrapped. Give it the store

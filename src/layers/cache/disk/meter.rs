@@ -1,10 +1,8 @@
 //! What is counted.
 
-use metrics::{Counter, Gauge};
-
 use super::log::Log;
 use super::table::{Refused, Table};
-use crate::telemetry::{Labels, names};
+use crate::telemetry::{Counter, Gauge, Labels, names};
 
 pub(super) struct Meter {
     bytes: Gauge,
@@ -18,11 +16,16 @@ pub(super) struct Meter {
     evicted: Counter,
 }
 
+/// Registers the series of a disk, and lets go of them.
+pub(in crate::layers::cache) fn meters(labels: &Labels) {
+    drop(Meter::new(labels));
+}
+
 impl Meter {
     pub(super) fn new(labels: &Labels) -> Self {
         let dropped = |cause| labels.counter(names::CACHE_DISK_DROPS, &[("cause", cause)]);
         let active = labels.gauge(names::CACHE_DISK_ACTIVE, &[]);
-        active.set(1.0);
+        active.set(1);
         Self {
             bytes: labels.gauge(names::CACHE_DISK_BYTES, &[]),
             entries: labels.gauge(names::CACHE_DISK_ENTRIES, &[]),
@@ -37,11 +40,11 @@ impl Meter {
     }
 
     pub(super) fn entries(&self, table: &Table) {
-        self.entries.set(table.entries() as f64);
+        self.entries.set(table.entries() as i64);
     }
 
     pub(super) fn bytes(&self, log: &Log) {
-        self.bytes.set(log.bytes() as f64);
+        self.bytes.set(log.bytes() as i64);
     }
 
     pub(super) fn refused(&self, refused: Refused) {
@@ -63,7 +66,7 @@ impl Meter {
 
     pub(super) fn failed(&self, table: &Table) {
         self.io.increment(1);
-        self.active.set(0.0);
+        self.active.set(0);
         self.entries(table);
     }
 
@@ -73,7 +76,7 @@ impl Meter {
 
     pub(super) fn closed(&self) {
         for gauge in [&self.active, &self.bytes, &self.entries] {
-            gauge.set(0.0);
+            gauge.set(0);
         }
     }
 }

@@ -51,6 +51,7 @@ use self::hash::HashKey;
 use self::index::{Index, Location};
 use self::log::{Log, Segment, Shape};
 use self::meter::Meter;
+pub(super) use self::meter::meters;
 use self::record::Copy;
 use self::saved::Saved;
 use self::table::{Held, State, Table};

@@ -2,9 +2,7 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use metrics::{Counter, Gauge};
-
-use crate::telemetry::{Labels, names};
+use crate::telemetry::{Counter, Gauge, Labels, names};
 
 /// What is in the engine, as everything that adds and removes reports it.
 pub(super) struct Meter {
@@ -34,15 +32,15 @@ impl Meter {
     pub(super) fn added(&self, weight: u64) {
         self.bytes.fetch_add(weight as i64, Ordering::Relaxed);
         self.entries.fetch_add(1, Ordering::Relaxed);
-        self.bytes_gauge.increment(weight as f64);
-        self.entries_gauge.increment(1.0);
+        self.bytes_gauge.increment(weight as i64);
+        self.entries_gauge.increment(1);
     }
 
     pub(super) fn removed(&self, weight: u64) {
         self.bytes.fetch_sub(weight as i64, Ordering::Relaxed);
         self.entries.fetch_sub(1, Ordering::Relaxed);
-        self.bytes_gauge.decrement(weight as f64);
-        self.entries_gauge.decrement(1.0);
+        self.bytes_gauge.decrement(weight as i64);
+        self.entries_gauge.decrement(1);
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -57,7 +55,7 @@ impl Meter {
 /// The gauges outlive the cache, and others of the same stack count in them.
 impl Drop for Meter {
     fn drop(&mut self) {
-        self.bytes_gauge.decrement(self.bytes() as f64);
-        self.entries_gauge.decrement(self.entries() as f64);
+        self.bytes_gauge.decrement(self.bytes() as i64);
+        self.entries_gauge.decrement(self.entries() as i64);
     }
 }

@@ -78,6 +78,11 @@ impl std::fmt::Debug for Engine {
     }
 }
 
+/// Registers the series of an engine, and lets go of them.
+pub(super) fn meters(labels: &Labels) {
+    drop(Meter::new(labels));
+}
+
 impl Engine {
     #[cfg(test)]
     pub(super) fn new(policy: Policy, capacity: u64, labels: &Labels) -> Self {

@@ -10,7 +10,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use metrics::Counter;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
@@ -18,10 +17,10 @@ use tokio::task::JoinHandle;
 
 use super::engine::Engine;
 use super::{Cache, Shared};
-use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::layer::Context;
 use crate::store::{Read as _, Store};
-use crate::telemetry::names;
+use crate::telemetry::{Counter, Labels, names};
 use crate::types::check_path_of;
 use crate::types::units::Span;
 
@@ -81,6 +80,10 @@ pub(super) struct WarmStart {
     loaded: Counter,
 }
 
+pub(super) fn loaded(labels: &Labels) -> Counter {
+    labels.counter(names::CACHE_WARM_START_KEYS, &[])
+}
+
 impl WarmStart {
     /// Reads the keys. A damaged file is logged, counted, and none.
     ///
@@ -94,7 +97,7 @@ impl WarmStart {
             if error.kind() != ErrorKind::Corruption {
                 return Err(error);
             }
-            context.labels.count_error(Operation::Open, &error);
+            context.labels.count_error(&error);
             tracing::warn!("the keys for the warm start of a cache are damaged; it starts cold");
             Ok(Vec::new())
         })?;
@@ -103,7 +106,7 @@ impl WarmStart {
             path,
             keys: Mutex::new(keys),
             task: Mutex::default(),
-            loaded: context.labels.counter(names::CACHE_WARM_START_KEYS, &[]),
+            loaded: loaded(&context.labels),
         })
     }
 

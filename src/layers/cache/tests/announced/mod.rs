@@ -169,7 +169,7 @@ pub(super) fn counted(recorder: &DebuggingRecorder) -> impl Fn(&str, &str) -> f6
     move |name, label| {
         let found = series.iter().filter(|(key, ..)| {
             let has = key.key().labels().any(|found| found.value() == label);
-            key.key().name() == name && has
+            key.key().name() == name && (label.is_empty() || has)
         });
         found
             .map(|(.., value)| match value {

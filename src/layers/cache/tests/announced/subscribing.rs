@@ -34,7 +34,8 @@ async fn a_subscription_that_fails_is_made_again_with_growing_pauses() {
     assert!(is_kept(&cache, b"k"));
     assert_eq!(attempts, 7);
     let count = counted(&recorder);
-    assert_eq!(count("tierstack_errors_total", "changes"), 7.0);
+    assert_eq!(count("tierstack_errors_total", "unavailable"), 7.0);
+    assert_eq!(count("tierstack_errors_total", ""), 7.0);
     assert_eq!(count("tierstack_cache_listening", ""), 1.0);
 }
 

@@ -1,0 +1,211 @@
+//! Every family of metrics: name, type, labels, what it says, and what a rise of it means.
+//!
+//! What is not in this table is not exported by this crate. `docs/metrics.md` is written from it, and so are the
+//! descriptions that a recorder gets.
+
+use std::fmt;
+
+/// How the values of a family behave.
+///
+/// ```
+/// use tierstack::telemetry::{FAMILIES, Kind, names};
+///
+/// let ops = FAMILIES.iter().find(|family| family.name == names::OPS).unwrap();
+/// assert_eq!((ops.kind, ops.kind.to_string()), (Kind::Counter, "counter".to_owned()));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It only rises, from 0 when the store is opened.
+    Counter,
+    /// It rises and falls.
+    Gauge,
+    /// Durations, counted in [buckets](super::BOUNDS).
+    Histogram,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        })
+    }
+}
+
+/// What a value is measured in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Bytes.
+    Bytes,
+    /// Things.
+    Count,
+    /// A part of one, from 0 to 1.
+    Ratio,
+    /// Seconds.
+    Seconds,
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bytes => "bytes",
+            Self::Count => "count",
+            Self::Ratio => "ratio",
+            Self::Seconds => "seconds",
+        })
+    }
+}
+
+impl From<Unit> for metrics::Unit {
+    fn from(unit: Unit) -> Self {
+        match unit {
+            Unit::Bytes => Self::Bytes,
+            Unit::Count | Unit::Ratio => Self::Count,
+            Unit::Seconds => Self::Seconds,
+        }
+    }
+}
+
+/// What is known of a family. See [`Kind`] for an example.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Family {
+    /// The name, with its unit.
+    pub name: &'static str,
+    /// How its values behave.
+    pub kind: Kind,
+    /// What they are measured in.
+    pub unit: Unit,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+    /// What it says.
+    pub help: &'static str,
+    /// What a rise of it means, or a fall.
+    pub rise: &'static str,
+}
+
+impl Family {
+    /// The family of that name.
+    #[must_use]
+    pub fn of(name: &str) -> Option<&'static Self> {
+        FAMILIES.iter().find(|family| family.name == name)
+    }
+}
+
+macro_rules! families {
+    ($($constant:ident = $name:literal, $kind:ident, $unit:ident, [$($label:literal),*], $help:literal, $rise:literal;)*) => {
+        /// The name of every family, as constants.
+        pub mod names {
+            $(#[doc = $help] pub const $constant: &str = $name;)*
+        }
+
+        /// Every family, in the order of the documentation.
+        pub const FAMILIES: &[Family] = &[$(Family {
+            name: names::$constant,
+            kind: Kind::$kind,
+            unit: Unit::$unit,
+            labels: &[$($label),*],
+            help: $help,
+            rise: $rise,
+        }),*];
+    };
+}
+
+families! {
+    INFO = "tierstack_info", Gauge, Count, ["version", "features"],
+        "1, with the version of the library in this process and the cargo features that it was built with",
+        "its labels change with an upgrade";
+    PROCESS_START = "process_start_time_seconds", Gauge, Seconds, [],
+        "When this process began to measure, in seconds since the epoch",
+        "the process was started again";
+    SAMPLE_RATIO = "tierstack_sample_ratio", Gauge, Ratio, [],
+        "The part of the answers from memory of which the duration is measured; each of these counts for all that were not",
+        "it is a constant";
+
+    OPS = "tierstack_ops_total", Counter, Count, ["stack", "layer", "op", "outcome"],
+        "Operations at a boundary, by outcome: ok, missing (a get that found nothing), error, cancelled",
+        "more traffic";
+    OP_DURATION = "tierstack_op_duration_seconds", Histogram, Seconds, ["stack", "layer", "op"],
+        "How long an operation took at a boundary, from its call; for a scan each page, for a group of batches the group",
+        "slower answers";
+    OP_BYTES = "tierstack_op_bytes_total", Counter, Bytes, ["stack", "layer", "op"],
+        "Bytes of keys and values through a boundary",
+        "more or larger values";
+    INFLIGHT = "tierstack_inflight", Gauge, Count, ["stack", "layer"],
+        "Operations under way at a boundary that wait for the disk or the network",
+        "the store below is slower than what it is asked for";
+    ERRORS = "tierstack_errors_total", Counter, Count, ["stack", "layer", "kind"],
+        "Errors at a boundary, by kind of error; an error is counted at each boundary that it passes",
+        "failures; `corruption` means that stored bytes are damaged";
+    STORE_BYTES = "tierstack_store_bytes", Gauge, Bytes, ["stack", "layer", "place"],
+        "Bytes that a store and its caches have in memory, and that the store has stored; 0 as well where it does not tell",
+        "more data";
+    STORE_ENTRIES = "tierstack_store_entries", Gauge, Count, ["stack", "layer"],
+        "Entries of a store, as precisely as the store counts them; 0 as well where it does not tell",
+        "more data";
+
+    CACHE_REQUESTS = "tierstack_cache_requests_total", Counter, Count, ["stack", "layer", "result"],
+        "Reads that reached a cache, by result: hit, negative, stale, error, coalesced, disk, miss, bypass",
+        "`miss`: the store below is asked more often";
+    CACHE_REFRESHES = "tierstack_cache_refreshes_total", Counter, Count, ["stack", "layer", "outcome"],
+        "Loads that a cache began before it needed their answers, by outcome: kept, dropped, failed",
+        "`failed`: the store below does not answer, and values get old";
+    CACHE_LOAD_DURATION = "tierstack_cache_load_duration_seconds", Histogram, Seconds, ["stack", "layer"],
+        "How long a cache waited for the store below, where that did not answer at once",
+        "a slower store below, or too few `max_loads`";
+    CACHE_WRITES = "tierstack_cache_writes_total", Counter, Count, ["stack", "layer", "outcome"],
+        "Keys of acknowledged writes, by whether a cache that keeps what is written has kept them: kept, dropped",
+        "`dropped`: values that are too large, or writes of one key at the same time";
+    CACHE_BYTES = "tierstack_cache_bytes", Gauge, Bytes, ["stack", "layer"],
+        "Bytes in a cache",
+        "it fills up to its capacity, which is no harm";
+    CACHE_ENTRIES = "tierstack_cache_entries", Gauge, Count, ["stack", "layer"],
+        "Entries in a cache",
+        "it fills up to its capacity, which is no harm";
+    CACHE_EVICTIONS = "tierstack_cache_evictions_total", Counter, Count, ["stack", "layer", "cause"],
+        "Entries that left a cache, by cause: size, expired, idle, disk",
+        "`size`: the capacity is too small for what is read";
+    CACHE_INVALIDATIONS = "tierstack_cache_invalidations_total", Counter, Count, ["stack", "layer", "cause"],
+        "What a cache dropped because it is old, or may be, by cause: key, prefix, all, announced, lost",
+        "`lost`: the connection that announces changes breaks";
+    CACHE_LISTENING = "tierstack_cache_listening", Gauge, Count, ["stack", "layer"],
+        "1 while a cache is told of what others change, else 0",
+        "a fall to 0: the cache keeps nothing until it is told again";
+    CACHE_DISK_BYTES = "tierstack_cache_disk_bytes", Gauge, Bytes, ["stack", "layer"],
+        "Bytes of the files of a cache's disk",
+        "it fills up to its capacity, which is no harm";
+    CACHE_DISK_ENTRIES = "tierstack_cache_disk_entries", Gauge, Count, ["stack", "layer"],
+        "Entries on a cache's disk, and on their way to it",
+        "it fills up to its capacity, which is no harm";
+    CACHE_DISK_ACTIVE = "tierstack_cache_disk_active", Gauge, Count, ["stack", "layer"],
+        "1 while a cache's disk is in use, 0 once it failed",
+        "a fall to 0: the disk failed, and the cache goes on without it";
+    CACHE_DISK_DROPS = "tierstack_cache_disk_drops_total", Counter, Count, ["stack", "layer", "cause"],
+        "Entries that a cache's disk did not take, or could not give back, by cause: queue, busy, large, damaged, io",
+        "`queue` and `busy`: the disk is too slow; `damaged` and `io`: it fails";
+    CACHE_WARM_START_KEYS = "tierstack_cache_warm_start_keys_total", Counter, Count, ["stack", "layer"],
+        "Keys that a cache loaded for its warm start",
+        "it is being warmed up";
+    CODEC_BYTES = "tierstack_codec_bytes_total", Counter, Bytes, ["stack", "layer", "stage", "op"],
+        "Bytes of values before a codec (logical) and after it (stored), by op: write, read",
+        "more or larger values";
+    RETRIES = "tierstack_retries_total", Counter, Count, ["stack", "layer", "op"],
+        "Attempts beyond the first",
+        "the store below fails for moments";
+    LIMIT_WAIT = "tierstack_limit_wait_seconds", Histogram, Seconds, ["stack", "layer"],
+        "How long an operation waited for its turn, where it did not have it at once",
+        "more operations at once than the store below may have";
+
+    BACKUP_LAST_SUCCESS = "tierstack_backup_last_success_timestamp_seconds", Gauge, Seconds, ["stack", "layer", "kind"],
+        "When a backup last succeeded, in seconds since the epoch; 0: never, or not known yet",
+        "a backup succeeded";
+    BACKUP_EXPECTED_INTERVAL = "tierstack_backup_expected_interval_seconds", Gauge, Seconds, ["stack", "layer", "kind"],
+        "The longest time between two scheduled backups",
+        "the schedule was changed";
+    BACKUP_BYTES = "tierstack_backup_bytes_total", Counter, Bytes, ["stack", "layer", "stage"],
+        "Bytes of scheduled backups, by stage: read, reused (in the place already), uploaded",
+        "backups of more data; `uploaded`: more of it is new";
+    BACKUP_FAILURES = "tierstack_backup_failures_total", Counter, Count, ["stack", "layer"],
+        "Scheduled backups that failed",
+        "no newer backup is there to restore";
+}
