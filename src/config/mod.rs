@@ -32,12 +32,12 @@ mod schema;
 mod serve;
 mod shared;
 mod strict;
+mod telemetry;
 mod tree;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read as _;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::de::Error as _;
@@ -54,6 +54,8 @@ pub use self::serve::{
 };
 use self::shared::SharedBackends;
 pub(crate) use self::shared::{Share, SharedBackend};
+pub use self::telemetry::TelemetryConfig;
+use self::telemetry::address;
 pub use self::tree::Format;
 use crate::error::{Error, Result};
 use crate::types::units::check_path;
@@ -145,24 +147,6 @@ pub struct StoreConfig {
 pub enum Sealed {
     /// A stack in which a value rests plain in any place is refused.
     Required,
-}
-
-/// Telemetry of the process.
-///
-/// ```
-/// use tierstack::config::{Config, Format};
-///
-/// let text = r#"{"stores": {"main": {"backend": "memory"}}, "telemetry": {"listen": "[::]:9187"}}"#;
-/// let config = Config::parse(text, Format::Json, "tierstack.json")?;
-/// assert_eq!(config.telemetry.unwrap().listen.port(), 9187);
-/// # Ok::<(), tierstack::Error>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TelemetryConfig {
-    /// The address and port on which Prometheus text is served, such as `127.0.0.1:9187`.
-    #[serde(deserialize_with = "address")]
-    pub listen: SocketAddr,
 }
 
 impl Config {
@@ -398,14 +382,4 @@ fn path<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<PathB
     let path = PathBuf::from(String::deserialize(deserializer)?);
     check_path(&path).map_err(|why| D::Error::custom(format!("this {why}")))?;
     Ok(path)
-}
-
-fn address<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> std::result::Result<SocketAddr, D::Error> {
-    String::deserialize(deserializer)?.parse().map_err(|_| {
-        D::Error::custom(
-            "this is not an address; write IP:PORT, such as 127.0.0.1:9187 or [::]:9187",
-        )
-    })
 }

@@ -79,6 +79,11 @@ pub fn schema(registry: &Registry) -> Value {
                         "pattern": r"^(\[[0-9A-Fa-f:.]+\]|[0-9.]+):[0-9]{1,5}$",
                         "examples": ["127.0.0.1:9187"],
                     },
+                    "anyone": {
+                        "type": "boolean",
+                        "description": "Whether an address that other machines reach may be listened on: whatever reaches it can read the metrics.",
+                        "default": false,
+                    },
                 },
             },
             "control": {

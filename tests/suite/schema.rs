@@ -119,6 +119,7 @@ fn what_is_right_is_taken_by_both() {
         "{ backends: { m: { disk: { path: d } } }, stores: { a: { backend: { shared: m, prefix: a/ } }, b: { backend: { prefix: b/, shared: m } } }, default: a }",
         "{ stores: { a: { backend: memory } }, telemetry: { listen: '127.0.0.1:9187' } }",
         "{ stores: { a: { backend: memory } }, telemetry: { listen: '[::1]:0' } }",
+        "{ stores: { a: { backend: memory } }, telemetry: { listen: '0.0.0.0:9187', anyone: true } }",
     ] {
         load(text).unwrap_or_else(|error| panic!("{text}: {error}"));
         let errors: Vec<_> = validator.iter_errors(&tree(text)).map(|e| e.to_string()).collect();
@@ -183,6 +184,16 @@ fn what_is_wrong_is_refused_by_both_with_words_that_help() {
             "{ stores: { a: { backend: memory } }, telemetry: { listen: here } }".into(),
             ByBoth,
             &["telemetry.listen: this is not an address", "127.0.0.1:9187"],
+        ),
+        (
+            "{ stores: { a: { backend: memory } }, telemetry: { listen: '0.0.0.0:9187' } }".into(),
+            ByLoader,
+            &["telemetry: 0.0.0.0:9187 is reached from other machines", "`anyone: true`"],
+        ),
+        (
+            "{ stores: { a: { backend: memory } }, telemetry: { listen: '[::ffff:10.0.0.1]:9187', anyone: false } }".into(),
+            ByLoader,
+            &["is reached from other machines, and whatever reaches it can read the metrics"],
         ),
         (
             "{ stores: { a: { backend: memory } }, telemetry: {} }".into(),

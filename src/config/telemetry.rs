@@ -1,0 +1,61 @@
+//! The section `telemetry`: where metrics are served.
+
+use std::net::SocketAddr;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+/// Telemetry of the process.
+///
+/// ```
+/// use tierstack::config::{Config, Format};
+///
+/// let text = r#"{"stores": {"main": {"backend": "memory"}}, "telemetry": {"listen": "[::1]:9187"}}"#;
+/// let config = Config::parse(text, Format::Json, "tierstack.json")?;
+/// assert_eq!(config.telemetry.unwrap().listen.port(), 9187);
+///
+/// let refused = Config::parse(&text.replace("::1", "::"), Format::Json, "tierstack.json").unwrap_err();
+/// assert!(refused.to_string().contains("`anyone: true`"));
+/// # Ok::<(), tierstack::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Written")]
+pub struct TelemetryConfig {
+    /// The address and port on which Prometheus text is served, such as `127.0.0.1:9187`.
+    pub listen: SocketAddr,
+    /// Whether an address that other machines reach may be listened on. There is no token: whatever reaches it reads
+    /// the names of the stores and how much they are used, and no keys and no values.
+    pub anyone: bool,
+}
+
+/// As it stands in the file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    #[serde(deserialize_with = "address")]
+    listen: SocketAddr,
+    #[serde(default)]
+    anyone: bool,
+}
+
+impl TryFrom<Written> for TelemetryConfig {
+    type Error = String;
+
+    fn try_from(Written { listen, anyone }: Written) -> Result<Self, String> {
+        if !anyone && !listen.ip().to_canonical().is_loopback() {
+            return Err(format!(
+                "{listen} is reached from other machines, and whatever reaches it can read the metrics; listen on 127.0.0.1, or add `anyone: true` where that is meant"
+            ));
+        }
+        Ok(Self { listen, anyone })
+    }
+}
+
+/// An address as it stands in the file.
+pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(|_| {
+        D::Error::custom(
+            "this is not an address; write IP:PORT, such as 127.0.0.1:9187 or [::1]:9187",
+        )
+    })
+}
