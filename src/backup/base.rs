@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::task::{JoinHandle, JoinSet};
+use tracing::Instrument as _;
 
 use super::chunk::{Cutter, FRAME_HEADER, PACK_MAGIC, RunWriter, encode_frame};
 use super::digest::Digest;
@@ -93,6 +94,7 @@ pub async fn run_whole(
         .map_err(|error| error.with_operation(Operation::Backup))
 }
 
+#[tracing::instrument(name = "backup", skip_all)]
 async fn take(
     store: &dyn Store,
     repository: &Repository,
@@ -426,10 +428,11 @@ impl<'a> Writer<'a> {
             self.uploaded().await?;
         }
         let objects = self.repository.objects.clone();
-        self.uploads.spawn(async move {
+        let upload = async move {
             objects.put_content(&pack_path(&id), bytes).await?;
             Ok(size)
-        });
+        };
+        self.uploads.spawn(upload.in_current_span());
         Ok(())
     }
 

@@ -68,6 +68,7 @@ impl Objects {
 
     /// Writes an object whose name is a hash of its content: doing it twice changes nothing, and
     /// repairs what was damaged.
+    #[tracing::instrument(name = "upload", level = "debug", skip_all, fields(bytes = bytes.len()))]
     pub(super) async fn put_content(&self, path: &Path, bytes: Bytes) -> Result<()> {
         let written = self.0.put(path, PutPayload::from_bytes(bytes)).await;
         written.map(|_| ()).map_err(|error| translate(error, "writing", path))

@@ -150,6 +150,7 @@ pub async fn unfinished_restore<R: Read + ?Sized>(store: &R) -> Result<Option<Un
 /// (writes, ordered scans, expiry: then nothing was written); `InvalidInput` if an entry is over its
 /// limits (nothing was written); `Corruption` if the base is damaged, or the proof fails;
 /// `Unavailable`, `Access`, `Capacity`.
+#[tracing::instrument(name = "restore", skip_all)]
 pub async fn restore(
     repository: &Repository,
     plan: &Plan,

@@ -137,6 +137,7 @@ impl Repository {
     ///
     /// # Errors
     /// What keeps from looking: `Unavailable`, `Access`. Damage is in the report.
+    #[tracing::instrument(name = "verify", skip_all)]
     pub async fn verify(&self, level: Level, on_progress: OnProgress<'_>) -> Result<Report> {
         let mut report = Report::default();
         let state = self.newest_readable(&mut report).await?;

@@ -91,6 +91,7 @@ pub(super) async fn fly<S: Read>(mut landings: Vec<Landing<S>>) {
 }
 
 /// Asks the store below, within the deadline and the cap. Ends the loads that nobody waits for when their turn comes.
+#[tracing::instrument(name = "load", level = "debug", skip_all, fields(layer = shared.name, keys = landings.len()))]
 async fn ask<S: Read>(
     shared: &Shared<S>,
     landings: &mut Vec<Landing<S>>,

@@ -95,6 +95,7 @@ impl<T: Transform> Rewrite for Rewriter<T> {
         &self.shared.name
     }
 
+    #[tracing::instrument(name = "rewrite", skip_all, fields(layer = self.shared.name))]
     async fn rewrite(
         &self,
         scan: Scan,
