@@ -8,10 +8,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tempfile::TempDir;
 
 use super::super::era::{Eras, Mode};
+use super::read::MOST_WAIT;
 use super::*;
 use crate::clock::ManualClock;
 use crate::types::units::ByteSize;
