@@ -15,6 +15,23 @@ pub(super) struct Meter {
     pub(super) idle: Counter,
 }
 
+/// What came and what left, to be counted at once.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Change {
+    bytes: i64,
+    entries: i64,
+}
+
+impl Change {
+    pub(super) const fn with(self, weight: u64) -> Self {
+        Self { bytes: self.bytes + weight as i64, entries: self.entries + 1 }
+    }
+
+    pub(super) const fn without(self, weight: u64) -> Self {
+        Self { bytes: self.bytes - weight as i64, entries: self.entries - 1 }
+    }
+}
+
 impl Meter {
     pub(super) fn new(labels: &Labels) -> Self {
         let evictions = |cause| labels.counter(names::CACHE_EVICTIONS, &[("cause", cause)]);
@@ -30,17 +47,24 @@ impl Meter {
     }
 
     pub(super) fn added(&self, weight: u64) {
-        self.bytes.fetch_add(weight as i64, Ordering::Relaxed);
-        self.entries.fetch_add(1, Ordering::Relaxed);
-        self.bytes_gauge.increment(weight as i64);
-        self.entries_gauge.increment(1);
+        self.changed(Change::default().with(weight));
     }
 
     pub(super) fn removed(&self, weight: u64) {
-        self.bytes.fetch_sub(weight as i64, Ordering::Relaxed);
-        self.entries.fetch_sub(1, Ordering::Relaxed);
-        self.bytes_gauge.decrement(weight as i64);
-        self.entries_gauge.decrement(1);
+        self.changed(Change::default().without(weight));
+    }
+
+    /// What others do at the same time may be counted before or after: the sums are right once all have counted.
+    pub(super) fn changed(&self, Change { bytes, entries }: Change) {
+        // Counters that all threads share: where one entry takes the place of another of its size there is nothing to count.
+        if bytes != 0 {
+            self.bytes.fetch_add(bytes, Ordering::Relaxed);
+            self.bytes_gauge.increment(bytes);
+        }
+        if entries != 0 {
+            self.entries.fetch_add(entries, Ordering::Relaxed);
+            self.entries_gauge.increment(entries);
+        }
     }
 
     pub(super) fn bytes(&self) -> u64 {

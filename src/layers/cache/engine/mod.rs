@@ -189,14 +189,10 @@ impl Engine {
     /// Keeps an entry that [fits](Self::fits), in the place of what is kept for the key. One at a time for each
     /// key.
     pub(super) fn insert(&self, key: &[u8], cached: Cached) {
-        let weight = self.weight(key, &cached);
         match &self.kind {
-            Kind::S3Fifo(fifo, _) => {
-                // Counted before it is kept: what leaves again at once was counted then.
-                self.meter.added(weight);
-                fifo.insert(key, cached);
-            }
+            Kind::S3Fifo(fifo, _) => fifo.insert(key, cached),
             Kind::Moka(moka) => {
+                let weight = self.weight(key, &cached);
                 // With another weight never in its place, see there. With the same, no reader finds it gone.
                 let in_place = moka.weight_of(key) == Some(weight) && self.admit_now(weight);
                 if !in_place {

@@ -29,8 +29,11 @@ impl Ghosts {
 
     pub(super) fn add(&mut self, hash: u32) {
         if let Some(bucket) = self.bucket(hash) {
-            bucket.rotate_right(1);
-            bucket[0] = hash.max(1);
+            // The oldest falls off.
+            let mut ghost = hash.max(1);
+            for place in bucket {
+                std::mem::swap(place, &mut ghost);
+            }
         }
     }
 
@@ -50,12 +53,12 @@ impl Ghosts {
         let buckets = self.0.len();
         let wanted = if entries > buckets * ENTRIES_PER_BUCKET {
             buckets * 2
-        } else if entries < buckets * ENTRIES_PER_BUCKET / 8 {
+        } else if buckets > 1 && entries < buckets * ENTRIES_PER_BUCKET / 8 {
             buckets / 2
         } else {
             return;
         };
-        let old = std::mem::replace(&mut self.0, vec![[NONE; WAYS]; wanted.max(1)]);
+        let old = std::mem::replace(&mut self.0, vec![[NONE; WAYS]; wanted]);
         // The oldest first.
         for ghost in old.iter().flat_map(|bucket| bucket.iter().rev()) {
             if *ghost != NONE {

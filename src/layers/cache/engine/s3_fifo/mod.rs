@@ -20,7 +20,8 @@ use foldhash::fast::RandomState;
 use parking_lot::RwLock;
 
 use self::packed::Kept;
-use self::part::{OVERHEAD, Part};
+use self::part::{OVERHEAD, Part, weight_of};
+use super::meter::Change;
 use super::{Cached, Evicted, Meter};
 
 /// Readers of different parts do not meet. An entry has to fit into one part: there are no more than four until
@@ -89,7 +90,7 @@ impl S3Fifo {
     /// The entries. No lock is held meanwhile. What is there all the time is seen, whatever is removed.
     fn entries(&self) -> impl Iterator<Item = Kept> {
         self.parts.iter().flat_map(|part| {
-            let length = part.0.read().len();
+            let length = part.0.read().places();
             (0..length).rev().filter_map(|place| part.0.read().at(place).cloned())
         })
     }
@@ -106,9 +107,23 @@ impl S3Fifo {
 
     pub(super) fn insert(&self, key: &[u8], cached: Cached) {
         let kept = Kept::new(key, cached);
+        let mut change = Change::default().with(weight_of(&kept));
         let (part, hash) = self.part(key);
-        let replaced = part.write().insert(hash, kept, |kept| self.leaves(&kept));
-        self.left(replaced);
+        let (mut evicted, mut last) = (0, None);
+        let replaced = part.write().insert(hash, kept, |kept| {
+            self.tell(&kept);
+            change = change.without(weight_of(&kept));
+            evicted += 1;
+            // The last one is freed without the lock.
+            last = Some(kept);
+        });
+        if let Some(replaced) = &replaced {
+            change = change.without(weight_of(replaced));
+        }
+        self.meter.changed(change);
+        if evicted > 0 {
+            self.meter.evicted.increment(evicted);
+        }
     }
 
     pub(super) fn remove(&self, key: &[u8]) {
@@ -125,16 +140,20 @@ impl S3Fifo {
 
     /// It leaves on the engine's own decision.
     fn leaves(&self, kept: &Kept) {
+        self.tell(kept);
+        self.meter.removed(weight_of(kept));
         self.meter.evicted.increment(1);
+    }
+
+    fn tell(&self, kept: &Kept) {
         if let Some(evicted) = &self.evicted {
             evicted(kept.key(), &kept.cached());
         }
-        self.meter.removed(OVERHEAD + kept.bytes());
     }
 
     fn left(&self, kept: Option<Kept>) -> bool {
         if let Some(kept) = &kept {
-            self.meter.removed(OVERHEAD + kept.bytes());
+            self.meter.removed(weight_of(kept));
         }
         kept.is_some()
     }
@@ -146,7 +165,7 @@ impl S3Fifo {
             let new = Part::new(part.capacity);
             let old = std::mem::replace(&mut *part, new);
             drop(part);
-            for place in 0..old.len() {
+            for place in 0..old.places() {
                 self.left(old.at(place).cloned());
             }
         }

@@ -27,6 +27,9 @@ const HEAD: usize = 3;
 /// Of each number: 48 bits.
 const NUMBER: usize = 6;
 
+/// Flags, the length of the key, and three numbers.
+const MOST_HEAD: usize = HEAD + 3 * NUMBER;
+
 /// Longer entries have their value in the allocation that it came in.
 const LONGEST: usize = 1024 + 64;
 
@@ -105,7 +108,8 @@ fn boxed_bytes(key: &[u8], cached: &Cached) -> u64 {
 
 /// The number of bytes of the array for that many.
 const fn class(length: usize) -> usize {
-    length.next_multiple_of(if length <= 512 { 16 } else { 64 })
+    // By constants: a division would cost more than all else here.
+    if length <= 512 { length.next_multiple_of(16) } else { length.next_multiple_of(64) }
 }
 
 /// The numbers that an entry has beside its era.
@@ -139,27 +143,20 @@ fn pack(key: &[u8], cached: &Cached) -> Option<Bytes> {
         | flag(until.is_some(), UNTIL)
         | flag(expires.is_some(), EXPIRES);
     let [low, high] = u16::try_from(key.len()).ok()?.to_le_bytes();
-    let era = cached.era.number().to_le_bytes();
-    let until = until.unwrap_or_default().to_le_bytes();
-    let expires = expires.unwrap_or_default().to_le_bytes();
-    let number = |bytes, is_there| if is_there { first(bytes) } else { &[] };
-    let parts: [&[u8]; 6] = [
-        &[flags, low, high],
-        first(&era),
-        number(&until, flags & UNTIL != 0),
-        number(&expires, flags & EXPIRES != 0),
-        key,
-        value.map_or(&[], |value| &value.bytes),
-    ];
-    Some(in_class(length, &parts))
-}
-
-fn first(number: &[u8; 8]) -> &[u8] {
-    number.get(..NUMBER).unwrap_or_default()
+    let mut head = [0; MOST_HEAD];
+    head[..HEAD].copy_from_slice(&[flags, low, high]);
+    let mut end = HEAD;
+    for number in [Some(cached.era.number()), until, expires].into_iter().flatten() {
+        let [a, b, c, d, e, f, ..] = number.to_le_bytes();
+        head.get_mut(end..end + NUMBER)?.copy_from_slice(&[a, b, c, d, e, f]);
+        end += NUMBER;
+    }
+    let value = value.map_or(&[][..], |value| &value.bytes);
+    Some(in_class(length, [head.get(..end)?, key, value]))
 }
 
 /// The parts one behind the other in an array of their class.
-fn in_class(length: usize, parts: &[&[u8]]) -> Bytes {
+fn in_class(length: usize, parts: [&[u8]; 3]) -> Bytes {
     macro_rules! classes {
         ($($class:literal)*) => {
             match class(length) {
@@ -175,7 +172,7 @@ fn in_class(length: usize, parts: &[&[u8]]) -> Bytes {
     )
 }
 
-fn joined<const CLASS: usize>(length: usize, parts: &[&[u8]]) -> Bytes {
+fn joined<const CLASS: usize>(length: usize, parts: [&[u8]; 3]) -> Bytes {
     let mut array = [0; CLASS];
     let mut rest: &mut [u8] = &mut array;
     for part in parts {

@@ -40,13 +40,22 @@ impl Default for List {
 pub(super) struct Part {
     table: HashTable<u32>,
     slots: Slots,
+    /// A slot that is not used, of one that was taken out. No more than one is left.
+    vacant: Option<u32>,
     small: List,
     main: List,
     ghosts: Ghosts,
     pub(super) capacity: u64,
 }
 
-fn weight(kept: &Kept) -> u64 {
+/// What was taken out.
+struct Taken {
+    kept: Kept,
+    hash: u32,
+    queue: Queue,
+}
+
+pub(super) fn weight_of(kept: &Kept) -> u64 {
     OVERHEAD + kept.bytes()
 }
 
@@ -64,14 +73,21 @@ impl Part {
         self.small.weight + self.main.weight
     }
 
-    pub(super) const fn len(&self) -> usize {
+    /// The number of entries.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// The number of places.
+    pub(super) const fn places(&self) -> usize {
         self.slots.len()
     }
 
     /// The entry at a place. From the last one down, removals of what was visited hide no other.
     pub(super) fn at(&self, place: usize) -> Option<&Kept> {
         let place = u32::try_from(place).ok().filter(|_| place < self.slots.len())?;
-        self.slots.get(place).map(|slot| &slot.kept)
+        self.slots.get(place).filter(|_| self.vacant != Some(place)).map(|slot| &slot.kept)
     }
 
     #[inline]
@@ -107,7 +123,7 @@ impl Part {
         kept: Kept,
         mut evicted: impl FnMut(Kept),
     ) -> Option<Kept> {
-        let weight = weight(&kept);
+        let weight = weight_of(&kept);
         if weight > self.capacity {
             let replaced = self.remove_if(hash, kept.key(), |_| true);
             evicted(kept);
@@ -117,7 +133,7 @@ impl Part {
             let slot = self.slots.get_mut(at)?;
             let replaced = std::mem::replace(&mut slot.kept, kept);
             let list = self.list_of(at)?;
-            list.weight = list.weight + weight - self::weight(&replaced);
+            list.weight = list.weight + weight - weight_of(&replaced);
             self.make_room(0, evicted);
             return Some(replaced);
         }
@@ -126,13 +142,22 @@ impl Part {
         let queue = if is_known { Queue::Main } else { Queue::Small };
         let slot = Slot { kept, hash, queue, older: NONE, newer: NONE, ..Slot::default() };
         // No part is so large that its slots are more than numbers of 32 bits.
-        let at = self.slots.push(slot)?;
+        let at = self.place(slot)?;
         let slots = &self.slots;
         let hash_of = |at: &u32| spread(slots.get(*at).map_or(0, |slot| slot.hash));
         self.table.insert_unique(spread(hash), at, hash_of);
         self.link(at);
-        self.ghosts.fit(self.slots.len());
         None
+    }
+
+    /// Puts a slot where one is vacant, or at the end.
+    fn place(&mut self, slot: Slot) -> Option<u32> {
+        let Some(at) = self.vacant.take() else {
+            self.ghosts.fit(self.slots.len() + 1);
+            return self.slots.push(slot);
+        };
+        *self.slots.get_mut(at)? = slot;
+        Some(at)
     }
 
     /// Removes the entry of a key, if it is that.
@@ -146,12 +171,12 @@ impl Part {
         if !is(&self.slots.get(at)?.kept) {
             return None;
         }
-        let slot = self.take_out(at)?;
-        if slot.queue == Queue::Main {
+        let taken = self.take_out(at)?;
+        if taken.queue == Queue::Main {
             // Where it is loaded again, it is known to be read.
             self.ghosts.add(hash);
         }
-        Some(slot.kept)
+        Some(taken.kept)
     }
 
     /// Evicts until there is room for that much.
@@ -184,11 +209,11 @@ impl Part {
             let slot = self.slots.get_mut(at)?;
             let uses = *slot.uses.get_mut();
             if uses == 0 {
-                let slot = self.take_out(at)?;
-                if slot.queue == Queue::Small {
-                    self.ghosts.add(slot.hash);
+                let taken = self.take_out(at)?;
+                if taken.queue == Queue::Small {
+                    self.ghosts.add(taken.hash);
                 }
-                return Some(slot.kept);
+                return Some(taken.kept);
             }
             *slot.uses.get_mut() = if slot.queue == Queue::Small { 0 } else { uses - 1 };
             self.unlink(at);
@@ -218,7 +243,7 @@ impl Part {
     /// Puts a slot at the young end of its queue.
     fn link(&mut self, at: u32) {
         let Some(slot) = self.slots.get(at) else { return };
-        let (queue, weight) = (slot.queue, weight(&slot.kept));
+        let (queue, weight) = (slot.queue, weight_of(&slot.kept));
         let list = self.list(queue);
         list.weight += weight;
         let older = std::mem::replace(&mut list.newest, at);
@@ -235,7 +260,7 @@ impl Part {
     /// Takes a slot out of its queue.
     fn unlink(&mut self, at: u32) {
         let Some(slot) = self.slots.get(at) else { return };
-        let (queue, weight) = (slot.queue, weight(&slot.kept));
+        let (queue, weight) = (slot.queue, weight_of(&slot.kept));
         let (older, newer) = (slot.older, slot.newer);
         self.list(queue).weight -= weight;
         self.set_neighbours(queue, older, newer, (newer, older));
@@ -253,16 +278,31 @@ impl Part {
         }
     }
 
-    /// Takes a slot out of everything. The last one moves into its place.
-    fn take_out(&mut self, at: u32) -> Option<Slot> {
+    /// Takes an entry out of everything.
+    fn take_out(&mut self, at: u32) -> Option<Taken> {
         self.unlink(at);
-        let hash = self.slots.get(at)?.hash;
-        if let Ok(entry) = self.table.find_entry(spread(hash), |place| *place == at) {
+        let slot = self.slots.get_mut(at)?;
+        let taken =
+            Taken { kept: std::mem::take(&mut slot.kept), hash: slot.hash, queue: slot.queue };
+        if let Ok(entry) = self.table.find_entry(spread(taken.hash), |place| *place == at) {
             entry.remove();
         }
-        let last = u32::try_from(self.slots.len().checked_sub(1)?).ok()?;
-        let slot = self.slots.swap_remove(at)?;
-        if last != at
+        match self.vacant {
+            None => self.vacant = Some(at),
+            Some(vacant) => {
+                self.close(at, vacant);
+                self.shrink();
+            }
+        }
+        Some(taken)
+    }
+
+    /// Closes a place that is not used, as another one is vacant: the last slot moves into it.
+    fn close(&mut self, at: u32, vacant: u32) {
+        let last = self.slots.swap_remove(at);
+        if last == Some(vacant) {
+            self.vacant = Some(at);
+        } else if let Some(last) = last.filter(|last| *last != at)
             && let Some(moved) = self.slots.get(at)
         {
             let (queue, older, newer) = (moved.queue, moved.older, moved.newer);
@@ -271,6 +311,10 @@ impl Part {
             }
             self.set_neighbours(queue, older, newer, (at, at));
         }
+    }
+
+    /// Table and ghosts take what goes with the slots.
+    fn shrink(&mut self) {
         let length = self.slots.len();
         if self.table.capacity() > 64 && length * 4 < self.table.capacity() {
             let slots = &self.slots;
@@ -278,7 +322,6 @@ impl Part {
             self.table.shrink_to(length * 2, hash_of);
         }
         self.ghosts.fit(length);
-        Some(slot)
     }
 
     /// That queues, table and slots tell the same.
@@ -291,12 +334,16 @@ impl Part {
                 assert!(slot.queue == queue && slot.older == older);
                 assert!(!std::mem::replace(&mut seen[at as usize], true), "twice");
                 assert_eq!(self.find(slot.hash, slot.kept.key()), Some(at));
-                sum += weight(&slot.kept);
+                sum += weight_of(&slot.kept);
                 (older, at) = (at, slot.newer);
             }
             assert!(at == NONE && older == list.newest && sum == list.weight);
         }
-        assert!(seen.into_iter().all(|seen| seen) && self.table.len() == self.slots.len());
+        if let Some(vacant) = self.vacant {
+            assert!(!std::mem::replace(&mut seen[vacant as usize], true), "in a queue");
+        }
+        assert!(seen.into_iter().all(|seen| seen));
+        assert_eq!(self.len() + usize::from(self.vacant.is_some()), self.slots.len());
     }
 
     /// Places that are there and not used.

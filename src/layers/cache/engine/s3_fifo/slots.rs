@@ -74,8 +74,8 @@ impl Slots {
         Some(at)
     }
 
-    /// Takes a slot out; the last one moves into its place, if it is another.
-    pub(super) fn swap_remove(&mut self, at: u32) -> Option<Slot> {
+    /// Removes a slot; the last one moves into its place, if it is another. Gives where that was.
+    pub(super) fn swap_remove(&mut self, at: u32) -> Option<u32> {
         let last = u32::try_from(self.length.checked_sub(1)?).ok()?;
         let slot = std::mem::take(self.get_mut(last)?);
         self.length -= 1;
@@ -83,7 +83,10 @@ impl Slots {
         if self.length + 2 * PIECE <= self.pieces.len() * PIECE {
             self.pieces.pop();
         }
-        if at == last { Some(slot) } else { Some(std::mem::replace(self.get_mut(at)?, slot)) }
+        if at != last {
+            *self.get_mut(at)? = slot;
+        }
+        Some(last)
     }
 
     #[cfg(test)]
