@@ -51,6 +51,10 @@ fn count(snapshotter: &Snapshotter, name: &str, labels: &[(&str, &str)]) -> Vec<
 const RESULTS: [(&str, &str); 3] = [("result", "disk"), ("result", "hit"), ("result", "miss")];
 
 fn config(folder: &Path, cache: &str) -> Config {
+    writing(folder, &format!("on_write: drop, {cache}"))
+}
+
+fn writing(folder: &Path, cache: &str) -> Config {
     let text = format!(
         "stores: {{ main: {{ layers: [{{ cache: {{ {cache} }} }}], backend: {{ file: {{ path: data }} }} }} }}"
     );
@@ -107,6 +111,44 @@ async fn after_a_warm_restart_the_store_below_is_not_asked() {
     assert_eq!(stack.get(&key(0)).await.unwrap(), None, "deleted before the restart");
     assert_eq!(stack.get(&key(1)).await.unwrap(), Some("1:new".into()));
     stack.close().await.unwrap();
+}
+
+/// What was written and never read, or read from memory only, is on the disk as well as what was loaded.
+#[tokio::test]
+async fn what_was_written_is_there_after_a_warm_restart() {
+    const WRITTEN: u32 = 60;
+    let (_turn, counts) = counted().await;
+    // Everything is in memory at the close, or hardly anything.
+    for (policy, capacity) in [("s3_fifo", "64MiB"), ("s3_fifo", "64KiB"), ("tiny_lfu", "64KiB")] {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = format!(
+            "on_write: keep, policy: {policy}, capacity: {capacity}, disk: {{ path: tier, capacity: 64MiB, warm: true }}"
+        );
+        let config = writing(folder.path(), &disk);
+        let stack = open(&config).await;
+        for n in 0..WRITTEN {
+            let _ = stack.put(key(n), format!("{n}:{}", "x".repeat(1500))).await.unwrap();
+        }
+        stack.close().await.unwrap();
+        // What is on the disk of before is replaced, or gone.
+        let stack = open(&config).await;
+        stack.get(&key(1)).await.unwrap();
+        let _ = stack.put(key(1), "1:new").await.unwrap();
+        let _ = stack.delete(key(0)).await.unwrap();
+        stack.close().await.unwrap();
+
+        let stack = open(&config).await;
+        count(&counts, "tierstack_cache_requests_total", &RESULTS);
+        for n in 2..WRITTEN {
+            let value = stack.get(&key(n)).await.unwrap().unwrap();
+            assert!(value.bytes.starts_with(format!("{n}:").as_bytes()));
+        }
+        assert_eq!(stack.get(&key(1)).await.unwrap(), Some("1:new".into()));
+        let missed = count(&counts, "tierstack_cache_requests_total", &RESULTS)[2];
+        assert_eq!(missed, 0, "{policy}, {capacity}");
+        assert_eq!(stack.get(&key(0)).await.unwrap(), None, "deleted before the restart");
+        stack.close().await.unwrap();
+    }
 }
 
 #[tokio::test]

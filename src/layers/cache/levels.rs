@@ -109,6 +109,21 @@ impl<S> Shared<S> {
         }
     }
 
+    /// Empties the memory at a close. What was written and is nowhere else comes to a disk that is left to the next open.
+    pub(super) async fn empty_memory(&self) {
+        let warm = self.config.disk.as_ref().is_some_and(|disk| disk.warm);
+        if let Some(disk) = self.disk.as_ref().filter(|_| warm) {
+            tokio::select! {
+                biased;
+                () = self.engine.evict_all(|| disk.tier().has_room()) => {}
+                () = self.clock.sleep(self.load_timeout) => {
+                    tracing::warn!("the disk of a cache was too slow to take what is in memory at a close; the rest is loaded again after the next open");
+                }
+            }
+        }
+        self.engine.clear();
+    }
+
     /// The keys of a prefix are old. Where they are on the disk is not known, and the next one to open it would
     /// not know that they are old.
     pub(super) fn leave_nothing_on_disk(&self) {

@@ -499,7 +499,7 @@ impl<S: Store> Store for Cache<S> {
         if let Some(warm) = shared.warm.as_ref().filter(|_| before != shared.stripes.eras.now()) {
             warm.save(&shared.engine).await;
         }
-        shared.engine.clear();
+        shared.empty_memory().await;
         if let Some(listening) = &self.0.listening {
             listening.stop().await;
         }

@@ -40,7 +40,7 @@ impl<S> Shared<S> {
     }
 
     /// The write is acknowledged. What it wrote is the answer of its keys from now on, unless something else touched
-    /// them. On the disk it comes when the memory evicts it.
+    /// them. It comes to the disk when the memory evicts it; at once, where the engine does not tell of that.
     pub(super) fn keep_written(&self, written: Option<Written>, writing: &Writing<'_>) {
         let Some(Written { asked, entries }) = written else { return };
         let (mut kept, all) = (0, entries.len() as u64);
@@ -70,7 +70,11 @@ impl<S> Shared<S> {
         writing.keep(key, |era| {
             let entry = self.times.entry(value.as_ref(), asked, || self.now(), era);
             if let Some(cached) = entry.filter(|cached| self.engine.fits(key, cached)) {
-                self.engine.insert(key, cached);
+                // What was there of the key is gone from the disk since the write began.
+                match self.engine.tells() {
+                    true => self.engine.insert(key, cached),
+                    false => self.keep(key, cached),
+                }
                 kept = true;
             }
         });

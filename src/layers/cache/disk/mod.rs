@@ -42,7 +42,7 @@ use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 pub use self::config::DiskConfig;
 use self::folder::Folder;
@@ -89,6 +89,8 @@ pub(super) struct Tier {
     table: Mutex<Table>,
     /// Something waits to be written, or to be ended. With the table.
     wake: Condvar,
+    /// Something was written, or nothing will be any more.
+    written: Notify,
     /// Gone once the tier is closed. Locked before the table.
     log: Mutex<Option<Log>>,
     folder: Arc<Folder>,
@@ -237,6 +239,7 @@ impl Tier {
         Ok(Self {
             table: Mutex::new(table),
             wake: Condvar::new(),
+            written: Notify::new(),
             log: Mutex::new(Some(log)),
             folder,
             hash_key,
@@ -287,6 +290,17 @@ impl Tier {
     pub(super) fn offer_evicted(&self, key: &[u8], value: &Value, until: Moment, began: Era) {
         if !self.may_hold(key) && until > Moment::now(&*self.clock) {
             self.offer(key, value, until, began);
+        }
+    }
+
+    /// Waits until half of what may wait to be written has been. At once, where nothing is taken any more.
+    pub(super) async fn has_room(&self) {
+        loop {
+            let written = self.written.notified();
+            if self.table.lock().has_room() {
+                return;
+            }
+            written.await;
         }
     }
 
@@ -350,6 +364,7 @@ impl Tier {
         table.clear();
         self.meter.failed(&table);
         drop(table);
+        self.written.notify_one();
         tracing::warn!(%error, "the disk of a cache failed; nothing is kept there until the store is opened again");
     }
 

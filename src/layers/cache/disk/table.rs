@@ -112,6 +112,11 @@ impl Table {
         Ok(())
     }
 
+    /// Whether less than half of what may wait does, or nothing is taken any more.
+    pub(super) fn has_room(&self) -> bool {
+        self.state != State::Open || self.bytes <= self.shape.waiting / 2
+    }
+
     /// Nothing that began before that era is there any more, nor comes.
     pub(super) fn forget(&mut self, horizon: Era) {
         self.horizon = self.horizon.max(horizon);

@@ -62,6 +62,8 @@ impl Tier {
                 let mut table = self.table.lock();
                 table.publish(offer, self.hash(&key), &key, location);
                 self.meter.entries(&table);
+                drop(table);
+                self.written.notify_one();
             }
             Err(error) => self.fail(&error),
         }
@@ -93,6 +95,7 @@ impl Tier {
         table.stop = stop;
         drop(table);
         self.wake.notify_one();
+        self.written.notify_one();
     }
 
     /// Writes out what waits, keeps or removes what is there, and leaves the folder to others. What has not

@@ -89,7 +89,7 @@ impl Engine {
         Self::telling(policy, capacity, labels, None)
     }
 
-    /// An engine that tells what it evicts, with the policy `s3_fifo`.
+    /// An engine that tells what it evicts, if it [can](Self::tells).
     pub(super) fn telling(
         policy: Policy,
         capacity: u64,
@@ -306,6 +306,19 @@ impl Engine {
         fifo.set_capacity(room.entries());
         self.set_largest(capacity);
         Ok(())
+    }
+
+    /// Whether it tells what it evicts.
+    pub(super) fn tells(&self) -> bool {
+        matches!(self.kind, Kind::S3Fifo(..))
+    }
+
+    /// Evicts everything, and tells of it, with a pause after every few entries; an engine that does not
+    /// [tell](Self::tells) keeps it.
+    pub(super) async fn evict_all<F: Future>(&self, pause: impl Fn() -> F) {
+        if let Kind::S3Fifo(fifo, _) = &self.kind {
+            fifo.evict_all(pause).await;
+        }
     }
 
     /// Counts a load, if there is room for it. Gives what is to be [given back](Self::end_load).

@@ -3,7 +3,7 @@
 use super::super::disk::{Disk, DiskConfig};
 use super::super::levels::Spare;
 use super::*;
-use crate::types::{Presence, Scope, Sighting};
+use crate::types::{Durability, Guarantees, Presence, Scope, Sighting};
 
 fn config(folder: &tempfile::TempDir) -> CacheConfig {
     let path = folder.path().join("disk");
@@ -98,6 +98,59 @@ async fn a_write_and_a_delete_remove_the_copy_before_they_are_acknowledged() {
     cache.0.inner.fail.store(false, Ordering::SeqCst);
     get(&cache, b"k").await.unwrap();
     assert!(!on_disk(&cache, b"k"));
+}
+
+/// Whatever engine evicts it, and whatever was there of the key before.
+#[tokio::test]
+async fn what_was_written_and_evicted_is_on_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cache, _) = tiered(CacheConfig { on_write: OnWrite::Keep, ..config(&folder) }, None);
+    below(&cache, "k", "old").await;
+    put_on_disk(&cache, b"k").await;
+    let _ = cache.put("k", "new").await.unwrap();
+    for n in 0..500u32 {
+        let _ = cache.put(n.to_be_bytes().to_vec(), vec![0; 500]).await.unwrap();
+    }
+    cache.0.engine.finish();
+    write_out(&cache);
+    assert!(cache.0.engine.entries() < 250, "others were evicted");
+    let loads = asked(&cache);
+    assert_eq!(get(&cache, b"k").await.unwrap(), Some("new".into()));
+    let mut found = 0;
+    for n in 0..500u32 {
+        found += u32::from(cache.get(&n.to_be_bytes()).await.unwrap().is_some());
+    }
+    assert_eq!((found, asked(&cache) - loads), (500, 0), "everything is in one of both");
+}
+
+/// More waits to be written than may wait, so the close waits for the disk.
+#[tokio::test]
+async fn a_close_brings_everything_that_is_in_memory_to_a_warm_disk() {
+    if settings().policy != Policy::S3Fifo {
+        // Written at once, as far as the disk is fast enough.
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(&folder);
+    config.on_write = OnWrite::Keep;
+    config.capacity = ByteSize(128 << 20);
+    let disk = config.disk.as_mut().unwrap();
+    (disk.warm, disk.capacity) = (true, ByteSize(256 << 20));
+    let context = Context { below: Some(1), ..Context::default() };
+    let layer = CacheLayer::new(&config, &context).unwrap();
+    let promises =
+        |promised: &mut Guarantees| promised.durability_after_flush = Durability::PowerCut;
+    let cache = layer.layer(Gated { promises, ..Gated::new(Arc::clone(&context.clock)) });
+    let keys: Vec<Bytes> = (0..1500u32).map(|n| n.to_be_bytes().to_vec().into()).collect();
+    for key in &keys {
+        let _ = cache.put(key.clone(), vec![key[3]; 60 << 10]).await.unwrap();
+    }
+    assert!(cache.0.engine.bytes() > 80 << 20);
+    let tier = Arc::clone(cache.0.disk.as_ref().unwrap().tier());
+    cache.0.empty_memory().await;
+    assert!(keys.iter().all(|key| tier.may_hold(key)));
+    assert_eq!(cache.0.engine.entries(), 0);
+    cache.close().await.unwrap();
 }
 
 #[tokio::test]

@@ -183,6 +183,21 @@ impl S3Fifo {
         }
     }
 
+    /// Evicts everything and keeps nothing more, with a pause after every few entries, in which no lock is held. It is not
+    /// for want of room, so it is not counted as that.
+    pub(super) async fn evict_all<F: Future>(&self, pause: impl Fn() -> F) {
+        let leaves = |kept: Kept| {
+            self.tell(&kept);
+            self.meter.removed(weight_of(&kept));
+        };
+        for Shared(part) in &self.parts {
+            part.write().capacity = 0;
+            while part.write().make_some_room(AT_ONCE, leaves) == AT_ONCE {
+                pause().await;
+            }
+        }
+    }
+
     pub(super) fn bytes(&self) -> u64 {
         self.parts.iter().map(|part| part.0.read().weight()).sum()
     }
