@@ -32,7 +32,7 @@ async fn a_stack_is_measured_at_every_boundary() {
     let address = free.local_addr().unwrap().to_string();
     let text = format!(
         "{{ telemetry: {{ listen: '{address}' }}, \
-           stores: {{ orders: {{ layers: [cache: {{}}], backend: memory }} }} }}"
+           stores: {{ orders: {{ layers: [cache: {{ on_write: drop }}], backend: memory }} }} }}"
     );
     let config = Config::parse(&text, Format::Yaml, "tierstack.yaml").unwrap();
     let taken = config.listen().unwrap_err();

@@ -32,8 +32,8 @@
 //!    acknowledged. Its files never take more than its `capacity`. What is damaged there is not served, and a
 //!    disk that fails is not used any more; no read and no write fails because of it. After a crash it is empty,
 //!    and after a clean close as well, unless it is `warm`.
-//! 8. With `on_write: keep` what an acknowledged write put is served to the reads that follow, and that a key was deleted
-//!    where `negative_ttl` is set. It is kept only if since the beginning of the write nothing else touched its key:
+//! 8. With `on_write: keep`, the default, what an acknowledged write put is served to the reads that follow, and that a key
+//!    was deleted where `negative_ttl` is set. It is kept only if since the beginning of the write nothing else touched its key:
 //!    no other write, also one whose outcome is unknown, no announcement, invalidation or run; and only where the
 //!    store below [gives back](crate::Guarantees::verbatim) what was put. Its ttl counts from the beginning of the write.
 //!    What began a load before does not bring back what was there before.

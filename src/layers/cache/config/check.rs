@@ -128,7 +128,7 @@ impl CacheConfig {
         }
         if self.on_write == OnWrite::Keep && !profile.guarantees.verbatim {
             profile = profile.note(
-                "`on_write: keep` keeps nothing here: the store below may give back something else than what was put.",
+                "What is written is loaded when it is read, also with `on_write: keep`: the store below may give back something else than what was put.",
             );
         }
         if self.idle.is_some() && own.is_none() {

@@ -60,8 +60,8 @@ pub struct CacheConfig {
     pub max_loads: usize,
     /// A second level in a folder, for what the memory has no room for. Default: none.
     pub disk: Option<DiskConfig>,
-    /// What becomes of a value that is written. Default drop. With keep a read after a write finds it in memory; what is
-    /// written and never read takes memory for a while.
+    /// What becomes of a value that is written. Default keep: a read after a write finds it in memory, and what is
+    /// written and never read takes memory for a while. With drop the next read loads it.
     pub on_write: OnWrite,
     /// Loads the keys that were kept when the store was closed. Default: not at all.
     pub warm_start: Option<WarmStartConfig>,
@@ -96,7 +96,7 @@ impl Default for CacheConfig {
 /// ```
 /// use tierstack::layers::cache::{CacheConfig, OnWrite};
 ///
-/// let config = CacheConfig { on_write: OnWrite::Keep, ..CacheConfig::default() };
+/// let config = CacheConfig { on_write: OnWrite::Drop, ..CacheConfig::default() };
 /// assert_ne!(config.on_write, OnWrite::default());
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,9 +106,9 @@ impl Default for CacheConfig {
 pub enum OnWrite {
     /// The value is kept if nothing else touched its key meanwhile, so that the next read of it costs nothing
     /// below.
+    #[default]
     Keep,
     /// The key is dropped, and the next read of it loads it.
-    #[default]
     Drop,
 }
 

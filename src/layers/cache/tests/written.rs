@@ -67,7 +67,7 @@ async fn a_read_after_a_write_finds_what_was_written() {
 
 #[tokio::test]
 async fn where_it_is_set_and_where_absence_is_not_kept_the_key_is_dropped() {
-    assert_eq!(CacheConfig::default().on_write, OnWrite::Drop);
+    assert_eq!(CacheConfig::default().on_write, OnWrite::Keep);
     let (cache, _) = cached(CacheConfig { on_write: OnWrite::Drop, ..keeping() });
     put(&cache, "1").await;
     assert_eq!(kept(&cache, b"k"), None);
