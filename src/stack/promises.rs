@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::transaction::Isolation;
 use crate::types::units::{ByteSize, counted};
 use crate::types::{Conditions, Counting, Durability, Freshness, Place, Profile};
 
@@ -19,9 +20,10 @@ pub(super) struct Aspect {
 pub(super) const AT_REST: &str = "at rest";
 
 /// Every aspect, in the order in which a person asks.
-pub(super) const ASPECTS: [Aspect; 10] = [
+pub(super) const ASPECTS: [Aspect; 11] = [
     Aspect { name: "writes", say: writes },
     Aspect { name: "batches", say: batches },
+    Aspect { name: "isolation", say: isolation },
     Aspect { name: "loads", say: loads },
     Aspect { name: "reads", say: reads },
     Aspect { name: "scans", say: scans },
@@ -86,6 +88,29 @@ fn batches(profile: &Profile) -> String {
         }
     };
     format!("{whole} {conditions}")
+}
+
+/// Of transactions.
+fn isolation(profile: &Profile) -> String {
+    let promised = &profile.guarantees;
+    let offered = |isolation: &Isolation| isolation.check(promised).is_ok();
+    match Isolation::ALL.into_iter().rfind(offered) {
+        None if !promised.writable => "None: writes are refused.".to_owned(),
+        None => "No transactions: their writes could be applied in part.".to_owned(),
+        Some(only @ Isolation::ReadCommitted) => {
+            let lacks = if promised.snapshots {
+                "values cannot be compared"
+            } else {
+                "there are no snapshots"
+            };
+            format!(
+                "Transactions with {only} only, as {lacks}: what others change between a read and the commit is overwritten, unless a batch requires what was read."
+            )
+        }
+        Some(isolation) => format!(
+            "Transactions up to {isolation}, for keys. One that relies on what others have changed since is refused and runs again; one whose outcome is unknown does not. Keys that others add to a range that it scanned go unnoticed."
+        ),
+    }
 }
 
 fn loads(profile: &Profile) -> String {
@@ -280,6 +305,11 @@ mod tests {
     }
 
     #[test]
+    fn every_name_fits_into_its_column() {
+        assert!(ASPECTS.iter().all(|aspect| aspect.name.len() <= 9));
+    }
+
+    #[test]
     fn the_level_that_seals_is_named() {
         let place =
             |name: &'static str, sealed| Place { name: name.into(), what: "folder".into(), sealed };
@@ -347,6 +377,16 @@ mod tests {
         assert!(say(batches, |_| ()).ends_with("keys being absent, or holding given values."));
         assert!(say(batches, |p| p.conditions = Conditions::None).contains("cannot"));
         assert!(say(batches, |p| p.writable = false).starts_with("None"));
+        let serializable = say(isolation, |_| ());
+        assert!(serializable.starts_with("Transactions up to SERIALIZABLE, for keys."));
+        assert!(serializable.contains("runs again") && serializable.ends_with("go unnoticed."));
+        let only = "Transactions with READ COMMITTED only, as ";
+        let said = say(isolation, |p| p.snapshots = false);
+        assert!(said.starts_with(&format!("{only}there are no snapshots:")), "{said}");
+        let said = say(isolation, |p| p.conditions = Conditions::Absence);
+        assert!(said.starts_with(&format!("{only}values cannot be compared:")), "{said}");
+        assert!(say(isolation, |p| p.atomic_batches = false).starts_with("No transactions:"));
+        assert_eq!(say(isolation, |p| p.writable = false), "None: writes are refused.");
         assert_eq!(say(loads, |_| ()), "Sorted entries are taken in bulk.");
         assert!(say(loads, |p| p.ingest = false).ends_with("batch by batch."));
         let single = say(loads, |p| (p.ingest, p.atomic_batches) = (false, false));

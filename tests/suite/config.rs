@@ -419,6 +419,10 @@ orders, the default store of conf/tierstack.yaml
   │ disk             │  writes    An acknowledged write survives a power cut.
   │                  │  batches   A batch is applied wholly or not at all. It can be made to
   │                  │            depend on keys being absent, or holding given values.
+  │                  │  isolation Transactions up to SERIALIZABLE, for keys. One that relies
+  │                  │            on what others have changed since is refused and runs
+  │                  │            again; one whose outcome is unknown does not. Keys that
+  │                  │            others add to a range that it scanned go unnoticed.
   │                  │  loads     Sorted entries are taken in bulk.
   │                  │  reads     Never older than the last write acknowledged through this
   │                  │            stack. Nobody else can write while it is open.
@@ -438,6 +442,9 @@ What the stack promises
   writes    An acknowledged write survives a power cut.
   batches   A batch is applied wholly or not at all. It can be made to depend on keys being
             absent, or holding given values.
+  isolation Transactions up to SERIALIZABLE, for keys. One that relies on what others have
+            changed since is refused and runs again; one whose outcome is unknown does not.
+            Keys that others add to a range that it scanned go unnoticed.
   loads     Sorted entries are taken in bulk.
   reads     Never older than the last write acknowledged through this stack. Nobody else can
             write while it is open.
