@@ -153,6 +153,28 @@ async fn unreachable_is_never_absent() {
     .await;
 }
 
+/// A group is as many round trips as a batch, and not one for each of its batches.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_is_one_request() {
+    let Some(server) = Server::start().await else { return };
+    let proxy = Proxy::to(server.addr()).await;
+    let store = open(&PostgresConfig { pool: 1, ..config(&proxy.url(&server.url())) }).await;
+    let batch = |n: u32| Batch::new().put(n.to_string(), "v");
+    let trips = async |write: Vec<Vec<Batch>>| {
+        let before = proxy.counters();
+        for group in write {
+            assert!(store.write_group(group).await.iter().all(Result::is_ok));
+        }
+        (proxy.counters() - before).round_trips
+    };
+    // Statements are prepared once for a connection.
+    trips(vec![vec![batch(0)], vec![batch(1), batch(2)]]).await;
+    let one = trips(vec![(3..5).map(batch).collect()]).await;
+    assert_eq!(trips(vec![(5..105).map(batch).collect()]).await, one);
+    assert!(trips((105..205).map(|n| vec![batch(n)]).collect()).await >= 100);
+    assert_eq!(store.collect(Scan::all()).await.unwrap().len(), 205);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_and_started_again() {
     let Some(mut server) = Server::start().await else { return };

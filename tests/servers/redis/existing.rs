@@ -411,6 +411,9 @@ async fn round_trips() {
     let batch = keys.iter().map(|key| tierstack::Op::Put(key.clone(), "v".into())).collect();
     store.write(batch).await.unwrap();
     assert_eq!(trips(), 1, "a batch");
+    let group = keys.iter().map(|key| Batch::new().put(key.clone(), "v")).collect();
+    assert!(store.write_group(group).await.iter().all(Result::is_ok));
+    assert_eq!(trips(), 1, "a group of 100 batches");
     store.get(b"one").await.unwrap();
     assert_eq!(trips(), 1, "a get");
     let found = store.get_many(&keys).await.unwrap();
