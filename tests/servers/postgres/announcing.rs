@@ -11,6 +11,7 @@ use tierstack::{
 use tokio::time::timeout;
 
 use super::{Dropped, config, connect, open};
+use crate::support;
 
 /// The next change. Generous: what is late is measured elsewhere.
 pub(super) async fn next(changes: &mut Changes) -> Change {
@@ -37,6 +38,24 @@ pub(super) async fn everything(changes: &mut Changes) {
 
 pub(super) fn keys(keys: &[&'static str]) -> Change {
     Change::Keys(keys.iter().map(|key| (*key).into()).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_stores_that_share_a_table_each_hears_of_its_own_keys() {
+    let Some(config) = config() else { return };
+    let _dropped = Dropped::after(&config);
+    let (url, table) = (support::var("TIERSTACK_TEST_POSTGRES").unwrap(), &config.table);
+    let backend = format!(
+        "postgres: {{ url: '{url}', table: {table}, announce: true, timeout: 100s, connect_timeout: 100s }}"
+    );
+    let client = connect(&url).await;
+    let upsert = format!(
+        "INSERT INTO \"{table}\" (key, value) VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+    );
+    support::sharing::each_hears_of_its_own(&backend, async |key, value| {
+        client.execute(&upsert, &[&key.as_bytes(), &value.as_bytes()]).await.unwrap();
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -72,6 +72,16 @@ async fn two_stores_and_another_program() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_stores_that_share_a_server_each_hears_of_its_own_keys() {
+    let Some(server) = Server::start(&["--databases", "16"]).await else { return };
+    let backend = format!("redis: {{ url: '{}', announce: true }}", server.url());
+    support::sharing::each_hears_of_its_own(&backend, async |key, value| {
+        server.cli(&["set", key, value]).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_connection_is_told_and_made_again() {
     let Some(server) = server().await else { return };
     let proxy = Proxy::to(server.addr()).await;

@@ -24,6 +24,8 @@ mod process;
 pub(crate) mod processes;
 mod proxy;
 mod redis;
+#[cfg(all(feature = "cache", feature = "config"))]
+pub(crate) mod sharing;
 #[cfg(feature = "testing")]
 mod suite;
 #[cfg(feature = "testing")]
