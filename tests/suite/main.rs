@@ -38,6 +38,7 @@ mod conformance;
 mod control;
 mod docs;
 mod file;
+mod journal;
 mod model;
 mod schema;
 mod sqlite;

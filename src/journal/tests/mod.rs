@@ -6,3 +6,4 @@ mod faulty;
 mod format;
 mod rng;
 mod simulation;
+mod waiting;
