@@ -15,6 +15,24 @@ use super::state::Segment;
 use crate::error::{Error, Result};
 
 /// A record, as it was appended.
+///
+/// ```
+/// # tokio_test::block_on(async {
+/// use tierstack::Batch;
+/// use tierstack::journal::{Journal, Settings, batch};
+///
+/// let folder = tempfile::tempdir().unwrap();
+/// let journal = Journal::open(folder.path(), Settings::default()).await?;
+/// let mut reader = journal.reader("mirror", 0).await?;
+/// let written = Batch::new().put("user:1", "Ada");
+/// let sequence = journal.append(batch::encode(&written)?).await?;
+/// journal.durable(sequence).await?;
+/// assert_eq!((journal.usage().durable, journal.usage().next), (2, 2));
+///
+/// let records = reader.read(1 << 20).await?;
+/// assert_eq!(batch::decode(records[0].bytes.clone())?, written);
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Record {
     /// Its place among all records: each has the next number.
@@ -30,7 +48,8 @@ impl std::fmt::Debug for Record {
     }
 }
 
-/// Reads a [`Journal`](super::Journal) in its order, and holds what it has not released.
+/// Reads a [`Journal`](super::Journal) in its order, and holds what it has not released. See the journal for an
+/// example.
 ///
 /// Dropping it changes nothing: the journal knows it by its name, also after the next open.
 #[derive(Debug)]

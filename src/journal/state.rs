@@ -8,6 +8,24 @@ use super::segment::{Entry, RESERVE};
 use crate::error::{Error, ErrorKind, Outcome, Result};
 
 /// What an append does when there is no room: the budget is used up, or the disk is full.
+///
+/// ```
+/// # tokio_test::block_on(async {
+/// use tierstack::ErrorKind;
+/// use tierstack::journal::{Journal, OnFull, Settings};
+/// use tierstack::units::ByteSize;
+///
+/// let folder = tempfile::tempdir().unwrap();
+/// let settings = Settings { max_bytes: ByteSize(1 << 20), on_full: OnFull::Refuse };
+/// let journal = Journal::open(folder.path(), settings).await?;
+/// let refused = loop {
+///     if let Err(error) = journal.append(vec![7; 100_000]).await {
+///         break error;
+///     }
+/// };
+/// assert_eq!(refused.kind(), ErrorKind::Capacity);
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]

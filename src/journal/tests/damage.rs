@@ -285,3 +285,27 @@ fn a_failed_open_can_be_tried_again() {
         assert!(failed > 10, "{fault:?}: {failed}");
     }
 }
+
+#[test]
+fn a_record_in_the_place_of_another_is_none() {
+    let disk = Faulty::new(1);
+    let core = open(&disk).unwrap();
+    for record in ["one", "two", "six"] {
+        append(&core, record.into());
+    }
+    core.step();
+    drop(core);
+    let files = disk.files();
+    let (name, bytes) = files.first_key_value().unwrap();
+    let places = places(bytes);
+    let length = RECORD_HEADER as usize + 3;
+    for (from, to) in [(3, 1), (2, 1), (3, 2), (1, 2), (1, 3)] {
+        let mut bytes = bytes.clone();
+        bytes.copy_within(places[from]..places[from] + length, places[to]);
+        let disk = Faulty::new(1);
+        disk.put(name, &bytes);
+        // They are one group, so what is behind may never have been written.
+        let core = open(&disk).unwrap();
+        assert_eq!(read_from(&core, 1).unwrap().len(), to - 1, "{from} to {to}");
+    }
+}
