@@ -309,3 +309,23 @@ fn a_record_in_the_place_of_another_is_none() {
         assert_eq!(read_from(&core, 1).unwrap().len(), to - 1, "{from} to {to}");
     }
 }
+
+#[test]
+fn what_was_written_anew_is_acknowledged_and_every_byte_of_it_counts() {
+    let disk = written_in(Shape { segment: RESERVE + 1_000, ..SHAPE }, 1, false);
+    drop(open(&disk).unwrap());
+    let files = disk.files();
+    let (name, bytes) = files.last_key_value().unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    assert_eq!(places(bytes).len(), 4, "positions, and three records");
+    for at in 0..end {
+        let disk = Faulty::new(1);
+        for (other, bytes) in &files {
+            disk.put(other, bytes);
+        }
+        let mut bytes = bytes.clone();
+        bytes[at] ^= 1;
+        disk.put(name, &bytes);
+        prefix(&disk, 3).unwrap_err();
+    }
+}

@@ -277,10 +277,14 @@ impl Faulty {
         }
     }
 
-    /// Whether a power cut would change which files there are.
+    /// Whether a power cut would change which segments there are.
     pub(super) fn names_are_kept(&self) -> bool {
         let inner = self.inner.lock();
-        inner.seen == inner.kept
+        let segments = |names: &BTreeMap<String, usize>| -> Vec<(String, usize)> {
+            let named = names.iter().filter(|(name, _)| !name.ends_with(".new"));
+            named.map(|(name, inode)| (name.clone(), *inode)).collect()
+        };
+        segments(&inner.seen) == segments(&inner.kept)
     }
 
     pub(super) fn files(&self) -> BTreeMap<String, Vec<u8>> {
