@@ -343,7 +343,7 @@ impl Checked {
     fn context(&self, label: &str, at: usize, options: &OpenOptions) -> Context {
         Context {
             clock: Arc::clone(&options.clock),
-            labels: Labels::new(&self.store, label),
+            labels: Labels::below(&self.store, label, at),
             seed: options.seed,
             folder: self.folder.clone(),
             below: self.below.get(at).copied(),

@@ -122,6 +122,9 @@ families! {
         "The part of the answers from memory of which the duration is measured; each of these counts for all that were not",
         "it is a constant";
 
+    LAYER_DEPTH = "tierstack_layer_depth", Gauge, Count, ["stack", "layer"],
+        "How many boundaries of an open store are above this one; 0: callers enter here",
+        "a layer was added above";
     OPS = "tierstack_ops_total", Counter, Count, ["stack", "layer", "op", "outcome"],
         "Operations at a boundary, by outcome: ok, missing (a get that found nothing), error, cancelled",
         "more traffic";

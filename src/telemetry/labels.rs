@@ -27,7 +27,21 @@ pub struct Labels(Arc<Scope>);
 impl Labels {
     /// Labels of one layer of a stack. An empty name is no label.
     pub fn new(stack: impl AsRef<str>, layer: impl AsRef<str>) -> Self {
-        Self(Arc::new(Scope::new(stack.as_ref(), layer.as_ref())))
+        Self(Arc::new(Scope::new(stack.as_ref(), layer.as_ref(), None)))
+    }
+
+    /// Labels of a layer below so many others.
+    #[cfg(feature = "config")]
+    pub(crate) fn below(stack: &str, layer: &str, depth: usize) -> Self {
+        Self(Arc::new(Scope::new(stack, layer, Some(depth))))
+    }
+
+    /// Shows how many layers are above this one, where that is known.
+    pub(crate) fn depth(&self) -> Option<Gauge> {
+        let depth = i64::try_from(self.0.depth?).unwrap_or(i64::MAX);
+        let gauge = self.gauge(names::LAYER_DEPTH, &[]);
+        gauge.set(depth);
+        Some(gauge)
     }
 
     /// The name of the store in the config file.

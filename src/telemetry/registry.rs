@@ -83,6 +83,7 @@ impl<C: Cell> Shown for Series<C> {
 pub(super) struct Scope {
     pub(super) stack: Arc<str>,
     pub(super) layer: Arc<str>,
+    pub(super) depth: Option<usize>,
     series: Mutex<Vec<Weak<dyn Shown>>>,
     listed: AtomicBool,
     ended: AtomicBool,
@@ -104,10 +105,11 @@ thread_local! {
 }
 
 impl Scope {
-    pub(super) fn new(stack: &str, layer: &str) -> Self {
+    pub(super) fn new(stack: &str, layer: &str, depth: Option<usize>) -> Self {
         Self {
             stack: stack.into(),
             layer: layer.into(),
+            depth,
             series: Mutex::default(),
             listed: AtomicBool::new(false),
             ended: AtomicBool::new(false),

@@ -18,6 +18,7 @@ pub(super) struct Shared {
     pub(super) salt: Option<u64>,
     /// Stores that are wrapped, and not closed.
     open: AtomicUsize,
+    _depth: Option<Gauge>,
     pub(super) inflight: Gauge,
     errors: Errors,
     pub(super) get: Series,
@@ -48,6 +49,7 @@ impl Shared {
         let series = |operation| Series::new(&labels, operation);
         Self {
             open: AtomicUsize::new(0),
+            _depth: labels.depth(),
             inflight: labels.gauge(names::INFLIGHT, &[]),
             errors: labels.errors(),
             get: series(Operation::Get),
