@@ -6,6 +6,7 @@
 mod support;
 
 mod backup_s3;
+mod dashboards;
 mod object;
 mod opendal;
 mod postgres;

@@ -22,6 +22,7 @@ mod port;
 mod postgres;
 mod process;
 pub(crate) mod processes;
+mod prometheus;
 mod proxy;
 mod redis;
 #[cfg(all(feature = "cache", feature = "config"))]
@@ -36,6 +37,7 @@ pub(crate) use certificates::Certificates;
 pub(crate) use fault::{Kept, Load, Progress, Report};
 pub(crate) use pgbouncer::PgBouncer;
 pub(crate) use postgres::{Postgres, PostgresOptions};
+pub(crate) use prometheus::{Prometheus, promtool};
 pub(crate) use proxy::{Counters, Proxy, Way};
 pub(crate) use redis::{Redis, RedisCluster};
 #[cfg(feature = "testing")]
@@ -54,6 +56,11 @@ pub(crate) fn required<T>(found: Option<T>, missing: &str) -> Option<T> {
 pub(crate) fn var(name: &str) -> Option<String> {
     let found = std::env::var(name).ok().filter(|value| !value.is_empty());
     required(found, &format!("{name} is not set (`scripts/test-servers run COMMAND` sets it)"))
+}
+
+/// An address of loopback that stays free for whoever shall listen there.
+pub(crate) fn free_address() -> String {
+    format!("127.0.0.1:{}", port::free())
 }
 
 /// Runs something that blocks, away from the runtime.
