@@ -48,8 +48,8 @@ impl std::fmt::Debug for Record {
     }
 }
 
-/// Reads a [`Journal`](super::Journal) in its order, and holds what it has not released. See the journal for an
-/// example.
+/// Reads a [`Journal`](super::Journal) in its order, and holds what it has not released.
+/// See [`Journal`](super::Journal) for an example.
 ///
 /// Dropping it changes nothing: the journal knows it by its name, also after the next open.
 #[derive(Debug)]
