@@ -370,6 +370,13 @@ fn within(name: &str, value: usize, least: usize, most: usize) -> Result<()> {
 #[async_trait]
 impl BackendConfig for PostgresConfig {
     const NAME: &'static str = "postgres";
+    const OWN: &'static [&'static str] =
+        &["table", "columns", "create", "announce", "sweep", "snapshots"];
+
+    fn part(&self) -> String {
+        // What is no name of a table is said when it is checked.
+        self.parsed_table().map_or_else(|_| self.table.clone(), |table| table.to_string())
+    }
 
     fn profile(&self) -> Result<Profile> {
         self.check().map_err(|error| error.with_layer(Self::NAME))?;
@@ -417,7 +424,7 @@ impl BackendConfig for PostgresConfig {
             ca: self.ca.as_ref().map(|path| context.resolve(path)),
             ..self.clone()
         };
-        let opened = Postgres::open_as(settings, context.may_create, context.background).await?;
+        let opened = Postgres::open_as(settings, context).await?;
         Ok(Arc::new(opened))
     }
 }

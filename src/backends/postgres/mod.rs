@@ -71,6 +71,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -84,7 +85,7 @@ use self::session::Session;
 use self::snapshot::Snapshot;
 use self::sql::Statements;
 use crate::error::{Error, Operation, Result};
-use crate::layer::BackendConfig;
+use crate::layer::{BackendConfig, Context};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 pub use crate::types::ExpiresUnit;
@@ -104,6 +105,8 @@ pub struct Postgres {
     snapshots: Arc<Semaphore>,
     announcements: Option<Arc<Announcements>>,
     sweeper: Option<JoinHandle<()>>,
+    /// `None`: closed.
+    server: Mutex<Option<Arc<Server>>>,
 }
 
 impl Postgres {
@@ -113,47 +116,36 @@ impl Postgres {
     /// # Errors
     /// See the [module docs](self). A dropped future leaves nothing behind, or the table made.
     pub async fn open(config: PostgresConfig) -> Result<Self> {
-        Self::open_as(config, true, true).await
+        Self::open_as(config, &Context { background: true, ..Context::default() }).await
     }
 
-    /// `may_create`: what is missing is made, if the settings say so too. `background`: expired entries are
-    /// removed now and then.
-    async fn open_as(config: PostgresConfig, may_create: bool, background: bool) -> Result<Self> {
+    /// What is missing is made, and expired entries are removed now and then, if the settings say so too.
+    async fn open_as(config: PostgresConfig, context: &Context) -> Result<Self> {
         let profile = config.profile()?;
-        let opening = Self::connect(config, profile, may_create, background).await;
+        let opening = Self::connect(config, profile, context).await;
         opening
             .map_err(|error| error.with_operation(Operation::Open).with_layer(PostgresConfig::NAME))
     }
 
-    async fn connect(
-        config: PostgresConfig,
-        profile: Profile,
-        may_create: bool,
-        background: bool,
-    ) -> Result<Self> {
+    async fn connect(config: PostgresConfig, profile: Profile, context: &Context) -> Result<Self> {
         if let Err(error) = Handle::try_current() {
             let message = "connections are tasks of a tokio runtime, and there is none; call it from within one";
             return Err(Error::unsupported(message).with_source(error));
         }
-        let (origin, seed) = origin()?;
-        let connector = {
-            let (config, origin) = (config.clone(), origin.clone());
-            // Secrets and certificates are read from files.
-            let made = tokio::task::spawn_blocking(move || Connector::new(&config, &origin)).await;
-            made.map_err(|error| Error::internal("a thread panicked").with_source(error))??
+        let server = Server::connect(&config);
+        let server = match &context.common {
+            Some(common) if !config.announce => common.share(server).await?,
+            // Its name stands on its connections: by that it leaves out its own writes, and those of no other store, also
+            // where a trigger in the database passes them on to its table.
+            _ => server.await?,
         };
-        if config.pooler.is_none() && !connector.has_session().await? {
-            return Err(Error::config(
-                "there is a pooler in transaction mode between here and PostgreSQL, such as PgBouncer: it gives each transaction another connection, to which settings would leak and on which nothing is announced; say `pooler: transaction`, which does without both, or connect past it",
-            ));
-        }
+        let (connector, connections) = (server.connector.clone(), Arc::clone(&server.connections));
         let client = connector.client(Operation::Open, None).await?;
         let (way, settings) = connect::way(&config);
         let alone = way.one_by_one();
         let session = Session { client: &client, way: &alone };
-        let opening = inspect::open(session, &config, may_create);
+        let opening = inspect::open(session, &config, context.may_create);
         let found = within(Operation::Open, config.timeout.0, opening).await?;
-        let connections = Arc::new(Connections::new(&connector, &config, way, seed)?);
         let sql = Arc::new(Statements::new(&found, &config, settings.as_deref()));
         let announcements = config.announce.then(|| {
             Announcements::new(
@@ -161,10 +153,10 @@ impl Postgres {
                 Arc::clone(&connections),
                 found.table.clone(),
                 config.columns.key.clone(),
-                origin,
+                server.origin.clone(),
             )
         });
-        let sweeper = (background && sql.sweep.is_some()).then(|| {
+        let sweeper = (context.background && sql.sweep.is_some()).then(|| {
             tokio::spawn(upkeep::sweep_for_ever(Arc::downgrade(&connections), Arc::clone(&sql)))
         });
         let snapshots = Arc::new(Semaphore::new(config.snapshots));
@@ -178,7 +170,42 @@ impl Postgres {
             snapshots,
             announcements,
             sweeper,
+            server: Mutex::new(Some(server)),
         })
+    }
+}
+
+/// What stores over tables of one database have in common, unless they announce: one pool of connections, which is
+/// closed with the last of them.
+struct Server {
+    connector: Connector,
+    connections: Arc<Connections>,
+    origin: String,
+}
+
+impl Server {
+    async fn connect(config: &PostgresConfig) -> Result<Arc<Self>> {
+        let (origin, seed) = origin()?;
+        let connector = {
+            let (config, origin) = (config.clone(), origin.clone());
+            // Secrets and certificates are read from files.
+            let made = tokio::task::spawn_blocking(move || Connector::new(&config, &origin)).await;
+            made.map_err(|error| Error::internal("a thread panicked").with_source(error))??
+        };
+        if config.pooler.is_none() && !connector.has_session().await? {
+            return Err(Error::config(
+                "there is a pooler in transaction mode between here and PostgreSQL, such as PgBouncer: it gives each transaction another connection, to which settings would leak and on which nothing is announced; say `pooler: transaction`, which does without both, or connect past it",
+            ));
+        }
+        let (way, _) = connect::way(config);
+        let connections = Arc::new(Connections::new(&connector, config, way, seed)?);
+        Ok(Arc::new(Self { connector, connections, origin }))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.connections.close();
     }
 }
 
@@ -363,7 +390,7 @@ impl Store for Postgres {
 
 impl Postgres {
     fn let_go(&self) {
-        self.connections.close();
+        drop(self.server.lock().take());
         if let Some(announcements) = &self.announcements {
             announcements.close();
         }

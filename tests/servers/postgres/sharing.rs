@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tierstack::backends::{Postgres, PostgresConfig};
-use tierstack::{Batch, ErrorKind, Read, ReadExt, Scan, Store, StoreExt};
+use tierstack::config::{Config, Format, Registry};
+use tierstack::{
+    Batch, Change, ErrorKind, OpenOptions, Read, ReadExt, Scan, Stack, Stacks, Store, StoreExt,
+};
 use tokio::task::JoinSet;
 
 use super::{Dropped, config, connect, fresh_table, open};
@@ -353,4 +356,85 @@ async fn two_processes_lose_no_increment() {
     let open = async |table| Ok(Arc::new(open(&at(table)).await) as Arc<dyn Store>);
     let test = "postgres::sharing::two_processes_lose_no_increment";
     processes::no_increment_is_lost(test, 25, place, open).await;
+}
+
+/// Two tables over one pool, and two prefixes in one of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn stores_of_one_config_share_the_connections() {
+    let (Some(one), Some(two), Some(three)) = (config(), config(), config()) else { return };
+    let _dropped = [&one, &two, &three].map(Dropped::after);
+    let url = std::env::var("TIERSTACK_TEST_POSTGRES").unwrap();
+    let name = format!("sharing_{}", one.table);
+    let separator = if url.contains('?') { '&' } else { '?' };
+    let text = format!(
+        "
+backends: {{ main: {{ postgres: {{ url: '{url}{separator}application_name={name}', pool: 2, timeout: 100s, connect_timeout: 100s }} }} }}
+stores:
+  orders: {{ backend: {{ shared: main, table: {} }} }}
+  heard: {{ backend: {{ shared: main, table: {}, announce: true }} }}
+  left: {{ backend: {{ shared: main, table: {}, prefix: l/ }} }}
+  right: {{ layers: [ cache ], backend: {{ shared: main, table: {}, prefix: r/ }} }}
+default: orders
+",
+        one.table, three.table, two.table, two.table
+    );
+    let config = Config::parse(&text, Format::Yaml, "tierstack.yaml").unwrap();
+    let options = OpenOptions::service();
+    let stacks = Stacks::open_all(&config, &Registry::standard(), &options).await.unwrap();
+    // Ten at a time in each, through two connections.
+    for name in ["orders", "left", "right"] {
+        let puts = (0..10).map(|n| stacks[name].put(n.to_string(), name));
+        for put in futures_util::future::join_all(puts).await {
+            put.unwrap();
+        }
+    }
+    for name in ["orders", "left", "right"] {
+        assert_eq!(stacks[name].get(b"3").await.unwrap(), Some(name.into()));
+        assert_eq!(stacks[name].collect(Scan::all()).await.unwrap().len(), 10);
+    }
+    let client = connect(&url).await;
+    let connections = async || -> i64 {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1";
+        client.query_one(sql, &[&name]).await.unwrap().get(0)
+    };
+    // Those that opened the tables end by and by. What stays is one pool of two, and that of the store that announces.
+    stacks["heard"].put("own", "v").await.unwrap();
+    while connections().await > 4 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+
+    // A store hears of its table alone, and of what its table gets by way of another store.
+    let mut changes = stacks["heard"].changes().await.unwrap();
+    assert_eq!(futures_util::StreamExt::next(&mut changes).await, Some(Change::All));
+    let passed_on = format!(
+        "CREATE FUNCTION \"pass_{name}\"() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           INSERT INTO \"{}\" (key, value) VALUES (NEW.key, NEW.value); RETURN NEW; END $$;
+         CREATE TRIGGER pass AFTER INSERT ON \"{}\" FOR EACH ROW WHEN (NEW.key = 'passed on')
+           EXECUTE FUNCTION \"pass_{name}\"()",
+        three.table, one.table
+    );
+    client.batch_execute(&passed_on).await.unwrap();
+    stacks["orders"].put("of another", "v").await.unwrap();
+    stacks["heard"].put("own again", "v").await.unwrap();
+    stacks["orders"].put("passed on", "v").await.unwrap();
+    match futures_util::StreamExt::next(&mut changes).await.unwrap() {
+        Change::Keys(keys) => assert_eq!(keys[..], [Bytes::from("passed on")]),
+        other => panic!("{other:?}"),
+    }
+    client.batch_execute(&format!("DROP FUNCTION \"pass_{name}\" CASCADE")).await.unwrap();
+    stacks["heard"].close().await.unwrap();
+    assert!(futures_util::StreamExt::next(&mut changes).await.is_none());
+    stacks["orders"].close().await.unwrap();
+    assert_eq!(stacks["orders"].get(b"3").await.unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(stacks["left"].get(b"3").await.unwrap(), Some("left".into()));
+
+    // The stores that were closed are still held, and the pool is made again.
+    stacks.close_all().await.unwrap();
+    let left = Stack::open(&config, Some("left"), &Registry::standard(), &options).await.unwrap();
+    assert_eq!(left.get(b"3").await.unwrap(), Some("left".into()));
+    left.close().await.unwrap();
+    drop(stacks);
+    while connections().await > 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
 }
