@@ -33,7 +33,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// What a value is measured in.
+/// What a value is measured in. See [`Kind`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// Bytes.

@@ -14,7 +14,7 @@ use super::gatherer::{GATHERER, Gather};
 use super::registry::Series;
 use super::timing::Timing;
 
-/// A number that only rises.
+/// A number that only rises. See [`Labels`](super::Labels) for an example.
 #[derive(Clone, Debug)]
 pub struct Counter {
     pub(super) series: Arc<Series<AtomicU64>>,
@@ -35,7 +35,7 @@ impl Counter {
     }
 }
 
-/// A whole number that rises and falls.
+/// A whole number that rises and falls. See [`Labels`](super::Labels) for an example.
 #[derive(Clone, Debug)]
 pub struct Gauge {
     pub(super) series: Arc<Series<AtomicI64>>,
@@ -71,7 +71,7 @@ impl Gauge {
 /// The parts of a distribution that a recorder is told of.
 pub(super) const QUANTILES: [(&str, f64); 3] = [("0.5", 0.5), ("0.9", 0.9), ("0.99", 0.99)];
 
-/// Durations, counted in [buckets](super::BOUNDS).
+/// Durations, counted in [buckets](super::BOUNDS). See [`Labels`](super::Labels) for an example.
 #[derive(Clone, Debug)]
 pub struct Histogram(Arc<Told>);
 
@@ -132,6 +132,35 @@ impl Gather for Told {
             if let Some(took) = since.quantile(part) {
                 gauge.set(took.as_secs_f64());
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+    use crate::telemetry::{Labels, names};
+
+    use super::*;
+
+    #[test]
+    fn a_recorder_gets_quantiles_and_no_sample_that_it_would_keep() {
+        let recorder = DebuggingRecorder::new();
+        let waited = metrics::with_local_recorder(&recorder, || {
+            Labels::new("quantiles", "limit").histogram(names::LIMIT_WAIT, &[])
+        });
+        for _ in 0..1000 {
+            waited.record(Duration::from_nanos(200));
+        }
+        GATHERER.each(|counting| counting.gather_durations());
+        let series = recorder.snapshotter().snapshot().into_vec();
+        assert_eq!(series.len(), QUANTILES.len());
+        for (key, .., value) in series {
+            assert_eq!(key.key().name(), names::LIMIT_WAIT);
+            assert!(key.key().labels().any(|label| label.key() == "quantile"));
+            let DebugValue::Gauge(value) = value else { panic!("{value:?}") };
+            assert!(*value > 100e-9 && *value <= 250e-9, "{value}");
         }
     }
 }

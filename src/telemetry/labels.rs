@@ -20,6 +20,15 @@ use crate::error::{Error, ErrorKind};
 /// assert_eq!(snapshot().counter(names::OPS, &[("stack", "orders"), ("layer", "cache")]), 2);
 /// drop(gets);
 /// assert_eq!(snapshot().select(names::OPS, &[("stack", "orders")]).count(), 0);
+///
+/// let labels = Labels::new("orders", "remote");
+/// let (errors, waiting) = (labels.errors(), labels.gauge(names::INFLIGHT, &[]));
+/// let waited = labels.histogram(names::LIMIT_WAIT, &[]);
+/// errors.count(&tierstack::Error::closed());
+/// waiting.set(2);
+/// waited.record(std::time::Duration::from_millis(3));
+/// assert_eq!((waiting.value(), waited.value().count()), (2, 1));
+/// assert_eq!(snapshot().counter(names::ERRORS, &[("kind", "closed")]), 1);
 /// ```
 #[derive(Clone)]
 pub struct Labels(Arc<Scope>);
@@ -139,7 +148,7 @@ fn describe(name: &'static str, is_new: bool) {
 }
 
 /// Counters of errors by kind, which exist before the first error: a rise from nothing is no rise to Prometheus, and no
-/// alert would tell of the first one.
+/// alert would tell of the first one. See [`Labels`] for an example.
 #[derive(Clone, Debug)]
 pub struct Errors([Counter; KINDS.len()]);
 

@@ -47,8 +47,10 @@ pub use self::gatherer::gather;
 pub use self::handles::{Counter, Gauge, Histogram};
 pub use self::labels::{Errors, Labels};
 pub use self::listen::listen;
+pub(crate) use self::registry::SAMPLE;
 pub use self::registry::snapshot;
-pub(crate) use self::registry::{SAMPLE, looked, rehearse};
+#[cfg(feature = "config")]
+pub(crate) use self::registry::{looked, rehearse};
 pub use self::snapshot::{Sample, Snapshot, Value};
 pub(crate) use self::tally::Tally;
 pub use self::text::{CONTENT_TYPE, render, render_beside};

@@ -93,6 +93,7 @@ pub(super) struct Scope {
 static LOOKED: Notify = Notify::const_new();
 
 /// Waits until somebody takes a [`snapshot`], for what is measured only then.
+#[cfg(feature = "config")]
 pub(crate) async fn looked() {
     LOOKED.notified().await;
 }
@@ -182,6 +183,7 @@ pub(super) fn is_rehearsal() -> bool {
 
 /// The series that are registered meanwhile on this thread. They are not in the registry, and no recorder hears
 /// of them.
+#[cfg(feature = "config")]
 pub(crate) fn rehearse(register: impl FnOnce()) -> Snapshot {
     /// Also where `register` panics.
     struct End;

@@ -8,7 +8,7 @@ use super::distribution::{BUCKETS, Distribution};
 /// Labels of a series beside its stack and its layer.
 pub(super) type More = Arc<[(&'static str, &'static str)]>;
 
-/// The value of a series.
+/// The value of a series. See [`Snapshot`] for an example.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// Of a counter.
@@ -30,7 +30,7 @@ impl Value {
     }
 }
 
-/// A series and its value.
+/// A series and its value. See [`Snapshot`] for an example.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
     pub(super) stack: Arc<str>,
@@ -64,7 +64,17 @@ impl Sample {
     }
 }
 
-/// The series of this process and their values at one moment. See [`snapshot`](super::snapshot()) for an example.
+/// The series of this process and their values at one moment, as [`snapshot`](super::snapshot()) takes them.
+///
+/// ```
+/// use tierstack::telemetry::{Labels, Value, names, snapshot};
+///
+/// let reads = Labels::new("orders", "file").counter(names::OPS, &[("op", "get")]);
+/// reads.increment(3);
+/// let seen = snapshot();
+/// let gets = seen.select(names::OPS, &[("op", "get")]).find(|gets| gets.label("layer") == Some("file"));
+/// assert_eq!(gets.map(|gets| gets.value()), Some(&Value::Counter(3)));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
     families: BTreeMap<&'static str, Vec<Sample>>,
