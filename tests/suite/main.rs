@@ -40,6 +40,7 @@ mod dashboards;
 mod docs;
 mod file;
 mod journal;
+mod metrics;
 mod model;
 mod schema;
 mod sqlite;
