@@ -2,6 +2,7 @@
 //!
 //! `cargo bench --features full --bench stack`
 //!
+//! Words after `--` choose from `hit`, `metrics`, `miss`, `scan` and `import`.
 //! `TIERSTACK_FILES=FOLDER` imports the files of a folder; the default is the sources of this project's
 //! dependencies in cargo's registry.
 
@@ -15,6 +16,8 @@
 )]
 
 mod harness;
+#[path = "harness/metrics.rs"]
+mod metrics;
 
 use std::cell::Cell;
 use std::hint::black_box;
@@ -37,14 +40,29 @@ use crate::harness::{compare, heading};
 
 fn main() {
     // Instrumentation is on, and somebody listens.
-    metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().unwrap();
+    ::metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().unwrap();
     let runtime = Runtime::new().unwrap();
     let _entered = runtime.enter();
     heading();
-    hit(&runtime);
-    miss(&runtime);
-    scan(&runtime);
-    import(&runtime);
+    let chosen: Vec<String> =
+        std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let wanted = |name: &str| chosen.is_empty() || chosen.iter().any(|chosen| chosen == name);
+    if wanted("hit") {
+        hit(&runtime);
+    }
+    if wanted("metrics") {
+        metrics::hit(&runtime);
+        metrics::scrape(&runtime);
+    }
+    if wanted("miss") {
+        miss(&runtime);
+    }
+    if wanted("scan") {
+        scan(&runtime);
+    }
+    if wanted("import") {
+        import(&runtime);
+    }
 }
 
 /// Opens the quickstart's stack with another cache, in a folder of its own.
