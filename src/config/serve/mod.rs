@@ -14,14 +14,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::Deserialize;
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 pub use self::grants::{Grants, Right};
 pub use self::token::TokenConfig;
 use super::{address, path};
 use crate::types::units::{ByteSize, Span};
 
-/// How the stores of a config are served.
+/// How the stores of a config are served. A file has a list of listeners, or settings with the list among them.
 ///
 /// ```
 /// use tierstack::config::{Config, Format, Right};
@@ -29,19 +31,33 @@ use crate::types::units::{ByteSize, Span};
 /// let text = "
 /// stores: { orders: { backend: memory } }
 /// serve:
-///   listeners:
-///     - listen: 127.0.0.1:9187
-///       stores: { orders: read }
+///   - listen: 127.0.0.1:9187
+///     stores: { orders: read }
 /// ";
 /// let config = Config::parse(text, Format::Yaml, "tierstack.yaml")?;
 /// let listener = &config.serve.unwrap().listeners[0];
 /// assert_eq!(listener.stores.right("orders"), Some(Right::Read));
+///
+/// let listeners = "{ drain: 10s, listeners: [ { listen: 127.0.0.1:9187, stores: write } ] }";
+/// let text = format!("{{ stores: {{ orders: {{ backend: memory }} }}, serve: {listeners} }}");
+/// assert!(Config::parse(&text, Format::Yaml, "tierstack.yaml")?.serve.is_some());
 /// # Ok::<(), tierstack::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ServeConfig {
+    /// Where is listened. At least one.
+    pub listeners: Vec<ListenerConfig>,
+    /// How long requests under way may go on once the process is to end.
+    pub drain: Span,
+    /// What is logged: this level and those before it. The variable `RUST_LOG` overrides it.
+    pub log: LogLevel,
+}
+
+/// Settings of the section, where it is more than a list of listeners.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ServeSettings {
     /// Where is listened. At least one.
     #[schemars(length(min = 1))]
     pub listeners: Vec<ListenerConfig>,
@@ -51,6 +67,56 @@ pub struct ServeConfig {
     /// What is logged: this level and those before it. The variable `RUST_LOG` overrides it.
     #[serde(default)]
     pub log: LogLevel,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged, rename = "ServeConfig")]
+#[expect(dead_code, reason = "the two forms, for the schema")]
+enum ServeForms {
+    /// The listeners.
+    Listeners(#[schemars(length(min = 1))] Vec<ListenerConfig>),
+    /// The listeners, with settings for all of them.
+    Settings(ServeSettings),
+}
+
+impl JsonSchema for ServeConfig {
+    fn schema_name() -> Cow<'static, str> {
+        ServeForms::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        ServeForms::json_schema(generator)
+    }
+}
+
+/// By hand: what is derived for an untagged enum says nothing about what is wrong.
+impl<'de> Deserialize<'de> for ServeConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ServeVisitor)
+    }
+}
+
+struct ServeVisitor;
+
+impl<'de> Visitor<'de> for ServeVisitor {
+    type Value = ServeConfig;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "a list of listeners such as `[{ listen: 127.0.0.1:9187, stores: read }]`, or `{ listeners: [...] }` with settings for all of them",
+        )
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, listeners: A) -> Result<ServeConfig, A::Error> {
+        let listeners = Vec::deserialize(SeqAccessDeserializer::new(listeners))?;
+        Ok(ServeConfig { listeners, drain: default_drain(), log: LogLevel::default() })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ServeConfig, A::Error> {
+        let settings = ServeSettings::deserialize(MapAccessDeserializer::new(map))?;
+        let ServeSettings { listeners, drain, log } = settings;
+        Ok(ServeConfig { listeners, drain, log })
+    }
 }
 
 /// A level of the log. See [`ServeConfig`] for an example.
@@ -162,6 +228,10 @@ impl Default for LimitsConfig {
     }
 }
 
+fn spoken() -> bool {
+    true
+}
+
 fn default_drain() -> Span {
     Span(Duration::from_secs(30))
 }
@@ -234,6 +304,10 @@ struct Listener {
     #[serde(default)]
     #[schemars(regex(pattern = "^0?[0-7]{3}$"))]
     mode: Option<String>,
+    /// Whether HTTP is spoken here: the one protocol that there is, so `true` may be left out.
+    #[serde(default = "spoken")]
+    #[schemars(extend("const" = true))]
+    http: bool,
     /// The stores that are served here, and the most that a caller may do with each: `read`, `write` (which includes it) or
     /// `admin` (which includes both). A right alone is for every store.
     stores: Grants,
@@ -281,6 +355,12 @@ impl TryFrom<Listener> for ListenerConfig {
                 );
             }
         };
+        if !from.http {
+            return Err(
+                "`http: false` leaves a listener without a protocol; leave it out, or the listener"
+                    .to_owned(),
+            );
+        }
         let Listener { stores, tokens, tls, plain_text, limits, .. } = from;
         Ok(Self { place, stores, tokens, tls, plain_text, limits })
     }
@@ -313,3 +393,6 @@ impl Listen {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
