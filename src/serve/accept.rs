@@ -112,8 +112,8 @@ async fn converse(
     gate: Arc<Gate>,
     builder: Builder,
 ) {
-    let requests = Arc::new(Requests::default());
     let shared = Arc::clone(&gate.shared);
+    let requests = Requests::new(&shared.clock);
     let idle = gate.policy.load().limits.idle.0;
     let stream = TokioIo::new(Timed::new(stream, &requests, idle, &shared.clock));
     let service =

@@ -26,6 +26,11 @@ impl Alarm {
         self.since = None;
     }
 
+    /// What is waited for began then.
+    pub(super) fn begin_at(&mut self, moment: Duration) {
+        self.since = Some(moment);
+    }
+
     /// Ready once that much time has passed since the first call after a reset.
     pub(super) fn poll_after(&mut self, cx: &mut Context<'_>, span: Duration) -> Poll<()> {
         let now = self.clock.coarse();

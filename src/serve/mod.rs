@@ -38,6 +38,8 @@ mod live;
 mod policy;
 mod problem;
 mod shared;
+#[cfg(test)]
+mod tests;
 mod timed;
 mod tls;
 mod tokens;

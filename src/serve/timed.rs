@@ -21,23 +21,37 @@ pub(super) const HEAD: Duration = Duration::from_secs(10);
 const STALL: Duration = Duration::from_secs(30);
 
 /// The requests of a connection.
-#[derive(Default)]
 pub(super) struct Requests {
+    clock: Arc<dyn Clock>,
     begun: AtomicU64,
     ended: AtomicU64,
+    /// When the last one ended, in nanoseconds.
+    ended_at: AtomicU64,
 }
 
 impl Requests {
+    pub(super) fn new(clock: &Arc<dyn Clock>) -> Arc<Self> {
+        let clock = Arc::clone(clock);
+        let [begun, ended, ended_at] = [const { AtomicU64::new(0) }; 3];
+        Arc::new(Self { clock, begun, ended, ended_at })
+    }
+
     pub(super) fn begin(self: &Arc<Self>) -> Request {
         self.begun.fetch_add(1, Ordering::Relaxed);
         Request(Arc::clone(self))
     }
 
-    /// How many have begun, and whether one is under way.
-    fn state(&self) -> (u64, bool) {
-        let ended = self.ended.load(Ordering::Relaxed);
-        let begun = self.begun.load(Ordering::Relaxed);
-        (begun, begun != ended)
+    fn ended(&self) -> u64 {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    fn is_under_way(&self) -> bool {
+        let ended = self.ended();
+        self.begun.load(Ordering::Relaxed) != ended
+    }
+
+    fn ended_at(&self) -> Duration {
+        Duration::from_nanos(self.ended_at.load(Ordering::Relaxed))
     }
 }
 
@@ -46,7 +60,9 @@ pub(super) struct Request(Arc<Requests>);
 
 impl Drop for Request {
     fn drop(&mut self) {
-        self.0.ended.fetch_add(1, Ordering::Relaxed);
+        let now = u64::try_from(self.0.clock.coarse().as_nanos()).unwrap_or(u64::MAX);
+        self.0.ended_at.store(now, Ordering::Relaxed);
+        self.0.ended.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -68,8 +84,8 @@ pub(super) struct Timed<S> {
     read: Alarm,
     write: Alarm,
     reading: Reading,
-    /// How many requests had begun when `reading` was set.
-    begun: u64,
+    /// How many requests had ended when `reading` was set.
+    ended: u64,
     /// The first bytes, as far as they are those of HTTP/2, whose frames are no heads; `None`: they are not.
     preface: Option<usize>,
 }
@@ -91,7 +107,7 @@ impl<S> Timed<S> {
             read: Alarm::new(Arc::clone(clock)),
             write: Alarm::new(Arc::clone(clock)),
             reading: Reading::Nothing,
-            begun: 0,
+            ended: 0,
             preface: Some(0),
         }
     }
@@ -109,14 +125,16 @@ impl<S> Timed<S> {
 
     /// What is waited for, now that bytes have come or nothing has.
     fn update(&mut self, bytes: &[u8]) {
-        let (begun, under_way) = self.requests.state();
-        if under_way || begun != self.begun {
+        if self.requests.is_under_way() {
             // Whatever came before has become a request.
-            self.begun = begun;
             self.wait_for(Reading::Idle);
-            if under_way {
-                return;
-            }
+            return;
+        }
+        let ended = self.requests.ended();
+        if ended != self.ended {
+            self.ended = ended;
+            self.reading = Reading::Idle;
+            self.read.begin_at(self.requests.ended_at());
         }
         self.look_at(bytes);
         if bytes.is_empty() {
@@ -137,7 +155,9 @@ impl<S> Timed<S> {
     /// Nothing has come. Whether it has for too long.
     fn poll_quiet(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         self.update(&[]);
-        if self.requests.state().1 {
+        if self.requests.is_under_way() {
+            // Nothing wakes this task when the request ends: the alarm rings on, and then finds when that was.
+            let _ = self.read.poll_after(cx, self.idle);
             return Poll::Pending;
         }
         let span = if self.reading == Reading::Idle { self.idle } else { HEAD };

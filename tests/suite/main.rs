@@ -43,4 +43,5 @@ mod journal;
 mod metrics;
 mod model;
 mod schema;
+mod serve;
 mod sqlite;

@@ -8,8 +8,8 @@ use serde::de::value::StrDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// What a caller may do with a store. Each includes those before it. See [`ServeConfig`](super::ServeConfig) for an
-/// example.
+/// What a caller may do with a store. Each includes those before it.
+/// See [`ServeConfig`](super::ServeConfig) for an example.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
@@ -35,8 +35,8 @@ impl Right {
     }
 }
 
-/// Rights by store: one for every store, or one for each that is named. See [`ServeConfig`](super::ServeConfig) for an
-/// example.
+/// Rights by store: one for every store, or one for each that is named.
+/// See [`ServeConfig`](super::ServeConfig) for an example.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[schemars(untagged)]
 pub enum Grants {

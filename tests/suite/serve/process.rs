@@ -1,0 +1,220 @@
+//! The process: what it opens, how it ends, what it takes over, and what it logs.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
+use super::*;
+use crate::folder::{Folder, PLAIN};
+
+const TOKEN: &str = "0123456789abcdef-s3cr3t";
+
+#[test]
+fn it_serves_until_it_is_stopped() {
+    let folder = Folder::new(PLAIN);
+    let service = Service::open(&folder);
+    assert_eq!(get(service.address(), "/healthz").text(), "ok\n");
+    assert_eq!(get(service.address(), "/readyz").text(), "ready\n");
+    let err = service.stop();
+    assert!(err.contains("stopping in good order; once more is faster"), "{err}");
+    // The store is closed: it can be opened again.
+    folder.run(&["put", "k", "v"]).ok();
+}
+
+#[test]
+fn an_address_in_use_ends_the_command_before_a_store_is_opened() {
+    let folder = Folder::new(PLAIN);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let ran = folder.run(&["serve", "--listen", &address]).fails();
+    ran.says(&format!("{address}: another process listens there already"));
+    assert_eq!(folder.names(), ["tierstack.yaml"]);
+}
+
+#[test]
+fn a_store_that_fails_to_open_stands_beside_one_that_opens() {
+    let folder = Folder::new(
+        "stores: { good: { backend: memory }, bad: { backend: { sqlite: { path: file.db, create: false } } } }\ndefault: good\n",
+    );
+    let mut service = Service::open(&folder);
+    service.says("the store 'bad' was not opened, and is answered with 503");
+    let ready = get(service.address(), "/readyz");
+    assert_eq!((ready.status, get(service.address(), "/healthz").status), (503, 200));
+    assert!(ready.text().contains("1 of 2 stores could not be opened"), "{}", ready.text());
+    service.stop();
+    // Where none opens, there is nothing to serve.
+    folder.write(
+        "tierstack.yaml",
+        "stores: { bad: { backend: { sqlite: { path: file.db, create: false } } } }\n",
+    );
+    folder
+        .run(&["serve", "--listen", "127.0.0.1:0"])
+        .refused()
+        .says("the store 'bad' was not opened");
+}
+
+#[test]
+fn no_connection_holds_up_the_end() {
+    let folder = Folder::new(PLAIN);
+    let service = Service::open(&folder);
+    let _silent = connect(service.address());
+    let mut kept = connect(service.address());
+    let head = format!("GET /healthz HTTP/1.1\r\nhost: {}\r\n\r\n", service.address());
+    kept.write_all(head.as_bytes()).unwrap();
+    kept.read_exact(&mut [0; 15]).unwrap();
+    service.stop();
+}
+
+/// The first half of a request; the other never comes.
+#[test]
+fn a_second_signal_does_not_wait() {
+    let folder = Folder::new(
+        "stores: { main: { backend: { rocksdb: { path: data } } } }\nserve: { listeners: [ { listen: '127.0.0.1:0', stores: write } ], drain: 1h }\n",
+    );
+    let mut service = Service::start(&folder, &[], |_| ());
+    let mut half = connect(service.address());
+    half.write_all(b"GET /healthz HTTP/1.1\r\nhost").unwrap();
+    // So that it has been read.
+    assert_eq!(get(service.address(), "/healthz").status, 200);
+    service.signal("-TERM");
+    service.says("once more is faster");
+    service.signal("-TERM");
+    let (status, err) = service.end();
+    // No request was complete, so none was cut off.
+    assert_eq!(status.code(), Some(0), "{err}");
+    folder.run(&["put", "k", "v"]).ok();
+}
+
+fn with_token(more: &str) -> String {
+    format!(
+        "stores: {{ main: {{ backend: memory }} }}\nserve: {{ listeners: [ {{ listen: '127.0.0.1:0', stores: read, tokens: [ {{ name: app, file: app.token }} ] }} ]{more} }}\n"
+    )
+}
+
+#[test]
+fn a_hangup_takes_over_what_may_change_and_names_the_rest() {
+    let folder = Folder::new(&with_token(""));
+    folder.write("app.token", TOKEN);
+    let mut service = Service::start(&folder, &[], |_| ());
+    let address = service.address();
+    let status = |token: &str| {
+        ask(address, "GET /nothing", &[&format!("authorization: Bearer {token}")], "").status
+    };
+    assert_eq!((status(TOKEN), status("0123456789abcdef-other")), (404, 401));
+    folder.write("app.token", "0123456789abcdef-other");
+    folder.write(
+        "tierstack.yaml",
+        with_token(", log: info")
+            .replace("backend: memory", "layers: [ metrics ], backend: memory")
+            + "control: ./c.sock\n",
+    );
+    service.signal("-HUP");
+    let said = service.says("by a restart only");
+    assert!(said.contains("read again"), "{said}");
+    assert!(said.contains("restart only: stores.main, control\n"), "{said}");
+    assert_eq!((status(TOKEN), status("0123456789abcdef-other")), (401, 404));
+    // What is wrong changes nothing.
+    folder.write("tierstack.yaml", "stores: {}\n");
+    service.signal("-HUP");
+    service.says("nothing was taken over: error: tierstack.yaml: stores: there is none");
+    folder.write("tierstack.yaml", with_token(""));
+    folder.write("app.token", "short");
+    service.signal("-HUP");
+    service.says("nothing was taken over: error: serve.listeners[0]: the token 'app': it has 5");
+    assert_eq!(status("0123456789abcdef-other"), 404);
+    service.stop();
+}
+
+#[test]
+fn no_token_is_ever_in_the_log() {
+    let folder = Folder::new(&with_token(""));
+    folder.write("app.token", TOKEN);
+    let service = Service::start(&folder, &[], |command| {
+        command.env("RUST_LOG", "trace");
+    });
+    let wrong = TOKEN.to_uppercase();
+    for token in [TOKEN, &wrong] {
+        let bearer = format!("authorization: Bearer {token}");
+        for line in ["GET /nothing", "POST /nothing", &format!("GET /nothing?token={token}")] {
+            ask(service.address(), line, &[&bearer], "");
+        }
+        let mut stream = connect(service.address());
+        stream.write_all(format!("{bearer}\r\n\r\n").as_bytes()).unwrap();
+        answer(stream);
+    }
+    service.signal("-HUP");
+    ask(service.address(), "GET /nothing", &[&format!("authorization: Bearer {TOKEN}")], "");
+    let err = service.stop();
+    assert!(err.contains("DEBUG") || err.contains("TRACE"), "it logs: {err}");
+    assert!(!err.to_lowercase().contains("s3cr3t"), "{err}");
+}
+
+/// Memory of the process, in bytes.
+fn memory(service: &Service) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{}/status", service.id())).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() << 10
+}
+
+/// Of 10,000 connections that send nothing, or part of a head, no more than allowed are held, and they cost little.
+#[cfg(target_os = "linux")]
+#[test]
+fn ten_thousand_idle_connections_keep_memory_flat() {
+    let folder = Folder::new("stores: { main: { backend: memory } }\n");
+    let service = Service::open(&folder);
+    get(service.address(), "/healthz");
+    let before = memory(&service);
+    let mut held = std::collections::VecDeque::new();
+    for n in 0..10_000 {
+        let mut stream = connect(service.address());
+        if n % 2 == 0 {
+            let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nx-long: ");
+        }
+        held.push_back(stream);
+        // This process has fewer open files than connections come.
+        if held.len() > 800 {
+            held.pop_front();
+        }
+    }
+    let grown = memory(&service).saturating_sub(before);
+    assert!(grown < 64 << 20, "{grown} bytes more");
+    drop(held);
+    while get(service.address(), "/healthz").status != 200 {}
+    service.stop();
+}
+
+#[test]
+fn a_socket_that_was_handed_over_is_used() {
+    // Without systemd, a shell hands over its third file.
+    let Ok(python) = Command::new("python3").arg("--version").output() else {
+        println!("left out: this needs python3");
+        return;
+    };
+    assert!(python.status.success());
+    let folder = Folder::new("stores: { main: { backend: memory } }\n");
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let hand_over = "import os, socket, sys
+s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind(('127.0.0.1', int(sys.argv[1]))); s.listen(); os.dup2(s.fileno(), 3); os.set_inheritable(3, True)
+os.environ['LISTEN_FDS'] = '1'; os.environ['LISTEN_PID'] = str(os.getpid())
+os.execv(sys.argv[2], sys.argv[2:])";
+    let start = |listen: &str| {
+        let mut command = Command::new("python3");
+        command.args(["-c", hand_over, &free.port().to_string(), env!("CARGO_BIN_EXE_tierstack")]);
+        command.args(["serve", "--listen", listen]).current_dir(folder.path("."));
+        let piped = std::process::Stdio::piped;
+        command.stdin(std::process::Stdio::null()).stdout(piped()).stderr(piped()).spawn().unwrap()
+    };
+    let mut child = start(&free.to_string());
+    let out = BufReader::new(child.stdout.take().unwrap());
+    let err = child.stderr.take();
+    let mut service = Service { child, out, err, addresses: Vec::new() };
+    service.until("serving ");
+    assert_eq!(service.address(), free);
+    assert_eq!(get(free, "/healthz").text(), "ok\n");
+    service.stop();
+    // One that no listener has.
+    let output = start("127.0.0.1:0").wait_with_output().unwrap();
+    let err = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{err}");
+    assert!(err.contains("has handed over a socket at 127.0.0.1:"), "{err}");
+}
