@@ -1,19 +1,23 @@
-//! Whether the process lives, and whether it is ready.
+//! Whether the process lives, whether it is ready, and what it has counted.
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::{CACHE_CONTROL, HeaderValue};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use super::problem::Problem;
 use super::shared::{Phase, Shared};
+use crate::telemetry;
 
 pub(super) fn routes() -> Router<Arc<Shared>> {
-    Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz))
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
 }
 
 async fn healthz() -> Response {
@@ -26,6 +30,19 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
         Some(why) => {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, why).retry_after(1).into_response()
         }
+    })
+}
+
+/// For every caller that the listener knows, whatever its rights: there is no key and no value in it.
+async fn metrics() -> Response {
+    // Beside the tasks, which a large text would hold up.
+    uncached(match tokio::task::spawn_blocking(telemetry::render).await {
+        Ok(text) => ([(CONTENT_TYPE, telemetry::CONTENT_TYPE)], text).into_response(),
+        Err(_) => Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "writing the text failed; the log says why",
+        )
+        .into_response(),
     })
 }
 

@@ -63,6 +63,22 @@ async fn health_needs_no_token_and_gives_no_rights() {
 }
 
 #[tokio::test]
+async fn metrics_are_for_every_token_and_without_tokens_for_this_machine() {
+    let place = with_tokens();
+    let (_closed, closed) = place.serve(TOKENS).await;
+    ask(closed, "GET /metrics", &[]).await.refused(401, "asks for a token");
+    let (_open, open) = place.serve(OPEN).await;
+    for (address, token) in
+        [(closed, bearer(METRICS)), (closed, bearer(APP)), (open, bearer("any"))]
+    {
+        let answer = ask(address, "GET /metrics", &[&token]).await;
+        assert_eq!(answer.header("content-type"), Some(crate::telemetry::CONTENT_TYPE));
+        let text = answer.ok();
+        assert!(text.contains("# TYPE tierstack_info gauge\n"), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn it_is_ready_once_every_store_is_open() {
     let place = Place::new();
     let server = place.listen(OPEN).await.unwrap();
