@@ -138,7 +138,7 @@ impl Disk for Folder {
     }
 
     fn draw(&self) -> io::Result<u64> {
-        Ok(getrandom::u64()?)
+        getrandom::u64().map_err(|error| io::Error::other(error.to_string()))
     }
 
     fn place(&self, name: &str) -> String {
