@@ -37,7 +37,7 @@ fn what_is_wrong_is_refused_with_words_that_help() {
         (listener(&format!("{open}, {token}")), "would cross the network in plain text; add `tls:"),
         ("{ listeners: [] }".to_owned(), "serve.listeners: there is none; write at least one"),
         ("{}".to_owned(), "serve: the setting 'listeners' is missing"),
-        ("".to_owned(), "serve: expected a map of settings, found nothing"),
+        ("".to_owned(), "serve: expected a list of listeners such as"),
         (listener("stores: read"), "serve.listeners[0]: a listener has one place: write `listen:"),
         (listener("listen: '127.0.0.1:1', unix: s, stores: read"), "a listener has one place"),
         (listener("listen: '127.0.0.1:1', mode: '0660', stores: read"), "`mode` is of a socket's file"),
