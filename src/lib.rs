@@ -30,6 +30,8 @@ mod ext;
 mod group;
 mod hash;
 pub mod journal;
+#[cfg(feature = "config")]
+pub mod jsonl;
 pub mod keys;
 mod layer;
 pub mod layers;

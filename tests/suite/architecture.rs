@@ -13,7 +13,7 @@ const FLOORS: &[&[&str]] = &[
     &["keys"],
     &["types"],
     &["store", "reply", "ext", "group", "decoded", "layer", "telemetry", "transaction"],
-    &["codec"],
+    &["codec", "jsonl"],
     &["journal"],
     &["objects"],
     &["backup"],

@@ -7,7 +7,7 @@ mod args;
 mod commands;
 mod failure;
 mod file;
-mod jsonl;
+mod lines;
 mod log;
 mod output;
 mod progress;

@@ -10,12 +10,11 @@ use serde::Serialize;
 
 use tierstack::config::Config;
 use tierstack::control::Client;
-use tierstack::{Clock, Presence, Scan, Scope, Sighting, Store, SystemClock, Timestamp};
+use tierstack::{Clock, Presence, Scan, Scope, Sighting, Store, SystemClock, Timestamp, jsonl};
 
 use super::entries::{decode, key};
 use crate::args::{Cache, Inspect, Invalidate, StoreArgs};
 use crate::failure::{Failure, Outcome};
-use crate::jsonl;
 use crate::output;
 use crate::progress::{Progress, Unit};
 use crate::session::{self, Use};

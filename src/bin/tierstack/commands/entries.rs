@@ -9,11 +9,12 @@ use base64::engine::general_purpose::STANDARD_PAD_INDIFFERENT;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 
-use tierstack::{Batch, Clock, Error, Op, Read as _, Scan, Store, StoreExt, SystemClock, Value};
+use tierstack::{
+    Batch, Clock, Error, Op, Read as _, Scan, Store, StoreExt, SystemClock, Value, jsonl,
+};
 
 use crate::args::{Delete, Get, Put, ScanArgs};
 use crate::failure::{Failure, Outcome};
-use crate::jsonl;
 use crate::session::{self, Use};
 use crate::sink::Sink;
 use crate::stop::Stop;

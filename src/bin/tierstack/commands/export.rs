@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use futures_util::TryStreamExt;
 
-use tierstack::{Scan, Store};
+use tierstack::{Scan, Store, jsonl};
 
 use crate::args::Export;
 use crate::failure::Outcome;
 use crate::file::{self, Target};
-use crate::jsonl;
 use crate::output;
 use crate::progress::{Progress, Unit};
 use crate::session::{self, Use};

@@ -18,11 +18,12 @@ use futures_util::{FutureExt, StreamExt};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use tierstack::jsonl::{self, Rules};
 use tierstack::{Batch, Error, ErrorKind, Op, Store};
 
 use crate::args::Import;
 use crate::failure::{Failure, Outcome};
-use crate::jsonl::{self, Lines, Rules};
+use crate::lines::Lines;
 use crate::output;
 use crate::progress::{Progress, Unit};
 use crate::session::{self, Use};

@@ -1,27 +1,62 @@
 //! JSON lines: one entry a line, `{"key": "...", "value": "..."}`.
 //!
 //! Bytes that are not UTF-8 stand as base64 under `key64` and `value64`. `expires_at` (RFC 3339) stands
-//! where an entry has an expiry.
+//! where an entry has an expiry. `docs/command.md` has the fields.
+//!
+//! ```
+//! use tierstack::jsonl::{self, Rules};
+//! use tierstack::{Limits, Value};
+//!
+//! let mut line = Vec::new();
+//! jsonl::write(&mut line, b"user:1", Some(&Value::from("Ada")))?;
+//! assert_eq!(line, b"{\"key\":\"user:1\",\"value\":\"Ada\"}\n");
+//!
+//! let entry = jsonl::parse(&line, &Rules { limits: Limits::default(), expiry: true })?;
+//! assert_eq!((entry.key, entry.value), ("user:1".into(), "Ada".into()));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
-mod lines;
-
-pub(crate) use self::lines::Lines;
-
+use std::fmt;
 use std::io::{self, Write};
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_PAD_INDIFFERENT};
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use tierstack::{Entry, Limits, Timestamp, Value};
+use crate::clock::Timestamp;
+use crate::types::{Entry, Limits, Value};
 
-/// What is wrong with a line, and where in it: the byte, from 1, where it is known.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Wrong {
-    pub(crate) column: Option<usize>,
-    pub(crate) what: String,
+/// What is wrong with a line.
+///
+/// ```
+/// use tierstack::Limits;
+/// use tierstack::jsonl::{self, Rules};
+///
+/// let rules = Rules { limits: Limits::default(), expiry: true };
+/// let wrong = jsonl::parse(b"{\"key\": 1}", &rules).unwrap_err();
+/// assert_eq!(wrong.column, Some(9));
+/// assert!(wrong.to_string().starts_with("column 9: invalid type: integer `1`"));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wrong {
+    /// The byte of the line, from 1, where it is known.
+    pub column: Option<usize>,
+    /// What was wrong, and what is allowed.
+    pub what: String,
 }
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(column) = self.column {
+            write!(f, "column {column}: ")?;
+        }
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for Wrong {}
 
 fn wrong<T>(what: impl Into<String>) -> Result<T, Wrong> {
     Err(Wrong { column: None, what: what.into() })
@@ -42,23 +77,34 @@ struct Record {
     expires_at: Option<String>,
 }
 
-/// What an entry may be in the store that takes it.
+/// What an entry may be in the store that takes it. See [`parse`].
+///
+/// ```
+/// use tierstack::backends::Memory;
+/// use tierstack::Store;
+/// use tierstack::jsonl::Rules;
+///
+/// let promised = Memory::new().profile().guarantees;
+/// let rules = Rules { limits: promised.limits, expiry: promised.expiry };
+/// assert!(rules.expiry);
+/// ```
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rules {
-    pub(crate) limits: Limits,
-    pub(crate) expiry: bool,
+pub struct Rules {
+    /// The largest key and value.
+    pub limits: Limits,
+    /// Whether an entry can carry an expiry.
+    pub expiry: bool,
 }
 
+/// What a line of an entry is.
+const ENTRY: &str = r#"{"key": "...", "value": "..."}, all of them text"#;
+
 /// Reads the entry of one line.
-pub(crate) fn parse(line: &[u8], rules: &Rules) -> Result<Entry, Wrong> {
-    let text = std::str::from_utf8(line).map_err(|error| Wrong {
-        column: Some(error.valid_up_to() + 1),
-        what: "the bytes are not UTF-8; write them as base64 under key64 or value64".to_owned(),
-    })?;
-    if !text.trim_start().starts_with('{') {
-        return wrong(not_an_object(text.trim_start()));
-    }
-    let record: Record = serde_json::from_str(text).map_err(|error| malformed(&error))?;
+///
+/// # Errors
+/// What is wrong with the line, and where.
+pub fn parse(line: &[u8], rules: &Rules) -> Result<Entry, Wrong> {
+    let record: Record = object(line, ENTRY)?;
     let key = bytes("key", record.key, record.key64)?;
     let bytes = bytes("value", record.value, record.value64)?;
     if key.is_empty() {
@@ -82,6 +128,18 @@ pub(crate) fn parse(line: &[u8], rules: &Rules) -> Result<Entry, Wrong> {
     Ok(Entry { key, value: Value { bytes, expires_at } })
 }
 
+/// Reads the object of one line. `form` says what the line may be.
+pub(crate) fn object<T: DeserializeOwned>(line: &[u8], form: &str) -> Result<T, Wrong> {
+    let text = std::str::from_utf8(line).map_err(|error| Wrong {
+        column: Some(error.valid_up_to() + 1),
+        what: "the bytes are not UTF-8; write them as base64 under key64 or value64".to_owned(),
+    })?;
+    if !text.trim_start().starts_with('{') {
+        return wrong(not_an_object(text.trim_start()));
+    }
+    serde_json::from_str(text).map_err(|error| malformed(&error, form))
+}
+
 fn not_an_object(text: &str) -> &'static str {
     if text.starts_with('[') {
         "this is a JSON array; write one object a line (`jq -c '.[]'` makes lines of an array)"
@@ -90,14 +148,14 @@ fn not_an_object(text: &str) -> &'static str {
     }
 }
 
-fn malformed(error: &serde_json::Error) -> Wrong {
+fn malformed(error: &serde_json::Error, form: &str) -> Wrong {
     let text = error.to_string();
     // The position is told apart from the message.
     let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
     let what = if error.is_eof() {
         format!("the line ends within the object ({what}); an entry stands on one line")
     } else if error.is_data() {
-        format!("{what}; write {{\"key\": \"...\", \"value\": \"...\"}}, all of them text")
+        format!("{what}; write {form}")
     } else if what.contains("hex escape") {
         format!(
             "a `\\u` escape is half of a surrogate pair, which is no character ({what}); write the bytes as base64 under key64 or value64"
@@ -108,7 +166,12 @@ fn malformed(error: &serde_json::Error) -> Wrong {
     Wrong { column: Some(error.column().max(1)), what }
 }
 
-fn bytes(name: &str, text: Option<String>, base64: Option<String>) -> Result<Bytes, Wrong> {
+/// The bytes of a field that is given as text or as base64.
+pub(crate) fn bytes(
+    name: &str,
+    text: Option<String>,
+    base64: Option<String>,
+) -> Result<Bytes, Wrong> {
     match (text, base64) {
         (Some(text), None) => Ok(Bytes::from(text)),
         (None, Some(text)) => match STANDARD_PAD_INDIFFERENT.decode(&text) {
@@ -140,7 +203,8 @@ struct Written<'a> {
 }
 
 /// Bytes as text, or as base64 where they are not UTF-8.
-pub(crate) fn text_or_base64(bytes: &[u8]) -> (Option<&str>, Option<String>) {
+#[must_use]
+pub fn text_or_base64(bytes: &[u8]) -> (Option<&str>, Option<String>) {
     match std::str::from_utf8(bytes) {
         Ok(text) => (Some(text), None),
         Err(_) => (None, Some(STANDARD.encode(bytes))),
@@ -148,7 +212,10 @@ pub(crate) fn text_or_base64(bytes: &[u8]) -> (Option<&str>, Option<String>) {
 }
 
 /// Writes one line: the key, and the value where one is given.
-pub(crate) fn write(out: &mut impl Write, key: &[u8], value: Option<&Value>) -> io::Result<()> {
+///
+/// # Errors
+/// Of the writer.
+pub fn write(out: &mut impl Write, key: &[u8], value: Option<&Value>) -> io::Result<()> {
     let (text, base64) = text_or_base64(key);
     let (value_text, value_base64) = value.map(|value| text_or_base64(&value.bytes)).unzip();
     let written = Written {

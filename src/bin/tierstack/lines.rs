@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, Read};
 
-use super::Wrong;
+use tierstack::jsonl::Wrong;
 
 /// Reads lines. Blank ones are skipped, `\r\n` ends a line as `\n` does, and a byte-order mark of UTF-8
 /// at the start is skipped.
