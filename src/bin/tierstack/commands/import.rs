@@ -484,7 +484,7 @@ mod tests {
             (1..=10).map(|n| format!("{{\"key\":\"{n:02}\",\"value\":\"\"}}\n")).collect();
         let progress = Progress::new("importing", None, Unit::Bytes);
         let reader = Box::new(Cursor::new(lines));
-        let done = write_all(&store, &source, reader, &progress, &Stop::listen()).await;
+        let done = write_all(&store, &source, reader, &progress, &Stop::listen(2)).await;
         (store, done)
     }
 
@@ -518,7 +518,7 @@ mod tests {
         };
         let progress = Progress::new("importing", None, Unit::Bytes);
         let reader = Box::new(Cursor::new(lines.to_owned()));
-        let done = write_all(&store, &source, reader, &progress, &Stop::listen()).await;
+        let done = write_all(&store, &source, reader, &progress, &Stop::listen(2)).await;
         (store, done)
     }
 
