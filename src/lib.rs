@@ -51,6 +51,8 @@ pub mod serve;
 mod spelling;
 #[cfg(feature = "config")]
 mod stack;
+#[cfg(feature = "config")]
+pub mod status;
 mod store;
 pub mod telemetry;
 #[cfg(any(test, feature = "testing"))]

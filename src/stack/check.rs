@@ -113,6 +113,13 @@ impl Checked {
         &self.profile
     }
 
+    /// What each boundary is called in the metrics, outermost first: the layer below it, or the backend, with its place
+    /// in the list where the name occurs more than once.
+    pub fn labels(&self) -> impl Iterator<Item = &str> {
+        let layers = self.layers.iter().map(|layer| layer.label.as_str());
+        layers.chain([self.backend.label.as_str()])
+    }
+
     /// What the chosen order of the layers costs. Whole sentences.
     #[must_use]
     pub fn prices(&self) -> &[String] {

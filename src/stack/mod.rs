@@ -6,7 +6,7 @@ mod all;
 mod check;
 mod lease;
 mod part;
-mod promises;
+pub(crate) mod promises;
 mod render;
 mod reserved;
 mod shared;

@@ -34,6 +34,16 @@ pub(super) const ASPECTS: [Aspect; 11] = [
     Aspect { name: "limits", say: limits },
 ];
 
+/// What a stack promises, aspect by aspect.
+pub(crate) fn promises(profile: &Profile) -> Vec<(&'static str, String)> {
+    ASPECTS.iter().map(|aspect| (aspect.name, (aspect.say)(profile))).collect()
+}
+
+/// What a level promises that the level below does not.
+pub(crate) fn changes(level: &Profile) -> Vec<(&'static str, String)> {
+    ASPECTS.into_iter().filter_map(|aspect| Some((aspect.name, aspect.change(level)?))).collect()
+}
+
 impl Aspect {
     /// What a level says of this aspect, unless the level below says the same.
     pub(super) fn change(self, level: &Profile) -> Option<String> {

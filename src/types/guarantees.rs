@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Batch, Condition, Conditions, Durability, Op, check_key};
 use crate::error::{Error, Result};
@@ -342,7 +342,7 @@ impl fmt::Display for Durability {
 }
 
 /// Whether a store holds data or wraps one that does. See [`Profile`] for an example.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProfileKind {
     /// Holds data itself.

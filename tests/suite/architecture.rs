@@ -22,6 +22,7 @@ const FLOORS: &[&[&str]] = &[
     &["testing"],
     &["config"],
     &["stack"],
+    &["status"],
     &["control"],
     &["serve"],
     &["bin"],

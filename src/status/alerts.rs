@@ -1,0 +1,115 @@
+//! What somebody should look at: the alerts of `dashboards/rules/alerts.yaml` that this process can tell of itself.
+
+use std::time::Duration;
+
+use super::facts::{AlertFacts, BackupFacts, Severity, StackFacts};
+use crate::clock::Timestamp;
+
+/// The part of the operations that may fail.
+const FAILING: f64 = 14.4 * 0.001;
+/// With fewer operations in ten seconds, one that fails would be an alert.
+const ENOUGH: u64 = 100;
+/// How long a store may be open before it has a backup.
+const FIRST: Duration = Duration::from_secs(3600);
+
+/// What is said: how urgent, the name of the alert, the layer, and the text.
+type Said<'a> = (Severity, &'static str, Option<&'a str>, String);
+
+/// The alerts about a store. `failing`: the part of its operations that failed, and how many there were.
+pub(super) fn of(
+    stack: &StackFacts,
+    failing: Option<(f64, u64)>,
+    now: Timestamp,
+    started_at: Timestamp,
+) -> Vec<AlertFacts> {
+    let all = failed_to_open(stack)
+        .into_iter()
+        .chain(damaged(stack))
+        .chain(stack.layers.iter().flat_map(|layer| {
+            let cache = layer.cache.as_ref();
+            cache
+                .into_iter()
+                .flat_map(|cache| caches(&layer.name, cache.listening, cache.disk_active))
+        }))
+        .chain(failures(failing))
+        .chain(stack.backups.as_ref().and_then(|backups| backup(backups, now, started_at)));
+    let alert = |(severity, name, layer, text): Said<'_>| AlertFacts {
+        severity,
+        name: name.to_owned(),
+        stack: Some(stack.name.clone()),
+        layer: layer.map(str::to_owned),
+        text,
+    };
+    all.map(alert).collect()
+}
+
+fn failed_to_open(stack: &StackFacts) -> Option<Said<'_>> {
+    let error = stack.error.as_ref()?;
+    Some((
+        Severity::Critical,
+        "TierstackStoreNotOpen",
+        None,
+        format!("It is not open, and requests for it fail: {error}"),
+    ))
+}
+
+fn damaged(stack: &StackFacts) -> Option<Said<'_>> {
+    // An error is counted at each boundary that it passes: it arose at the innermost.
+    let mut layers = stack.layers.iter().rev();
+    let (layer, count) =
+        layers.find_map(|layer| Some((layer, layer.errors_by_kind.get("corruption")?)))?;
+    let answers = if *count == 1 { "1 answer was" } else { &format!("{count} answers were") };
+    let text = format!(
+        "{answers} damaged since the store was opened. The log names each as `key #...`; `tierstack inspect --fingerprint` finds the key."
+    );
+    Some((Severity::Critical, "TierstackCorruption", Some(&layer.name), text))
+}
+
+fn caches(
+    layer: &str,
+    listening: Option<bool>,
+    disk: Option<bool>,
+) -> impl Iterator<Item = Said<'_>> {
+    let deaf = (listening == Some(false)).then(|| {
+        let text =
+            "It is not told of what others change, and keeps nothing until it is told again.";
+        (Severity::Warning, "TierstackCacheNotListening", Some(layer), text.to_owned())
+    });
+    let failed = (disk == Some(false)).then(|| {
+        let text = "Its disk failed and is out of use; it goes on in memory alone.";
+        (Severity::Warning, "TierstackCacheDiskFailed", Some(layer), text.to_owned())
+    });
+    deaf.into_iter().chain(failed)
+}
+
+fn failures(failing: Option<(f64, u64)>) -> Option<Said<'static>> {
+    let (ratio, ops) = failing.filter(|(ratio, ops)| *ratio > FAILING && *ops >= ENOUGH)?;
+    let text = format!("{:.1} % of its last {ops} operations failed.", ratio * 100.0);
+    // Prometheus looks at an hour before it calls this critical.
+    Some((Severity::Warning, "TierstackFailuresFast", None, text))
+}
+
+/// Of a schedule that is not kept.
+fn backup(backups: &BackupFacts, now: Timestamp, started_at: Timestamp) -> Option<Said<'static>> {
+    let interval = backups.expected_interval.filter(|interval| *interval > 0.0)?;
+    let failed = match backups.failures {
+        0 => String::new(),
+        1 => " 1 attempt failed since it was opened.".to_owned(),
+        many => format!(" {many} attempts failed since it was opened."),
+    };
+    let Some(last) = backups.last_success else {
+        let is_long = now.since(started_at) > FIRST;
+        let text = format!("It has a schedule, and not one backup.{failed}");
+        return is_long.then_some((Severity::Critical, "TierstackBackupNever", None, text));
+    };
+    let ratio = now.since(last).as_secs_f64() / interval;
+    let text = |what| format!("Its last backup is {ratio:.1} of its intervals old{what}.{failed}");
+    if ratio > 3.0 {
+        let text = text(": what was written since is lost with the store");
+        Some((Severity::Critical, "TierstackBackupTooOld", None, text))
+    } else if ratio > 2.0 {
+        Some((Severity::Warning, "TierstackBackupLate", None, text("")))
+    } else {
+        None
+    }
+}

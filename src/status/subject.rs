@@ -1,0 +1,95 @@
+//! The stores that are told of: what is known of them before anything is counted.
+
+use std::sync::Arc;
+
+use super::facts::Said;
+use crate::error::Error;
+use crate::stack::{Stack, promises};
+use crate::store::Store;
+use crate::types::{Profile, ProfileKind};
+
+/// A store that is told of. See the [module docs](super).
+#[derive(Debug)]
+pub struct Subject {
+    pub(super) name: String,
+    pub(super) error: Option<String>,
+    pub(super) shape: String,
+    pub(super) promises: Vec<Said>,
+    /// Outermost first.
+    pub(super) levels: Vec<Level>,
+    #[cfg(feature = "backup")]
+    pub(super) backups: Option<super::bases::Place>,
+}
+
+/// A boundary: a layer, or the backend.
+#[derive(Debug)]
+pub(super) struct Level {
+    /// The label of its metrics.
+    pub(super) label: String,
+    pub(super) kind: ProfileKind,
+    pub(super) changes: Vec<Said>,
+    pub(super) notes: Vec<String>,
+    /// Whether what is below it announces what others change.
+    pub(super) is_told: bool,
+}
+
+impl Subject {
+    /// A stack that is open.
+    #[must_use]
+    pub fn of(stack: &Stack) -> Self {
+        let checked = stack.checked();
+        Self {
+            #[cfg(feature = "backup")]
+            backups: super::bases::Place::of(checked),
+            ..Self::new(stack.name(), &stack.profile(), checked.labels().map(str::to_owned))
+        }
+    }
+
+    /// A store that is open and was not made from a config. Its layers are counted where it has layers `metrics`, under
+    /// the names of what is below them.
+    pub fn of_store(name: impl Into<String>, store: &Arc<dyn Store>) -> Self {
+        let profile = store.profile();
+        let labels: Vec<_> = profile.levels().map(|level| level.name.to_string()).collect();
+        Self::new(name, &profile, labels)
+    }
+
+    /// A store that failed to open.
+    pub fn failed(name: impl Into<String>, error: &Error) -> Self {
+        Self {
+            name: name.into(),
+            error: Some(error.to_string()),
+            shape: String::new(),
+            promises: Vec::new(),
+            levels: Vec::new(),
+            #[cfg(feature = "backup")]
+            backups: None,
+        }
+    }
+
+    fn new(
+        name: impl Into<String>,
+        profile: &Profile,
+        labels: impl IntoIterator<Item = String>,
+    ) -> Self {
+        let levels = profile.levels().zip(labels).map(|(level, label)| Level {
+            label,
+            kind: level.kind,
+            changes: said(promises::changes(level)),
+            notes: level.notes.clone(),
+            is_told: level.below.as_ref().is_some_and(|below| below.guarantees.announces.is_some()),
+        });
+        Self {
+            name: name.into(),
+            error: None,
+            shape: profile.to_string(),
+            promises: said(promises::promises(profile)),
+            levels: levels.collect(),
+            #[cfg(feature = "backup")]
+            backups: None,
+        }
+    }
+}
+
+fn said(words: Vec<(&'static str, String)>) -> Vec<Said> {
+    words.into_iter().map(|(about, text)| Said { about: about.to_owned(), text }).collect()
+}
