@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::wire::{Answer, Ask, Request};
 use crate::error::{Error, Result};
+use crate::status::Facts;
 use crate::types::{Scope, Sighting};
 
 /// A connection to a process that listens on its control socket.
@@ -72,7 +73,7 @@ impl Client {
     pub async fn invalidate(&mut self, store: &str, scope: Scope) -> Result<()> {
         match self.ask(store, Ask::Invalidate(scope)).await? {
             Answer::Invalidated => Ok(()),
-            Answer::Sightings(_) | Answer::Error { .. } => Err(another()),
+            _ => Err(another()),
         }
     }
 
@@ -83,7 +84,18 @@ impl Client {
     pub async fn inspect(&mut self, store: &str, key: &[u8]) -> Result<Vec<Sighting>> {
         match self.ask(store, Ask::Inspect(bytes::Bytes::copy_from_slice(key))).await? {
             Answer::Sightings(sightings) => Ok(sightings),
-            Answer::Invalidated | Answer::Error { .. } => Err(another()),
+            _ => Err(another()),
+        }
+    }
+
+    /// What the stores of that process do now. It takes a second, unless that process is asked all the time.
+    ///
+    /// # Errors
+    /// As [`invalidate`](Self::invalidate), without those about a store.
+    pub async fn status(&mut self) -> Result<Facts> {
+        match self.ask("", Ask::Status).await? {
+            Answer::Status(facts) => Ok(*facts),
+            _ => Err(another()),
         }
     }
 

@@ -1,9 +1,9 @@
 //! Reaching a running process: a Unix domain socket on which it is asked to drop what its caches keep, and
-//! to say what they keep.
+//! to say what they keep; and to say what its stores do.
 //!
 //! A cache in the memory of a process can be reached by nobody else. A service that opened its stacks from
 //! a config calls [`Control::of`] once; where the config has `control: ./orders.sock`, `tierstack cache
-//! invalidate` and `tierstack inspect` then ask that process.
+//! invalidate`, `tierstack inspect`, `tierstack status` and `tierstack top` then ask that process.
 //!
 //! Whoever may open the socket may ask: it belongs to the user of the process (mode 0600). A [`Client`] asks a process
 //! of its own user only, of root, or of the owner of the socket's folder. While a socket is made, a file beside it,
@@ -17,6 +17,8 @@
 //! {"version":1,"answer":"invalidated"}
 //! {"version":1,"store":"orders","ask":{"inspect":{"key64":"dXNlcjox"}}}
 //! {"version":1,"answer":{"sightings":[{"layer":"cache","place":"memory","presence":"entry","bytes":3,...}]}}
+//! {"version":1,"ask":"status"}
+//! {"version":1,"answer":{"status":{"version":1,"now":1790000000000,"process":{"version":"0.1.0","started_at":1780000000000},"period":1.0,"stacks":[],"listeners":[],"alerts":[]}}}
 //! {"version":1,"answer":{"error":{"kind":"invalid_input","message":"..."}}}
 //! ```
 //!
@@ -55,6 +57,7 @@ mod socket;
 mod tests;
 mod wire;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,6 +68,7 @@ pub(crate) use self::socket::{SocketFile, bind as bind_socket};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::stack::Stack;
+use crate::status::Subject;
 use crate::store::Store;
 
 /// The longest line.
@@ -95,14 +99,25 @@ impl Control {
         stores: impl IntoIterator<Item = (N, Arc<dyn Store>)>,
     ) -> Result<Self> {
         let stores = stores.into_iter().map(|(name, store)| (name.into(), store));
+        let stores: BTreeMap<String, Arc<dyn Store>> = stores.collect();
+        let subjects: Vec<_> =
+            stores.iter().map(|(name, store)| Subject::of_store(name, store)).collect();
+        Self::serve(path.as_ref(), stores, subjects)
+    }
+
+    fn serve(
+        path: &Path,
+        stores: BTreeMap<String, Arc<dyn Store>>,
+        subjects: Vec<Subject>,
+    ) -> Result<Self> {
         #[cfg(unix)]
         {
-            let listener = serve::Listener::new(path.as_ref(), stores.collect())?;
-            Ok(Self { _listener: listener })
+            let served = serve::Served::new(stores, subjects);
+            Ok(Self { _listener: serve::Listener::new(path, served)? })
         }
         #[cfg(not(unix))]
         {
-            let _ = (path, stores.count());
+            let _ = (path, stores, subjects);
             Err(unsupported())
         }
     }
@@ -116,8 +131,11 @@ impl Control {
         stacks: impl IntoIterator<Item = &'a Stack>,
     ) -> Result<Option<Self>> {
         let Some(path) = config.control() else { return Ok(None) };
-        let stores = stacks.into_iter().map(|stack| (stack.name(), stack.store()));
-        Self::listen(path, stores).map(Some)
+        let (stores, subjects) = stacks
+            .into_iter()
+            .map(|stack| ((stack.name().to_owned(), stack.store()), Subject::of(stack)))
+            .unzip();
+        Self::serve(&path, stores, subjects).map(Some)
     }
 }
 

@@ -15,6 +15,7 @@ use super::wire::{Answer, Ask, Request};
 use super::{MAX_LINE, PATIENCE};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
+use crate::status::{Monitor, Subject};
 use crate::store::Store;
 
 /// Whoever can open it may ask: its owner.
@@ -25,7 +26,20 @@ const MOST: usize = 32;
 /// The pause after a connection could not be accepted: there may be too many files open.
 const PAUSE: Duration = Duration::from_millis(100);
 
-type Stores = Arc<BTreeMap<String, Arc<dyn Store>>>;
+/// What is asked for.
+pub(super) struct Served {
+    pub(super) stores: BTreeMap<String, Arc<dyn Store>>,
+    monitor: Monitor,
+}
+
+impl Served {
+    pub(super) fn new(
+        stores: BTreeMap<String, Arc<dyn Store>>,
+        subjects: impl IntoIterator<Item = Subject>,
+    ) -> Self {
+        Self { stores, monitor: Monitor::new(SystemClock::shared(), subjects) }
+    }
+}
 
 /// Accepts until it is dropped.
 #[derive(Debug)]
@@ -41,7 +55,7 @@ impl Drop for Listener {
 }
 
 impl Listener {
-    pub(super) fn new(path: &Path, stores: BTreeMap<String, Arc<dyn Store>>) -> Result<Self> {
+    pub(super) fn new(path: &Path, served: Served) -> Result<Self> {
         let runtime = Handle::try_current().map_err(|error| {
             Error::unsupported(
                 "the control socket is served by tasks of a tokio runtime, and there is none here",
@@ -52,12 +66,12 @@ impl Listener {
             socket::bind(path, MODE).map_err(|error| error.with_context("control"))?;
         let listener = UnixListener::from_std(listener)
             .map_err(|error| Error::io("control: the socket cannot be served", error))?;
-        let task = runtime.spawn(accept(listener, Arc::new(stores)));
+        let task = runtime.spawn(accept(listener, Arc::new(served)));
         Ok(Self { task, _file: file })
     }
 }
 
-async fn accept(listener: UnixListener, stores: Stores) {
+async fn accept(listener: UnixListener, served: Arc<Served>) {
     // Dropped with this task, which ends them.
     let mut connections = JoinSet::new();
     loop {
@@ -72,7 +86,7 @@ async fn accept(listener: UnixListener, stores: Stores) {
                 }
                 drop(stream.shutdown().await);
             }
-            Ok((stream, _)) => drop(connections.spawn(serve(stream, Arc::clone(&stores)))),
+            Ok((stream, _)) => drop(connections.spawn(serve(stream, Arc::clone(&served)))),
             Err(error) => {
                 tracing::warn!(%error, "a connection to the control socket is not accepted");
                 SystemClock.sleep(PAUSE).await;
@@ -82,7 +96,7 @@ async fn accept(listener: UnixListener, stores: Stores) {
 }
 
 /// Answers a connection until it ends, rests too long, or says too much at once.
-async fn serve(stream: UnixStream, stores: Stores) {
+async fn serve(stream: UnixStream, served: Arc<Served>) {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
@@ -100,7 +114,7 @@ async fn serve(stream: UnixStream, stores: Stores) {
         let answer = if too_long {
             Err(Error::invalid(format!("the line is longer than {MAX_LINE} bytes")))
         } else {
-            answer(&line, &stores).await
+            answer(&line, &served).await
         };
         let Ok(answer) = Answer::of(answer).into_line() else { return };
         let written = in_time(writer.write_all(&answer)).await;
@@ -110,19 +124,24 @@ async fn serve(stream: UnixStream, stores: Stores) {
     }
 }
 
-async fn answer(line: &[u8], stores: &Stores) -> Result<Answer> {
+async fn answer(line: &[u8], served: &Served) -> Result<Answer> {
     let Request { store: name, ask } = Request::parse(line)?;
-    let store = stores.get(&name).ok_or_else(|| {
-        let names: Vec<_> = stores.keys().map(String::as_str).collect();
-        Error::config(format!(
-            "this process does not serve such a store; it serves {}",
-            names.join(", ")
-        ))
-    })?;
+    let store = || {
+        served.stores.get(&name).ok_or_else(|| {
+            let names: Vec<_> = served.stores.keys().map(String::as_str).collect();
+            Error::config(format!(
+                "this process does not serve such a store; it serves {}",
+                names.join(", ")
+            ))
+        })
+    };
     let asked = async {
         match ask {
-            Ask::Invalidate(scope) => store.invalidate(scope).await.map(|()| Answer::Invalidated),
-            Ask::Inspect(key) => store.inspect(&key).await.map(Answer::Sightings),
+            Ask::Invalidate(scope) => {
+                store()?.invalidate(scope).await.map(|()| Answer::Invalidated)
+            }
+            Ask::Inspect(key) => store()?.inspect(&key).await.map(Answer::Sightings),
+            Ask::Status => Ok(Answer::Status(Box::new(served.monitor.once().await))),
         }
     };
     in_time(asked).await.unwrap_or_else(|| {

@@ -64,6 +64,7 @@ fn a_request_is_read_as_it_was_written() {
         Ask::Invalidate(Scope::Prefix("user:".into())),
         Ask::Invalidate(Scope::All),
         Ask::Inspect("user:1".into()),
+        Ask::Status,
     ] {
         let request = Request { store: "orders".into(), ask };
         let line = request.to_line().unwrap();
@@ -89,7 +90,19 @@ fn the_lines_of_the_docs_are_understood() {
             answers += 1;
         }
     }
-    assert_eq!((requests, answers), (4, 3));
+    assert_eq!((requests, answers), (5, 4));
+}
+
+#[tokio::test]
+async fn the_status_is_that_of_every_store_and_needs_no_name() {
+    let (place, faults) = (Place::new(), Faults::new());
+    let _control = place.listen(&faults).unwrap();
+    let mut client = place.client().await;
+    for _ in 0..2 {
+        let facts = client.status().await.unwrap();
+        assert_eq!(facts.stacks[0].name, "orders");
+        assert!(facts.period.is_some(), "it has rates");
+    }
 }
 
 #[tokio::test]

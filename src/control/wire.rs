@@ -6,17 +6,20 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::status::Facts;
 use crate::types::{Scope, Sighting};
 
 /// What this program speaks.
 const VERSION: u32 = 1;
 
-const FORM: &str = r#"write {"version":1,"store":"...","ask":{"invalidate":"all"}}, with {"keys64":["..."]} or {"prefix64":"..."} in place of "all", or {"inspect":{"key64":"..."}}"#;
+const FORM: &str = r#"write {"version":1,"store":"...","ask":{"invalidate":"all"}}, with {"keys64":["..."]} or {"prefix64":"..."} in place of "all", or {"inspect":{"key64":"..."}}; or {"version":1,"ask":"status"}"#;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line {
     version: u32,
+    /// Which one. Of no store alone: empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     store: String,
     ask: WireAsk,
 }
@@ -26,6 +29,7 @@ struct Line {
 enum WireAsk {
     Invalidate(WireScope),
     Inspect { key64: String },
+    Status,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -53,6 +57,8 @@ pub(super) struct Request {
 pub(super) enum Ask {
     Invalidate(Scope),
     Inspect(Bytes),
+    /// Of all stores.
+    Status,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -66,6 +72,7 @@ struct Reply {
 pub(super) enum Answer {
     Invalidated,
     Sightings(Vec<Sighting>),
+    Status(Box<Facts>),
     Error { kind: String, message: String },
 }
 
@@ -74,6 +81,7 @@ impl Request {
     pub(super) fn to_line(&self) -> Result<Vec<u8>> {
         let encode = |bytes: &Bytes| STANDARD.encode(bytes);
         let ask = match &self.ask {
+            Ask::Status => WireAsk::Status,
             Ask::Inspect(key) => WireAsk::Inspect { key64: encode(key) },
             Ask::Invalidate(Scope::All) => WireAsk::Invalidate(WireScope::All),
             Ask::Invalidate(Scope::Prefix(prefix)) => {
@@ -96,6 +104,7 @@ impl Request {
         check_version(version)?;
         let Line { store, ask, .. } = serde_json::from_slice(line).map_err(refuse)?;
         let ask = match ask {
+            WireAsk::Status => Ask::Status,
             WireAsk::Inspect { key64 } => Ask::Inspect(decode(&key64)?),
             WireAsk::Invalidate(WireScope::All) => Ask::Invalidate(Scope::All),
             WireAsk::Invalidate(WireScope::Prefix64(prefix)) => {
