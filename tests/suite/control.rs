@@ -152,3 +152,51 @@ fn errors_of_the_process_come_back() {
     service.folder.run(&["inspect", "a"]).fails().says("closed");
     service.folder.run(&["cache", "invalidate", "--all"]).fails().says("closed");
 }
+
+#[test]
+fn the_status_of_a_running_process_is_told_once_and_as_json() {
+    service!(service);
+    let facts = service.folder.run(&["status", "--json"]).ok().json();
+    let names: Vec<_> =
+        facts["stacks"].as_array().unwrap().iter().map(|stack| &stack["name"]).collect();
+    assert_eq!(names, ["orders", "users"]);
+    let orders = &facts["stacks"][0];
+    let layers: Vec<_> =
+        orders["layers"].as_array().unwrap().iter().map(|layer| &layer["name"]).collect();
+    assert_eq!(layers, ["cache", "memory"]);
+    assert!(facts["period"].as_f64().unwrap() > 0.0, "{facts}");
+    assert!(orders["layers"][0]["all"]["per_second"].is_number(), "{facts}");
+    assert!(orders["promises"].as_array().unwrap().len() > 5);
+
+    let ran = service.folder.run(&["status", "--store", "users"]).ok();
+    assert!(ran.out.starts_with("tierstack ") && ran.out.contains(" 1 store "), "{}", ran.out);
+    assert!(
+        ran.out.contains("users  prefix(cache(memory))") && !ran.out.contains("orders"),
+        "{}",
+        ran.out
+    );
+    assert!(ran.out.contains("What 'users' promises"), "{}", ran.out);
+    service.folder.run(&["status", "--store", "none"]).refused().says("it has orders, users");
+}
+
+/// In a pipe it prints once and ends.
+#[test]
+fn top_prints_once_where_there_is_no_terminal() {
+    service!(service);
+    let ran = service.folder.run(&["top"]).ok();
+    assert!(ran.out.contains("orders  cache(memory)") && !ran.out.contains('\x1b'), "{}", ran.out);
+    assert!(ran.out.contains("ops/s"), "{}", ran.out);
+}
+
+#[test]
+fn a_process_that_cannot_be_asked_is_named() {
+    let folder = Folder::new(CONFIG);
+    folder.run(&["status"]).fails().says("no process listens on").says("start the process");
+    folder.write("tierstack.yaml", "stores: { a: { backend: memory } }");
+    folder.run(&["top"]).refused().says("there is no `control`").says("--url");
+    folder
+        .run(&["status", "--token", "secret", "--url", "http://127.0.0.1:1"])
+        .refused()
+        .says("env:NAME");
+    folder.run(&["status", "--token", "env:A"]).refused();
+}

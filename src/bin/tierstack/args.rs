@@ -6,7 +6,7 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{ArgGroup, Args as Group, Parser, Subcommand, ValueHint};
 
 use tierstack::Timestamp;
-use tierstack::units::{ByteSize, Span, check_path};
+use tierstack::units::{ByteSize, Secret, Span, check_path};
 
 /// Cache, compression, encryption and backups in front of any key-value store.
 #[derive(Parser)]
@@ -54,6 +54,10 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Measure how long reads of a store take, or of two configs side by side; changes nothing
     Bench(Bench),
+    /// Tell what the stores of a running process do now
+    Status(Status),
+    /// Watch the layers of a running process, in the terminal
+    Top(ProcessArgs),
     /// Make keys for `encrypt`
     #[command(subcommand)]
     Keys(Keys),
@@ -99,6 +103,40 @@ pub(crate) struct JsonArgs {
     /// Print facts as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Which running process, and which of its stores.
+#[derive(Group, Clone)]
+pub(crate) struct ProcessArgs {
+    /// The config file, whose `control` names the socket of the process
+    #[arg(long, value_name = "FILE", default_value = "tierstack.yaml", value_hint = ValueHint::FilePath, value_parser = path())]
+    pub(crate) config: PathBuf,
+    /// Ask the server at this address instead, such as http://127.0.0.1:9187
+    #[arg(long, value_name = "URL", conflicts_with = "config")]
+    pub(crate) url: Option<String>,
+    /// Where the token for the server is: env:NAME or file:PATH
+    #[arg(long, value_name = "WHERE", requires = "url", value_parser = secret)]
+    pub(crate) token: Option<Secret>,
+    /// Only this store
+    #[arg(long, value_name = "NAME")]
+    pub(crate) store: Option<String>,
+}
+
+#[derive(Group)]
+pub(crate) struct Status {
+    #[command(flatten)]
+    pub(crate) process: ProcessArgs,
+    #[command(flatten)]
+    pub(crate) json: JsonArgs,
+}
+
+/// Where a secret is. A command line is no place for one: others can read it.
+fn secret(text: &str) -> Result<Secret, String> {
+    match text.split_once(':') {
+        Some(("env", name)) => Ok(Secret::Env(name.to_owned())),
+        Some(("file", path)) => Ok(Secret::File(path.into())),
+        _ => Err("write env:NAME, the name of an environment variable, or file:PATH".to_owned()),
+    }
 }
 
 /// What is done about entries that cannot be read.

@@ -10,6 +10,7 @@ mod file;
 mod lines;
 mod log;
 mod output;
+mod process;
 mod progress;
 mod replay;
 mod session;
@@ -17,6 +18,7 @@ mod sink;
 mod stop;
 #[cfg(feature = "serve")]
 mod supervisor;
+mod terminal;
 mod trace;
 mod walk;
 

@@ -16,6 +16,8 @@ mod rewrite;
 mod schema;
 #[cfg(feature = "serve")]
 mod serve;
+mod status;
+mod top;
 
 use clap::CommandFactory;
 
@@ -47,6 +49,8 @@ pub(crate) async fn run(command: Command, stop: &Stop) -> Outcome {
         #[cfg(feature = "serve")]
         Command::Serve(args) => serve::run(args, stop).await,
         Command::Bench(args) => bench::run(&args, stop).await,
+        Command::Status(args) => status::run(&args, stop).await,
+        Command::Top(args) => top::run(&args, stop).await,
         Command::Keys(args) => keys::run(&args),
         Command::Completions { shell } => completions(shell),
     }
