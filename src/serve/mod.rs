@@ -43,11 +43,12 @@ mod tests;
 mod timed;
 mod tls;
 mod tokens;
+mod watched;
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use axum::Router;
 use tokio::task::JoinHandle;
@@ -74,6 +75,13 @@ struct Listener {
     address: Option<SocketAddr>,
     gate: Arc<Gate>,
     task: JoinHandle<()>,
+}
+
+impl Listener {
+    /// The address that was taken, or the path of the socket.
+    fn name(&self) -> String {
+        self.address.map_or_else(|| self.place.to_string(), |address| address.to_string())
+    }
 }
 
 /// What was still under way when a server ended. See the [module docs](self).
@@ -122,7 +130,15 @@ impl Server {
             let task = tokio::spawn(accept::run(socket, Arc::clone(&gate), folder.to_owned()));
             Listener { place, address, gate, task }
         });
-        let listeners = listeners.collect();
+        let listeners: Vec<Listener> = listeners.collect();
+        let gates: Vec<_> =
+            listeners.iter().map(|one| (one.name(), Arc::downgrade(&one.gate))).collect();
+        shared.watched.listening(move |stores| {
+            let told = |(name, gate): &(String, Weak<Gate>)| {
+                Some(gate.upgrade()?.policy.load().told(name, stores))
+            };
+            gates.iter().filter_map(told).collect()
+        });
         Ok(Self { shared, listeners, folder: folder.to_owned() })
     }
 

@@ -13,6 +13,7 @@ use super::tokens::Token;
 use crate::clock::Clock;
 use crate::config::{Grants, LimitsConfig, ListenerConfig};
 use crate::error::{Error, Result};
+use crate::status::ListenerFacts;
 use crate::types::units::Secret;
 
 /// How often the files of tokens and certificates are looked at.
@@ -54,6 +55,18 @@ impl Policy {
             config: config.clone(),
             files,
         })
+    }
+
+    /// What those who watch are told of the listener, as far as it has these stores.
+    pub(in crate::serve) fn told(&self, address: &str, stores: &[&str]) -> ListenerFacts {
+        let right =
+            |name: &&str| Some(((*name).to_owned(), self.stores.right(name)?.as_str().to_owned()));
+        ListenerFacts {
+            address: address.to_owned(),
+            tls: self.tls.is_some(),
+            tokens: self.tokens.len(),
+            stores: stores.iter().filter_map(right).collect(),
+        }
     }
 
     /// The token that a caller has presented, by its place.

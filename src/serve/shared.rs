@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
 
+use super::watched::Watched;
 use crate::clock::{Clock, Timestamp};
 use crate::error::Error;
 use crate::stack::{Stack, Stacks};
@@ -94,6 +95,7 @@ pub(in crate::serve) struct Shared {
     /// Requests under way, with those whose answers are still being sent.
     requests: AtomicUsize,
     connections: AtomicUsize,
+    pub(in crate::serve) watched: Watched,
 }
 
 impl Shared {
@@ -105,6 +107,7 @@ impl Shared {
             clock,
             requests: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
+            watched: Watched::default(),
         })
     }
 

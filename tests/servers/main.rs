@@ -7,6 +7,7 @@ mod support;
 
 mod backup_s3;
 mod dashboards;
+mod live;
 mod object;
 mod opendal;
 mod postgres;

@@ -13,6 +13,8 @@
 #![allow(dead_code, unused_imports, reason = "with fewer features fewer parts are used")]
 
 pub(crate) mod azurite;
+#[cfg(feature = "serve")]
+mod browser;
 mod certificates;
 #[cfg(feature = "testing")]
 pub(crate) mod cut_off;
@@ -33,6 +35,8 @@ mod suite;
 pub(crate) mod unreachable;
 
 pub(crate) use azurite::{AZURITE_KEY, Container};
+#[cfg(feature = "serve")]
+pub(crate) use browser::Browser;
 pub(crate) use certificates::Certificates;
 pub(crate) use fault::{Kept, Load, Progress, Report};
 pub(crate) use pgbouncer::PgBouncer;
