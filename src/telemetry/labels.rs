@@ -241,9 +241,12 @@ mod tests {
         let (a, b) = (labels.counter(names::OPS, &[]), labels.clone().counter(names::OPS, &[]));
         let other = Labels::new("twice", "cache");
         let c = other.counter(names::OPS, &[]);
-        (a.increment(1), b.increment(2), c.increment(4));
+        a.increment(1);
+        b.increment(2);
+        c.increment(4);
         let (old, new) = (labels.gauge(names::INFLIGHT, &[]), other.gauge(names::INFLIGHT, &[]));
-        (old.set(8), new.set(16));
+        old.set(8);
+        new.set(16);
         let seen = snapshot();
         assert_eq!(seen.select(names::OPS, &stack).count(), 1);
         assert_eq!(seen.counter(names::OPS, &stack), 7);

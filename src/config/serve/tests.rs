@@ -28,7 +28,7 @@ fn what_is_wrong_is_said_with_its_place() {
             "serve[0]",
             "without a protocol",
         ),
-        ("[{ listen: '127.0.0.1:1', stores: wirte }]", "serve[0].stores", "`read`, `write`"),
+        ("[{ listen: '127.0.0.1:1', stores: wirte }]", "serve[0].stores", "read, write, admin"),
         ("{ listeners: [{ listen: here, stores: read }] }", "serve.listeners[0].listen", "IP:PORT"),
         ("{ listener: [] }", "serve", "listeners"),
         ("yes", "serve", "a list of listeners"),

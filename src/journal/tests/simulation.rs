@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::faulty::{End, Fault, Faulty};
 use super::rng::Rng;
-use crate::error::{Error, ErrorKind};
+use crate::error::ErrorKind;
 use crate::journal::core::{Core, Step};
 use crate::journal::format;
 use crate::journal::reader::{self, Reader};

@@ -84,7 +84,7 @@ async fn a_certificate_that_cannot_be_used_is_refused_and_the_old_one_stays() {
         (&|| place.write("server.key", "s3cr3t"), "holds no private key in PEM"),
         (&|| place.write("server.key", fixture("second.key")), "belongs to another certificate"),
         (&|| std::fs::remove_file(place.path("server.key")).unwrap(), "cannot be read"),
-        (&|| place.write("server.pem", fixture("first.pem")[..300].to_vec()), "server.pem"),
+        (&|| place.write("server.pem", &fixture("first.pem")[..300]), "server.pem"),
     ];
     for (break_it, words) in break_it {
         break_it();

@@ -30,7 +30,7 @@ fn help_and_completions_name_every_command() {
         }
     }
     folder.run(&["completions", "sh"]).refused().says("possible values: bash");
-    folder.run(&["serve"]).refused().says("unrecognized subcommand");
+    folder.run(&["srve"]).refused().says("unrecognized subcommand");
 }
 
 #[test]

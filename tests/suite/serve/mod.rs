@@ -125,7 +125,6 @@ impl Drop for Service {
 
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    pub(crate) head: String,
     pub(crate) body: Vec<u8>,
 }
 
@@ -173,5 +172,5 @@ pub(crate) fn answer(mut stream: TcpStream) -> Answer {
     let body = bytes.split_off(end);
     let head = String::from_utf8_lossy(&bytes).into_owned();
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    Answer { status, head, body }
+    Answer { status, body }
 }
