@@ -131,7 +131,7 @@ impl MetricsLayer {
         Self { shared: Arc::new(shared), ..self }
     }
 
-    /// Gives errors that [salt](Error::with_salt) for the fingerprint of a key.
+    /// Gives errors that [salt](crate::Error::with_salt) for the fingerprint of a key.
     #[must_use]
     pub fn with_salt(self, salt: u64) -> Self {
         let Shared { labels, clock, .. } = &*self.shared;
