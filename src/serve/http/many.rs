@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
+use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -79,7 +80,14 @@ async fn write(store: &dyn Store, keys: &[Bytes], lines: &mut Lines) -> Result<(
     for keys in keys.chunks(AT_ONCE) {
         let values = store.get_many(keys).await.map_err(|error| {
             let longest = keys.iter().map(Bytes::len).max().unwrap_or_default();
-            Stop::Failed(refused(&error, store, longest, 0))
+            let problem = refused(&error, store, longest, 0);
+            // The keys are in the body, and not in the path.
+            Stop::Failed(match problem.status() {
+                StatusCode::URI_TOO_LONG => {
+                    problem.with_status(StatusCode::PAYLOAD_TOO_LARGE).with_kind("too_large")
+                }
+                _ => problem,
+            })
         })?;
         for (key, value) in keys.iter().zip(&values) {
             match value {

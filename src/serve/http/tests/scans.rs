@@ -9,6 +9,8 @@ use super::*;
 use crate::backends::Memory;
 use crate::error::{ErrorKind, Operation};
 use crate::ext::StoreExt;
+use crate::layer::Layer;
+use crate::layers::prefix::PrefixLayer;
 use crate::testing::{FaultStore, Faults};
 use crate::types::{Batch, Op, Value};
 
@@ -220,6 +222,17 @@ async fn a_scan_that_fails_in_the_middle_ends_with_the_error() {
     faults.clear();
     faults.on(Operation::Scan).fail(ErrorKind::Unavailable);
     client.get("~kv").await.refused(503, "injected by a fault plan");
+}
+
+#[tokio::test]
+async fn a_key_in_a_body_that_is_over_the_limit_is_no_matter_of_the_path() {
+    let below = PrefixLayer::new("p".repeat(1_000)).unwrap().layer(Memory::new());
+    let client = Client::of(below).await;
+    let line = format!("{{\"key\":\"{}\"}}\n", "k".repeat(65_000));
+    let answer = client.post("~get", line).await;
+    answer.refused(413, "64536");
+    let told = answer.json();
+    assert_eq!((&told["kind"], &told["limit"]), (&json!("too_large"), &json!(64_536)));
 }
 
 #[tokio::test]
