@@ -85,6 +85,27 @@ async fn half_open_connections_end() {
 }
 
 #[tokio::test]
+async fn an_idle_connection_ends_and_a_busy_one_does_not() {
+    let place = Place::new();
+    let (server, address) = place.serve(OPEN).await;
+    let mut idle = TcpStream::connect(address).await.unwrap();
+    for _ in 0..2 {
+        say(&mut idle, request(address, "GET /healthz", &[])).await.ok();
+        place.pass(59 * SECOND).await;
+    }
+    let mut busy = TcpStream::connect(address).await.unwrap();
+    busy.write_all(request(address, "GET /test/wait", &[]).as_bytes()).await.unwrap();
+    place.waiting.notified().await;
+    assert!(!is_closed(&mut idle).await);
+    place.pass(2 * SECOND).await;
+    assert!(is_closed(&mut idle).await);
+    place.pass(3600 * SECOND).await;
+    assert_eq!(server.shared.connections(), 1);
+    place.go.notify_one();
+    assert_eq!(read(&mut busy).await.ok(), "waited");
+}
+
+#[tokio::test]
 async fn a_body_that_stops_coming_is_given_up() {
     let place = Place::new();
     let (_server, address) = place.serve(OPEN).await;
