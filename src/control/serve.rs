@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::status::{Monitor, Subject};
 use crate::store::Store;
 
-/// Whoever can open it may ask: its owner.
+/// Any process that can open it may ask: those of its owner.
 const MODE: u32 = 0o600;
 /// Connections at a time.
 const MOST: usize = 32;

@@ -11,7 +11,7 @@
 //! - What is read is what was written. A write that was cut off at the end is dropped at the next open, and cannot come
 //!   back. Damage before the end is an error that names the file and the place, and nothing is changed.
 //! - After a failed write or sync nothing is written any more: a sync that is tried again says that all is well when it
-//!   is not. Everybody who waits is told the failure, and later appends fail with it. Opening the journal again goes on.
+//!   is not. Every caller that waits is told the failure, and later appends fail with it. Opening the journal again goes on.
 //! - One process at a time: a lock is held while the journal is open.
 //!
 //! What it cannot see: damage to the last group that was written, where nothing was written after it and the journal

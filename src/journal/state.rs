@@ -1,4 +1,4 @@
-//! What the journal knows in memory: what waits to be written, what is on the disk, and who needs it. No I/O.
+//! What the journal knows in memory: what waits to be written, what is on the disk, and which readers need it. No I/O.
 
 use std::collections::VecDeque;
 

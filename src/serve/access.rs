@@ -1,4 +1,4 @@
-//! Who asks, and what this caller may do with which store.
+//! The caller of a request, and its right to each store.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::shared::{Found, Shared};
 pub(in crate::serve) use crate::config::Right;
 use crate::store::Store;
 
-/// Who asks. Each request has one among its extensions; the frame has put it there.
+/// The caller of a request. Each request has one among its extensions; the gate puts it there.
 #[derive(Clone)]
 pub(in crate::serve) struct Caller {
     policy: Arc<Policy>,

@@ -124,14 +124,14 @@ impl Monitor {
         }
     }
 
-    /// Who watches now.
+    /// The watchers of now.
     #[must_use]
     pub fn watchers(&self) -> usize {
         self.0.state.lock().watchers
     }
 }
 
-/// Somebody who watches. Dropping it ends that. See the [module docs](super).
+/// A watcher. Dropping it ends the watching. See the [module docs](super).
 #[derive(Debug)]
 pub struct Watch {
     monitor: Monitor,
@@ -172,7 +172,7 @@ impl Inner {
         }
     }
 
-    /// Whether anybody watches. If not, whoever does so next begins anew.
+    /// Whether there is a watcher. If not, the next one begins anew.
     fn is_watched(&self) -> bool {
         let mut state = self.state.lock();
         state.is_running = state.watchers > 0;

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 /// called in a tokio runtime, before stacks are opened.
 ///
 /// Unless another recorder is installed, it installs one, so that what the program itself records through the facade
-/// `metrics` is served too. Whoever reaches the address can read; a config refuses one beyond loopback unless it says
+/// `metrics` is served too. Any program that reaches the address can read; a config refuses one beyond loopback unless it says
 /// so by name.
 ///
 /// # Errors

@@ -50,7 +50,7 @@ impl Stop {
         stop
     }
 
-    /// From now on a request is heard by whoever waits for it.
+    /// From now on a task that waits is told of a request.
     pub(crate) fn hear(&self) {
         self.heard.store(true, Ordering::Release);
     }

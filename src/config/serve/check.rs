@@ -109,7 +109,7 @@ fn is_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
 }
 
-/// Who could reach what.
+/// What could be reached from where.
 fn check_reach(listener: &ListenerConfig) -> Result<(), String> {
     let address = match &listener.place {
         Listen::Unix { .. } if listener.tls.is_some() => {

@@ -57,7 +57,7 @@ fn table() -> [(&'static str, MethodRouter<Arc<Shared>>); 8] {
     ]
 }
 
-/// Who asks.
+/// The caller of a request.
 fn caller(request: &Request) -> Result<&Caller, Problem> {
     let caller = request.extensions().get();
     caller.ok_or_else(|| Problem::of(&Error::internal("a request came in without a caller")))

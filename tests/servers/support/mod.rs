@@ -62,7 +62,7 @@ pub(crate) fn var(name: &str) -> Option<String> {
     required(found, &format!("{name} is not set (`scripts/test-servers run COMMAND` sets it)"))
 }
 
-/// An address of loopback that stays free for whoever shall listen there.
+/// An address of loopback that stays free for a server that is to listen there.
 pub(crate) fn free_address() -> String {
     format!("127.0.0.1:{}", port::free())
 }

@@ -23,7 +23,7 @@ pub(super) struct Altered {
     promise: Arc<dyn Fn(&mut Guarantees) + Send + Sync>,
     /// Pages of scans so far.
     pub(super) pages: Arc<AtomicUsize>,
-    /// What is announced to the one who asks.
+    /// What is announced to a subscriber.
     changes: Arc<Mutex<Option<mpsc::UnboundedReceiver<Change>>>>,
     /// When a write is durable, or that it never will be.
     kept: Option<watch::Receiver<Option<bool>>>,
