@@ -139,7 +139,6 @@ impl Problem {
     }
 
     /// The status of the answer.
-    #[cfg(test)]
     pub(in crate::serve) fn status(&self) -> StatusCode {
         self.0.told.status
     }
