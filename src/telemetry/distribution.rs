@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-const fn nanos(bounds: [u64; 26]) -> [Duration; 26] {
+const fn nanos(bounds: [u64; LIMITED]) -> [Duration; LIMITED] {
     let mut durations = [Duration::ZERO; 26];
     let mut at = 0;
     while at < bounds.len() {
@@ -20,7 +20,7 @@ const fn nanos(bounds: [u64; 26]) -> [Duration; 26] {
 /// a microsecond, to a minute. What takes longer is in one more bucket.
 ///
 /// A quantile that is computed from buckets is at most 2.5 times too high or too low.
-pub const BOUNDS: [Duration; 26] = nanos([
+pub const BOUNDS: [Duration; LIMITED] = nanos([
     100,
     250,
     500,
@@ -49,8 +49,12 @@ pub const BOUNDS: [Duration; 26] = nanos([
     60_000_000_000,
 ]);
 
+/// The buckets with an upper bound. A number of its own: with `BOUNDS.len()` a length of an array type would need the
+/// result of a function, and an optimising compiler then finds a cycle.
+const LIMITED: usize = 26;
+
 /// The buckets, with that of what takes longer than the last bound.
-pub(super) const BUCKETS: usize = BOUNDS.len() + 1;
+pub(super) const BUCKETS: usize = LIMITED + 1;
 
 /// The place of the bucket for that duration: below [`BUCKETS`].
 pub(super) fn bucket(took: Duration) -> usize {
