@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 const fn nanos(bounds: [u64; LIMITED]) -> [Duration; LIMITED] {
-    let mut durations = [Duration::ZERO; 26];
+    let mut durations = [Duration::ZERO; LIMITED];
     let mut at = 0;
     while at < bounds.len() {
         // The loop ends before the length of both.
@@ -51,7 +51,7 @@ pub const BOUNDS: [Duration; LIMITED] = nanos([
 
 /// The buckets with an upper bound. A number of its own: with `BOUNDS.len()` a length of an array type would need the
 /// result of a function, and an optimising compiler then finds a cycle.
-const LIMITED: usize = 26;
+pub(super) const LIMITED: usize = 26;
 
 /// The buckets, with that of what takes longer than the last bound.
 pub(super) const BUCKETS: usize = LIMITED + 1;

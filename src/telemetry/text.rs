@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::distribution::{BOUNDS, Distribution};
+use super::distribution::{Distribution, LIMITED};
 use super::families::Family;
 use super::registry::snapshot;
 use super::snapshot::{Sample, Snapshot, Value};
@@ -126,7 +126,7 @@ fn durations(text: &mut String, name: &str, labels: &mut String, took: &Distribu
 }
 
 /// The bounds of the buckets in seconds, as text.
-const LE: [&str; BOUNDS.len()] = [
+const LE: [&str; LIMITED] = [
     "0.0000001",
     "0.00000025",
     "0.0000005",
