@@ -15,7 +15,8 @@
 //!    have them. Answers are not changed otherwise.
 //!
 //! # Gives up
-//! A few nanoseconds for each operation.
+//! A hit of a cache takes 17 ns more with a boundary over it than without, 21 ns with two threads
+//! (`cargo bench --features full --bench stack -- metrics`).
 //!
 //! # Position
 //! Anywhere.
