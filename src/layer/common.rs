@@ -12,8 +12,8 @@ use crate::error::Result;
 /// What is of any type.
 type Anything = dyn Any + Send + Sync;
 
-/// Files or data that a layer or a backend needs for itself while it is open. Two stores of one config cannot
-/// have the same.
+/// Files or data that a layer or a backend needs for itself while it is open. Nothing else in the config can have
+/// the same: neither another store, nor another part of the same store.
 ///
 /// ```
 /// use std::path::Path;
@@ -30,19 +30,21 @@ pub struct Claim {
     part: Option<String>,
     /// Whether everything in the folder belongs to it.
     whole: bool,
+    /// Whether another store may have it too.
+    common: bool,
 }
 
 impl Claim {
     /// What it is, such as `the folder of the database`, and where.
     #[must_use]
     pub fn new(what: &'static str, path: &Path) -> Self {
-        Self { what, path: real(path), part: None, whole: false }
+        Self { what, path: real(path), part: None, whole: false, common: false }
     }
 
     /// A place that is no path of this machine, such as a bucket.
     #[must_use]
     pub fn elsewhere(what: &'static str, place: impl Into<PathBuf>) -> Self {
-        Self { what, path: place.into(), part: None, whole: false }
+        Self { what, path: place.into(), part: None, whole: false, common: false }
     }
 
     /// A folder with everything in it: nobody else can have a file or folder there.
@@ -59,14 +61,34 @@ impl Claim {
         self
     }
 
+    /// Data that several stores may use at a time, such as objects in a bucket. Two such claims do not meet.
+    #[must_use]
+    pub fn common(mut self) -> Self {
+        self.common = true;
+        self
+    }
+
     /// Whether both cannot be open at a time.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         let parts_differ =
             matches!((&self.part, &other.part), (Some(one), Some(two)) if one != two);
-        let lies_in = |one: &Self, other: &Self| other.whole && one.path.starts_with(&other.path);
-        let met = self.path == other.path || lies_in(self, other) || lies_in(other, self);
-        met && !parts_differ
+        let met = self.path == other.path || self.lies_in(other) || other.lies_in(self);
+        met && !parts_differ && !(self.common && other.common)
+    }
+
+    fn lies_in(&self, other: &Self) -> bool {
+        other.whole && self.path != other.path && self.path.starts_with(&other.path)
+    }
+
+    /// What two claims have in common, in words: the inner one, and what it lies in.
+    #[cfg(feature = "config")]
+    pub(crate) fn met(&self, other: &Self) -> String {
+        match (self.lies_in(other), other.lies_in(self)) {
+            (true, _) => format!("{self}, which lies in {other}"),
+            (_, true) => format!("{other}, which lies in {self}"),
+            (false, false) => self.to_string(),
+        }
     }
 }
 
@@ -180,5 +202,12 @@ mod tests {
         // The whole is also each of its parts.
         assert!(at("a").is_same(&at("a").part("x")));
         assert!(!at("a").part("y").is_same(&at("a").part("x")));
+        // What lies in a folder that belongs to one alone.
+        assert!(at("a").whole().is_same(&at("a/b")) && at("a/b").is_same(&at("a").whole()));
+        assert!(!at("ab").is_same(&at("a").whole()));
+        // Several may have it, but not beside one that needs it for itself.
+        assert!(!at("a").common().is_same(&at("a").common()));
+        assert!(!at("a").whole().common().is_same(&at("a/b").common()));
+        assert!(at("a").whole().common().is_same(&at("a/b")));
     }
 }

@@ -11,6 +11,7 @@ use object_store::local::LocalFileSystem;
 
 use crate::disk::make_folder;
 use crate::error::{Error, Result};
+use crate::layer::Claim;
 use crate::spelling::check_folder;
 use crate::types::units::{SecretText, check_path};
 
@@ -158,6 +159,14 @@ impl Location {
         match self {
             Self::Folder(path) => Self::Folder(folder.join(path)),
             bucket @ Self::Bucket { .. } => bucket,
+        }
+    }
+
+    /// The place as what a part of a config needs; of a bucket also the server, where the settings name it.
+    pub(crate) fn claim(&self, what: &'static str, server: &str) -> Claim {
+        match self {
+            Self::Folder(path) => Claim::new(what, path),
+            Self::Bucket { .. } => Claim::elsewhere(what, self.to_string()).part(server),
         }
     }
 

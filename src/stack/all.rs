@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::Path;
 
 use futures_util::future::join_all;
 
 use super::{Checked, OpenOptions, Stack};
 use crate::config::{Config, Registry};
 use crate::error::{Error, ErrorKind, Result};
+use crate::layer::Claim;
 
 /// Stores of one config that are open, by name. The caller that opened them [closes](Self::close_all) them.
 ///
@@ -139,22 +141,50 @@ pub(super) fn check_together<'a>(
     let check = |name| Checked::new(config, Some(name), registry);
     let checked: Vec<_> = names.into_iter().map(check).collect::<Result<_>>()?;
     let claims: Vec<_> = checked.iter().flat_map(Checked::claims).collect();
-    for (at, (one, claim)) in claims.iter().enumerate() {
-        let others = claims.iter().skip(at + 1);
-        // A shared backend is there once, and stands here with each of its stores.
-        let mut same = others.filter(|(two, other)| one != two && claim.is_same(other));
-        if let Some((two, _)) = same.next() {
-            let both = match one.contains(".backend") && two.contains("backend") {
-                true => "; stores that are to share it name it under `backends`",
-                false => "",
-            };
-            return Err(Error::config(format!(
-                "{}: {one} and {two} both use {claim}, and only one store can; name another in one of them{both}",
-                config.origin().display(),
-            )));
-        }
-    }
+    // A shared backend is there once, and stands here with each of its stores. What one store has twice was
+    // refused before.
+    refuse_same(config.origin(), &claims, |one, two| {
+        one.store != two.store && one.path != two.path
+    })?;
     Ok(checked)
+}
+
+/// What a part of a store needs for itself.
+pub(super) struct Claimed<'a> {
+    pub(super) store: &'a str,
+    /// Of the part in the file.
+    pub(super) path: &'a str,
+    pub(super) claim: Claim,
+}
+
+/// Refuses two that need the same, among those that are to be compared.
+pub(super) fn refuse_same(
+    origin: &Path,
+    claims: &[Claimed<'_>],
+    compared: impl Fn(&Claimed<'_>, &Claimed<'_>) -> bool,
+) -> Result<()> {
+    for (at, one) in claims.iter().enumerate() {
+        let mut others = claims.iter().skip(at + 1);
+        let met = |two: &&Claimed<'_>| compared(one, two) && one.claim.is_same(&two.claim);
+        let Some(two) = others.find(met) else { continue };
+        let (owner, both) = match one.store == two.store {
+            true => ("one of them", ""),
+            false if one.path.contains(".backend") && two.path.contains("backend") => {
+                ("one store", "; stores that are to share it name it under `backends`")
+            }
+            false => ("one store", ""),
+        };
+        let (what, one, two) = (one.claim.met(&two.claim), one.path, two.path);
+        let both_use = match one == two {
+            true => format!("{one} uses for two things {what}"),
+            false => format!("{one} and {two} both use {what}"),
+        };
+        return Err(Error::config(format!(
+            "{}: {both_use}, and only {owner} can; name another in one of them{both}",
+            origin.display(),
+        )));
+    }
+    Ok(())
 }
 
 /// What several stores failed with, by name. See [`Stacks`] for an example.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::all::{Claimed, refuse_same};
 use super::part::{Part, refused};
 use super::reserved::Reserved;
 use super::shared::{Backend, Shared};
@@ -13,7 +14,7 @@ use super::{OpenOptions, Stack, instrument};
 use crate::config::{AnyBackend, AnyLayer, Config, Registry, Sealed, StoreConfig};
 use crate::error::{Error, Operation, Result};
 use crate::hash::StableHash;
-use crate::layer::{BackendConfig, Claim, Context, LayerConfig, Zone, check_order};
+use crate::layer::{BackendConfig, Context, LayerConfig, Zone, check_order};
 use crate::layers::metrics::{MetricsConfig, MetricsLayer};
 use crate::store::Store;
 use crate::telemetry::{Labels, rehearse};
@@ -54,8 +55,10 @@ pub struct Checked {
 impl Checked {
     pub(super) fn new(config: &Config, store: Option<&str>, registry: &Registry) -> Result<Self> {
         let (name, store) = config.store(store)?;
-        let checked = Self::compose(config, name, store, registry);
-        checked.map_err(|error| error.with_context(config.origin().display()))
+        let checked = Self::compose(config, name, store, registry)
+            .map_err(|error| error.with_context(config.origin().display()))?;
+        refuse_same(config.origin(), &checked.claims(), |_, _| true)?;
+        Ok(checked)
     }
 
     fn compose(
@@ -328,15 +331,17 @@ impl Checked {
         }
     }
 
-    /// What the store has for itself while it is open, each with its path in the file.
-    pub(super) fn claims(&self) -> Vec<(&str, Claim)> {
+    /// What the store has for itself while it is open.
+    pub(super) fn claims(&self) -> Vec<Claimed<'_>> {
         let context = Context { folder: self.folder.clone(), ..Context::default() };
         let path = self.shared.as_ref().map_or(&self.backend.path, |shared| &shared.path);
         let backend = (path.as_str(), self.backend.config.claims(&context));
         let layers = self.layers.iter();
         let layers = layers.map(|layer| (layer.path.as_str(), layer.config.claims(&context)));
-        let all = layers.chain([backend]);
-        all.flat_map(|(path, claims)| claims.into_iter().map(move |claim| (path, claim))).collect()
+        let all = layers.chain([backend]).flat_map(|(path, claims)| {
+            claims.into_iter().map(move |claim| Claimed { store: &self.store, path, claim })
+        });
+        all.collect()
     }
 
     fn failed<C: ?Sized>(&self, part: &Part<C>, error: Error) -> Error {

@@ -13,10 +13,10 @@ use serde::Deserialize;
 use super::Object;
 use super::client::Client;
 use crate::error::{Error, Result};
-use crate::layer::{BackendConfig, Context};
+use crate::layer::{BackendConfig, Claim, Context};
 use crate::objects::{
-    Connection, Location, MAX_VALUE_BYTES, Names, Naming, Opening, Options, Promises, Shown,
-    check_durability,
+    Connection, Location, MAX_VALUE_BYTES, Names, Naming, Opening, Options, Promises, Setting,
+    Shown, check_durability,
 };
 use crate::store::Store;
 use crate::types::units::Span;
@@ -310,6 +310,17 @@ impl BackendConfig for ObjectConfig {
                 "`names` is plain: a key that cannot be the name of an object, such as one that is not UTF-8, is refused.",
             ),
         })
+    }
+
+    fn claims(&self, context: &Context) -> Vec<Claim> {
+        // What is no place is said when it is checked.
+        let Ok(Target::At(location)) = self.target() else { return Vec::new() };
+        let server = self.options.iter().find_map(|(name, value)| match value {
+            Setting::Text(text) if name.to_ascii_lowercase().ends_with("endpoint") => Some(&**text),
+            _ => None,
+        });
+        let location = location.within(&context.folder);
+        vec![location.claim("the objects in", server.unwrap_or_default()).whole().common()]
     }
 
     async fn open(&self, context: &Context) -> Result<Arc<dyn Store>> {

@@ -12,7 +12,7 @@ use super::OpenDal;
 use super::client::memcached_bytes;
 use super::services::{self, Service};
 use crate::error::{Error, Result};
-use crate::layer::{BackendConfig, Context};
+use crate::layer::{BackendConfig, Claim, Context};
 use crate::objects::{
     Names, Naming, Opening, Options, Promises, Setting, check_durability, check_options,
     read_options,
@@ -344,6 +344,17 @@ impl BackendConfig for OpenDalConfig {
             _ => {}
         }
         Ok(profile)
+    }
+
+    /// Of a folder alone: what a service has for whom, only the service knows.
+    fn claims(&self, context: &Context) -> Vec<Claim> {
+        let root = self.options.iter().find(|(name, _)| name.eq_ignore_ascii_case("root"));
+        match (self.scheme.as_str(), root) {
+            ("fs", Some((_, Setting::Text(root)))) => {
+                vec![Claim::new("the folder", &context.resolve(root.as_ref())).whole().common()]
+            }
+            _ => Vec::new(),
+        }
     }
 
     async fn open(&self, context: &Context) -> Result<Arc<dyn Store>> {

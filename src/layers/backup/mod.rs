@@ -183,12 +183,8 @@ impl LayerConfig for BackupConfig {
     }
 
     fn claims(&self, context: &Context) -> Vec<Claim> {
-        let what = "the place of backups";
-        let claim = |place| match place {
-            Location::Folder(path) => Claim::new(what, &path),
-            bucket @ Location::Bucket { .. } => Claim::elsewhere(what, bucket.to_string()),
-        };
-        self.location(context).ok().map(claim).into_iter().collect()
+        let place = self.location(context).ok();
+        place.map(|place| place.claim("the place of backups", "")).into_iter().collect()
     }
 
     fn meters(&self, context: &Context, _: &Profile) {

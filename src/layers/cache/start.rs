@@ -28,10 +28,10 @@ impl LayerConfig for CacheConfig {
     }
 
     fn claims(&self, context: &Context) -> Vec<Claim> {
-        let disk = self.disk.as_ref().map(|disk| ("the folder", &disk.path));
-        let warm = self.warm_start.as_ref().map(|warm| ("the file", &warm.path));
-        let places = disk.into_iter().chain(warm);
-        places.map(|(what, path)| Claim::new(what, &context.resolve(path))).collect()
+        let claim = |what, path| Claim::new(what, &context.resolve(path));
+        let disk = self.disk.as_ref().map(|disk| claim("the folder", &disk.path).whole());
+        let warm = self.warm_start.as_ref().map(|warm| claim("the file", &warm.path));
+        disk.into_iter().chain(warm).collect()
     }
 
     fn meters(&self, context: &Context, below: &Profile) {

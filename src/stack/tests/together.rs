@@ -91,7 +91,14 @@ async fn stores_are_opened_and_closed_at_the_same_time() {
     assert!(["b closed", "c closed"].iter().all(|one| so_far.iter().any(|what| what == one)));
 }
 
-#[cfg(all(feature = "rocksdb", feature = "sqlite", feature = "file", feature = "cache", unix))]
+#[cfg(all(
+    feature = "rocksdb",
+    feature = "sqlite",
+    feature = "file",
+    feature = "object",
+    feature = "cache",
+    unix
+))]
 #[test]
 fn two_stores_with_the_same_files_are_refused_with_both_names() {
     let check = |one: &str, two: &str| {
@@ -148,6 +155,11 @@ fn two_stores_with_the_same_files_are_refused_with_both_names() {
         ),
         (
             backed_up("data/backups", "a"),
+            "backend: { object: { url: ./data } }".to_owned(),
+            "stores.one.layers[0].backup and stores.two.backend.object both use the place of backups ",
+        ),
+        (
+            backed_up("data/backups", "a"),
             "backend: { file: { path: data } }".to_owned(),
             "stores.one.layers[0].backup and stores.two.backend.file both use the place of backups ",
         ),
@@ -160,4 +172,111 @@ fn two_stores_with_the_same_files_are_refused_with_both_names() {
     check("backend: memory", "backend: memory").unwrap();
     check(&backed_up("data/one", "data/a"), &backed_up("data/two", "data/b")).unwrap();
     check("backend: { file: { path: data } }", "backend: { file: { path: data2 } }").unwrap();
+}
+
+/// A file of one part would be an entry of the other, or be removed by it.
+#[cfg(all(
+    feature = "rocksdb",
+    feature = "file",
+    feature = "cache",
+    feature = "object",
+    feature = "opendal",
+    feature = "cloud",
+    unix
+))]
+#[tokio::test]
+async fn two_parts_of_one_store_with_the_same_files_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let parse = |text: &str| Config::parse(text, Format::Yaml, folder.path().join("t.yaml"));
+    let cached = |disk: &str, backend: &str| {
+        format!("{{ layers: [ cache: {{ {disk} }} ], backend: {{ {backend} }} }}")
+    };
+    let disk = |path: &str| format!("disk: {{ path: {path}, capacity: 16MiB }}");
+    let refused = [
+        (
+            cached(&disk("data/cache"), "file: { path: data }"),
+            "stores.main.layers[0].cache and stores.main.backend.file both use the folder ",
+            "data/cache, which lies in the folder ",
+        ),
+        (
+            cached(&disk("data"), "rocksdb: { path: x/../data }"),
+            "stores.main.layers[0].cache and stores.main.backend.rocksdb both use the folder ",
+            "data, and only one of them can",
+        ),
+        (
+            cached(&disk("cache"), "rocksdb: { path: cache/data }"),
+            "stores.main.layers[0].cache and stores.main.backend.rocksdb both use the database ",
+            "cache/data, which lies in the folder ",
+        ),
+        (
+            cached("warm_start: { path: data/keys }", "object: { url: data }"),
+            "stores.main.layers[0].cache and stores.main.backend.object both use the file ",
+            "data/keys, which lies in the objects in ",
+        ),
+        (
+            cached(&disk("data/cache"), "opendal: { scheme: fs, options: { root: data } }"),
+            "stores.main.layers[0].cache and stores.main.backend.opendal both use the folder ",
+            "data/cache, which lies in the folder ",
+        ),
+        (
+            cached(
+                "disk: { path: tier, capacity: 16MiB }, warm_start: { path: tier/keys }",
+                "file: { path: data }",
+            ),
+            "stores.main.layers[0].cache uses for two things the file ",
+            "tier/keys, which lies in the folder ",
+        ),
+        (
+            "{ layers: [ backup: { to: ./data } ], backend: { rocksdb: { path: data } } }"
+                .to_owned(),
+            "stores.main.layers[0].backup and stores.main.backend.rocksdb both use the place of backups ",
+            "data, and only one of them can",
+        ),
+    ];
+    let (registry, options) = (Registry::standard(), OpenOptions::default());
+    for (store, words, place) in refused {
+        let config = parse(&format!("stores: {{ main: {store} }}")).unwrap();
+        let checked = Stack::check(&config, None, &registry).unwrap_err();
+        let opened = Stack::open(&config, None, &registry, &options).await.unwrap_err();
+        let below = Stack::open_below(&config, None, "cache", &registry, &options).await;
+        let all = Stack::check_all(&config, &registry).unwrap_err();
+        for error in [checked, opened, below.unwrap_err(), all] {
+            let text = error.to_string();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(text.contains(words) && text.contains(place), "{text}");
+            assert!(text.contains("t.yaml: "), "{text}");
+            assert!(text.contains("; name another in one of them"), "{text}");
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was made");
+    }
+    // A shared backend is what the store has, too.
+    let shared = |disk: &str| {
+        parse(&format!(
+            "{{ backends: {{ main: {{ file: {{ path: data }} }} }}, stores: {{ a: {{ layers: [ cache: {{ disk: {{ path: {disk}, capacity: 16MiB }} }} ], backend: {{ shared: main, prefix: a/ }} }} }} }}"
+        ))
+        .unwrap()
+    };
+    let error = Stack::check(&shared("data/cache"), None, &registry).unwrap_err().to_string();
+    assert!(
+        error.contains("stores.a.layers[0].cache and backends.main.file both use the folder "),
+        "{error}"
+    );
+    Stack::check(&shared("cache"), None, &registry).unwrap();
+
+    // Several stores may use the objects of one place, and beside them is free.
+    let two = |one: &str, two: &str| {
+        let text = format!("stores: {{ one: {{ {one} }}, two: {{ {two} }} }}\ndefault: one");
+        Stack::check_all(&parse(&text).unwrap(), &registry).map_err(|error| error.to_string())
+    };
+    let objects = |url: &str| format!("backend: {{ object: {{ url: '{url}' }} }}");
+    two(&objects("data"), &objects("data")).unwrap();
+    two(&objects("s3://b/x"), &objects("s3://b")).unwrap();
+    let backed_up = "layers: [ backup: { to: s3://b/x/y } ], backend: memory";
+    two(backed_up, &objects("s3://b/x")).map(drop).unwrap_err();
+    two(backed_up, &objects("s3://b/xy")).unwrap();
+    two(
+        backed_up,
+        "backend: { object: { url: s3://b/x, options: { endpoint: http://localhost:9000 } } }",
+    )
+    .unwrap();
 }
