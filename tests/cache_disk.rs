@@ -50,8 +50,11 @@ fn count(snapshotter: &Snapshotter, name: &str, labels: &[(&str, &str)]) -> Vec<
 
 const RESULTS: [(&str, &str); 3] = [("result", "disk"), ("result", "hit"), ("result", "miss")];
 
-fn config(folder: &Path, cache: &str) -> Config {
-    writing(folder, &format!("on_write: drop, {cache}"))
+/// What is promised of the disk holds whatever becomes of what is written.
+const MODES: [&str; 2] = ["keep", "drop"];
+
+fn config(folder: &Path, on_write: &str, cache: &str) -> Config {
+    writing(folder, &format!("on_write: {on_write}, {cache}"))
 }
 
 fn writing(folder: &Path, cache: &str) -> Config {
@@ -88,29 +91,35 @@ async fn read_all(stack: &Stack) {
 #[tokio::test]
 async fn after_a_warm_restart_the_store_below_is_not_asked() {
     let (_turn, counts) = counted().await;
-    let folder = tempfile::tempdir().unwrap();
-    let disk = "capacity: 64KiB, disk: { path: tier, capacity: 64MiB, warm: true }";
-    let config = config(folder.path(), disk);
-    let stack = open(&config).await;
-    fill(&stack).await;
-    read_all(&stack).await;
-    let _ = stack.delete(key(0)).await.unwrap();
-    let _ = stack.put(key(1), "1:new").await.unwrap();
-    stack.close().await.unwrap();
-    assert_eq!(count(&counts, "tierstack_cache_requests_total", &RESULTS)[2], u64::from(KEYS));
+    for on_write in MODES {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = "capacity: 64KiB, disk: { path: tier, capacity: 64MiB, warm: true }";
+        let config = config(folder.path(), on_write, disk);
+        let stack = open(&config).await;
+        count(&counts, "tierstack_cache_requests_total", &RESULTS);
+        fill(&stack).await;
+        read_all(&stack).await;
+        let _ = stack.delete(key(0)).await.unwrap();
+        let _ = stack.put(key(1), "1:new").await.unwrap();
+        stack.close().await.unwrap();
+        // What was written is found, in memory or on the disk.
+        let loaded = if on_write == "keep" { 0 } else { u64::from(KEYS) };
+        assert_eq!(count(&counts, "tierstack_cache_requests_total", &RESULTS)[2], loaded);
 
-    let stack = open(&config).await;
-    for n in 2..KEYS {
-        stack.get(&key(n)).await.unwrap().unwrap();
+        let stack = open(&config).await;
+        for n in 2..KEYS {
+            stack.get(&key(n)).await.unwrap().unwrap();
+        }
+        let [disk, hit, miss] = count(&counts, "tierstack_cache_requests_total", &RESULTS)[..]
+        else {
+            panic!("three")
+        };
+        assert_eq!((disk + hit, miss), (u64::from(KEYS) - 2, 0));
+        assert!(disk > 150, "{disk}");
+        assert_eq!(stack.get(&key(0)).await.unwrap(), None, "deleted before the restart");
+        assert_eq!(stack.get(&key(1)).await.unwrap(), Some("1:new".into()));
+        stack.close().await.unwrap();
     }
-    let [disk, hit, miss] = count(&counts, "tierstack_cache_requests_total", &RESULTS)[..] else {
-        panic!("three")
-    };
-    assert_eq!((disk + hit, miss), (u64::from(KEYS) - 2, 0));
-    assert!(disk > 150, "{disk}");
-    assert_eq!(stack.get(&key(0)).await.unwrap(), None, "deleted before the restart");
-    assert_eq!(stack.get(&key(1)).await.unwrap(), Some("1:new".into()));
-    stack.close().await.unwrap();
 }
 
 /// What was written and never read, or read from memory only, is on the disk as well as what was loaded.
@@ -154,32 +163,36 @@ async fn what_was_written_is_there_after_a_warm_restart() {
 #[tokio::test]
 async fn what_is_refused_after_a_close_takes_nothing_from_the_next_open() {
     let (_turn, counts) = counted().await;
-    let folder = tempfile::tempdir().unwrap();
-    let disk = "capacity: 64KiB, disk: { path: tier, capacity: 64MiB, warm: true }";
-    let config = config(folder.path(), disk);
-    let stack = open(&config).await;
-    fill(&stack).await;
-    read_all(&stack).await;
-    stack.close().await.unwrap();
-    assert_eq!(stack.put(key(1), "late").await.unwrap_err().kind(), ErrorKind::Closed);
-    let run = futures_util::stream::empty().boxed();
-    assert_eq!(stack.ingest(run).await.unwrap_err().kind(), ErrorKind::Closed);
-    let stack = open(&config).await;
-    count(&counts, "tierstack_cache_requests_total", &RESULTS);
-    read_all(&stack).await;
-    assert_eq!(count(&counts, "tierstack_cache_requests_total", &RESULTS)[2], 0);
-    stack.close().await.unwrap();
+    for on_write in MODES {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = "capacity: 64KiB, disk: { path: tier, capacity: 64MiB, warm: true }";
+        let config = config(folder.path(), on_write, disk);
+        let stack = open(&config).await;
+        fill(&stack).await;
+        read_all(&stack).await;
+        stack.close().await.unwrap();
+        assert_eq!(stack.put(key(1), "late").await.unwrap_err().kind(), ErrorKind::Closed);
+        let run = futures_util::stream::empty().boxed();
+        assert_eq!(stack.ingest(run).await.unwrap_err().kind(), ErrorKind::Closed);
+        let stack = open(&config).await;
+        count(&counts, "tierstack_cache_requests_total", &RESULTS);
+        read_all(&stack).await;
+        assert_eq!(count(&counts, "tierstack_cache_requests_total", &RESULTS)[2], 0);
+        stack.close().await.unwrap();
+    }
 }
 
 #[tokio::test]
 async fn a_store_that_was_dropped_can_be_opened_at_once() {
     let _turn = counted().await;
-    let folder = tempfile::tempdir().unwrap();
-    let config = config(folder.path(), "disk: { path: tier, capacity: 64MiB }");
-    for _ in 0..50 {
-        let stack = open(&config).await;
-        let _ = stack.put("k", "v").await.unwrap();
-        stack.get(b"k").await.unwrap();
+    for on_write in MODES {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path(), on_write, "disk: { path: tier, capacity: 64MiB }");
+        for _ in 0..50 {
+            let stack = open(&config).await;
+            let _ = stack.put("k", "v").await.unwrap();
+            stack.get(b"k").await.unwrap();
+        }
     }
 }
 
@@ -211,74 +224,102 @@ async fn what_a_stack_over_another_backend_left_is_not_served() {
 #[tokio::test]
 async fn what_was_left_over_other_data_is_not_served() {
     let (_turn, counts) = counted().await;
-    let folder = tempfile::tempdir().unwrap();
-    let disk = "capacity: 64KiB, disk: { path: tier, capacity: 64MiB, warm: true }";
-    let config = config(folder.path(), disk);
-    let link_to = |target: &str| {
-        let (link, target) = (folder.path().join("data"), folder.path().join(target));
-        let _ = std::fs::remove_file(&link);
-        std::fs::create_dir_all(&target).unwrap();
-        std::os::unix::fs::symlink(target, link).unwrap();
-    };
-    link_to("staging");
-    let stack = open(&config).await;
-    fill(&stack).await;
-    read_all(&stack).await;
-    stack.close().await.unwrap();
-    link_to("production");
-    let stack = open(&config).await;
-    assert_eq!(stack.get(&key(1)).await.unwrap(), None);
-    fill(&stack).await;
-    read_all(&stack).await;
-    stack.close().await.unwrap();
-    let stack = open(&config).await;
-    count(&counts, "tierstack_cache_requests_total", &RESULTS);
-    read_all(&stack).await;
-    assert_eq!(count(&counts, "tierstack_cache_requests_total", &RESULTS)[2], 0);
-    stack.close().await.unwrap();
+    for on_write in MODES {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = "capacity: 64KiB, disk: { path: tier, capacity: 64MiB, warm: true }";
+        let config = config(folder.path(), on_write, disk);
+        let link_to = |target: &str| {
+            let (link, target) = (folder.path().join("data"), folder.path().join(target));
+            let _ = std::fs::remove_file(&link);
+            std::fs::create_dir_all(&target).unwrap();
+            std::os::unix::fs::symlink(target, link).unwrap();
+        };
+        link_to("staging");
+        let stack = open(&config).await;
+        fill(&stack).await;
+        read_all(&stack).await;
+        stack.close().await.unwrap();
+        link_to("production");
+        let stack = open(&config).await;
+        assert_eq!(stack.get(&key(1)).await.unwrap(), None);
+        fill(&stack).await;
+        read_all(&stack).await;
+        stack.close().await.unwrap();
+        let stack = open(&config).await;
+        count(&counts, "tierstack_cache_requests_total", &RESULTS);
+        read_all(&stack).await;
+        assert_eq!(count(&counts, "tierstack_cache_requests_total", &RESULTS)[2], 0);
+        stack.close().await.unwrap();
+    }
 }
 
 #[tokio::test]
 async fn an_opening_that_fails_leaves_what_was_warm() {
     let (_turn, counts) = counted().await;
-    let folder = tempfile::tempdir().unwrap();
-    let disk = "capacity: 64KiB, disk: { path: tier, capacity: 64MiB, warm: true }";
-    let config = config(folder.path(), disk);
-    let stack = open(&config).await;
-    fill(&stack).await;
-    read_all(&stack).await;
-    stack.close().await.unwrap();
-    let data = folder.path().join("data");
-    std::fs::rename(&data, folder.path().join("aside")).unwrap();
-    std::fs::write(&data, "no folder").unwrap();
-    let (registry, options) = (Registry::standard(), OpenOptions::default());
-    let error = Stack::open(&config, None, &registry, &options).await.unwrap_err();
-    assert_ne!(error.kind(), ErrorKind::Conflict, "{error}");
-    std::fs::remove_file(&data).unwrap();
-    std::fs::rename(folder.path().join("aside"), &data).unwrap();
-    count(&counts, "tierstack_cache_requests_total", &RESULTS);
-    let stack = Stack::open(&config, None, &registry, &options).await.unwrap();
-    read_all(&stack).await;
-    let asked = count(&counts, "tierstack_cache_requests_total", &RESULTS)[2];
-    assert_eq!(asked, 0, "everything was on the disk");
-    stack.close().await.unwrap();
+    for on_write in MODES {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = "capacity: 64KiB, disk: { path: tier, capacity: 64MiB, warm: true }";
+        let config = config(folder.path(), on_write, disk);
+        let stack = open(&config).await;
+        fill(&stack).await;
+        read_all(&stack).await;
+        stack.close().await.unwrap();
+        let data = folder.path().join("data");
+        std::fs::rename(&data, folder.path().join("aside")).unwrap();
+        std::fs::write(&data, "no folder").unwrap();
+        let (registry, options) = (Registry::standard(), OpenOptions::default());
+        let error = Stack::open(&config, None, &registry, &options).await.unwrap_err();
+        assert_ne!(error.kind(), ErrorKind::Conflict, "{error}");
+        std::fs::remove_file(&data).unwrap();
+        std::fs::rename(folder.path().join("aside"), &data).unwrap();
+        count(&counts, "tierstack_cache_requests_total", &RESULTS);
+        let stack = Stack::open(&config, None, &registry, &options).await.unwrap();
+        read_all(&stack).await;
+        let asked = count(&counts, "tierstack_cache_requests_total", &RESULTS)[2];
+        assert_eq!(asked, 0, "everything was on the disk");
+        stack.close().await.unwrap();
+    }
 }
 
 #[tokio::test]
 async fn without_warm_a_restart_begins_empty_and_a_drop_leaves_nothing() {
     let (_turn, counts) = counted().await;
-    let folder = tempfile::tempdir().unwrap();
-    for (warm, closes) in [(false, true), (true, false)] {
-        let text =
-            format!("capacity: 64KiB, disk: {{ path: tier, capacity: 64MiB, warm: {warm} }}");
-        let config = config(folder.path(), &text);
+    for on_write in MODES {
+        let folder = tempfile::tempdir().unwrap();
+        for (warm, closes) in [(false, true), (true, false)] {
+            let text =
+                format!("capacity: 64KiB, disk: {{ path: tier, capacity: 64MiB, warm: {warm} }}");
+            let config = config(folder.path(), on_write, &text);
+            let stack = open(&config).await;
+            fill(&stack).await;
+            read_all(&stack).await;
+            if closes {
+                stack.close().await.unwrap();
+            }
+            drop(stack);
+            let stack = open(&config).await;
+            count(&counts, "tierstack_cache_requests_total", &RESULTS);
+            read_all(&stack).await;
+            let results = count(&counts, "tierstack_cache_requests_total", &RESULTS);
+            assert_eq!(results, [0, 0, u64::from(KEYS)]);
+            stack.close().await.unwrap();
+        }
+    }
+}
+
+/// Its marks are gone, and the keys of what is there are not known.
+#[tokio::test]
+async fn after_an_invalidation_of_a_prefix_a_restart_begins_empty() {
+    let (_turn, counts) = counted().await;
+    for on_write in MODES {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = "capacity: 64KiB, disk: { path: tier, capacity: 64MiB, warm: true }";
+        let config = config(folder.path(), on_write, disk);
         let stack = open(&config).await;
         fill(&stack).await;
         read_all(&stack).await;
-        if closes {
-            stack.close().await.unwrap();
-        }
-        drop(stack);
+        stack.invalidate(Scope::Prefix("key:1".into())).await.unwrap();
+        stack.close().await.unwrap();
         let stack = open(&config).await;
         count(&counts, "tierstack_cache_requests_total", &RESULTS);
         read_all(&stack).await;
@@ -288,40 +329,22 @@ async fn without_warm_a_restart_begins_empty_and_a_drop_leaves_nothing() {
     }
 }
 
-/// Its marks are gone, and the keys of what is there are not known.
-#[tokio::test]
-async fn after_an_invalidation_of_a_prefix_a_restart_begins_empty() {
-    let (_turn, counts) = counted().await;
-    let folder = tempfile::tempdir().unwrap();
-    let disk = "capacity: 64KiB, disk: { path: tier, capacity: 64MiB, warm: true }";
-    let config = config(folder.path(), disk);
-    let stack = open(&config).await;
-    fill(&stack).await;
-    read_all(&stack).await;
-    stack.invalidate(Scope::Prefix("key:1".into())).await.unwrap();
-    stack.close().await.unwrap();
-    let stack = open(&config).await;
-    count(&counts, "tierstack_cache_requests_total", &RESULTS);
-    read_all(&stack).await;
-    let results = count(&counts, "tierstack_cache_requests_total", &RESULTS);
-    assert_eq!(results, [0, 0, u64::from(KEYS)]);
-    stack.close().await.unwrap();
-}
-
 #[tokio::test]
 async fn two_stacks_do_not_share_a_folder() {
     let _turn = counted().await;
-    let folder = tempfile::tempdir().unwrap();
-    let config = config(folder.path(), "disk: { path: tier, capacity: 64MiB }");
-    let text = "stores: { main: { layers: [{ cache: { disk: { path: tier, capacity: 64MiB } } }], backend: memory } }";
-    let other = Config::parse(text, Format::Yaml, folder.path().join("other.yaml")).unwrap();
-    let stack = open(&config).await;
-    let error = Stack::open(&other, None, &Registry::standard(), &OpenOptions::default()).await;
-    let error = error.err().unwrap();
-    assert_eq!(error.kind(), tierstack::ErrorKind::Conflict);
-    assert!(error.to_string().contains("disk.path is in use"), "{error}");
-    stack.close().await.unwrap();
-    open(&other).await.close().await.unwrap();
+    for on_write in MODES {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path(), on_write, "disk: { path: tier, capacity: 64MiB }");
+        let text = "stores: { main: { layers: [{ cache: { disk: { path: tier, capacity: 64MiB } } }], backend: memory } }";
+        let other = Config::parse(text, Format::Yaml, folder.path().join("other.yaml")).unwrap();
+        let stack = open(&config).await;
+        let error = Stack::open(&other, None, &Registry::standard(), &OpenOptions::default()).await;
+        let error = error.err().unwrap();
+        assert_eq!(error.kind(), tierstack::ErrorKind::Conflict);
+        assert!(error.to_string().contains("disk.path is in use"), "{error}");
+        stack.close().await.unwrap();
+        open(&other).await.close().await.unwrap();
+    }
 }
 
 #[cfg(feature = "encrypt")]
