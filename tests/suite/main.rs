@@ -36,6 +36,7 @@ mod commits;
 mod config;
 mod conformance;
 mod control;
+mod crash;
 mod dashboards;
 mod docs;
 mod file;

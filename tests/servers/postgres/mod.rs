@@ -8,6 +8,7 @@
 
 mod announcing;
 mod conforming;
+mod crash;
 mod faults;
 mod hearing;
 mod opening;

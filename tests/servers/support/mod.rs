@@ -16,6 +16,8 @@ pub(crate) mod azurite;
 #[cfg(feature = "serve")]
 mod browser;
 mod certificates;
+#[cfg(all(feature = "config", feature = "testing"))]
+pub(crate) mod crash;
 #[cfg(feature = "testing")]
 pub(crate) mod cut_off;
 pub(crate) mod fault;
