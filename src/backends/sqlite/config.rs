@@ -311,6 +311,12 @@ impl SqliteConfig {
 #[async_trait]
 impl BackendConfig for SqliteConfig {
     const NAME: &'static str = "sqlite";
+    const OWN: &'static [&'static str] = &["table", "columns", "keys", "values", "create", "sweep"];
+
+    /// SQLite does not tell upper and lower case of ASCII apart.
+    fn part(&self) -> String {
+        self.table.to_ascii_lowercase()
+    }
 
     fn profile(&self) -> Result<Profile> {
         self.check().map_err(|error| error.with_layer(Self::NAME))?;
@@ -347,9 +353,7 @@ impl BackendConfig for SqliteConfig {
     }
 
     fn claims(&self, context: &Context) -> Vec<Claim> {
-        // SQLite does not tell upper and lower case apart.
-        let table = self.table.to_lowercase();
-        vec![Claim::new("a table of the database", &context.resolve(&self.path)).part(table)]
+        vec![Claim::new("a table of the database", &context.resolve(&self.path)).part(self.part())]
     }
 
     async fn open(&self, context: &Context) -> Result<Arc<dyn Store>> {

@@ -31,6 +31,9 @@
 //! when the disk is full or too many snapshots are open, `Access`, `Corruption`, `Config` when somebody
 //! has changed the table, `Closed`, also once the disk has failed to save a write.
 //!
+//! The stores of a process over one file take turns to write, so none finds it locked by another; once the disk has failed
+//! to save a write of one, each refuses to write.
+//!
 //! Closing waits for operations that run. Snapshots that are still alive then fail with `Closed`.
 //!
 //! # Configuration
@@ -52,6 +55,7 @@
 //! ```
 
 mod config;
+mod database;
 mod failure;
 mod open;
 mod pace;

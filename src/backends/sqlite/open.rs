@@ -1,12 +1,14 @@
 //! Opening: connections, and what must hold before the first operation.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use super::config::{Journal, SqliteConfig};
+use super::database::{Database, FileId, file_id};
 use super::failure::{NAME, failed, moved};
 use super::schema::{Found, Layout};
 use crate::disk::{self, make_folder};
@@ -29,28 +31,11 @@ pub(super) struct Site {
     real: PathBuf,
     read_only: bool,
     busy_timeout: Duration,
-    /// With a rollback journal, who reads and who writes here take turns: SQLite lets a busy writer keep
-    /// readers out without end.
-    turns: Option<RwLock<()>>,
+    /// With a rollback journal.
+    readers_wait: bool,
     /// Which file was opened.
     file: Option<FileId>,
-}
-
-type FileId = (u64, u64);
-
-/// What tells a file from another one that takes its path. `None`: there is none, or no way to tell.
-fn file_id(path: &Path) -> Option<FileId> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt as _;
-        std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
-    }
-    #[cfg(not(unix))]
-    {
-        // A file that is open cannot be replaced.
-        let _ = path;
-        None
-    }
+    pub(super) database: Arc<Database>,
 }
 
 /// What opening has found out.
@@ -80,8 +65,9 @@ impl Site {
             path,
             read_only: config.read_only,
             busy_timeout: config.busy_timeout.0,
-            turns: None,
+            readers_wait: false,
             file: None,
+            database: Arc::default(),
         })
     }
 
@@ -143,20 +129,25 @@ impl Site {
 
     /// The turn of a reader. Blocks.
     pub(super) fn reading(&self) -> Option<RwLockReadGuard<'_, ()>> {
-        self.turns.as_ref().map(RwLock::read)
+        self.readers_wait.then(|| self.database.turns.read())
     }
 
     /// As [`reading`](Self::reading), where it need not wait. `None`: it would.
     pub(super) fn try_reading(&self) -> Option<Option<RwLockReadGuard<'_, ()>>> {
-        match &self.turns {
-            Some(turns) => turns.try_read().map(Some),
-            None => Some(None),
+        match self.readers_wait {
+            true => self.database.turns.try_read().map(Some),
+            false => Some(None),
         }
     }
 
     /// The turn of the writer. Blocks.
-    pub(super) fn writing(&self) -> Option<RwLockWriteGuard<'_, ()>> {
-        self.turns.as_ref().map(RwLock::write)
+    pub(super) fn writing(&self) -> RwLockWriteGuard<'_, ()> {
+        self.database.turns.write()
+    }
+
+    /// As [`writing`](Self::writing), where it need not wait.
+    pub(super) fn try_writing(&self) -> Option<RwLockWriteGuard<'_, ()>> {
+        self.database.turns.try_write()
     }
 
     pub(super) fn log(&self) -> PathBuf {
@@ -195,6 +186,9 @@ pub(super) fn open(config: &SqliteConfig, layout: &Layout) -> Result<Opened> {
     }
     site.real = std::fs::canonicalize(&site.path)
         .map_err(|error| Error::io("the path of the database cannot be followed", error))?;
+    site.file = file_id(&site.path);
+    site.database = Database::of(site.file);
+    let turn = site.writing();
     let (found, wal) = site.patient(&db, |db| {
         if !create && !layout.exists(db)? {
             return Err(layout.missing(db)?);
@@ -205,13 +199,14 @@ pub(super) fn open(config: &SqliteConfig, layout: &Layout) -> Result<Opened> {
             make(db, layout)?;
         }
         let found = layout.verify(db, !config.read_only)?;
-        if config.check_on_open {
-            check(db, "quick_check", Operation::Open)?;
-        }
         Ok::<_, Error>((found, wal))
     })?;
-    site.turns = (!wal).then(RwLock::default);
-    site.file = file_id(&site.path);
+    drop(turn);
+    site.readers_wait = !wal;
+    if config.check_on_open {
+        let _turn = site.reading();
+        site.patient(&db, |db| check(db, "quick_check", Operation::Open))?;
+    }
     Ok(Opened { site, db, found, wal })
 }
 

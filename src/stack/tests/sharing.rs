@@ -400,3 +400,74 @@ default: orders
     assert_eq!(below.collect(Scan::all()).await.unwrap().len(), 1);
     below.close().await.unwrap();
 }
+
+#[cfg(feature = "sqlite")]
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_of_one_sqlite_database_are_stores_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let parse = |stores: &str| {
+        let text = format!(
+            "{{ backends: {{ main: {{ sqlite: {{ path: data.db, busy_timeout: 0s }} }} }}, stores: {{ {stores} }}, default: orders }}"
+        );
+        Config::parse(&text, Format::Yaml, folder.path().join("test.yaml")).unwrap()
+    };
+    let stores = "
+orders: { layers: [ cache: {} ], backend: { shared: main, table: orders, keys: text } },
+users: { backend: { shared: main, table: users, columns: { key: name, value: json } } },
+left: { backend: { shared: main, prefix: l/ } },
+right: { backend: { shared: main, prefix: r/ } }";
+    let config = parse(stores);
+    let names = ["left", "orders", "right", "users"];
+    for round in 0..2 {
+        let options = OpenOptions::default();
+        let stacks = Stacks::open_all(&config, &registry(), &options).await.unwrap();
+        for name in names {
+            let stack = &stacks[name];
+            assert_eq!(stack.profile(), *stack.checked().profile());
+            if round > 0 {
+                assert_eq!(stack.get(b"7").await.unwrap(), Some(name.into()), "{name}");
+            }
+            for other in names.into_iter().filter(|other| *other != name) {
+                let (mine, theirs) = (stack.identity().unwrap(), stacks[other].identity().unwrap());
+                assert!(!mine.overlaps(&theirs), "{name} and {other}");
+            }
+        }
+        // All at once, and none waits for a lock of another.
+        let puts = names.into_iter().flat_map(|name| {
+            let stack = &stacks[name];
+            (0..20).map(move |n| stack.put(n.to_string(), name))
+        });
+        for put in futures_util::future::join_all(puts).await {
+            put.unwrap();
+        }
+        for name in names {
+            let entries = stacks[name].collect(Scan::all()).await.unwrap();
+            assert_eq!(entries.len(), 20, "{name}");
+            assert!(entries.iter().all(|entry| entry.value == name.into()), "{name}");
+        }
+        // Each is closed for itself.
+        stacks["orders"].close().await.unwrap();
+        assert_eq!(stacks["orders"].put("7", "late").await.unwrap_err().kind(), ErrorKind::Closed);
+        stacks["users"].put("7", "users").await.unwrap();
+        stacks.close_all().await.unwrap();
+    }
+    let refused = |other: &str| {
+        let config = parse(&format!(
+            "orders: {{ backend: {{ shared: main, table: orders, prefix: o/ }} }}, other: {{ backend: {{ shared: main, {other} }} }}"
+        ));
+        Stack::check(&config, Some("other"), &registry()).unwrap_err().to_string()
+    };
+    let text = refused("table: ORDERS");
+    assert!(
+        text.contains("has no prefix, so that it holds the data of the other one too"),
+        "{text}"
+    );
+    assert!(text.contains("give each a `prefix` of its own, or a `table`"), "{text}");
+    let text = refused("table: orders, prefix: p/, values: text");
+    assert!(text.contains("which is opened once, but `values` differs"), "{text}");
+    let text = refused("table: users, sync: false");
+    assert!(
+        text.contains("stores.other.backend.sync: unknown setting 'sync'. Allowed: prefix, table, columns, keys, values, create, sweep"),
+        "{text}"
+    );
+}

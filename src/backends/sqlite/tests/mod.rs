@@ -5,6 +5,7 @@ mod damage;
 mod existing;
 mod reading;
 mod rules;
+mod tables;
 mod times;
 mod writing;
 

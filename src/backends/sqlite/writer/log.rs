@@ -1,6 +1,5 @@
 //! The write-ahead log: copied into the database in time, and kept from growing without end.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::super::failure::is_failed_sync;
@@ -33,6 +32,7 @@ impl Engine {
                 .is_ok_and(|log| log.uncopied - self.behind.get() >= CHECKPOINT_FRAMES)
     }
 
+    /// In a turn of the writer, as a log that is begun anew is locked for that long.
     pub(super) fn look_after_log(&self) {
         if !self.log_is_long() {
             return;
@@ -70,7 +70,7 @@ impl Engine {
             }
             Err(error) => {
                 if is_failed_sync(&error) {
-                    self.broken.store(true, Ordering::Release);
+                    self.base.site.database.fail();
                 }
                 // The writes are in the log; the next write meets the same trouble and says so.
                 tracing::debug!(%error, "the log was not copied into the database");
@@ -79,8 +79,9 @@ impl Engine {
         }
     }
 
-    /// Copies the log into the database, and empties it if nobody holds it.
+    /// Copies the log into the database, and empties it if nobody holds it. Takes a turn.
     pub(in crate::backends::sqlite) fn empty_log(&self) {
+        let _turn = self.base.site.writing();
         let _ = self.checkpoint("TRUNCATE");
     }
 }

@@ -12,7 +12,6 @@ mod log;
 use std::cell::Cell;
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 
 use parking_lot::Mutex;
@@ -24,7 +23,7 @@ use super::pace::Pace;
 use super::pool::{Base, offload};
 use super::schema::{Found, schema_version};
 use crate::clock::Timestamp;
-use crate::error::{Error, ErrorKind, Operation, Outcome, Result};
+use crate::error::{Error, Operation, Outcome, Result};
 use crate::group::complete;
 use crate::types::Batch;
 
@@ -67,7 +66,6 @@ pub(super) struct Writer {
     inline: bool,
     /// Whether a commit is on the disk when it returns.
     synced: bool,
-    broken: Arc<AtomicBool>,
 }
 
 /// How the writer works.
@@ -87,7 +85,6 @@ impl Writer {
         found: Found,
         manner: Manner,
     ) -> Result<Self> {
-        let broken = Arc::new(AtomicBool::new(false));
         let (inline, synced) = (!manner.sync, manner.sync || !manner.wal);
         let pace = Arc::new(Pace::default());
         let engine = Engine {
@@ -101,7 +98,6 @@ impl Writer {
             behind: Cell::new(0),
             long: Cell::new(log::LONG_LOG_FRAMES),
             restarts: Cell::new(true),
-            broken: Arc::clone(&broken),
         };
         let engine = Arc::new(Mutex::new(Some(engine)));
         let (tasks, waiting) = mpsc::channel();
@@ -117,7 +113,7 @@ impl Writer {
             })
             .map_err(|error| Error::io("the writer's thread cannot be started", error))?;
         let tasks = Mutex::new(Some(tasks));
-        Ok(Self { base, engine, tasks, ended, pace, inline, synced, broken })
+        Ok(Self { base, engine, tasks, ended, pace, inline, synced })
     }
 
     pub(super) async fn write(&self, batch: Batch) -> Result<()> {
@@ -156,6 +152,8 @@ impl Writer {
         if engine.has_upkeep() {
             return None;
         }
+        // Of another store over the same database.
+        let _turn = self.base.site.try_writing()?;
         match engine.timed(|| engine.commit(&[group])) {
             Ok(mut answers) => answers.pop(),
             // The thread finds out which batch it is.
@@ -189,14 +187,14 @@ impl Writer {
         if self.synced {
             return Ok(());
         }
-        let (base, broken) = (Arc::clone(&self.base), Arc::clone(&self.broken));
-        offload(move || sync_log(&base, &broken, Operation::Flush)).await
+        let base = Arc::clone(&self.base);
+        offload(move || sync_log(&base, Operation::Flush)).await
     }
 
     /// As if the disk had failed to save a write.
     #[cfg(test)]
     pub(super) fn fail_sync(&self) {
-        self.broken.store(true, Ordering::Release);
+        self.base.site.database.fail();
     }
 
     /// Writes what waits, syncs it, and closes the connection.
@@ -242,29 +240,18 @@ fn overruled() -> Error {
     .with_layer(NAME)
 }
 
-fn sync_log(base: &Base, broken: &AtomicBool, operation: Operation) -> Result<()> {
+fn sync_log(base: &Base, operation: Operation) -> Result<()> {
     // Closing it again releases no lock of SQLite: those are on its two other files.
     let synced = match File::options().read(true).write(true).open(base.site.log()) {
-        Ok(log) => log.sync_data().inspect_err(|_| broken.store(true, Ordering::Release)),
+        Ok(log) => log.sync_data().inspect_err(|_| base.site.database.fail()),
         // No log: all of it is in the database, synced before the log went.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     };
-    check_broken(broken)
+    let checked = base.site.database.check();
+    checked
         .and(synced.map_err(|error| Error::io("the log cannot be synced", error)))
         .map_err(|error| error.with_operation(operation).with_layer(NAME))
-}
-
-/// After a failed fsync the next one may succeed without having saved what the first did not.
-fn check_broken(broken: &AtomicBool) -> Result<()> {
-    if broken.load(Ordering::Acquire) {
-        return Err(Error::new(
-            ErrorKind::Closed,
-            "the disk failed to save a write, so what it says later cannot be believed; check the disk, and open the database again",
-        )
-        .with_layer(NAME));
-    }
-    Ok(())
 }
 
 fn serve(engine: &Mutex<Option<Engine>>, tasks: &Receiver<Task>) {
@@ -354,7 +341,6 @@ pub(super) struct Engine {
     long: Cell<i64>,
     /// Whether the next commit may begin the log anew, which is synced.
     restarts: Cell<bool>,
-    broken: Arc<AtomicBool>,
 }
 
 impl Engine {
@@ -365,7 +351,10 @@ impl Engine {
         for (waiting, answers) in waiting.into_iter().zip(answers) {
             let _ = waiting.reply.send(answers);
         }
-        self.look_after_log();
+        if self.log_is_long() {
+            let _turn = self.base.site.writing();
+            self.look_after_log();
+        }
     }
 
     fn answers(&self, groups: &[&[Batch]]) -> Vec<Vec<Result<()>>> {
@@ -417,7 +406,7 @@ impl Engine {
 
     /// One transaction. Gives the answers to each group, or why nothing was written at all.
     fn commit(&self, groups: &[&[Batch]]) -> Result<Vec<Vec<Result<()>>>, Failed> {
-        check_broken(&self.broken).map_err(Failed::Refused)?;
+        self.base.site.database.check().map_err(Failed::Refused)?;
         let now = self.base.clock.now();
         let committed = match groups {
             // A single statement is a transaction by itself, unless a trigger ends it with
@@ -445,7 +434,7 @@ impl Engine {
         if let Failed::Engine(error) = failed
             && is_failed_sync(error)
         {
-            self.broken.store(true, Ordering::Release);
+            self.base.site.database.fail();
         }
     }
 
@@ -532,9 +521,9 @@ impl Engine {
 
     fn finish(&self) -> Result<()> {
         if self.manner.wal && !self.manner.sync {
-            sync_log(&self.base, &self.broken, Operation::Close)?;
+            sync_log(&self.base, Operation::Close)?;
         }
         self.empty_log();
-        check_broken(&self.broken)
+        self.base.site.database.check()
     }
 }
