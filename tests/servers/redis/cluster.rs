@@ -40,7 +40,7 @@ async fn a_node_is_killed_and_brought_back() {
         RedisConfig { durability: Survives::PowerCut, ..RedisConfig::cluster(cluster.urls()) };
     let store = open(hasty(config)).await;
     let load = Load::begin(&store);
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    load.more(301).await;
     let gone = cluster.master_of("probe").await;
     cluster.nodes[gone].kill();
     let error = soon(|| async {
@@ -67,7 +67,7 @@ async fn a_replica_takes_over() {
     let store = open(hasty(config)).await;
     soon(|| store.put("probe", "0")).await;
     let load = Load::begin(&store);
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    load.more(301).await;
     let gone = cluster.master_of("probe").await;
     cluster.nodes[gone].kill();
     // Its successor has no replica until the node is back, so a write is done, and not acknowledged.

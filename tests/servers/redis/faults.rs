@@ -1,6 +1,6 @@
 //! A server that is killed, stopped, restarted, cut off and slowed while it is in use.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tierstack::backends::redis::Survives;
 use tierstack::testing::conformance::Fixture;
@@ -29,14 +29,15 @@ const TASKS: usize = 8;
 /// number of the last batch that was acknowledged, for every key.
 pub(super) struct Load {
     stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicUsize>,
     tasks: Vec<JoinHandle<(Vec<usize>, usize)>>,
 }
 
 impl Load {
     pub(super) fn begin(store: &Arc<Redis>) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, all) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let task = |task: usize| {
-            let (store, stop) = (Arc::clone(store), Arc::clone(&stop));
+            let (store, stop, all) = (Arc::clone(store), Arc::clone(&stop), Arc::clone(&all));
             tokio::spawn(async move {
                 let (mut acknowledged, mut failed) = (Vec::new(), 0);
                 for number in 0.. {
@@ -48,6 +49,7 @@ impl Load {
                     match store.write(Batch::new().put(a.clone(), "1").put(b, "1")).await {
                         Ok(_) => {
                             acknowledged.push(number);
+                            all.fetch_add(1, Ordering::Relaxed);
                             match store.get(a.as_bytes()).await {
                                 Ok(found) => assert!(found.is_some(), "{a} was acknowledged"),
                                 Err(error) => expected(&error),
@@ -65,7 +67,18 @@ impl Load {
             })
         };
         let tasks = (0..TASKS).map(task).collect();
-        Self { stop, tasks }
+        Self { stop, acknowledged: all, tasks }
+    }
+
+    /// Waits for so many acknowledgements more, however slow the machine is.
+    pub(super) async fn more(&self, count: usize) {
+        let wanted = self.acknowledged.load(Ordering::Relaxed) + count;
+        let reached = async {
+            while self.acknowledged.load(Ordering::Relaxed) < wanted {
+                pause(10).await;
+            }
+        };
+        in_time(reached).await;
     }
 
     /// Ends it. What was acknowledged, as keys, and how many writes failed.
@@ -113,7 +126,7 @@ async fn what_was_acknowledged_survives_kill_9() {
     let store = open(hasty(config)).await;
     let load = Load::begin(&store);
     for _ in 0..4 {
-        pause(500).await;
+        load.more(251).await;
         server.kill();
         pause(200).await;
         server.restart().await;
@@ -137,7 +150,7 @@ async fn a_server_that_stops_and_goes_on() {
     let store = open(hasty(on(server.url()))).await;
     let load = Load::begin(&store);
     for _ in 0..2 {
-        pause(200).await;
+        load.more(51).await;
         server.stop();
         let begun = Instant::now();
         assert_eq!(kind(in_time(store.get(b"k")).await), ErrorKind::Timeout);
@@ -161,7 +174,7 @@ async fn a_line_that_is_cut_hung_up_and_slow() {
     let store = open(hasty(on(proxy.url(&server.url())))).await;
     let load = Load::begin(&store);
     for round in 0..6 {
-        pause(150).await;
+        load.more(20).await;
         match round % 6 {
             0 => proxy.cut().await,
             1 => proxy.hang(),

@@ -250,8 +250,8 @@ impl RedisCluster {
     }
 
     /// Waits until every node that runs says that the cluster is whole, all of them say the same master of each
-    /// slot, and each replica that runs has its master's data. A master that was started again takes itself for
-    /// one, with nothing in it, until the others tell it.
+    /// slot, which runs, and each replica that runs has its master's data. A master that was started again takes itself
+    /// for one, with nothing in it, until the others tell it.
     pub(crate) async fn wait_until_ok(&self) {
         let begun = Instant::now();
         while let Err(why) = self.is_ok().await {
@@ -269,8 +269,12 @@ impl RedisCluster {
             if !info.contains("cluster_state:ok") || !linked {
                 return Err(format!("{}: {info}{role}", node.addr()));
             }
+            let masters = node.masters().await;
+            if let Some((gone, _)) = masters.iter().find(|(addr, _)| !self.runs(addr)) {
+                return Err(format!("{} does not miss {gone}, which was ended", node.addr()));
+            }
             let mut masters: Vec<String> =
-                node.masters().await.into_iter().map(|(addr, slots)| addr + " " + &slots).collect();
+                masters.into_iter().map(|(addr, slots)| addr + " " + &slots).collect();
             masters.sort();
             match &said {
                 Some(said) if *said != masters => {
@@ -282,8 +286,13 @@ impl RedisCluster {
         Ok(())
     }
 
-    /// The place in `nodes` of the master that serves the key. Waits while there is none: between a node's
-    /// suspicion that the master is gone, while it calls the cluster whole still, and the election of another.
+    /// Whether the node of that address was not ended by the test.
+    fn runs(&self, addr: &str) -> bool {
+        self.nodes.iter().any(|node| node.addr() == addr && node.process.is_some())
+    }
+
+    /// The place in `nodes` of the master that serves the key. Waits while there is none: between the end of the
+    /// master, which the node that is asked may notice later than the others, and its hearing of the next one.
     pub(crate) async fn master_of(&self, key: &str) -> usize {
         let begun = Instant::now();
         loop {
@@ -306,7 +315,8 @@ impl RedisCluster {
             }
         };
         let masters = asked.masters().await;
-        let (addr, _) = masters.iter().find(|(_, slots)| slots.split(' ').any(holds))?;
+        let (addr, _) =
+            masters.iter().find(|(addr, slots)| self.runs(addr) && slots.split(' ').any(holds))?;
         Some(self.nodes.iter().position(|node| node.addr() == *addr).unwrap())
     }
 }
