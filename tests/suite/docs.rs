@@ -20,7 +20,7 @@ fn documents() -> Vec<PathBuf> {
         for entry in fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_str().unwrap();
-            if path.is_dir() && ["docs", "backends", "formats"].contains(&name) {
+            if path.is_dir() && ["docs", "backends", "decisions", "formats"].contains(&name) {
                 folders.push(path);
             } else if name.ends_with(".md") {
                 found.push(path);
