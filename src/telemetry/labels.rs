@@ -36,13 +36,19 @@ pub struct Labels(Arc<Scope>);
 impl Labels {
     /// Labels of one layer of a stack. An empty name is no label.
     pub fn new(stack: impl AsRef<str>, layer: impl AsRef<str>) -> Self {
-        Self(Arc::new(Scope::new(stack.as_ref(), layer.as_ref(), None)))
+        Self(Arc::new(Scope::new(&named(stack.as_ref(), layer.as_ref()), None)))
+    }
+
+    /// Labels of what is no layer of a stack.
+    #[cfg(feature = "serve")]
+    pub(crate) fn of(name: &'static str, value: &str) -> Self {
+        Self(Arc::new(Scope::new(&[(name, value)], None)))
     }
 
     /// Labels of a layer below so many others.
     #[cfg(feature = "config")]
     pub(crate) fn below(stack: &str, layer: &str, depth: usize) -> Self {
-        Self(Arc::new(Scope::new(stack, layer, Some(depth))))
+        Self(Arc::new(Scope::new(&named(stack, layer), Some(depth))))
     }
 
     /// Shows how many layers are above this one, where that is known.
@@ -56,13 +62,18 @@ impl Labels {
     /// The name of the store in the config file.
     #[must_use]
     pub fn stack(&self) -> &str {
-        &self.0.stack
+        self.value(STACK)
     }
 
     /// The name of the layer or backend, with its place where it occurs more than once.
     #[must_use]
     pub fn layer(&self) -> &str {
-        &self.0.layer
+        self.value(LAYER)
+    }
+
+    fn value(&self, label: &str) -> &str {
+        let mut own = self.0.own.iter();
+        own.find_map(|(name, value)| (*name == label).then_some(&**value)).unwrap_or_default()
     }
 
     /// Shows the series, until they are ended.
@@ -76,9 +87,8 @@ impl Labels {
     }
 
     fn with(&self, more: &[(&'static str, &'static str)]) -> Vec<metrics::Label> {
-        let own = [("stack", self.stack()), ("layer", self.layer())];
-        let own = own.into_iter().filter(|(_, value)| !value.is_empty());
-        let own = own.map(|(name, value)| metrics::Label::new(name, value.to_owned()));
+        let own =
+            self.0.own.iter().map(|(name, value)| metrics::Label::new(*name, value.to_string()));
         let more = more.iter().map(|(name, value)| metrics::Label::from_static_parts(name, value));
         own.chain(more).collect()
     }
@@ -134,6 +144,13 @@ impl Labels {
     }
 }
 
+const STACK: &str = "stack";
+const LAYER: &str = "layer";
+
+fn named<'a>(stack: &'a str, layer: &'a str) -> [(&'static str, &'a str); 2] {
+    [(STACK, stack), (LAYER, layer)]
+}
+
 /// Tells the recorder what a family is.
 fn describe(name: &'static str, is_new: bool) {
     if !is_new || is_rehearsal() {
@@ -180,7 +197,7 @@ impl Errors {
 
 impl PartialEq for Labels {
     fn eq(&self, other: &Self) -> bool {
-        (self.stack(), self.layer()) == (other.stack(), other.layer())
+        self.0.own == other.0.own
     }
 }
 
@@ -194,10 +211,7 @@ impl Default for Labels {
 
 impl fmt::Debug for Labels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Labels")
-            .field("stack", &self.stack())
-            .field("layer", &self.layer())
-            .finish()
+        f.debug_map().entries(self.0.own.iter().map(|(name, value)| (name, value))).finish()
     }
 }
 

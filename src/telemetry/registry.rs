@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use super::families::names;
 use super::gatherer::gather;
-use super::snapshot::{More, Sample, Snapshot, Value};
+use super::snapshot::{More, Own, Sample, Snapshot, Value};
 use super::timing::Timing;
 use crate::clock::SystemClock;
 
@@ -73,16 +73,14 @@ impl<C: Cell> Shown for Series<C> {
     }
 
     fn sample(&self) -> (&'static str, Sample) {
-        let Scope { stack, layer, .. } = &*self.scope;
-        let (stack, layer, more) = (Arc::clone(stack), Arc::clone(layer), Arc::clone(&self.more));
-        (self.name, Sample { stack, layer, more, value: self.cell.value() })
+        let (own, more) = (Arc::clone(&self.scope.own), Arc::clone(&self.more));
+        (self.name, Sample { own, more, value: self.cell.value() })
     }
 }
 
-/// The series of one layer of one stack.
+/// The series of one layer of one stack, or of another thing that is counted by itself.
 pub(super) struct Scope {
-    pub(super) stack: Arc<str>,
-    pub(super) layer: Arc<str>,
+    pub(super) own: Own,
     pub(super) depth: Option<usize>,
     series: Mutex<Vec<Weak<dyn Shown>>>,
     listed: AtomicBool,
@@ -106,10 +104,11 @@ thread_local! {
 }
 
 impl Scope {
-    pub(super) fn new(stack: &str, layer: &str, depth: Option<usize>) -> Self {
+    /// With these labels. One without a value is left out.
+    pub(super) fn new(own: &[(&'static str, &str)], depth: Option<usize>) -> Self {
+        let own = own.iter().filter(|(_, value)| !value.is_empty());
         Self {
-            stack: stack.into(),
-            layer: layer.into(),
+            own: own.map(|(name, value)| (*name, Arc::from(*value))).collect(),
             depth,
             series: Mutex::default(),
             listed: AtomicBool::new(false),
@@ -230,12 +229,11 @@ pub fn snapshot() -> Snapshot {
     let mut scopes: Vec<_> = SCOPES.lock().iter().filter_map(Weak::upgrade).collect();
     scopes.retain(|scope| !scope.ended.load(Relaxed));
     // Those with the same labels side by side, the oldest first.
-    scopes.sort_by(|a, b| (&a.stack, &a.layer).cmp(&(&b.stack, &b.layer)));
+    scopes.sort_by(|a, b| a.own.cmp(&b.own));
     let mut snapshot = process();
     let mut before: Option<&Scope> = None;
     for scope in &scopes {
-        let is_second = before
-            .is_some_and(|other| (&other.stack, &other.layer) == (&scope.stack, &scope.layer));
+        let is_second = before.is_some_and(|other| other.own == scope.own);
         for (name, sample) in scope.shown().iter().map(|series| series.sample()) {
             if is_second {
                 snapshot.merge(name, sample);
@@ -287,8 +285,8 @@ fn process() -> Snapshot {
         (names::SAMPLE_RATIO, &[], 1.0 / f64::from(SAMPLE)),
     ];
     for (name, more, value) in constants {
-        let (stack, layer, value) = ("".into(), "".into(), Value::Gauge(value));
-        snapshot.push(name, Sample { stack, layer, more: more.into(), value });
+        let (own, value) = (Arc::default(), Value::Gauge(value));
+        snapshot.push(name, Sample { own, more: more.into(), value });
     }
     snapshot
 }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use super::distribution::{BUCKETS, Distribution};
 
-/// Labels of a series beside its stack and its layer.
+/// Labels of what a series belongs to: its stack and its layer.
+pub(super) type Own = Arc<[(&'static str, Arc<str>)]>;
+
+/// Labels of a series beside these.
 pub(super) type More = Arc<[(&'static str, &'static str)]>;
 
 /// The value of a series. See [`Snapshot`] for an example.
@@ -33,8 +36,7 @@ impl Value {
 /// A series and its value. See [`Snapshot`] for an example.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
-    pub(super) stack: Arc<str>,
-    pub(super) layer: Arc<str>,
+    pub(super) own: Own,
     pub(super) more: More,
     pub(super) value: Value,
 }
@@ -42,9 +44,8 @@ pub struct Sample {
 impl Sample {
     /// The labels, names and values. What has no stack or no layer has no such label.
     pub fn labels(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        let named = [("stack", &*self.stack), ("layer", &*self.layer)];
-        let named = named.into_iter().filter(|(_, value)| !value.is_empty());
-        named.chain(self.more.iter().copied())
+        let own = self.own.iter().map(|(name, value)| (*name, &**value));
+        own.chain(self.more.iter().copied())
     }
 
     /// The value of a label.
@@ -88,10 +89,7 @@ impl Snapshot {
     /// Adds a series of which there may be another with the same labels.
     pub(super) fn merge(&mut self, name: &'static str, sample: Sample) {
         let all = self.families.entry(name).or_default();
-        let same = |other: &&mut Sample| {
-            (&other.stack, &other.layer, &other.more)
-                == (&sample.stack, &sample.layer, &sample.more)
-        };
+        let same = |other: &&mut Sample| (&other.own, &other.more) == (&sample.own, &sample.more);
         match all.iter_mut().rev().find(same) {
             Some(other) => other.value.merge(sample.value),
             None => all.push(sample),
