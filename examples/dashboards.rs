@@ -4,8 +4,9 @@
 //! cargo run --release --features full --example dashboards -- examples/dashboards.yaml
 //! ```
 //!
-//! Opens every store of the config, and reads and writes them in waves until ctrl-C.
+//! Opens and serves every store of the config, and reads and writes them in waves until ctrl-C.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +14,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use tierstack::config::{Config, Registry};
+use tierstack::serve::{Server, Stores};
 use tierstack::testing::Random;
 use tierstack::{
     Clock, OpenOptions, Result, Scan, Stack, Stacks, StoreExt, SystemClock, Timestamp,
 };
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 /// Keys of each store.
 const KEYS: u64 = 3000;
@@ -55,6 +59,14 @@ pub async fn run(config: &str) -> Result<()> {
                     load(stack, task).await;
                 }
             });
+        }
+    }
+    let mut server = None;
+    if let Some(serve) = &config.serve {
+        let server = server.insert(Server::listen(serve, config.folder()).await?);
+        server.open(Stores::of(&stacks));
+        if let Some(address) = server.addresses().next().flatten() {
+            tokio::spawn(ask(address));
         }
     }
     // Without a terminal there is no ctrl-C to wait for.
@@ -101,6 +113,29 @@ async fn load(stack: &Stack, task: u64) {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// Asks over HTTP, without an end: a value that is there, one that is not, a scan, and a write.
+async fn ask(address: SocketAddr) {
+    let get = "GET /v1/stores/shop/kv/key%3A00001";
+    for line in
+        [get, "GET /v1/stores/shop/kv/none", "GET /v1/stores/shop/kv?limit=10", get].iter().cycle()
+    {
+        let _ = send(address, line, "").await;
+        let _ = send(address, "PUT /v1/stores/shop/kv/pears", "a pear and three apples").await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Sends a request, and waits for the whole answer.
+async fn send(address: SocketAddr, line: &str, body: &str) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(address).await?;
+    let length = body.len();
+    let head = format!(
+        "{line} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
+    );
+    stream.write_all((head + body).as_bytes()).await?;
+    stream.read_to_end(&mut Vec::new()).await.map(drop)
 }
 
 /// The time as it is, with pauses of a few seconds at most: nobody waits a minute for the first backup.

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -14,7 +15,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::bind::{Socket, Stream};
 use super::gate::Gate;
-use super::policy::follow_files;
+use super::meters::{Open, Refusal};
+use super::problem::Problem;
 use super::shared::Phase;
 use super::timed::{HEAD, Requests, Timed};
 
@@ -27,9 +29,11 @@ const STREAMS: u32 = 128;
 /// The pause after a connection could not be accepted: there may be too many files open.
 const PAUSE: Duration = Duration::from_millis(100);
 
-const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\n\
-content-type: application/problem+json\r\ncontent-length: 98\r\n\r\n\
-{\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\"detail\":\"too many connections\"}\n";
+static BUSY: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many connections")
+        .retry_after(1)
+        .last_answer()
+});
 
 /// Accepts until the server drains, and returns once every connection has ended.
 pub(super) async fn run(socket: Socket, gate: Arc<Gate>, folder: PathBuf) {
@@ -38,7 +42,7 @@ pub(super) async fn run(socket: Socket, gate: Arc<Gate>, folder: PathBuf) {
     // Dropped with this task, which ends them.
     let mut connections = JoinSet::new();
     let mut draining = pin!(shared.reached(Phase::Draining));
-    let mut following = pin!(follow_files(&gate.policy, &folder, &*shared.clock));
+    let mut following = pin!(gate.policy.follow_files(&folder, &*shared.clock));
     loop {
         let accepted = tokio::select! {
             biased;
@@ -50,7 +54,8 @@ pub(super) async fn run(socket: Socket, gate: Arc<Gate>, folder: PathBuf) {
         let policy = gate.policy.load();
         match accepted {
             Ok(stream) if connections.len() >= policy.limits.connections as usize => {
-                stream.turn_away(if policy.tls.is_some() { b"" } else { BUSY });
+                gate.meters.refused(Refusal::Connections);
+                stream.turn_away(if policy.tls.is_some() { b"" } else { &BUSY });
             }
             Ok(stream) => {
                 drop(connections.spawn(connect(stream, Arc::clone(&gate), Arc::clone(&builder))));
@@ -90,14 +95,15 @@ fn builder() -> auto::Builder<TokioExecutor> {
 type Builder = Arc<auto::Builder<TokioExecutor>>;
 
 async fn connect(stream: Stream, gate: Arc<Gate>, builder: Builder) {
-    let _counted = gate.shared.connection();
-    let Some(tls) = gate.policy.load().tls.clone() else {
+    let _counted = (gate.shared.connection(), Open::new(&gate.meters));
+    let tls = gate.policy.load().tls.as_ref().map(|tls| Arc::clone(&tls.config));
+    let Some(tls) = tls else {
         return converse(stream, gate, builder).await;
     };
     let accepted = tokio::select! {
         biased;
         accepted = TlsAcceptor::from(tls).accept(stream) => accepted,
-        () = gate.shared.clock.sleep(HEAD) => return,
+        () = gate.shared.clock.sleep(HEAD) => return gate.meters.refused(Refusal::Slow),
         () = gate.shared.reached(Phase::Draining) => return,
     };
     match accepted {
@@ -112,12 +118,12 @@ async fn converse(
     gate: Arc<Gate>,
     builder: Builder,
 ) {
-    let shared = Arc::clone(&gate.shared);
+    let (shared, meters) = (Arc::clone(&gate.shared), Arc::clone(&gate.meters));
     let requests = Requests::new(&shared.clock);
     let idle = gate.policy.load().limits.idle.0;
     let stream = TokioIo::new(Timed::new(stream, &requests, idle, &shared.clock));
-    let service =
-        service_fn(move |request| Arc::clone(&gate).answer(Arc::clone(&requests), request));
+    let of = Arc::clone(&requests);
+    let service = service_fn(move |request| Arc::clone(&gate).answer(Arc::clone(&of), request));
     let mut connection = pin!(builder.serve_connection(stream, service));
     let ended = tokio::select! {
         biased;
@@ -128,6 +134,16 @@ async fn converse(
         }
     };
     if let Err(error) = ended {
+        if requests.were_too_slow() {
+            meters.refused(Refusal::Slow);
+        } else if is_malformed(&*error) {
+            meters.refused(Refusal::Header);
+        }
         tracing::debug!(%error, "a connection ended early");
     }
+}
+
+/// Whether the head of a request could not be read, or is too large. What is wrong with one over HTTP/2 is not told.
+fn is_malformed(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.downcast_ref().is_some_and(hyper::Error::is_parse)
 }

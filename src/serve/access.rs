@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 
+use super::meters::Refusal;
 use super::policy::Policy;
 use super::problem::Problem;
 use super::shared::{Found, Shared};
@@ -89,7 +90,8 @@ impl Caller {
                     "this needs the right `{}` to the store, for which {whose} not good",
                     right.as_str()
                 ),
-            ));
+            )
+            .turned_away(Refusal::Right));
         }
         match shared.find(name) {
             Found::Open(store) => Ok(store),

@@ -26,6 +26,11 @@ impl Alarm {
         self.since = None;
     }
 
+    /// Whether something is waited for.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.since.is_some()
+    }
+
     /// What is waited for began then.
     pub(super) fn begin_at(&mut self, moment: Duration) {
         self.since = Some(moment);

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,8 +13,10 @@ use axum::http::StatusCode;
 use hyper::body::{Frame, Incoming, SizeHint};
 
 use super::alarm::Alarm;
+use super::meters::{Meters, Refusal};
 use super::problem::Problem;
 use super::shared::Shared;
+use crate::telemetry::Counter;
 
 /// How long nothing may come of a body that is waited for.
 const STALL: Duration = Duration::from_secs(30);
@@ -22,6 +25,8 @@ const STALL: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(in crate::serve) enum BodyError {
     TooLarge(u64),
+    /// There is no room for it beside the others.
+    Crowded,
     Stalled,
     Broken,
 }
@@ -29,12 +34,21 @@ pub(in crate::serve) enum BodyError {
 impl BodyError {
     /// The problem to answer with.
     pub(in crate::serve) fn problem(&self) -> Problem {
-        let status = match self {
-            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Stalled => StatusCode::REQUEST_TIMEOUT,
-            Self::Broken => StatusCode::BAD_REQUEST,
+        let (status, why) = match self {
+            Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, Some(Refusal::Body)),
+            Self::Crowded => (StatusCode::SERVICE_UNAVAILABLE, Some(Refusal::Body)),
+            Self::Stalled => (StatusCode::REQUEST_TIMEOUT, Some(Refusal::Slow)),
+            Self::Broken => (StatusCode::BAD_REQUEST, None),
         };
-        Problem::new(status, self.to_string())
+        let mut problem = Problem::new(status, self.to_string());
+        if let Some(why) = why {
+            problem = problem.turned_away(why);
+        }
+        match self {
+            Self::TooLarge(most) => problem.with_limit(*most),
+            Self::Crowded => problem.retry_after(1),
+            Self::Stalled | Self::Broken => problem,
+        }
     }
 
     /// What reading a body with axum failed with.
@@ -53,6 +67,9 @@ impl fmt::Display for BodyError {
             Self::TooLarge(most) => {
                 write!(f, "the body is larger than {most} bytes, the most that this listener takes")
             }
+            Self::Crowded => f.write_str(
+                "the bodies of other requests fill the memory for bodies; send the request again in a moment",
+            ),
             Self::Stalled => write!(f, "nothing came of the body for {STALL:?}"),
             Self::Broken => f.write_str("the body ended early, or is malformed"),
         }
@@ -61,17 +78,62 @@ impl fmt::Display for BodyError {
 
 impl std::error::Error for BodyError {}
 
+/// How much the bodies of requests under way hold.
+#[derive(Default)]
+pub(super) struct Budget(AtomicU64);
+
+/// What one request holds of it, until it is dropped.
+pub(super) struct Share {
+    budget: Arc<Budget>,
+    most: u64,
+    held: AtomicU64,
+}
+
+impl Budget {
+    /// What a request may hold, so that all of them hold no more than `most`.
+    pub(super) fn share(self: &Arc<Self>, most: u64) -> Arc<Share> {
+        Arc::new(Share { budget: Arc::clone(self), most, held: AtomicU64::new(0) })
+    }
+}
+
+impl Share {
+    /// Takes so many bytes more, if there is room for them.
+    fn take(&self, bytes: u64) -> bool {
+        let more = |held: u64| held.checked_add(bytes).filter(|held| *held <= self.most);
+        let taken = self.budget.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
+        if taken {
+            self.held.fetch_add(bytes, Ordering::Relaxed);
+        }
+        taken
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.0.fetch_sub(*self.held.get_mut(), Ordering::Relaxed);
+    }
+}
+
 /// The body of a request.
 pub(super) struct Bounded {
     body: Incoming,
     left: u64,
     most: u64,
+    share: Arc<Share>,
+    came: Counter,
     alarm: Alarm,
 }
 
 impl Bounded {
-    pub(super) fn new(body: Incoming, most: u64, shared: &Shared) -> Self {
-        Self { body, left: most, most, alarm: Alarm::new(Arc::clone(&shared.clock)) }
+    pub(super) fn new(
+        body: Incoming,
+        most: u64,
+        share: &Arc<Share>,
+        meters: &Meters,
+        shared: &Shared,
+    ) -> Self {
+        let (share, came) = (Arc::clone(share), meters.bytes_in.clone());
+        Self { body, left: most, most, share, came, alarm: Alarm::new(Arc::clone(&shared.clock)) }
     }
 }
 
@@ -92,11 +154,12 @@ impl hyper::body::Body for Bounded {
         Poll::Ready(frame.map(|frame| {
             let frame = frame.map_err(|_| BodyError::Broken)?;
             let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+            this.came.increment(length);
             match this.left.checked_sub(length) {
                 Some(left) => this.left = left,
                 None => return Err(BodyError::TooLarge(this.most)),
             }
-            Ok(frame)
+            if this.share.take(length) { Ok(frame) } else { Err(BodyError::Crowded) }
         }))
     }
 
@@ -112,6 +175,7 @@ impl hyper::body::Body for Bounded {
 /// The body of an answer, with what is to be dropped when it is sent.
 pub(super) struct Tracked<T> {
     pub(super) body: Body,
+    pub(super) sent: Counter,
     pub(super) _until_sent: T,
 }
 
@@ -123,7 +187,11 @@ impl<T: Unpin> hyper::body::Body for Tracked<T> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame {
+            self.sent.increment(frame.data_ref().map_or(0, |data| data.len() as u64));
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::DefaultBodyLimit;
@@ -15,20 +14,26 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
 use super::access::{Caller, Proof};
-use super::body::{Bounded, Tracked};
+use super::body::{BodyError, Bounded, Budget, Share, Tracked};
 use super::health;
-use super::policy::Policy;
+use super::meters::{Meters, Refusal};
+use super::policy::{Current, Policy};
 use super::problem::Problem;
+use super::route;
 use super::shared::{Counted, Shared};
 use super::timed::{self, Requests};
 
 /// What is kept until an answer is sent.
-pub(super) type UntilSent = (timed::Request, Counted);
+pub(super) type UntilSent = (timed::Request, Counted, Option<Arc<Share>>);
 
 /// One for each listener.
 pub(super) struct Gate {
     pub(super) shared: Arc<Shared>,
-    pub(super) policy: ArcSwap<Policy>,
+    pub(super) policy: Current,
+    pub(super) meters: Arc<Meters>,
+    /// Where it listens.
+    name: String,
+    bodies: Arc<Budget>,
     router: TowerToHyperService<Router>,
     /// The port, where a browser reaches it.
     port: Option<u16>,
@@ -37,6 +42,7 @@ pub(super) struct Gate {
 impl Gate {
     pub(super) fn new(
         shared: &Arc<Shared>,
+        name: &str,
         policy: Policy,
         port: Option<u16>,
         routes: Router<Arc<Shared>>,
@@ -50,9 +56,13 @@ impl Gate {
             // The listener's own is kept where the body is read.
             .layer(DefaultBodyLimit::disable())
             .with_state(Arc::clone(shared));
+        let meters = Arc::new(Meters::new(name));
         Self {
             shared: Arc::clone(shared),
-            policy: ArcSwap::from_pointee(policy),
+            policy: Current::new(policy, meters.labels.clone()),
+            meters,
+            name: name.to_owned(),
+            bodies: Arc::default(),
             router: TowerToHyperService::new(router),
             port,
         }
@@ -63,22 +73,49 @@ impl Gate {
         requests: Arc<Requests>,
         request: Request<Incoming>,
     ) -> Result<Response<Tracked<UntilSent>>, Infallible> {
-        let until_sent = (requests.begin(), self.shared.request());
+        let (request_ends, counted) = (requests.begin(), self.shared.request());
+        let begun = self.shared.clock.monotonic();
+        let route = route::place(request.method(), request.uri().path());
         let policy = self.policy.load_full();
+        let mut share = None;
+        let is_logged = tracing::enabled!(tracing::Level::DEBUG);
+        let (mut token, method) = (None, is_logged.then(|| request.method().clone()));
         let response = match self.admit(&policy, &request) {
             Ok(caller) => {
                 let (mut head, body) = request.into_parts();
+                if is_logged {
+                    token = caller.name().map(str::to_owned);
+                }
                 head.extensions.insert(caller);
-                let body = match body.is_end_stream() {
-                    true => Body::empty(),
-                    false => Body::new(Bounded::new(body, policy.limits.body.0, &self.shared)),
+                let body = if body.is_end_stream() {
+                    Body::empty()
+                } else {
+                    let held = share.insert(self.bodies.share(policy.limits.of_bodies()));
+                    Body::new(Bounded::new(
+                        body,
+                        policy.limits.body.0,
+                        held,
+                        &self.meters,
+                        &self.shared,
+                    ))
                 };
                 let Ok(response) = self.router.call(Request::from_parts(head, body)).await;
                 response
             }
             Err(problem) => problem.into_response(),
         };
-        Ok(response.map(|body| Tracked { body, _until_sent: until_sent }))
+        let took = self.shared.clock.monotonic().saturating_sub(begun);
+        self.meters.answered(route, response.status(), took);
+        if let Some(method) = method {
+            let (listener, status) = (&*self.name, response.status().as_u16());
+            let route = route::ROUTES.get(route);
+            tracing::debug!(listener, token, %method, route, status, ?took, "answered");
+        }
+        if let Some(why) = response.extensions().get() {
+            self.meters.refused(*why);
+        }
+        let sent = self.meters.bytes_out.clone();
+        Ok(response.map(|body| Tracked { body, sent, _until_sent: (request_ends, counted, share) }))
     }
 
     fn admit(&self, policy: &Arc<Policy>, request: &Request<Incoming>) -> Result<Caller, Problem> {
@@ -106,7 +143,7 @@ impl Gate {
             headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let most = policy.limits.body.0;
         if length.is_some_and(|length: u64| length > most) {
-            return Err(super::body::BodyError::TooLarge(most).problem());
+            return Err(BodyError::TooLarge(most).problem());
         }
         Ok(Caller::new(Arc::clone(policy), proof))
     }
@@ -129,6 +166,7 @@ fn misdirected(port: u16) -> Problem {
             "this listener asks for no token, and so answers to 127.0.0.1:{port} and localhost:{port} alone, and not to other names in `Host`"
         ),
     )
+    .turned_away(Refusal::Host)
 }
 
 fn host(request: &Request<Incoming>) -> Option<&str> {
@@ -158,6 +196,7 @@ fn check_origin(request: &Request<Incoming>) -> Result<(), Problem> {
             StatusCode::FORBIDDEN,
             "the page of another site has asked for this, and only pages of this server may",
         )
+        .turned_away(Refusal::Host)
     };
     let headers = request.headers();
     if let Some(origin) = headers.get(ORIGIN) {
@@ -196,4 +235,5 @@ fn unauthorized(what: &'static str, known: bool) -> Problem {
     };
     Problem::new(StatusCode::UNAUTHORIZED, what)
         .with_header(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
+        .turned_away(Refusal::Token)
 }

@@ -31,12 +31,15 @@ mod access;
 mod alarm;
 mod bind;
 mod body;
+mod expiry;
 mod gate;
 mod health;
 mod http;
 mod live;
+mod meters;
 mod policy;
 mod problem;
+mod route;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -71,17 +74,11 @@ pub struct Server {
 }
 
 struct Listener {
+    name: String,
     place: Listen,
     address: Option<SocketAddr>,
     gate: Arc<Gate>,
     task: JoinHandle<()>,
-}
-
-impl Listener {
-    /// The address that was taken, or the path of the socket.
-    fn name(&self) -> String {
-        self.address.map_or_else(|| self.place.to_string(), |address| address.to_string())
-    }
 }
 
 /// What was still under way when a server ended. See the [module docs](self).
@@ -125,14 +122,16 @@ impl Server {
         let shared = Shared::new(clock);
         let listeners = made.into_iter().map(|(socket, place, policy)| {
             let address = socket.address();
+            // The address that was taken, or the path of the socket.
+            let name = address.map_or_else(|| place.to_string(), |address| address.to_string());
             let port = address.map(|address| address.port());
-            let gate = Arc::new(Gate::new(&shared, policy, port, routes.clone()));
+            let gate = Arc::new(Gate::new(&shared, &name, policy, port, routes.clone()));
             let task = tokio::spawn(accept::run(socket, Arc::clone(&gate), folder.to_owned()));
-            Listener { place, address, gate, task }
+            Listener { name, place, address, gate, task }
         });
         let listeners: Vec<Listener> = listeners.collect();
         let gates: Vec<_> =
-            listeners.iter().map(|one| (one.name(), Arc::downgrade(&one.gate))).collect();
+            listeners.iter().map(|one| (one.name.clone(), Arc::downgrade(&one.gate))).collect();
         shared.watched.listening(move |stores| {
             let told = |(name, gate): &(String, Weak<Gate>)| {
                 Some(gate.upgrade()?.policy.load().told(name, stores))
@@ -175,7 +174,7 @@ impl Server {
             );
         }
         for (listener, policy) in self.listeners.iter().zip(policies) {
-            listener.gate.policy.store(Arc::new(policy));
+            listener.gate.policy.store(policy);
         }
         Ok(())
     }

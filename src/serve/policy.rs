@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use arc_swap::ArcSwap;
-use tokio_rustls::rustls::ServerConfig;
+use arc_swap::{ArcSwap, Guard};
+use parking_lot::Mutex;
 
-use super::tls;
+use super::tls::{self, Certificate};
 use super::tokens::Token;
 use crate::clock::Clock;
 use crate::config::{Grants, LimitsConfig, ListenerConfig};
 use crate::error::{Error, Result};
 use crate::status::ListenerFacts;
+use crate::telemetry::{Gauge, Labels, names};
 use crate::types::units::Secret;
 
 /// How often the files of tokens and certificates are looked at.
@@ -22,7 +23,7 @@ const EVERY: Duration = Duration::from_secs(30);
 pub(in crate::serve) struct Policy {
     pub(in crate::serve) stores: Grants,
     pub(in crate::serve) tokens: Vec<Token>,
-    pub(in crate::serve) tls: Option<Arc<ServerConfig>>,
+    pub(in crate::serve) tls: Option<Certificate>,
     pub(in crate::serve) limits: LimitsConfig,
     /// What the config says, to be read again.
     config: ListenerConfig,
@@ -100,26 +101,71 @@ fn state(path: PathBuf) -> (PathBuf, Option<(SystemTime, u64)>) {
     (path, found)
 }
 
-/// Reads the files of a listener again when they have changed, for ever. What cannot be used is warned of once, and the
-/// policy stays as it was.
-pub(super) async fn follow_files(policy: &ArcSwap<Policy>, folder: &Path, clock: &dyn Clock) {
-    let mut refused = Files::default();
-    loop {
-        clock.sleep(EVERY).await;
-        let present = policy.load_full();
-        let files = present.files.as_they_are_now();
-        if files == present.files || files == refused {
-            continue;
-        }
-        match Policy::load(&present.config, folder).await {
-            Ok(new) => {
-                // Unless it was replaced meanwhile, by one that is later.
-                policy.compare_and_swap(&present, Arc::new(new));
-                tracing::info!("tokens and certificates were read again, as a file has changed");
+/// The policy of a listener as it is now.
+pub(super) struct Current {
+    policy: ArcSwap<Policy>,
+    labels: Labels,
+    /// Only while there is a certificate.
+    expiry: Mutex<Option<Gauge>>,
+}
+
+impl Current {
+    pub(super) fn new(policy: Policy, labels: Labels) -> Self {
+        let policy = ArcSwap::from_pointee(policy);
+        let current = Self { policy, labels, expiry: Mutex::new(None) };
+        current.tell();
+        current
+    }
+
+    pub(super) fn load(&self) -> Guard<Arc<Policy>> {
+        self.policy.load()
+    }
+
+    pub(super) fn load_full(&self) -> Arc<Policy> {
+        self.policy.load_full()
+    }
+
+    /// Replaces it.
+    pub(super) fn store(&self, policy: Policy) {
+        self.policy.store(Arc::new(policy));
+        self.tell();
+    }
+
+    /// Shows when the certificate expires.
+    fn tell(&self) {
+        let mut shown = self.expiry.lock();
+        let expires_at = self.load().tls.as_ref().and_then(|tls| tls.expires_at);
+        *shown = expires_at.map(|at| {
+            let gauge = self.labels.gauge(names::SERVE_CERTIFICATE, &[]);
+            gauge.set((at.as_millis() / 1000).cast_signed());
+            gauge
+        });
+    }
+
+    /// Reads the files again when they have changed, for ever. What cannot be used is warned of once, and the policy stays as
+    /// it was.
+    pub(super) async fn follow_files(&self, folder: &Path, clock: &dyn Clock) {
+        let mut refused = Files::default();
+        loop {
+            clock.sleep(EVERY).await;
+            let present = self.load_full();
+            let files = present.files.as_they_are_now();
+            if files == present.files || files == refused {
+                continue;
             }
-            Err(error) => {
-                tracing::warn!(%error, "changed tokens or certificates cannot be used; the former ones stay");
-                refused = files;
+            match Policy::load(&present.config, folder).await {
+                Ok(new) => {
+                    // Unless it was replaced meanwhile, by one that is later.
+                    self.policy.compare_and_swap(&present, Arc::new(new));
+                    self.tell();
+                    tracing::info!(
+                        "tokens and certificates were read again, as a file has changed"
+                    );
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "changed tokens or certificates cannot be used; the former ones stay");
+                    refused = files;
+                }
             }
         }
     }

@@ -5,12 +5,15 @@
 
 use std::borrow::Cow;
 
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Serialize, Serializer};
 
+use super::meters::Refusal;
 use crate::error::{Error, ErrorKind, Operation, Outcome, Retry};
+
+const MEDIA_TYPE: &str = "application/problem+json";
 
 /// What went wrong. One pointer wide.
 #[derive(Clone, Debug)]
@@ -19,6 +22,7 @@ pub(in crate::serve) struct Problem(Box<Inner>);
 #[derive(Clone, Debug)]
 struct Inner {
     headers: HeaderMap,
+    refusal: Option<Refusal>,
     told: Told,
 }
 
@@ -72,7 +76,7 @@ impl Problem {
             line: None,
             column: None,
         };
-        Self(Box::new(Inner { headers: HeaderMap::new(), told }))
+        Self(Box::new(Inner { headers: HeaderMap::new(), refusal: None, told }))
     }
 
     /// What an operation failed with.
@@ -126,6 +130,12 @@ impl Problem {
         self
     }
 
+    /// The request is turned away, and that is counted.
+    pub(in crate::serve) fn turned_away(mut self, why: Refusal) -> Self {
+        self.0.refusal = Some(why);
+        self
+    }
+
     /// The limit that was passed.
     pub(in crate::serve) fn with_limit(mut self, limit: u64) -> Self {
         self.0.told.limit = Some(limit);
@@ -141,6 +151,24 @@ impl Problem {
     /// The status of the answer.
     pub(in crate::serve) fn status(&self) -> StatusCode {
         self.0.told.status
+    }
+
+    /// The bytes of an answer after which a connection ends, for where nothing else speaks HTTP.
+    pub(in crate::serve) fn last_answer(&self) -> Vec<u8> {
+        let Told { status, title, .. } = self.0.told;
+        let body = json(self);
+        let mut answer = format!(
+            "HTTP/1.1 {} {title}\r\nconnection: close\r\n{CONTENT_TYPE}: {MEDIA_TYPE}\r\n{CONTENT_LENGTH}: {}\r\n",
+            status.as_u16(),
+            body.len()
+        )
+        .into_bytes();
+        for (name, value) in &self.0.headers {
+            answer.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+        }
+        answer.extend_from_slice(b"\r\n");
+        answer.extend(body);
+        answer
     }
 
     /// The last line of a stream that began well: `{"error":{...}}`.
@@ -235,8 +263,11 @@ impl IntoResponse for Problem {
         let body = json(&self);
         let mut response = (self.0.told.status, self.0.headers, body).into_response();
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(why) = self.0.refusal {
+            response.extensions_mut().insert(why);
+        }
         response
     }
 }

@@ -12,6 +12,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::error::Error;
 use crate::stack::{Stack, Stacks};
 use crate::store::Store;
+use crate::telemetry::{Gauge, Labels, names};
 
 /// How far a server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,6 +97,9 @@ pub(in crate::serve) struct Shared {
     requests: AtomicUsize,
     connections: AtomicUsize,
     pub(in crate::serve) watched: Watched,
+    ready: Gauge,
+    /// One for each store.
+    opened: OnceLock<Vec<Gauge>>,
 }
 
 impl Shared {
@@ -108,12 +112,20 @@ impl Shared {
             requests: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             watched: Watched::default(),
+            ready: Labels::new("", "").gauge(names::SERVE_READY, &[]),
+            opened: OnceLock::new(),
         })
     }
 
     /// From now on the stores are served. Only the first call counts.
     pub(in crate::serve) fn open(&self, stores: Stores) {
         if self.stores.set(stores).is_ok() {
+            let shown = |name| {
+                let gauge = Labels::new(name, "").gauge(names::SERVE_STORE_OPEN, &[]);
+                gauge.set(i64::from(matches!(self.find(name), Found::Open(_))));
+                gauge
+            };
+            self.opened.get_or_init(|| self.names().map(shown).collect());
             self.advance(Phase::Ready);
         }
     }
@@ -123,6 +135,7 @@ impl Shared {
         self.phase.send_if_modified(|phase| {
             let later = to > *phase;
             *phase = to.max(*phase);
+            self.ready.set((*phase == Phase::Ready && self.failed().next().is_none()).into());
             later
         });
     }

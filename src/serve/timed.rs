@@ -5,20 +5,27 @@
 
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::alarm::Alarm;
+use super::problem::Problem;
 use crate::clock::Clock;
 
 /// How long a caller may take for the head of a request, and to begin its first one.
 pub(super) const HEAD: Duration = Duration::from_secs(10);
 /// How long nothing may be taken of an answer.
 const STALL: Duration = Duration::from_secs(30);
+
+static SLOW: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let detail = format!("the head of the request was not complete within {HEAD:?}");
+    Problem::new(StatusCode::REQUEST_TIMEOUT, detail).last_answer()
+});
 
 /// The requests of a connection.
 pub(super) struct Requests {
@@ -27,18 +34,29 @@ pub(super) struct Requests {
     ended: AtomicU64,
     /// When the last one ended, in nanoseconds.
     ended_at: AtomicU64,
+    slow: AtomicBool,
 }
 
 impl Requests {
     pub(super) fn new(clock: &Arc<dyn Clock>) -> Arc<Self> {
         let clock = Arc::clone(clock);
         let [begun, ended, ended_at] = [const { AtomicU64::new(0) }; 3];
-        Arc::new(Self { clock, begun, ended, ended_at })
+        Arc::new(Self { clock, begun, ended, ended_at, slow: AtomicBool::new(false) })
     }
 
     pub(super) fn begin(self: &Arc<Self>) -> Request {
         self.begun.fetch_add(1, Ordering::Relaxed);
         Request(Arc::clone(self))
+    }
+
+    /// Whether the connection ended as the other side sent or took too slowly.
+    pub(super) fn were_too_slow(&self) -> bool {
+        self.slow.load(Ordering::Relaxed)
+    }
+
+    fn too_slow(&self, what: &'static str) -> Error {
+        self.slow.store(true, Ordering::Relaxed);
+        Error::new(ErrorKind::TimedOut, what)
     }
 
     fn ended(&self) -> u64 {
@@ -93,7 +111,7 @@ pub(super) struct Timed<S> {
 /// No method begins so.
 const PREFACE: &[u8] = b"PRI";
 
-impl<S> Timed<S> {
+impl<S: AsyncWrite + Unpin> Timed<S> {
     pub(super) fn new(
         stream: S,
         requests: &Arc<Requests>,
@@ -162,12 +180,22 @@ impl<S> Timed<S> {
         }
         let span = if self.reading == Reading::Idle { self.idle } else { HEAD };
         self.read.poll_after(cx, span).map(|()| match self.reading {
-            Reading::Head => {
-                Err(Error::new(ErrorKind::TimedOut, "the head of a request is not complete"))
-            }
+            Reading::Head => Err(self.give_up(cx)),
             // The end, as if the caller had left.
             Reading::Nothing | Reading::Idle => Ok(()),
         })
+    }
+
+    /// Answers half a head, as far as that goes without waiting: nothing else knows that there is one.
+    fn give_up(&mut self, cx: &mut Context<'_>) -> Error {
+        // Unless an answer is still on its way.
+        if !self.write.is_waiting() && !self.is_http2() {
+            let mut stream = Pin::new(&mut self.stream);
+            if stream.as_mut().poll_write(cx, &SLOW).is_ready() {
+                let _ = stream.poll_flush(cx);
+            }
+        }
+        self.requests.too_slow("the head of a request is not complete")
     }
 
     /// What an attempt to write has come to.
@@ -178,11 +206,11 @@ impl<S> Timed<S> {
         }
         self.write
             .poll_after(cx, STALL)
-            .map(|()| Err(Error::new(ErrorKind::TimedOut, "nothing was taken of an answer")))
+            .map(|()| Err(self.requests.too_slow("nothing was taken of an answer")))
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Timed<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -211,4 +211,35 @@ families! {
     BACKUP_FAILURES = "tierstack_backup_failures_total", Counter, Count, ["stack", "layer"],
         "Scheduled backups that failed",
         "no newer backup is there to restore";
+
+    SERVE_READY = "tierstack_serve_ready", Gauge, Count, [],
+        "1 while `/readyz` of the server is answered with 200, else 0",
+        "a fall to 0: a store was not opened, or the process ends";
+    SERVE_STORE_OPEN = "tierstack_serve_store_open", Gauge, Count, ["stack"],
+        "1 of a store that is served, 0 of one that could not be opened",
+        "0: requests for the store are answered with 503";
+    SERVE_CONNECTIONS = "tierstack_serve_connections", Gauge, Count, ["listener"],
+        "Connections that are open",
+        "more clients, or clients that leave them open";
+    SERVE_ACCEPTED = "tierstack_serve_connections_total", Counter, Count, ["listener"],
+        "Connections that were accepted",
+        "clients that open one for each request";
+    SERVE_REQUESTS = "tierstack_serve_requests_total", Counter, Count, ["listener", "route", "status"],
+        "Answers, by route: get, put, delete, scan, batch, get_many, changes, info, live, health, metrics, page, other; and by status: 2xx, 3xx, 4xx, 5xx",
+        "more traffic; `5xx`: the server or a store below fails";
+    SERVE_DURATION = "tierstack_serve_request_duration_seconds", Histogram, Seconds, ["listener", "route"],
+        "From the head of a request to that of its answer",
+        "slower answers";
+    SERVE_REFUSED = "tierstack_serve_refused_total", Counter, Count, ["listener", "cause"],
+        "Requests and connections that were turned away, by cause: token, right, host (another name in `Host`, or the page of another site), connections, header (too large or malformed), body (too large, or too many at a time)",
+        "callers without access, or limits that are too low";
+    SERVE_SLOW = "tierstack_serve_slow_clients_total", Counter, Count, ["listener"],
+        "Connections and requests that ended as the other side sent or took too slowly",
+        "a bad network, or clients that hold connections open";
+    SERVE_BYTES = "tierstack_serve_bytes_total", Counter, Bytes, ["listener", "direction"],
+        "Bytes of the bodies of requests (in) and of answers (out)",
+        "more or larger values";
+    SERVE_CERTIFICATE = "tierstack_serve_certificate_expiry_timestamp_seconds", Gauge, Seconds, ["listener"],
+        "When the certificate of a listener expires, or one between it and the authority, in seconds since the epoch; only with TLS",
+        "it was renewed";
 }

@@ -1,6 +1,7 @@
 //! Metrics: what layers count with, and how it is read.
 //!
-//! [`FAMILIES`] is the list of all that is counted. One family per idea; a label never holds a key or a path.
+//! [`FAMILIES`] is the list of all that is counted. One family per idea; a label never holds a key, and no path but that of the
+//! socket of a listener.
 //!
 //! # Reading
 //! Every series of this process is in a registry of this crate, whichever recorder is installed: [`snapshot`] gives it

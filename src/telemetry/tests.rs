@@ -18,7 +18,8 @@ fn page() -> String {
          (`telemetry::snapshot`), as text (`telemetry::render`), and through the recorder of the facade `metrics` that it \
          installs, without histograms: there each of them is a gauge with a label `quantile`.\n\n\
          - `stack` is the name of the store in the config, `layer` that of a layer or backend, with its place where it \
-         occurs more than once (`retry[2]`). A label never holds a key or a path.\n\
+         occurs more than once (`retry[2]`). A label never holds a key, and no path but that of a listener's socket.\n\
+         - `listener` is the address where `tierstack serve` listens, with the port that was taken, or the path of its socket.\n\
          - Counters count from 0, when the store is opened; the first failure is a rise that an alert sees. The series of a \
          store end when it is closed.\n\
          - Boundaries: what is counted with the layer `cache` is what entered the cache from above. The outermost layer of a \

@@ -81,7 +81,18 @@ async fn every_query_gives_data() {
         redis.fresh_url()
     );
     let config = fs::read_to_string("examples/dashboards.yaml").unwrap();
-    let config = config.replace("127.0.0.1:9187", &address) + &carts;
+    let files = std::env::current_dir().unwrap().join("tests/fixtures/tls");
+    let (cert, key) = (files.join("first.pem"), files.join("first.key"));
+    // A second listener, with a certificate that will expire.
+    let tls = format!(
+        "stores: write }}, {{ listen: '127.0.0.1:0', stores: read, tls: {{ cert: '{}', key: '{}' }} }}",
+        cert.display(),
+        key.display()
+    );
+    let config =
+        config.replace("127.0.0.1:9187", &address).replace("127.0.0.1:9188", "127.0.0.1:0");
+    let config = config.replace("stores: write }", &tls) + &carts;
+    assert!(config.contains("first.pem"));
     let path = folder.path().join("tierstack.yaml");
     fs::write(&path, config).unwrap();
     let rules_path = Path::new("dashboards/rules/*.yaml");

@@ -218,13 +218,28 @@ pub struct LimitsConfig {
     pub connections: u32,
     /// The largest body of a request.
     pub body: ByteSize,
+    /// The bodies of all requests at a time; there is always room for one of the largest.
+    pub bodies: ByteSize,
     /// How long a connection without a request stays open, from 1s to 1h.
     pub idle: Span,
 }
 
 impl Default for LimitsConfig {
     fn default() -> Self {
-        Self { connections: 1024, body: ByteSize(64 << 20), idle: Span(Duration::from_secs(60)) }
+        Self {
+            connections: 1024,
+            body: ByteSize(64 << 20),
+            bodies: ByteSize(256 << 20),
+            idle: Span(Duration::from_secs(60)),
+        }
+    }
+}
+
+impl LimitsConfig {
+    /// What the bodies of all requests may hold.
+    #[cfg(feature = "serve")]
+    pub(crate) fn of_bodies(&self) -> u64 {
+        self.bodies.0.max(self.body.0)
     }
 }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 
 use crate::serve::body::BodyError;
+use crate::serve::meters::Refusal;
 use crate::serve::problem::Problem;
 
 /// What the routes that take lines take.
@@ -38,7 +39,7 @@ pub(super) async fn read(mut body: Body, limit: u64) -> Result<Bytes, Problem> {
 
 fn too_large(limit: u64) -> Problem {
     let detail = format!("the body is over the limit of {limit} bytes");
-    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).with_limit(limit)
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).with_limit(limit).turned_away(Refusal::Body)
 }
 
 /// Refuses a body that is not as it is: nothing is unpacked.

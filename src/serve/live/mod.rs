@@ -20,6 +20,7 @@ use axum::{Extension, Router};
 use serde::Serialize;
 
 use super::access::Caller;
+use super::meters::Refusal;
 use super::problem::Problem;
 use super::shared::{Found, Phase, Shared};
 use crate::error::Error;
@@ -86,7 +87,7 @@ fn check_reader(caller: &Caller, shared: &Shared) -> Result<(), Problem> {
     }
     let detail =
         "this needs the right `read` to a store, and the token is good for none of this listener's";
-    Err(Problem::new(StatusCode::FORBIDDEN, detail))
+    Err(Problem::new(StatusCode::FORBIDDEN, detail).turned_away(Refusal::Right))
 }
 
 /// What the caller may see.

@@ -79,6 +79,7 @@ async fn half_open_connections_end() {
     assert!(!is_closed(&mut silent).await && !is_closed(&mut half).await);
     place.pass(2 * SECOND).await;
     until_closed(&mut silent).await;
+    read(&mut half).await.refused(408, "not complete within 10s");
     until_closed(&mut half).await;
     settle().await;
     assert_eq!(server.shared.connections(), 0);
@@ -140,4 +141,40 @@ async fn a_reader_that_does_not_read_is_given_up() {
         place.pass(20 * SECOND).await;
     }
     assert_eq!(server.shared.requests(), 1);
+}
+
+/// Many bodies of an allowed size would fill the memory otherwise.
+#[tokio::test]
+async fn all_bodies_together_have_a_largest_size() {
+    const CROWDED: &str =
+        "{ listen: '127.0.0.1:0', stores: write, limits: { body: 100KiB, bodies: 250KiB } }";
+    let place = Place::new();
+    let (server, address) = place.serve(CROWDED).await;
+    let head = request(address, "POST /test/length", &["content-length: 102400"]);
+    let part = head.into_bytes().into_iter().chain(vec![b'x'; 100_000]).collect::<Vec<_>>();
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(&part).await.unwrap();
+        held.push(stream);
+    }
+    settle().await;
+    let answer = say(TcpStream::connect(address).await.unwrap(), &part).await;
+    let answer = answer.refused(503, "fill the memory for bodies");
+    assert_eq!(answer.header("retry-after"), Some("1"));
+    // What needs no body is answered, those that are there go on, and one that ends makes room.
+    assert_eq!(ask(address, "GET /healthz", &[]).await.ok(), "ok\n");
+    for mut stream in held {
+        assert_eq!(say(&mut stream, vec![b'x'; 2400]).await.ok(), "102400");
+    }
+    settle().await;
+    for _ in 0..3 {
+        let whole = [&part[..], &[b'x'; 2400]].concat();
+        assert_eq!(say(TcpStream::connect(address).await.unwrap(), whole).await.ok(), "102400");
+    }
+    // A limit for all that is smaller than that of one has room for one.
+    let small = "{ listen: '127.0.0.1:0', stores: write, limits: { body: 300KiB, bodies: 1KiB } }";
+    server.reload(&place.config(small)).await.unwrap();
+    let whole = [&part[..], &[b'x'; 2400]].concat();
+    assert_eq!(say(TcpStream::connect(address).await.unwrap(), whole).await.ok(), "102400");
 }

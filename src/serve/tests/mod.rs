@@ -3,6 +3,7 @@
 mod admission;
 mod drain;
 mod limits;
+mod meters;
 mod reload;
 
 use std::net::SocketAddr;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::Extension;
+use axum::extract::{Extension, State};
 use axum::routing::{get, post};
 use futures_util::stream;
 use tempfile::TempDir;
@@ -59,8 +60,12 @@ fn routes(go: &Arc<Notify>, waiting: &Arc<Notify>) -> Router<Arc<Shared>> {
         Ok(bytes) => Ok(bytes.len().to_string()),
         Err(error) => Err(BodyError::problem_of(&error)),
     };
+    let write = async |State(shared): State<Arc<Shared>>, Extension(caller): Extension<Caller>| {
+        caller.store(&shared, "orders", Right::Write).map(|_| "may write")
+    };
     Router::new()
         .route("/test/wait", get(wait))
+        .route("/test/write", get(write))
         .route("/test/endless", get(endless))
         .route("/test/rights", get(rights))
         .route("/test/length", post(length))
