@@ -17,6 +17,7 @@ pub mod retry;
 pub mod timeout;
 #[cfg(any(feature = "compress", feature = "encrypt"))]
 mod transform;
+pub mod write_back;
 
 #[cfg(any(feature = "compress", feature = "encrypt"))]
 pub use transform::{Rewriter, Transform, TransformLayer, Transformed};

@@ -54,6 +54,7 @@ use crate::layers::prefix::PrefixConfig;
 use crate::layers::read_only::ReadOnlyConfig;
 use crate::layers::retry::RetryConfig;
 use crate::layers::timeout::TimeoutConfig;
+use crate::layers::write_back::WriteBackConfig;
 use crate::store::Store;
 
 impl Registry {
@@ -85,6 +86,7 @@ impl Registry {
         #[cfg(feature = "backup")]
         registry.put_layer::<BackupConfig>();
         registry.put_layer::<ExpireConfig>();
+        registry.put_layer::<WriteBackConfig>();
         registry.put_layer::<RetryConfig>();
         registry.put_layer::<TimeoutConfig>();
         registry.put_layer::<LimitConfig>();

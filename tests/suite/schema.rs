@@ -517,7 +517,7 @@ fn least(name: &str) -> Value {
         "timeout" => json!({"after": "2s"}),
         "limit" => json!({"operations": 10}),
         "prefix" => json!({"prefix": "p/"}),
-        "rocksdb" | "file" | "sqlite" => json!({"path": "x"}),
+        "rocksdb" | "file" | "sqlite" | "write_back" => json!({"path": "x"}),
         "postgres" => json!({"url": "postgres://h/db"}),
         "redis" => json!({"url": "redis://h"}),
         "object" => json!({"url": "s3://b/x"}),
@@ -528,7 +528,7 @@ fn least(name: &str) -> Value {
 
 /// What only `check` can refuse: ranges that stand in no type, settings that need or exclude another, and texts in a
 /// grammar of their own. Everything else is refused by both.
-const BY_CHECK: [(&str, &[&str]); 16] = [
+const BY_CHECK: [(&str, &[&str]); 17] = [
     (
         "cache",
         &[
@@ -579,6 +579,7 @@ const BY_CHECK: [(&str, &[&str]); 16] = [
     ("sqlite", &["busy_timeout", "path", "table"]),
     ("timeout", &["after"]),
     ("metrics", &[]),
+    ("write_back", &["flush_bytes", "max_dirty", "max_wait", "path"]),
 ];
 
 /// For every setting of every layer and backend, and every kind of value.

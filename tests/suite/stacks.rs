@@ -28,6 +28,7 @@ pub(crate) const LAYERS: &[&str] = &[
     "compress: { codec: zstd, min_size: 0 }",
     "encrypt: { keys: { file: keys } }",
     "expire: { sweep_every: 1m }",
+    "write_back: { path: journal, flush_bytes: 4KiB }",
     "backup: { to: backups }",
 ];
 

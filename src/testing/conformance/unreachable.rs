@@ -14,7 +14,7 @@ use crate::clock::{Clock, ManualClock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Pages, Read};
 use crate::testing::oracle::{Known, show};
-use crate::types::{Batch, Condition, Conditions, Entry, Page, Presence, Scan, Value};
+use crate::types::{Batch, Condition, Conditions, Entry, Op, Page, Presence, Scan, Value};
 
 super::topic! { "unreachable":
     reads_fail,
@@ -213,7 +213,8 @@ async fn writes_fail(bench: Bench) -> Verdict {
             let what = format!("a batch of {} operations", batch.len());
             let conditions = batch.conditions().len();
             let what = format!("{what} and {conditions} conditions");
-            told(store.write(batch).await.map(|_| "an acknowledgement"), None, &what)
+            let ops = batch.ops().to_vec();
+            acknowledged(&**store, store.write(batch).await.map(drop), ops, &what).await
         }));
     }
     let group = [Batch::new().put(numbered_key(8), "new"), Batch::new().delete(numbered_key(9))];
@@ -221,12 +222,16 @@ async fn writes_fail(bench: Bench) -> Verdict {
         touched.push((op.key().clone(), op.value().cloned()));
     }
     looks.push(Box::pin(async move {
+        let ops = group.each_ref().map(|batch| batch.ops().to_vec());
         let written = store.write_group(group.into()).await;
         ensure!(written.len() == 2, "a group of 2 batches has {} answers", written.len());
-        for (at, commit) in written.into_iter().enumerate() {
+        for (at, (commit, ops)) in written.into_iter().zip(ops).enumerate() {
             match commit {
                 Err(error) if at > 0 && error.kind() == ErrorKind::Aborted => {}
-                commit => told(commit.map(|_| "an acknowledgement"), None, "a batch of a group")?,
+                commit => {
+                    let commit = commit.map(drop);
+                    acknowledged(&**store, commit, ops, "a batch of a group").await?;
+                }
             }
         }
         Ok(())
@@ -351,6 +356,29 @@ async fn pass(clock: &ManualClock) -> Infallible {
         SystemClock.sleep(PAUSE).await;
         clock.advance(TICK);
     }
+}
+
+/// Checks that a write failed, or that it is kept in front of the data: then it is read from there at once.
+async fn acknowledged<S: Read + ?Sized>(
+    store: &S,
+    answer: Result<()>,
+    ops: Vec<Op>,
+    what: &str,
+) -> Verdict {
+    if answer.is_err() || ops.is_empty() {
+        return told(answer.map(|()| "an acknowledgement"), None, what);
+    }
+    for op in ops {
+        match store.get(op.key()).await {
+            Ok(found) if found.as_ref() == op.value() => {}
+            found => {
+                return Err(Stop::failed(format_args!(
+                    "{what} is acknowledged although the data cannot be reached, and a read gives {found:?}"
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Checks that an answer is the error, or the truth where something in front of the data has it.

@@ -1,0 +1,137 @@
+//! A run: a contiguous part of the sequence of batches, which reaches the store below as one.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::clock::Timestamp;
+use crate::types::{Batch, Op, Value};
+
+/// What an entry takes in memory beside its key and value, about.
+pub(super) const ENTRY_BYTES: u64 = 160;
+
+/// A batch that was given its sequence. One operation for each key.
+#[derive(Debug)]
+pub(super) struct Given {
+    pub(super) sequence: u64,
+    pub(super) ops: Vec<Op>,
+    pub(super) bytes: u64,
+    /// Bytes of its record in the journal.
+    pub(super) logged: u64,
+    pub(super) rewrite: bool,
+}
+
+impl Given {
+    /// The batch with bytes of its own: those of the caller may be part of something larger.
+    pub(super) fn new(batch: &Batch, logged: u64) -> Self {
+        let copy = |op: &Op| match op {
+            Op::Put(key, value) => {
+                let bytes = Bytes::copy_from_slice(&value.bytes);
+                Op::Put(own(key), Value { bytes, expires_at: value.expires_at })
+            }
+            Op::Delete(key) => Op::Delete(own(key)),
+        };
+        let ops: Vec<Op> = match batch.ops() {
+            [only] => vec![copy(only)],
+            _ => batch.last_ops().into_iter().map(copy).collect(),
+        };
+        let bytes = ops.iter().map(bytes_of).sum();
+        Self { sequence: 0, ops, bytes, logged, rewrite: batch.is_rewrite() }
+    }
+}
+
+fn own(key: &Bytes) -> Bytes {
+    Bytes::copy_from_slice(key)
+}
+
+fn bytes_of(op: &Op) -> u64 {
+    size(op.key(), op.value())
+}
+
+fn size(key: &[u8], value: Option<&Value>) -> u64 {
+    ENTRY_BYTES + key.len() as u64 + value.map_or(0, |value| value.bytes.len() as u64)
+}
+
+/// The last operation of each key of the batches that it is made of.
+#[derive(Debug)]
+pub(super) struct Run {
+    /// The sequence of its last batch.
+    pub(super) last: u64,
+    /// When the first of its writes became visible, on the monotonic clock: later ones do not move that.
+    pub(super) since: Duration,
+    ops: HashMap<Bytes, (u64, Option<Value>)>,
+    pub(super) bytes: u64,
+    pub(super) logged: u64,
+    rewrite: bool,
+}
+
+impl Run {
+    pub(super) fn new(since: Duration, first: &Given) -> Self {
+        let (last, rewrite) = (first.sequence, first.rewrite);
+        Self { last, since, ops: HashMap::new(), bytes: 0, logged: 0, rewrite }
+    }
+
+    /// Whether the batch can be part of it, and it stays within these bounds.
+    pub(super) fn takes(&self, given: &Given, bytes: u64, ops: usize) -> bool {
+        let new = |op: &&Op| !self.ops.contains_key(op.key());
+        self.rewrite == given.rewrite
+            && self.bytes + self.growth(given) <= bytes
+            && self.ops.len() + given.ops.iter().filter(new).count() <= ops
+    }
+
+    /// Bytes by which it grows at most.
+    fn growth(&self, given: &Given) -> u64 {
+        let grown = |op: &Op| {
+            let before = self.ops.get(op.key());
+            bytes_of(op)
+                .saturating_sub(before.map_or(0, |(_, value)| size(op.key(), value.as_ref())))
+        };
+        given.ops.iter().map(grown).sum()
+    }
+
+    /// Adds a batch. Gives the number of operations that it makes needless.
+    pub(super) fn add(&mut self, given: &Given) -> u64 {
+        let mut replaced = 0;
+        for op in &given.ops {
+            self.bytes += bytes_of(op);
+            let new = (given.sequence, op.value().cloned());
+            if let Some((_, old)) = self.ops.insert(op.key().clone(), new) {
+                self.bytes -= size(op.key(), old.as_ref());
+                replaced += 1;
+            }
+        }
+        self.logged += given.logged;
+        self.last = given.sequence;
+        replaced
+    }
+
+    pub(super) fn has(&self, key: &[u8]) -> bool {
+        self.ops.contains_key(key)
+    }
+
+    /// Its keys, each with the sequence of its operation.
+    pub(super) fn keys(&self) -> impl Iterator<Item = (&Bytes, u64)> {
+        self.ops.iter().map(|(key, (sequence, _))| (key, *sequence))
+    }
+
+    /// Takes out what the store below has, and gives the sequence that it had.
+    pub(super) fn take(&mut self, key: &[u8]) -> Option<u64> {
+        let (sequence, value) = self.ops.remove(key)?;
+        self.bytes -= size(key, value.as_ref());
+        Some(sequence)
+    }
+
+    /// Its operations, in their order. What has expired is deleted: to a reader it is gone, and by a clock of its own the
+    /// store below could bring it back.
+    pub(super) fn batch(&self, now: Timestamp) -> Batch {
+        let mut ops: Vec<_> = self.ops.iter().collect();
+        ops.sort_unstable_by(|(key, (one, _)), (other, (two, _))| (one, key).cmp(&(two, other)));
+        let ops = ops.into_iter().map(|(key, (_, value))| match value {
+            Some(value) if !value.is_expired(now) => Op::Put(key.clone(), value.clone()),
+            _ => Op::Delete(key.clone()),
+        });
+        let batch: Batch = ops.collect();
+        if self.rewrite { batch.rewriting() } else { batch }
+    }
+}
