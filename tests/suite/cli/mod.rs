@@ -10,6 +10,8 @@ mod demo;
 mod entries;
 mod export;
 mod import;
+#[cfg(all(target_os = "linux", feature = "sqlite"))]
+mod memory;
 mod output;
 #[cfg(target_os = "linux")]
 mod synced;
