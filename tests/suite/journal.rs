@@ -16,7 +16,8 @@ const ROUNDS: u64 = 30;
 const TASKS: u64 = 4;
 
 /// Some rounds are over before a segment is full, some go through several.
-const SETTINGS: Settings = Settings { max_bytes: ByteSize(1 << 20), on_full: OnFull::Block };
+pub(crate) const SETTINGS: Settings =
+    Settings { max_bytes: ByteSize(1 << 20), on_full: OnFull::Block };
 
 fn child(folder: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
@@ -28,7 +29,7 @@ fn child(folder: &Path) -> Child {
 }
 
 /// Waits for the one before to be closed, if it was dropped.
-async fn open(folder: &Path) -> Journal {
+pub(crate) async fn open(folder: &Path) -> Journal {
     loop {
         match Journal::open(folder, SETTINGS).await {
             Err(error) if error.kind() == ErrorKind::Conflict => tokio::task::yield_now().await,
@@ -38,14 +39,14 @@ async fn open(folder: &Path) -> Journal {
 }
 
 /// A record that says which it is, in any size.
-fn record(task: u64, number: u64) -> Vec<u8> {
+pub(crate) fn record(task: u64, number: u64) -> Vec<u8> {
     let name = format!("{task}-{number}.");
     let size = name.len() + (task * 7_919 + number * 104_729) as usize % 6_000;
     name.bytes().cycle().take(size).collect()
 }
 
 /// Which it is, if it is whole.
-fn name(bytes: &[u8]) -> Option<String> {
+pub(crate) fn name(bytes: &[u8]) -> Option<String> {
     let end = bytes.iter().position(|byte| *byte == b'.')?;
     let name = std::str::from_utf8(&bytes[..end]).ok()?;
     let (task, number) = name.split_once('-')?;

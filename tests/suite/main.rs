@@ -41,6 +41,7 @@ mod dashboards;
 mod docs;
 mod file;
 mod journal;
+mod journal_strace;
 mod metrics;
 mod model;
 mod schema;
