@@ -1,5 +1,7 @@
 //! How often reads hit beside writes, by what becomes of what is written.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use tierstack::backends::Memory;
 use tierstack::layers::cache::{CacheConfig, CacheLayer, OnWrite, Policy};
@@ -98,8 +100,10 @@ fn ratio(
 /// Hits in percent of reads alone, with memory for that many entries.
 pub(crate) fn hits(runtime: &Runtime, requests: &Requests, policy: Policy, entries: usize) -> f64 {
     let (faults, memory) = (Faults::new(), Memory::new());
+    // Keys that come once are not among the numbered ones.
+    let asked: BTreeSet<u32> = requests.order.iter().copied().collect();
     runtime.block_on(async {
-        for n in 0..requests.keys {
+        for n in asked {
             let _ = memory.put(key(u64::from(n)), value()).await.unwrap();
         }
         let store = FaultStore::new(memory, &faults);
