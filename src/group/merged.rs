@@ -39,14 +39,17 @@ pub(crate) async fn write_merged<S: Store + ?Sized>(
 }
 
 /// The first batches of a group as one, and how many they are: those whose conditions are on keys that no batch
-/// before them writes.
+/// before them writes, and that all write new values, or all the ones that are there in another form.
 pub(super) fn merge(group: &[Batch], most: usize, fits: impl Fn(&Batch) -> bool) -> (Batch, usize) {
     let (mut ops, mut conditions, mut durability) = (Vec::new(), Vec::new(), None);
     let (mut written, mut bytes, mut taken) = (HashSet::new(), 0, 0);
+    let rewrites = group.first().is_some_and(Batch::is_rewrite);
     for batch in group {
         bytes += batch.bytes();
         let met = batch.conditions().iter().any(|condition| written.contains(condition.key()));
-        if met || !fits(batch) || bytes > MERGED_BYTES || ops.len() + batch.len() > most {
+        let differs = batch.is_rewrite() != rewrites;
+        if met || differs || !fits(batch) || bytes > MERGED_BYTES || ops.len() + batch.len() > most
+        {
             break;
         }
         written.extend(batch.ops().iter().map(Op::key));
@@ -56,6 +59,7 @@ pub(super) fn merge(group: &[Batch], most: usize, fits: impl Fn(&Batch) -> bool)
         taken += 1;
     }
     let merged = ops.into_iter().collect::<Batch>().with_conditions(conditions);
+    let merged = if rewrites { merged.rewriting() } else { merged };
     let merged = match durability {
         Some(durability) => merged.durability(durability),
         None => merged,

@@ -118,3 +118,37 @@ async fn merged_batches_that_are_refused_are_written_one_by_one() {
         assert_eq!(answer.unwrap_err().outcome(), Outcome::Unknown);
     }
 }
+
+/// Above such a store a layer that adds deadlines would give one to what was there before.
+#[tokio::test]
+async fn what_is_written_in_another_form_stays_apart_from_what_is_new() {
+    let faults = Faults::new();
+    let store = FaultStore::new(Memory::new(), &faults);
+    let old = || Batch::new().put("old", "v").rewriting();
+    let new = || Batch::new().put("new", "v");
+    faults.record();
+    assert_eq!(kinds(&write_merged(&store, vec![old(), old(), new(), old()]).await), [None; 4]);
+    let asked = faults.record().into_iter().map(|call| match call {
+        Call::Write(batch) => (batch.len(), batch.is_rewrite()),
+        call => panic!("{call:?}"),
+    });
+    assert_eq!(asked.collect::<Vec<_>>(), [(2, true), (1, false), (1, true)]);
+}
+
+/// Conditions of two batches on one key, of which not both can hold.
+#[tokio::test]
+async fn a_merged_batch_hides_no_condition_of_a_part() {
+    let faults = Faults::new();
+    let store = FaultStore::new(Memory::new(), &faults);
+    for held in [false, true] {
+        let batch = if held { Batch::new().put("z", "v") } else { Batch::new().delete("z") };
+        assert!(store.write(batch).await.is_ok());
+        let absent = Batch::new().put("a", "v").require(Condition::absent("z"));
+        let there = Batch::new().put("b", "v").require(Condition::equals("z", "v"));
+        let (conflict, aborted) = (Some(ErrorKind::Conflict), Some(ErrorKind::Aborted));
+        let answers = write_merged(&store, vec![absent, there]).await;
+        let want = if held { [conflict, aborted] } else { [None, conflict] };
+        assert_eq!(kinds(&answers), want);
+    }
+    assert_eq!(keys(store.inner()).await, ["a", "z"]);
+}

@@ -245,6 +245,32 @@ async fn a_write_that_is_dropped_is_not_kept() {
     assert_eq!(kept(&cache, b"k"), None, "the first may arrive behind the second");
 }
 
+/// Each of its batches may arrive, behind whatever is written meanwhile.
+#[tokio::test]
+async fn of_a_group_that_is_dropped_no_key_is_kept_for_a_while() {
+    let (cache, clock) = cached(keeping());
+    put_all(&cache, vec![Batch::new().put("a", "0"), Batch::new().put("b", "0")]).await;
+    cache.0.inner.writes.shut();
+    let group =
+        vec![Batch::new().put("a", "1"), Batch::new().delete("b"), Batch::new().put("c", "1")];
+    let mut writing = spawn(cache.write_group(group));
+    assert_pending!(writing.poll());
+    drop(writing);
+    cache.0.inner.writes.open();
+    for key in ["a", "b", "c"] {
+        assert_eq!(kept(&cache, key.as_bytes()), None);
+        let _ = cache.put(key, "2").await.unwrap();
+        assert_eq!(kept(&cache, key.as_bytes()), None, "the group may arrive behind it");
+        assert_eq!(get(&cache, key.as_bytes()).await.unwrap(), Some("2".into()));
+        assert_eq!(kept(&cache, key.as_bytes()), None);
+    }
+    clock.advance(Duration::from_secs(30));
+    for key in ["a", "b", "c"] {
+        let _ = cache.put(key, "3").await.unwrap();
+        assert_eq!(kept(&cache, key.as_bytes()), Some(Some("3".into())));
+    }
+}
+
 #[tokio::test]
 async fn a_run_during_a_write_keeps_it_from_being_kept() {
     let (cache, _) = cached(keeping());
