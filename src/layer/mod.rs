@@ -4,6 +4,8 @@
 //! (a key ring, a bucket) is opened when the layer value is made; wrapping is then pure.
 
 mod common;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -420,48 +422,5 @@ fn cost(outer_name: &str, outer: Zone, inner_name: &str, inner: Zone) -> Option<
             "'{outer_name}' stands outside '{inner_name}': it acknowledges sooner, and its journal holds what '{inner_name}' has not yet encoded."
         )),
         _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_order_of_the_design_is_accepted() {
-        let layers = [
-            ("cache", Zone::Cache),
-            ("retry", Zone::Guard),
-            ("compress", Zone::Compress),
-            ("encrypt", Zone::Encrypt),
-            ("expire", Zone::Expire),
-            ("write_back", Zone::WriteBack),
-            ("backup", Zone::Backup),
-        ];
-        let mut prices = Vec::new();
-        check_order(&layers, |price| prices.push(price)).unwrap();
-        assert!(prices.is_empty(), "{prices:?}");
-    }
-
-    #[test]
-    fn a_wrong_order_names_both_layers_and_the_reason() {
-        let error =
-            check_order(&[("encrypt", Zone::Encrypt), ("compress", Zone::Compress)], |_| ())
-                .unwrap_err();
-        let text = error.to_string();
-        assert!(
-            text.contains("'encrypt'")
-                && text.contains("'compress'")
-                && text.contains("do not compress"),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn a_cache_inside_compress_is_allowed_and_its_price_is_told() {
-        let mut prices = Vec::new();
-        let layers = [("compress", Zone::Compress), ("cache", Zone::Cache)];
-        check_order(&layers, |price| prices.push(price)).unwrap();
-        assert_eq!(prices.len(), 1);
     }
 }

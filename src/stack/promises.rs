@@ -1,6 +1,9 @@
 //! Guarantees as sentences. One sentence per aspect, so that what a layer changes is what differs from
 //! the sentence of the level below.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use crate::transaction::Isolation;
@@ -147,12 +150,12 @@ fn reads(profile: &Profile) -> String {
         Freshness::Exclusive => "Nobody else can write while it is open.".to_owned(),
         Freshness::Immediate => "What others write is seen at once.".to_owned(),
         Freshness::Within(delay) => {
-            format!("What others write is seen after at most {}.", words(delay))
+            format!("What others write is seen after at most {}.", span(delay))
         }
         Freshness::Unbounded => "What others write may never be seen.".to_owned(),
     };
     let announced = match profile.guarantees.announces {
-        Some(delay) => format!(" It is announced within {}.", words(delay)),
+        Some(delay) => format!(" It is announced within {}.", span(delay)),
         None => String::new(),
     };
     let changed = if profile.guarantees.verbatim || !profile.guarantees.writable {
@@ -280,8 +283,14 @@ fn size(bytes: u64) -> String {
     }
 }
 
-/// A duration as a person says it: in the largest unit that is exact.
+/// A duration as a person says it behind "every" or "the last": `day`, `7 days`.
 fn words(duration: Duration) -> String {
+    let span = span(duration);
+    span.strip_prefix("1 ").map_or_else(|| span.clone(), str::to_owned)
+}
+
+/// A duration as a person says it: in the largest unit that is exact.
+fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
     if duration.subsec_nanos() != 0 || seconds == 0 {
         return humantime::format_duration(duration).to_string();
@@ -291,150 +300,7 @@ fn words(duration: Duration) -> String {
     // Every whole number of seconds is a multiple of one.
     let (unit, size) = exact.unwrap_or(("second", 1));
     match seconds / size {
-        1 => unit.to_owned(),
+        1 => format!("1 {unit}"),
         count => format!("{count} {unit}s"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::backends::MemoryConfig;
-    use crate::layer::BackendConfig;
-    use crate::types::{Guarantees, Recovery};
-
-    fn memory() -> Profile {
-        MemoryConfig::default().profile().unwrap()
-    }
-
-    #[test]
-    fn a_level_that_changes_nothing_says_nothing() {
-        let level = Profile::layer("quiet", memory());
-        assert!(ASPECTS.iter().all(|aspect| aspect.change(&level).is_none()));
-        assert!(ASPECTS.iter().all(|aspect| aspect.change(&memory()).is_some()));
-    }
-
-    #[test]
-    fn every_name_fits_into_its_column() {
-        assert!(ASPECTS.iter().all(|aspect| aspect.name.len() <= 9));
-    }
-
-    #[test]
-    fn the_level_that_seals_is_named() {
-        let place =
-            |name: &'static str, sealed| Place { name: name.into(), what: "folder".into(), sealed };
-        let plain = memory().changed(|promised| promised.places = vec![place("disk", false)]);
-        assert_eq!(at_rest(&plain), "Values are plain in disk (folder).");
-        let sealed = Profile::layer("encrypt", plain)
-            .changed(|promised| promised.places = vec![place("disk", true)]);
-        assert_eq!(
-            at_rest(&sealed),
-            "Values are sealed by `encrypt` wherever they rest: disk (folder). Keys are plain."
-        );
-        let mixed = Profile::layer("tier", sealed)
-            .changed(|promised| promised.places.push(place("tier", false)));
-        assert_eq!(
-            at_rest(&mixed),
-            "Values are sealed by `encrypt` in disk (folder), but plain in tier (folder). Keys are plain."
-        );
-    }
-
-    #[test]
-    fn every_durability_and_recovery_has_its_words() {
-        let write = |now, after| {
-            writes(&memory().changed(|promised| {
-                promised.durability = now;
-                promised.durability_after_flush = after;
-            }))
-        };
-        assert_eq!(
-            write(Durability::PowerCut, Durability::PowerCut),
-            "An acknowledged write survives a power cut."
-        );
-        assert_eq!(
-            write(Durability::ProcessCrash, Durability::PowerCut),
-            "An acknowledged write survives a process crash; once `flush` has returned, a power cut too."
-        );
-        let nothing = (Durability::Nothing, Durability::Nothing);
-        assert!(write(nothing.0, nothing.1).contains("gone when the process ends"));
-        let server = memory().changed(|promised| {
-            promised.places =
-                vec![Place { name: "server".into(), what: "database".into(), sealed: false }];
-        });
-        assert!(writes(&server).starts_with("An acknowledged write survives this process;"));
-        let recover = |interval, window| {
-            recovery(&memory().changed(|p| p.recovery = Some(Recovery { interval, window })))
-        };
-        let day = Duration::from_secs(86_400);
-        let due = recover(Some(day), Some(7 * day));
-        assert!(due.contains("due at least every day") && due.contains("come on top"), "{due}");
-        assert!(recover(Some(day), Some(7 * day)).contains("last 7 days"));
-        assert!(recover(None, None).contains("by hand"));
-    }
-
-    #[test]
-    fn what_only_some_stores_offer_has_its_words() {
-        let say = |say: fn(&Profile) -> String, change: fn(&mut Guarantees)| {
-            say(&memory().changed(change))
-        };
-        let announced = say(reads, |promised| {
-            promised.freshness = Freshness::Immediate;
-            promised.announces = Some(Duration::from_secs(2));
-        });
-        assert!(announced.ends_with("seen at once. It is announced within 2 seconds."));
-        assert!(!say(reads, |_| ()).contains("may differ"));
-        assert!(say(reads, |p| p.verbatim = false).contains("may differ from what was put"));
-        assert!(say(batches, |_| ()).ends_with("keys being absent, or holding given values."));
-        assert!(say(batches, |p| p.conditions = Conditions::None).contains("cannot"));
-        assert!(say(batches, |p| p.writable = false).starts_with("None"));
-        let serializable = say(isolation, |_| ());
-        assert!(serializable.starts_with("Transactions up to SERIALIZABLE, for keys."));
-        assert!(serializable.contains("runs again") && serializable.ends_with("go unnoticed."));
-        let only = "Transactions with READ COMMITTED only, as ";
-        let said = say(isolation, |p| p.snapshots = false);
-        assert!(said.starts_with(&format!("{only}there are no snapshots:")), "{said}");
-        let said = say(isolation, |p| p.conditions = Conditions::Absence);
-        assert!(said.starts_with(&format!("{only}values cannot be compared:")), "{said}");
-        assert!(say(isolation, |p| p.atomic_batches = false).starts_with("No transactions:"));
-        assert_eq!(say(isolation, |p| p.writable = false), "None: writes are refused.");
-        assert_eq!(say(loads, |_| ()), "Sorted entries are taken in bulk.");
-        assert!(say(loads, |p| p.ingest = false).ends_with("batch by batch."));
-        let single = say(loads, |p| (p.ingest, p.atomic_batches) = (false, false));
-        assert!(single.ends_with("one by one, many at a time."));
-        assert!(say(loads, |p| p.writable = false).starts_with("None"));
-        assert!(say(counts, |p| p.counts = Counting::Exact).ends_with("exactly."));
-        assert!(say(counts, |p| p.counts = Counting::No).contains("not known"));
-    }
-
-    #[test]
-    fn the_limit_of_a_batch_is_told_where_there_are_batches() {
-        let say = |atomic, ops| {
-            limits(&memory().changed(|promised| {
-                (promised.atomic_batches, promised.limits.batch_ops) = (atomic, ops);
-            }))
-        };
-        assert!(say(true, None).ends_with("values and batches as large as memory allows."));
-        assert!(say(true, Some(9)).contains("batches up to 9 operations"));
-        for ops in [None, Some(1)] {
-            let said = say(false, ops);
-            assert!(!said.contains("batches") && said.contains("values as large"), "{said}");
-        }
-    }
-
-    #[test]
-    fn a_size_that_is_short_by_a_frame_is_almost_round() {
-        assert_eq!(size(3 << 30), "3GiB");
-        assert_eq!(size((3 << 30) - 67), "almost 3GiB");
-        assert_eq!(size(1500), "1500B");
-        assert_eq!(size((1 << 20) - 2), "almost 1MiB");
-    }
-
-    #[test]
-    fn durations_are_said_in_the_largest_exact_unit() {
-        let say = |ms| words(Duration::from_millis(ms));
-        assert_eq!(
-            [say(600_000), say(90_000), say(1_500), say(3_600_000), say(0)],
-            ["10 minutes", "90 seconds", "1s 500ms", "hour", "0s"]
-        );
     }
 }

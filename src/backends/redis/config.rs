@@ -15,7 +15,7 @@ use super::url;
 use crate::error::{Error, Result};
 use crate::layer::{BackendConfig, Context};
 use crate::store::Store;
-use crate::types::units::{Secret, Span, Url};
+use crate::types::units::{Secret, Span, Url, counted};
 use crate::types::{
     Conditions, Counting, Durability, Freshness, Guarantees, Limits, Place, Profile, check_path_of,
 };
@@ -310,8 +310,8 @@ impl RedisConfig {
         }
         if self.wait_replicas > 0 {
             notes.push(format!(
-                "A write waits until {} replica(s) have it in memory, which makes its loss in a failover unlikely, not impossible.",
-                self.wait_replicas
+                "A write waits until {} it in memory, which makes its loss in a failover unlikely, not impossible.",
+                counted(self.wait_replicas as usize, "replica has", "replicas have")
             ));
         }
         notes
