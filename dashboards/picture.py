@@ -2,7 +2,7 @@
 
     python3 dashboards/picture.py URL BOARD.json OUT.svg [MINUTES [PANELS]]
 
-Draws the first PANELS panels over the last MINUTES. Numbers, lines and tables are drawn; a heat map is left out.
+Draws the first PANELS panels over the last MINUTES.
 """
 
 import json
@@ -37,6 +37,8 @@ def number(value, unit):
         return f"{value * 100:.3g} %"
     if unit == "dateTimeFromNow":
         return f"{number(time.time() - value / 1000, 's')} ago"
+    if unit == "s" and value == 0:
+        return "0 s"
     if unit == "s":
         for size, name in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms"), (1e-6, "µs")):
             if value >= size:
@@ -110,6 +112,14 @@ def ticks(low, high, log, unit):
     return [step * at for at in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
+def moments(left, right, bottom, minutes):
+    """The words below an axis of time, as many as there is room for."""
+    parts = 4 if right - left > 200 else 2
+    ago = [minutes * (parts - part) / parts for part in range(parts + 1)]
+    texts = [f"-{minutes:.3g} min" if minutes else "now" for minutes in ago]
+    return [words(left + (right - left) * at / parts, bottom + 15, text, 9, FAINT, "middle") for at, text in enumerate(texts)]
+
+
 def draw_graph(panel, url, box, minutes):
     x, y, width, height = box
     custom = panel["fieldConfig"]["defaults"]["custom"]
@@ -129,6 +139,7 @@ def draw_graph(panel, url, box, minutes):
         return [words(x + width / 2, y + height / 2, "no data", 14, FAINT, "middle")]
     # The largest at the top of the legend, which has room for so many.
     series.sort(key=lambda line: -line[1][-1][1])
+    last = [points[-1][1] for _, points in series]
     if stacked:
         below = {}
         for _, points in series:
@@ -149,10 +160,7 @@ def draw_graph(panel, url, box, minutes):
     for tick in ticks(low, high, log, unit):
         drawn.append(f'<line x1="{left}" x2="{right}" y1="{up(tick):.1f}" y2="{up(tick):.1f}" stroke="#EAEEF2"/>')
         drawn.append(words(left - 6, up(tick) + 3, number(tick, unit), 9, FAINT, "end"))
-    for part in range(0, 5):
-        ago = minutes * (4 - part) / 4
-        text = "now" if part == 4 else f"-{ago:.3g} min"
-        drawn.append(words(left + (right - left) * part / 4, bottom + 15, text, 9, FAINT, "middle"))
+    drawn += moments(left, right, bottom, minutes)
     for at, (name, points) in enumerate(series):
         line = " ".join(f"{across(moment):.1f},{up(value):.1f}" for moment, value in points)
         tint = COLOURS[at % len(COLOURS)]
@@ -161,14 +169,45 @@ def draw_graph(panel, url, box, minutes):
             drawn.append(f'<rect x="{right + 10}" y="{top - 4 + 14 * at}" width="10" height="3" fill="{tint}"/>')
             room = name if len(name) <= 21 else name[:20] + "…"
             drawn.append(words(right + 25, top + 14 * at, room, 9))
-            drawn.append(words(x + width - 8, top + 14 * at, number(points[-1][1], unit), 9, FAINT, "end"))
+            drawn.append(words(x + width - 8, top + 14 * at, number(last[at], unit), 9, FAINT, "end"))
     return drawn
+
+
+def draw_heatmap(panel, url, box, minutes):
+    """A cell for each bucket and moment, darker the more there are."""
+    x, y, width, height = box
+    end = time.time()
+    begin, step = end - 60 * minutes, max(5, minutes)
+    expression = filled(panel["targets"][0]["expr"])
+    results = ask(url, "query_range", query=expression, start=begin, end=end, step=step)
+    # Buckets count what is below them, too.
+    bounds = sorted((float(result["metric"]["le"]), {float(at): float(value) for at, value in result["values"]}) for result in results)
+    cells, below = [], {}
+    for bound, values in bounds:
+        cells += [(bound, at, value - below.get(at, 0)) for at, value in values.items() if value - below.get(at, 0) > 1e-9]
+        below = values
+    if not cells:
+        return [words(x + width / 2, y + height / 2, "no data", 14, FAINT, "middle")]
+    used = [bound for bound, _ in bounds if bound >= min(cells)[0] and bound <= max(cells)[0]]
+    most = max(cell[2] for cell in cells)
+    left, top, right, bottom = x + 62, y + 34, x + width - 20, y + height - 26
+    tall, wide = (bottom - top) / len(used), (right - left) * step / (end - begin)
+    drawn = []
+    for bound, at, value in cells:
+        row, across = used.index(bound), left + (at - begin) / (end - begin) * (right - left)
+        place = f'x="{across - wide:.1f}" y="{bottom - (row + 1) * tall:.1f}" width="{wide:.1f}" height="{tall:.1f}"'
+        drawn.append(f'<rect {place} fill="{COLOURS[0]}" fill-opacity="{max(0.06, (value / most) ** 0.5):.2f}"/>')
+    for row, bound in enumerate(used):
+        if row % math.ceil(len(used) * 14 / (bottom - top)) == 0:
+            text = "more" if math.isinf(bound) else number(bound, "s")
+            drawn.append(words(left - 6, bottom - (row + 1) * tall + 4, text, 9, FAINT, "end"))
+    return drawn + moments(left, right, bottom, minutes)
 
 
 def main():
     url, board, out = sys.argv[1:4]
     minutes = float(sys.argv[4]) if len(sys.argv) > 4 else 15
-    panels = [panel for panel in json.load(open(board))["panels"] if panel["type"] not in ("row", "heatmap")]
+    panels = [panel for panel in json.load(open(board))["panels"] if panel["type"] != "row"]
     panels = panels[: int(sys.argv[5]) if len(sys.argv) > 5 else len(panels)]
     drawn, tallest = [], 0
     shift = {}
@@ -180,8 +219,9 @@ def main():
         x, y, width, height = box
         drawn.append(f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="3" fill="white" stroke="{EDGE}"/>')
         drawn.append(words(x + 10, y + 20, panel["title"], 12, INK, weight="bold"))
-        if panel["type"] == "timeseries":
-            drawn += draw_graph(panel, url, box, minutes)
+        if panel["type"] in ("timeseries", "heatmap"):
+            draw = draw_graph if panel["type"] == "timeseries" else draw_heatmap
+            drawn += draw(panel, url, box, minutes)
         else:
             drawn += draw_stat(panel, url, box) if panel["type"] == "stat" else draw_table(panel, url, box)
         tallest = max(tallest, top + place["h"] * UNIT)

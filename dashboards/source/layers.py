@@ -21,7 +21,7 @@ BOARD = board(
         ),
         table(
             "Order of the layers", "0 is where callers enter.", "none",
-            query("max by (stack, layer) (tierstack_layer_depth{@layer})"), width=8,
+            query("sort(max by (stack, layer) (tierstack_layer_depth{@layer}))"), width=8,
         ),
         graph(
             "Errors", "By layer and kind, and of each store together. An error is counted at every boundary that it passes.", "ops",

@@ -76,12 +76,12 @@ BOARD = board(
             query("min by (stack, layer) (stack_layer:tierstack_cache_hits:ratio_rate5m{@stack})", "{{stack}} {{layer}}"),
         ),
         graph(
-            "Bytes kept", "What each layer and backend keeps, in memory and on the disk.", "bytes",
-            query("sum by (stack, layer, place) (tierstack_store_bytes{@stack})", "{{stack}} {{layer}} {{place}}"),
+            "Bytes kept", "What each store and its caches have in memory, and what the store has stored. One that does not tell is left out.", "bytes",
+            query("sum by (stack, place) (tierstack_store_bytes{@stack}) > 0", "{{stack}} {{place}}"),
         ),
         graph(
-            "Entries kept", "What each layer and backend keeps, as precisely as it counts.", "short",
-            query("sum by (stack, layer) (tierstack_store_entries{@stack})", "{{stack}} {{layer}}"),
+            "Entries kept", "What each store has, as precisely as it counts. One that does not tell is left out.", "short",
+            query("sum by (stack) (tierstack_store_entries{@stack}) > 0", "{{stack}}"),
         ),
         table(
             "Processes", "Version and features of each process, and how long it has run.", "s",
@@ -89,7 +89,7 @@ BOARD = board(
         ),
         stat(
             "Answers from memory that are timed", "The others are counted by these. Operations that wait are all timed.", "percentunit",
-            query("max(tierstack_sample_ratio{@process})"), width=12,
+            query("max(tierstack_sample_ratio{@process})"), width=24,
         ),
     ),
 )
