@@ -12,8 +12,9 @@ BOARD = board(
     row(
         "Is it well",
         stat(
-            "Stores open", "Stores that are open, over all processes.", "short",
-            query("count(group by (job, instance, stack) (tierstack_layer_depth{@stack}))"),
+            "Stores not open", "Stores of services that did not open, over all processes. Requests for them fail.", "short",
+            query("count(tierstack_store_open{@stack} == 0) or vector(0)"),
+            thresholds=steps((None, GOOD), (1, BAD)),
         ),
         stat(
             "Alerts", "Alerts of tierstack that fire now. docs/runbook.md has a section for each.", "short",

@@ -6,10 +6,11 @@ use std::path::Path;
 
 use futures_util::future::join_all;
 
-use super::{Checked, OpenOptions, Stack};
+use super::{Checked, OpenOptions, Stack, usage};
 use crate::config::{Config, Registry};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::Claim;
+use crate::telemetry::{Gauge, Labels};
 
 /// Stores of one config that are open, by name. The caller that opened them [closes](Self::close_all) them.
 ///
@@ -37,6 +38,8 @@ use crate::layer::Claim;
 pub struct Stacks {
     open: BTreeMap<String, Stack>,
     failed: BTreeMap<String, Error>,
+    /// Of those that failed, as long as this is there.
+    shown: Vec<Gauge>,
 }
 
 impl Stacks {
@@ -75,10 +78,16 @@ impl Stacks {
         let names: BTreeSet<_> = names.map_or_else(all, |names| names.iter().copied().collect());
         let opening = check_together(config, names, registry)?.into_iter().map(async |checked| {
             let name = checked.store().to_owned();
-            (name, checked.open(options).await)
+            let label = checked.labels().next().unwrap_or_default().to_owned();
+            let opened = checked.open(options).await;
+            // A service shows that it is not open, and there is nothing else to show of it.
+            let shown = (opened.is_err() && options.background)
+                .then(|| usage::open(&Labels::new(&name, label)));
+            (name, opened, shown)
         });
         let mut stacks = Self::default();
-        for (name, opened) in join_all(opening).await {
+        for (name, opened, shown) in join_all(opening).await {
+            stacks.shown.extend(shown);
             match opened {
                 Ok(stack) => drop(stacks.open.insert(name, stack)),
                 Err(error) => drop(stacks.failed.insert(name, error)),

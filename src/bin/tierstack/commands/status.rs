@@ -20,7 +20,10 @@ pub(crate) async fn run(args: &Status, stop: &Stop) -> Outcome {
 fn words(facts: &Facts) -> String {
     let mut words = numbers(facts);
     for stack in &facts.stacks {
-        let Some(promises) = &stack.promises else { continue };
+        // One that did not open promises nothing.
+        let Some(promises) = stack.promises.as_ref().filter(|said| !said.is_empty()) else {
+            continue;
+        };
         words += &format!("\nWhat '{}' promises\n\n", stack.name);
         for said in promises {
             words += &format!("  {:<9} {}\n", said.about, said.text);
@@ -49,7 +52,8 @@ pub(super) fn numbers(facts: &Facts) -> String {
         words += &printable(&format!("{severity} {}: {}\n", place.join("/"), alert.text));
     }
     for stack in &facts.stacks {
-        words += &format!("\n{}\n", printable(&format!("{}  {}", stack.name, stack.shape)));
+        let head = format!("{}  {}", stack.name, stack.shape);
+        words += &format!("\n{}\n", printable(head.trim_end()));
         words += &layers(stack);
         if let Some(backups) = &stack.backups {
             words += &format!("  {}\n", printable(&backup(backups, facts.now)));
