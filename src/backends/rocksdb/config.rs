@@ -1,7 +1,7 @@
 //! The settings: their ranges, and what they promise.
 
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -43,6 +43,28 @@ pub enum Compaction {
     Off,
 }
 
+/// A folder for tables. See [`RocksDbConfig::db_paths`].
+///
+/// ```
+/// use tierstack::backends::RocksDbConfig;
+/// use tierstack::backends::rocksdb::TableFolder;
+/// use tierstack::units::ByteSize;
+///
+/// let folder = |path: &str, size| TableFolder { path: path.into(), size: ByteSize(size) };
+/// let db_paths = vec![folder("/fast/orders", 100 << 30), folder("/large/orders", 4 << 40)];
+/// let config = RocksDbConfig { db_paths, ..RocksDbConfig::new("/fast/orders") };
+/// # assert_eq!(config.db_paths.len(), 2);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct TableFolder {
+    /// The folder. A relative path is meant from the folder of the config file.
+    pub path: PathBuf,
+    /// How large its tables should become at most. What is more goes to the next folder; the last one takes the rest.
+    pub size: ByteSize,
+}
+
 /// Settings of the RocksDB backend.
 ///
 /// A setting that is left out keeps what the database has; a new database gets the default that is
@@ -80,6 +102,14 @@ pub struct RocksDbConfig {
     /// not understand: its OPTIONS file is then that of RocksDB 11.8, and column families may be added. Default: false.
     #[serde(default)]
     pub upgrade: bool,
+    /// The folder of the log, where it is not that of the database (RocksDB's `wal_dir`). It must be where the
+    /// database's own OPTIONS file says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wal_dir: Option<PathBuf>,
+    /// The folders of the tables, where they are not in that of the database alone (RocksDB's `db_paths`): as the
+    /// program that owns the database names them, in its order, as RocksDB does not record them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub db_paths: Vec<TableFolder>,
     /// Whether a write is acknowledged when it is on the disk. Default: true. Concurrent writes
     /// share one fsync. With false a write is acknowledged when the operating system has it: faster by
     /// far, and lost by a power cut (not by a crash of the process) unless `flush` was called.
@@ -150,6 +180,8 @@ impl RocksDbConfig {
             column_family: default_family(),
             create: true,
             upgrade: false,
+            wal_dir: None,
+            db_paths: Vec::new(),
             sync: true,
             block_cache_size: default_block_cache(),
             inline_reads: true,
@@ -167,6 +199,12 @@ impl RocksDbConfig {
             return Err(Error::config("`path` is empty; name the folder of the database"));
         }
         check_path_of("path", &self.path)?;
+        self.wal_dir.iter().try_for_each(|path| check_path_of("wal_dir", path))?;
+        self.db_paths.iter().try_for_each(|place| check_path_of("db_paths", &place.path))?;
+        let mut folders = self.wal_dir.as_deref().into_iter().chain(self.table_folders());
+        if folders.any(|folder| folder.as_os_str().as_encoded_bytes().contains(&0)) {
+            return Err(Error::config("a path holds a NUL, which no path of this system has"));
+        }
         if self.column_family.is_empty() || self.column_family.contains('\0') {
             return Err(Error::config(
                 "`column_family` must have at least one character and no NUL; leave it out for `default`",
@@ -177,6 +215,28 @@ impl RocksDbConfig {
         within("write_buffers", self.write_buffers, &WRITE_BUFFERS)?;
         within("bloom_bits", self.bloom_bits, &BLOOM_BITS)?;
         within("background_jobs", self.background_jobs, &BACKGROUND_JOBS)
+    }
+
+    /// The folder of the log.
+    pub(super) fn log_folder(&self) -> &Path {
+        self.wal_dir.as_ref().unwrap_or(&self.path)
+    }
+
+    /// The folders in which tables are.
+    pub(super) fn table_folders(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(&self.path)
+            .chain(self.db_paths.iter().map(|place| &place.path))
+            .map(PathBuf::as_path)
+    }
+
+    /// The same settings, with paths that no folder of a config is needed for.
+    fn resolved(&self, context: &Context) -> Self {
+        let mut config = self.clone();
+        config.path = context.resolve(&self.path);
+        config.wal_dir = self.wal_dir.as_ref().map(|path| context.resolve(path));
+        config.db_paths.iter_mut().for_each(|place| place.path = context.resolve(&place.path));
+        config.create = self.create && context.may_create;
+        config
     }
 
     fn guarantees(&self) -> Guarantees {
@@ -251,13 +311,16 @@ impl BackendConfig for RocksDbConfig {
     }
 
     fn claims(&self, context: &Context) -> Vec<Claim> {
-        vec![Claim::new("the database", &context.resolve(&self.path))]
+        let config = self.resolved(context);
+        let mut claims = vec![Claim::new("the database", &config.path)];
+        claims
+            .extend(config.wal_dir.iter().map(|path| Claim::new("the log of the database", path)));
+        let tables = config.db_paths.iter().filter(|place| place.path != config.path);
+        claims.extend(tables.map(|place| Claim::new("tables of the database", &place.path)));
+        claims
     }
 
     async fn open(&self, context: &Context) -> Result<Arc<dyn Store>> {
-        let path = context.resolve(&self.path);
-        let create = self.create && context.may_create;
-        let config = Self { path, create, ..self.clone() };
-        Ok(Arc::new(RocksDb::open_with(config, context).await?))
+        Ok(Arc::new(RocksDb::open_with(self.resolved(context), context).await?))
     }
 }

@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 
 use ::rocksdb::{DB, Env, LiveFile, Options, WriteBatch};
 
+use super::config::RocksDbConfig;
 use super::failure::failed;
 use crate::error::{Error, Operation, Result};
 
@@ -31,11 +32,13 @@ const TABLES: usize = 32;
 const BLOCK: usize = 4 << 10;
 
 /// Refuses a column family with entities at the beginning of one of its tables. Blocks.
-pub(super) fn refuse(db: &DB, family: &str) -> Result<()> {
+pub(super) fn refuse(db: &DB, config: &RocksDbConfig) -> Result<()> {
     let mut tables = db.live_files().map_err(|error| failed(Operation::Open, error))?;
-    tables.retain(|table| table.column_family_name == family);
+    tables.retain(|table| table.column_family_name == config.column_family);
     let step = tables.len().div_ceil(TABLES).max(1);
-    let found = tables.iter().step_by(step).any(|table| begins_with_entity(db.path(), table));
+    let begins =
+        |table: &LiveFile| config.table_folders().any(|folder| begins_with_entity(folder, table));
+    let found = tables.iter().step_by(step).any(begins);
     if found { Err(refused()) } else { Ok(()) }
 }
 

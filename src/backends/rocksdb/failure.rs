@@ -60,7 +60,7 @@ fn classify(error: &::rocksdb::Error) -> (ErrorKind, &'static str) {
     match error.kind() {
         Theirs::Corruption | Theirs::IOError if text.contains(NO_FILE) => (
             ErrorKind::Unsupported,
-            "a file that the database names is not in its folder. Either it is lost, or the database keeps tables in other folders too (`db_paths`), which are known only to the program that wrote it: see whether that program opens it",
+            "a file that the database names is not in its folder. Either it is lost, or the database keeps tables in other folders too, which only the program that wrote it knows (its `db_paths`): name all of them in `db_paths`, in its order",
         ),
         Theirs::Corruption if text.contains("checksum mismatch") => (
             ErrorKind::Corruption,

@@ -21,10 +21,9 @@
 //!
 //! # Gives up
 //! Expiry of entries (the `expire` layer adds it). A database whose values only another program can
-//! read or keep is refused: one with a merge operator, with a comparator other than the bytewise one,
+//! read or keep is refused: one with a merge operator that is not RocksDB's own, with a comparator other than the bytewise one,
 //! with user-defined timestamps, with a time to live, with wide columns, or with FIFO compaction. So is one whose log is
-//! in a folder of its own (`wal_dir`), as a copy of it would consume the log of the original, and one whose
-//! tables lie in several folders.
+//! in a folder that the settings do not name (`wal_dir`), as a copy of it would consume the log of the original.
 //!
 //! # Cancellation
 //! A read that was begun in a thread ends by itself and is dropped. A write takes effect wholly or not
@@ -82,7 +81,7 @@ use futures_util::TryStreamExt;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-pub use self::config::{Compaction, Compression, RocksDbConfig};
+pub use self::config::{Compaction, Compression, RocksDbConfig, TableFolder};
 use self::engine::{Engine, Moment, Offloaded, offload, spawn};
 use self::failure::{failed, is_incomplete};
 use self::ingest::{LOT_BYTES, Tables};

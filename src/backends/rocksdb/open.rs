@@ -12,7 +12,7 @@ use super::config::RocksDbConfig;
 use super::engine::Database;
 use super::failure::failed;
 use super::lock::Opened;
-use super::options::{cache, keep_promises, load, new_database, new_family, put_back};
+use super::options::{cache, keep_promises, load, new_database, new_family, place, put_back};
 use super::recorded::Recorded;
 use super::{entities, ingest};
 use crate::disk::make_folder;
@@ -35,13 +35,14 @@ pub(super) fn open(config: &RocksDbConfig, others: &[RocksDbConfig]) -> Result<A
         Contents::Database => Opened::with(path, || open_existing(config, &families, &cache)),
         Contents::Nothing if config.create => make_folder(path)
             .map_err(|error| Error::io("the folder cannot be made", error))
+            .and_then(|()| empty_folders(config))
             .and_then(|()| Opened::with(path, || create(config, &cache))),
         Contents::Nothing => Err(Error::config(format!(
             "there is no database, and {NONE_IS_MADE}; correct `path`{}",
             beside(path)
         ))),
         Contents::Headless => Err(Error::config(
-            "this folder holds tables of RocksDB but no CURRENT file, so it is no whole database: a part of one whose tables lie in several folders (`db_paths`), or a copy that is not complete; name the folder with the CURRENT file",
+            "this folder holds tables of RocksDB but no CURRENT file, so it is no whole database: a part of one whose tables lie in several folders, or a copy that is not complete; name the folder with the CURRENT file in `path`, and those of the tables in `db_paths`",
         )),
         Contents::LevelDb => Err(Error::unsupported(
             "this looks like a database of LevelDB. RocksDB would take it over, and LevelDB could not open it any more, so it was left as it is; read its entries with a program for LevelDB, and load them with `tierstack import`",
@@ -76,7 +77,7 @@ pub(super) fn join(database: &Database, config: &RocksDbConfig) -> Result<()> {
         if let Some(recorded) = &recorded {
             accept(recorded, std::slice::from_ref(name), config)?;
         }
-        entities::refuse(database.db(), name)
+        entities::refuse(database.db(), config)
     };
     check().map_err(|error| located(path, error))
 }
@@ -154,6 +155,10 @@ fn is_table(name: &str) -> bool {
     name.ends_with(".sst") || name.ends_with(".ldb")
 }
 
+fn is_log(name: &str) -> bool {
+    name.ends_with(".log")
+}
+
 fn create(config: &RocksDbConfig, cache: &Cache) -> Result<DB> {
     // The database is made with the default column family even if it is not the one that is used.
     let families: BTreeSet<&str> =
@@ -161,7 +166,23 @@ fn create(config: &RocksDbConfig, cache: &Cache) -> Result<DB> {
     let families = families
         .into_iter()
         .map(|name| ColumnFamilyDescriptor::new(name, new_family(config, cache)));
-    DB::open_cf_descriptors(&new_database(config), &config.path, families).map_err(refused)
+    DB::open_cf_descriptors(&new_database(config)?, &config.path, families).map_err(refused)
+}
+
+/// Makes the other folders of a new database. A log that is there is that of another one, and would be deleted.
+fn empty_folders(config: &RocksDbConfig) -> Result<()> {
+    let unmade = |error| Error::io("a folder of `wal_dir` or `db_paths` cannot be made", error);
+    for folder in config.wal_dir.iter().chain(config.db_paths.iter().map(|place| &place.path)) {
+        make_folder(folder).map_err(unmade)?;
+        let names = names(folder).map_err(|error| Error::io("the folder cannot be read", error))?;
+        if let Some(name) = names.iter().find(|name| is_table(name) || is_log(name)) {
+            return Err(Error::config(format!(
+                "the database is to be made with the folder {}, where files of another one are, such as '{name}'; name an empty or a new folder in `wal_dir` and `db_paths`",
+                folder.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The folder in which the path is.
@@ -184,7 +205,7 @@ fn open_existing(config: &RocksDbConfig, families: &[&RocksDbConfig], cache: &Ca
             load(families, recorded, &listed, cache)?
         }
         // A crash while the database was made, before anything was written to it.
-        None if !has_data(path)? => {
+        None if !has_data(path)? && !has_data(config.log_folder())? => {
             let new = |name: &String| {
                 let config = families.iter().find(|family| family.column_family == *name);
                 ColumnFamilyDescriptor::new(name, new_family(config.unwrap_or(&mine), cache))
@@ -200,6 +221,7 @@ fn open_existing(config: &RocksDbConfig, families: &[&RocksDbConfig], cache: &Ca
     options.create_if_missing(false);
     options.set_error_if_exists(false);
     keep_promises(&mut options);
+    place(&mut options, config)?;
     let opened = DB::open_cf_descriptors(&options, path, descriptors).map_err(refused);
     let left = match &recorded {
         Some(recorded) if !missing && !config.upgrade => put_back(path, families, recorded),
@@ -207,7 +229,7 @@ fn open_existing(config: &RocksDbConfig, families: &[&RocksDbConfig], cache: &Ca
     };
     let db = opened?;
     left?;
-    entities::refuse(&db, &config.column_family)?;
+    entities::refuse(&db, config)?;
     if missing {
         db.create_cf(&config.column_family, &new_family(config, cache)).map_err(refused)?;
     }
@@ -238,10 +260,17 @@ fn may_add(config: &RocksDbConfig, listed: &[String], recorded: Option<&Recorded
 
 /// Refuses a database that would be misread or damaged without the program that wrote it.
 fn accept(recorded: &Recorded, listed: &[String], config: &RocksDbConfig) -> Result<()> {
-    if let Some(log) = recorded.log_elsewhere(&config.path) {
-        return Err(Error::unsupported(format!(
-            "its log is in another folder, {log}, which may be that of the database that this is a copy of. The database was left as it is; if its own folder holds all of its log, empty `wal_dir` in its latest OPTIONS file"
-        )));
+    if let Some(log) = recorded.log_elsewhere(&config.path, config.log_folder()) {
+        let log = log.display();
+        return Err(Error::unsupported(match &config.wal_dir {
+            None => format!(
+                "its log is in another folder, {log}, which may be that of the database that this is a copy of. The database was left as it is; if that log is its own, set `wal_dir` to that folder, and if its own folder holds all of its log, empty `wal_dir` in its latest OPTIONS file"
+            ),
+            Some(named) => format!(
+                "its log is in {log}, and not in {}, which `wal_dir` names. The database was left as it is; set `wal_dir` to where the log is, or leave it out if that is the folder of the database",
+                named.display()
+            ),
+        }));
     }
     for name in listed {
         if let Some(why) = recorded.objection(name, *name == config.column_family) {
@@ -284,9 +313,7 @@ fn has_data(path: &Path) -> Result<bool> {
     for entry in fs::read_dir(path).map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if is_table(&name)
-            || (name.ends_with(".log") && entry.metadata().map_err(unreadable)?.len() > 0)
-        {
+        if is_table(&name) || (is_log(&name) && entry.metadata().map_err(unreadable)?.len() > 0) {
             return Ok(true);
         }
     }

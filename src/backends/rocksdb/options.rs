@@ -6,8 +6,8 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use ::rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode, Env,
-    Options,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBPath, DBRecoveryMode,
+    Env, Options,
 };
 
 use super::config::{Compaction, Compression, RocksDbConfig};
@@ -93,7 +93,7 @@ fn changes(families: &[&RocksDbConfig], recorded: &Recorded) -> Vec<Change> {
     let promised = [
         // Keys must get neither into messages nor into RocksDB's own log.
         ("allow_data_in_errors", "false"),
-        // Where it is named, it is this folder: `accept` has seen to that.
+        // Where it is another folder, `place` names it.
         ("wal_dir", ""),
         // With these, what is damaged or not there is passed over, and then deleted.
         ("best_efforts_recovery", "false"),
@@ -188,7 +188,20 @@ pub(super) fn new_family(config: &RocksDbConfig, cache: &Cache) -> Options {
     options
 }
 
-pub(super) fn new_database(config: &RocksDbConfig) -> Options {
+/// Names the folders in which the files of the database are, beside its own.
+pub(super) fn place(options: &mut Options, config: &RocksDbConfig) -> Result<()> {
+    if let Some(folder) = &config.wal_dir {
+        options.set_wal_dir(folder);
+    }
+    if !config.db_paths.is_empty() {
+        let places = config.db_paths.iter().map(|place| DBPath::new(&place.path, place.size.0));
+        let places = places.collect::<Result<Vec<_>, _>>();
+        options.set_db_paths(&places.map_err(|error| failed(Operation::Open, error))?);
+    }
+    Ok(())
+}
+
+pub(super) fn new_database(config: &RocksDbConfig) -> Result<Options> {
     let mut options = Options::default();
     options.create_if_missing(true);
     options.create_missing_column_families(true);
@@ -196,7 +209,8 @@ pub(super) fn new_database(config: &RocksDbConfig) -> Options {
     // Without this, a thousand of RocksDB's own logs are kept.
     options.set_keep_log_file_num(10);
     keep_promises(&mut options);
-    options
+    place(&mut options, config)?;
+    Ok(options)
 }
 
 pub(super) fn cache(config: &RocksDbConfig) -> Cache {

@@ -181,6 +181,13 @@ const OF_TABLES: [&str; 6] = [
     "prefix_extractor",
 ];
 
+/// The merge operators that are part of RocksDB, and that it makes by itself from what is recorded.
+const MERGING: [&str; 5] =
+    ["UInt64AddOperator", "PutOperator", "MaxOperator", "BytesXOR", "MergeSortOperator"];
+
+/// Those with a delimiter, which RocksDB before 7 does not record.
+const APPENDING: [&str; 2] = ["StringAppendOperator", "StringAppendTESTOperator"];
+
 const BYTEWISE: &str = "leveldb.BytewiseComparator";
 const REVERSE: &str = "rocksdb.ReverseBytewiseComparator";
 
@@ -210,18 +217,20 @@ impl Recorded {
         format!("{}block_based_table_factory={{{layout}}}", text(of_family))
     }
 
-    /// The folder of the log, if that is not the folder of the database.
+    /// The folder of the log, if that is not where it is `expected`.
     ///
     /// It is where the log was when the file was written. From a copy of the database it leads to the
     /// log of the original, which opening would replay and then delete; where it is gone, opening would
     /// make it anew, and miss the writes in the copy's own log.
-    pub(super) fn log_elsewhere(&self, folder: &Path) -> Option<&str> {
-        let recorded = Self::named(self.sections.get(&Section::Database)?, "wal_dir")?;
-        let same = match (fs::canonicalize(recorded), fs::canonicalize(folder)) {
-            (Ok(recorded), Ok(folder)) => recorded == folder,
+    pub(super) fn log_elsewhere(&self, folder: &Path, expected: &Path) -> Option<PathBuf> {
+        let settings = self.sections.get(&Section::Database);
+        let recorded = settings.and_then(|settings| Self::named(settings, "wal_dir"));
+        let recorded = recorded.map_or(folder, Path::new);
+        let same = match (fs::canonicalize(recorded), fs::canonicalize(expected)) {
+            (Ok(recorded), Ok(expected)) => recorded == expected,
             _ => false,
         };
-        (!same).then_some(recorded)
+        (!same).then(|| recorded.to_owned())
     }
 
     /// Why a column family cannot be opened without the program that wrote it. `None`: it can.
@@ -236,9 +245,20 @@ impl Recorded {
         };
         let named = |key| Self::named(settings, key);
         if let Some(operator) = named("merge_operator") {
-            return Some(format!(
-                "has the merge operator '{operator}', without which its values cannot be read"
-            ));
+            if APPENDING.contains(&operator) {
+                // RocksDB would take its own, a comma.
+                if !settings.get("merge_operator").is_some_and(|kept| kept.contains("delimiter=")) {
+                    return Some(format!(
+                        "has the merge operator '{operator}', of which RocksDB {} did not record the delimiter; open the database once with its program over RocksDB 7 or newer, which records it",
+                        self.version()
+                    ));
+                }
+            } else if !MERGING.contains(&operator) {
+                return Some(format!(
+                    "has the merge operator '{operator}', which is code of that program, without which its values cannot be read; those of RocksDB itself are known here: {}",
+                    MERGING.iter().chain(&APPENDING).copied().collect::<Vec<_>>().join(", ")
+                ));
+            }
         }
         match named("comparator").unwrap_or(BYTEWISE) {
             BYTEWISE => {}
@@ -340,7 +360,7 @@ mod tests {
 [TableOptions/BlockBasedTable "default"]
   comparator=nonsense
 [CFOptions "odd\#\"name"]  # a comment
-  merge_operator={id=UInt64AddOperator;}
+  merge_operator={id=Mine;}
 "#;
 
     #[test]
@@ -350,7 +370,7 @@ mod tests {
         assert!(recorded.is_ours());
         assert_eq!(recorded.objection("default", true), None);
         let why = recorded.objection("odd#\"name", false).unwrap();
-        assert!(why.contains("'UInt64AddOperator'"), "{why}");
+        assert!(why.contains("'Mine'"), "{why}");
         assert!(recorded.objection("missing", false).unwrap().contains("not in the OPTIONS file"));
     }
 
@@ -363,11 +383,10 @@ mod tests {
             ("comparator=rocksdb.ReverseBytewiseComparator", false, None),
             ("comparator=leveldb.BytewiseComparator.u64ts", true, Some("timestamps")),
             ("merge_operator=append", false, Some("'append'")),
-            (
-                "merge_operator={delimiter=,;id=StringAppendOperator;}",
-                false,
-                Some("'StringAppendOperator'"),
-            ),
+            ("merge_operator={delimiter=\\:;id=StringAppendOperator;}", true, None),
+            ("merge_operator=StringAppendOperator", false, Some("delimiter")),
+            ("merge_operator=UInt64AddOperator", true, None),
+            ("merge_operator={id=MaxOperator;}", true, None),
             ("compaction_filter_factory=TtlCompactionFilterFactory", true, Some("time to live")),
             ("table_factory=PlainTable", true, Some("'PlainTable'")),
             ("table_factory=PlainTable", false, None),

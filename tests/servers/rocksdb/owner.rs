@@ -7,7 +7,9 @@ use std::process::Command;
 
 use futures_util::{StreamExt, stream};
 use tempfile::tempdir;
+use tierstack::backends::rocksdb::TableFolder;
 use tierstack::backends::{RocksDb, RocksDbConfig};
+use tierstack::units::ByteSize;
 use tierstack::{Entry, Page, Read, ReadExt, Scan, Store, StoreExt};
 
 use super::names;
@@ -31,34 +33,106 @@ trait Owner {
     fn make(&self, folder: &Path);
     /// Opens it for reading and writing with its recorded options, and counts its entries.
     fn count(&self, folder: &Path) -> usize;
+    /// How tierstack opens it.
+    fn config(&self, folder: &Path) -> RocksDbConfig;
+}
+
+fn alone(folder: &Path) -> RocksDbConfig {
+    RocksDbConfig { create: false, ..RocksDbConfig::new(folder) }
 }
 
 /// `rocksdict` of PyPI, which links RocksDB in.
-struct Python(String);
+struct Python {
+    program: String,
+    /// The log and some of the tables are in folders of their own, beside that of the database.
+    spread: bool,
+}
+
+impl Python {
+    fn run(&self, folder: &Path, script: &str) -> String {
+        let before = "
+import sys
+from rocksdict import DBPath, Options, Rdict
+path, spread = sys.argv[1], sys.argv[2] == 'true'
+options = Options(raw_mode=True)
+if spread:
+    options.set_wal_dir(path + '-log')
+    options.set_db_paths([DBPath(path, 1), DBPath(path + '-more', 1 << 30)])
+";
+        let mut python = Command::new(&self.program);
+        python.args(["-c", &format!("{before}{script}")]).arg(folder);
+        run(python.arg(self.spread.to_string()))
+    }
+}
+
+fn beside(folder: &Path, what: &str) -> PathBuf {
+    folder.with_file_name(format!("{}-{what}", folder.file_name().unwrap().to_str().unwrap()))
+}
 
 impl Owner for Python {
     fn make(&self, folder: &Path) {
         let script = "
-import sys
-from rocksdict import Rdict, Options
-db = Rdict(sys.argv[1], Options(raw_mode=True))
+db = Rdict(path, options)
 for i in range(500): db[b'k%06d' % i] = b'v' * 100
 db.flush()
 for i in range(500, 800): db[b'k%06d' % i] = b'v' * 100
 db.close()";
-        run(Command::new(&self.0).args(["-c", script]).arg(folder));
+        self.run(folder, script);
     }
 
     fn count(&self, folder: &Path) -> usize {
         let script = "
-import sys
-from rocksdict import Rdict
-db = Rdict(sys.argv[1])
+db = Rdict(path, options) if spread else Rdict(path)
 print(sum(1 for _ in db.keys()))
 db[b'k000000'] = b'again'
 db.flush()
+if spread: db.compact_range(None, None)
 db.close()";
-        run(Command::new(&self.0).args(["-c", script]).arg(folder)).trim().parse().unwrap()
+        self.run(folder, script).trim().parse().unwrap()
+    }
+
+    fn config(&self, folder: &Path) -> RocksDbConfig {
+        let table = |path: PathBuf, size| TableFolder { path, size: ByteSize(size) };
+        match self.spread {
+            false => alone(folder),
+            true => RocksDbConfig {
+                wal_dir: Some(beside(folder, "log")),
+                db_paths: vec![table(folder.to_owned(), 1), table(beside(folder, "more"), 1 << 30)],
+                ..alone(folder)
+            },
+        }
+    }
+}
+
+/// `ldb` alone, which leaves a merge operator in a database that it writes to.
+struct Ldb;
+
+impl Ldb {
+    fn run(folder: &Path, arguments: &[&str]) -> String {
+        run(Command::new("ldb").arg(format!("--db={}", folder.display())).args(arguments))
+    }
+}
+
+impl Owner for Ldb {
+    fn make(&self, folder: &Path) {
+        let mut pairs = Vec::new();
+        (0..500).for_each(|n| pairs.extend([format!("k{n:06}"), "v".to_owned()]));
+        let mut arguments = vec!["batchput", "--create_if_missing"];
+        arguments.extend(pairs.iter().map(String::as_str));
+        Self::run(folder, &arguments);
+        let options = fs::read_to_string(newest_options(folder)).unwrap();
+        assert!(options.contains("StringAppendOperator"), "{options}");
+    }
+
+    fn count(&self, folder: &Path) -> usize {
+        Self::run(folder, &["put", "k000000", "again"]);
+        let text = Self::run(folder, &["dump", "--count_only"]);
+        let (_, count) = text.rsplit_once("Keys in range: ").unwrap();
+        count.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    fn config(&self, folder: &Path) -> RocksDbConfig {
+        alone(folder)
     }
 }
 
@@ -102,6 +176,10 @@ impl Owner for Tools {
         let (_, count) = text.rsplit_once("Keys in range: ").unwrap();
         count.split_whitespace().next().unwrap().parse().unwrap()
     }
+
+    fn config(&self, folder: &Path) -> RocksDbConfig {
+        alone(folder)
+    }
 }
 
 async fn opens_its_database_after_each_operation(owner: &dyn Owner) {
@@ -112,8 +190,7 @@ async fn opens_its_database_after_each_operation(owner: &dyn Owner) {
     assert!(entries >= 500, "{entries}");
     for operation in ["nothing", "scan", "put", "ingest", "compact", "delete", "put again"] {
         let before = fs::read_to_string(newest_options(&path)).unwrap();
-        let config = RocksDbConfig { create: false, ..RocksDbConfig::new(&path) };
-        let store = RocksDb::open(config).await.unwrap();
+        let store = RocksDb::open(owner.config(&path)).await.unwrap();
         match operation {
             "nothing" => {}
             "scan" => assert_eq!(store.collect(Scan::all()).await.unwrap().len(), entries),
@@ -144,15 +221,28 @@ async fn opens_its_database_after_each_operation(owner: &dyn Owner) {
 
 #[tokio::test]
 async fn a_program_with_rocksdb_9_opens_its_database_after_each_operation() {
-    let Some(python) = support::var("TIERSTACK_TEST_ROCKSDICT") else { return };
-    opens_its_database_after_each_operation(&Python(python)).await;
+    for spread in [false, true] {
+        let Some(program) = support::var("TIERSTACK_TEST_ROCKSDICT") else { return };
+        opens_its_database_after_each_operation(&Python { program, spread }).await;
+    }
+}
+
+fn tools_are_there() -> bool {
+    let there = Command::new("db_bench").arg("--version").output().ok().map(drop);
+    let missing = "db_bench is not there (the package `rocksdb-tools`; `scripts/test-servers install` installs it)";
+    support::required(there, missing).is_some()
 }
 
 #[tokio::test]
 async fn a_program_with_the_rocksdb_of_the_system_opens_its_database_after_each_operation() {
-    let there = Command::new("db_bench").arg("--version").output().ok().map(drop);
-    let missing = "db_bench is not there (the package `rocksdb-tools`; `scripts/test-servers install` installs it)";
-    if support::required(there, missing).is_some() {
+    if tools_are_there() {
         opens_its_database_after_each_operation(&Tools).await;
+    }
+}
+
+#[tokio::test]
+async fn ldb_opens_its_database_after_each_operation() {
+    if tools_are_there() {
+        opens_its_database_after_each_operation(&Ldb).await;
     }
 }

@@ -92,17 +92,12 @@ async fn what_only_another_program_can_read_is_refused_and_left_alone() {
         options.set_merge_operator_associative("append", |_, _, _| Some(Vec::new()));
         options
     };
-    let built_in = || {
-        creating().get_options_from_string("create_if_missing=true;create_missing_column_families=true;merge_operator=uint64add").unwrap()
-    };
     let reversed = || {
         let mut options = creating();
         options.set_comparator("backwards", Box::new(|a, b| b.cmp(a)));
         options
     };
-    for (options, word) in
-        [(merging(), "append"), (built_in(), "UInt64AddOperator"), (reversed(), "backwards")]
-    {
+    for (options, word) in [(merging(), "append"), (reversed(), "backwards")] {
         for (name, used) in [("default", "default"), ("other", "other"), ("other", "default")] {
             let folder = folder();
             let families = [ColumnFamilyDescriptor::new(name, options.clone())];
