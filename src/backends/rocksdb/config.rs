@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ use super::RocksDb;
 use crate::error::{Error, Result};
 use crate::layer::{BackendConfig, Claim, Context};
 use crate::store::Store;
-use crate::types::units::ByteSize;
+use crate::types::units::{ByteSize, Span};
 use crate::types::{
     Conditions, Counting, Durability, Freshness, Guarantees, Limits, Place, Profile, check_path_of,
 };
@@ -102,6 +103,15 @@ pub struct RocksDbConfig {
     /// not understand: its OPTIONS file is then that of RocksDB 11.8, and column families may be added. Default: false.
     #[serde(default)]
     pub upgrade: bool,
+    /// Whether the database is only read, as it is when it is opened. Default: false. Nothing in its folder is written, made
+    /// or locked: a folder without rights to write will do. Another program may have it open; what that writes later is not
+    /// seen.
+    #[serde(default)]
+    pub read_only: bool,
+    /// The time to live with which its owner opens the database (RocksDB's `DBWithTTL`), from 0s, with which entries stay, to 10000d.
+    /// Default: the database has none. Entries then end so long after they were written, those that are written here too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<Span>,
     /// The folder of the log, where it is not that of the database (RocksDB's `wal_dir`). It must be where the
     /// database's own OPTIONS file says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -161,6 +171,7 @@ const fn default_block_cache() -> ByteSize {
     ByteSize(256 << 20)
 }
 
+const TTL: RangeInclusive<Span> = Span(Duration::ZERO)..=Span(Duration::from_secs(864_000_000));
 const BLOCK_CACHE: RangeInclusive<ByteSize> = ByteSize(1 << 20)..=ByteSize(1 << 40);
 /// RocksDB moves a size outside this range into it without a word.
 const WRITE_BUFFER: RangeInclusive<ByteSize> = ByteSize(64 << 10)..=ByteSize(64 << 30);
@@ -180,6 +191,8 @@ impl RocksDbConfig {
             column_family: default_family(),
             create: true,
             upgrade: false,
+            read_only: false,
+            ttl: None,
             wal_dir: None,
             db_paths: Vec::new(),
             sync: true,
@@ -210,6 +223,7 @@ impl RocksDbConfig {
                 "`column_family` must have at least one character and no NUL; leave it out for `default`",
             ));
         }
+        within("ttl", self.ttl, &TTL)?;
         within("block_cache_size", Some(self.block_cache_size), &BLOCK_CACHE)?;
         within("write_buffer_size", self.write_buffer_size, &WRITE_BUFFER)?;
         within("write_buffers", self.write_buffers, &WRITE_BUFFERS)?;
@@ -240,20 +254,22 @@ impl RocksDbConfig {
     }
 
     fn guarantees(&self) -> Guarantees {
+        let writable = !self.read_only;
         Guarantees {
             durability: if self.sync { Durability::PowerCut } else { Durability::ProcessCrash },
             durability_after_flush: Durability::PowerCut,
             atomic_batches: true,
-            conditions: Conditions::Value,
-            verbatim: true,
-            freshness: Freshness::Exclusive,
+            conditions: if writable { Conditions::Value } else { Conditions::None },
+            // A deadline is added.
+            verbatim: self.ttl.is_none_or(|Span(ttl)| ttl.is_zero()),
+            freshness: if writable { Freshness::Exclusive } else { Freshness::Unbounded },
             announces: None,
             ordered_scans: true,
             snapshots: true,
             expiry: false,
-            ingest: true,
+            ingest: writable,
             counts: Counting::Estimated,
-            writable: true,
+            writable,
             places: vec![Place { name: Self::NAME.into(), what: "database".into(), sealed: false }],
             recovery: None,
             limits: Limits { value_bytes: Some(MAX_VALUE_BYTES), ..Limits::default() },
@@ -283,6 +299,7 @@ impl BackendConfig for RocksDbConfig {
         "column_family",
         "sync",
         "inline_reads",
+        "ttl",
         "write_buffer_size",
         "write_buffers",
         "bloom_bits",
@@ -297,10 +314,19 @@ impl BackendConfig for RocksDbConfig {
     fn profile(&self) -> Result<Profile> {
         self.check().map_err(|error| error.with_layer(Self::NAME))?;
         let mut profile = Profile::backend(Self::NAME, self.guarantees());
-        if !self.sync {
+        if self.read_only {
+            profile = profile.note(
+                "`read_only`: read as it was when it was opened, without touching its folder. What its owner writes meanwhile is not seen.",
+            );
+        } else if !self.sync {
             profile = profile.note(
                 "`sync` is false: a write is acknowledged before it is on the disk, and a power cut can cost what was written since the last `flush`. `flush` makes all of them survive one.",
             );
+        }
+        if let Some(ttl) = self.ttl.filter(|Span(ttl)| !ttl.is_zero()) {
+            profile = profile.note(format!(
+                "`ttl`: an entry ends {ttl} after it was last written, here or by the owner of the database, and compactions remove it."
+            ));
         }
         if self.compaction == Some(Compaction::Off) {
             profile = profile.note(
@@ -312,6 +338,9 @@ impl BackendConfig for RocksDbConfig {
 
     fn claims(&self, context: &Context) -> Vec<Claim> {
         let config = self.resolved(context);
+        if config.read_only {
+            return Vec::new();
+        }
         let mut claims = vec![Claim::new("the database", &config.path)];
         claims
             .extend(config.wal_dir.iter().map(|path| Claim::new("the log of the database", path)));

@@ -1,11 +1,8 @@
 //! The open database, and the two tiers in which it is read: memory, which never waits, and disk.
 
-use std::future::Future;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ::rocksdb::{
@@ -15,9 +12,7 @@ use ::rocksdb::{
 };
 use bytes::Bytes;
 use parking_lot::RwLock;
-use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::task::{JoinError, JoinHandle};
 
 use super::entities;
 use super::failure::{failed, is_incomplete, stalled};
@@ -25,6 +20,7 @@ use super::lock::Opened;
 use super::open::lost;
 use super::pace::Pace;
 use super::reader::look_up;
+use super::stamps::Stamps;
 use crate::error::{Error, ErrorKind, Operation, Outcome, Result};
 use crate::group::complete;
 use crate::types::{Batch, Op, Usage, Value};
@@ -97,6 +93,7 @@ impl Database {
 pub(super) struct Hold {
     database: Arc<Database>,
     pace: Pace,
+    stamps: Option<Stamps>,
     left: AtomicBool,
     /// Dropped when this engine, and with the last one the database, has let go of the folder.
     _gone: watch::Sender<()>,
@@ -275,10 +272,11 @@ impl Engine {
         database: Arc<Database>,
         family: &str,
         pace: Pace,
+        stamps: Option<Stamps>,
         gone: watch::Sender<()>,
     ) -> Result<Self> {
         database.enter()?;
-        let hold = Hold { database, pace, left: AtomicBool::new(false), _gone: gone };
+        let hold = Hold { database, pace, stamps, left: AtomicBool::new(false), _gone: gone };
         Self::try_new(hold, |hold| hold.database.db().cf_handle(family).ok_or_else(lost))
     }
 
@@ -293,6 +291,11 @@ impl Engine {
 
     pub(super) fn pace(&self) -> &Pace {
         &self.borrow_owner().pace
+    }
+
+    /// Where values end in the time at which they were written.
+    pub(super) fn stamps(&self) -> Option<&Stamps> {
+        self.borrow_owner().stamps.as_ref()
     }
 
     pub(super) fn family(&self) -> &Family<'_> {
@@ -392,7 +395,12 @@ impl Engine {
         let mut writes = WriteBatch::default();
         for op in batch.ops() {
             match op {
-                Op::Put(key, value) => writes.put_cf(self.family(), key, &value.bytes),
+                Op::Put(key, value) => match self.stamps() {
+                    Some(stamps) => {
+                        writes.put_cf(self.family(), key, stamps.stamped(&value.bytes));
+                    }
+                    None => writes.put_cf(self.family(), key, &value.bytes),
+                },
                 Op::Delete(key) => writes.delete_cf(self.family(), key),
             }
         }
@@ -487,11 +495,15 @@ impl Engine {
         let mut entries = self.db().raw_iterator_cf_opt(self.family(), options);
         entries.seek(from);
         let mut counted = 0;
-        while let Some(key) = entries.key().filter(|key| key.starts_with(prefix)) {
+        while let Some((key, value)) = entries.item().filter(|(key, _)| key.starts_with(prefix)) {
             if counted == COUNTED {
                 return Ok((counted, Some(key.to_vec())));
             }
-            counted += 1;
+            let there = match self.stamps() {
+                Some(stamps) => stamps.split(value)?.is_some(),
+                None => true,
+            };
+            counted += u64::from(there);
             entries.next();
         }
         entries.status().map_err(|error| failed(Operation::Usage, error))?;
@@ -501,62 +513,5 @@ impl Engine {
     /// Makes a compaction that runs end soon, and stalled writes fail.
     pub(super) fn cancel_background_work(&self) {
         self.db().cancel_all_background_work(false);
-    }
-}
-
-/// Runs what blocks in a thread of the runtime. Once begun it runs to its end.
-pub(super) async fn offload<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    spawn(work)?.await
-}
-
-/// As [`offload`], begun at once.
-pub(super) fn spawn<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<Offloaded<T>> {
-    let runtime = Handle::try_current().map_err(|error| {
-        Error::unsupported("what needs the disk runs in a thread of a tokio runtime, and there is none; call it from within one").with_source(error)
-    })?;
-    Ok(Offloaded { task: runtime.spawn_blocking(work), call_off: true })
-}
-
-/// Work of a thread that somebody waits for. Dropped before a thread has begun it, it is never done:
-/// a write that was given up must not wait in a queue while later ones pass it.
-pub(super) struct Offloaded<T> {
-    task: JoinHandle<Result<T>>,
-    call_off: bool,
-}
-
-impl<T> Offloaded<T> {
-    /// The same work, done also if nobody waits for it any more.
-    pub(super) fn in_any_case(mut self) -> Self {
-        self.call_off = false;
-        self
-    }
-}
-
-impl<T> Future for Offloaded<T> {
-    type Output = Result<T>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
-        let joined = Pin::new(&mut self.task).poll(context);
-        joined.map(|joined| joined.unwrap_or_else(|error| Err(ended(error))))
-    }
-}
-
-impl<T> Drop for Offloaded<T> {
-    fn drop(&mut self) {
-        if self.call_off {
-            self.task.abort();
-        }
-    }
-}
-
-fn ended(error: JoinError) -> Error {
-    if error.is_cancelled() {
-        Error::new(ErrorKind::Closed, "the runtime is shutting down").with_source(error)
-    } else {
-        Error::internal("a thread panicked").with_source(error)
     }
 }

@@ -11,6 +11,7 @@ use super::config::RocksDbConfig;
 use super::engine::{Engine, Tier};
 use super::failure::failed;
 use super::options::table_options;
+use super::stamps::Stamps;
 use crate::error::{Error, Operation, Result};
 use crate::types::{Batch, Op};
 
@@ -58,17 +59,26 @@ impl Tables {
             .map_err(|error| Error::io("the folder for tables cannot be made", error))?;
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let table = Temporary(self.folder.join(format!("{number}.sst")));
-        self.write(&table.0, lot).map_err(|error| failed(Operation::Ingest, error))?;
+        self.write(&table.0, lot, engine.stamps())
+            .map_err(|error| failed(Operation::Ingest, error))?;
         engine.ingest(&table.0)
     }
 
     /// The file is synced when it is finished.
-    fn write(&self, path: &Path, lot: &Batch) -> Result<(), ::rocksdb::Error> {
+    fn write(
+        &self,
+        path: &Path,
+        lot: &Batch,
+        stamps: Option<&Stamps>,
+    ) -> Result<(), ::rocksdb::Error> {
         let mut writer = SstFileWriter::create(&self.options);
         writer.open(path)?;
         for op in lot.ops() {
             if let Op::Put(key, value) = op {
-                writer.put(key, &value.bytes)?;
+                match stamps {
+                    Some(stamps) => writer.put(key, stamps.stamped(&value.bytes))?,
+                    None => writer.put(key, &value.bytes)?,
+                }
             }
         }
         writer.finish()

@@ -21,7 +21,7 @@ static LOCKED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 /// An open database, and its lock. The fields are dropped in this order.
 pub(super) struct Opened {
     db: DB,
-    _lock: Lock,
+    _lock: Option<Lock>,
 }
 
 impl Opened {
@@ -29,7 +29,7 @@ impl Opened {
     pub(super) fn with(folder: &Path, open: impl FnOnce() -> Result<DB>) -> Result<Self> {
         let lock = Lock::take(folder)?;
         match open() {
-            Ok(db) => Ok(Self { db, _lock: lock }),
+            Ok(db) => Ok(Self { db, _lock: Some(lock) }),
             Err(error) => {
                 if error.kind() == ErrorKind::Conflict {
                     // Another user of RocksDB in this process has the database open: a closed handle would
@@ -39,6 +39,11 @@ impl Opened {
                 Err(error)
             }
         }
+    }
+
+    /// A database that is only read, which locks nothing.
+    pub(super) fn unlocked(db: DB) -> Self {
+        Self { db, _lock: None }
     }
 
     pub(super) fn db(&self) -> &DB {

@@ -13,6 +13,8 @@
 //! A sorted run is written as tables, which are taken in whole and need no log: a folder
 //! `tierstack-ingest` in that of the database holds them until then.
 //!
+//! With `read_only` nothing in its folder is written, made or locked, and it is read as it was when it was opened.
+//!
 //! What is in memory, in memtables and the block cache, is answered inline, without a future or a
 //! thread. What is not is read inline too, up to eight keys a call, while reads of the disk take less than 50 µs, as they do where the
 //! system has the block in memory. One that takes longer sends reads to threads of the runtime for twenty times as
@@ -22,7 +24,7 @@
 //! # Gives up
 //! Expiry of entries (the `expire` layer adds it). A database whose values only another program can
 //! read or keep is refused: one with a merge operator that is not RocksDB's own, with a comparator other than the bytewise one,
-//! with user-defined timestamps, with a time to live, with wide columns, or with FIFO compaction. So is one whose log is
+//! with user-defined timestamps, with a time to live that the settings do not name (`ttl`), with wide columns, or with FIFO compaction. So is one whose log is
 //! in a folder that the settings do not name (`wal_dir`), as a copy of it would consume the log of the original.
 //!
 //! # Cancellation
@@ -69,8 +71,10 @@ mod pace;
 mod reader;
 mod recorded;
 mod scan;
+mod stamps;
 #[cfg(test)]
 mod tests;
+mod work;
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -82,16 +86,19 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 pub use self::config::{Compaction, Compression, RocksDbConfig, TableFolder};
-use self::engine::{Engine, Moment, Offloaded, offload, spawn};
+use self::engine::{Engine, Moment};
 use self::failure::{failed, is_incomplete};
 use self::ingest::{LOT_BYTES, Tables};
 use self::pace::Pace;
 use self::reader::Reader;
-use crate::error::{Error, Operation, Result};
+use self::stamps::Stamps;
+use self::work::{Offloaded, offload, spawn};
+use crate::error::{Error, ErrorKind, Operation, Outcome, Result};
 use crate::group::{admitted, complete};
 use crate::layer::{BackendConfig, Common, Context};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
+use crate::types::units::Span;
 use crate::types::{
     Batch, Commit, Identity, Op, Profile, RunOrder, Scan, Scope, Sighting, Usage, Value,
 };
@@ -103,6 +110,10 @@ pub struct RocksDb {
     snapshots: Mutex<Vec<Weak<Reader<Moment>>>>,
     profile: Profile,
     sync: bool,
+    /// Whether nothing in the folder of the database is touched.
+    only_reads: bool,
+    /// How many folders the tables are in, if they are named.
+    folders: usize,
     tables: Arc<Tables>,
     identity: Option<Identity>,
     /// Ends when the last user of the database has let go of it.
@@ -126,6 +137,9 @@ impl RocksDb {
     /// Opens the column family of a database, which other stores may have open in common.
     async fn open_with(config: RocksDbConfig, context: &Context) -> Result<Self> {
         let profile = config.profile()?;
+        let only_reads = config.read_only;
+        let config = RocksDbConfig { create: config.create && !only_reads, ..config };
+        let folders = config.db_paths.len();
         let (sender, gone) = watch::channel(());
         let sync = config.sync;
         let common = context.common.as_ref();
@@ -141,8 +155,10 @@ impl RocksDb {
                 open::join(&database, &config)?;
                 let tables = Tables::of(&config)?;
                 let identity = open::identity(database.db(), &config);
+                let stamps = config.ttl.map(|Span(ttl)| Stamps::new(Arc::clone(&clock), ttl));
                 let pace = Pace::new(clock, config.inline_reads);
-                Ok((Engine::over(database, &config.column_family, pace, sender)?, tables, identity))
+                let engine = Engine::over(database, &config.column_family, pace, stamps, sender)?;
+                Ok((engine, tables, identity))
             };
             offload(over).await
         };
@@ -150,7 +166,7 @@ impl RocksDb {
             opened.await.map_err(|error: Error| error.with_layer(RocksDbConfig::NAME))?;
         let (snapshots, tables) = (Mutex::default(), Arc::new(tables));
         let reader = Reader::new(engine);
-        Ok(Self { reader, snapshots, profile, sync, tables, identity, gone })
+        Ok(Self { reader, snapshots, profile, sync, only_reads, folders, tables, identity, gone })
     }
 
     /// Writes without waiting, if that is possible. `false`: it is not.
@@ -161,6 +177,17 @@ impl RocksDb {
             Some(Err(error)) if is_incomplete(&error) => Ok(false),
             Some(Err(error)) => Err(failed(Operation::Write, error)),
         }
+    }
+
+    /// Refuses what would change a database that is only read.
+    fn may_write(&self, operation: Operation) -> Result<()> {
+        self.reader.view()?;
+        if !self.only_reads {
+            return Ok(());
+        }
+        let message = "the database is open for reading only (`read_only: true`); leave that out to change it";
+        let error = Error::new(ErrorKind::Access, message).with_outcome(Outcome::Nothing);
+        Err(error.with_operation(operation).with_layer(RocksDbConfig::NAME))
     }
 
     fn is_inline(&self, batch: &Batch) -> bool {
@@ -245,6 +272,7 @@ impl Read for RocksDb {
 #[deny(clippy::missing_trait_methods)]
 impl Store for RocksDb {
     async fn write(&self, batch: Batch) -> Result<Commit> {
+        self.may_write(Operation::Write)?;
         self.profile.guarantees.check_batch(&batch)?;
         if self.is_inline(&batch) && self.write_now(&batch)? {
             return Ok(Commit::done());
@@ -257,6 +285,9 @@ impl Store for RocksDb {
 
     /// Each batch is handed to the operating system by itself; with `sync`, one fsync saves them all.
     async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
+        if let Err(error) = self.may_write(Operation::Write) {
+            return complete(vec![Err(error)], group.len());
+        }
         let checked = |batch: Batch| self.profile.guarantees.check_batch(&batch).map(|()| batch);
         let (mut group, rest) = admitted(group, checked);
         let mut answers = self.write_start_now(&mut group);
@@ -272,7 +303,7 @@ impl Store for RocksDb {
 
     /// In lots of 32 MiB, each of which is there wholly or not at all.
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
-        self.reader.view()?;
+        self.may_write(Operation::Ingest)?;
         let mut under_way = None;
         let read = self.put_run(run, &mut under_way).await;
         let written = match under_way {
@@ -285,7 +316,10 @@ impl Store for RocksDb {
 
     async fn changes(&self) -> Result<Changes> {
         self.reader.view()?;
-        Err(Error::unsupported("nobody else can change the database while it is open here"))
+        Err(Error::unsupported(match self.only_reads {
+            true => "RocksDB does not tell what another process changes",
+            false => "nobody else can change the database while it is open here",
+        }))
     }
 
     /// There is nothing in front of the data here.
@@ -308,10 +342,19 @@ impl Store for RocksDb {
     }
 
     async fn flush(&self) -> Result<()> {
+        if self.only_reads {
+            return self.reader.view().map(drop);
+        }
         self.reader.offload(|engine| engine.sync(Operation::Flush)).await
     }
 
     async fn compact(&self) -> Result<()> {
+        self.may_write(Operation::Compact)?;
+        if self.folders > 1 {
+            return Err(Error::unsupported(
+                "a compaction by hand would write all tables into the first folder of `db_paths`; those that RocksDB makes by itself keep to their sizes",
+            ));
+        }
         self.reader.offload(Engine::compact).await
     }
 
@@ -338,9 +381,12 @@ impl Store for RocksDb {
                     snapshot.upgrade().and_then(|snapshot| snapshot.close());
                 }
                 // A second call finds nothing left to sync, so this one is not called off.
-                let tables = Arc::clone(&self.tables);
+                let (tables, only_reads) = (Arc::clone(&self.tables), self.only_reads);
                 let closing = spawn(move || {
                     let last = engine.leave();
+                    if only_reads {
+                        return Ok(());
+                    }
                     if last {
                         tables.remove_folder();
                     }

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::rocksdb::{Cache, ColumnFamilyDescriptor, DB, Options};
 
@@ -12,13 +13,16 @@ use super::config::RocksDbConfig;
 use super::engine::Database;
 use super::failure::failed;
 use super::lock::Opened;
-use super::options::{cache, keep_promises, load, new_database, new_family, place, put_back};
+use super::options::{
+    cache, keep_promises, keep_reading, load, new_database, new_family, place, put_back,
+};
 use super::recorded::Recorded;
-use super::{entities, ingest};
+use super::{entities, ingest, stamps};
 use crate::disk::make_folder;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::layer::BackendConfig;
 use crate::types::Identity;
+use crate::types::units::Span;
 
 /// Opens the database, with all its column families. Blocks.
 ///
@@ -30,9 +34,15 @@ pub(super) fn open(config: &RocksDbConfig, others: &[RocksDbConfig]) -> Result<A
     let others = others.iter().filter(|other| other.column_family != config.column_family);
     let families: Vec<_> = std::iter::once(config).chain(others).collect();
     // What tierstack made holds no entities.
-    let looks = config.upgrade || is_of_others(path);
+    let looks = !config.read_only && (config.upgrade || is_of_others(path));
     let opened = match survey(path).map_err(at)? {
+        Contents::Database if config.read_only => {
+            open_to_read(config, &families, &cache).map(Opened::unlocked)
+        }
         Contents::Database => Opened::with(path, || open_existing(config, &families, &cache)),
+        Contents::Nothing if config.create && config.ttl.is_some() => Err(Error::config(
+            "there is no database, and none with a time to live is made here (`ttl`); make it with the program that is to own it, or leave `ttl` out and add the layer `expire`",
+        )),
         Contents::Nothing if config.create => make_folder(path)
             .map_err(|error| Error::io("the folder cannot be made", error))
             .and_then(|()| empty_folders(config))
@@ -52,7 +62,9 @@ pub(super) fn open(config: &RocksDbConfig, others: &[RocksDbConfig]) -> Result<A
         ))),
     };
     let opened = opened.map_err(at)?;
-    ingest::clear(config);
+    if !config.read_only {
+        ingest::clear(config);
+    }
     Ok(Database::new(opened, cache, &config.column_family, looks))
 }
 
@@ -83,7 +95,8 @@ pub(super) fn join(database: &Database, config: &RocksDbConfig) -> Result<()> {
 }
 
 /// Why what is missing stays so.
-const NONE_IS_MADE: &str = "none is made (`create: false`, or a command that only reads)";
+const NONE_IS_MADE: &str =
+    "none is made (`create: false`, `read_only`, or a command that only reads)";
 
 /// The databases in the same folder, for a path in which one name is wrong.
 fn beside(path: &Path) -> String {
@@ -190,7 +203,17 @@ fn parent_of(path: &Path) -> Option<&Path> {
     path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
 }
 
-fn open_existing(config: &RocksDbConfig, families: &[&RocksDbConfig], cache: &Cache) -> Result<DB> {
+/// What a database is opened with.
+struct Prepared {
+    options: Options,
+    families: Vec<ColumnFamilyDescriptor>,
+    recorded: Option<Recorded>,
+    /// The column family is not there, and may be made.
+    missing: bool,
+}
+
+/// Looks whether the database can be opened as it is. Changes nothing.
+fn prepare(config: &RocksDbConfig, families: &[&RocksDbConfig], cache: &Cache) -> Result<Prepared> {
     let path = config.path.as_path();
     let listed = DB::list_cf(&Options::default(), path).map_err(refused)?;
     let recorded = Recorded::latest(path)?;
@@ -199,13 +222,16 @@ fn open_existing(config: &RocksDbConfig, families: &[&RocksDbConfig], cache: &Ca
         may_add(config, &listed, recorded.as_ref())?;
     }
     let mine = config;
-    let (mut options, descriptors) = match &recorded {
+    let (mut options, families) = match &recorded {
         Some(recorded) => {
             accept(recorded, &listed, config)?;
+            if listed.iter().any(|name| recorded.has_ttl(name)) {
+                stamps::make_known()?;
+            }
             load(families, recorded, &listed, cache)?
         }
         // A crash while the database was made, before anything was written to it.
-        None if !has_data(path)? && !has_data(config.log_folder())? => {
+        None if config.ttl.is_none() && !has_data(path)? && !has_data(config.log_folder())? => {
             let new = |name: &String| {
                 let config = families.iter().find(|family| family.column_family == *name);
                 ColumnFamilyDescriptor::new(name, new_family(config.unwrap_or(&mine), cache))
@@ -222,17 +248,34 @@ fn open_existing(config: &RocksDbConfig, families: &[&RocksDbConfig], cache: &Ca
     options.set_error_if_exists(false);
     keep_promises(&mut options);
     place(&mut options, config)?;
-    let opened = DB::open_cf_descriptors(&options, path, descriptors).map_err(refused);
-    let left = match &recorded {
+    Ok(Prepared { options, families, recorded, missing })
+}
+
+fn open_existing(config: &RocksDbConfig, families: &[&RocksDbConfig], cache: &Cache) -> Result<DB> {
+    let path = config.path.as_path();
+    let prepared = prepare(config, families, cache)?;
+    let missing = prepared.missing;
+    let opened = DB::open_cf_descriptors(&prepared.options, path, prepared.families);
+    let left = match &prepared.recorded {
         Some(recorded) if !missing && !config.upgrade => put_back(path, families, recorded),
         _ => Ok(()),
     };
-    let db = opened?;
+    let db = opened.map_err(refused)?;
     left?;
     entities::refuse(&db, config)?;
     if missing {
         db.create_cf(&config.column_family, &new_family(config, cache)).map_err(refused)?;
     }
+    Ok(db)
+}
+
+/// Opens a database without writing, making or locking anything in its folder.
+fn open_to_read(config: &RocksDbConfig, families: &[&RocksDbConfig], cache: &Cache) -> Result<DB> {
+    let path = config.path.as_path();
+    let Prepared { mut options, families, .. } = prepare(config, families, cache)?;
+    keep_reading(&mut options);
+    let db = DB::open_cf_descriptors_read_only(&options, path, families, false).map_err(refused)?;
+    entities::refuse(&db, config)?;
     Ok(db)
 }
 
@@ -247,6 +290,12 @@ fn may_add(config: &RocksDbConfig, listed: &[String], recorded: Option<&Recorded
     if !config.create {
         return Err(Error::config(format!(
             "there is no column family '{name}', and {NONE_IS_MADE}; there are: {listed}"
+        )));
+    }
+    let default = ::rocksdb::DEFAULT_COLUMN_FAMILY_NAME;
+    if config.ttl.is_some() || recorded.is_some_and(|recorded| recorded.has_ttl(default)) {
+        return Err(Error::config(format!(
+            "there is no column family '{name}', and none is made in a database with a time to live; there are: {listed}"
         )));
     }
     match recorded {
@@ -272,6 +321,7 @@ fn accept(recorded: &Recorded, listed: &[String], config: &RocksDbConfig) -> Res
             ),
         }));
     }
+    accept_ttl(recorded, config)?;
     for name in listed {
         if let Some(why) = recorded.objection(name, *name == config.column_family) {
             return Err(Error::unsupported(format!(
@@ -280,6 +330,32 @@ fn accept(recorded: &Recorded, listed: &[String], config: &RocksDbConfig) -> Res
         }
     }
     Ok(())
+}
+
+/// Refuses a column family whose values are not written as the settings say.
+fn accept_ttl(recorded: &Recorded, config: &RocksDbConfig) -> Result<()> {
+    let (family, known) = (&config.column_family, recorded.ttl(&config.column_family));
+    let known = known.map(|seconds| Span(Duration::from_secs(seconds)));
+    let named = match (recorded.has_ttl(family), config.ttl) {
+        (false, None) => return Ok(()),
+        (false, Some(_)) => {
+            return Err(Error::unsupported(format!(
+                "the column family '{family}' was not written with a time to live; leave `ttl` out. The database was left as it is"
+            )));
+        }
+        (true, Some(named)) if known.is_none_or(|known| known == named) => return Ok(()),
+        (true, named) => named,
+    };
+    let known =
+        known.map_or_else(|| "that of its owner".to_owned(), |known| format!("`ttl: {known}`"));
+    Err(Error::unsupported(match named {
+        None => format!(
+            "the column family '{family}' was written with a time to live, so each value ends in the time at which it was written; set {known} to read it so. The database was left as it is"
+        ),
+        Some(named) => format!(
+            "the column family '{family}' was last opened with another time to live than `ttl: {named}`; set {known}. The database was left as it is"
+        ),
+    }))
 }
 
 /// The identity that RocksDB gave the database when it was made, and its column family.

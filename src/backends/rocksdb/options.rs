@@ -163,6 +163,12 @@ pub(super) fn keep_promises(options: &mut Options) {
     options.set_avoid_unnecessary_blocking_io(true);
 }
 
+/// What is to hold where nothing is written.
+pub(super) fn keep_reading(options: &mut Options) {
+    // A table that the owner removes can still be read once it is open.
+    options.set_max_open_files(-1);
+}
+
 pub(super) fn new_family(config: &RocksDbConfig, cache: &Cache) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 
-use super::engine::{Tier, View, offload};
+use super::engine::{Tier, View};
 use super::entities;
 use super::failure::{failed, is_incomplete};
 use super::scan;
+use super::work::offload;
 use crate::error::{Error, Operation, Result};
 use crate::reply::Reply;
 use crate::store::{Pages, Read};
@@ -79,7 +80,13 @@ fn checked<V: View>(
     let entity = if empty { view.is_entity(key, tier) } else { Ok(false) };
     match entity.and_then(|entity| answer.map(|value| (entity, value))) {
         Ok((true, _)) => Err(entities::refused().with_operation(operation).with_key(key)),
-        Ok((false, value)) => Ok(Some(value)),
+        Ok((false, value)) => match (value, view.engine().stamps()) {
+            (Some(stored), Some(stamps)) => {
+                let read = stamps.read(&stored).map(Some);
+                read.map_err(|error| error.with_operation(operation).with_key(key))
+            }
+            (value, _) => Ok(Some(value)),
+        },
         Err(error) if tier == Tier::Memory && is_incomplete(&error) => Ok(None),
         Err(error) => Err(failed(operation, error).with_key(key)),
     }

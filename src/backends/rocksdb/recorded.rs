@@ -188,13 +188,21 @@ const MERGING: [&str; 5] =
 /// Those with a delimiter, which RocksDB before 7 does not record.
 const APPENDING: [&str; 2] = ["StringAppendOperator", "StringAppendTESTOperator"];
 
+/// What a time to live leaves.
+const TTL_FILTER: &str = "TtlCompactionFilterFactory";
+const TTL_MERGE: &str = "TtlMergeOperator";
+
 const BYTEWISE: &str = "leveldb.BytewiseComparator";
 const REVERSE: &str = "rocksdb.ReverseBytewiseComparator";
 
 impl Recorded {
     /// The name of a setting's value: `{id=UInt64AddOperator;}` is one way in which RocksDB writes it.
     fn named<'a>(settings: &'a Settings, key: &str) -> Option<&'a str> {
-        let value = settings.get(key)?.trim();
+        Self::name_of(settings.get(key)?)
+    }
+
+    fn name_of(value: &str) -> Option<&str> {
+        let value = value.trim();
         let value = value
             .strip_prefix('{')
             .and_then(|fields| {
@@ -202,6 +210,46 @@ impl Recorded {
             })
             .unwrap_or(value);
         (!matches!(value, "nullptr" | "")).then_some(value)
+    }
+
+    /// Whether the values of a column family end in the time at which they were written.
+    pub(super) fn has_ttl(&self, family: &str) -> bool {
+        let settings = self.sections.get(&Section::Family(family.to_owned()));
+        settings.is_some_and(|settings| {
+            Self::named(settings, "compaction_filter_factory") == Some(TTL_FILTER)
+        })
+    }
+
+    /// The time to live with which a column family was last opened, in seconds. Older versions do not record it.
+    pub(super) fn ttl(&self, family: &str) -> Option<u64> {
+        let settings = self.sections.get(&Section::Family(family.to_owned()))?;
+        let filter = settings.get("compaction_filter_factory")?;
+        let seconds =
+            filter.split(['{', ';', '}']).find_map(|field| field.trim().strip_prefix("ttl="))?;
+        // What is not positive stands for none.
+        Some(seconds.parse::<i64>().ok()?.try_into().unwrap_or(0))
+    }
+
+    /// Why the values of a merge operator cannot be read.
+    fn cannot_merge(&self, operator: &str) -> Option<String> {
+        let name = Self::name_of(operator)?;
+        if name == TTL_MERGE {
+            let (_, own) = operator.split_once("user_operator=")?;
+            let end = if own.starts_with('{') { own.len() } else { own.find([';', '}'])? };
+            return self.cannot_merge(own.get(..end)?);
+        }
+        if APPENDING.contains(&name) {
+            // RocksDB would take its own, a comma.
+            let known = operator.contains("delimiter=");
+            return (!known).then(|| format!(
+                "has the merge operator '{name}', of which RocksDB {} did not record the delimiter; open the database once with its program over RocksDB 7 or newer, which records it",
+                self.version()
+            ));
+        }
+        (!MERGING.contains(&name)).then(|| format!(
+            "has the merge operator '{name}', which is code of that program, without which its values cannot be read; those of RocksDB itself are known here: {}",
+            MERGING.iter().chain(&APPENDING).copied().collect::<Vec<_>>().join(", ")
+        ))
     }
 
     /// What is recorded about the tables of a column family, with changes, as RocksDB takes it from a text.
@@ -244,21 +292,10 @@ impl Recorded {
             );
         };
         let named = |key| Self::named(settings, key);
-        if let Some(operator) = named("merge_operator") {
-            if APPENDING.contains(&operator) {
-                // RocksDB would take its own, a comma.
-                if !settings.get("merge_operator").is_some_and(|kept| kept.contains("delimiter=")) {
-                    return Some(format!(
-                        "has the merge operator '{operator}', of which RocksDB {} did not record the delimiter; open the database once with its program over RocksDB 7 or newer, which records it",
-                        self.version()
-                    ));
-                }
-            } else if !MERGING.contains(&operator) {
-                return Some(format!(
-                    "has the merge operator '{operator}', which is code of that program, without which its values cannot be read; those of RocksDB itself are known here: {}",
-                    MERGING.iter().chain(&APPENDING).copied().collect::<Vec<_>>().join(", ")
-                ));
-            }
+        if let Some(why) =
+            settings.get("merge_operator").and_then(|operator| self.cannot_merge(operator))
+        {
+            return Some(why);
         }
         match named("comparator").unwrap_or(BYTEWISE) {
             BYTEWISE => {}
@@ -274,9 +311,10 @@ impl Recorded {
                 ));
             }
         }
-        if named("compaction_filter_factory") == Some("TtlCompactionFilterFactory") {
+        if named("compaction_filter") == Some("TtlCompactionFilter") {
             return Some(
-                "was written with a time to live, so each value ends in a timestamp".into(),
+                "was written with a time to live over a compaction filter that is code of that program"
+                    .into(),
             );
         }
         let layout = self.sections.get(&Section::Table(family.to_owned()));
@@ -387,7 +425,13 @@ mod tests {
             ("merge_operator=StringAppendOperator", false, Some("delimiter")),
             ("merge_operator=UInt64AddOperator", true, None),
             ("merge_operator={id=MaxOperator;}", true, None),
-            ("compaction_filter_factory=TtlCompactionFilterFactory", true, Some("time to live")),
+            ("compaction_filter=TtlCompactionFilter", true, Some("time to live")),
+            ("merge_operator={id=TtlMergeOperator;user_operator={id=MaxOperator;};}", true, None),
+            (
+                "merge_operator={id=TtlMergeOperator;user_operator={id=Mine;};}",
+                true,
+                Some("'Mine'"),
+            ),
             ("table_factory=PlainTable", true, Some("'PlainTable'")),
             ("table_factory=PlainTable", false, None),
             ("inplace_update_support=true", true, Some("in place")),

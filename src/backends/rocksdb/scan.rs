@@ -15,9 +15,12 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::unfold;
 
-use super::engine::{Tier, View, spawn};
+use super::engine::{Tier, View};
 use super::entities;
 use super::failure::{failed, is_incomplete};
+use super::stamps::Stamps;
+use super::work::spawn;
+use crate::clock::Timestamp;
 use crate::error::{Error, Operation, Result};
 use crate::store::Pages;
 use crate::types::{Entry, Order, Page, Scan, Value, check_key};
@@ -150,8 +153,14 @@ fn read<V: View>(view: &V, scan: &Scan, from: From) -> Result<Run> {
     }
     let mut building = Building { keys_only: scan.keys_only, ..Building::default() };
     let entries = scan.next_page_entries();
+    let mut looked_at = 0;
     while let Some((key, value)) = iterator.item() {
-        building.push(key, value)?;
+        // What has ended is in no page, but takes time.
+        looked_at += 1;
+        if from == From::Memory && looked_at > FIRST_ENTRIES {
+            return Ok(Run { page: building.finish(), end: End::Cold });
+        }
+        building.push(key, value, engine.stamps())?;
         if building.entries.len() >= entries || building.bytes >= scan.page_bytes {
             return Ok(Run { page: building.finish(), end: End::Full });
         }
@@ -204,6 +213,7 @@ struct Building {
 struct Held {
     key: usize,
     value: HeldValue,
+    expires_at: Option<Timestamp>,
 }
 
 enum HeldValue {
@@ -212,7 +222,7 @@ enum HeldValue {
 }
 
 impl Building {
-    fn push(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+    fn push(&mut self, key: &[u8], value: &[u8], stamps: Option<&Stamps>) -> Result<()> {
         check_key(key).map_err(|_| {
             Error::unsupported(format!(
                 "the database holds a key of {} bytes, but keys here are 1 to 65536 bytes; remove it with the program that wrote it, or scan a range without it",
@@ -224,6 +234,14 @@ impl Building {
         if entities::is_shown_as(value) {
             return Err(entities::refused().with_operation(Operation::Scan).with_key(key));
         }
+        let (value, expires_at) = match stamps {
+            None => (value, None),
+            Some(stamps) => match stamps.split(value) {
+                Ok(Some(entry)) => entry,
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(error.with_operation(Operation::Scan).with_key(key)),
+            },
+        };
         // The iterator has read the value; it is not copied.
         let value = if self.keys_only { &[] } else { value };
         self.bytes += key.len() + value.len();
@@ -234,7 +252,7 @@ impl Building {
         } else {
             HeldValue::Own(Bytes::copy_from_slice(value))
         };
-        self.entries.push(Held { key: key.len(), value: held });
+        self.entries.push(Held { key: key.len(), value: held, expires_at });
         Ok(())
     }
 
@@ -242,11 +260,11 @@ impl Building {
         let mut rest = Bytes::from(self.buffer);
         let entries = self.entries.into_iter().map(|held| {
             let key = rest.split_to(held.key);
-            let value = match held.value {
+            let bytes = match held.value {
                 HeldValue::InBuffer(length) => rest.split_to(length),
                 HeldValue::Own(bytes) => bytes,
             };
-            Entry { key, value: Value::new(value) }
+            Entry { key, value: Value { bytes, expires_at: held.expires_at } }
         });
         Page { entries: entries.collect() }
     }

@@ -279,7 +279,14 @@ async fn a_read_only_file_system_is_an_access_error() {
         let error = RocksDb::open(RocksDbConfig::new(&path)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Access, "{error:?}");
     }
+    // Nothing is written, made or locked by a store that only reads.
+    let path = disk.path().join("db");
+    let config = RocksDbConfig { read_only: true, ..RocksDbConfig::new(&path) };
+    let store = RocksDb::open(config).await.unwrap();
+    assert_eq!(store.get(b"k").await.unwrap(), Some("v".into()));
+    assert_eq!(store.collect(Scan::all()).await.unwrap().len(), 1);
+    store.close().await.unwrap();
     disk.remount("rw");
-    let store = open(&disk.path().join("db")).await;
+    let store = open(&path).await;
     assert_eq!(store.get(b"k").await.unwrap(), Some("v".into()));
 }

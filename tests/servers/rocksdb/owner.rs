@@ -2,14 +2,16 @@
 //! it finds there, after whatever was done to it here.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use tempfile::tempdir;
 use tierstack::backends::rocksdb::TableFolder;
 use tierstack::backends::{RocksDb, RocksDbConfig};
-use tierstack::units::ByteSize;
+use tierstack::units::{ByteSize, Span};
 use tierstack::{Entry, Page, Read, ReadExt, Scan, Store, StoreExt};
 
 use super::names;
@@ -56,6 +58,7 @@ from rocksdict import DBPath, Options, Rdict
 path, spread = sys.argv[1], sys.argv[2] == 'true'
 options = Options(raw_mode=True)
 if spread:
+    options.set_level_zero_file_num_compaction_trigger(2)
     options.set_wal_dir(path + '-log')
     options.set_db_paths([DBPath(path, 1), DBPath(path + '-more', 1 << 30)])
 ";
@@ -86,7 +89,6 @@ db = Rdict(path, options) if spread else Rdict(path)
 print(sum(1 for _ in db.keys()))
 db[b'k000000'] = b'again'
 db.flush()
-if spread: db.compact_range(None, None)
 db.close()";
         self.run(folder, script).trim().parse().unwrap()
     }
@@ -202,7 +204,10 @@ async fn opens_its_database_after_each_operation(owner: &dyn Owner) {
                 entries += 100;
                 assert_eq!(store.ingest(stream::iter([Ok(page)]).boxed()).await.unwrap(), 100);
             }
-            "compact" => store.compact().await.unwrap(),
+            // Refused where tables are in several folders.
+            "compact" => {
+                assert_eq!(store.compact().await.is_err(), owner.config(&path).db_paths.len() > 1)
+            }
             "delete" => {
                 entries -= 1;
                 store.delete("n000007").await.unwrap().durable().await.unwrap();
@@ -244,5 +249,77 @@ async fn a_program_with_the_rocksdb_of_the_system_opens_its_database_after_each_
 async fn ldb_opens_its_database_after_each_operation() {
     if tools_are_there() {
         opens_its_database_after_each_operation(&Ldb).await;
+    }
+}
+
+/// Writes as it is told to, while it has its database open.
+const WRITING: &str = "
+import sys
+from rocksdict import Options, Rdict
+db = Rdict(sys.argv[1], Options(raw_mode=True))
+print('open', flush=True)
+for line in sys.stdin:
+    round = int(line)
+    for i in range(1000): db[b'k%06d' % i] = b'%d' % round
+    if round % 2: db.flush()
+    if round % 3 == 0: db.compact_range(None, None)
+    print(round, flush=True)
+db.close()";
+
+/// What a program with RocksDB 9 has written is read while it has its database open, and the program goes on.
+#[tokio::test]
+async fn a_database_is_read_beside_the_program_that_has_it_open() {
+    let Some(program) = support::var("TIERSTACK_TEST_ROCKSDICT") else { return };
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("db");
+    let mut owner = Command::new(program)
+        .args(["-c", WRITING])
+        .arg(&path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut told, told_by) = (owner.stdin.take().unwrap(), owner.stdout.take().unwrap());
+    let mut lines = BufReader::new(told_by).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "open");
+    for round in 1..10 {
+        writeln!(told, "{round}").unwrap();
+        assert_eq!(lines.next().unwrap().unwrap(), round.to_string());
+        let config = RocksDbConfig { read_only: true, ..alone(&path) };
+        let store = RocksDb::open(config).await.unwrap();
+        let found = store.collect(Scan::all()).await.unwrap();
+        assert_eq!(found.len(), 1000);
+        assert!(found.iter().all(|entry| entry.value == round.to_string().into()), "{round}");
+        store.close().await.unwrap();
+    }
+    drop(told);
+    assert!(owner.wait().unwrap().success());
+}
+
+/// `ldb --ttl`, which stamps values and has a merge operator below.
+#[tokio::test]
+async fn ldb_reads_what_was_written_into_its_database_with_a_time_to_live() {
+    if !tools_are_there() {
+        return;
+    }
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("db");
+    // It does what it is told, and then fails, as it looks for column families that it does not open so.
+    let ldb = |arguments: &[&str]| {
+        let mut ldb = Command::new("ldb");
+        let done = ldb.arg(format!("--db={}", path.display())).args(arguments).output().unwrap();
+        String::from_utf8(done.stdout).unwrap().lines().next().unwrap_or_default().to_owned()
+    };
+    assert_eq!(ldb(&["put", "--ttl", "--create_if_missing", "theirs", "1"]), "OK");
+    let options = fs::read_to_string(newest_options(&path)).unwrap();
+    let config = RocksDbConfig { ttl: Some(Span(Duration::ZERO)), ..alone(&path) };
+    let store = RocksDb::open(config).await.unwrap();
+    assert_eq!(store.get(b"theirs").await.unwrap(), Some("1".into()));
+    store.put("ours", "2").await.unwrap().durable().await.unwrap();
+    store.compact().await.unwrap();
+    store.close().await.unwrap();
+    assert_eq!(fs::read_to_string(newest_options(&path)).unwrap(), options);
+    for (key, value) in [("theirs", "1"), ("ours", "2")] {
+        assert_eq!(ldb(&["get", "--ttl", key]), value);
     }
 }

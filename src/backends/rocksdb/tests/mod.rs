@@ -9,8 +9,10 @@ mod existing;
 mod folders;
 mod ingesting;
 mod merging;
+mod only_reading;
 mod reading;
 mod settings;
+mod ttl;
 mod writing;
 
 use std::collections::BTreeMap;

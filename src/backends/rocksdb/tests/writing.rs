@@ -41,10 +41,12 @@ fn counting(folder: &Path, sync: bool) -> (RocksDb, impl Fn() -> u64) {
     let pace = Pace::new(SystemClock::shared(), true);
     let database = Database::new(opened, Cache::new_lru_cache(0), "default", false);
     let store = RocksDb {
-        reader: Reader::new(Engine::over(database, "default", pace, sender).unwrap()),
+        reader: Reader::new(Engine::over(database, "default", pace, None, sender).unwrap()),
         snapshots: Mutex::default(),
         profile: RocksDbConfig { sync, ..RocksDbConfig::new("x") }.profile().unwrap(),
         sync,
+        only_reads: false,
+        folders: 0,
         tables: Arc::new(Tables::of(&RocksDbConfig::new(folder)).unwrap()),
         identity: None,
         gone,
