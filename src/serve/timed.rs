@@ -158,10 +158,10 @@ impl<S: AsyncWrite + Unpin> Timed<S> {
         if bytes.is_empty() {
             return;
         }
-        if self.is_http2() {
-            self.wait_for(Reading::Idle);
-        } else if self.reading != Reading::Head {
-            self.wait_for(Reading::Head);
+        // Frames of HTTP/2 come without a request too, such as answers to pings: they are no reason to wait longer.
+        let now = if self.is_http2() { Reading::Idle } else { Reading::Head };
+        if self.reading != now {
+            self.wait_for(now);
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod admission;
 mod drain;
+mod http2;
 mod limits;
 mod meters;
 mod reload;

@@ -8,7 +8,7 @@ use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
 use super::*;
 
-const TLS: &str =
+pub(super) const TLS: &str =
     "{ listen: '127.0.0.1:0', stores: write, tls: { cert: server.pem, key: server.key } }";
 const TOKEN: &str =
     "{ listen: '127.0.0.1:0', stores: write, tokens: [ { name: app, file: app.token } ] }";
@@ -18,21 +18,31 @@ fn fixture(name: &str) -> Vec<u8> {
     std::fs::read(format!("tests/fixtures/tls/{name}")).unwrap()
 }
 
-fn install(place: &Place, cert: &str, key: &str) {
+pub(super) fn install(place: &Place, cert: &str, key: &str) {
     place.write("server.pem", fixture(cert));
     place.write("server.key", fixture(key));
 }
 
 /// A connection that trusts that certificate alone.
 async fn connect(address: SocketAddr, trusted: &str) -> std::io::Result<TlsStream<TcpStream>> {
+    connect_with(address, trusted, &[]).await
+}
+
+/// As [`connect`], with these protocols to choose from.
+pub(super) async fn connect_with(
+    address: SocketAddr,
+    trusted: &str,
+    protocols: &[&[u8]],
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(&fixture(trusted)).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
+    let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     let stream = TcpStream::connect(address).await?;
     TlsConnector::from(Arc::new(config)).connect("localhost".try_into().unwrap(), stream).await
 }
