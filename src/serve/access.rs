@@ -81,15 +81,14 @@ impl Caller {
         }
         if self.right(name) < Some(right) {
             let whose = match self.name() {
-                Some(token) if served >= Some(right) => format!("the token '{token}' is"),
-                _ => "this listener is".to_owned(),
+                Some(token) if served >= Some(right) => {
+                    format!("which the token '{token}' does not have")
+                }
+                _ => "which this listener does not give".to_owned(),
             };
             return Err(Problem::new(
                 StatusCode::FORBIDDEN,
-                format!(
-                    "this needs the right `{}` to the store, for which {whose} not good",
-                    right.as_str()
-                ),
+                format!("this needs the right `{}` to the store, {whose}", right.as_str()),
             )
             .turned_away(Refusal::Right));
         }

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::stack::{Stack, Stacks};
 use crate::store::Store;
 use crate::telemetry::{Gauge, Labels, names};
+use crate::types::Guarantees;
 
 /// How far a server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -100,6 +101,8 @@ pub(in crate::serve) struct Shared {
     ready: Gauge,
     /// One for each store.
     opened: OnceLock<Vec<Gauge>>,
+    /// What each open store promises, which does not change: a profile is made anew at each call.
+    promised: OnceLock<BTreeMap<String, Guarantees>>,
 }
 
 impl Shared {
@@ -114,17 +117,22 @@ impl Shared {
             watched: Watched::default(),
             ready: Labels::new("", "").gauge(names::SERVE_READY, &[]),
             opened: OnceLock::new(),
+            promised: OnceLock::new(),
         })
     }
 
     /// From now on the stores are served. Only the first call counts.
     pub(in crate::serve) fn open(&self, stores: Stores) {
+        let promised =
+            |(name, store): (&String, &Arc<dyn Store>)| (name.clone(), store.profile().guarantees);
+        let promised = stores.open.iter().map(promised).collect();
         if self.stores.set(stores).is_ok() {
             let shown = |name| {
                 let gauge = Labels::new(name, "").gauge(names::SERVE_STORE_OPEN, &[]);
                 gauge.set(i64::from(matches!(self.find(name), Found::Open(_))));
                 gauge
             };
+            self.promised.get_or_init(|| promised);
             self.opened.get_or_init(|| self.names().map(shown).collect());
             self.advance(Phase::Ready);
         }
@@ -159,6 +167,11 @@ impl Shared {
             (None, Some(error)) => Found::Failed(error),
             (None, None) => Found::None,
         }
+    }
+
+    /// What a store promises, if it is open.
+    pub(in crate::serve) fn promised(&self, name: &str) -> Option<&Guarantees> {
+        self.promised.get()?.get(name)
     }
 
     /// The names of the stores, with those that failed to open. Empty until they are open.

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::path::Target;
 use super::query::Query;
 use super::write::{sequence, wait};
-use super::{body, caller, lines, store};
+use super::{body, caller, lines, promised, store};
 use crate::clock::{Clock, Timestamp};
 use crate::error::Operation;
 use crate::jsonl::{self, Wrong};
@@ -42,11 +42,17 @@ enum Verb {
 struct Record {
     #[serde(default)]
     op: Verb,
+    #[serde(default, deserialize_with = "lines::text")]
     key: Option<String>,
+    #[serde(default, deserialize_with = "lines::text")]
     key64: Option<String>,
+    #[serde(default, deserialize_with = "lines::text")]
     value: Option<String>,
+    #[serde(default, deserialize_with = "lines::text")]
     value64: Option<String>,
+    #[serde(default, deserialize_with = "lines::text")]
     ttl: Option<String>,
+    #[serde(default, deserialize_with = "lines::text")]
     expires_at: Option<String>,
 }
 
@@ -59,9 +65,9 @@ pub(super) async fn write(
     let query = Query::of(request.uri(), &["durable"])?;
     let durable = query.flag("durable")?;
     body::check_lines(request.headers())?;
-    let limit = caller(&request)?.max_body();
+    let (promised, limit) = (promised(&shared, &target)?, caller(&request)?.max_body());
     let body = body::read(request.into_body(), limit).await?;
-    let batch = parse(&body, &*shared.clock, &store.profile().guarantees)?;
+    let batch = parse(&body, &*shared.clock, promised)?;
     let commit = store.write(batch).await;
     let commit = commit.map_err(|error| error.with_operation(Operation::Write))?;
     let place = sequence(&commit);

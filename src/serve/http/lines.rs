@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 use tokio::sync::mpsc;
 
 use super::body::LINES;
@@ -23,6 +23,11 @@ use crate::types::Value;
 
 /// Bytes that are handed on at a time.
 const CHUNK: usize = 64 << 10;
+
+/// A field that is a text where it stands: `null` is no way to leave it out.
+pub(super) fn text<'de, D: Deserializer<'de>>(text: D) -> Result<Option<String>, D::Error> {
+    String::deserialize(text).map(Some)
+}
 
 /// Where the lines of an answer are written to.
 pub(super) struct Lines {

@@ -28,7 +28,9 @@ const FORM: &str = r#"{"key": "..."}, or {"key64": "..."} with base64"#;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Asked {
+    #[serde(default, deserialize_with = "lines::text")]
     key: Option<String>,
+    #[serde(default, deserialize_with = "lines::text")]
     key64: Option<String>,
 }
 

@@ -35,6 +35,7 @@ use super::problem::Problem;
 use super::shared::Shared;
 use crate::error::{Error, ErrorKind};
 use crate::store::Store;
+use crate::types::Guarantees;
 
 /// The routes, without state.
 pub(in crate::serve) fn routes() -> Router<Arc<Shared>> {
@@ -71,6 +72,12 @@ fn store<'a>(
     right: Right,
 ) -> Result<&'a Arc<dyn Store>, Problem> {
     caller(request)?.store(shared, &target.store, right)
+}
+
+/// What the store of a request promises, once it is known to be open.
+fn promised<'a>(shared: &'a Shared, target: &Target<'_>) -> Result<&'a Guarantees, Problem> {
+    let promised = shared.promised(&target.store);
+    promised.ok_or_else(|| Problem::of(&Error::internal("an open store promises nothing")))
 }
 
 /// What a store says about an entry. A key or a value that is over its limits has a status of its own.

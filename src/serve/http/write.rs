@@ -12,7 +12,7 @@ use super::path::Target;
 use super::query::Query;
 use super::tag::{Preconditions, Tag, Verdict};
 use super::value::changed;
-use super::{body, caller, refused, store};
+use super::{body, caller, promised, refused, store};
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Operation, Outcome};
 use crate::serve::access::Right;
@@ -44,8 +44,8 @@ pub(super) async fn put(
             "a value is put as a whole: the header Content-Range has no meaning here",
         ));
     }
-    let promised = store.profile().guarantees;
-    check(&conditions, &promised)?;
+    let promised = promised(&shared, &target)?;
+    check(&conditions, promised)?;
     // Before the body is read, which may be long.
     promised.limits.check(key.len(), 0).map_err(|error| refused(&error, &store, key.len(), 0))?;
     let own = caller(&request)?.max_body();
@@ -70,7 +70,7 @@ pub(super) async fn delete(
     let key = Bytes::from(target.key()?.into_owned());
     let conditions = Preconditions::of(request.headers())?;
     if !conditions.are_none() {
-        check(&conditions, &store.profile().guarantees)?;
+        check(&conditions, promised(&shared, &target)?)?;
     }
     let written = write(store, Op::Delete(key.clone()), &conditions).await;
     let written = written.map_err(|failed| failed.told(store, key.len(), 0))?;

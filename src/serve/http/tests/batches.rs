@@ -64,6 +64,11 @@ async fn a_line_that_is_wrong_is_named_and_nothing_is_written() {
         ),
         ("{\"key\":\"a\",\"val\":\"\"}", Some(16), "unknown field `val`"),
         (
+            "{\"key\":\"a\",\"value\":\"\",\"expires_at\":null}",
+            Some(39),
+            "invalid type: null, expected a string",
+        ),
+        (
             "{\"op\":\"add\",\"key\":\"a\"}",
             Some(11),
             "unknown variant `add`, expected one of `put`, `delete`",

@@ -259,6 +259,7 @@ async fn many_values_are_read_at_once() {
         ("{\"key\":\"a\"}\n{\"key\":1}", 2, 8, "line 2: column 8: invalid type"),
         ("[]", 1, 0, "line 1: this is a JSON array"),
         ("{\"key\":\"a\",\"value\":\"\"}", 1, 18, "unknown field `value`"),
+        ("{\"key\":\"a\",\"key64\":null}", 1, 23, "invalid type: null, expected a string"),
         ("{}", 1, 0, "no key; write"),
         ("\n\n{\"key\":\"a\"", 3, 0, "line 3: column 10: the line ends within the object"),
     ] {
