@@ -66,8 +66,8 @@ pub use crate::error::{Error, ErrorKind, Operation, Outcome, Result, Retry};
 pub use crate::ext::{ReadExt, StoreExt};
 pub use crate::group::{write_admitted, write_in_order};
 pub use crate::layer::{
-    BackendConfig, Claim, Common, Context, Layer, LayerConfig, Rewrite, RewriteReport, StackLayer,
-    Zone,
+    BackendConfig, Claim, Common, Context, Layer, LayerConfig, Resize, Rewrite, RewriteReport,
+    StackLayer, Zone,
 };
 pub use crate::reply::Reply;
 #[cfg(feature = "config")]

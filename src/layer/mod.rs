@@ -22,7 +22,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::store::Store;
 use crate::telemetry::Labels;
-use crate::types::units::{Secret, SecretText, check_path};
+use crate::types::units::{ByteSize, Secret, SecretText, check_path};
 use crate::types::{Profile, Scan};
 
 /// Where a layer may stand. Zones are declared from the outside in; within a stack they may not go
@@ -87,6 +87,35 @@ pub trait StackLayer: Send + Sync + 'static {
     /// What brings the values in the store below into the form that the layer would write now.
     /// `None`: the layer stores values as they are.
     fn rewriter(&self, below: Arc<dyn Store>) -> Option<Arc<dyn Rewrite>>;
+
+    /// What changes how much the layer keeps in memory, once it has been [wrapped](Self::wrap) around a store. `None`,
+    /// as unless it is said: it keeps nothing there.
+    fn resizer(&self) -> Option<Arc<dyn Resize>> {
+        None
+    }
+}
+
+/// Changes how much a layer keeps in memory, while it runs.
+///
+/// ```
+/// # tokio_test::block_on(async {
+/// use std::sync::Arc;
+/// use tierstack::backends::Memory;
+/// use tierstack::layers::cache::CacheConfig;
+/// use tierstack::{Context, LayerConfig};
+///
+/// let cache = CacheConfig::default().open(&Context::default()).await?;
+/// let store = cache.wrap(Arc::new(Memory::new())).await?;
+/// cache.resizer().unwrap().resize("64MiB".parse().unwrap())?;
+/// store.close().await?;
+/// # Ok::<(), tierstack::Error>(()) }).unwrap();
+/// ```
+pub trait Resize: Send + Sync + 'static {
+    /// From now on it keeps no more than that. What is over it goes before this returns.
+    ///
+    /// # Errors
+    /// `Config` if it is out of range; `Unsupported` if it stays as the layer was made with.
+    fn resize(&self, capacity: ByteSize) -> Result<()>;
 }
 
 #[async_trait]

@@ -1,6 +1,7 @@
 //! Checking a store of a config, and opening what was checked.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -292,7 +293,7 @@ impl Checked {
         let salt = salt(&self.store);
         let mut store = instrument(opened.map_err(|e| self.failed(backend, e))?, &context, salt);
         let mut outermost_labels = context.labels;
-        let mut rewriters = Vec::new();
+        let (mut rewriters, mut resizers) = (Vec::new(), BTreeMap::new());
         let hidden = self.hidden();
         loop {
             if stored == Some(outermost + layers.len())
@@ -313,6 +314,7 @@ impl Checked {
                     return Err(self.failed(layer, error));
                 }
             };
+            resizers.extend(opened.resizer().map(|resizer| (outermost + layers.len(), resizer)));
             // A layer of metrics counts at its boundary already, in the same series.
             if layer.name != MetricsConfig::NAME {
                 store = instrument(store, &context, salt);
@@ -322,7 +324,7 @@ impl Checked {
         rewriters.reverse();
         let usage =
             options.background.then(|| Watch::of(&store, &outermost_labels, &options.clock));
-        Ok(Stack::new(store, rewriters, self, salt, usage.flatten()))
+        Ok(Stack::new(store, rewriters, resizers, self, salt, usage.flatten()))
     }
 
     async fn close_after_failure(&self, store: &dyn Store) {

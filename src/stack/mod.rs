@@ -14,6 +14,7 @@ mod shared;
 mod tests;
 mod usage;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -37,8 +38,8 @@ use crate::backends::RocksDbConfig;
 use crate::backends::SqliteConfig;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Registry};
-use crate::error::Result;
-use crate::layer::{Context, Layer, Rewrite};
+use crate::error::{Error, Result};
+use crate::layer::{Context, Layer, Resize, Rewrite};
 #[cfg(feature = "backup")]
 use crate::layers::backup::BackupConfig;
 #[cfg(feature = "cache")]
@@ -56,6 +57,7 @@ use crate::layers::retry::RetryConfig;
 use crate::layers::timeout::TimeoutConfig;
 use crate::layers::write_back::WriteBackConfig;
 use crate::store::Store;
+use crate::types::units::ByteSize;
 
 impl Registry {
     /// The layers and backends of this crate that are compiled in.
@@ -161,6 +163,8 @@ pub struct Stack {
     store: Arc<dyn Store>,
     /// Outermost first.
     rewriters: Vec<Arc<dyn Rewrite>>,
+    /// By the place of the layer in the config.
+    resizers: BTreeMap<usize, Arc<dyn Resize>>,
     checked: Checked,
     /// For fingerprints of keys.
     salt: u64,
@@ -218,11 +222,12 @@ impl Stack {
     fn new(
         store: Arc<dyn Store>,
         rewriters: Vec<Arc<dyn Rewrite>>,
+        resizers: BTreeMap<usize, Arc<dyn Resize>>,
         checked: Checked,
         salt: u64,
         usage: Option<usage::Watch>,
     ) -> Self {
-        Self { store, rewriters, checked, salt, _usage: usage }
+        Self { store, rewriters, resizers, checked, salt, _usage: usage }
     }
 
     /// What stands for a key in the [errors](crate::Error::key_fingerprint) of this stack, and so in logs: the
@@ -238,6 +243,32 @@ impl Stack {
     #[must_use]
     pub fn rewriters(&self) -> &[Arc<dyn Rewrite>] {
         &self.rewriters
+    }
+
+    /// Changes how much the layer at that place of the config, from 0, keeps in memory: the capacity of a cache. What is over it goes
+    /// before this returns.
+    ///
+    /// ```
+    /// # tokio_test::block_on(async {
+    /// use tierstack::config::{Config, Format, Registry};
+    /// use tierstack::{OpenOptions, Stack, Store};
+    ///
+    /// let text = "stores: { main: { layers: [cache: { capacity: 1GiB }], backend: memory } }";
+    /// let config = Config::parse(text, Format::Yaml, "tierstack.yaml")?;
+    /// let stack = Stack::open(&config, None, &Registry::standard(), &OpenOptions::default()).await?;
+    /// stack.resize(0, "64MiB".parse().unwrap())?;
+    /// stack.close().await?;
+    /// # Ok::<(), tierstack::Error>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// `Unsupported` if there is no layer that keeps anything, or it stays as it was made with; `Config` if the capacity is out
+    /// of range.
+    pub fn resize(&self, layer: usize, capacity: ByteSize) -> Result<()> {
+        match self.resizers.get(&layer) {
+            Some(resizer) => resizer.resize(capacity),
+            None => Err(Error::unsupported("no layer that keeps values in memory stands there")),
+        }
     }
 
     /// The outermost store, to share.

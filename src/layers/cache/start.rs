@@ -1,6 +1,6 @@
 //! The cache as a layer of a stack.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use tokio::runtime::Handle;
@@ -8,11 +8,12 @@ use tokio::runtime::Handle;
 use super::counts::Counts;
 use super::invalidate::Invalidations;
 use super::listen::Listening;
-use super::{CacheConfig, CacheLayer, disk, engine, warm};
+use super::{Cache, CacheConfig, CacheLayer, disk, engine, warm};
 use crate::error::{Error, Result};
-use crate::layer::{Claim, Context, Layer as _, LayerConfig, Rewrite, StackLayer, Zone};
+use crate::layer::{Claim, Context, Layer as _, LayerConfig, Resize, Rewrite, StackLayer, Zone};
 use crate::store::Store;
 use crate::types::Profile;
+use crate::types::units::ByteSize;
 
 #[async_trait]
 impl LayerConfig for CacheConfig {
@@ -61,23 +62,40 @@ impl LayerConfig for CacheConfig {
             }
             _ => open(),
         };
-        Ok(Arc::new(Opened(opened?)))
+        Ok(Arc::new(Opened { layer: opened?, cache: OnceLock::new() }))
     }
 }
 
 /// A layer that looks at the store before it wraps it.
-struct Opened(CacheLayer);
+struct Opened {
+    layer: CacheLayer,
+    cache: OnceLock<Arc<Cache<Arc<dyn Store>>>>,
+}
 
 #[async_trait]
 impl StackLayer for Opened {
     async fn wrap(&self, below: Arc<dyn Store>) -> Result<Arc<dyn Store>> {
-        if let Some(disk) = &self.0.config.disk {
+        if let Some(disk) = &self.layer.config.disk {
             disk.check_identity(below.identity().as_ref())?;
         }
-        Ok(Arc::new(self.0.layer(below)))
+        let cache = Arc::new(self.layer.layer(below));
+        // The first one, as a stack wraps a layer once.
+        let _ = self.cache.set(Arc::clone(&cache));
+        Ok(cache)
     }
 
     fn rewriter(&self, _below: Arc<dyn Store>) -> Option<Arc<dyn Rewrite>> {
         None
+    }
+
+    fn resizer(&self) -> Option<Arc<dyn Resize>> {
+        let cache: Arc<dyn Resize> = Arc::<Cache<_>>::clone(self.cache.get()?);
+        Some(cache)
+    }
+}
+
+impl<S: Send + Sync + 'static> Resize for Cache<S> {
+    fn resize(&self, capacity: ByteSize) -> Result<()> {
+        self.set_capacity(capacity)
     }
 }

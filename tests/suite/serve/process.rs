@@ -222,3 +222,100 @@ os.execv(sys.argv[2], sys.argv[2:])";
     assert_eq!(output.status.code(), Some(2), "{err}");
     assert!(err.contains("has handed over a socket at 127.0.0.1:"), "{err}");
 }
+
+/// What a cache holds, by its own account.
+fn bytes_of_the_cache(address: SocketAddr) -> u64 {
+    let text = get(address, "/metrics").text();
+    let line = text.lines().find(|line| line.starts_with("tierstack_cache_bytes{")).unwrap();
+    line.rsplit_once(' ').unwrap().1.parse().unwrap()
+}
+
+#[test]
+fn a_hangup_changes_the_capacity_of_a_cache_where_the_engine_can() {
+    let config = |capacity: &str, other: &str| {
+        format!(
+            "stores:\n  main: {{ layers: [ cache: {{ {capacity} on_write: keep }} ], backend: memory }}\n  other: {{ layers: [ cache: {{ capacity: {other}, policy: tiny_lfu }} ], backend: {{ memory: {{}} }} }}\ndefault: main\nserve: [ {{ listen: '127.0.0.1:0', stores: write }} ]\n"
+        )
+    };
+    let folder = Folder::new(&config("capacity: 1MiB,", "1MiB"));
+    let mut service = Service::start(&folder, &[], |_| ());
+    let address = service.address();
+    let fill = || {
+        for n in 0..40 {
+            let line = format!("PUT /v1/stores/main/kv/{n}");
+            assert_eq!(ask(address, &line, &[], vec![b'x'; 10_000]).status, 204);
+            assert_eq!(get(address, &format!("/v1/stores/main/kv/{n}")).status, 200);
+        }
+        bytes_of_the_cache(address)
+    };
+    assert!(fill() > 300_000);
+    folder.write("tierstack.yaml", config("capacity: 128KiB,", "2MiB"));
+    service.signal("-HUP");
+    let said = service.says("restart only");
+    assert!(said.contains("the capacities of caches are taken over\n"), "{said}");
+    assert!(said.contains("restart only: stores.other\n"), "{said}");
+    assert!(bytes_of_the_cache(address) <= 128 << 10);
+    assert!(fill() <= 128 << 10);
+    // The capacity of a cache that does not say one, and the one from before once more.
+    for capacity in ["", "capacity: 1MiB,"] {
+        folder.write("tierstack.yaml", config("capacity: 128KiB,", "1MiB"));
+        service.signal("-HUP");
+        service.says("are taken over");
+        folder.write("tierstack.yaml", config(capacity, "1MiB"));
+        service.signal("-HUP");
+        service.says("are taken over");
+        assert!(fill() > 300_000, "{capacity}");
+    }
+    folder.write("tierstack.yaml", config("capacity: 1KiB,", "1MiB"));
+    service.signal("-HUP");
+    let said = service.says("nothing was taken over");
+    assert!(said.contains("must be at least 64KiB"), "{said}");
+    service.stop();
+}
+
+#[test]
+fn with_the_level_debug_an_answer_is_a_line_that_names_the_token() {
+    let folder = Folder::new(&with_token(", log: debug"));
+    folder.write("app.token", TOKEN);
+    let service = Service::start(&folder, &[], |_| ());
+    let bearer = format!("authorization: Bearer {TOKEN}");
+    let line = "GET /v1/stores/main/kv/a-secret-key";
+    assert_eq!(ask(service.address(), line, &[&bearer], "").status, 404);
+    let err = service.stop();
+    let line = err.lines().find(|line| line.contains("answered")).unwrap();
+    for words in ["app", "GET", "404"] {
+        assert!(line.contains(words), "{line}");
+    }
+    assert!(!err.contains("a-secret-key") && !err.contains(TOKEN), "{err}");
+}
+
+#[test]
+fn status_is_asked_over_tls_with_a_token() {
+    let files = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls");
+    let tls = format!("tls: {{ cert: '{files}/first.pem', key: '{files}/first.key' }}, tokens:");
+    let folder = Folder::new(&with_token("").replace("tokens:", &tls));
+    folder.write("app.token", TOKEN);
+    folder.write("other.token", "0123456789abcdef-other");
+    let service = Service::start(&folder, &[], |_| ());
+    let url = format!("https://{}", service.address());
+    let ask = |token: &[&str], trusted: &str| {
+        let mut command = folder.command(&[&["status", "--json", "--url", &*url], token].concat());
+        let output = command.env("SSL_CERT_FILE", format!("{files}/{trusted}")).output().unwrap();
+        let (out, err) = (output.stdout, output.stderr);
+        (output.status.code(), String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+    };
+    let token = ["--token", "file:app.token"];
+    let (code, out, err) = ask(&token, "first.pem");
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("\"main\"") && !out.contains(TOKEN), "{out}");
+    for (token, trusted, words) in [
+        (&[][..], "first.pem", "asks for a token"),
+        (&["--token", "file:other.token"], "first.pem", "does not know the token"),
+        (&token, "second.pem", "cannot be reached"),
+    ] {
+        let (code, out, err) = ask(token, trusted);
+        assert_eq!(code, Some(1), "{out}{err}");
+        assert!(err.contains(words) && !err.contains("0123456789abcdef"), "{err}");
+    }
+    service.stop();
+}

@@ -1,7 +1,12 @@
 //! SIGHUP: what may change while stores are served is taken over, and the rest is named.
 
-use tierstack::config::{Config, ServeConfig, StoreConfig};
+use serde::Deserialize as _;
+use serde_json::Value;
+use tierstack::config::{Config, Registry, ServeConfig, StoreConfig};
+use tierstack::layers::cache::CacheConfig;
 use tierstack::serve::Server;
+use tierstack::units::ByteSize;
+use tierstack::{LayerConfig, Stack, Stacks};
 
 use super::serve::{say, section};
 use crate::args::Serve;
@@ -38,15 +43,23 @@ impl Hangups {
     }
 }
 
-/// Reads the config again. Tokens, certificates, rights, limits and the level of the log are taken over, all or none; what
-/// else has changed is said to need a restart.
-pub(super) async fn run(args: &Serve, config: &Config, server: &Server) -> Outcome<ServeConfig> {
+/// Reads the config again. Tokens, certificates, rights, limits, the level of the log and the capacities of caches are taken over, all
+/// or none; what else has changed is said to need a restart. `config` is what runs, before and after.
+pub(super) async fn run(
+    args: &Serve,
+    config: &mut Config,
+    server: &Server,
+    stacks: &Stacks,
+) -> Outcome<ServeConfig> {
     let new = Config::load(&args.config)?;
     let serve = section(&new, args.listen)?;
+    // What is wrong with a store is said before anything is taken over.
+    Stack::check_all(&new, &Registry::standard())?;
     server.reload(&serve).await?;
     log::set_level(serve.log.as_str());
+    resize_caches(config, &new, stacks);
     say(format!(
-        "{}: read again; tokens, certificates, rights and limits are taken over",
+        "{}: read again; tokens, certificates, rights, limits and the capacities of caches are taken over",
         config.origin().display()
     ));
     let rest = needs_restart(config, &new);
@@ -54,6 +67,40 @@ pub(super) async fn run(args: &Serve, config: &Config, server: &Server) -> Outco
         say(format!("changed, and taken over by a restart only: {}", rest.join(", ")));
     }
     Ok(serve)
+}
+
+/// Gives the caches that run the capacities of the new config, as far as their engines can change, and notes them in the old
+/// one.
+fn resize_caches(config: &mut Config, new: &Config, stacks: &Stacks) {
+    for (name, old) in &mut config.stores {
+        let (Some(stack), Some(new)) = (stacks.get(name), new.stores.get(name)) else { continue };
+        if old.layers.len() != new.layers.len() {
+            continue;
+        }
+        for (at, (old, new)) in old.layers.iter_mut().zip(&new.layers).enumerate() {
+            let is_cache = old.name == CacheConfig::NAME && new.name == old.name;
+            let (before, after) = (old.settings.get(CAPACITY), new.settings.get(CAPACITY));
+            if is_cache && before != after && stack.resize(at, capacity(after)).is_ok() {
+                note(&mut old.settings, after);
+            }
+        }
+    }
+}
+
+const CAPACITY: &str = "capacity";
+
+/// The config was checked, so it is a size.
+fn capacity(setting: Option<&Value>) -> ByteSize {
+    let given = setting.and_then(|setting| ByteSize::deserialize(setting).ok());
+    given.unwrap_or_else(|| CacheConfig::default().capacity)
+}
+
+fn note(settings: &mut Value, capacity: Option<&Value>) {
+    let Value::Object(settings) = settings else { return };
+    match capacity {
+        Some(capacity) => drop(settings.insert(CAPACITY.to_owned(), capacity.clone())),
+        None => drop(settings.remove(CAPACITY)),
+    }
 }
 
 /// The places of the file that differ, and cannot change under stores that are open.

@@ -27,7 +27,7 @@ const CLOSING: Duration = Duration::from_secs(60);
 /// `tierstack serve`
 pub(crate) async fn run(args: Serve, stop: &Stop) -> Outcome {
     let mut hangups = Hangups::listen();
-    let config = Config::load(&args.config)?;
+    let mut config = Config::load(&args.config)?;
     // What is bound from here on is let go in good order.
     stop.hear();
     let serve = section(&config, args.listen)?;
@@ -51,7 +51,8 @@ pub(crate) async fn run(args: Serve, stop: &Stop) -> Outcome {
         return Err(Failure::stopped("the stores were not open yet, and nothing was served"));
     };
     let stacks = Arc::new(stacks);
-    let served = serve_until_stopped(&args, &config, &serve, server, &stacks, &mut hangups, stop);
+    let served =
+        serve_until_stopped(&args, &mut config, &serve, server, &stacks, &mut hangups, stop);
     let served = served.await;
     let closed = close(&stacks, stop).await;
     match (served, closed) {
@@ -118,7 +119,7 @@ async fn open(config: &Config, registry: &Registry, stop: &Stop) -> Outcome<Opti
 
 async fn serve_until_stopped(
     args: &Serve,
-    config: &Config,
+    config: &mut Config,
     serve: &ServeConfig,
     server: Server,
     stacks: &Arc<Stacks>,
@@ -145,7 +146,7 @@ async fn serve_until_stopped(
             () = stop.wait() => break,
             () = hangups.next() => {
                 supervisor::reloading();
-                match reload::run(args, config, &server).await {
+                match reload::run(args, config, &server, stacks).await {
                     Ok(serve) => drain = serve.drain.0,
                     Err(failure) => say(format!("nothing was taken over: {failure}")),
                 }
