@@ -75,13 +75,22 @@ fn the_other_config_of_the_readme_is_one() {
     Stack::check(&config, None, &Registry::standard()).unwrap();
 }
 
-/// The names that a table of the README has in its first column, below a heading.
-fn rows(heading: &str) -> Vec<String> {
-    let readme = readme();
-    let section = readme.split_once(&format!("\n## {heading}\n")).unwrap().1;
-    let section = section.split("\n## ").next().unwrap();
-    let cells = section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+/// The names that a table has in its first column, below a heading.
+fn rows(text: &str, heading: &str) -> Vec<String> {
+    let section = text.split_once(&format!("# {heading}\n")).unwrap().1;
+    let section = section.split("\n# ").next().unwrap().split("\n## ").next().unwrap();
+    let cells = section.lines().filter_map(|line| {
+        let first = line.strip_prefix("| ")?.trim_start_matches('[');
+        first.strip_prefix('`')?.split('`').next()
+    });
     cells.map(str::to_owned).collect()
+}
+
+/// The first page on docs.rs.
+fn front() -> String {
+    let source = fs::read_to_string("src/lib.rs").unwrap();
+    let lines = source.lines().map_while(|line| line.strip_prefix("//!"));
+    lines.map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line))).collect()
 }
 
 fn modules(folder: &str) -> Vec<String> {
@@ -91,13 +100,55 @@ fn modules(folder: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_layer_and_backend_has_a_row_in_the_readme() {
+fn every_layer_and_backend_has_a_row_in_the_readme_and_on_the_first_page() {
     for (heading, folder) in [("Layers", "layers"), ("Backends", "backends")] {
-        let (mut rows, mut modules) = (rows(heading), modules(folder));
-        rows.sort();
+        let mut modules = modules(folder);
         modules.sort();
-        assert_eq!(rows, modules, "{heading}");
+        for (page, text) in [("README.md", readme()), ("src/lib.rs", front())] {
+            let mut rows = rows(&text, heading);
+            rows.sort();
+            assert_eq!(rows, modules, "{heading} of {page}");
+        }
     }
+}
+
+#[test]
+fn every_feature_is_on_the_first_page() {
+    let manifest = fs::read_to_string("Cargo.toml").unwrap();
+    let features = manifest.split_once("\n[features]\n").unwrap().1.split("\n[").next().unwrap();
+    let names = features.lines().filter_map(|line| line.split_once(" = [")).map(|(name, _)| name);
+    let front = front();
+    let mut seen = 0;
+    for name in names {
+        seen += 1;
+        assert!(front.contains(&format!("`{name}`")), "the feature '{name}' is not in src/lib.rs");
+    }
+    assert!(seen > 10, "{seen} features");
+}
+
+/// Pages of the package as docs.rs shows them: the first page is read there, outside of the repository.
+#[test]
+fn every_page_that_the_first_page_links_to_is_in_the_package() {
+    let front = front();
+    let pages = front.split("](https://docs.rs/crate/tierstack/latest/source/").skip(1);
+    let pages: Vec<_> = pages.filter_map(|rest| rest.split(')').next()).collect();
+    assert!(pages.len() > 10, "{pages:?}");
+    for page in pages {
+        let excluded = page.starts_with("fixtures") || page.starts_with('.');
+        assert!(Path::new(page).is_file() && !excluded, "{page}");
+    }
+    let links = front.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let local: Vec<_> = links.filter(|link| link.contains('/') && !link.contains("://")).collect();
+    assert!(local.is_empty(), "they lead nowhere on docs.rs: {local:?}");
+}
+
+#[test]
+fn the_glossary_has_each_term_once_and_in_order() {
+    let page = fs::read_to_string("docs/glossary.md").unwrap();
+    let terms: Vec<_> =
+        page.lines().filter_map(|line| line.strip_prefix("| **")?.split("**").next()).collect();
+    assert!(terms.len() > 30, "{terms:?}");
+    assert!(terms.is_sorted_by(|a, b| a < b), "{terms:?}");
 }
 
 #[test]
