@@ -59,7 +59,7 @@
 //!
 //! # Layers
 //!
-//! From the outside in: `cache`, `compress`, `encrypt`, `expire`, `backup`. The others may be anywhere.
+//! From the outside in: `cache`, `compress`, `encrypt`, `expire`, `write_back`, `backup`. The others may be anywhere.
 //!
 //! | layer | what it does | feature |
 //! |---|---|---|
@@ -67,6 +67,7 @@
 //! | [`compress`](layers::compress) | compresses values by zstd or lz4 | `compress` |
 //! | [`encrypt`](layers::encrypt) | seals values by XAES-256-GCM, with keys that can be rotated | `encrypt` |
 //! | [`expire`](layers::expire) | gives entries a deadline, over backends that have none | |
+//! | [`write_back`](layers::write_back) | acknowledges writes once they are in a journal, and brings them to the store below in order | |
 //! | [`backup`](layers::backup) | takes consistent backups into a folder or a bucket | `backup` |
 //! | [`retry`](layers::retry) | repeats what failed for a moment | |
 //! | [`timeout`](layers::timeout) | gives every operation a deadline | |
