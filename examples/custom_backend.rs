@@ -171,6 +171,7 @@ impl Store for Shelf {
             "shelf",
             Guarantees {
                 durability: Durability::Nothing,
+                durability_on_request: Durability::Nothing,
                 durability_after_flush: Durability::Nothing,
                 atomic_batches: true,
                 conditions: Conditions::None,

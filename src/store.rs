@@ -193,7 +193,8 @@ pub trait Store: Read {
     /// - **Ordering, visibility**: the last operation of a key wins. Once acknowledged, every read
     ///   through the stack sees it. Concurrent batches take effect in some order, the same for all.
     /// - **Durability**: at least `durability` of the profile; [`Commit::durable`] waits for what
-    ///   the whole stack promises. A batch that asks for more than the profile has is `Unsupported`.
+    ///   the whole stack promises. A batch that asks for more than `durability_on_request` is `Unsupported`; one that
+    ///   asks for less than `durability` survives at least what it asks for.
     /// - **Dropped future**: the batch takes effect wholly or not at all; which is unknown.
     /// - **Errors**: `InvalidInput` (key, limits), `Unsupported`, `Capacity`, `Conflict` (nothing was
     ///   written), `Unavailable`, `Access`. After `Unavailable` and `Timeout` the outcome is unknown, and

@@ -163,6 +163,7 @@ impl Memory {
     fn guarantees() -> Guarantees {
         Guarantees {
             durability: Durability::Nothing,
+            durability_on_request: Durability::Nothing,
             durability_after_flush: Durability::Nothing,
             atomic_batches: true,
             conditions: Conditions::Value,

@@ -91,6 +91,7 @@ impl Promises {
             |what: &'static str| Place { name: name.into(), what: what.into(), sealed: false };
         let guarantees = Guarantees {
             durability: self.durability,
+            durability_on_request: self.durability,
             durability_after_flush: self.durability,
             atomic_batches: false,
             conditions: self.conditions,

@@ -64,7 +64,13 @@ fn writes(profile: &Profile) -> String {
     let after_flush = promised.durability_after_flush;
     // Where bytes rest elsewhere, they outlive this process, and what becomes of them is not known.
     let rests = !promised.places.is_empty();
-    match (promised.durability, after_flush > promised.durability) {
+    let asked = match promised.durability_on_request {
+        most if most > promised.durability => {
+            format!(" A batch that asks for it survives {most} once it is acknowledged.")
+        }
+        _ => String::new(),
+    };
+    let said = match (promised.durability, after_flush > promised.durability) {
         (Durability::Nothing, false) if rests => "An acknowledged write survives this process; whether it survives the end of what holds it is not promised.".to_owned(),
         (Durability::Nothing, false) => {
             "An acknowledged write is in memory only: it is gone when the process ends.".to_owned()
@@ -76,7 +82,8 @@ fn writes(profile: &Profile) -> String {
         (now, true) => format!(
             "An acknowledged write survives {now}; once `flush` has returned, {after_flush} too."
         ),
-    }
+    };
+    said + &asked
 }
 
 fn batches(profile: &Profile) -> String {

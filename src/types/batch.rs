@@ -128,7 +128,8 @@ impl Batch {
     }
 
     /// Asks that the acknowledgement means at least this. A store that cannot promise it refuses the
-    /// batch with [`Unsupported`](crate::ErrorKind::Unsupported). Unset: what the profile says.
+    /// batch with [`Unsupported`](crate::ErrorKind::Unsupported); `durability_on_request` of the profile says what it can. Less
+    /// than the profile's `durability` lets a store that can acknowledge sooner do so. Unset: what the profile says.
     #[must_use]
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = Some(durability);

@@ -192,6 +192,9 @@ impl Default for Limits {
 pub struct Guarantees {
     /// What an acknowledged write survives.
     pub durability: Durability,
+    /// What an acknowledged write survives at most where its batch [asks](super::Batch::durability) for it: at least
+    /// `durability`. More than that costs such a batch a longer wait.
+    pub durability_on_request: Durability,
     /// What every acknowledged write survives once `flush` has returned.
     pub durability_after_flush: Durability,
     /// Whether a batch is applied wholly or not at all, also across a crash. Without it, a batch of
@@ -321,9 +324,9 @@ impl Guarantees {
     /// `Unsupported` that says what is promised.
     pub fn check_durability(&self, asked: Option<Durability>) -> Result<()> {
         match asked {
-            Some(asked) if asked > self.durability => Err(Error::unsupported(format!(
+            Some(asked) if asked > self.durability_on_request => Err(Error::unsupported(format!(
                 "the batch asks to survive {asked}, but a write here survives {}",
-                self.durability
+                self.durability_on_request
             ))),
             _ => Ok(()),
         }

@@ -96,6 +96,9 @@ pub struct Sighting {
     pub expires_at: Option<Timestamp>,
     /// Whether it has still to be written to the store below.
     pub dirty: Option<bool>,
+    /// Where that is so, its place in the order of writes.
+    #[serde(default)]
+    pub sequence: Option<u64>,
 }
 
 impl Sighting {
@@ -111,6 +114,7 @@ impl Sighting {
             kept_until: None,
             expires_at: None,
             dirty: None,
+            sequence: None,
         }
     }
 

@@ -122,6 +122,11 @@ impl FileConfig {
     fn guarantees(&self) -> Guarantees {
         Guarantees {
             durability: if self.sync { Durability::PowerCut } else { Durability::ProcessCrash },
+            durability_on_request: if self.sync {
+                Durability::PowerCut
+            } else {
+                Durability::ProcessCrash
+            },
             durability_after_flush: Durability::PowerCut,
             atomic_batches: true,
             conditions: Conditions::Value,

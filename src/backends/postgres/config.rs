@@ -337,6 +337,7 @@ impl PostgresConfig {
     fn guarantees(&self) -> Guarantees {
         Guarantees {
             durability: self.durability,
+            durability_on_request: self.durability,
             durability_after_flush: self.durability.max(Durability::PowerCut),
             atomic_batches: true,
             conditions: Conditions::Value,

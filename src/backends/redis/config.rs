@@ -265,6 +265,7 @@ impl RedisConfig {
         let durability = self.durability.into();
         Guarantees {
             durability,
+            durability_on_request: durability,
             durability_after_flush: durability,
             atomic_batches: !self.is_cluster() || self.hash_tag.is_some(),
             conditions: Conditions::Value,

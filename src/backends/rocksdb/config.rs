@@ -257,6 +257,11 @@ impl RocksDbConfig {
         let writable = !self.read_only;
         Guarantees {
             durability: if self.sync { Durability::PowerCut } else { Durability::ProcessCrash },
+            durability_on_request: if self.sync {
+                Durability::PowerCut
+            } else {
+                Durability::ProcessCrash
+            },
             durability_after_flush: Durability::PowerCut,
             atomic_batches: true,
             conditions: if writable { Conditions::Value } else { Conditions::None },

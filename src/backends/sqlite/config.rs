@@ -285,6 +285,11 @@ impl SqliteConfig {
         let writable = !self.read_only;
         Guarantees {
             durability: if self.sync { Durability::PowerCut } else { Durability::ProcessCrash },
+            durability_on_request: if self.sync {
+                Durability::PowerCut
+            } else {
+                Durability::ProcessCrash
+            },
             durability_after_flush: Durability::PowerCut,
             atomic_batches: true,
             conditions: if writable { Conditions::Value } else { Conditions::None },

@@ -133,18 +133,20 @@ impl WriteBackConfig {
             Ack::Memory => Durability::Nothing,
             Ack::Through => below.guarantees.durability,
         };
+        let most = self.journalled(&below).into_iter().chain([below.guarantees.durability]).max();
+        let on_request = most.unwrap_or(durability).max(durability);
         let shared = below.guarantees.freshness != Freshness::Exclusive;
         let atomic = below.guarantees.atomic_batches;
-        let most = self.journal_bytes().0 / 2;
+        let largest = self.journal_bytes().0 / 2;
         let profile = Profile::layer(NAME, below).changed(|promised| {
-            promised.durability = durability;
+            (promised.durability, promised.durability_on_request) = (durability, on_request);
             promised.conditions = Conditions::Value;
             promised.counts = promised.counts.min(Counting::Estimated);
             if self.path.is_some() {
                 let place = Place { name: NAME.into(), what: "journal".into(), sealed: false };
                 promised.places.push(place);
                 let limit = &mut promised.limits.value_bytes;
-                *limit = Some(limit.map_or(most, |limit| limit.min(most)));
+                *limit = Some(limit.map_or(largest, |limit| limit.min(largest)));
             }
         });
         let profile = match self.ack {

@@ -187,7 +187,8 @@ impl Store for WriteBack {
                 None => Presence::Absence,
             };
             let age = Some(Span(now.saturating_sub(dirty.since)));
-            Sighting { presence, age, dirty: Some(true), ..sighting }
+            let sequence = Some(dirty.sequence);
+            Sighting { presence, age, dirty: Some(true), sequence, ..sighting }
         });
         let clean = || Sighting { dirty: Some(false), ..Sighting::none(NAME, place) };
         let mut sightings = vec![seen.unwrap_or_else(clean)];

@@ -43,7 +43,7 @@ fn the_level_that_seals_is_named() {
 fn every_durability_and_recovery_has_its_words() {
     let write = |now, after| {
         writes(&memory().changed(|promised| {
-            promised.durability = now;
+            (promised.durability, promised.durability_on_request) = (now, now);
             promised.durability_after_flush = after;
         }))
     };
@@ -54,6 +54,11 @@ fn every_durability_and_recovery_has_its_words() {
     assert_eq!(
         write(Durability::ProcessCrash, Durability::PowerCut),
         "An acknowledged write survives a process crash; once `flush` has returned, a power cut too."
+    );
+    let asked = memory().changed(|promised| promised.durability_on_request = Durability::PowerCut);
+    let asked = writes(&asked);
+    assert!(
+        asked.ends_with(" A batch that asks for it survives a power cut once it is acknowledged.")
     );
     let nothing = (Durability::Nothing, Durability::Nothing);
     assert!(write(nothing.0, nothing.1).contains("gone when the process ends"));

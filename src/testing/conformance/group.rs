@@ -160,7 +160,7 @@ fn refusals(bench: &Bench) -> Vec<(Batch, ErrorKind)> {
         (Batch::new().delete(""), ErrorKind::InvalidInput),
         (put(long, "wrong"), ErrorKind::InvalidInput),
     ];
-    if bench.promises.durability < Durability::MachineLoss {
+    if bench.promises.durability_on_request < Durability::MachineLoss {
         let batch = put("more", "wrong").durability(Durability::MachineLoss);
         refusals.push((batch, ErrorKind::Unsupported));
     }

@@ -39,6 +39,10 @@ async fn the_profile_is_stable_and_prints(bench: Bench) -> Verdict {
         promises.durability_after_flush >= promises.durability,
         "a flush must not make an acknowledged write less durable"
     );
+    ensure!(
+        promises.durability_on_request >= promises.durability,
+        "a write that asks for no more must not survive more than one that asks"
+    );
     if promises.writable {
         bench.put("k", "1").await?;
         bench.store.flush().await?;

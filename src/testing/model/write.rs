@@ -36,7 +36,7 @@ impl<S: Store + ?Sized> Model<'_, S> {
         self.log(format_args!("write {}", shown.join(", ")));
         let mut batch: Batch = ops.iter().cloned().collect();
         if self.random.chance(0.2) {
-            batch = batch.durability(self.promises.durability);
+            batch = batch.durability(self.promises.durability_on_request);
         }
         self.forget_expired();
         if self.promises.conditions >= Conditions::Absence && self.random.chance(0.2) {

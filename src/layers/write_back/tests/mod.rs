@@ -2,6 +2,7 @@
 
 mod closing;
 mod conditions;
+mod conforming;
 mod flushing;
 mod pressure;
 mod reading;

@@ -153,7 +153,8 @@ async fn an_inspection_tells_what_is_dirty_and_since_when() {
     let seen = bed.store.inspect(b"k").await.unwrap();
     assert_eq!((seen.len(), seen[0].presence, seen[0].bytes), (2, Presence::Entry, Some(2)));
     assert_eq!(seen[0].age.map(|age| age.0), Some(Duration::from_millis(300)), "since the first");
-    assert_eq!((seen[0].dirty, seen[1].presence), (Some(true), Presence::None));
+    assert_eq!((seen[0].dirty, seen[0].sequence), (Some(true), Some(2)));
+    assert_eq!((seen[1].presence, seen[1].sequence), (Presence::None, None));
     let deleted = bed.store.inspect(b"d").await.unwrap();
     assert_eq!((deleted[0].presence, deleted[0].dirty), (Presence::Absence, Some(true)));
     bed.flush_all().await;
