@@ -16,6 +16,15 @@ use crate::group::complete;
 use crate::journal::batch;
 use crate::types::{Batch, Commit, Condition, Op, RESERVED_PREFIX};
 
+/// What the store below may refuse, and only once it is flushed.
+pub(super) fn check_reserved(key: &[u8]) -> Result<()> {
+    if key.starts_with(RESERVED_PREFIX) {
+        let message = "keys that begin with \\0tierstack/ are kept for tierstack; use another key";
+        return Err(Error::invalid(message).with_layer(NAME).with_key(key));
+    }
+    Ok(())
+}
+
 /// A batch that has its place.
 #[must_use]
 struct Taken {
@@ -101,13 +110,8 @@ impl Shared {
         let promised = &self.profile.guarantees;
         promised.check_batch(batch)?;
         let keys = batch.ops().iter().map(Op::key);
-        for key in keys.chain(batch.conditions().iter().map(Condition::key)) {
-            if key.starts_with(RESERVED_PREFIX) {
-                let message =
-                    "keys that begin with \\0tierstack/ are kept for tierstack; use another key";
-                return Err(Error::invalid(message).with_key(key));
-            }
-        }
+        let mut keys = keys.chain(batch.conditions().iter().map(Condition::key));
+        keys.try_for_each(|key| check_reserved(key))?;
         let not_text =
             |op: &&Op| op.value().is_some_and(|value| std::str::from_utf8(&value.bytes).is_err());
         match batch.ops().iter().find(not_text).filter(|_| promised.limits.text_values) {

@@ -110,8 +110,10 @@ pub async fn inspect(path: &Path) -> Result<Inspection> {
 pub async fn drain(path: &Path, store: &Arc<dyn Store>) -> Result<u64> {
     let (journal, mut reader) = open(path).await?;
     let waiting = usize::from(journal.usage().next > reader.next());
-    check_owner(path, store.identity().as_ref(), waiting)?;
-    let drained = drain_all(&mut reader, store).await;
+    let drained = match check_owner(path, store.identity().as_ref(), waiting) {
+        Ok(()) => drain_all(&mut reader, store).await,
+        Err(error) => Err(error),
+    };
     journal.close().await?;
     drained
 }

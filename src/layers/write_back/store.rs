@@ -8,6 +8,7 @@ use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
+use super::commit::check_reserved;
 use super::config::NAME;
 use super::overlay::Dirty;
 use super::scan::{Task, live};
@@ -111,8 +112,8 @@ impl Drop for WriteBack {
 impl Read for WriteBack {
     fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
         let shared = &*self.shared;
-        if let Err(closed) = shared.check_open() {
-            return Reply::Now(Err(closed));
+        if let Err(error) = shared.check_open().and_then(|()| check_reserved(key)) {
+            return Reply::Now(Err(error));
         }
         match shared.overlay.look(key, |dirty| dirty.found(|| shared.clock.now()).cloned()) {
             Some(found) => Reply::ready(found),
@@ -122,8 +123,9 @@ impl Read for WriteBack {
 
     fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
         let shared = &*self.shared;
-        if let Err(closed) = shared.check_open() {
-            return Reply::Now(Err(closed));
+        let reserved = || keys.iter().try_for_each(|key| check_reserved(key));
+        if let Err(error) = shared.check_open().and_then(|()| reserved()) {
+            return Reply::Now(Err(error));
         }
         if shared.overlay.is_empty() {
             return shared.below.get_many(keys);
@@ -178,6 +180,7 @@ impl Store for WriteBack {
     async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
         let shared = &*self.shared;
         shared.check_open()?;
+        check_reserved(key)?;
         let place = if shared.log.is_some() { "journal" } else { "memory" };
         let now = shared.clock.monotonic();
         let seen = shared.overlay.look(key, |dirty| {
