@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
-use super::facts::{AlertFacts, BackupFacts, Severity, StackFacts};
+use super::facts::{AlertFacts, BackupFacts, Severity, StackFacts, WriteBackFacts};
 use crate::clock::Timestamp;
+use crate::types::units::Span;
 
 /// The part of the operations that may fail.
 const FAILING: f64 = 14.4 * 0.001;
 /// With fewer operations in ten seconds, one that fails would be an alert.
 const ENOUGH: u64 = 100;
+/// How old the oldest dirty write may be.
+const STALLED: Duration = Duration::from_secs(300);
+/// How much of a buffer may be used.
+const FULL: f64 = 0.8;
 /// How long a store may be open before it has a backup.
 const FIRST: Duration = Duration::from_secs(3600);
 
@@ -30,6 +35,9 @@ pub(super) fn of(
             cache
                 .into_iter()
                 .flat_map(|cache| caches(&layer.name, cache.listening, cache.disk_active))
+        }))
+        .chain(stack.layers.iter().flat_map(|layer| {
+            layer.write_back.iter().flat_map(|write_back| writes(&layer.name, write_back, now))
         }))
         .chain(failures(failing))
         .chain(stack.backups.as_ref().and_then(|backups| backup(backups, now, started_at)));
@@ -80,6 +88,39 @@ fn caches(
         (Severity::Warning, "TierstackCacheDiskFailed", Some(layer), text.to_owned())
     });
     deaf.into_iter().chain(failed)
+}
+
+/// Of what is acknowledged and not in the store below.
+fn writes<'a>(
+    layer: &'a str,
+    facts: &WriteBackFacts,
+    now: Timestamp,
+) -> impl Iterator<Item = Said<'a>> {
+    let critical = |name, text| (Severity::Critical, name, Some(layer), text);
+    let stopped = match facts.failed.as_deref() {
+        Some("journal") => Some(critical(
+            "TierstackWriteBackJournalFailed",
+            "Its journal failed, and it takes no writes. What was acknowledged is kept.".to_owned(),
+        )),
+        Some("refused") => Some(critical(
+            "TierstackWriteBackRefused",
+            "The store below refused an acknowledged batch for good, so it takes no writes. The log says which and why; `tierstack journal` shows and leaves out batches once the process has ended.".to_owned(),
+        )),
+        _ => None,
+    };
+    let age = facts.oldest_dirty.map(|oldest| now.since(oldest)).filter(|age| *age > STALLED);
+    let stalled = age.map(|age| {
+        let age = Span(Duration::from_secs(age.as_secs()));
+        let text = format!("The oldest write that the store below does not have is {age} old.");
+        critical("TierstackWriteBackStalled", text)
+    });
+    let full = facts.dirty_bytes as f64 / facts.max_dirty_bytes.max(1) as f64;
+    let filling = (full > FULL && facts.max_dirty_bytes > 0).then(|| {
+        let text =
+            format!("{:.0} % of max_dirty is used; when it is full, writers wait.", full * 100.0);
+        (Severity::Warning, "TierstackWriteBackBufferFilling", Some(layer), text)
+    });
+    stopped.into_iter().chain(stalled).chain(filling)
 }
 
 fn failures(failing: Option<(f64, u64)>) -> Option<Said<'static>> {

@@ -39,6 +39,7 @@ pub(super) struct Boundary {
     pub(super) errors: BTreeMap<String, u64>,
     pub(super) in_flight: u64,
     pub(super) cache: Cache,
+    pub(super) write_back: WriteBack,
     pub(super) backup: Backup,
 }
 
@@ -61,6 +62,22 @@ pub(super) struct Cache {
     pub(super) disk_bytes: Option<u64>,
     pub(super) disk_active: Option<bool>,
     pub(super) listening: Option<bool>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct WriteBack {
+    /// Whether it is one.
+    pub(super) is_there: bool,
+    pub(super) dirty_bytes: u64,
+    pub(super) dirty_entries: u64,
+    pub(super) max_dirty: u64,
+    /// Milliseconds since 1970.
+    pub(super) oldest: Option<u64>,
+    pub(super) waiting: u64,
+    pub(super) journal_bytes: u64,
+    pub(super) flushed: u64,
+    pub(super) failures: u64,
+    pub(super) failed: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -173,6 +190,9 @@ impl Boundary {
             names::CACHE_DISK_BYTES => cache.disk_bytes = Some(amount),
             names::CACHE_DISK_ACTIVE => cache.disk_active = Some(number > 0.0),
             names::CACHE_LISTENING => cache.listening = Some(number > 0.0),
+            family if family.starts_with(WRITE_BACK) => {
+                self.write_back.number(family, label, number);
+            }
             names::BACKUP_LAST_SUCCESS if number > 0.0 => {
                 backup.last_success = backup.last_success.max(Some(whole(number * 1000.0)));
             }
@@ -192,6 +212,32 @@ impl Boundary {
             None
         };
         std::iter::once(&mut self.all).chain(part)
+    }
+}
+
+/// What the names of its families begin with.
+const WRITE_BACK: &str = "tierstack_writeback_";
+
+impl WriteBack {
+    fn number<'a>(&mut self, family: &str, label: impl Fn(&str) -> Option<&'a str>, number: f64) {
+        let amount = whole(number);
+        self.is_there = true;
+        match family {
+            names::WRITEBACK_DIRTY_BYTES => self.dirty_bytes = amount,
+            names::WRITEBACK_DIRTY_ENTRIES => self.dirty_entries = amount,
+            names::WRITEBACK_MAX_DIRTY => self.max_dirty = amount,
+            names::WRITEBACK_OLDEST_DIRTY => {
+                self.oldest = Some(whole(number * 1000.0)).filter(|at| *at > 0);
+            }
+            names::WRITEBACK_WAITING => self.waiting = amount,
+            names::WRITEBACK_JOURNAL_BYTES => self.journal_bytes = amount,
+            names::WRITEBACK_FLUSHED_ENTRIES => self.flushed += amount,
+            names::WRITEBACK_FLUSHES if label("outcome") != Some("ok") => self.failures += amount,
+            names::WRITEBACK_FAILED if amount > 0 => {
+                self.failed = label("cause").map(str::to_owned);
+            }
+            _ => {}
+        }
     }
 }
 

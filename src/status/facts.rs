@@ -91,6 +91,9 @@ pub struct LayerFacts {
     pub in_flight: u64,
     /// Where it is a cache.
     pub cache: Option<CacheFacts>,
+    /// Where it is `write_back`.
+    #[serde(default)]
+    pub write_back: Option<WriteBackFacts>,
     /// What the backend holds, as far as it tells.
     pub stored: Option<StoredFacts>,
     /// What it changes about the guarantees. Told once, as `promises`.
@@ -134,6 +137,29 @@ pub struct CacheFacts {
     pub disk_active: Option<bool>,
     /// Whether it is told of what others change, where the store below announces that.
     pub listening: Option<bool>,
+}
+
+/// What is told of `write_back`. See the [module docs](super).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WriteBackFacts {
+    /// Bytes that the store below does not have yet.
+    pub dirty_bytes: u64,
+    /// Keys whose newest write the store below does not have yet.
+    pub dirty_entries: u64,
+    /// With so many dirty bytes writers wait.
+    pub max_dirty_bytes: u64,
+    /// When the oldest write that the store below does not have was acknowledged.
+    pub oldest_dirty: Option<Timestamp>,
+    /// Writers that wait for room.
+    pub waiting: u64,
+    /// Bytes of the journal.
+    pub journal_bytes: u64,
+    /// Entries a second that the store below took.
+    pub flushed_per_second: Option<f64>,
+    /// Flushes that failed since the store was opened.
+    pub failures: u64,
+    /// Why no write is acknowledged any more: `journal`, `refused` or `internal`.
+    pub failed: Option<String>,
 }
 
 /// What a store holds. See the [module docs](super).

@@ -38,7 +38,7 @@ mod tests;
 
 pub use self::facts::{
     AlertFacts, BackupFacts, BaseFacts, CacheFacts, Facts, History, LayerFacts, ListenerFacts,
-    Process, Said, Severity, Speed, StackFacts, StoredFacts,
+    Process, Said, Severity, Speed, StackFacts, StoredFacts, WriteBackFacts,
 };
 pub use self::monitor::{Monitor, Watch};
 pub use self::subject::Subject;

@@ -11,7 +11,9 @@ use super::alerts;
 #[cfg(feature = "backup")]
 use super::bases::Listing;
 use super::counts::Counts;
-use super::facts::{CacheFacts, Facts, History, LayerFacts, Process, StackFacts, StoredFacts};
+use super::facts::{
+    CacheFacts, Facts, History, LayerFacts, Process, StackFacts, StoredFacts, WriteBackFacts,
+};
 use super::rates::{Rates, Window};
 use super::subject::{Level, Subject};
 use crate::clock::{Clock, Timestamp};
@@ -328,6 +330,17 @@ fn layer(level: &Level, now: &super::counts::Boundary, rates: Rates) -> LayerFac
         ..rates.cache
     });
     let measured = rates.all.per_second.is_some();
+    let write_back = now.write_back.is_there.then(|| WriteBackFacts {
+        dirty_bytes: now.write_back.dirty_bytes,
+        dirty_entries: now.write_back.dirty_entries,
+        max_dirty_bytes: now.write_back.max_dirty,
+        oldest_dirty: now.write_back.oldest.map(Timestamp::from_millis),
+        waiting: now.write_back.waiting,
+        journal_bytes: now.write_back.journal_bytes,
+        flushed_per_second: measured.then_some(rates.flushed),
+        failures: now.write_back.failures,
+        failed: now.write_back.failed.clone(),
+    });
     LayerFacts {
         name: level.label.clone(),
         kind: level.kind,
@@ -340,6 +353,7 @@ fn layer(level: &Level, now: &super::counts::Boundary, rates: Rates) -> LayerFac
         errors_per_second: measured.then_some(rates.errors),
         in_flight: now.in_flight,
         cache,
+        write_back,
         stored: None,
         changes: None,
         notes: None,

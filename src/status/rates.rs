@@ -61,6 +61,8 @@ pub(super) struct Rates {
     /// The part of the operations of the window that failed, and how many there were.
     pub(super) failing: Option<(f64, u64)>,
     pub(super) cache: CacheFacts,
+    /// Entries that a buffer brought to the store below it.
+    pub(super) flushed: f64,
 }
 
 impl Rates {
@@ -92,6 +94,7 @@ impl Rates {
                 evictions_per_second: Some(per_second(now.cache.evictions, before.cache.evictions)),
                 ..CacheFacts::default()
             },
+            flushed: per_second(now.write_back.flushed, before.write_back.flushed),
         }
     }
 }

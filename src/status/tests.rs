@@ -1,5 +1,6 @@
 //! The monitor with counts of its own and time moved by hand.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use crate::clock::{ManualClock, Timestamp};
 use crate::error::Error;
 use crate::store::Store;
 use crate::telemetry::{Distribution, names};
+use crate::types::ProfileKind;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -259,6 +261,51 @@ fn alerts_begin_where_their_rules_say() {
     assert_eq!(aged(3, SECOND), ["TierstackBackupTooOld"]);
     assert!(names(&backups(None), None, start + hour).is_empty());
     assert_eq!(names(&backups(None), None, start + hour + SECOND), ["TierstackBackupNever"]);
+}
+
+#[test]
+fn alerts_of_a_buffer_begin_where_their_rules_say() {
+    let now = Timestamp::from_millis(1_700_000_000_000);
+    let names = |write_back: WriteBackFacts| -> Vec<String> {
+        let layer = LayerFacts { write_back: Some(write_back), ..layer() };
+        let stack = StackFacts { layers: vec![layer], ..stack() };
+        let all = alerts::of(&stack, None, now, now).into_iter();
+        all.inspect(|alert| assert_eq!(alert.layer.as_deref(), Some("write_back")))
+            .map(|alert| alert.name)
+            .collect()
+    };
+    let ok = WriteBackFacts { max_dirty_bytes: 100, dirty_bytes: 80, ..WriteBackFacts::default() };
+    let since = |seconds| Some(Timestamp::from_millis(now.as_millis() - seconds * 1000));
+    assert!(names(WriteBackFacts { oldest_dirty: since(300), ..ok.clone() }).is_empty());
+    let filling = WriteBackFacts { dirty_bytes: 81, ..ok.clone() };
+    assert_eq!(names(filling), ["TierstackWriteBackBufferFilling"]);
+    let stalled = WriteBackFacts { oldest_dirty: since(301), ..ok.clone() };
+    assert_eq!(names(stalled), ["TierstackWriteBackStalled"]);
+    for (cause, name) in [("journal", "JournalFailed"), ("refused", "Refused")] {
+        let failed = WriteBackFacts { failed: Some(cause.to_owned()), ..ok.clone() };
+        assert_eq!(names(failed), [format!("TierstackWriteBack{name}")]);
+    }
+}
+
+fn layer() -> LayerFacts {
+    LayerFacts {
+        name: "write_back".into(),
+        kind: ProfileKind::Layer,
+        all: Speed::default(),
+        read: Speed::default(),
+        write: Speed::default(),
+        bytes_per_second: None,
+        errors: 0,
+        errors_by_kind: BTreeMap::new(),
+        errors_per_second: None,
+        in_flight: 0,
+        cache: None,
+        write_back: None,
+        stored: None,
+        changes: None,
+        notes: None,
+        history: None,
+    }
 }
 
 /// The same names, so that a page and a pager agree.

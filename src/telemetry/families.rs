@@ -202,6 +202,55 @@ families! {
         "How long an operation waited for its turn, where it did not have it at once",
         "more operations at once than the store below may have";
 
+    WRITEBACK_DIRTY_BYTES = "tierstack_writeback_dirty_bytes", Gauge, Bytes, ["stack", "layer"],
+        "Bytes of acknowledged writes that the store below does not have yet",
+        "writes come faster than the store below takes them; at `max_dirty` writers wait";
+    WRITEBACK_DIRTY_ENTRIES = "tierstack_writeback_dirty_entries", Gauge, Count, ["stack", "layer"],
+        "Keys with an acknowledged write that the store below does not have yet",
+        "writes come faster than the store below takes them";
+    WRITEBACK_MAX_DIRTY = "tierstack_writeback_max_dirty_bytes", Gauge, Bytes, ["stack", "layer"],
+        "The setting `max_dirty`: with so many dirty bytes writers wait",
+        "the setting was changed";
+    WRITEBACK_OLDEST_DIRTY = "tierstack_writeback_oldest_dirty_timestamp_seconds", Gauge, Seconds, ["stack", "layer"],
+        "When the oldest write that the store below does not have was acknowledged, in seconds since the epoch; 0: there is none",
+        "older writes were flushed; while it stands still, none is";
+    WRITEBACK_WAITING = "tierstack_writeback_waiting", Gauge, Count, ["stack", "layer"],
+        "Writers that wait for room in a full buffer",
+        "writes come faster than the store below takes them";
+    WRITEBACK_WAIT = "tierstack_writeback_wait_seconds", Histogram, Seconds, ["stack", "layer"],
+        "How long a writer waited for room in a full buffer, until it had it or its deadline passed",
+        "writes come faster than the store below takes them";
+    WRITEBACK_TIMEOUTS = "tierstack_writeback_timeouts_total", Counter, Count, ["stack", "layer"],
+        "Writes that failed as a full buffer had no room for them within their deadline",
+        "writes fail; the store below is too slow, or away";
+    WRITEBACK_ACKNOWLEDGED = "tierstack_writeback_acknowledged_total", Counter, Count, ["stack", "layer", "ack"],
+        "Batches that were acknowledged, by what had them then: journal, memory, through (the store below)",
+        "more writes";
+    WRITEBACK_FLUSHES = "tierstack_writeback_flushes_total", Counter, Count, ["stack", "layer", "outcome"],
+        "Batches that were written to the store below, by outcome: ok, failed (tried again), refused (for good)",
+        "`failed`: the store below is away or fails; `refused`: nothing is acknowledged until an operator acts";
+    WRITEBACK_FLUSHED_ENTRIES = "tierstack_writeback_flushed_entries_total", Counter, Count, ["stack", "layer"],
+        "Entries that the store below has taken",
+        "more writes";
+    WRITEBACK_COALESCED = "tierstack_writeback_coalesced_total", Counter, Count, ["stack", "layer"],
+        "Operations that never reached the store below, as a later one of their key came before the flush",
+        "the store below is spared more";
+    WRITEBACK_FLUSH_DURATION = "tierstack_writeback_flush_duration_seconds", Histogram, Seconds, ["stack", "layer"],
+        "How long the store below took for a flush, successful or not",
+        "a slower store below, or larger flushes";
+    WRITEBACK_JOURNAL_BYTES = "tierstack_writeback_journal_bytes", Gauge, Bytes, ["stack", "layer"],
+        "Bytes of the records in the journal",
+        "flushes fall behind, so the journal cannot let go of what it has";
+    WRITEBACK_JOURNAL_MAX = "tierstack_writeback_journal_max_bytes", Gauge, Bytes, ["stack", "layer"],
+        "Bytes that the journal may hold; with so many writers wait",
+        "the setting `max_dirty` was changed";
+    WRITEBACK_REPLAYED = "tierstack_writeback_replayed_total", Counter, Count, ["stack", "layer"],
+        "Batches that were read from the journal when the store was opened, as the store below did not have them",
+        "the process had ended before they were flushed";
+    WRITEBACK_FAILED = "tierstack_writeback_failed", Gauge, Count, ["stack", "layer", "cause"],
+        "1 while no write is acknowledged, by cause: journal (it failed), refused (the store below refused a batch for good), internal (a defect)",
+        "every write fails until an operator acts; what was acknowledged is kept";
+
     BACKUP_LAST_SUCCESS = "tierstack_backup_last_success_timestamp_seconds", Gauge, Seconds, ["stack", "layer", "kind"],
         "When a backup last succeeded, in seconds since the epoch; 0: never, or not known yet",
         "a backup succeeded";

@@ -76,8 +76,8 @@ async fn every_query_gives_data() {
     let folder = tempfile::tempdir().unwrap();
     let address = support::free_address();
     // A cache that is told of changes, beside what the example has.
-    let carts = format!(
-        "  carts:\n    layers: [cache: {{ ttl: 10s }}]\n    backend: {{ redis: {{ url: '{}', announce: true }} }}\n",
+    let baskets = format!(
+        "  baskets:\n    layers: [cache: {{ ttl: 10s }}]\n    backend: {{ redis: {{ url: '{}', announce: true }} }}\n",
         redis.fresh_url()
     );
     let config = fs::read_to_string("examples/dashboards.yaml").unwrap();
@@ -91,7 +91,7 @@ async fn every_query_gives_data() {
     );
     let config =
         config.replace("127.0.0.1:9187", &address).replace("127.0.0.1:9188", "127.0.0.1:0");
-    let config = config.replace("stores: write }", &tls) + &carts;
+    let config = config.replace("stores: write }", &tls) + &baskets;
     assert!(config.contains("first.pem"));
     let path = folder.path().join("tierstack.yaml");
     fs::write(&path, config).unwrap();

@@ -1,10 +1,13 @@
 //! The command line as types: help, completions and parsing come from here.
 
+mod journal;
+
 use std::path::{Path, PathBuf};
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{ArgGroup, Args as Group, Parser, Subcommand, ValueHint};
 
+pub(crate) use self::journal::{Journal, JournalDrain, JournalInspect, JournalSkip};
 use tierstack::Timestamp;
 use tierstack::units::{ByteSize, Secret, Span, check_path};
 
@@ -44,6 +47,9 @@ pub(crate) enum Command {
     /// Take, list, verify and restore backups
     #[command(subcommand)]
     Backup(Backup),
+    /// Look after what `write_back` has acknowledged, while the store is closed
+    #[command(subcommand)]
+    Journal(Journal),
     /// Make caches forget
     #[command(subcommand)]
     Cache(Cache),

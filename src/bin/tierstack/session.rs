@@ -92,9 +92,14 @@ pub(crate) async fn open(args: &StoreArgs, what_for: Use, stop: &Stop) -> Outcom
     wait_for(check(args)?.open(&what_for.options()), stop).await
 }
 
-/// Opens what is below a layer, to read it.
-pub(crate) async fn open_below(args: &StoreArgs, layer: &str, stop: &Stop) -> Outcome<Stack> {
-    wait_for(check(args)?.open_below(layer, &Use::Existing.options()), stop).await
+/// Opens what is below a layer.
+pub(crate) async fn open_below(
+    args: &StoreArgs,
+    layer: &str,
+    what_for: Use,
+    stop: &Stop,
+) -> Outcome<Stack> {
+    wait_for(check(args)?.open_below(layer, &what_for.options()), stop).await
 }
 
 /// Opens the part of a stack that stores what it is given as it is, into which a backup is restored.

@@ -2,15 +2,17 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::sync::MutexGuard;
 
 use super::config::{Ack, NAME};
+use super::meters::Cause;
 use super::run::Given;
 use super::shared::{Log, Shared};
-use super::state::{Found, Verdict};
+use super::state::{Found, State, Verdict};
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::group::complete;
 use crate::journal::batch;
@@ -64,11 +66,24 @@ impl Drop for Seen<'_> {
 }
 
 /// A writer that waits for room.
-struct Waiting<'a>(&'a Shared);
+struct Waiting<'a> {
+    shared: &'a Shared,
+    since: Duration,
+}
+
+impl<'a> Waiting<'a> {
+    fn begin(shared: &'a Shared, state: &mut State) -> Self {
+        state.waiting += 1;
+        shared.meters.waits();
+        Self { shared, since: shared.clock.monotonic() }
+    }
+}
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.state.lock().waiting -= 1;
+        self.shared.state.lock().waiting -= 1;
+        let now = self.shared.clock.monotonic();
+        self.shared.meters.waited(now.saturating_sub(self.since));
     }
 }
 
@@ -183,6 +198,7 @@ impl Shared {
                     "the journal gave the sequence {appended} where {} was next",
                     state.next
                 ));
+                self.meters.failed(Cause::Internal);
                 return Err(state.fail(error));
             }
             state.give(given)
@@ -205,8 +221,7 @@ impl Shared {
             Some(appended) => appended,
             None => {
                 // There is room once the store below has more.
-                self.state.lock().waiting += 1;
-                let _waiting = Waiting(self);
+                let _waiting = Waiting::begin(self, &mut self.state.lock());
                 self.wake.notify_one();
                 tokio::select! {
                     biased;
@@ -251,8 +266,7 @@ impl Shared {
                 }
                 room.as_mut().enable();
                 if waiting.is_none() {
-                    state.waiting += 1;
-                    waiting = Some(Waiting(self));
+                    waiting = Some(Waiting::begin(self, &mut state));
                 }
             }
             self.wake.notify_one();
@@ -262,6 +276,7 @@ impl Shared {
 
     /// Why a writer waited in vain.
     fn no_room(&self) -> Error {
+        self.meters.timed_out();
         let last = self.progress.borrow().last.clone();
         let dirty = self.state.lock().dirty;
         let message = format!(
@@ -306,8 +321,10 @@ impl Shared {
         if ack == Ack::Through {
             let flushed = self.flushed(sequence, false).await;
             flushed.map_err(|error| error.with_outcome(Outcome::Unknown))?;
+            self.meters.acknowledged(ack);
             return Ok(Commit::at(sequence));
         }
+        self.meters.acknowledged(ack);
         let shared = Arc::clone(self);
         Ok(Commit::at(sequence).durable_after(async move { shared.flushed(sequence, false).await }))
     }
@@ -332,6 +349,7 @@ impl Shared {
         // Nothing is written any more, so this does not change.
         self.publish(log.journal.usage().durable.saturating_sub(1));
         self.state.lock().drop_given();
+        self.meters.failed(Cause::Journal);
         self.fail(error.clone());
     }
 }

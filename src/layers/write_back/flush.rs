@@ -7,6 +7,7 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
+use super::meters::{Cause, Flushed};
 use super::shared::Shared;
 use super::state::Due;
 use crate::error::{Error, ErrorKind, Result, Retry};
@@ -84,6 +85,7 @@ impl Flusher {
             shared.state.lock().begin(now)
         };
         let Some((batch, last)) = begun else { return Step::Idle };
+        let (entries, begun) = (batch.len(), shared.clock.monotonic());
         let flushed = shared.flush_run(batch, last).await;
         let flushed = match (flushed, &shared.log) {
             (Err(error), Some(log))
@@ -93,6 +95,16 @@ impl Flusher {
             }
             (flushed, _) => flushed.map_err(|error| (None, error)),
         };
+        if let Some(log) = &shared.log {
+            shared.meters.journal(log.journal.usage().bytes);
+        }
+        let (outcome, entries) = match &flushed {
+            Ok(()) => (Flushed::Ok, entries),
+            Err((_, error)) if can_pass(error) => (Flushed::Failed, 0),
+            Err(_) => (Flushed::Refused, 0),
+        };
+        let took = shared.clock.monotonic().saturating_sub(begun);
+        shared.meters.flushed(outcome, entries, took);
         match flushed {
             Ok(()) => {
                 self.pauses = pauses(self.seed);
@@ -147,6 +159,7 @@ struct Ended(Arc<Shared>);
 impl Drop for Ended {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            self.0.meters.failed(Cause::Internal);
             self.0.stop(Error::internal("the task that writes back panicked"));
         }
     }
@@ -215,5 +228,6 @@ impl Shared {
             progress.last = None;
         });
         self.room.notify_waiters();
+        self.measure();
     }
 }

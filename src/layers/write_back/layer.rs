@@ -20,6 +20,7 @@ use crate::journal::Journal;
 use crate::layer::{Claim, Context, LayerConfig, Rewrite, StackLayer, Zone};
 use crate::store::Store;
 use crate::types::Profile;
+use crate::types::units::ByteSize;
 
 #[async_trait]
 impl LayerConfig for WriteBackConfig {
@@ -121,6 +122,10 @@ impl WriteBackLayer {
             }
             None => (State::new(bounds, 1), None),
         };
+        let meters = Meters::new(&self.context.labels);
+        let journal = log.as_ref().map_or(ByteSize(0), |_| self.config.journal_bytes());
+        meters.bounds(self.config.max_dirty, journal);
+        meters.replayed(state.visible - state.flushed);
         let shared = Arc::new(Shared::new(Parts {
             config: self.config.clone(),
             below,
@@ -129,8 +134,9 @@ impl WriteBackLayer {
             log,
             state,
             overlay,
-            meters: Meters::new(&self.context.labels),
+            meters,
         }));
+        shared.measure();
         let flusher = Flusher::new(Arc::clone(&shared), self.context.seed);
         let closing = tokio::sync::Mutex::new(false);
         Ok((WriteBack { shared, flusher: Mutex::default(), closing }, flusher))

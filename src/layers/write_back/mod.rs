@@ -36,7 +36,8 @@
 //! fails. `close` tells what is left.
 //!
 //! # Metrics
-//! None yet.
+//! `tierstack_writeback_*`: what is dirty and since when, who waits for room, flushes, the journal, and whether writes are
+//! acknowledged. `docs/metrics.md` has them.
 //!
 //! # Configuration
 //! `write_back: { path: journal, ack: journal, flush_after: 500ms, flush_bytes: 1MiB, max_dirty: 64MiB, max_wait: 30s, open: later }`

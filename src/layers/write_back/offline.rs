@@ -129,8 +129,7 @@ async fn drain_all(reader: &mut Reader, store: &Arc<dyn Store>) -> Result<u64> {
         for record in records {
             let sequence = record.sequence;
             let batch = unexpired(decoded(record)?, SystemClock.now())?;
-            let written = async { store.write(batch).await?.durable().await };
-            if let Err(error) = written.await {
+            if let Err(error) = write(&**store, batch).await {
                 failed = Some(error.with_context(format!("the batch {sequence}")));
                 break;
             }
@@ -144,6 +143,17 @@ async fn drain_all(reader: &mut Reader, store: &Arc<dyn Store>) -> Result<u64> {
             return Err(error);
         }
     }
+}
+
+/// One by one, where the store has no atomic batches.
+async fn write(store: &dyn Store, batch: Batch) -> Result<()> {
+    if store.profile().guarantees.atomic_batches || batch.len() <= 1 {
+        return store.write(batch).await?.durable().await;
+    }
+    for op in batch.into_ops() {
+        store.write([op].into_iter().collect()).await?.durable().await?;
+    }
+    Ok(())
 }
 
 /// Takes the first batch that waits out of the journal in a folder, as the store below refuses it, and keeps it in

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -11,7 +12,7 @@ use super::config::{NAME, WriteBackConfig};
 use super::meters::Meters;
 use super::overlay::Overlay;
 use super::state::State;
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, Result};
 use crate::journal::{Journal, Reader};
 use crate::store::Store;
@@ -62,7 +63,6 @@ pub(super) struct Shared {
     pub(super) room: Notify,
     pub(super) progress: watch::Sender<Progress>,
     closed: AtomicBool,
-    #[expect(dead_code, reason = "held while the store is open")]
     pub(super) meters: Meters,
 }
 
@@ -128,6 +128,19 @@ impl Shared {
         if self.state.lock().publish(&self.overlay, up_to, now) {
             self.wake.notify_one();
         }
+        self.measure();
+    }
+
+    /// Shows what is on its way.
+    pub(super) fn measure(&self) {
+        let now = self.clock.monotonic();
+        let mut state = self.state.lock();
+        let (dirty, coalesced) = (state.dirty, std::mem::take(&mut state.coalesced));
+        let waited = state.oldest().map(|since| now.saturating_sub(since));
+        drop(state);
+        let oldest = waited.map(|waited| before(self.clock.now(), waited));
+        self.meters.dirty(dirty, self.overlay.entries(), oldest);
+        self.meters.coalesced(coalesced);
     }
 
     /// Nothing is acknowledged any more. Callers that wait are told.
@@ -169,4 +182,9 @@ impl Shared {
             (None, None) => Err(Error::internal("a flush ended without an answer")),
         }
     }
+}
+
+fn before(now: Timestamp, waited: Duration) -> Timestamp {
+    let waited = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+    Timestamp::from_millis(now.as_millis().saturating_sub(waited))
 }

@@ -73,6 +73,8 @@ pub(super) struct State {
     /// Bytes of batches and runs.
     pub(super) dirty: u64,
     logged: u64,
+    /// Operations that a later one replaced, since it was last asked.
+    pub(super) coalesced: u64,
     /// Up to here it is to be flushed as soon as possible.
     demand: u64,
     /// Writers that wait for room.
@@ -98,6 +100,7 @@ impl State {
             flushed: before,
             dirty: 0,
             logged: 0,
+            coalesced: 0,
             demand: 0,
             waiting: 0,
             watches: HashMap::new(),
@@ -180,7 +183,7 @@ impl State {
                 run
             }
         };
-        run.add(&given);
+        self.coalesced += run.add(&given);
         self.dirty += run.bytes;
     }
 
@@ -256,6 +259,11 @@ impl State {
         self.logged -= run.logged;
         self.flushed = run.last;
         Some(run.last)
+    }
+
+    /// When the oldest write that waits became visible, on the monotonic clock.
+    pub(super) fn oldest(&self) -> Option<Duration> {
+        self.runs.front().map(|run| run.since)
     }
 
     /// Of these keys those about which the store below decides. From now on it is noticed when one of them is flushed.

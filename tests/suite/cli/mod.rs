@@ -10,6 +10,7 @@ mod demo;
 mod entries;
 mod export;
 mod import;
+mod journal;
 #[cfg(all(target_os = "linux", feature = "sqlite"))]
 mod memory;
 mod output;

@@ -102,7 +102,7 @@ fn each_command_of_the_runbook_exists() {
             let line = line.split('#').next().unwrap().trim();
             let words: Vec<_> = line.split_whitespace().collect();
             assert_eq!(words[0], "tierstack", "{name}: {line}");
-            let deep = ["backup", "cache", "keys"].contains(&words[1]);
+            let deep = ["backup", "cache", "journal", "keys"].contains(&words[1]);
             let path = &words[1..if deep { 3 } else { 2 }];
             let key: Vec<_> = path.iter().map(|&word| word.to_owned()).collect();
             let help = known.entry(key).or_insert_with(|| {

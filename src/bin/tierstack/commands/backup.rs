@@ -10,7 +10,7 @@ use crate::args::{Backup, BackupArgs, BackupRun, Restore, StoreArgs};
 use crate::failure::{Failure, Outcome};
 use crate::output;
 use crate::progress::{Progress, Unit};
-use crate::session;
+use crate::session::{self, Use};
 use crate::stop::Stop;
 
 /// `tierstack backup ...`
@@ -68,7 +68,7 @@ pub(crate) async fn take_base(
 async fn take(run: &BackupRun, stop: &Stop) -> Outcome {
     let args = &run.args;
     let repository = stop.or(repository(&args.store, true)).await?;
-    let opened = session::open_below(&args.store, "backup", stop).await?;
+    let opened = session::open_below(&args.store, "backup", Use::Existing, stop).await?;
     let taken = session::until_closed(opened.store(), async |store| {
         take_base(&**store, &repository, run.whole, stop).await
     })

@@ -9,6 +9,7 @@ mod demo;
 mod entries;
 mod export;
 mod import;
+mod journal;
 mod keys;
 #[cfg(feature = "serve")]
 mod reload;
@@ -21,7 +22,7 @@ mod top;
 
 use clap::CommandFactory;
 
-use crate::args::{Args, Backup, Command, Keys};
+use crate::args::{Args, Backup, Command, Journal, Keys};
 use crate::failure::Outcome;
 use crate::output;
 use crate::stop::Stop;
@@ -44,6 +45,7 @@ pub(crate) async fn run(command: Command, stop: &Stop) -> Outcome {
         Command::Copy(args) => copy::run(args, stop).await,
         Command::Rewrite(args) => rewrite::run(args, stop).await,
         Command::Backup(args) => backup::run(args, stop).await,
+        Command::Journal(args) => journal::run(args, stop).await,
         Command::Cache(args) => cache::run(args, stop).await,
         Command::Inspect(args) => cache::inspect(args, stop).await,
         #[cfg(feature = "serve")]
@@ -64,6 +66,7 @@ fn is_for_its_output(command: &Command) -> bool {
         | Command::Scan(_)
         | Command::Inspect(_)
         | Command::Backup(Backup::List(_))
+        | Command::Journal(Journal::Inspect(_))
         | Command::Completions { .. } => true,
         Command::Keys(Keys::Generate(args)) => args.file().is_none(),
         _ => false,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tierstack::Timestamp;
-use tierstack::status::{BackupFacts, Facts, LayerFacts, Severity, StackFacts};
+use tierstack::status::{BackupFacts, Facts, LayerFacts, Severity, StackFacts, WriteBackFacts};
 
 use crate::args::Status;
 use crate::failure::Outcome;
@@ -55,6 +55,11 @@ pub(super) fn numbers(facts: &Facts) -> String {
         let head = format!("{}  {}", stack.name, stack.shape);
         words += &format!("\n{}\n", printable(head.trim_end()));
         words += &layers(stack);
+        for layer in &stack.layers {
+            if let Some(write_back) = &layer.write_back {
+                words += &format!("  {}\n", printable(&dirty(&layer.name, write_back, facts.now)));
+            }
+        }
         if let Some(backups) = &stack.backups {
             words += &format!("  {}\n", printable(&backup(backups, facts.now)));
         }
@@ -111,6 +116,35 @@ fn rate(per_second: f64) -> String {
     format!("{number:.digits$}{unit}")
 }
 
+/// What is acknowledged, and on its way to the store below.
+fn dirty(layer: &str, facts: &WriteBackFacts, now: Timestamp) -> String {
+    let mut words = match facts.dirty_entries {
+        0 => format!("{layer}: the store below has every write"),
+        dirty => format!(
+            "{layer}: {} dirty, {} of {}",
+            output::count(dirty),
+            output::bytes(facts.dirty_bytes),
+            output::bytes(facts.max_dirty_bytes)
+        ),
+    };
+    if let Some(oldest) = facts.oldest_dirty {
+        words += &format!(", the oldest for {}", about(now.since(oldest)));
+    }
+    if facts.waiting > 0 {
+        words += &format!(
+            "; {} for room",
+            output::counted(facts.waiting, "writer waits", "writers wait")
+        );
+    }
+    if facts.failures > 0 {
+        words += &format!("; {} failed", output::counted(facts.failures, "flush", "flushes"));
+    }
+    if let Some(cause) = &facts.failed {
+        words += &format!("; takes no writes ({cause})");
+    }
+    words
+}
+
 fn backup(backups: &BackupFacts, now: Timestamp) -> String {
     let mut words = match backups.last_success {
         Some(last) => format!("backup: the last is {} old", about(now.since(last))),
@@ -159,7 +193,8 @@ mod tests {
                "cache":{"hit_ratio":0.9843,"requests_per_second":1.0,"evictions_per_second":0.0,"bytes":1,"entries":1,"disk_bytes":null,"disk_active":null,"listening":null},"stored":null},
               {"name":"memory","kind":"backend","all":{"per_second":19.5,"p50":null,"p99":null},
                "read":{"per_second":null,"p50":null,"p99":null},"write":{"per_second":null,"p50":null,"p99":null},
-               "bytes_per_second":null,"errors":1200,"errors_by_kind":{"timeout":1200},"errors_per_second":0.0,"in_flight":0,"cache":null,"stored":null}],
+               "bytes_per_second":null,"errors":1200,"errors_by_kind":{"timeout":1200},"errors_per_second":0.0,"in_flight":0,"cache":null,"stored":null,
+               "write_back":{"dirty_bytes":2048,"dirty_entries":1500,"max_dirty_bytes":67108864,"oldest_dirty":1789999998000,"waiting":1,"journal_bytes":4096,"flushed_per_second":null,"failures":3,"failed":"refused"}}],
              "backups":{"schedule":"daily","expected_interval":86400.0,"last_success":1789999000000,"due_at":1790010000000,"failures":1,"error":null}}],
             "listeners":[],"alerts":[{"severity":"warning","name":"TierstackBackupLate","stack":"orders","layer":null,"text":"It is late."}]}"#;
         serde_json::from_str(json).unwrap()
@@ -183,6 +218,10 @@ mod tests {
             "{words}"
         );
         assert!(rows.contains(&vec!["memory", "20", "-", "-", "-", "1,200", "0"]), "{words}");
+        assert!(
+            words.contains("memory: 1,500 dirty, 2.00 KiB of 64.00 MiB, the oldest for 5s; 1 writer waits for room; 3 flushes failed; takes no writes (refused)\n"),
+            "{words}"
+        );
         assert!(
             words.contains(
                 "backup: the last is 16m 43s old, the next is due in 2h 46m; 1 attempt failed"

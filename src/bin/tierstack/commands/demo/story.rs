@@ -191,7 +191,7 @@ fn replayed_words(
 
 async fn back_up(place: &Place, teller: &Teller, facts: &mut Facts, stop: &Stop) -> Outcome {
     let repository = backup::repository(&place.stack(), true).await?;
-    let opened = session::open_below(&place.stack(), "backup", stop).await?;
+    let opened = session::open_below(&place.stack(), "backup", Use::Existing, stop).await?;
     let taken = session::until_closed(opened.store(), async |store| {
         backup::take_base(&**store, &repository, false, stop).await
     })
