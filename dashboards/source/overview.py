@@ -12,8 +12,8 @@ BOARD = board(
     row(
         "Is it well",
         stat(
-            "Stores not open", "Stores of services that did not open, over all processes. Requests for them fail.", "short",
-            query("count(tierstack_store_open{@stack} == 0) or vector(0)"),
+            "Stores not open", "Served stores that did not open, over all processes. Requests for them fail.", "short",
+            query("count(tierstack_serve_store_open{@stack} == 0) or vector(0)"),
             thresholds=steps((None, GOOD), (1, BAD)),
         ),
         stat(

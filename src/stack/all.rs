@@ -6,11 +6,10 @@ use std::path::Path;
 
 use futures_util::future::join_all;
 
-use super::{Checked, OpenOptions, Stack, usage};
+use super::{Checked, OpenOptions, Stack};
 use crate::config::{Config, Registry};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::Claim;
-use crate::telemetry::{Gauge, Labels};
 
 /// Stores of one config that are open, by name. The caller that opened them [closes](Self::close_all) them.
 ///
@@ -38,8 +37,6 @@ use crate::telemetry::{Gauge, Labels};
 pub struct Stacks {
     open: BTreeMap<String, Stack>,
     failed: BTreeMap<String, Error>,
-    /// Of those that failed, as long as this is there.
-    shown: Vec<Gauge>,
 }
 
 impl Stacks {
@@ -78,16 +75,10 @@ impl Stacks {
         let names: BTreeSet<_> = names.map_or_else(all, |names| names.iter().copied().collect());
         let opening = check_together(config, names, registry)?.into_iter().map(async |checked| {
             let name = checked.store().to_owned();
-            let label = checked.labels().next().unwrap_or_default().to_owned();
-            let opened = checked.open(options).await;
-            // A service shows that it is not open, and there is nothing else to show of it.
-            let shown = (opened.is_err() && options.background)
-                .then(|| usage::open(&Labels::new(&name, label)));
-            (name, opened, shown)
+            (name, checked.open(options).await)
         });
         let mut stacks = Self::default();
-        for (name, opened, shown) in join_all(opening).await {
-            stacks.shown.extend(shown);
+        for (name, opened) in join_all(opening).await {
             match opened {
                 Ok(stack) => drop(stacks.open.insert(name, stack)),
                 Err(error) => drop(stacks.failed.insert(name, error)),

@@ -27,7 +27,6 @@ const LONGEST: Duration = Duration::from_secs(10);
 static TURN: Semaphore = Semaphore::const_new(1);
 
 pub(super) struct Gauges {
-    open: Gauge,
     memory: Gauge,
     stored: Gauge,
     entries: Gauge,
@@ -37,7 +36,6 @@ impl Gauges {
     pub(super) fn new(labels: &Labels) -> Self {
         let bytes = |place| labels.gauge(names::STORE_BYTES, &[("place", place)]);
         Self {
-            open: open(labels),
             memory: bytes("memory"),
             stored: bytes("stored"),
             entries: labels.gauge(names::STORE_ENTRIES, &[]),
@@ -52,11 +50,6 @@ impl Gauges {
             gauge.set(i64::try_from(told.unwrap_or(0)).unwrap_or(i64::MAX));
         }
     }
-}
-
-/// Whether a store is open: 0, as it is made.
-pub(super) fn open(labels: &Labels) -> Gauge {
-    labels.gauge(names::STORE_OPEN, &[])
 }
 
 /// Asks the store until this is dropped.
@@ -76,9 +69,7 @@ impl Watch {
         clock: &Arc<dyn Clock>,
     ) -> Option<Self> {
         let runtime = Handle::try_current().ok()?;
-        let gauges = Gauges::new(labels);
-        gauges.open.set(1);
-        let watch = watch(Arc::downgrade(store), gauges, Arc::clone(clock));
+        let watch = watch(Arc::downgrade(store), Gauges::new(labels), Arc::clone(clock));
         Some(Self(runtime.spawn(watch)))
     }
 }

@@ -55,7 +55,7 @@ fn failed_to_open(stack: &StackFacts) -> Option<Said<'_>> {
     let error = stack.error.as_ref()?;
     Some((
         Severity::Critical,
-        "TierstackStoreNotOpen",
+        "TierstackServeStoreFailed",
         None,
         format!("It is not open, and requests for it fail: {error}"),
     ))
@@ -104,7 +104,7 @@ fn writes<'a>(
         )),
         Some("refused") => Some(critical(
             "TierstackWriteBackRefused",
-            "The store below refused an acknowledged batch for good, so it takes no writes. The log says which and why; `tierstack journal` shows and leaves out batches once the process has ended.".to_owned(),
+            "The store below refused an acknowledged batch for good, so it takes no writes. The log says which and why; `tierstack journal` shows and takes out batches once the process has ended.".to_owned(),
         )),
         _ => None,
     };

@@ -275,7 +275,7 @@ fn alerts_of_a_buffer_begin_where_their_rules_say() {
             .collect()
     };
     let ok = WriteBackFacts { max_dirty_bytes: 100, dirty_bytes: 80, ..WriteBackFacts::default() };
-    let since = |seconds| Some(Timestamp::from_millis(now.as_millis() - seconds * 1000));
+    let since = |seconds: u64| Some(Timestamp::from_millis(now.as_millis() - seconds * 1000));
     assert!(names(WriteBackFacts { oldest_dirty: since(300), ..ok.clone() }).is_empty());
     let filling = WriteBackFacts { dirty_bytes: 81, ..ok.clone() };
     assert_eq!(names(filling), ["TierstackWriteBackBufferFilling"]);

@@ -140,9 +140,6 @@ families! {
     ERRORS = "tierstack_errors_total", Counter, Count, ["stack", "layer", "kind"],
         "Errors at a boundary, by kind of error; an error is counted at each boundary that it passes",
         "failures; `corruption` means that stored bytes are damaged";
-    STORE_OPEN = "tierstack_store_open", Gauge, Count, ["stack", "layer"],
-        "1 while a store is open in a service, at its outermost layer; 0: it did not open, and requests for it fail",
-        "it was opened";
     STORE_BYTES = "tierstack_store_bytes", Gauge, Bytes, ["stack", "layer", "place"],
         "Bytes that a store and its caches have in memory, and that the store has stored; 0 as well where it does not tell",
         "more data";

@@ -280,18 +280,3 @@ async fn two_parts_of_one_store_with_the_same_files_are_refused() {
     )
     .unwrap();
 }
-
-#[tokio::test]
-async fn a_service_shows_which_stores_are_not_open_as_long_as_it_runs() {
-    use crate::telemetry::{names, snapshot};
-    let text = "stores: { shown-open: { layers: [cache], backend: memory }, shown-shut: { layers: [cache], backend: { probe: { log: shown, name: x, fail: open } } } }\ndefault: shown-open";
-    let stacks = Stacks::open_each(&config(text), None, &registry(), &OpenOptions::service()).await;
-    let stacks = stacks.unwrap();
-    let is_open =
-        |stack| snapshot().gauge(names::STORE_OPEN, &[("stack", stack), ("layer", "cache")]);
-    assert_eq!((is_open("shown-open"), is_open("shown-shut")), (Some(1.0), Some(0.0)));
-    stacks.close_all().await.unwrap();
-    assert_eq!((is_open("shown-open"), is_open("shown-shut")), (None, Some(0.0)));
-    drop(stacks);
-    assert_eq!(is_open("shown-shut"), None);
-}
