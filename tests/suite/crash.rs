@@ -9,7 +9,7 @@ mod killing;
 
 use tierstack::testing::Random;
 
-use self::killing::{Kills, live_in_child};
+use self::killing::{Kills, live_in_child, write_back};
 use crate::seeds::seeds;
 
 /// Kills of each seed.
@@ -38,4 +38,27 @@ fn a_store_that_forgets_is_noticed() {
 #[test]
 fn synced_writes_of_rocksdb_survive() {
     kill("synced_writes_of_rocksdb_survive", "rocksdb: { path: data }", false, |_| Vec::new());
+}
+
+#[test]
+fn what_the_journal_has_survives() {
+    kill("what_the_journal_has_survives", "rocksdb: { path: data }", false, |random| {
+        let outer =
+            random.pick(&["cache: { capacity: 1MiB }", "compress: { min_size: 0 }"]).unwrap();
+        vec![(*outer).to_owned(), write_back(random, "journal", false)]
+    });
+}
+
+#[test]
+fn what_the_journal_has_survives_over_a_store_that_syncs_nothing() {
+    let test = "what_the_journal_has_survives_over_a_store_that_syncs_nothing";
+    kill(test, "rocksdb: { path: data, sync: false, write_buffer_size: 64KiB }", false, |random| {
+        vec![write_back(random, "journal", false), "compress: { min_size: 0 }".to_owned()]
+    });
+}
+
+#[test]
+fn of_what_is_acknowledged_in_memory_a_crash_keeps_the_first_and_what_asks_for_more() {
+    let test = "of_what_is_acknowledged_in_memory_a_crash_keeps_the_first_and_what_asks_for_more";
+    kill(test, "rocksdb: { path: data }", true, |random| vec![write_back(random, "memory", false)]);
 }
