@@ -10,17 +10,17 @@ stores:
   main:
     layers:
       - write_back: { path: journal }
-    backend: { file: { path: data, create: true } }
+    backend: { object: { url: ./data } }
   plain:
-    backend: { file: { path: data, create: true } }
+    backend: { object: { url: ./data } }
   memory:
     layers:
       - write_back: { ack: memory }
-    backend: { file: { path: data, create: true } }
+    backend: { object: { url: ./data } }
 default: main
 ";
 
-/// What no file name is long enough for.
+/// A key that the store below refuses for good: no name of an object is long enough for it.
 fn refused() -> String {
     "x".repeat(5000)
 }
