@@ -539,6 +539,7 @@ stores:
       - encrypt: { keys: { file: keys.txt } }
       - prefix: { prefix: 'a/' }
       - expire
+      - write_back: { path: ./journal }
       - backup: { to: ./backups }
     backend: memory
 ";
