@@ -46,20 +46,33 @@ impl Keys {
     pub(super) async fn page(&mut self, shared: &Shared, scan: &Scan) -> Result<Run> {
         let (mut entries, mut bytes, mut last) = (Vec::new(), 0, Bytes::new());
         let most = scan.next_page_entries();
-        while entries.len() < most && bytes < scan.page_bytes && !self.0.is_empty() {
+        loop {
             let next = AT_ONCE.min(most - entries.len()).min(self.0.len());
+            if next == 0 {
+                break;
+            }
             let mut keys = self.0.split_off(self.0.len() - next);
             keys.reverse();
             let values = match scan.keys_only {
                 true => vec![Some(Value::default()); keys.len()],
                 false => shared.get_many(&keys).await?,
             };
-            for (key, value) in keys.into_iter().zip(values) {
+            let mut read = keys.into_iter().zip(values);
+            for (key, value) in read.by_ref() {
                 last = key.clone();
                 // None: it is gone.
                 let Some(value) = value else { continue };
                 bytes += key.len() + value.bytes.len();
                 entries.push(Entry { key, value });
+                if bytes >= scan.page_bytes {
+                    break;
+                }
+            }
+            // They are read again with the next page.
+            self.0.extend(read.rev().map(|(key, _)| key));
+            // A page has an entry, also where it may have no bytes.
+            if bytes >= scan.page_bytes && !entries.is_empty() {
+                break;
             }
         }
         Ok(Run { entries, last, ended: self.0.is_empty() })

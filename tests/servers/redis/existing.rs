@@ -219,6 +219,7 @@ async fn where_only_is_read_there_are_scans_without_an_index() {
             Scan::all().reverse(),
             Scan::all().page_entries(7).limit(20),
             Scan::all().page_bytes(100),
+            Scan::prefix("k24").page_bytes(0),
             Scan::prefix("k1"),
             Scan::range("k2".."k3").reverse().limit(5),
             Scan::range("x"..),
