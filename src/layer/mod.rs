@@ -88,11 +88,9 @@ pub trait StackLayer: Send + Sync + 'static {
     /// `None`: the layer stores values as they are.
     fn rewriter(&self, below: Arc<dyn Store>) -> Option<Arc<dyn Rewrite>>;
 
-    /// What changes how much the layer keeps in memory, once it has been [wrapped](Self::wrap) around a store. `None`,
-    /// as unless it is said: it keeps nothing there.
-    fn resizer(&self) -> Option<Arc<dyn Resize>> {
-        None
-    }
+    /// What changes how much the layer keeps in memory, once it has been [wrapped](Self::wrap) around a store.
+    /// `None`: it keeps nothing there, or cannot change that.
+    fn resizer(&self) -> Option<Arc<dyn Resize>>;
 }
 
 /// Changes how much a layer keeps in memory, while it runs.
@@ -129,6 +127,10 @@ where
     }
 
     fn rewriter(&self, _below: Arc<dyn Store>) -> Option<Arc<dyn Rewrite>> {
+        None
+    }
+
+    fn resizer(&self) -> Option<Arc<dyn Resize>> {
         None
     }
 }

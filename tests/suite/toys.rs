@@ -252,6 +252,10 @@ impl<C: LayerConfig> StackLayer for SameLayer<C> {
     fn rewriter(&self, _: Arc<dyn Store>) -> Option<Arc<dyn tierstack::Rewrite>> {
         None
     }
+
+    fn resizer(&self) -> Option<Arc<dyn tierstack::Resize>> {
+        None
+    }
 }
 
 /// Passes everything on.

@@ -17,7 +17,7 @@ pub use self::rewrite::Rewriter;
 use crate::decoded::{Absence, write_decoded, write_group_decoded};
 use crate::error::{Error, Outcome, Result};
 use crate::group::{admitted, complete};
-use crate::layer::{Layer, Rewrite, StackLayer};
+use crate::layer::{Layer, Resize, Rewrite, StackLayer};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::telemetry::{Counter, Labels, names};
@@ -196,6 +196,10 @@ impl<T: Transform> StackLayer for Rewritable<T> {
 
     fn rewriter(&self, below: Arc<dyn Store>) -> Option<Arc<dyn Rewrite>> {
         Some(Arc::new(self.0.rewriter(below)))
+    }
+
+    fn resizer(&self) -> Option<Arc<dyn Resize>> {
+        None
     }
 }
 

@@ -17,7 +17,7 @@ use super::state::{Bounds, State};
 use super::store::WriteBack;
 use crate::error::{Error, Result};
 use crate::journal::Journal;
-use crate::layer::{Claim, Context, LayerConfig, Rewrite, StackLayer, Zone};
+use crate::layer::{Claim, Context, LayerConfig, Resize, Rewrite, StackLayer, Zone};
 use crate::store::Store;
 use crate::types::Profile;
 use crate::types::units::ByteSize;
@@ -161,6 +161,10 @@ impl StackLayer for WriteBackLayer {
     }
 
     fn rewriter(&self, _below: Arc<dyn Store>) -> Option<Arc<dyn Rewrite>> {
+        None
+    }
+
+    fn resizer(&self) -> Option<Arc<dyn Resize>> {
         None
     }
 }

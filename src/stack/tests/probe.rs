@@ -142,6 +142,10 @@ impl StackLayer for Opened {
     fn rewriter(&self, _: Arc<dyn Store>) -> Option<Arc<dyn Rewrite>> {
         None
     }
+
+    fn resizer(&self) -> Option<Arc<dyn crate::Resize>> {
+        None
+    }
 }
 
 pub(super) fn registry() -> Registry {
