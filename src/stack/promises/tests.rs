@@ -146,6 +146,7 @@ fn durations_are_said_in_the_largest_exact_unit() {
 #[test]
 fn every_other_sentence_stands_as_it_is_read() {
     type Change = fn(&mut Guarantees);
+    type Case = (fn(&Profile) -> String, Change, &'static str);
     let second = Duration::from_secs(1);
     let reads_of = |freshness, announces| {
         reads(&memory().changed(|promised| {
@@ -167,7 +168,7 @@ fn every_other_sentence_stands_as_it_is_read() {
         let own = "Never older than the last write acknowledged through this stack.";
         assert_eq!(reads_of(freshness, announces), format!("{own} {sentence}"));
     }
-    let cases: [(fn(&Profile) -> String, Change, &str); 19] = [
+    let cases: [Case; 19] = [
         (writes, |p| p.writable = false, "Writes are refused: the stack only reads."),
         (
             writes,

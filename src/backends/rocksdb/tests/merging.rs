@@ -13,8 +13,10 @@ fn number(number: u64) -> Vec<u8> {
     number.to_le_bytes().to_vec()
 }
 
-/// For each operator: what is merged, and what comes out of the first, and of all three.
-fn kinds() -> Vec<(&'static str, [Vec<u8>; 3], Vec<u8>)> {
+/// An operator, what is merged, and what comes out of it.
+type Kind = (&'static str, [Vec<u8>; 3], Vec<u8>);
+
+fn kinds() -> Vec<Kind> {
     let text = |text: &str| text.as_bytes().to_vec();
     let texts = || [text("b"), text("c"), text("a")];
     vec![
@@ -48,7 +50,10 @@ async fn what_was_merged_is_read_as_its_owner_reads_it() {
             let store = open(folder.path()).await;
             let value = Some(Value::from(expected.clone()));
             assert_eq!(store.get(b"k").await.unwrap(), value, "{operator}");
-            assert_eq!(store.get_many(&["k".into()]).await.unwrap(), [value.clone()]);
+            assert_eq!(
+                store.get_many(&[Bytes::from("k")]).await.unwrap(),
+                std::slice::from_ref(&value)
+            );
             let found = all(&store, Scan::all()).await;
             assert_eq!(Some(&found[0].value), value.as_ref(), "{operator}");
             store.compact().await.unwrap();
