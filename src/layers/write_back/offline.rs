@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::refusal::unexpired;
+use super::refusal::{unexpired, write};
 use super::replay::{READER, check_owner, owner};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
@@ -143,17 +143,6 @@ async fn drain_all(reader: &mut Reader, store: &Arc<dyn Store>) -> Result<u64> {
             return Err(error);
         }
     }
-}
-
-/// One by one, where the store has no atomic batches.
-async fn write(store: &dyn Store, batch: Batch) -> Result<()> {
-    if store.profile().guarantees.atomic_batches || batch.len() <= 1 {
-        return store.write(batch).await?.durable().await;
-    }
-    for op in batch.into_ops() {
-        store.write([op].into_iter().collect()).await?.durable().await?;
-    }
-    Ok(())
 }
 
 /// Takes the first batch that waits out of the journal in a folder, as the store below refuses it, and keeps it in

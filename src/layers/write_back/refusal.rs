@@ -7,6 +7,7 @@ use super::shared::{Log, Shared};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result, Retry};
 use crate::journal::batch;
+use crate::store::Store;
 use crate::types::{Batch, Op};
 
 /// Bytes of records that are read at a time.
@@ -54,8 +55,7 @@ impl Shared {
     }
 
     async fn write_one(&self, record: bytes::Bytes) -> Result<()> {
-        let batch = unexpired(batch::decode(record)?, self.clock.now())?;
-        self.below.write(batch).await?.durable().await
+        write(&*self.below, unexpired(batch::decode(record)?, self.clock.now())?).await
     }
 
     /// Nothing is dropped, and nothing is acknowledged any more. `batch`: the one that is refused, where that is known.
@@ -91,4 +91,15 @@ pub(super) fn unexpired(batch: Batch, now: Timestamp) -> Result<Batch> {
         Op::Put(key, value) if value.is_expired(now) => Ok(Op::Delete(key)),
         op => Ok(op),
     })
+}
+
+/// A batch, or its operations one by one where the store has no atomic batches.
+pub(super) async fn write(store: &dyn Store, batch: Batch) -> Result<()> {
+    if store.profile().guarantees.atomic_batches || batch.len() <= 1 {
+        return store.write(batch).await?.durable().await;
+    }
+    for op in batch.into_ops() {
+        store.write([op].into_iter().collect()).await?.durable().await?;
+    }
+    Ok(())
 }
