@@ -572,6 +572,7 @@ const BY_CHECK: [(&str, &[&str]); 17] = [
             "bloom_bits",
             "column_family",
             "path",
+            "wal_dir",
             "write_buffer_size",
             "write_buffers",
         ],

@@ -141,6 +141,7 @@ impl WriteBackConfig {
         let profile = Profile::layer(NAME, below).changed(|promised| {
             (promised.durability, promised.durability_on_request) = (durability, on_request);
             promised.conditions = Conditions::Value;
+            promised.ingest = false;
             promised.counts = promised.counts.min(Counting::Estimated);
             if self.path.is_some() {
                 let place = Place { name: NAME.into(), what: "journal".into(), sealed: false };

@@ -22,6 +22,7 @@
 //! - A restore below a journal that still holds writes: these are written over what was restored when the stack is opened. Drain or
 //!   skip them first.
 //! - Keys that begin with [`RESERVED_PREFIX`](crate::RESERVED_PREFIX) cannot be written.
+//! - A run of sorted entries is loaded in batches, which go through the journal as any other.
 //!
 //! # Position
 //! Inside `cache` and `expire`, and outside `backup`. Inside `encrypt`, the journal holds sealed values.
@@ -32,7 +33,7 @@
 //! # Errors
 //! `Capacity` where a writer waited `max_wait` for room, and `Unavailable` where that is because the store below fails. After a
 //! failure of the journal, and after the store below has refused a run for good, every write, `flush` and `close` gives that error. `flush`,
-//! `ingest`, `compact`, `count` and [`Commit::durable`](crate::Commit::durable) need the store below to have what is dirty, and fail with the error of the first attempt that
+//! `compact`, `count` and [`Commit::durable`](crate::Commit::durable) need the store below to have what is dirty, and fail with the error of the first attempt that
 //! fails. `close` tells what is left.
 //!
 //! # Metrics

@@ -173,7 +173,7 @@ impl Shared {
         let done = progress.wait_for(|progress| {
             progress.flushed >= sequence
                 || progress.stopped.is_some()
-                || !patient && progress.failures > before
+                || !patient && progress.failures > before && progress.last.is_some()
         });
         let last = done.await.map_err(|_| Error::internal("the flusher is gone"))?;
         match (&last.stopped, &last.last) {

@@ -288,11 +288,6 @@ impl State {
         self.watches.remove(&watch);
     }
 
-    /// Any key may have been changed below, other than by a flush.
-    pub(super) fn doubt(&mut self) {
-        self.watches.values_mut().for_each(|watch| watch.flushed = true);
-    }
-
     fn given_op(&self, key: &[u8]) -> Option<(&Op, u64)> {
         let mut newest = self.given.iter().rev();
         newest.find_map(|given| {

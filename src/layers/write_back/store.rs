@@ -152,17 +152,13 @@ impl Store for WriteBack {
         self.shared.write_group(&group).await
     }
 
-    /// What was acknowledged before goes below first, or it would hide the run, and replace it.
-    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
+    /// Past the journal, a run could be replaced by what a replay brings below again, and by a flush that is under way.
+    async fn ingest(&self, _: Pages<'_>) -> Result<u64> {
         self.shared.check_open()?;
-        self.drain().await?;
-        let entries = self.shared.below.ingest(run).await;
-        self.shared.state.lock().doubt();
-        let entries = entries?;
-        if self.shared.must_sync() {
-            self.shared.below.flush().await?;
-        }
-        Ok(entries)
+        Err(Error::unsupported(
+            "write_back takes batches only; load the run in batches, as `StoreExt::load` does",
+        )
+        .with_layer(NAME))
     }
 
     /// A change of a key that is dirty is announced too: it was there, and what is dirty will replace it.

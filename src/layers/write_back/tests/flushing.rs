@@ -241,17 +241,38 @@ fn what_a_batch_may_ask_for_follows_from_the_journal_and_the_store_below() {
 }
 
 #[tokio::test]
-async fn a_run_that_is_loaded_replaces_what_was_dirty() {
+async fn a_run_is_loaded_in_batches_and_replaces_what_was_dirty() {
     use futures_util::StreamExt;
     let mut bed = bed().await;
     bed.put("k", "dirty").await;
     let entry = crate::types::Entry { key: "k".into(), value: "loaded".into() };
-    let run = futures_util::stream::iter([Ok(crate::types::Page { entries: vec![entry] })]).boxed();
-    let store = Arc::clone(&bed.store);
-    assert_eq!(bed.beside(store.ingest(run)).await.unwrap(), 1);
+    let page = crate::types::Page { entries: vec![entry] };
+    let run = || futures_util::stream::iter([Ok(page.clone())]).boxed();
+    let refused = bed.store.ingest(run()).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unsupported, "{refused}");
+    assert_eq!(bed.store.load(run()).await.unwrap(), 1);
     bed.gives("k", Some("loaded")).await;
+    bed.below_gives("k", None).await;
     bed.flush_all().await;
-    bed.gives("k", Some("loaded")).await;
+    bed.below_gives("k", Some("loaded")).await;
+}
+
+#[tokio::test]
+async fn a_failure_that_has_passed_is_no_answer() {
+    let mut bed = bed_with(|config| config.flush_bytes = ByteSize(1024)).await;
+    bed.faults.on(Operation::Write).times(1).fail(ErrorKind::Unavailable);
+    for key in ["a", "b"] {
+        drop(bed.store.put(key, vec![0; 600]).await.unwrap());
+    }
+    let store = Arc::clone(&bed.store);
+    let mut flush = std::pin::pin!(store.flush());
+    assert!(flush.as_mut().now_or_never().is_none());
+    // Before the caller is woken, the attempt fails and the first of two runs succeeds.
+    assert!(matches!(bed.flusher.step().await, Step::Failed(_)));
+    assert_eq!(bed.flusher.step().await, Step::Flushed);
+    assert!(flush.as_mut().now_or_never().is_none());
+    assert_eq!(bed.flusher.step().await, Step::Flushed);
+    flush.await.unwrap();
 }
 
 /// What is dirty replaces it.
