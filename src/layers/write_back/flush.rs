@@ -61,12 +61,14 @@ impl Flusher {
                 Due::Now => {
                     if let Step::Failed(pause) = self.step().await {
                         tokio::select! {
+                            biased;
                             () = shared.clock.sleep(pause) => {}
                             () = shared.hurry.notified() => {}
                         }
                     }
                 }
                 Due::In(left) => tokio::select! {
+                    biased;
                     () = shared.clock.sleep(left) => {}
                     () = shared.wake.notified() => {}
                 },
