@@ -46,6 +46,9 @@ pub(super) struct Core {
     progress: watch::Sender<Progress>,
     /// Held during a step. After a failure nothing uses it any more.
     open: Mutex<Open>,
+    /// There are no threads: a simulation does every step.
+    #[cfg(test)]
+    pub(super) stepped: std::sync::atomic::AtomicBool,
 }
 
 impl Core {
@@ -85,7 +88,17 @@ impl Core {
         let progress = Progress { durable, saves: 0, failed: None, closed: false };
         let (progress, state, open) =
             (watch::Sender::new(progress), Mutex::new(state), Mutex::new(open));
-        Ok(Self { disk, id, state, work: Condvar::new(), room: Notify::new(), progress, open })
+        Ok(Self {
+            disk,
+            id,
+            state,
+            work: Condvar::new(),
+            room: Notify::new(),
+            progress,
+            open,
+            #[cfg(test)]
+            stepped: std::sync::atomic::AtomicBool::new(false),
+        })
     }
 
     pub(super) fn progress(&self) -> watch::Receiver<Progress> {

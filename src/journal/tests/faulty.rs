@@ -12,7 +12,7 @@ use crate::journal::disk::{Disk, DiskFile};
 
 /// What a call does in place of its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// The process ends in the middle of it.
     Crash,
     /// It fails.
@@ -23,7 +23,7 @@ pub(super) enum Fault {
 
 /// How the process before ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     /// The system has all that it was given.
     Kill,
     /// What was not synced is there or not, in any mixture.
@@ -135,7 +135,7 @@ type Hook = Box<dyn FnMut() + Send>;
 
 /// The disk. Its clones are the same disk.
 #[derive(Clone)]
-pub(super) struct Faulty {
+pub(crate) struct Faulty {
     inner: Arc<Mutex<Inner>>,
     /// Called during each sync of a file.
     hook: Arc<Mutex<Option<Hook>>>,
@@ -217,7 +217,7 @@ fn failure(fault: Fault) -> io::Error {
 }
 
 impl Faulty {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let inner = Inner {
             inodes: Vec::new(),
             seen: BTreeMap::new(),
@@ -237,38 +237,38 @@ impl Faulty {
     }
 
     /// Lets one call go wrong, after so many that go well.
-    pub(super) fn plan(&self, calls: u64, fault: Fault) {
+    pub(crate) fn plan(&self, calls: u64, fault: Fault) {
         let mut inner = self.inner.lock();
         inner.plan = Some((inner.calls + calls + 1, fault));
     }
 
-    pub(super) fn set_room(&self, room: u64) {
+    pub(crate) fn set_room(&self, room: u64) {
         self.inner.lock().room = room;
     }
 
-    pub(super) fn on_sync(&self, hook: Option<Hook>) {
+    pub(crate) fn on_sync(&self, hook: Option<Hook>) {
         *self.hook.lock() = hook;
     }
 
     /// What went wrong since the last start.
-    pub(super) fn fired(&self) -> Option<Fault> {
+    pub(crate) fn fired(&self) -> Option<Fault> {
         self.inner.lock().fired
     }
 
-    pub(super) fn changes(&self) -> u64 {
+    pub(crate) fn changes(&self) -> u64 {
         self.inner.lock().changes
     }
 
-    pub(super) fn syncs(&self) -> u64 {
+    pub(crate) fn syncs(&self) -> u64 {
         self.inner.lock().syncs
     }
 
-    pub(super) fn wrong(&self) -> Vec<String> {
+    pub(crate) fn wrong(&self) -> Vec<String> {
         self.inner.lock().wrong.clone()
     }
 
     /// What the next process finds.
-    pub(super) fn restart(&self, end: End) {
+    pub(crate) fn restart(&self, end: End) {
         let mut inner = self.inner.lock();
         (inner.dead, inner.plan, inner.fired) = (false, None, None);
         inner.inodes.iter_mut().for_each(|inode| inode.failed = false);
@@ -278,7 +278,7 @@ impl Faulty {
     }
 
     /// Whether a power cut would change which segments there are.
-    pub(super) fn names_are_kept(&self) -> bool {
+    pub(crate) fn names_are_kept(&self) -> bool {
         let inner = self.inner.lock();
         let segments = |names: &BTreeMap<String, usize>| -> Vec<(String, usize)> {
             let named = names.iter().filter(|(name, _)| !name.ends_with(".new"));
@@ -287,13 +287,13 @@ impl Faulty {
         segments(&inner.seen) == segments(&inner.kept)
     }
 
-    pub(super) fn files(&self) -> BTreeMap<String, Vec<u8>> {
+    pub(crate) fn files(&self) -> BTreeMap<String, Vec<u8>> {
         let inner = self.inner.lock();
         inner.seen.iter().map(|(name, at)| (name.clone(), inner.inodes[*at].seen.clone())).collect()
     }
 
     /// Puts a file there, durably.
-    pub(super) fn put(&self, name: &str, bytes: &[u8]) {
+    pub(crate) fn put(&self, name: &str, bytes: &[u8]) {
         let mut inner = self.inner.lock();
         let inode = inner.inodes.len();
         inner.inodes.push(Inode { seen: bytes.to_vec(), kept: bytes.to_vec(), ..Inode::default() });
@@ -301,7 +301,7 @@ impl Faulty {
         inner.kept.insert(name.to_owned(), inode);
     }
 
-    pub(super) fn delete(&self, name: &str) {
+    pub(crate) fn delete(&self, name: &str) {
         let mut inner = self.inner.lock();
         inner.seen.remove(name);
         inner.kept.remove(name);

@@ -2,8 +2,9 @@
 
 mod basic;
 mod damage;
-mod faulty;
+pub(crate) mod faulty;
 mod format;
-mod rng;
+pub(crate) mod rng;
 mod simulation;
+pub(crate) mod stepped;
 mod waiting;

@@ -94,6 +94,17 @@ impl WriteBackLayer {
         Ok(Self { config, context, runtime, journal: Mutex::new(journal) })
     }
 
+    /// With a journal that is open.
+    #[cfg(test)]
+    pub(super) fn over(
+        config: &WriteBackConfig,
+        context: &Context,
+        journal: (PathBuf, Journal),
+    ) -> Self {
+        let (config, context, runtime) = (config.clone(), context.clone(), Handle::current());
+        Self { config, context, runtime, journal: Mutex::new(Some(journal)) }
+    }
+
     /// The store, and the flusher, which is not started.
     pub(super) async fn pair(&self, below: Arc<dyn Store>) -> Result<(WriteBack, Flusher)> {
         let profile = below.profile();

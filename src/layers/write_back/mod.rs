@@ -77,6 +77,8 @@ mod replay;
 mod run;
 mod scan;
 mod shared;
+#[cfg(test)]
+mod simulation;
 mod state;
 mod store;
 #[cfg(test)]
