@@ -83,11 +83,11 @@ impl Kills<'_> {
             oracle.hear(&mut process, usize::MAX);
             assert!(process.was_killed(), "{self}: kill {kill}: the process had ended by itself");
         }
-        // The last one ends in order, and the store below has everything.
+        // The last one ends in order, so all that it says lasts, and the store below has everything.
+        oracle.memory = false;
         let mut process = Process::start(self.test, &config, self.memory);
         oracle.hear(&mut process, 100);
         process.end();
-        oracle.memory = false;
         oracle.hear(&mut process, usize::MAX);
         assert!(process.child.wait().unwrap().success(), "{self}: the last process failed");
         let above =
