@@ -128,6 +128,7 @@ impl Below {
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 impl Read for Below {
     fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
         Reply::later(self.call(async { self.memory.get(key).await }))
@@ -148,6 +149,7 @@ impl Read for Below {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl Store for Below {
     async fn write(&self, batch: Batch) -> Result<Commit> {
         self.dawdle().await;
