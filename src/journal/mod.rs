@@ -90,6 +90,21 @@ impl Journal {
         Self::start(move || Ok(Arc::new(Folder::open(&folder)?)), shape).await
     }
 
+    /// Whether a folder holds a journal. [`open`](Self::open) begins one where there is none.
+    ///
+    /// # Errors
+    /// What the disk fails with. A folder that does not exist holds none.
+    pub fn is_in(folder: impl AsRef<Path>) -> Result<bool> {
+        let folder = folder.as_ref();
+        match std::fs::read_dir(folder) {
+            Ok(mut names) => Ok(names.any(|name| {
+                name.is_ok_and(|name| format::number(&name.file_name().to_string_lossy()).is_some())
+            })),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::io(format!("{} cannot be read", folder.display()), error)),
+        }
+    }
+
     /// Opens it in the thread that will write it.
     async fn start(
         disk: impl FnOnce() -> Result<Arc<dyn Disk>> + Send + 'static,

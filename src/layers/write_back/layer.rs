@@ -79,11 +79,8 @@ impl WriteBackLayer {
         let journal = match &config.path {
             Some(path) => {
                 let path = context.resolve(path);
-                if !context.may_create && !path.is_dir() {
-                    return Err(Error::invalid(format!(
-                        "there is no journal in {}, and none is made here",
-                        path.display()
-                    )));
+                if !context.may_create && !Journal::is_in(&path)? {
+                    return Err(replay::no_journal(&path));
                 }
                 let journal = replay::open_journal(&path, config).await?;
                 Some((path, journal))

@@ -37,7 +37,7 @@
 //! fails. `close` tells what is left.
 //!
 //! # Metrics
-//! `tierstack_writeback_*`: what is dirty and since when, who waits for room, flushes, the journal, and whether writes are
+//! `tierstack_writeback_*`: what is dirty and since when, writers that wait for room, flushes, the journal, and whether writes are
 //! acknowledged. `docs/metrics.md` has them.
 //!
 //! # Configuration

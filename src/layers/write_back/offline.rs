@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::refusal::{unexpired, write};
-use super::replay::{READER, check_owner, owner};
+use super::replay::{READER, check_owner, no_journal, owner};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::journal::{Journal, Reader, Record, Settings, batch};
@@ -62,8 +62,8 @@ pub struct Inspection {
 
 /// The journal of a folder, and what it holds for the store.
 async fn open(path: &Path) -> Result<(Journal, Reader)> {
-    if !path.is_dir() {
-        return Err(Error::invalid(format!("there is no journal in {}", path.display())));
+    if !Journal::is_in(path)? {
+        return Err(no_journal(path));
     }
     let journal = Journal::open(path, Settings::default()).await?;
     let reader = journal.reader(READER, 0).await?;

@@ -78,6 +78,14 @@ pub(super) fn owner(folder: &Path) -> Result<Option<String>> {
     }
 }
 
+/// Opening would make one, also in a folder that holds something else.
+pub(super) fn no_journal(folder: &Path) -> Error {
+    Error::invalid(format!(
+        "there is no journal of write_back in {}, and none is made here; correct `path`",
+        folder.display()
+    ))
+}
+
 pub(super) fn write_owner(folder: &Path, owner: &str) -> Result<()> {
     let path = folder.join(OWNER);
     let written = stage(&path).and_then(|(mut file, staged)| {

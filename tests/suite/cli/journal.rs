@@ -134,7 +134,7 @@ fn where_there_is_no_journal_it_is_said_and_none_is_made() {
         run("memory")
             .refused()
             .says("stores.memory.layers: write_back has no `path`, so there is no journal");
-        run("main").fails().says("there is no journal in ");
+        run("main").fails().says("there is no journal of write_back in ");
     }
     assert_eq!(folder.names(), ["tierstack.yaml"]);
 }

@@ -37,7 +37,7 @@ async fn close_gives_up_after_a_while_and_says_what_is_left() {
     assert_eq!(bed.store.put("k", "2").await.unwrap_err().kind(), ErrorKind::Closed);
 }
 
-/// Whoever writes goes away at any moment: the batch is taken wholly or not at all, and what is in the journal becomes visible.
+/// A writer may go away at any moment: the batch is taken wholly or not at all, and what is in the journal becomes visible.
 #[tokio::test]
 async fn a_write_that_is_dropped_is_taken_or_not() {
     let mut bed = bed().await;

@@ -124,3 +124,27 @@ async fn an_operator_drains_a_journal_into_the_store_that_it_is_for() {
     assert_eq!(below.get(b"k").await.unwrap(), Some("2".into()));
     assert!(super::super::inspect(&path).await.unwrap().batches.is_empty());
 }
+
+#[tokio::test]
+async fn no_journal_is_made_in_a_folder_by_what_only_looks() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("theirs"), "1").unwrap();
+    let path = folder.path().to_owned();
+    let below: Arc<dyn Store> = Arc::new(Memory::new());
+    let reading = Context { may_create: false, ..Context::default() };
+    let config = WriteBackConfig { path: Some(path.clone()), ..WriteBackConfig::default() };
+    let copy = folder.path().join("copy");
+    let refused = [
+        super::super::inspect(&path).await.map(drop),
+        super::super::drain(&path, &below).await.map(drop),
+        super::super::skip(&path, 1, &copy).await,
+        WriteBackLayer::open(&config, &reading).await.map(drop),
+    ];
+    for refused in refused {
+        let text = refused.unwrap_err().to_string();
+        assert!(text.contains("there is no journal of write_back in"), "{text}");
+    }
+    let names: Vec<_> =
+        std::fs::read_dir(&path).unwrap().map(|at| at.unwrap().file_name()).collect();
+    assert_eq!(names, ["theirs"]);
+}
