@@ -1,5 +1,6 @@
 //! The command line as types: help, completions and parsing come from here.
 
+mod demo;
 mod journal;
 
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{ArgGroup, Args as Group, Parser, Subcommand, ValueHint};
 
+pub(crate) use self::demo::{Demo, Engine};
 pub(crate) use self::journal::{Journal, JournalDrain, JournalInspect, JournalSkip};
 use tierstack::Timestamp;
 use tierstack::units::{ByteSize, Secret, Span, check_path};
@@ -487,33 +489,6 @@ pub(crate) struct Bench {
     /// Draw the latencies into this file
     #[arg(long, value_name = "FILE.svg", value_hint = ValueHint::FilePath, value_parser = path())]
     pub(crate) plot: Option<PathBuf>,
-}
-
-#[derive(Group)]
-pub(crate) struct Demo {
-    /// The config of the stack [default: that of examples/quickstart.yaml]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = path())]
-    pub(crate) config: Option<PathBuf>,
-    /// The store of the config [default: the config's `default`]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) store: Option<String>,
-    #[command(flatten)]
-    pub(crate) json: JsonArgs,
-    /// Work in this folder and keep it [default: a temporary one]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, value_parser = path())]
-    pub(crate) dir: Option<PathBuf>,
-    /// Import the files of this folder [default: the sources in cargo's registry]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, value_parser = path())]
-    pub(crate) files: Option<PathBuf>,
-    /// Replay this trace: one key a line, or big-endian 32-bit ids; plain, gzip or xz
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = path())]
-    pub(crate) trace: Option<PathBuf>,
-    /// Take the backup to this place, such as s3://bucket/prefix [default: a folder]
-    #[arg(long, value_name = "URL")]
-    pub(crate) to: Option<String>,
-    /// Few files and few reads
-    #[arg(long)]
-    pub(crate) quick: bool,
 }
 
 #[cfg(test)]

@@ -64,6 +64,26 @@ fn the_demo_tells_each_step_and_keeps_its_folder_when_asked() {
 }
 
 #[test]
+fn the_demo_is_over_sqlite_where_that_is_asked_for() {
+    let folder = files();
+    let args = ["demo", "--quick", "--files", "files", "--dir", "work", "--over", "sqlite"];
+    let ran = folder.run(&args).ok();
+    for text in [
+        "cache(compress(encrypt(backup(sqlite))))",
+        "SQLite alone",
+        "The store now says:\n\n     error: ",
+        "Every entry is back.",
+    ] {
+        assert!(ran.out.contains(text), "{text}\n{}", ran.out);
+    }
+    folder.run(&["check", "--config", "work/tierstack.json"]).ok();
+    folder
+        .run(&["demo", "--quick", "--over", "sqlite", "--config", "work/tierstack.json"])
+        .refused()
+        .says("'--over <ENGINE>' cannot be used with '--config <FILE>'");
+}
+
+#[test]
 fn a_trace_of_ids_is_replayed_packed_or_not() {
     let folder = files();
     let ids: Vec<u8> = (0..500_u32).flat_map(|n| (n * n % 7).to_be_bytes()).collect();

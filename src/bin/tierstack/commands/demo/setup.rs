@@ -8,14 +8,16 @@ use tierstack::codec::KeyRing;
 use tierstack::config::{Config, Format, Part, Sealed, StoreConfig};
 use tierstack::{Error, Result};
 
-use crate::args::{Demo, StoreArgs};
+use crate::args::{Demo, Engine, StoreArgs};
 use crate::failure::{Failure, Outcome};
 
 /// The stack that the demo shows when no other is named.
 const QUICKSTART: &str = include_str!("../../../../../examples/quickstart.yaml");
 
-/// Names of the stores beside the one that is shown.
-const BARE: &str = "rocksdb-alone";
+/// The folder of the store that is shown.
+pub(super) const DATA: &str = "data";
+/// Names of the stores beside it, and of their folders.
+pub(super) const BARE: &str = "alone";
 const RESTORED: &str = "restored";
 
 /// A folder with the demo's config.
@@ -23,6 +25,7 @@ pub(super) struct Place {
     folder: PathBuf,
     /// The name of the stack in the config.
     pub(super) store: String,
+    pub(super) engine: Engine,
     /// Removes the folder at the end, unless it is to be kept.
     temporary: Option<tempfile::TempDir>,
 }
@@ -35,26 +38,23 @@ impl Place {
             None => Config::parse(QUICKSTART, Format::Yaml, "examples/quickstart.yaml")?,
         };
         let (name, shown) = config.store(args.store.as_deref())?;
-        if shown.backend.name != "rocksdb" {
-            return Err(Failure::usage(format!(
-                "the demo damages the files of a RocksDB database, and the backend of '{name}' is '{}'; \
-                 name a store over rocksdb",
-                shown.backend.name
-            )));
-        }
+        let engine = engine(args, name, shown)?;
         if !shown.layers.iter().any(|layer| layer.name == "backup") {
             return Err(Failure::usage(format!(
                 "the demo takes a backup and restores it, and '{name}' has no layer 'backup'"
             )));
         }
         let (folder, temporary) = folder(args.dir.as_deref())?;
-        let adapted = adapt(name, shown, args.to.as_deref().map(from_here).as_deref());
+        let adapted = adapt(name, shown, engine, args.to.as_deref().map(from_here).as_deref());
         let cannot = |error| Error::io(format!("{} cannot be written", folder.display()), error);
+        for store in [DATA, RESTORED, BARE] {
+            std::fs::create_dir(folder.join(store)).map_err(cannot)?;
+        }
         let text = serde_json::to_string_pretty(&adapted)
             .map_err(|error| Error::internal("the config cannot be printed").with_source(error))?;
         std::fs::write(folder.join("keys.txt"), KeyRing::generate()?.expose()).map_err(cannot)?;
         std::fs::write(folder.join("tierstack.json"), text + "\n").map_err(cannot)?;
-        Ok(Self { folder, store: name.to_owned(), temporary })
+        Ok(Self { folder, store: name.to_owned(), engine, temporary })
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -66,7 +66,7 @@ impl Place {
         self.named(&self.store)
     }
 
-    /// RocksDB with the same settings, without layers.
+    /// The engine with the same settings, without layers.
     pub(super) fn bare(&self) -> StoreArgs {
         self.named(BARE)
     }
@@ -80,10 +80,29 @@ impl Place {
         StoreArgs { config: self.path("tierstack.json"), store: Some(store.to_owned()) }
     }
 
+    /// What the figures without layers are of.
+    pub(super) fn alone(&self) -> String {
+        format!("{} alone", self.engine.product())
+    }
+
     /// Whether the folder goes away at the end.
     pub(super) fn is_temporary(&self) -> bool {
         self.temporary.is_some()
     }
+}
+
+/// What the stack is over. Without a config, what was asked for or what the command was built with.
+fn engine(args: &Demo, name: &str, shown: &StoreConfig) -> Outcome<Engine> {
+    if args.config.is_none() {
+        return Ok(args.over.unwrap_or(Engine::BUILT_IN));
+    }
+    Engine::named(&shown.backend.name).ok_or_else(|| {
+        Failure::usage(format!(
+            "the demo damages the files of a database, and the backend of '{name}' is '{}'; \
+             name a store over rocksdb or sqlite",
+            shown.backend.name
+        ))
+    })
 }
 
 /// The folder that was asked for, which must be empty, or a temporary one.
@@ -115,18 +134,22 @@ fn from_here(place: &str) -> String {
 }
 
 /// The config of the demo: the stack, the bare engine and the restored stack, all in its folder.
-fn adapt(name: &str, shown: &StoreConfig, to: Option<&str>) -> Value {
+fn adapt(name: &str, shown: &StoreConfig, engine: Engine, to: Option<&str>) -> Value {
     let layers = |backup: bool| -> Vec<Value> {
         let layers = shown.layers.iter().filter(|layer| backup || layer.name != "backup");
         layers.map(|layer| with_own_places(layer, to)).collect()
     };
-    let backend = |path: &str| {
-        let mut settings = object(&shown.backend.settings);
-        settings.insert("path".to_owned(), json!(path));
-        json!({ "rocksdb": settings })
+    let backend = |folder: &str| {
+        // Those of another engine say nothing about this one.
+        let mut settings = match shown.backend.name == engine.name() {
+            true => object(&shown.backend.settings),
+            false => Map::new(),
+        };
+        settings.insert("path".to_owned(), json!(engine.path(folder)));
+        json!({ engine.name(): settings })
     };
-    let stack = |layers: Vec<Value>, path: &str| {
-        let mut stack = json!({ "layers": layers, "backend": backend(path) });
+    let stack = |layers: Vec<Value>, folder: &str| {
+        let mut stack = json!({ "layers": layers, "backend": backend(folder) });
         if let (Some(Sealed::Required), Some(stack)) = (shown.sealed, stack.as_object_mut()) {
             stack.insert("sealed".to_owned(), json!("required"));
         }
@@ -134,9 +157,9 @@ fn adapt(name: &str, shown: &StoreConfig, to: Option<&str>) -> Value {
     };
     json!({
         "stores": {
-            name: stack(layers(true), "data"),
-            RESTORED: stack(layers(false), "restored"),
-            BARE: { "backend": backend("rocksdb-alone") },
+            name: stack(layers(true), DATA),
+            RESTORED: stack(layers(false), RESTORED),
+            BARE: { "backend": backend(BARE) },
         },
         "default": name,
     })

@@ -182,14 +182,14 @@ pub(super) struct Damage {
     pub(super) deleted: Option<PathBuf>,
 }
 
-/// Overwrites a piece in the middle of every table file of a database, and deletes the first where
+/// Overwrites pieces of every data file of a database, which have this extension, and deletes the first where
 /// there are several. The store must be closed.
-pub(super) fn damage(database: &Path) -> Result<Damage> {
+pub(super) fn damage(database: &Path, extension: &str) -> Result<Damage> {
     let cannot = |path: &Path, error| {
         Error::io(format!("the file {} cannot be damaged", path.display()), error)
     };
     let entries = std::fs::read_dir(database).map_err(|error| cannot(database, error))?;
-    let is_table = |path: &PathBuf| path.extension().is_some_and(|name| name == "sst");
+    let is_table = |path: &PathBuf| path.extension().is_some_and(|name| name == extension);
     let mut tables: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(is_table).collect();
     tables.sort();
     for table in &tables {
@@ -204,9 +204,11 @@ pub(super) fn damage(database: &Path) -> Result<Damage> {
 
 fn overwrite(path: &Path) -> std::io::Result<()> {
     let mut file = std::fs::OpenOptions::new().write(true).open(path)?;
-    let middle = file.metadata()?.len() / 2;
-    file.seek(SeekFrom::Start(middle))?;
-    file.write_all(&[0xa5; 512])?;
+    let bytes = file.metadata()?.len();
+    for quarter in 1..4 {
+        file.seek(SeekFrom::Start(bytes / 4 * quarter))?;
+        file.write_all(&[0xa5; 512])?;
+    }
     file.sync_all()
 }
 
@@ -234,7 +236,7 @@ mod tests {
         for name in ["1.sst", "2.sst", "CURRENT"] {
             std::fs::write(folder.path().join(name), vec![0; 5000]).unwrap();
         }
-        let damage = damage(folder.path()).unwrap();
+        let damage = damage(folder.path(), "sst").unwrap();
         assert_eq!(damage.overwritten.len(), 1);
         assert!(!folder.path().join("1.sst").exists());
         assert!(std::fs::read(folder.path().join("2.sst")).unwrap().contains(&0xa5));

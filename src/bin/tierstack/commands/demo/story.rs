@@ -10,7 +10,7 @@ use tierstack::backup::Target;
 
 use super::counters::Counters;
 use super::files::Files;
-use super::setup::{Place, size};
+use super::setup::{BARE, DATA, Place, size};
 use super::steps::{self, Digest, Imported, Replayed};
 use crate::args::Demo;
 use crate::commands::backup;
@@ -100,11 +100,9 @@ async fn use_it(
             // Both at rest, so that sizes and reads are of the same kind.
             stop.or(async { Ok(bare.compact().await?) }).await?;
             stop.or(async { Ok(stack.compact().await?) }).await?;
-            facts.stored_bytes = Pair {
-                alone: size(&place.path("rocksdb-alone"))?,
-                stack: size(&place.path("data"))?,
-            };
-            teller.say(imported_words(&imported, facts))?;
+            facts.stored_bytes =
+                Pair { alone: size(&place.path(BARE))?, stack: size(&place.path(DATA))? };
+            teller.say(imported_words(&place.alone(), &imported, facts))?;
 
             let (reads, most) = match args.quick {
                 true => (replay::QUICK_READS, replay::QUICK_READS),
@@ -117,7 +115,13 @@ async fn use_it(
             let hits = counters.cache_hits(&place.store);
             let (reads, keys) = (&pattern.reads, &imported.keys);
             let mut replayed = steps::replay(reads, keys, bare, stack, hits.as_ref(), stop).await?;
-            teller.say(replayed_words(&pattern, &mut replayed, hits.is_some(), facts))?;
+            teller.say(replayed_words(
+                &place.alone(),
+                &pattern,
+                &mut replayed,
+                hits.is_some(),
+                facts,
+            ))?;
             Ok(imported.digest)
         })
         .await
@@ -125,7 +129,7 @@ async fn use_it(
     .await
 }
 
-fn imported_words(imported: &Imported, facts: &mut Facts) -> String {
+fn imported_words(alone: &str, imported: &Imported, facts: &mut Facts) -> String {
     facts.import_ns = Pair { alone: imported.bare.as_nanos(), stack: imported.stack.as_nanos() };
     let stored = &facts.stored_bytes;
     let saved = |bytes: u64| {
@@ -142,10 +146,8 @@ fn imported_words(imported: &Imported, facts: &mut Facts) -> String {
             saved(bytes),
         ]
     };
-    let rows = [
-        row("RocksDB alone", imported.bare, stored.alone),
-        row("the stack", imported.stack, stored.stack),
-    ];
+    let rows =
+        [row(alone, imported.bare, stored.alone), row("the stack", imported.stack, stored.stack)];
     let head = ["", "import", "throughput", "on disk", "saved"];
     format!(
         "1. Import: path → content, each batch on disk before the next\n\n{}",
@@ -154,6 +156,7 @@ fn imported_words(imported: &Imported, facts: &mut Facts) -> String {
 }
 
 fn replayed_words(
+    alone: &str,
     pattern: &Pattern,
     replayed: &mut Replayed,
     has_cache: bool,
@@ -176,8 +179,7 @@ fn replayed_words(
         let reads = output::count(latencies.len() as u64);
         vec![name.to_owned(), reads, show(p50), show(p99), show(latencies.mean())]
     };
-    let mut rows =
-        vec![row("RocksDB alone", &mut replayed.bare), row("the stack", &mut replayed.stack)];
+    let mut rows = vec![row(alone, &mut replayed.bare), row("the stack", &mut replayed.stack)];
     let mut rate = String::new();
     if has_cache {
         rows.push(row("  from its cache", &mut replayed.hits));
@@ -202,9 +204,10 @@ async fn back_up(place: &Place, teller: &Teller, facts: &mut Facts, stop: &Stop)
 
 /// Damages the database, and shows that it is damaged.
 async fn lose_it(place: &Place, expected: &Digest, teller: &Teller, stop: &Stop) -> Outcome {
-    let damage = steps::damage(&place.path("data"))?;
-    let overwritten = output::counted(damage.overwritten.len() as u64, "table file", "table files");
-    let mut what = format!("4. Damage: overwrote 512 bytes in {overwritten} of the store");
+    let damage = steps::damage(&place.path(DATA), place.engine.extension())?;
+    let overwritten = output::counted(damage.overwritten.len() as u64, "file", "files");
+    let mut what =
+        format!("4. Damage: overwrote 512 bytes in three places of {overwritten} of the store");
     if let Some(deleted) = damage.deleted.as_ref().and_then(|path| path.file_name()) {
         what += &format!(", deleted {}", deleted.to_string_lossy());
     }
