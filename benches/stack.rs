@@ -52,7 +52,6 @@ fn main() {
     }
     if wanted("metrics") {
         metrics::hit(&runtime);
-        metrics::scrape(&runtime);
     }
     if wanted("miss") {
         miss(&runtime);
