@@ -13,4 +13,5 @@ mod opendal;
 mod postgres;
 mod redis;
 mod rocksdb;
+mod schemathesis;
 mod test_servers;
