@@ -86,6 +86,12 @@ impl Cluster {
         })
     }
 
+    /// The nodes that have slots, as the cluster says now.
+    pub(super) async fn primaries_now(&self) -> Result<Vec<Arc<Link>>> {
+        self.refresh(None).await?;
+        self.primaries().await
+    }
+
     pub(super) async fn primaries(&self) -> Result<Vec<Arc<Link>>> {
         Ok(self.map().await?.primaries.clone())
     }

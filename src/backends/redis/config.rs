@@ -59,11 +59,20 @@ pub enum Foreign {
     Skip,
 }
 
+/// How a scan finds its keys in order where there is no index. See [`RedisConfig`] for an example.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum ScanBy {
+    /// It asks for every key of the database, and sorts those of its range in the memory of this process, up to 256 MiB.
+    Sorted,
+}
+
 /// Settings of the Redis backend: `url` or `cluster`, and what the others are for.
 ///
 /// ```
 /// use tierstack::backends::RedisConfig;
-/// use tierstack::backends::redis::{Foreign, Survives};
+/// use tierstack::backends::redis::{Foreign, ScanBy, Survives};
 /// use tierstack::{BackendConfig, Durability};
 ///
 /// let config = RedisConfig {
@@ -78,6 +87,11 @@ pub enum Foreign {
 ///
 /// let config = RedisConfig::cluster(["redis://10.0.0.1:6379", "redis://10.0.0.2:6379"]);
 /// assert!(!config.profile()?.guarantees.atomic_batches);
+///
+/// // Nothing is changed on the server: for a replica, or a user who only reads.
+/// let config = RedisConfig { read_only: true, scan: Some(ScanBy::Sorted), ..config };
+/// let promised = config.profile()?.guarantees;
+/// assert!(promised.ordered_scans && !promised.writable);
 /// # Ok::<(), tierstack::Error>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,6 +118,14 @@ pub struct RedisConfig {
     /// other programs write get into it when everything is scanned, or when a scan finds more keys in the
     /// database than the index knows of.
     pub index: bool,
+    /// How scans are made without an `index`: `sorted` asks for every key of the database each time, and sorts those
+    /// of the range in memory. Default: not at all. It changes nothing on the server, and takes as long as the
+    /// database has keys. In a cluster it asks every node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scan: Option<ScanBy>,
+    /// Whether nothing is written. Default: false. The server may then be a replica, which may be behind its primary by
+    /// any time, and the user may be one without rights to write.
+    pub read_only: bool,
     /// What a scan of everything does about keys that no entry can have, such as lists. Default: `refuse`.
     pub foreign: Foreign,
     /// What an acknowledged write survives, as the server is configured. Default: `nothing`. It is checked
@@ -134,6 +156,8 @@ impl Default for RedisConfig {
             ca: None,
             hash_tag: None,
             index: false,
+            scan: None,
+            read_only: false,
             foreign: Foreign::default(),
             durability: Survives::default(),
             wait_replicas: 0,
@@ -251,6 +275,19 @@ impl RedisConfig {
                 "an `index` is in one slot, so in a cluster it needs a `hash_tag` that puts the entries there, too",
             ));
         }
+        if self.index && self.scan.is_some() {
+            return Err(Error::config("scans use the `index`; leave `scan: sorted` out"));
+        }
+        if self.read_only && self.index {
+            return Err(Error::config(
+                "an `index` is kept by those that write; with `read_only`, set `scan: sorted` in its place",
+            ));
+        }
+        if self.read_only && self.announce {
+            return Err(Error::config(
+                "`announce` needs the primary; leave `read_only` out, which a user who only reads does not need there",
+            ));
+        }
         for (name, Span(span)) in
             [("connect_timeout", self.connect_timeout), ("timeout", self.timeout)]
         {
@@ -268,21 +305,22 @@ impl RedisConfig {
             durability_on_request: durability,
             durability_after_flush: durability,
             atomic_batches: !self.is_cluster() || self.hash_tag.is_some(),
-            conditions: Conditions::Value,
+            conditions: if self.read_only { Conditions::None } else { Conditions::Value },
             verbatim: true,
-            freshness: Freshness::Immediate,
+            // A replica does not say how far behind it is.
+            freshness: if self.read_only { Freshness::Unbounded } else { Freshness::Immediate },
             announces: self.announce.then_some(LATEST),
-            ordered_scans: self.index,
+            ordered_scans: self.index || self.scan.is_some(),
             snapshots: false,
             expiry: true,
-            ingest: true,
+            ingest: !self.read_only,
             // Beside the entries under a tag there may be any number of others.
             counts: if self.index || self.hash_tag.is_none() {
                 Counting::Estimated
             } else {
                 Counting::No
             },
-            writable: true,
+            writable: !self.read_only,
             places: vec![Place { name: Self::NAME.into(), what: "database".into(), sealed: false }],
             recovery: None,
             limits: Limits { value_bytes: Some(MAX_VALUE_BYTES), ..Limits::default() },
@@ -305,9 +343,15 @@ impl RedisConfig {
         }
         if self.index {
             notes.push("A scan of everything sees what other programs wrote; one of a part may miss entries that others added, while as many expired or were deleted by others.".into());
-            if self.foreign == Foreign::Skip {
-                notes.push("Scans leave out keys that no entry can have: of other types than strings, longer than 64 KiB, empty.".into());
-            }
+        }
+        if self.scan.is_some() {
+            notes.push("`scan: sorted`: each scan, of however little, asks the server for all of its keys, and sorts those of its range in memory, up to 256 MiB; a page is not of one moment.".into());
+        }
+        if self.read_only {
+            notes.push("`read_only`: nothing is written. The server may be a replica, which may be behind its primary.".into());
+        }
+        if self.foreign == Foreign::Skip && (self.index || self.scan.is_some()) {
+            notes.push("Scans leave out keys that no entry can have: of other types than strings, longer than 64 KiB, empty.".into());
         }
         if self.wait_replicas > 0 {
             notes.push(format!(

@@ -28,10 +28,10 @@ pub(super) const STEP: usize = 1024;
 /// Keys that no entry can have.
 #[derive(Default)]
 pub(super) struct Foreigners {
-    other: i64,
-    long: i64,
-    empty: i64,
-    example: Option<Vec<u8>>,
+    pub(super) other: i64,
+    pub(super) long: i64,
+    pub(super) empty: i64,
+    pub(super) example: Option<Vec<u8>>,
 }
 
 impl Foreigners {
@@ -167,7 +167,7 @@ async fn fill(shared: &Shared, operation: Operation) -> Result<Foreigners> {
 
 /// One connection to the server of the index. A cursor of `SCAN` says nothing to another server, nor to one that
 /// was restarted.
-struct Line<'a> {
+pub(super) struct Line<'a> {
     shared: &'a Shared,
     index: &'a [u8],
     operation: Operation,
@@ -179,16 +179,27 @@ impl<'a> Line<'a> {
     /// `None`: there is no index.
     async fn to(shared: &'a Shared, operation: Operation) -> Result<Option<Self>> {
         let Some(index) = &shared.place.index else { return Ok(None) };
+        // All entries and their index are on one server.
+        let link = shared.servers.owner(shared.place.slot(b""));
+        Self::through(shared, index, operation, link).await.map(Some)
+    }
+
+    /// To a server that is yet to be found.
+    pub(super) async fn through(
+        shared: &'a Shared,
+        index: &'a [u8],
+        operation: Operation,
+        link: impl Future<Output = Result<Arc<Link>>>,
+    ) -> Result<Self> {
         let connecting = async {
-            // All entries and their index are on one server.
-            let link = shared.servers.owner(shared.place.slot(b"")).await?;
+            let link = link.await?;
             let live = link.live().await?;
             Ok(Self { shared, index, operation, link, live })
         };
         let servers = &shared.servers;
         let line = within(&*servers.clock, servers.timeout, connecting).await;
         let line = line.unwrap_or_else(|| Err(late(operation)));
-        line.map(Some).map_err(|error: Error| error.with_operation(operation))
+        line.map_err(|error: Error| error.with_operation(operation))
     }
 
     async fn ask(&self, command: Cmd) -> Result<Answer> {
@@ -202,8 +213,19 @@ impl<'a> Line<'a> {
     }
 
     async fn send(&self, command: &Cmd) -> Result<Answer> {
+        let answers = self.send_all(std::iter::once(command.clone())).await?;
+        answers.into_iter().next().ok_or_else(|| odd(self.operation))
+    }
+
+    /// Sends commands in one go, and gives the answer to each.
+    pub(super) async fn send_all(
+        &self,
+        commands: impl Iterator<Item = Cmd> + Send,
+    ) -> Result<Vec<Answer>> {
         let mut pipeline = Pipeline::new();
-        pipeline.add_command(command.clone());
+        commands.for_each(|command| {
+            pipeline.add_command(command);
+        });
         let (servers, mut live) = (&self.shared.servers, self.live.clone());
         servers.open()?;
         let answered = within(&*servers.clock, servers.timeout, live.send(&pipeline)).await;
@@ -212,8 +234,7 @@ impl<'a> Line<'a> {
             error
         };
         let answers = answered.ok_or_else(|| lost(late(self.operation)))?;
-        let answers = answers.map_err(|error| lost(failed(self.operation, error)))?;
-        answers.into_iter().next().ok_or_else(|| odd(self.operation))
+        answers.map_err(|error| lost(failed(self.operation, error)))
     }
 
     /// Adds what is there.
@@ -344,7 +365,7 @@ pub(super) async fn sweep(shared: &Shared, operation: Operation) -> Result<()> {
 }
 
 /// A pattern that matches what begins with the prefix.
-fn pattern(prefix: &[u8]) -> Vec<u8> {
+pub(super) fn pattern(prefix: &[u8]) -> Vec<u8> {
     let mut pattern = Vec::with_capacity(prefix.len() + 1);
     for byte in prefix {
         if b"*?[]^-\\".contains(byte) {

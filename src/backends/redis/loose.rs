@@ -1,11 +1,11 @@
-//! Scans for those that only read, where there is no index: the keys are gathered and sorted here.
+//! Scans where there is no index, as none is kept or none may be made: the keys are gathered and sorted here.
 
 use bytes::Bytes;
 
 use super::Shared;
 use super::command::Run;
 use super::failure::said;
-use super::index::{self, Found};
+use super::{index, walk};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::types::{Entry, Order, Scan, Value};
 
@@ -22,14 +22,17 @@ impl Keys {
     /// Gathers the keys of the range. Gives up where they are too many.
     pub(super) async fn of(shared: &Shared, scan: &Scan, whole: bool) -> Result<Self> {
         let (mut keys, mut bytes) = (Vec::new(), 0);
-        let found = index::list(shared, |key| {
+        let take = |key: &[u8]| {
             if scan.contains(key) {
                 bytes += key.len() + OVERHEAD;
                 keys.push(Bytes::copy_from_slice(key));
             }
-            if bytes > MOST_BYTES { Err(too_many()) } else { Ok(()) }
-        });
-        let Found { foreigners, .. } = found.await?;
+            if bytes > MOST_BYTES { Err(too_many(shared)) } else { Ok(()) }
+        };
+        let foreigners = match shared.sorts {
+            true => walk::list(shared, take).await?,
+            false => index::list(shared, take).await?.foreigners,
+        };
         if whole {
             index::check(shared, foreigners)?;
         }
@@ -79,10 +82,14 @@ impl Keys {
     }
 }
 
-fn too_many() -> Error {
-    said(
-        ErrorKind::Capacity,
-        "there is no index, a command that only reads makes none, and there are too many keys to sort them in memory; scan a part, or have the index made by a program that opens the store to write (`tierstack import - < /dev/null` does nothing else)",
-    )
-    .with_operation(Operation::Scan)
+fn too_many(shared: &Shared) -> Error {
+    let message = match shared.sorts {
+        true => {
+            "there are too many keys to sort them in memory (`scan: sorted`); scan a part, or keep an index (`index: true`)"
+        }
+        false => {
+            "there is no index, a command that only reads makes none, and there are too many keys to sort them in memory; scan a part, or have the index made by a program that opens the store to write (`tierstack import - < /dev/null` does nothing else)"
+        }
+    };
+    said(ErrorKind::Capacity, message).with_operation(Operation::Scan)
 }

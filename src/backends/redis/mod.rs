@@ -9,7 +9,7 @@
 //! round trip, in a cluster one to each node.
 //!
 //! # Gives up
-//! Snapshots. Scans, unless an `index` is kept. In a cluster, batches across slots, unless there is a
+//! Snapshots. Scans, unless an `index` is kept, or each scan gathers and sorts its keys (`scan: sorted`). In a cluster, batches across slots, unless there is a
 //! `hash_tag`. A failover to a replica may lose what was acknowledged shortly before it.
 //!
 //! # Cancellation
@@ -54,6 +54,7 @@ mod scan;
 mod script;
 mod servers;
 mod url;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -66,9 +67,9 @@ use futures_util::TryStreamExt;
 use tokio::sync::watch;
 
 use self::command::Place;
-pub use self::config::{Foreign, RedisConfig, Survives};
+pub use self::config::{Foreign, RedisConfig, ScanBy, Survives};
 use self::servers::{Call, Servers};
-use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::error::{Error, ErrorKind, Operation, Outcome, Result};
 use crate::layer::{BackendConfig, Context};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
@@ -92,6 +93,8 @@ struct Shared {
     largest: u64,
     replicas: u32,
     foreign: Foreign,
+    /// Whether a scan without an index gathers its keys.
+    sorts: bool,
     /// Whether an index that is missing may be made.
     may_create: bool,
     /// Whether one step of a look was found not to see every key.
@@ -139,7 +142,7 @@ impl Redis {
             let facts = open::verify(&config, &servers, link).await?;
             largest = largest.min(facts.largest);
             histories.push(facts.history);
-            rights::verify(&servers, &place, link).await?;
+            rights::verify(&servers, &place, &config, link).await?;
         }
         let identity = open::identity(&all, histories, &config.prefix());
         let mut in_one_slot = profile.guarantees.clone();
@@ -152,6 +155,7 @@ impl Redis {
             largest,
             replicas: config.wait_replicas,
             foreign: config.foreign,
+            sorts: config.scan.is_some(),
             may_create: context.may_create,
             is_large: AtomicBool::new(false),
             identity,
@@ -258,8 +262,21 @@ impl Shared {
         }
     }
 
-    async fn write(&self, batch: &Batch) -> Result<Commit> {
+    fn may_write(&self) -> Result<()> {
         self.servers.open()?;
+        if self.guarantees().writable {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Access,
+            "the database is open for reading only; leave `read_only` out to change it",
+        )
+        .with_outcome(Outcome::Nothing)
+        .with_layer(RedisConfig::NAME))
+    }
+
+    async fn write(&self, batch: &Batch) -> Result<Commit> {
+        self.may_write()?;
         self.check(batch)?;
         if !batch.is_empty() || batch.is_conditional() {
             let call = self.place.write(batch.ops().iter(), batch.conditions());
@@ -301,7 +318,7 @@ impl Shared {
     }
 
     async fn ingest(&self, mut run: Pages<'_>) -> Result<u64> {
-        self.servers.open()?;
+        self.may_write().map_err(|error| error.with_operation(Operation::Ingest))?;
         let (mut order, mut entries) = (RunOrder::default(), 0);
         while let Some(page) = run.try_next().await? {
             order.check(&page)?;
@@ -420,7 +437,7 @@ impl Store for Redis {
     }
 
     async fn compact(&self) -> Result<()> {
-        self.shared.servers.open()?;
+        self.shared.may_write().map_err(|error| error.with_operation(Operation::Compact))?;
         index::renew(&self.shared, Operation::Compact).await
     }
 

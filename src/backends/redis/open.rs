@@ -104,10 +104,16 @@ pub(super) async fn verify(
         }
         _ => {}
     }
-    if fact("role") == Some("slave") {
+    if fact("role") == Some("slave") && !config.read_only {
         return Err(said(
             ErrorKind::Access,
-            "the server is a replica, which takes no writes and may lag behind; name the primary",
+            "the server is a replica, which takes no writes and may lag behind; name the primary, or set `read_only: true`",
+        ));
+    }
+    if fact("role") == Some("slave") && fact("master_link_status") != Some("up") {
+        return Err(said(
+            ErrorKind::Unavailable,
+            "the server is a replica that does not hear from its primary (`master_link_status`)",
         ));
     }
     let full = fact("maxmemory").is_some_and(|bytes| bytes != "0");
@@ -154,7 +160,10 @@ pub(super) async fn verify(
     }
     let value = setting(servers, link, "proto-max-bulk-len").await?;
     let buffer = setting(servers, link, "client-query-buffer-limit").await?;
-    load_scripts(Operation::Open, link).await?;
+    // Reads are plain commands.
+    if !config.read_only {
+        load_scripts(Operation::Open, link).await?;
+    }
     let bytes = |told: Option<String>, most: u64| {
         told.and_then(|bytes| bytes.parse().ok()).unwrap_or(most).min(most)
     };

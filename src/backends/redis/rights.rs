@@ -8,6 +8,7 @@ use std::sync::Arc;
 use redis::{Cmd, Value as Answer};
 
 use super::command::Place;
+use super::config::RedisConfig;
 use super::failure::{Forbidden, forbidden, lacks, said};
 use super::link::Link;
 use super::servers::Servers;
@@ -15,7 +16,12 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 
 /// Refuses a user who cannot read, or who can write and not in every way. One who only reads is fine. Without an index
 /// nothing is said about keys: nobody knows which ones will be used.
-pub(super) async fn verify(servers: &Servers, place: &Place, link: &Arc<Link>) -> Result<()> {
+pub(super) async fn verify(
+    servers: &Servers,
+    place: &Place,
+    config: &RedisConfig,
+    link: &Arc<Link>,
+) -> Result<()> {
     let key = [&*place.prefix, b"\0tierstack/rights"].concat();
     let on_key = |name: &str| redis::cmd(name).arg(&*key).take();
     // It does nothing: it contradicts itself.
@@ -23,9 +29,20 @@ pub(super) async fn verify(servers: &Servers, place: &Place, link: &Arc<Link>) -
     let mut rights = redis::cmd("EVALSHA");
     rights.arg(&place.rights).arg(0).arg(&*key);
     rights.arg(&place.index);
-    let reading = ["get", "mget", "pexpiretime", "multi", "exec"];
+    let mut reading = vec!["get", "mget", "pexpiretime", "multi", "exec"];
     let mut commands: Vec<Cmd> = ["GET", "MGET", "PEXPIRETIME"].map(on_key).into();
-    commands.extend([redis::cmd("MULTI"), redis::cmd("EXEC"), set, rights]);
+    commands.extend([redis::cmd("MULTI"), redis::cmd("EXEC")]);
+    if config.scan.is_some() {
+        reading.extend(["scan", "type"]);
+        commands.extend([redis::cmd("SCAN").arg(0).take(), on_key("TYPE")]);
+        if config.is_cluster() {
+            reading.push("cluster|nodes");
+            commands.push(super::walk::nodes());
+        }
+    }
+    if !config.read_only {
+        commands.extend([set, rights]);
+    }
     let answers = servers.answers(Operation::Open, link, &commands).await?;
 
     let mut lacking = Lacking::default();
@@ -34,6 +51,9 @@ pub(super) async fn verify(servers: &Servers, place: &Place, link: &Arc<Link>) -
         lacking.note(name, &answer);
     }
     lacking.refuse(place)?;
+    if config.read_only {
+        return Ok(());
+    }
     let mut writing = Lacking::default();
     for (name, answer) in ["set", "evalsha"].into_iter().zip(answers.by_ref()) {
         writing.note(name, &answer);

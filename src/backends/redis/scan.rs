@@ -60,11 +60,7 @@ struct State {
 
 async fn next(shared: &Shared, state: &mut State) -> Result<Run> {
     shared.servers.open()?;
-    let Some(index) = &shared.place.index else {
-        return Err(Error::unsupported(
-            "Redis keeps keys in no order; set `index: true` for an index that scans can use",
-        ));
-    };
+    let Some(index) = &shared.place.index else { return sorted(shared, state).await };
     // A scan of everything gives everything, whatever other programs wrote; a range trusts the index, unless
     // the database has more keys than that knows of.
     let whole = is_whole(&state.scan);
@@ -97,6 +93,20 @@ async fn next(shared: &Shared, state: &mut State) -> Result<Run> {
         ErrorKind::Unavailable,
         "somebody removes the key `tierstack:index`, in which the index is kept, again and again",
     ))
+}
+
+/// A page of a scan without an index.
+async fn sorted(shared: &Shared, state: &mut State) -> Result<Run> {
+    if !shared.sorts {
+        return Err(Error::unsupported(
+            "Redis keeps keys in no order; set `index: true` for an index that scans can use, or `scan: sorted`, with which each scan asks for every key and sorts them here",
+        ));
+    }
+    let keys = match &mut state.keys {
+        Some(keys) => keys,
+        none => none.insert(Keys::of(shared, &state.scan, is_whole(&state.scan)).await?),
+    };
+    keys.page(shared, &state.scan).await
 }
 
 /// The look at every key and the first page in one round trip. `None`: the database is too large for that, or its

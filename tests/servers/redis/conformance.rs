@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tierstack::backends::redis::ScanBy;
 use tierstack::config::{Config, Format, Registry};
 use tierstack::testing::conformance::{Fixture, assert_conforms};
 use tierstack::{
@@ -46,6 +47,13 @@ async fn conforms_with_an_index() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn conforms_with_sorted_scans() {
+    let Some(server) = server().await else { return };
+    let config = || RedisConfig { scan: Some(ScanBy::Sorted), ..on(server.fresh_url()) };
+    assert_conforms(|| fixture(config())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn conforms_under_a_hash_tag() {
     let Some(server) = server().await else { return };
     let config = || RedisConfig {
@@ -79,8 +87,10 @@ async fn conforms_in_a_cluster() {
     };
     let config = || RedisConfig { announce: true, ..RedisConfig::cluster(cluster.urls()) };
     assert_conforms(|| empty(config())).await;
-    let config = || RedisConfig { hash_tag: Some("orders".into()), index: true, ..config() };
-    assert_conforms(|| empty(config())).await;
+    let tagged = || RedisConfig { hash_tag: Some("orders".into()), index: true, ..config() };
+    assert_conforms(|| empty(tagged())).await;
+    let sorted = || RedisConfig { scan: Some(ScanBy::Sorted), ..config() };
+    assert_conforms(|| empty(sorted())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

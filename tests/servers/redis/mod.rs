@@ -7,6 +7,7 @@ mod conformance;
 mod existing;
 mod faults;
 mod meddler;
+mod reading;
 mod refused;
 
 use std::sync::Arc;
