@@ -82,7 +82,12 @@ async fn walk(
             Answer::BulkString(key) => redis::cmd("TYPE").arg(key).take(),
             _ => redis::cmd("TYPE"),
         });
-        let kinds = line.send_all(kinds.collect::<Vec<_>>().into_iter()).await?;
+        let kinds: Vec<_> = kinds.collect();
+        // The client takes a pipeline without commands for a lost connection.
+        let kinds = match kinds.is_empty() {
+            true => Vec::new(),
+            false => line.send_all(kinds.into_iter()).await?,
+        };
         for (key, kind) in keys.into_iter().zip(kinds) {
             let Answer::BulkString(full) = key else { return Err(odd(OPERATION)) };
             let kind = match kind {
