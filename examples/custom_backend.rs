@@ -179,6 +179,7 @@ impl Store for Shelf {
                 freshness: Freshness::Exclusive,
                 announces: None,
                 ordered_scans: true,
+                atomic_pages: true,
                 snapshots: false,
                 expiry: false,
                 ingest: false,

@@ -149,10 +149,10 @@ pub trait Read: Send + Sync + 'static {
     /// The entries of a range, in key order, a page at a time.
     ///
     /// - **Missing key**: an empty range gives a stream without pages; pages are never empty.
-    /// - **Atomicity**: each entry is whole, and each page is of one moment: it holds an atomic batch
-    ///   wholly or not at all. Over a store, pages need not be of the same moment: an entry that
-    ///   exists throughout the scan is seen exactly once, one that is written or deleted meanwhile
-    ///   may be seen or not. Over a snapshot, the scan is of one moment.
+    /// - **Atomicity**: each entry is whole, and where the profile says `atomic_pages`, each page is of one
+    ///   moment: it holds an atomic batch wholly or not at all. Over a store, pages need not be of the same
+    ///   moment: an entry that exists throughout the scan is seen exactly once, one that is written or deleted
+    ///   meanwhile may be seen or not. Over a snapshot, the scan is of one moment.
     /// - **Ordering, visibility**: bytewise by key, forward or reverse; sees at least every write
     ///   acknowledged before the stream was first polled. Expired entries do not appear.
     /// - **Keys only** ([`Scan::keys_only`]): the same keys, each with an empty value without an expiry. Values are

@@ -171,6 +171,7 @@ impl Memory {
             freshness: Freshness::Exclusive,
             announces: None,
             ordered_scans: true,
+            atomic_pages: true,
             snapshots: true,
             expiry: true,
             ingest: true,

@@ -99,6 +99,8 @@ impl Promises {
             freshness: if self.private { Freshness::Exclusive } else { Freshness::Immediate },
             announces: None,
             ordered_scans: self.scans,
+            // Names first, then what each has.
+            atomic_pages: false,
             snapshots: false,
             expiry: false,
             ingest: true,

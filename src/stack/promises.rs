@@ -176,13 +176,20 @@ fn reads(profile: &Profile) -> String {
 }
 
 fn scans(profile: &Profile) -> String {
-    match (profile.guarantees.ordered_scans, profile.guarantees.snapshots) {
+    let promised = &profile.guarantees;
+    let pages = match promised.ordered_scans && !promised.atomic_pages {
+        true => {
+            " A page need not be of one moment: it may hold a part of what is written meanwhile."
+        }
+        false => "",
+    };
+    let scans = match (promised.ordered_scans, promised.snapshots) {
         (true, true) => "In key order, forward and reverse. A snapshot shows one moment.",
         (true, false) => "In key order, forward and reverse. No snapshots.",
         (false, true) => "None. A snapshot shows one moment.",
         (false, false) => "None, and no snapshots.",
-    }
-    .to_owned()
+    };
+    format!("{scans}{pages}")
 }
 
 fn expiry(profile: &Profile) -> String {

@@ -214,6 +214,8 @@ pub struct Guarantees {
     pub announces: Option<Duration>,
     /// Whether scans are offered, in key order.
     pub ordered_scans: bool,
+    /// Whether each page of a scan is of one moment, so that it holds an atomic batch wholly or not at all.
+    pub atomic_pages: bool,
     /// Whether frozen views are offered.
     pub snapshots: bool,
     /// Whether an entry can carry an expiry.

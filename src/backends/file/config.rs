@@ -134,6 +134,7 @@ impl FileConfig {
             freshness: Freshness::Immediate,
             announces: None,
             ordered_scans: true,
+            atomic_pages: true,
             snapshots: false,
             expiry: false,
             ingest: true,

@@ -345,6 +345,7 @@ impl PostgresConfig {
             freshness: Freshness::Immediate,
             announces: self.announce.then_some(announce::WITHIN),
             ordered_scans: true,
+            atomic_pages: true,
             snapshots: self.snapshots > 0,
             expiry: self.columns.expires.is_some(),
             ingest: true,

@@ -311,6 +311,8 @@ impl RedisConfig {
             freshness: if self.read_only { Freshness::Unbounded } else { Freshness::Immediate },
             announces: self.announce.then_some(LATEST),
             ordered_scans: self.index || self.scan.is_some(),
+            // Keys that come between the listing and the page are not in it.
+            atomic_pages: self.index,
             snapshots: false,
             expiry: true,
             ingest: !self.read_only,
@@ -345,7 +347,7 @@ impl RedisConfig {
             notes.push("A scan of everything sees what other programs wrote; one of a part may miss entries that others added, while as many expired or were deleted by others.".into());
         }
         if self.scan.is_some() {
-            notes.push("`scan: sorted`: each scan, of however little, asks the server for all of its keys, and sorts those of its range in memory, up to 256 MiB; a page is not of one moment.".into());
+            notes.push("`scan: sorted`: each scan, of however little, asks the server for all of its keys, and sorts those of its range in memory, up to 256 MiB.".into());
         }
         if self.read_only {
             notes.push("`read_only`: nothing is written. The server may be a replica, which may be behind its primary.".into());

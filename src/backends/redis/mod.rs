@@ -126,7 +126,8 @@ impl Redis {
     }
 
     async fn connect(config: RedisConfig, context: &Context) -> Result<Self> {
-        let profile = config.profile()?;
+        // Where the index is missing and may not be made, keys are gathered in its place.
+        let profile = config.profile()?.changed(|own| own.atomic_pages &= context.may_create);
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(Error::unsupported("the Redis client needs a tokio runtime"));
         }

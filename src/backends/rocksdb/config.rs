@@ -270,6 +270,7 @@ impl RocksDbConfig {
             freshness: if writable { Freshness::Exclusive } else { Freshness::Unbounded },
             announces: None,
             ordered_scans: true,
+            atomic_pages: true,
             snapshots: true,
             expiry: false,
             ingest: writable,

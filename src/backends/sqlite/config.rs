@@ -297,6 +297,7 @@ impl SqliteConfig {
             freshness: Freshness::Immediate,
             announces: None,
             ordered_scans: true,
+            atomic_pages: true,
             snapshots: self.journal != Some(Journal::Rollback),
             expiry: self.columns.expires.is_some(),
             ingest: writable,

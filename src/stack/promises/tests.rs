@@ -168,7 +168,7 @@ fn every_other_sentence_stands_as_it_is_read() {
         let own = "Never older than the last write acknowledged through this stack.";
         assert_eq!(reads_of(freshness, announces), format!("{own} {sentence}"));
     }
-    let cases: [Case; 19] = [
+    let cases: [Case; 20] = [
         (writes, |p| p.writable = false, "Writes are refused: the stack only reads."),
         (
             writes,
@@ -213,6 +213,11 @@ fn every_other_sentence_stands_as_it_is_read() {
         ),
         (scans, |_| (), "In key order, forward and reverse. A snapshot shows one moment."),
         (scans, |p| p.snapshots = false, "In key order, forward and reverse. No snapshots."),
+        (
+            scans,
+            |p| (p.atomic_pages, p.snapshots) = (false, false),
+            "In key order, forward and reverse. No snapshots. A page need not be of one moment: it may hold a part of what is written meanwhile.",
+        ),
         (scans, |p| p.ordered_scans = false, "None. A snapshot shows one moment."),
         (scans, |p| (p.ordered_scans, p.snapshots) = (false, false), "None, and no snapshots."),
         (expiry, |p| p.expiry = true, "An entry can carry an expiry."),

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::StreamExt;
 
-use super::bench::{Bench, Stop, Verdict, ensure, known, numbered, race, refused, scan_gives};
+use super::bench::{
+    Bench, Stop, Verdict, ensure, known, need, numbered, race, refused, scan_gives,
+};
 use crate::error::ErrorKind;
 use crate::ext::ReadExt;
 use crate::store::{Read, Store};
@@ -183,6 +185,7 @@ async fn a_snapshot_holds_a_batch_wholly_or_not_at_all(bench: Bench) -> Verdict 
 async fn a_page_holds_a_batch_wholly_or_not_at_all(bench: Bench) -> Verdict {
     bench.needs_batches()?;
     bench.needs_scans()?;
+    need(bench.promises.atomic_pages, "a page of a scan is not of one moment")?;
     while_generations_change(&bench, |store| async move {
         let mut pages = store.scan(Scan::all());
         let first = pages.next().await.ok_or_else(|| Stop::failed("a scan finds nothing"))??;

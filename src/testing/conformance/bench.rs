@@ -418,6 +418,6 @@ pub(super) fn numbered_key(n: usize) -> Bytes {
     Bytes::from(format!("key-{n:05}"))
 }
 
-fn need(offered: bool, why: &'static str) -> Verdict {
+pub(super) fn need(offered: bool, why: &'static str) -> Verdict {
     if offered { Ok(()) } else { Err(Stop::Skipped(why)) }
 }

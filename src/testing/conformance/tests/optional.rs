@@ -97,6 +97,7 @@ fn hardly_anything(promised: &mut Guarantees) {
     promised.atomic_batches = false;
     promised.conditions = Conditions::None;
     promised.ordered_scans = false;
+    promised.atomic_pages = false;
     promised.snapshots = false;
     promised.expiry = false;
     promised.ingest = false;
