@@ -254,6 +254,11 @@ impl Bench<'_> {
             let rate = entries as f64 / begun.elapsed().as_secs_f64();
             let grew = most.saturating_sub(before) as f64 / f64::from(1 << 20);
             println!("{name:<44} {rate:>12.0} {grew:>10.1} MiB");
+            let begun = std::time::Instant::now();
+            let keys = Scan::prefix("entry:").keys_only();
+            assert_eq!(count(store.scan(keys), &mut |_| ()).await, entries);
+            let rate = entries as f64 / begun.elapsed().as_secs_f64();
+            println!("{:<44} {rate:>12.0}", format!("{name}, keys only"));
             store.close().await.unwrap();
         });
     }
@@ -427,6 +432,7 @@ fn postgres(bench: &Bench<'_>) {
         }
     };
     bench.singles("postgres", &store, get, write);
+    bench.groups("postgres", &store);
     bench.bulk("postgres", &store, |keys| {
         let (client, many) = (&client, &many);
         let keys: Vec<&[u8]> = keys.iter().map(|key| &**key).collect();
@@ -515,6 +521,7 @@ fn redis(bench: &Bench<'_>) {
         }
     };
     bench.singles("redis", &store, get, write);
+    bench.groups("redis", &store);
     bench.bulk("redis", &store, |keys| {
         let mut client = client.clone();
         let mut mget = ::redis::cmd("MGET");
