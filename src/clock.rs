@@ -321,7 +321,7 @@ impl ManualClock {
         Self::default()
     }
 
-    /// Lets time pass, and wakes whoever slept until then.
+    /// Lets time pass, and wakes the tasks that slept until then.
     pub fn advance(&self, span: Duration) {
         let mut state = self.0.lock();
         state.elapsed += span;

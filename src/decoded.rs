@@ -30,7 +30,7 @@ impl Absence {
     }
 }
 
-/// How often a condition is put in new terms, as what is stored was encoded anew, before it is given up.
+/// How often a condition is put in new terms, as what is stored was encoded again, before it is given up.
 const ATTEMPTS: usize = 16;
 
 /// Writes a batch of encoded values whose conditions are on decoded ones: what is stored for their keys is

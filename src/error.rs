@@ -60,7 +60,7 @@ pub enum ErrorKind {
     /// The caller should try again (writes are idempotent) or give up.
     Timeout,
     /// Somebody else holds or changed what the operation needs: a lock, a lease, a version.
-    /// The caller should find out who, then repeat the operation from the start.
+    /// The caller should read the present state, then repeat the operation from the start.
     Conflict,
     /// An earlier batch of its [group](crate::Store::write_group) failed, so this one was not written.
     /// The caller should see to that batch, then write this one again.

@@ -1,4 +1,4 @@
-//! [`StoreExt`] and [`ReadExt`]: conveniences for everybody who uses a store.
+//! [`StoreExt`] and [`ReadExt`]: conveniences for callers of a store.
 
 use std::collections::VecDeque;
 use std::future::Future;

@@ -283,7 +283,7 @@ pub trait Store: Read {
     async fn invalidate(&self, scope: Scope) -> Result<()>;
 
     /// What each place that keeps entries has of a key, outermost first: each cache, and the backend. For
-    /// people who look for the reason of an answer. It is no read: it fills and promotes nothing, counts as
+    /// operators who look for the reason of an answer. It is no read: it fills and promotes nothing, counts as
     /// no hit, and leaves what is evicted next as it is.
     ///
     /// - **Missing key**: each place says that it has nothing.

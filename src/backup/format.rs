@@ -37,7 +37,7 @@ impl Hash {
         Self(*blake3::hash(bytes).as_bytes())
     }
 
-    /// Under the key of the repository, so that a name tells nothing to who does not have it.
+    /// Under the key of the repository, so that a name tells nothing without it.
     pub(super) fn keyed(key: &Self, bytes: &[u8]) -> Self {
         Self(*blake3::keyed_hash(&key.0, bytes).as_bytes())
     }

@@ -123,7 +123,7 @@ impl Objects {
         listed.map_err(move |error| translate(error, "listing", &path)).boxed()
     }
 
-    /// Whether the store keeps the promise that everything rests on: of several who create an object,
+    /// Whether the store keeps the promise that everything rests on: of several clients that create an object,
     /// one wins and the others learn that they lost. Some servers ignore the condition and overwrite,
     /// some check it without a lock, so it is tried out, also in a race.
     pub(super) async fn probe(&self) -> Result<Capabilities> {

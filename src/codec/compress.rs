@@ -136,7 +136,7 @@ impl Compressor {
         let mut tail = std::io::Cursor::new(&mut frame);
         tail.set_position(header as u64);
         let size = encoder.compress_to_buffer(value, &mut tail);
-        // Each compression begins anew, also after one that failed.
+        // Each compression starts from an empty state, also after one that failed.
         self.encoders.give(encoder);
         // It fails if there is too little room for the output, which is when it does not pay.
         let Ok(size) = size else { return Ok(None) };
@@ -306,7 +306,7 @@ fn engine(error: std::io::Error) -> Error {
     Error::new(crate::ErrorKind::Capacity, "zstd cannot set up a context").with_source(error)
 }
 
-/// Contexts of zstd, which are costly to set up, for whoever needs one next.
+/// Contexts of zstd, kept for the next caller, as they are costly to set up.
 struct Pool<C>(Mutex<Vec<C>>);
 
 impl<C> Pool<C> {

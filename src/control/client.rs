@@ -39,7 +39,7 @@ impl Client {
     /// Connects to the process that listens there. `None`: nobody does.
     ///
     /// # Errors
-    /// `Access` if this user may not, or if the process is of another user, who may not be trusted with keys:
+    /// `Access` if this user may not, or if the process is of another user, which may not be trusted with keys:
     /// neither of this one, nor root, nor the owner of the socket's folder; `Unavailable` otherwise; `Unsupported` where there are no Unix domain
     /// sockets.
     pub async fn connect(path: impl AsRef<Path>) -> Result<Option<Self>> {

@@ -33,7 +33,7 @@ pub(crate) fn bind(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile)>
     };
     // Nobody else may look into this folder, so the socket is out of reach until it has its mode.
     let private = Private::new(folder)?;
-    // Of processes that find the same stale file, one replaces it, and the others find who did.
+    // Of processes that find the same stale file, one replaces it, and the others find its socket.
     let _lock = Lock::take(path, private.owner()?)?;
     make_room(path)?;
     let inside = private.0.join("s");
@@ -58,7 +58,7 @@ fn too_long() -> Error {
     )
 }
 
-/// A file beside the socket, locked, which nobody else may open: whoever can open a file can keep it locked for ever.
+/// A file beside the socket, locked, which no other user may open: a process that can open a file can keep it locked for ever.
 /// Removed when dropped.
 struct Lock {
     path: PathBuf,

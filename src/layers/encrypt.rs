@@ -14,7 +14,7 @@
 //! 49 bytes a value, 57 with a deadline, and the time of the cipher. Keys, expiries, lengths and the times of changes stay
 //! visible: a store must sort and expire. A deadline that a layer or store below gives to entries written
 //! without one is not sealed. A whole store, or one entry, can be put back to an *older* value
-//! of the same key by whoever writes below: backups are, and no layer can tell. Two stores with one ring
+//! of the same key by a writer below: backups are, and no layer can tell. Two stores with one ring
 //! can have the values of a key swapped likewise: give each a ring of its own. The ring lost, all is lost.
 //!
 //! # Position
@@ -43,7 +43,7 @@
 //!
 //! With `accept_plain: true` a value that does not begin like a frame is read as it is, so that the layer
 //! can be added to a store that has values. Until it is taken out again, plain values rest in the store
-//! (which does not count as sealed), and **whoever can write to the store below can plant plain values**.
+//! (which does not count as sealed), and **a program that can write to the store below can plant plain values**.
 //! So run `tierstack rewrite`, and take the setting out.
 //!
 //! # Example
@@ -109,7 +109,7 @@ pub struct EncryptConfig {
     /// open.
     pub keys: Secret,
     /// Reads values from before the layer was added as they are. Off if not set: then they are
-    /// `Corruption`. While it is on, the store does not count as sealed, and whoever can write to it can
+    /// `Corruption`. While it is on, the store does not count as sealed, and a program that can write to it can
     /// plant plain values. Take it out again after `tierstack rewrite`.
     #[serde(default)]
     pub accept_plain: bool,
@@ -210,7 +210,7 @@ fn profile(accept_plain: bool, below: Profile) -> Profile {
     });
     if accept_plain {
         profile.note(
-            "Values from before the layer was added are read as they are (accept_plain): what is below may hold plain values, so it does not count as sealed, and whoever can write to it can plant plain values. Run `tierstack rewrite`, then take accept_plain out.",
+            "Values from before the layer was added are read as they are (accept_plain): what is below may hold plain values, so it does not count as sealed, and a program that can write to it can plant plain values. Run `tierstack rewrite`, then take accept_plain out.",
         )
     } else {
         profile.note("Values are sealed from here down. Keys, expiries and lengths stay visible.")

@@ -43,7 +43,7 @@ pub(super) fn unordered() -> Error {
     )
 }
 
-/// Whether, of several who create an object, one wins and the others learn that they lost. Some servers
+/// Whether, of several clients that create an object, one wins and the others learn that they lost. Some servers
 /// take the condition and ignore it, some check it without a lock.
 pub(super) async fn create(objects: &Arc<dyn Objects>) -> Result<()> {
     let id = getrandom::u64()
@@ -79,7 +79,7 @@ async fn try_create(objects: &Arc<dyn Objects>, names: &[String]) -> Result<()> 
         let stands = objects.get(name).await?;
         let one = match winners.as_slice() {
             [(winner, _)] => stands.as_deref() == Some(winner.to_string().as_bytes()),
-            // The answer of the one who won got lost: no promise is broken.
+            // The answer to the winner got lost: no guarantee is broken.
             [] => results.iter().any(Result::is_err),
             _ => false,
         };
@@ -96,7 +96,7 @@ async fn try_create(objects: &Arc<dyn Objects>, names: &[String]) -> Result<()> 
     Ok(())
 }
 
-/// Whether, of several who change or remove an object that they have just read, one wins and the others learn
+/// Whether, of several clients that change or remove an object that they have just read, one wins and the others learn
 /// that they lost.
 pub(super) async fn change(objects: &Arc<dyn Objects>) -> Result<()> {
     let id = getrandom::u64()

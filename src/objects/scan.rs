@@ -299,7 +299,7 @@ impl Reverse {
     }
 }
 
-/// Every so manieth key, fewer and fewer of them as there are more.
+/// A sample of the keys: every n-th one, where n grows with their number.
 struct Marks {
     keys: Vec<Bytes>,
     every: u64,

@@ -142,7 +142,7 @@ impl Default for OpenOptions {
     }
 }
 
-/// A running stack: layers over a backend. It derefs to the outermost [`Store`]; whoever opened it
+/// A running stack: layers over a backend. It derefs to the outermost [`Store`]; its owner
 /// [closes](Store::close) it.
 ///
 /// ```

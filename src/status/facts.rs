@@ -33,7 +33,7 @@ pub struct Facts {
 pub struct Process {
     /// Of tierstack.
     pub version: String,
-    /// When it began to serve. Another moment means that it was restarted, and its counts began anew.
+    /// When it began to serve. Another moment means that it was restarted, and its counts began at 0.
     pub started_at: Timestamp,
 }
 

@@ -1,7 +1,7 @@
 //! What the stores of a process do now: the facts behind `/v1/live`, `/v1/status`, `tierstack status` and
 //! `tierstack top`.
 //!
-//! A [`Monitor`] counts once a second while somebody watches, computes each rate and quantile once for all who watch,
+//! A [`Monitor`] counts once a second while there are watchers, computes each rate and quantile once for all of them,
 //! and rests otherwise. The numbers are those of the [metrics](crate::telemetry), whichever recorder is installed.
 //! `docs/live.md` explains every field.
 //!

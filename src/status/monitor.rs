@@ -1,4 +1,4 @@
-//! The monitor: counts once a second while somebody watches, for all who watch.
+//! The monitor: counts once a second while there are watchers, for all of them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -174,7 +174,7 @@ impl Inner {
         }
     }
 
-    /// Whether there is a watcher. If not, the next one begins anew.
+    /// Whether there is a watcher. If not, the next one starts it again.
     fn is_watched(&self) -> bool {
         let mut state = self.state.lock();
         state.is_running = state.watchers > 0;
@@ -184,7 +184,7 @@ impl Inner {
         state.is_running
     }
 
-    /// Counts, and tells those who watch.
+    /// Counts, and tells the watchers.
     fn tick(self: &Arc<Self>) {
         let counts = (self.source)();
         let mut state = self.state.lock();

@@ -99,7 +99,7 @@ impl Rates {
     }
 }
 
-/// All of it, where the count began anew: its store was opened again.
+/// All of it, where the count was reset: its store was opened again.
 fn since(now: u64, before: u64) -> u64 {
     now.checked_sub(before).unwrap_or(now)
 }

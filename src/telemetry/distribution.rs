@@ -123,7 +123,7 @@ impl Distribution {
         self.nanos = self.nanos.saturating_add(other.nanos);
     }
 
-    /// What was counted since an earlier look at the same. All of it, if it began anew in between.
+    /// What was counted since an earlier look at the same. All of it, if it was reset in between.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         let mut since = self.clone();
@@ -192,7 +192,7 @@ mod tests {
     fn what_was_counted_since_is_what_came_later() {
         let (before, after) = (of(&[(200, 5)]), of(&[(200, 7), (800, 1)]));
         assert_eq!(after.since(&before), of(&[(200, 2), (800, 1)]));
-        assert_eq!(before.since(&after), before, "it began anew");
+        assert_eq!(before.since(&after), before, "it was reset");
         let mut all = before.clone();
         all.merge(&after.since(&before));
         assert_eq!(all, after);

@@ -23,7 +23,7 @@ struct Sums<const N: usize> {
     counters: [Counter; N],
     /// A line for each thread, by its number. There are none until something is counted.
     lines: OnceLock<Box<[Line<N>]>>,
-    /// What was handed on of each line. Held until it is, so that who looks next finds it there.
+    /// What was handed on of each line. Held until it is, so that the next reader finds it there.
     handed: Mutex<Vec<[u64; N]>>,
 }
 
@@ -50,7 +50,7 @@ impl<const N: usize> Tally<N> {
         }
         let lines = self.0.lines.get_or_init(|| self.lines());
         let Some(line) = lines.get(threads::number()) else { return self.0.hand_on(amounts) };
-        // Backwards, so that whoever sees the event sees all of it.
+        // Backwards, so that a reader of the event sees all of it.
         for (sum, amount) in line.0.iter().zip(amounts).rev() {
             // Nobody else writes here, so nothing is lost between the two.
             sum.store(sum.load(Relaxed).wrapping_add(amount), Release);

@@ -13,7 +13,7 @@ fn page() -> String {
     let mut page = String::from(
         "# Metrics\n\n\
          This page is written from the code (`src/telemetry/families.rs`): \
-         `TIERSTACK_WRITE_DOCS=1 cargo test --release --features full --lib telemetry::tests` writes it anew.\n\n\
+         `TIERSTACK_WRITE_DOCS=1 cargo test --release --features full --lib telemetry::tests` writes it.\n\n\
          Prometheus reads the metrics where [`telemetry.listen`](config.md) says. A program has them as data \
          (`telemetry::snapshot`), as text (`telemetry::render`), and through the recorder of the facade `metrics` that it \
          installs, without histograms: there each of them is a gauge with a label `quantile`.\n\n\

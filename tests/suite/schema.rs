@@ -38,7 +38,7 @@ fn the_schema_is_one() {
     assert_eq!(level["description"], "From 1 to 22.", "what an editor shows");
 }
 
-/// By whoever writes the first lines of a config.
+/// As a user writes the first lines of a config.
 #[cfg(all(feature = "postgres", feature = "redis"))]
 #[test]
 fn an_address_is_a_text_or_where_it_stands() {

@@ -41,7 +41,7 @@ pub(super) struct Core {
     /// `None`: the folder was no store before, and is not made one, as it is only read.
     pub(super) own: Option<Own>,
     pub(super) sync: bool,
-    /// Held while a write is decided, and by nobody who reads.
+    /// Held while a write is decided. Readers never hold it.
     pub(super) deciding: Mutex<()>,
     /// Readers share it for the time of a get or a page.
     pub(super) view: RwLock<()>,
@@ -206,7 +206,7 @@ impl Core {
         let deeds = self.plan(ops, &files, own)?;
         if let Err(error) = self.write_intent(&encode(&deeds)?, own) {
             if self.check_unbroken().is_err() {
-                // The intent has its name, and whoever opens the folder next needs the files for it.
+                // The intent has its name, and the next process that opens the folder needs the files for it.
                 files.into_iter().for_each(Temporary::keep);
             }
             return Err(error);

@@ -23,7 +23,7 @@ pub(super) type Way = Vec<Vec<u8>>;
 /// The folders whose names changed, and have to be brought to the disk.
 pub(super) type Touched = BTreeSet<Way>;
 
-/// The folder of a store, without locks: who calls it has those.
+/// The folder of a store, without locks: its caller holds them.
 #[derive(Debug)]
 pub(super) struct Tree {
     pub(super) root: Folder,
@@ -203,7 +203,7 @@ impl Tree {
     pub(super) fn remove(&self, path: &Path, touched: &mut Touched) -> Result<()> {
         let removing = |error| failed("removing an entry", error);
         let folder = self.enter(&path.folders)?;
-        // Also where nothing is found: who removed it, here or elsewhere, may not have synced that yet.
+        // Also where nothing is found: the process that removed it may not have synced that yet.
         touched.insert(path.folders.clone());
         let Some(folder) = folder else { return Ok(()) };
         let beside = beside(&path.file);

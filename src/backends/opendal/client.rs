@@ -46,7 +46,7 @@ pub(super) struct Client {
     may_put: bool,
     /// Whether a put keeps what the object has beside its content.
     keep_attributes: bool,
-    /// For a service that shows a file while it is written: who reads a name here waits for who writes it.
+    /// For a service that shows a file while it is written: a reader of a name waits here for its writer.
     /// What other processes write is theirs to look after.
     turns: Vec<Arc<RwLock<()>>>,
     clock: Arc<dyn Clock>,

@@ -346,7 +346,7 @@ impl BackendConfig for OpenDalConfig {
         Ok(profile)
     }
 
-    /// Of a folder alone: what a service has for whom, only the service knows.
+    /// Of a folder alone: which user has which rights on a service, only the service knows.
     fn claims(&self, context: &Context) -> Vec<Claim> {
         let root = self.options.iter().find(|(name, _)| name.eq_ignore_ascii_case("root"));
         match (self.scheme.as_str(), root) {

@@ -269,7 +269,7 @@ impl Recorded {
     ///
     /// It is where the log was when the file was written. From a copy of the database it leads to the
     /// log of the original, which opening would replay and then delete; where it is gone, opening would
-    /// make it anew, and miss the writes in the copy's own log.
+    /// make it again, and miss the writes in the copy's own log.
     pub(super) fn log_elsewhere(&self, folder: &Path, expected: &Path) -> Option<PathBuf> {
         let settings = self.sections.get(&Section::Database);
         let recorded = settings.and_then(|settings| Self::named(settings, "wal_dir"));

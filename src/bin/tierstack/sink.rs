@@ -69,7 +69,7 @@ impl Sink {
         let rest = mem::take(&mut self.buffer);
         // The thread that takes nothing any more says why.
         let _ = self.chunks.send(rest).await;
-        // It ends when there is nobody who can send.
+        // It ends when there is no sender left.
         self.chunks = mpsc::channel(1).0;
         self.end().await
     }

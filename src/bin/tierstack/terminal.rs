@@ -1,4 +1,4 @@
-//! The terminal as a screen that is painted anew: what was there before is back at the end.
+//! The terminal as a screen that is painted again and again: what was there before is back at the end.
 
 use std::io::{self, IsTerminal, Write};
 

@@ -285,7 +285,7 @@ async fn compacting_sweeps() {
     assert_eq!(below.usage().await.unwrap().entries, Some(10));
 }
 
-/// The sweeper found the entry expired; before its delete gets through, the entry is written anew.
+/// The sweeper found the entry expired; before its delete gets through, the entry is written again.
 #[tokio::test]
 async fn an_entry_written_during_its_removal_stays() {
     let (store, below, faults, clock) = over_memory(&ExpireConfig::default());

@@ -80,7 +80,7 @@ pub struct LimitConfig {
     /// overload into errors instead of delay.
     pub wait: Option<Span>,
     /// How many operations may wait for their turn. Default: any number. A bound keeps the memory of
-    /// those who wait in bounds; 0 refuses whatever has no turn at once.
+    /// those that wait in bounds; 0 refuses whatever has no turn at once.
     pub queue: Option<usize>,
 }
 
@@ -267,7 +267,7 @@ impl<S: Store> Store for Limit<S> {
 }
 
 struct Turns {
-    /// Fair: a permit that is given back goes to whoever waits longest.
+    /// Fair: a permit that is given back goes to the caller that has waited longest.
     permits: Semaphore,
     waiting: AtomicUsize,
     config: LimitConfig,
@@ -322,7 +322,7 @@ impl Turns {
     }
 
     fn enter_queue(&self) -> Result<Place<'_>> {
-        // Counted first, so that two who come at once cannot both take the last place.
+        // Counted first, so that two callers at once cannot both take the last place.
         let place = Place(&self.waiting);
         let before = self.waiting.fetch_add(1, Ordering::Relaxed);
         match self.config.queue {

@@ -118,7 +118,7 @@ async fn who_waits_longest_is_next() {
     gate.open();
     assert_ready!(first.poll()).unwrap();
     assert_pending!(third.poll(), "not before the second");
-    assert_pending!(spawn(store.get(b"d")).poll(), "nor who comes now");
+    assert_pending!(spawn(store.get(b"d")).poll(), "nor a reader that comes now");
     assert_ready!(second.poll()).unwrap();
     assert_ready!(third.poll()).unwrap();
 }

@@ -199,7 +199,7 @@ async fn what_trying_again_cannot_help_passes_at_once() {
     assert!(matches!(store.get(b""), Reply::Now(Err(_))));
 }
 
-/// Or whoever is further out would believe that nothing of the write is on its way.
+/// Otherwise a layer further out would believe that nothing of the write is on its way.
 #[tokio::test]
 async fn a_refusal_after_an_attempt_with_an_unknown_outcome_says_that_there_was_one() {
     let (store, faults, clock) = filled(&unknown_writes()).await;

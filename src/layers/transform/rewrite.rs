@@ -19,7 +19,7 @@ const STEPS_AT_ONCE: usize = 32;
 
 /// Rewrites what a [`TransformLayer`](super::TransformLayer) has stored.
 ///
-/// A step takes up to 64 entries of a page, encodes them anew, and writes them on the condition that what is
+/// A step takes up to 64 entries of a page, encodes them again, and writes them on the condition that what is
 /// stored is still what was read. An entry that another writer changed meanwhile stays as that writer left it,
 /// whatever process it is of, and however late the write of the rewrite arrives.
 /// See [`Rewrite`] for an example.

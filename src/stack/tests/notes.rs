@@ -51,7 +51,7 @@ const NOTED: &[(&str, &[&str])] = &[
     (
         "layers: [ encrypt: { keys: { env: KEYS }, accept_plain: true } ], backend: memory",
         &[
-            "Values from before the layer was added are read as they are (accept_plain): what is below may hold plain values, so it does not count as sealed, and whoever can write to it can plant plain values. Run `tierstack rewrite`, then take accept_plain out.",
+            "Values from before the layer was added are read as they are (accept_plain): what is below may hold plain values, so it does not count as sealed, and a program that can write to it can plant plain values. Run `tierstack rewrite`, then take accept_plain out.",
         ],
     ),
     #[cfg(feature = "backup")]

@@ -104,7 +104,7 @@ const GENERATIONS: u32 = 100;
 const WIDTH: usize = 8;
 
 /// The batch of a generation: even ones put the keys `even-*` and delete `odd-*`, odd ones the other
-/// way round. So whoever sees both, or two generations, or too few, sees half a batch.
+/// way round. So a reader that sees both, or two generations, or too few, sees half a batch.
 fn generation(n: u32) -> Batch {
     let (puts, deletes) = if n.is_multiple_of(2) { ("even", "odd") } else { ("odd", "even") };
     let put = |at| Op::Put(format!("{puts}-{at}").into(), n.to_string().into());

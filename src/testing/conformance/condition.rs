@@ -134,7 +134,7 @@ async fn of_writers_that_race_one_wins(bench: Bench) -> Verdict {
             tasks.spawn(async move {
                 let own = put(format!("own-{round}-{task}"), "v");
                 let shared = put(format!("shared-{round}"), task.to_string());
-                // Those who lose must leave nothing of their batches, on either side of the shared key.
+                // Those that lose must leave nothing of their batches, on either side of the shared key.
                 let mut ops = if task % 2 == 0 { vec![own, shared] } else { vec![shared, own] };
                 ops.retain(|op| pairs || op.key().starts_with(b"shared"));
                 begun.wait().await;
@@ -154,7 +154,7 @@ async fn of_writers_that_race_one_wins(bench: Bench) -> Verdict {
         ensure!(winners.len() == 1, "{} of {WRITERS} writers won a race", winners.len());
         let got = bench.store.get(format!("shared-{round}").as_bytes()).await?;
         let winner = winners.first().map(|task| Value::new(task.to_string()));
-        ensure!(got == winner, "the value is not that of the writer who won");
+        ensure!(got == winner, "the value is not that of the writer that won");
         let own = (0..WRITERS).map(|task| Bytes::from(format!("own-{round}-{task}")));
         let there = bench.store.get_many(&own.collect::<Vec<_>>()).await?;
         let there = there.iter().flatten().count();

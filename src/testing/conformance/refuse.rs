@@ -87,7 +87,7 @@ async fn batches_where_they_are_not_atomic(bench: Bench) -> Verdict {
         return Err(Stop::Skipped("the store has atomic batches"));
     }
     // A store may apply a batch whose keys it keeps in one place. Redis keeps these apart (slots 15495 and
-    // 3300 of a cluster), and so does whoever has a place for each key.
+    // 3300 of a cluster), and so does a store that has a place for each key.
     let written = bench.store.write(Batch::new().put("a", "1").put("b", "2")).await;
     refused(written, UNSUPPORTED, "a batch of two operations, without atomic batches")?;
     bench.gives("a", None).await?;

@@ -1,4 +1,4 @@
-//! Snapshots: of one moment, for as long as they are held, for whoever holds them.
+//! Snapshots: of one moment, for as long as they are held.
 
 use std::sync::Arc;
 

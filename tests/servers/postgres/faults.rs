@@ -502,7 +502,7 @@ async fn a_dropped_write_leaves_no_transaction_behind() {
         direct.batch_execute("BEGIN; UPDATE tierstack SET value = 'held'").await.unwrap();
         let given_up = timeout(Duration::from_millis(200), store.write(batch)).await;
         assert!(given_up.is_err(), "it did not wait: {given_up:?}");
-        // The pool has one connection, which is made anew.
+        // The pool has one connection, which is made again.
         assert_eq!(store.get(b"k").await.unwrap(), Some("v".into()));
         direct.batch_execute("ROLLBACK").await.unwrap();
         recovered(&store).await;

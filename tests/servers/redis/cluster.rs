@@ -202,7 +202,7 @@ async fn an_index_that_moves_loses_nothing() {
     assert_eq!(soon(|| store.collect(Scan::all())).await.len(), 20);
 }
 
-/// A node that was separated from the others does not know who serves what.
+/// A node that was separated from the others does not know which node serves what.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_without_the_others_is_not_believed() {
     let Some(cluster) = RedisCluster::start(3, 0).await else { return };

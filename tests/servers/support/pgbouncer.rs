@@ -63,7 +63,7 @@ fn start(program: &Path, file: &Path, log: &Path) -> Result<Process, NotStarted>
     Process::start(command, log, "process up", SIGNALS)
 }
 
-/// Not always in the `PATH` of who is not root.
+/// Not always in the `PATH` of a user who is not root.
 fn program() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)

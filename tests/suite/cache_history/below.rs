@@ -23,7 +23,7 @@ pub(crate) struct Unruly {
     random: Mutex<Random>,
     /// Whether writes fail.
     fails: bool,
-    /// Whether it announces what is written. Those who listen, and whether they were told that nothing is heard.
+    /// Whether it announces what is written. Those that listen, and whether they were told that nothing is heard.
     announces: bool,
     listeners: Mutex<Vec<mpsc::UnboundedSender<Change>>>,
     lost: AtomicBool,

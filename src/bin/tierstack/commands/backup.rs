@@ -231,12 +231,12 @@ async fn unfinished(target: &dyn Store, failure: Failure) -> Failure {
     match backup::unfinished_restore(target).await {
         Ok(None) => failure.next("the target is as it was"),
         _ if failure.is_of_damaged_backup() => failure.next(
-            "the target holds part of the base, and says so to whoever asks: --resume goes on once the \
+            "the target holds part of the base, and is marked as unfinished: --resume goes on once the \
              backup is whole again; or empty the target and restore another base of `tierstack backup \
              list`, which `tierstack backup verify` finds sound",
         ),
         _ => failure.next(
-            "the target holds part of the base, and says so to whoever asks; the same command with \
+            "the target holds part of the base, and is marked as unfinished; the same command with \
              --resume goes on",
         ),
     }

@@ -1,4 +1,4 @@
-//! `top`: the layers of a running process, painted anew each second.
+//! `top`: the layers of a running process, painted again each second.
 
 use std::io::Read;
 use std::time::Duration;
