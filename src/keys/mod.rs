@@ -65,6 +65,8 @@
 struct Guide;
 
 mod part;
+#[cfg(feature = "postgres")]
+pub(crate) mod row;
 #[cfg(test)]
 mod tests;
 mod time;
