@@ -314,7 +314,7 @@ impl Guarantees {
     pub fn check_takes_frames(&self) -> Result<()> {
         if self.writable && self.limits.text_values {
             return Err(Error::config(
-                "the values that this layer writes are not UTF-8, and the store below takes only that (`values: text`): every write would fail. Set `values: blob` there, which reads text as well, or leave this layer out",
+                "the values that this layer writes are not UTF-8, and the store below takes only that (`values: text`): every write would fail. Set `values: blob` there, which reads text as well (`sqlite`), keep values in a column of `bytea` (`postgres`), or leave this layer out",
             ));
         }
         Ok(())

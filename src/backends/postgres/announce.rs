@@ -27,8 +27,9 @@ use tokio_postgres::Notification;
 
 use super::connect::Connector;
 use super::failure::failed;
+use super::key::{Key, Spoken};
 use super::pool::{Connections, Lease, within};
-use super::schema::{self, Table, literal, quoted};
+use super::schema::{self, Table, literal};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::store::{Change, Changes};
@@ -52,12 +53,12 @@ const PAUSE: Duration = Duration::from_millis(50);
 const TRIGGER: &str = "~tierstack_announce";
 
 /// The body of the function that the triggers call.
-fn body(key: &str) -> String {
-    format!(include_str!("announce_body.sql"), key = quoted(key))
+fn body(key: &Key) -> String {
+    format!(include_str!("announce_body.sql"), old = key.sent("OLD."), new = key.sent("NEW."))
 }
 
 /// The function and the triggers.
-pub(super) fn triggers(table: &Table, key: &str) -> String {
+pub(super) fn triggers(table: &Table, key: &Key) -> String {
     let mut name = format!("tierstack_announce_{}", table.name);
     if schema::check_name(&name).is_err() {
         name = format!("tierstack_announce_{:08x}", crc32fast::hash(table.name.as_bytes()));
@@ -100,7 +101,7 @@ impl Installed {
     pub(super) async fn look(
         client: &ClientWrapper,
         table: &Table,
-        key: &str,
+        key: &Key,
     ) -> Result<Option<Self>, tokio_postgres::Error> {
         let statement = client.prepare_cached(STATE).await?;
         let row = client.query_opt(&statement, &[&table.to_string(), &body(key)]).await?;
@@ -146,7 +147,7 @@ pub(super) struct Announcements {
     connector: Connector,
     connections: Arc<Connections>,
     table: Table,
-    key: String,
+    key: Spoken,
     origin: String,
     listening: Mutex<Option<Listening>>,
 }
@@ -171,7 +172,7 @@ impl Announcements {
         connector: Connector,
         connections: Arc<Connections>,
         table: Table,
-        key: String,
+        key: Spoken,
         origin: String,
     ) -> Arc<Self> {
         Arc::new(Self { connector, connections, table, key, origin, listening: Mutex::default() })
@@ -219,7 +220,7 @@ impl Announcements {
     /// Tells every process that listens, this one too: caches here may stand in front of another part of the
     /// stack than the one that was asked.
     pub(super) async fn tell(&self, scope: &Scope) -> Result<()> {
-        let payloads = payloads(scope);
+        let payloads = payloads(&self.key.told(scope));
         if payloads.is_empty() {
             return Ok(());
         }
@@ -334,7 +335,7 @@ impl Announcements {
         let client = self.connector.client(operation, Some(sender)).await?;
         let begin = async {
             let look = || async {
-                let installed = Installed::look(&client, &self.table, &self.key).await;
+                let installed = Installed::look(&client, &self.table, &self.key.sql).await;
                 installed.map_err(fail)?.ok_or_else(|| gone(&self.table))
             };
             let oid = look().await?.oid;
@@ -363,7 +364,7 @@ fn replaced(table: &Table) -> Error {
 struct Listener {
     session: Session,
     table: Table,
-    key: String,
+    key: Spoken,
     origin: String,
 }
 
@@ -382,7 +383,7 @@ impl Listener {
                     let fail = |error| failed(operation, error);
                     client.batch_execute(&prove).await.map_err(fail)?;
                     heard.notified().await;
-                    let found = Installed::look(&client, &table, &key).await.map_err(fail)?;
+                    let found = Installed::look(&client, &table, &key.sql).await.map_err(fail)?;
                     found.ok_or_else(|| gone(&table))?.check(&table)
                 };
                 match within(operation, ANSWER, asking).await {
@@ -413,7 +414,8 @@ impl Listener {
                 if notification.channel() == own {
                     heard.notify_one();
                 } else {
-                    match parse(notification.payload(), &origin) {
+                    let change = parse(notification.payload(), &origin);
+                    match change.map(|change| key.heard(change)) {
                         None => {}
                         Some(Change::Keys(more)) => keys.extend(more),
                         Some(change) => {

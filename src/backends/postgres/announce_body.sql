@@ -12,10 +12,10 @@ BEGIN
     BEGIN
         told := coalesce(nullif(current_setting(counter, true), ''), '0')::integer;
         IF TG_OP IN ('UPDATE', 'DELETE') THEN
-            keys := keys || OLD.{key};
+            keys := keys || {old};
         END IF;
-        IF TG_OP IN ('INSERT', 'UPDATE') AND NOT keys @> ARRAY[NEW.{key}] THEN
-            keys := keys || NEW.{key};
+        IF TG_OP IN ('INSERT', 'UPDATE') AND NOT keys @> ARRAY[{new}] THEN
+            keys := keys || {new};
         END IF;
         told := told + cardinality(keys);
         IF TG_OP = 'TRUNCATE' OR told > 1000 THEN

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::schema::{self, Table};
-use super::{Postgres, announce, url};
+use super::{Postgres, announce, key, url};
 use crate::error::{Error, Result};
 use crate::layer::{BackendConfig, Context};
 use crate::store::Store;
@@ -39,6 +39,59 @@ pub enum Pooler {
     Transaction,
 }
 
+/// How the key of a row becomes the key of an entry. See [`PostgresConfig`] for an example.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Keys {
+    /// The column is `bytea`, and holds the key as it is.
+    #[default]
+    Bytea,
+    /// The key is what a person would type: `42`, `users/7`, a UUID in lower case,
+    /// `2026-01-31T12:00:00.000000Z`. Of several columns, with a `/` between them, and `%2F` for one within a text.
+    Text,
+    /// The key is a tuple of the columns (`tierstack::keys`), which sorts as they do.
+    Tuple,
+}
+
+/// How the value of a row becomes the value of an entry. See [`PostgresConfig`] for an example.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Values {
+    /// The column is `bytea`, and holds the value as it is.
+    #[default]
+    Bytea,
+    /// The column is `text`, `varchar`, `json` or `jsonb`, and the value its text.
+    Text,
+}
+
+/// The column of the key, or the columns. See [`PostgresConfig`] for an example.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(untagged)]
+pub enum KeyColumns {
+    /// One column.
+    One(String),
+    /// Several, in the order in which they are parts of the key.
+    Several(Vec<String>),
+}
+
+impl KeyColumns {
+    pub(super) fn names(&self) -> &[String] {
+        match self {
+            Self::One(name) => std::slice::from_ref(name),
+            Self::Several(names) => names,
+        }
+    }
+}
+
+impl From<&str> for KeyColumns {
+    fn from(name: &str) -> Self {
+        Self::One(name.to_owned())
+    }
+}
+
 /// The columns of the table. See [`PostgresConfig`] for an example.
 ///
 /// The default names all five, as in the table that tierstack creates. Where `columns` is given, only
@@ -47,10 +100,11 @@ pub enum Pooler {
 #[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Columns {
-    /// The key: `bytea`, `NOT NULL`, with a unique index of its own. Default: `key`.
+    /// The key: `NOT NULL`, with a unique index of its own; of the type that `keys` names. Several columns are
+    /// `[a, b]`. Default: `key`.
     #[serde(default = "default_key")]
-    pub key: String,
-    /// The value: `bytea`. Default: `value`.
+    pub key: KeyColumns,
+    /// The value, of the type that `values` names. Default: `value`.
     #[serde(default = "default_value")]
     pub value: String,
     /// When an entry expires: `bigint` (see `expires_unit`), `timestamptz` or `timestamp` (in UTC); NULL:
@@ -69,8 +123,8 @@ pub struct Columns {
     pub updated: Option<String>,
 }
 
-fn default_key() -> String {
-    "key".to_owned()
+fn default_key() -> KeyColumns {
+    "key".into()
 }
 
 fn default_value() -> String {
@@ -98,8 +152,8 @@ impl Columns {
             ("created", self.created.as_deref()),
             ("updated", self.updated.as_deref()),
         ];
-        [("key", self.key.as_str()), ("value", self.value.as_str())]
-            .into_iter()
+        let keys = self.key.names().iter().map(|name| ("key", name.as_str()));
+        keys.chain([("value", self.value.as_str())])
             .chain(optional.into_iter().filter_map(|(setting, name)| Some((setting, name?))))
     }
 }
@@ -110,7 +164,7 @@ impl Columns {
 ///
 /// ```
 /// use tierstack::backends::PostgresConfig;
-/// use tierstack::backends::postgres::{Columns, ExpiresUnit, Pooler, Tls};
+/// use tierstack::backends::postgres::{Columns, ExpiresUnit, KeyColumns, Keys, Pooler, Tls, Values};
 /// use tierstack::units::Secret;
 /// use tierstack::{BackendConfig, Durability};
 ///
@@ -118,13 +172,15 @@ impl Columns {
 ///     password: Some(Secret::Env("PGPASSWORD".into())),
 ///     table: "shop.sessions".into(),
 ///     columns: Columns {
-///         key: "id".into(),
+///         key: KeyColumns::Several(vec!["shop".into(), "id".into()]),
 ///         value: "body".into(),
 ///         expires: None,
 ///         expires_unit: ExpiresUnit::Milliseconds,
 ///         created: None,
 ///         updated: None,
 ///     },
+///     keys: Keys::Tuple,
+///     values: Values::Text,
 ///     pooler: Some(Pooler::Transaction),
 ///     tls: Some(Tls::Require),
 ///     ..PostgresConfig::new("postgres://app@db.example.com/orders")
@@ -152,6 +208,17 @@ pub struct PostgresConfig {
     /// The columns of the table. Default: those of the table that is created.
     #[serde(default)]
     pub columns: Columns,
+    /// How keys are kept: `bytea`, `text` (as a person types them) or `tuple` (as tuples, which sort as the columns
+    /// do). The last two are for text, UUIDs, integers and timestamps. Default: `bytea`.
+    #[serde(default)]
+    pub keys: Keys,
+    /// How values are kept: `bytea`, or `text` for a column of text, `json` or `jsonb`. Default: `bytea`.
+    #[serde(default)]
+    pub values: Values,
+    /// Whether scans are offered, in the order of keys. They need an index with that order, for which opening
+    /// looks; `false` does without both. Default: true.
+    #[serde(default = "yes")]
+    pub scans: bool,
     /// Whether a missing table is created, and an older one that tierstack created is brought up to
     /// date. A table that somebody else made is never altered. Default: true.
     #[serde(default = "yes")]
@@ -242,6 +309,9 @@ impl PostgresConfig {
             password: None,
             table: default_table(),
             columns: Columns::default(),
+            keys: Keys::default(),
+            values: Values::default(),
+            scans: true,
             create: true,
             announce: false,
             sweep: None,
@@ -272,10 +342,11 @@ impl PostgresConfig {
     pub fn schema(&self) -> Result<String> {
         self.check().map_err(|error| error.with_layer(Self::NAME))?;
         let table = self.parsed_table()?;
-        let mut sql = schema::create(&table, &self.columns);
+        let mut sql = schema::create(&table, self)
+            .unwrap_or_else(|| "-- The table is one of your own.\n".to_owned());
         if self.announce {
             sql.push_str("\n-- The triggers. On a table of your own, run only what is below.\n\n");
-            sql.push_str(&announce::triggers(&table, &self.columns.key));
+            sql.push_str(&announce::triggers(&table, &key::told(self)));
         }
         Ok(sql)
     }
@@ -317,6 +388,15 @@ impl PostgresConfig {
                 }
             }
         }
+        let several = self.columns.key.names().len();
+        if several == 0 || several > 32 {
+            return Err(Error::config("`columns.key` must name from 1 to 32 columns"));
+        }
+        if several > 1 && self.keys == Keys::Bytea {
+            return Err(Error::config(
+                "`columns.key` names several columns, which make one key with `keys: tuple`, or `keys: text`",
+            ));
+        }
         if self.announce && self.pooler.is_some() {
             return Err(Error::config(
                 "`announce` needs a connection that stays the same, and behind a `pooler` in transaction mode there is none; leave one of them out, or connect past the pooler",
@@ -341,10 +421,10 @@ impl PostgresConfig {
             durability_after_flush: self.durability.max(Durability::PowerCut),
             atomic_batches: true,
             conditions: Conditions::Value,
-            verbatim: self.columns == Columns::default(),
+            verbatim: self.columns == Columns::default() && self.values == Values::Bytea,
             freshness: Freshness::Immediate,
             announces: self.announce.then_some(announce::WITHIN),
-            ordered_scans: true,
+            ordered_scans: self.scans,
             atomic_pages: true,
             snapshots: self.snapshots > 0,
             expiry: self.columns.expires.is_some(),
@@ -356,6 +436,7 @@ impl PostgresConfig {
             limits: Limits {
                 key_bytes: MAX_KEY_BYTES,
                 value_bytes: Some(MAX_VALUE_BYTES),
+                text_values: self.values == Values::Text,
                 ..Limits::default()
             },
         }
@@ -372,8 +453,17 @@ fn within(name: &str, value: usize, least: usize, most: usize) -> Result<()> {
 #[async_trait]
 impl BackendConfig for PostgresConfig {
     const NAME: &'static str = "postgres";
-    const OWN: &'static [&'static str] =
-        &["table", "columns", "create", "announce", "sweep", "snapshots"];
+    const OWN: &'static [&'static str] = &[
+        "table",
+        "columns",
+        "keys",
+        "values",
+        "scans",
+        "create",
+        "announce",
+        "sweep",
+        "snapshots",
+    ];
 
     fn part(&self) -> String {
         // What is no name of a table is said when it is checked.
@@ -386,6 +476,21 @@ impl BackendConfig for PostgresConfig {
         if self.durability == Durability::ProcessCrash {
             profile = profile.note(
                 "`durability` is `process_crash`: PostgreSQL acknowledges a write before it is on its disk, and a crash of its machine can cost the writes of three times its `wal_writer_delay`. `flush` makes all of them survive one.",
+            );
+        }
+        if self.keys != Keys::Bytea {
+            profile = profile.note(
+                "`keys` is not `bytea`: a key that is no value of the key's columns is refused.",
+            );
+        }
+        if !self.scans {
+            profile = profile.note(
+                "`scans` is false: entries are found by their keys alone, so nothing above can list or back them up.",
+            );
+        }
+        if self.values == Values::Text {
+            profile = profile.note(
+                "`values` is `text`: only what the column takes is a value, and `jsonb` writes it in its own way.",
             );
         }
         if self.pooler.is_some() {

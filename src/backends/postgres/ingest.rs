@@ -62,6 +62,13 @@ pub(super) async fn ingest(
     let mut lot = lots.next().await?;
     while !lot.is_empty() {
         let written = async {
+            // `COPY` tells no key of what it refuses.
+            for op in lot.ops() {
+                sql.key.to_sent(op.key())?;
+                if let Some(value) = op.value() {
+                    sql.value.check(&value.bytes).map_err(|error| error.with_key(op.key()))?;
+                }
+            }
             match &sql.copy {
                 Some(text) if add(connections, sql, text, &lot).await? => Ok(()),
                 _ => write(connections, sql, kept, &lot).await,
@@ -83,6 +90,7 @@ async fn add(connections: &Connections, sql: &Statements, copy: &str, lot: &Batc
     let work = async {
         let lease = connections.lease(operation).await?;
         let done = async {
+            // A key that travels as it is.
             let any = lease.prepare_cached(&sql.any_between).await?;
             let any = lease.query_one(&any, &[&Unprinted(first), &Unprinted(last)]).await?;
             if any.try_get(0)? {

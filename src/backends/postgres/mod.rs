@@ -10,8 +10,8 @@
 //! take one round trip each. (A batch that depends on absent keys, and has several, takes a few.)
 //!
 //! # Gives up
-//! Keys over 2,600 bytes, as an index of PostgreSQL does not take them; values over 256 MiB. Keys and
-//! values are `bytea`: text sorts by the rules of a language. The number of entries is an estimate.
+//! Keys over 2,600 bytes, as an index of PostgreSQL does not take them; values over 256 MiB. Scans of a table of
+//! others where no index has the order of keys. The number of entries is an estimate.
 //!
 //! # Cancellation
 //! A batch whose future is dropped, or that failed with `Unavailable` or `Timeout`, takes effect wholly or
@@ -52,8 +52,10 @@ mod config;
 mod connect;
 mod expires;
 mod failure;
+mod indexes;
 mod ingest;
 mod inspect;
+mod key;
 mod locks;
 mod parameter;
 mod pool;
@@ -64,6 +66,7 @@ mod snapshot;
 mod sql;
 mod upkeep;
 mod url;
+mod value;
 mod write;
 
 use std::fmt;
@@ -77,7 +80,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use self::announce::Announcements;
-pub use self::config::{Columns, Pooler, PostgresConfig, Tls};
+pub use self::config::{Columns, KeyColumns, Keys, Pooler, PostgresConfig, Tls, Values};
 use self::connect::Connector;
 use self::inspect::Found;
 use self::pool::{Connections, within};
@@ -152,7 +155,7 @@ impl Postgres {
                 connector.clone(),
                 Arc::clone(&connections),
                 found.table.clone(),
-                config.columns.key.clone(),
+                key::Spoken::new(&config, found.key.clone()),
                 server.origin.clone(),
             )
         });
@@ -260,6 +263,9 @@ impl Read for Postgres {
     }
 
     fn scan(&self, scan: Scan) -> Pages<'_> {
+        if let Err(error) = self.sql.check_scans(Operation::Scan) {
+            return read::refused(error);
+        }
         read::pages(scan, move |scan| {
             Box::pin(async move {
                 let scan = &scan;
@@ -353,6 +359,9 @@ impl Store for Postgres {
 
     async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
         self.connections.open()?;
+        if self.sql.check_scans(Operation::Usage).is_err() {
+            return Ok(None);
+        }
         let (mut range, mut counted) = (Scan::prefix(prefix), 0);
         loop {
             let asked = &range;

@@ -17,7 +17,7 @@ use super::sql::Statements;
 use crate::clock::Timestamp;
 use crate::error::{Error, Operation, Result};
 use crate::store::Pages;
-use crate::types::{Entry, Order, Page, Scan, Value, check_key};
+use crate::types::{Entry, Order, Page, RESERVED_PREFIX, Scan, Value, check_key};
 
 pub(super) async fn get(
     session: Session<'_>,
@@ -25,7 +25,13 @@ pub(super) async fn get(
     key: &[u8],
 ) -> Result<Option<Value>> {
     let fail = |error| failed(Operation::Get, error).with_key(key);
-    let asked = Unprinted(key);
+    let sent = match sql.key.to_sent(key) {
+        Ok(sent) => sent,
+        // Looked for in every store, and in no such row.
+        Err(_) if key.starts_with(RESERVED_PREFIX) => return Ok(None),
+        Err(error) => return Err(of(Operation::Get)(error)),
+    };
+    let asked = Unprinted(&sent[..]);
     let rows = session.query(&sql.get, vec![(&asked, Type::BYTEA)]).await.map_err(fail)?;
     let found = rows.first().map(|row| value(row, 0, Operation::Get)).transpose();
     found.map_err(|error| error.with_key(key))
@@ -37,9 +43,21 @@ pub(super) async fn get_many(
     sql: &Statements,
     keys: &[Bytes],
 ) -> Result<Vec<Option<Value>>> {
+    let sent = keys.iter().map(|key| sql.key.to_sent(key));
+    let sent: Vec<_> = sent.collect::<Result<_>>().map_err(of(Operation::GetMany))?;
+    let sent: Vec<&[u8]> = sent.iter().map(AsRef::as_ref).collect();
+    get_sent(session, sql, sent).await.map_err(|error| sql.key.error(error))
+}
+
+/// By keys as they travel.
+pub(super) async fn get_sent(
+    session: Session<'_>,
+    sql: &Statements,
+    keys: Vec<&[u8]>,
+) -> Result<Vec<Option<Value>>> {
     let operation = Operation::GetMany;
     let fail = |error| failed(operation, error);
-    let asked: Unprinted<Vec<&[u8]>> = Unprinted(keys.iter().map(AsRef::as_ref).collect());
+    let asked: Unprinted<Vec<&[u8]>> = Unprinted(keys);
     let parameters: Vec<Parameter<'_>> = vec![(&asked, Type::BYTEA_ARRAY)];
     let rows = session.query(&sql.get_many, parameters).await.map_err(fail)?;
     let mut found: HashMap<&[u8], Value> = HashMap::with_capacity(rows.len());
@@ -62,7 +80,7 @@ pub(super) async fn page(
 ) -> Result<(Page, bool)> {
     let operation = Operation::Scan;
     let fail = |error| failed(operation, error);
-    let (from, to) = bounds(scan);
+    let Some((from, to)) = sent_bounds(sql, scan) else { return Ok((Page::default(), false)) };
     let (from, to) = (from.map(Unprinted), to.map(Unprinted));
     let text = sql.page(from.is_some(), to.is_some(), scan.order == Order::Reverse, scan.keys_only);
     let full = scan.next_page_entries();
@@ -73,7 +91,7 @@ pub(super) async fn page(
     let rows = session.query(&text, parameters).await.map_err(fail)?;
     let mut page = Page { entries: Vec::with_capacity(rows.len()) };
     for row in &rows {
-        let key = Bytes::copy_from_slice(bytes(row, 0, operation)?);
+        let key = sql.key.received(bytes(row, 0, operation)?).map_err(of(operation))?;
         check_key(&key).map_err(|_| {
             Error::unsupported(format!(
                 "the table holds a key of {} bytes, but keys here are 1 to 65536 bytes; remove it, or scan a range without it",
@@ -103,15 +121,16 @@ pub(super) async fn count(
     range: &Scan,
 ) -> Result<(u64, Option<Bytes>)> {
     let operation = Operation::Usage;
-    let (from, to) = bounds(range);
-    let (from, to) = (Unprinted(from.unwrap_or_default()), to.map(Unprinted));
-    let mut parameters: Vec<Parameter<'_>> = vec![(&COUNTED, Type::INT8), (&from, Type::BYTEA)];
-    parameters.extend(to.iter().map(|bound| -> Parameter<'_> { (bound, Type::BYTEA) }));
-    let rows = session.query(&sql.count(to.is_some()), parameters).await;
+    let Some((from, to)) = sent_bounds(sql, range) else { return Ok((0, None)) };
+    let (from, to) = (from.map(Unprinted), to.map(Unprinted));
+    let mut parameters: Vec<Parameter<'_>> = vec![(&COUNTED, Type::INT8)];
+    parameters
+        .extend(from.iter().chain(&to).map(|bound| -> Parameter<'_> { (bound, Type::BYTEA) }));
+    let rows = session.query(&sql.count(from.is_some(), to.is_some()), parameters).await;
     let rows = rows.map_err(|error| failed(operation, error))?;
     let Some(row) = rows.first() else { return Ok((0, None)) };
     let counted: i64 = row.try_get(0).map_err(|error| failed(operation, error))?;
-    let last = Bytes::copy_from_slice(bytes(row, 1, operation)?);
+    let last = sql.key.received(bytes(row, 1, operation)?).map_err(of(operation))?;
     Ok((counted.unsigned_abs(), (counted >= COUNTED).then_some(last)))
 }
 
@@ -119,8 +138,24 @@ fn as_bigint(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
+fn of(operation: Operation) -> impl Fn(Error) -> Error {
+    move |error| error.with_operation(operation).with_layer("postgres")
+}
+
+type Edge = Option<Vec<u8>>;
+
+/// The bounds of a scan as they travel. `None`: no key can be within.
+fn sent_bounds(sql: &Statements, scan: &Scan) -> Option<(Edge, Edge)> {
+    let (from, to) = bounds(scan);
+    let from = match from {
+        Some(from) => Some(sql.key.bound(&from)?.into_owned()),
+        None => None,
+    };
+    Some((from, to.and_then(|to| sql.key.bound(&to).map(|to| to.into_owned()))))
+}
+
 /// The smallest key, and the smallest that is behind the largest.
-fn bounds(scan: &Scan) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
+fn bounds(scan: &Scan) -> (Edge, Edge) {
     let from = match &scan.from {
         Bound::Included(key) if key.is_empty() => None,
         Bound::Included(key) => Some(key.to_vec()),
@@ -141,6 +176,11 @@ fn successor(key: &[u8]) -> Vec<u8> {
     next.extend_from_slice(key);
     next.push(0);
     next
+}
+
+/// A scan that is refused.
+pub(super) fn refused<'a>(error: Error) -> Pages<'a> {
+    futures_util::stream::once(std::future::ready(Err(error))).boxed()
 }
 
 /// The pages of a scan; each is read when it is asked for.

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::config::Columns;
+use super::config::{Keys, PostgresConfig, Values};
 
 /// The version of the table that this program makes.
 pub(super) const VERSION: u32 = 1;
@@ -95,11 +95,22 @@ pub(super) fn literal(text: &str) -> String {
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
-/// Makes the table of the current version.
-pub(super) fn create(table: &Table, columns: &Columns) -> String {
+/// Makes the table of the current version. `None`: the settings do not tell the types of its columns.
+pub(super) fn create(table: &Table, settings: &PostgresConfig) -> Option<String> {
+    let columns = &settings.columns;
+    let (key, [name]) = (settings.keys, columns.key.names()) else { return None };
+    let key = match key {
+        Keys::Bytea => "bytea",
+        Keys::Text => "text COLLATE \"C\"",
+        Keys::Tuple => return None,
+    };
+    let value = match settings.values {
+        Values::Bytea => "bytea",
+        Values::Text => "text",
+    };
     let mut lines = vec![
-        format!("    {} bytea PRIMARY KEY", quoted(&columns.key)),
-        format!("    {} bytea NOT NULL", quoted(&columns.value)),
+        format!("    {} {key} PRIMARY KEY", quoted(name)),
+        format!("    {} {value} NOT NULL", quoted(&columns.value)),
     ];
     if let Some(name) = &columns.expires {
         // Milliseconds since 1970. A negative one is a moment that far away that no clock reaches it.
@@ -114,11 +125,11 @@ pub(super) fn create(table: &Table, columns: &Columns) -> String {
         let name = quoted(name);
         sql.push_str(&format!("CREATE INDEX ON {table} ({name}) WHERE {name} IS NOT NULL;\n"));
     }
-    sql
+    Some(sql)
 }
 
 /// Brings a table from that version to the next. There is one version so far.
-pub(super) fn migrate(_table: &Table, _columns: &Columns, from: u32) -> Option<String> {
+pub(super) fn migrate(_table: &Table, from: u32) -> Option<String> {
     match from {
         VERSION.. => None,
         _ => Some(String::new()),
@@ -158,7 +169,7 @@ mod tests {
 
     #[test]
     fn the_mark_tells_the_version_and_comes_with_the_table_alone() {
-        let sql = create(&"t".parse().unwrap(), &Columns::default());
+        let sql = create(&"t".parse().unwrap(), &PostgresConfig::new("postgres://h/d")).unwrap();
         let (table, below) = sql.split_once(");\n").unwrap();
         let mark = table.split_once("CONSTRAINT \"").unwrap().1.split_once('"').unwrap().0;
         assert_eq!(version(Some(mark)), Some(VERSION));

@@ -88,6 +88,9 @@ impl Read for Snapshot {
     }
 
     fn scan(&self, scan: Scan) -> Pages<'_> {
+        if let Err(error) = self.sql.check_scans(Operation::Scan) {
+            return read::refused(error);
+        }
         read::pages(scan, move |scan| {
             Box::pin(async move {
                 self.within(Operation::Scan, read::page(self.session(), &self.sql, &scan)).await

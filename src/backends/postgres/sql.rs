@@ -7,8 +7,11 @@
 use super::config::{Columns, PostgresConfig};
 use super::expires::Expires;
 use super::inspect::Found;
+use super::key::Key;
 use super::locks;
 use super::schema::quoted;
+use super::value::Column;
+use crate::error::{Error, Operation, Result};
 
 /// Fails with `division_by_zero` in a transaction that began after the moment in that parameter.
 fn fence(parameter: &str) -> String {
@@ -63,10 +66,13 @@ pub(super) struct Statements {
     pub(super) sweep: Option<String>,
     pub(super) vacuum: String,
     table: String,
-    key: String,
-    value: String,
+    /// How keys and values travel.
+    pub(super) key: Key,
+    pub(super) value: Column,
     expires: String,
     live: String,
+    /// Why there are no scans.
+    no_scans: Option<String>,
     /// Whether there is a column for deadlines.
     pub(super) keeps_expires: bool,
 }
@@ -74,12 +80,15 @@ pub(super) struct Statements {
 impl Statements {
     /// `settings`: what each transaction begins with, where there is no session that has them.
     pub(super) fn new(found: &Found, config: &PostgresConfig, settings: Option<&str>) -> Self {
-        let Found { table: named, expires: kept, own, rewrites, .. } = found;
+        let Found { table: named, key, value, expires: kept, own, rewrites, .. } = found;
         let (columns, kept) = (&config.columns, *kept);
         let table = named.to_string();
-        let (key, value) = (quoted(&columns.key), quoted(&columns.value));
         let class = locks::class(named);
-        let writing = Writing { table: &table, columns, kept, class, rewrites: *rewrites };
+        let writing =
+            Writing { table: &table, key, value, columns, kept, class, rewrites: *rewrites };
+        let names = key.columns();
+        let (equals, any, sent) = (key.equals("", "$1::bytea"), key.any("$1"), key.sent(""));
+        let (read, read_kept) = (value.sent(""), value.sent("kept."));
         let sweeps = config.sweep.unwrap_or(*own);
         let times = |of: &str| match &columns.expires {
             None => ("NULL::bigint".to_owned(), "true".to_owned()),
@@ -92,7 +101,7 @@ impl Statements {
         let sweep = columns.expires.as_ref().filter(|_| sweeps).map(|name| {
             let gone = kept.expired(&quoted(name));
             format!(
-                "WITH gone AS (DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM {table} WHERE {gone} LIMIT $1 FOR UPDATE SKIP LOCKED) RETURNING 1) SELECT count(*) FROM gone"
+                "WITH gone AS (DELETE FROM {table} WHERE ({names}) IN (SELECT {names} FROM {table} WHERE {gone} LIMIT $1 FOR UPDATE SKIP LOCKED) RETURNING 1) SELECT count(*) FROM gone"
             )
         });
         // The lock on the table is taken before the first statement that sees rows, and with it the moment
@@ -105,35 +114,39 @@ impl Statements {
         };
         let late = fence("$4");
         Self {
-            get: format!("SELECT {value}, {expires} FROM {table} WHERE {key} = $1 AND {live}"),
+            get: format!("SELECT {read}, {expires} FROM {table} WHERE {equals} AND {live}"),
             get_many: format!(
-                "SELECT {key}, {value}, {expires} FROM {table} WHERE {key} = ANY($1) AND {live}"
+                "SELECT {sent}, {read}, {expires} FROM {table} WHERE {any} AND {live}"
             ),
             put: writing.one(false),
             put_absent: writing.one(true),
             put_many: writing.many(&format!("{late} AND {}", writing.locked_many())),
             put_beside: writing.many(&format!("{late} AND {IN_TRANSACTION}")),
-            copy: writing.copy(*own, settings.is_some()),
+            // Without the index it would read the table to see that no key is there yet.
+            copy: writing.copy(*own, settings.is_some()).filter(|_| found.no_scans.is_none()),
             any_between: format!(
-                "SELECT EXISTS (SELECT FROM {table} WHERE {key} >= $1 AND {key} <= $2)"
+                "SELECT EXISTS (SELECT FROM {table} WHERE {} AND {})",
+                key.compares(">=", "$1::bytea"),
+                key.compares("<=", "$2::bytea"),
             ),
-            delete: format!("DELETE FROM {table} WHERE {key} = $1 AND {} RETURNING 1", fence("$2")),
-            is_there: format!("SELECT FROM {table} WHERE {key} = $1"),
-            delete_many: format!("DELETE FROM {table} WHERE {key} = ANY($1) AND {IN_TRANSACTION}"),
+            delete: format!("DELETE FROM {table} WHERE {equals} AND {} RETURNING 1", fence("$2")),
+            is_there: format!("SELECT FROM {table} WHERE {equals}"),
+            delete_many: format!("DELETE FROM {table} WHERE {any} AND {IN_TRANSACTION}"),
             are_gone: format!(
                 "SELECT {}",
-                written(&format!("NOT EXISTS (SELECT FROM {table} WHERE {key} = ANY($1))"))
+                written(&format!("NOT EXISTS (SELECT FROM {table} WHERE {any})"))
             ),
             lock_keys: format!("SELECT pg_advisory_lock({class}, k) FROM unnest($1::int[]) AS k"),
             take_over: format!(
                 "SELECT 1 / bool_and(pg_try_advisory_xact_lock({class}, k) AND pg_advisory_unlock({class}, k))::int FROM unnest($1::int[]) AS k"
             ),
             lock_rows: format!(
-                "SELECT FROM {table} WHERE {key} = ANY($1) AND {} AND {IN_TRANSACTION} ORDER BY {key} FOR UPDATE",
+                "SELECT FROM {table} WHERE {any} AND {} AND {IN_TRANSACTION} ORDER BY {names} FOR UPDATE",
                 fence("$2")
             ),
             hold: format!(
-                "SELECT ln((NOT EXISTS (SELECT FROM {table} WHERE {key} = ANY($1) AND {live}) AND (SELECT count(*) FROM {table} AS kept JOIN unnest($2::bytea[], $3::bytea[], $4::bigint[]) AS wanted (k, v, e) ON kept.{key} = wanted.k WHERE kept.{value} = wanted.v AND {kept_expires} IS NOT DISTINCT FROM wanted.e AND {kept_live}) = cardinality($2::bytea[]))::int)"
+                "SELECT ln((NOT EXISTS (SELECT FROM {table} WHERE {any} AND {live}) AND (SELECT count(*) FROM {table} AS kept JOIN unnest($2::bytea[], $3::bytea[], $4::bigint[]) AS wanted (k, v, e) ON {} WHERE {read_kept} = wanted.v AND {kept_expires} IS NOT DISTINCT FROM wanted.e AND {kept_live}) = cardinality($2::bytea[]))::int)",
+                key.equals("kept.", "wanted.k")
             ),
             begin: begin("ROW EXCLUSIVE"),
             // A weaker one is granted beside a batch that has locked rows, and is about to write them: each
@@ -147,12 +160,22 @@ impl Statements {
             sweep,
             vacuum: format!("VACUUM (ANALYZE) {table}"),
             table,
-            key,
-            value,
+            key: key.clone(),
+            value: value.clone(),
             expires,
             live,
+            no_scans: found.no_scans.clone(),
             keeps_expires: columns.expires.is_some(),
         }
+    }
+
+    /// # Errors
+    /// `Unsupported`, with what would help.
+    pub(super) fn check_scans(&self, operation: Operation) -> Result<()> {
+        self.no_scans.as_ref().map_or(Ok(()), |why| {
+            let error = Error::unsupported(why.clone());
+            Err(error.with_operation(operation).with_layer("postgres"))
+        })
     }
 
     /// A page of a scan: `$1` entries at most, ended by the one that reaches `$2` bytes, from `$3`, up
@@ -161,32 +184,62 @@ impl Statements {
     pub(super) fn page(&self, from: bool, to: bool, reverse: bool, keys_only: bool) -> String {
         let Self { table, key, value, expires, live, .. } = self;
         let order = if reverse { "DESC" } else { "ASC" };
-        let from_bound = if from { format!(" AND {key} >= $3") } else { String::new() };
-        let place = if from { 4 } else { 3 };
-        let to_bound = if to { format!(" AND {key} < ${place}") } else { String::new() };
-        let (names, size, columns) = if keys_only {
-            ("k", "octet_length(k)", format!("{key} AS k"))
+        let bound = |how, place| format!(" AND {}", key.compares(how, &format!("${place}::bytea")));
+        let from_bound = if from { bound(">=", 3) } else { String::new() };
+        let to_bound = if to { bound("<", if from { 4 } else { 3 }) } else { String::new() };
+        let (ordered, outer, inner) = ordering(key, order);
+        let (names, size, columns, sent) = if keys_only {
+            ("k", "octet_length(k)", String::new(), "k".to_owned())
         } else {
-            let columns = format!("{key} AS k, {value} AS v, {expires} AS e");
-            ("k, v, e", "octet_length(k) + octet_length(v)", columns)
+            let columns = format!(", {} AS v, {expires} AS e", value.raw(""));
+            let sent = format!("k, {}, e", value.raw_to_sent("v"));
+            ("k, v, e", "octet_length(k) + octet_length(v)", columns, sent)
         };
+        let key = key.sent("");
         format!(
-            "SELECT {names} FROM (SELECT {names}, sum({size}) OVER (ORDER BY k {order} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before FROM (SELECT {columns} FROM {table} WHERE {live}{from_bound}{to_bound} ORDER BY {key} {order} LIMIT $1::bigint) AS page) AS sized WHERE before IS NULL OR before < $2::bigint ORDER BY k {order}"
+            "SELECT {sent} FROM (SELECT {names}{ordered}, sum({size}) OVER (ORDER BY {outer} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before FROM (SELECT {key} AS k{columns}{inner} FROM {table} WHERE {live}{from_bound}{to_bound} ORDER BY {} LIMIT $1::bigint) AS page) AS sized WHERE before IS NULL OR before < $2::bigint ORDER BY {outer}",
+            self.order_by(order)
         )
     }
 
-    /// The number of the next `$1` entries from `$2`, up to and without `$3`, and the key of the last.
-    pub(super) fn count(&self, to: bool) -> String {
+    fn order_by(&self, order: &str) -> String {
+        let columns = self.key.order().into_iter().map(|column| format!("{column} {order}"));
+        columns.collect::<Vec<_>>().join(", ")
+    }
+
+    /// The number of the next `$1` entries from `$2`, up to and without the parameter after it, and the key of the last.
+    pub(super) fn count(&self, from: bool, to: bool) -> String {
         let Self { table, key, live, .. } = self;
-        let to = if to { format!(" AND {key} < $3") } else { String::new() };
+        let bound = |how, place| format!(" AND {}", key.compares(how, &format!("${place}::bytea")));
+        let from_bound = if from { bound(">=", 2) } else { String::new() };
+        let to_bound = if to { bound("<", if from { 3 } else { 2 }) } else { String::new() };
+        let (_, outer, inner) = ordering(key, "ASC");
+        let key = key.sent("");
         format!(
-            "SELECT n, k FROM (SELECT k, row_number() OVER (ORDER BY k) AS n FROM (SELECT {key} AS k FROM {table} WHERE {live} AND {key} >= $2{to} ORDER BY {key} LIMIT $1::bigint) AS lot) AS numbered ORDER BY n DESC LIMIT 1"
+            "SELECT n, k FROM (SELECT k, row_number() OVER (ORDER BY {outer}) AS n FROM (SELECT {key} AS k{inner} FROM {table} WHERE {live}{from_bound}{to_bound} ORDER BY {} LIMIT $1::bigint) AS lot) AS numbered ORDER BY n DESC LIMIT 1",
+            self.order_by("ASC")
         )
     }
 }
 
+/// What puts the rows of a subquery into their order again: the names of what it gives for that, how they are ordered
+/// by, and what they stand for. A column that travels as it is stands for itself.
+fn ordering(key: &Key, order: &str) -> (String, String, String) {
+    let columns = key.order();
+    if columns.concat() == key.sent("") {
+        return (String::new(), format!("k {order}"), String::new());
+    }
+    let names = || (0..columns.len()).map(|at| format!("o{at}"));
+    let sorted: Vec<_> = names().map(|name| format!("{name} {order}")).collect();
+    let inner = names().zip(&columns).map(|(name, column)| format!(", {column} AS {name}"));
+    let inner = inner.collect();
+    (names().map(|name| format!(", {name}")).collect(), sorted.join(", "), inner)
+}
+
 struct Writing<'a> {
     table: &'a str,
+    key: &'a Key,
+    value: &'a Column,
     columns: &'a Columns,
     kept: Expires,
     /// Of the locks by key.
@@ -206,13 +259,21 @@ impl Writing<'_> {
         if !self.rewrites {
             return format!("{insert} RETURNING 1");
         }
-        let same = written("k = $1 AND v = $2");
+        let same = written(&self.same("$1", "$2"));
         format!("WITH written AS ({insert} {}) SELECT {same} FROM written", self.returning())
     }
 
     fn returning(&self) -> String {
-        let Columns { key, value, .. } = self.columns;
-        format!("RETURNING {} AS k, {} AS v", quoted(key), quoted(value))
+        format!("RETURNING {} AS k, {} AS v", self.key.sent(""), self.value.sent(""))
+    }
+
+    /// Whether what was written is what was sent. A value that the server writes in its own way is not compared.
+    fn same(&self, key: &str, value: &str) -> String {
+        if self.value.is_verbatim() {
+            format!("k = {key} AND v = {value}")
+        } else {
+            format!("k = {key}")
+        }
     }
 
     /// Fails, with all of it undone, if a row was not written.
@@ -226,8 +287,11 @@ impl Writing<'_> {
         if !self.rewrites {
             return format!("WITH written AS ({insert} RETURNING 1) SELECT {all} FROM written");
         }
-        let same = "JOIN unnest($1::bytea[], $2::bytea[]) AS sent (k, v) ON written.k = sent.k AND written.v = sent.v";
-        format!("WITH written AS ({insert} {}) SELECT {all} FROM written {same}", self.returning())
+        let same = self.same("sent_k", "sent_v");
+        format!(
+            "WITH written AS ({insert} {}) SELECT {all} FROM written JOIN unnest($1::bytea[], $2::bytea[]) AS sent (sent_k, sent_v) ON {same}",
+            self.returning()
+        )
     }
 
     /// Locks by key, in the order of `$5`, before the first row is written.
@@ -239,24 +303,24 @@ impl Writing<'_> {
     }
 
     fn copy(&self, own: bool, pooled: bool) -> Option<String> {
-        let Columns { key, value, expires, created, updated, .. } = self.columns;
+        let Columns { expires, created, updated, .. } = self.columns;
         // In a table that tierstack made, the times are filled by default.
         let filled = own || (created.is_none() && updated.is_none());
         let plain = expires.is_none() || self.kept == Expires::Millis;
-        let names: Vec<_> = [Some(key), Some(value), expires.as_ref()]
-            .into_iter()
-            .flatten()
-            .map(|n| quoted(n))
-            .collect();
+        let names = [Some(&self.value.name), expires.as_ref()].into_iter().flatten();
+        let names: Vec<_> =
+            std::iter::once(self.key.columns()).chain(names.map(|name| quoted(name))).collect();
+        let plain = plain && self.key.is_plain() && self.value.is_plain();
         (filled && plain && !pooled && !self.rewrites).then(|| {
             format!("COPY {} ({}) FROM STDIN (FORMAT binary)", self.table, names.join(", "))
         })
     }
 
     /// The columns that are written, with what is written into them.
-    fn columns<'b>(&'b self, key: &'b str, value: &'b str, e: &str) -> Vec<(&'b str, String)> {
-        let mut all = vec![(self.columns.key.as_str(), key.to_owned())];
-        all.push((self.columns.value.as_str(), value.to_owned()));
+    fn columns(&self, key: &str, value: &str, e: &str) -> Vec<(&str, String)> {
+        let keys = self.key.parts.iter().map(|part| part.name.as_str());
+        let mut all: Vec<_> = keys.zip(self.key.of_sent(key)).collect();
+        all.push((self.value.name.as_str(), self.value.of_sent(value)));
         if let Some(name) = &self.columns.expires {
             all.push((name, self.kept.written(e)));
         }
@@ -272,12 +336,12 @@ impl Writing<'_> {
     }
 
     fn insert(&self, source: &str, absent: bool) -> String {
-        let Columns { key, expires, created, .. } = self.columns;
+        let Columns { expires, created, .. } = self.columns;
         let names = self.columns("", "", "");
         let names: Vec<_> = names.into_iter().map(|(name, _)| name).collect();
         let old_live =
             expires.as_ref().map(|name| self.kept.live(&format!("old.{}", quoted(name))));
-        let sets = names.iter().filter(|name| *name != key).map(|name| {
+        let sets = names.iter().filter(|name| !self.key.is(name)).map(|name| {
             let column = quoted(name);
             match &old_live {
                 // What has expired comes to be anew.
@@ -298,7 +362,7 @@ impl Writing<'_> {
             "INSERT INTO {} AS old ({}) {source} ON CONFLICT ({}) DO UPDATE SET {}{condition}",
             self.table,
             columns.join(", "),
-            quoted(key),
+            self.key.columns(),
             sets.collect::<Vec<_>>().join(", "),
         )
     }

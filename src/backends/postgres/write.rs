@@ -207,6 +207,21 @@ pub(super) async fn write(
     if batch.is_empty() && !batch.is_conditional() {
         return connections.open();
     }
+    for op in batch.ops() {
+        if let Some(value) = op.value() {
+            sql.value.check(&value.bytes).map_err(|error| error.with_key(op.key()))?;
+        }
+    }
+    let sent = sql.key.batch(batch)?;
+    write_sent(connections, sql, kept, &sent).await.map_err(|error| sql.key.error(error))
+}
+
+async fn write_sent(
+    connections: &Connections,
+    sql: &Statements,
+    kept: Expires,
+    batch: &Batch,
+) -> Result<()> {
     let begun = SystemClock.monotonic();
     let mut plan = Plan::new(batch, kept, connections.fence(Duration::ZERO))?;
     let attempts = async {
@@ -310,9 +325,8 @@ async fn unmet(
     if plan.conditions.is_empty() {
         return Ok(None);
     }
-    let keys: Vec<Bytes> =
-        plan.conditions.iter().map(|condition| condition.key().clone()).collect();
-    let found = read::get_many(session, sql, &keys).await.map_err(Stop::Ours)?;
+    let keys = plan.conditions.iter().map(|condition| condition.key().as_ref()).collect();
+    let found = read::get_sent(session, sql, keys).await.map_err(Stop::Ours)?;
     let mut conditions = plan.conditions.iter().zip(found);
     let unmet = conditions.find(|(condition, found)| !condition.holds(found.as_ref()));
     Ok(unmet.map(|(condition, _)| condition.unmet()))

@@ -15,6 +15,7 @@ mod opening;
 mod others;
 mod pooling;
 mod sharing;
+mod tables;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
