@@ -56,6 +56,7 @@ fn an_address_is_a_text_or_where_it_stands() {
         "{ redis: { url: 'redis://me@db' } }",
         "{ redis: { url: { env: REDIS_URL } } }",
         "{ redis: { cluster: [ 'redis://a', { file: url } ] } }",
+        "{ postgres: { url: { env: U }, columns: { key: [tenant, id] }, keys: tuple, values: text, scans: false } }",
     ] {
         assert_eq!(check(backend), (true, Ok(())), "{backend}");
     }
@@ -63,6 +64,7 @@ fn an_address_is_a_text_or_where_it_stands() {
         ("{ postgres: {} }", "stores.a.backend.postgres: the setting 'url' is missing"),
         ("postgres", "stores.a.backend.postgres: the setting 'url' is missing"),
         ("{ postgres: { url: 5 } }", "stores.a.backend.postgres.url: an address is a text such"),
+        ("{ postgres: { url: { env: U }, columns: { key: 5 } } }", "a key is a column, or several"),
         ("{ redis: { url: { hunter2: x } } }", "stores.a.backend.redis.url: an address is a text"),
         ("{ redis: { cluster: [ 5 ] } }", "stores.a.backend.redis.cluster[0]: an address is"),
     ] {

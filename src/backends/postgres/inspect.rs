@@ -4,13 +4,13 @@
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::announce;
-use super::announce::Installed;
-use super::config::{Keys, PostgresConfig};
+use super::announce::{self, Installed};
+use super::attributes::Attributes;
+use super::config::PostgresConfig;
 use super::expires::Expires;
 use super::failure::failed;
-use super::indexes::{self, Index};
-use super::key::{Key, Part, told};
+use super::indexes;
+use super::key::{Key, told};
 use super::schema::{self, Table, VERSION, quoted};
 use super::session::Session;
 use super::value::Column;
@@ -231,13 +231,13 @@ impl Relation {
                 ),
             ));
         }
-        let columns = self.columns(session).await?;
-        let expires = self.expires(&columns, settings)?;
-        let key = self.key(&columns, settings)?;
-        let value = self.value(&columns, settings)?;
+        let columns = Attributes::look(session, self.oid, name, settings).await?;
+        let expires = columns.expires()?;
+        let key = columns.key()?;
+        let value = columns.value()?;
         let indexes = indexes::of(session, self.oid).await.map_err(fail)?;
-        self.unique(&key, &indexes, settings)?;
-        let no_scans = self.scans(&key, &indexes, settings)?;
+        columns.unique(&key, &indexes)?;
+        let no_scans = columns.scans(&key, &indexes)?;
         let own = self.version.is_some();
         if let Some(column) = settings.columns.expires.as_ref().filter(|_| !own) {
             times(session, &self.table, &quoted(column), expires).await?;
@@ -254,223 +254,6 @@ impl Relation {
             identity,
         })
     }
-
-    async fn columns(&self, session: Session<'_>) -> Result<Vec<Attribute>> {
-        let sql = format!(
-            "SELECT attname::text, format_type(atttypid, NULL), attnotnull, atthasdef OR attidentity <> '', {}, coalesce((SELECT collisdeterministic FROM pg_collation WHERE oid = attcollation), true), current_setting('server_encoding') = 'UTF8', (SELECT format('%I.%I', n.nspname, l.collname) FROM pg_collation l JOIN pg_namespace n ON n.oid = l.collnamespace WHERE l.oid = attcollation) FROM pg_attribute a WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped",
-            indexes::bytewise("attcollation")
-        );
-        let rows = session.query(&sql, vec![(&self.oid, Type::OID)]).await.map_err(fail)?;
-        rows.iter().map(column).collect::<Result<Vec<_>, _>>().map_err(fail)
-    }
-
-    /// Fails where a column is missing, of another type, or would stay empty.
-    fn expires(&self, columns: &[Attribute], settings: &PostgresConfig) -> Result<Expires> {
-        let name = &self.table;
-        let mut kept = Expires::Millis;
-        for (setting, wanted) in settings.columns.named() {
-            let found = self.find(columns, setting, wanted)?;
-            let unit = settings.columns.expires_unit;
-            let (fits, must_be) = match setting {
-                "expires" => match Expires::of(&found.kind, unit) {
-                    Some(expires) => {
-                        kept = expires;
-                        (true, "")
-                    }
-                    None => (
-                        false,
-                        "bigint (milliseconds since 1970), timestamptz or timestamp, or with `columns.expires_unit: seconds` bigint or integer",
-                    ),
-                },
-                "created" | "updated" => (found.kind.starts_with("timestamp"), "timestamptz"),
-                // Those of keys and values are looked at below.
-                _ => (true, ""),
-            };
-            if !fits {
-                return Err(self.of_type(found, setting, must_be));
-            }
-        }
-        let ours: Vec<&str> = settings.columns.named().map(|(_, name)| name).collect();
-        let unfilled = |column: &&Attribute| {
-            column.not_null && !column.has_default && !ours.contains(&column.name.as_str())
-        };
-        match columns.iter().find(unfilled) {
-            Some(column) => Err(config(format!(
-                "the column {} of {name} must be filled, but is not in `columns`; give it a default",
-                quoted(&column.name)
-            ))),
-            None => Ok(kept),
-        }
-    }
-
-    fn find<'a>(
-        &self,
-        columns: &'a [Attribute],
-        setting: &str,
-        wanted: &str,
-    ) -> Result<&'a Attribute> {
-        columns.iter().find(|column| column.name == wanted).ok_or_else(|| {
-            config(format!(
-                "the table {} has no column {}; say with `columns.{setting}` which one it is",
-                self.table,
-                quoted(wanted)
-            ))
-        })
-    }
-
-    fn of_type(&self, column: &Attribute, setting: &str, must_be: &str) -> Error {
-        config(format!(
-            "the column {} of {} is of type {}, but as `columns.{setting}` it must be {must_be}",
-            quoted(&column.name),
-            self.table,
-            column.kind
-        ))
-    }
-
-    fn key(&self, columns: &[Attribute], settings: &PostgresConfig) -> Result<Key> {
-        let mut parts = Vec::new();
-        for name in settings.columns.key.names() {
-            let found = self.find(columns, "key", name)?;
-            let part = Part {
-                name: found.name.clone(),
-                kind: found.kind.clone(),
-                collation: found.collation.clone(),
-                bytewise: found.bytewise,
-            };
-            let fits = match settings.keys {
-                Keys::Bytea => found.kind == "bytea",
-                Keys::Text | Keys::Tuple => part.known().is_some(),
-            };
-            if !fits {
-                let must_be = match settings.keys {
-                    Keys::Bytea if part.known().is_some() => {
-                        "bytea; set `keys: text` (keys as a person types them) or `keys: tuple` (as tuples, which sort as the column does)"
-                    }
-                    Keys::Bytea => "bytea",
-                    _ => {
-                        "text, character varying, uuid, smallint, integer, bigint or a timestamp, or without `keys` bytea"
-                    }
-                };
-                return Err(self.of_type(found, "key", must_be));
-            }
-            if !found.deterministic {
-                return Err(config(format!(
-                    "the column {} of {} has a collation by which texts are equal that differ, so two keys would be one row",
-                    quoted(name),
-                    self.table
-                )));
-            }
-            if settings.keys != Keys::Bytea && !found.utf8 {
-                return Err(config(
-                    "the database is not encoded in UTF8, which `keys` other than `bytea` need",
-                ));
-            }
-            if !found.not_null {
-                return Err(self.no_key(settings));
-            }
-            parts.push(part);
-        }
-        Key::new(settings.keys, parts)
-            .ok_or_else(|| Error::internal("a type of a column was checked and is not known"))
-    }
-
-    fn no_key(&self, settings: &PostgresConfig) -> Error {
-        let name = &self.table;
-        let columns = told(settings).columns();
-        config(match settings.columns.key.names() {
-            [_] => format!(
-                "the column {columns} of {name} must be NOT NULL and have a unique index of its own (B-tree, on the whole table): a primary key"
-            ),
-            _ => format!(
-                "the columns {columns} of {name} must be NOT NULL and have a unique index together (B-tree, on the whole table): a primary key"
-            ),
-        })
-    }
-
-    fn value(&self, columns: &[Attribute], settings: &PostgresConfig) -> Result<Column> {
-        let found = self.find(columns, "value", &settings.columns.value)?;
-        Column::new(settings.values, found.name.clone(), &found.kind)
-            .ok_or_else(|| self.of_type(found, "value", Column::kinds(settings.values)))
-    }
-
-    fn unique(&self, key: &Key, indexes: &[Index], settings: &PostgresConfig) -> Result<()> {
-        let names: Vec<_> = key.parts.iter().map(|part| part.name.as_str()).collect();
-        let is_key = |index: &Index| {
-            index.unique
-                && index.columns.len() == names.len()
-                && index.columns.iter().all(|(name, _)| names.contains(&name.as_str()))
-        };
-        if indexes.iter().any(is_key) { Ok(()) } else { Err(self.no_key(settings)) }
-    }
-
-    /// Why there are no scans. Fails where there are to be some.
-    fn scans(
-        &self,
-        key: &Key,
-        indexes: &[Index],
-        settings: &PostgresConfig,
-    ) -> Result<Option<String>> {
-        let ordered = |index: &Index| {
-            let fits = |(part, (name, bytewise)): (&Part, &(String, bool))| {
-                part.name == *name && *bytewise
-            };
-            index.columns.len() >= key.parts.len() && key.parts.iter().zip(&index.columns).all(fits)
-        };
-        let why = if !key.is_ordered() {
-            Some("keys as texts sort in another way than the column does, 10 before 9; with `keys: tuple` they sort as it does".to_owned())
-        } else if indexes.iter().any(ordered) {
-            None
-        } else {
-            Some(format!(
-                "no index of {} has the order of keys, which is by bytes; this makes one: CREATE INDEX ON {} ({})",
-                self.table,
-                self.table,
-                key.order().join(", ")
-            ))
-        };
-        match (why, settings.scans) {
-            (None, true) => Ok(None),
-            (Some(why), true) => {
-                Err(config(format!("{why}; or do without scans, with `scans: false`")))
-            }
-            (why, false) => Ok(Some(format!(
-                "`scans` is false, so entries are found by their keys alone; {}",
-                why.map_or_else(
-                    || "leave it out".to_owned(),
-                    |why| format!("{why}; then leave `scans` out")
-                )
-            ))),
-        }
-    }
-}
-
-/// A column of the table.
-struct Attribute {
-    name: String,
-    kind: String,
-    not_null: bool,
-    has_default: bool,
-    /// As it stands in SQL.
-    collation: Option<String>,
-    /// Whether texts sort by their bytes.
-    bytewise: bool,
-    /// Whether only the same text is equal.
-    deterministic: bool,
-    /// The encoding of the database.
-    utf8: bool,
-}
-
-fn column(row: &Row) -> Result<Attribute, tokio_postgres::Error> {
-    Ok(Attribute {
-        name: row.try_get(0)?,
-        kind: row.try_get(1)?,
-        not_null: row.try_get(2)?,
-        has_default: row.try_get(3)?,
-        bytewise: row.try_get(4)?,
-        deterministic: row.try_get(5)?,
-        utf8: row.try_get(6)?,
-        collation: row.try_get(7)?,
-    })
 }
 
 /// The number that the data folder of the server was made with, which a standby and a restored copy share, and

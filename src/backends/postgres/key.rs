@@ -7,7 +7,8 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::config::{Keys, PostgresConfig};
+use super::columns::Keys;
+use super::config::PostgresConfig;
 use super::schema::quoted;
 use crate::error::{Error, Result};
 use crate::keys::row::{Form, Kind, RowKey};
@@ -24,6 +25,8 @@ pub(super) struct Part {
     pub(super) collation: Option<String>,
     /// Whether texts sort by their bytes in it.
     pub(super) bytewise: bool,
+    /// The characters of a text, or the digits behind the second, that the type has room for.
+    pub(super) limit: Option<usize>,
 }
 
 impl Part {
@@ -50,6 +53,21 @@ impl Part {
         };
         // What has no such text, such as `infinity`, becomes an odd one, which is refused.
         format!("to_char({utc}, 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')")
+    }
+
+    /// The server cuts spaces off, and rounds times, to make them fit: that is another row.
+    fn check(&self, text: &str) -> Result<()> {
+        let Some(limit) = self.limit else { return Ok(()) };
+        let name = quoted(&self.name);
+        match self.known() {
+            Some(Kind::Text) if text.chars().nth(limit).is_some() => Err(Error::invalid(format!(
+                "the column {name} of the key takes {limit} characters at most"
+            ))),
+            Some(Kind::Time) if digits(text) > limit => Err(Error::invalid(format!(
+                "the column {name} of the key takes times with {limit} digits behind the second"
+            ))),
+            _ => Ok(()),
+        }
     }
 
     fn cast(&self, text: &str) -> String {
@@ -91,6 +109,12 @@ pub(super) struct Key {
     keys: Keys,
     /// `None`: the one column is `bytea`.
     row: Option<RowKey>,
+}
+
+/// The digits behind the second of a time as a key has it, `2026-01-31T12:00:00.000000Z`, up to the last that is not 0.
+fn digits(time: &str) -> usize {
+    let fraction = time.split_once('.').map_or("", |(_, fraction)| fraction);
+    fraction.trim_end_matches('Z').trim_end_matches('0').len()
 }
 
 fn list(items: impl Iterator<Item = String>) -> String {
@@ -212,6 +236,9 @@ impl Key {
             error.with_key(key)
         };
         let columns = row.columns(key).map_err(refused)?;
+        for (part, text) in self.parts.iter().zip(&columns) {
+            part.check(text).map_err(|error| error.with_key(key))?;
+        }
         Ok(match &columns[..] {
             [one] if one.as_bytes() == key => Cow::Borrowed(key),
             columns => Cow::Owned(joined(columns)),
@@ -302,6 +329,7 @@ pub(super) fn told(settings: &PostgresConfig) -> Key {
         kind: String::new(),
         collation: None,
         bytewise: true,
+        limit: None,
     });
     let row = (settings.keys != Keys::Bytea).then(|| RowKey::new(Form::Text, Vec::new()));
     Key { parts: parts.collect(), keys: settings.keys, row }
@@ -364,6 +392,7 @@ mod tests {
             kind: (*kind).to_owned(),
             collation: (*kind == "text").then(|| "\"de\"".to_owned()),
             bytewise: *kind != "text",
+            limit: None,
         });
         Key::new(keys, parts.collect()).unwrap()
     }
@@ -401,7 +430,8 @@ mod tests {
                     name: "x".into(),
                     kind: "numeric".into(),
                     collation: None,
-                    bytewise: true
+                    bytewise: true,
+                    limit: None
                 }]
             )
             .is_none()

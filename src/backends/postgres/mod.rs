@@ -48,6 +48,8 @@
 //! ```
 
 mod announce;
+mod attributes;
+mod columns;
 mod config;
 mod connect;
 mod expires;
@@ -80,7 +82,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use self::announce::Announcements;
-pub use self::config::{Columns, KeyColumns, Keys, Pooler, PostgresConfig, Tls, Values};
+pub use self::columns::{Columns, KeyColumns, Keys, Values};
+pub use self::config::{Pooler, PostgresConfig, Tls};
 use self::connect::Connector;
 use self::inspect::Found;
 use self::pool::{Connections, within};

@@ -6,7 +6,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::config::{Keys, PostgresConfig, Values};
+use super::columns::{Keys, Values};
+use super::config::PostgresConfig;
 
 /// The version of the table that this program makes.
 pub(super) const VERSION: u32 = 1;

@@ -4,7 +4,8 @@
 //! it comes too late or outside of its transaction, by a logarithm where a condition does not hold, by a power
 //! where a row was not written. Each has an SQLSTATE of its own; see `failure`.
 
-use super::config::{Columns, PostgresConfig};
+use super::columns::Columns;
+use super::config::PostgresConfig;
 use super::expires::Expires;
 use super::inspect::Found;
 use super::key::Key;

@@ -1,7 +1,7 @@
 //! The value of a row, and the SQL that reads and writes it. A value travels as `bytea`: the bytes of a column that is
 //! `bytea`, otherwise the text of the column.
 
-use super::config::Values;
+use super::columns::Values;
 use super::schema::quoted;
 use crate::error::{Error, Result};
 
@@ -9,6 +9,8 @@ use crate::error::{Error, Result};
 pub(super) struct Column {
     pub(super) name: String,
     kind: Kind,
+    /// The characters that the type has room for.
+    limit: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +23,12 @@ enum Kind {
 
 impl Column {
     /// Of a type as `format_type` writes it. `None`: it is not taken.
-    pub(super) fn new(values: Values, name: String, kind: &str) -> Option<Self> {
+    pub(super) fn new(
+        values: Values,
+        name: String,
+        kind: &str,
+        limit: Option<usize>,
+    ) -> Option<Self> {
         let kind = match (values, kind) {
             (Values::Bytea, "bytea") => Kind::Bytea,
             (Values::Text, "text" | "character varying") => Kind::Text,
@@ -29,7 +36,7 @@ impl Column {
             (Values::Text, "jsonb") => Kind::Jsonb,
             _ => return None,
         };
-        Some(Self { name, kind })
+        Some(Self { name, kind, limit })
     }
 
     /// The types of columns that are taken.
@@ -79,7 +86,15 @@ impl Column {
     /// `InvalidInput`: it is no such value.
     pub(super) fn check(&self, value: &[u8]) -> Result<()> {
         let json = || serde_json::from_slice::<serde::de::IgnoredAny>(value);
+        // The server cuts spaces off to make them fit. What is not UTF-8 is refused by the limits.
+        let text = || std::str::from_utf8(value).unwrap_or_default();
         match self.kind {
+            Kind::Text if self.limit.is_some_and(|limit| text().chars().nth(limit).is_some()) => {
+                Err(Error::invalid(format!(
+                    "the value's column takes {} characters at most",
+                    self.limit.unwrap_or_default()
+                )))
+            }
             Kind::Text if value.contains(&0) => Err(Error::invalid(
                 "the value holds a NUL byte, which the column, a text of PostgreSQL, cannot",
             )),
