@@ -9,14 +9,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tierstack::config::{Config, Format, Registry};
 use tierstack::{
-    Batch, Changes, Commit, Context, Error, ErrorKind, Identity, Layer, LayerConfig, OpenOptions,
-    Pages, Profile, Read, Reply, Result, Scan, Scope, Sighting, Stack, StackLayer, Store, StoreExt,
-    Usage, Value, Zone,
+    Batch, Commit, Context, Error, ErrorKind, Layer, LayerConfig, OpenOptions, Profile, Read,
+    Result, Stack, StackLayer, Store, StoreExt, Zone, forward,
 };
 
 /// Refuses writes to keys that begin with a prefix.
@@ -83,17 +81,7 @@ impl<S> Protect<S> {
 }
 
 impl<S: Read> Read for Protect<S> {
-    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
-        self.inner.get(key)
-    }
-
-    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
-        self.inner.get_many(keys)
-    }
-
-    fn scan(&self, scan: Scan) -> Pages<'_> {
-        self.inner.scan(scan)
-    }
+    forward!(self => self.inner; get, get_many, scan);
 }
 
 #[async_trait]
@@ -107,55 +95,13 @@ impl<S: Store> Store for Protect<S> {
         tierstack::write_admitted(&self.inner, group, |batch| self.admit(batch)).await
     }
 
-    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
-        self.inner.ingest(run).await
-    }
-
-    async fn changes(&self) -> Result<Changes> {
-        self.inner.changes().await
-    }
-
-    async fn invalidate(&self, scope: Scope) -> Result<()> {
-        self.inner.invalidate(scope).await
-    }
-
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
-        self.inner.inspect(key).await
-    }
-
-    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
-        self.inner.snapshot().await
-    }
-
-    async fn flush(&self) -> Result<()> {
-        self.inner.flush().await
-    }
-
-    async fn compact(&self) -> Result<()> {
-        self.inner.compact().await
-    }
-
-    async fn usage(&self) -> Result<Usage> {
-        self.inner.usage().await
-    }
-
-    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
-        self.inner.count(prefix).await
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.inner.close().await
-    }
-
     fn profile(&self) -> Profile {
         let below = self.inner.profile();
         // The settings were accepted when the layer was opened, over the same store.
         self.config.profile(below.clone()).unwrap_or(below)
     }
 
-    fn identity(&self) -> Option<Identity> {
-        self.inner.identity()
-    }
+    forward!(self => self.inner; ingest, changes, invalidate, inspect, snapshot, flush, compact, usage, count, close, identity);
 }
 
 /// A config file that names the layer.

@@ -140,6 +140,7 @@ mod decoded;
 mod disk;
 mod error;
 mod ext;
+mod forward;
 mod group;
 mod hash;
 pub mod journal;

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
 use crate::error::Result;
+use crate::forward;
 use crate::reply::Reply;
 use crate::types::{Batch, Commit, Identity, Page, Profile, Scan, Scope, Sighting, Usage, Value};
 
@@ -388,75 +389,11 @@ pub trait Store: Read {
 
 #[deny(clippy::missing_trait_methods)]
 impl<R: Read + ?Sized> Read for Arc<R> {
-    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
-        (**self).get(key)
-    }
-
-    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
-        (**self).get_many(keys)
-    }
-
-    fn scan(&self, scan: Scan) -> Pages<'_> {
-        (**self).scan(scan)
-    }
+    forward!(self => **self; get, get_many, scan);
 }
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<S: Store + ?Sized> Store for Arc<S> {
-    async fn write(&self, batch: Batch) -> Result<Commit> {
-        (**self).write(batch).await
-    }
-
-    async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
-        (**self).write_group(group).await
-    }
-
-    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
-        (**self).ingest(run).await
-    }
-
-    async fn changes(&self) -> Result<Changes> {
-        (**self).changes().await
-    }
-
-    async fn invalidate(&self, scope: Scope) -> Result<()> {
-        (**self).invalidate(scope).await
-    }
-
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
-        (**self).inspect(key).await
-    }
-
-    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
-        (**self).snapshot().await
-    }
-
-    async fn flush(&self) -> Result<()> {
-        (**self).flush().await
-    }
-
-    async fn compact(&self) -> Result<()> {
-        (**self).compact().await
-    }
-
-    async fn usage(&self) -> Result<Usage> {
-        (**self).usage().await
-    }
-
-    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
-        (**self).count(prefix).await
-    }
-
-    async fn close(&self) -> Result<()> {
-        (**self).close().await
-    }
-
-    fn profile(&self) -> Profile {
-        (**self).profile()
-    }
-
-    fn identity(&self) -> Option<Identity> {
-        (**self).identity()
-    }
+    forward!(self => **self; write, write_group, ingest, changes, invalidate, inspect, snapshot, flush, compact, usage, count, close, profile, identity);
 }

@@ -39,17 +39,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::forward;
 use crate::group::complete;
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
-use crate::reply::Reply;
-use crate::store::{Changes, Pages, Read, Store};
-use crate::types::{
-    Batch, Commit, Conditions, Identity, Profile, Scan, Scope, Sighting, Usage, Value,
-};
+use crate::store::{Pages, Read, Store};
+use crate::types::{Batch, Commit, Conditions, Profile};
 
 /// Settings of the read-only layer: none.
 ///
@@ -125,17 +122,7 @@ impl<S> ReadOnly<S> {
 
 #[deny(clippy::missing_trait_methods)]
 impl<S: Read> Read for ReadOnly<S> {
-    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
-        self.inner.get(key)
-    }
-
-    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
-        self.inner.get_many(keys)
-    }
-
-    fn scan(&self, scan: Scan) -> Pages<'_> {
-        self.inner.scan(scan)
-    }
+    forward!(self => self.inner; get, get_many, scan);
 }
 
 #[async_trait]
@@ -153,36 +140,8 @@ impl<S: Store> Store for ReadOnly<S> {
         Err(self.refusal(Operation::Ingest))
     }
 
-    async fn changes(&self) -> Result<Changes> {
-        self.inner.changes().await
-    }
-
-    async fn invalidate(&self, scope: Scope) -> Result<()> {
-        self.inner.invalidate(scope).await
-    }
-
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
-        self.inner.inspect(key).await
-    }
-
-    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
-        self.inner.snapshot().await
-    }
-
-    async fn flush(&self) -> Result<()> {
-        self.inner.flush().await
-    }
-
     async fn compact(&self) -> Result<()> {
         Err(self.refusal(Operation::Compact))
-    }
-
-    async fn usage(&self) -> Result<Usage> {
-        self.inner.usage().await
-    }
-
-    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
-        self.inner.count(prefix).await
     }
 
     async fn close(&self) -> Result<()> {
@@ -194,9 +153,7 @@ impl<S: Store> Store for ReadOnly<S> {
         profile(self.inner.profile())
     }
 
-    fn identity(&self) -> Option<Identity> {
-        self.inner.identity()
-    }
+    forward!(self => self.inner; changes, invalidate, inspect, snapshot, flush, usage, count, identity);
 }
 
 #[cfg(test)]
@@ -206,6 +163,7 @@ mod tests {
     use crate::clock::ManualClock;
     use crate::ext::{ReadExt, StoreExt};
     use crate::testing::conformance::{Fixture, assert_conforms};
+    use crate::types::Scan;
 
     #[tokio::test]
     async fn nothing_reaches_the_store_below() {

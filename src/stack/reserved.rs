@@ -11,12 +11,12 @@ use futures_util::future::ready;
 use futures_util::{StreamExt, TryStreamExt};
 
 use crate::error::{Error, Result};
+use crate::forward;
 use crate::group::write_admitted;
 use crate::reply::Reply;
 use crate::store::{Change, Changes, Pages, Read, Store};
 use crate::types::{
-    Batch, Commit, Condition, Identity, Op, Page, Profile, RESERVED_PREFIX, Scan, Scope, Sighting,
-    Usage, Value,
+    Batch, Commit, Condition, Op, Page, RESERVED_PREFIX, Scan, Sighting, Usage, Value,
 };
 
 /// A store without the keys that begin with [`RESERVED_PREFIX`].
@@ -129,10 +129,6 @@ impl<S: Store> Store for Reserved<S> {
         Ok(changes.filter_map(move |change| ready(seen(change))).boxed())
     }
 
-    async fn invalidate(&self, scope: Scope) -> Result<()> {
-        self.0.invalidate(scope).await
-    }
-
     async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
         check(key)?;
         self.0.inspect(key).await
@@ -140,14 +136,6 @@ impl<S: Store> Store for Reserved<S> {
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
         Ok(Arc::new(Reserved(self.0.snapshot().await?)))
-    }
-
-    async fn flush(&self) -> Result<()> {
-        self.0.flush().await
-    }
-
-    async fn compact(&self) -> Result<()> {
-        self.0.compact().await
     }
 
     /// Counts what is hidden, to take it off.
@@ -177,17 +165,7 @@ impl<S: Store> Store for Reserved<S> {
         Ok(Some(entries.saturating_sub(hidden)))
     }
 
-    async fn close(&self) -> Result<()> {
-        self.0.close().await
-    }
-
-    fn profile(&self) -> Profile {
-        self.0.profile()
-    }
-
-    fn identity(&self) -> Option<Identity> {
-        self.0.identity()
-    }
+    forward!(self => self.0; invalidate, flush, compact, close, profile, identity);
 }
 
 #[cfg(test)]

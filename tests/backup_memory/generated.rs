@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use tierstack::backends::Memory;
 use tierstack::{
     Batch, Changes, Commit, Entry, Identity, Page, Pages, Profile, Read, Reply, Result, Scan,
-    Scope, Sighting, Store, Usage, Value,
+    Scope, Sighting, Store, Usage, Value, forward,
 };
 
 /// Pages of entries with the same byte as values, and a number in each MiB of them.
@@ -136,14 +136,6 @@ pub struct Sink {
 }
 
 impl Read for Sink {
-    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
-        self.memory.get(key)
-    }
-
-    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
-        self.memory.get_many(keys)
-    }
-
     fn scan(&self, scan: Scan) -> Pages<'_> {
         if self.written.load(Ordering::Relaxed) > 1 << 20 {
             self.entries.scan(scan)
@@ -151,6 +143,8 @@ impl Read for Sink {
             self.memory.scan(scan)
         }
     }
+
+    forward!(self => self.memory; get, get_many);
 }
 
 store!(

@@ -3,13 +3,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use tierstack::backends::Memory;
 use tierstack::testing::{FaultStore, Faults};
-use tierstack::{
-    Batch, Changes, Commit, Error, ErrorKind, Identity, Operation, Pages, Profile, Read, Reply,
-    Result, Scan, Scope, Sighting, Store, Usage, Value,
-};
+use tierstack::{Batch, Commit, Error, ErrorKind, Operation, Read, Result, Store, forward};
 use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok};
 
 /// When a store acknowledges a write.
@@ -34,17 +30,7 @@ impl<S> Acknowledging<S> {
 }
 
 impl<S: Store> Read for Acknowledging<S> {
-    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
-        self.inner.get(key)
-    }
-
-    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
-        self.inner.get_many(keys)
-    }
-
-    fn scan(&self, scan: Scan) -> Pages<'_> {
-        self.inner.scan(scan)
-    }
+    forward!(self => self.inner; get, get_many, scan);
 }
 
 #[async_trait]
@@ -73,53 +59,7 @@ impl<S: Store> Store for Acknowledging<S> {
         tierstack::write_in_order(self, group).await
     }
 
-    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
-        self.inner.ingest(run).await
-    }
-
-    async fn changes(&self) -> Result<Changes> {
-        self.inner.changes().await
-    }
-
-    async fn invalidate(&self, scope: Scope) -> Result<()> {
-        self.inner.invalidate(scope).await
-    }
-
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
-        self.inner.inspect(key).await
-    }
-
-    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
-        self.inner.snapshot().await
-    }
-
-    async fn flush(&self) -> Result<()> {
-        self.inner.flush().await
-    }
-
-    async fn compact(&self) -> Result<()> {
-        self.inner.compact().await
-    }
-
-    async fn usage(&self) -> Result<Usage> {
-        self.inner.usage().await
-    }
-
-    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
-        self.inner.count(prefix).await
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.inner.close().await
-    }
-
-    fn profile(&self) -> Profile {
-        self.inner.profile()
-    }
-
-    fn identity(&self) -> Option<Identity> {
-        self.inner.identity()
-    }
+    forward!(self => self.inner; ingest, changes, invalidate, inspect, snapshot, flush, compact, usage, count, close, profile, identity);
 }
 
 fn put() -> Batch {

@@ -7,16 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tierstack::backends::Memory;
 use tierstack::config::Registry;
 use tierstack::units::{ByteSize, Secret, Span};
 use tierstack::{
-    BackendConfig, Batch, Changes, Commit, Context, Durability, Error, Identity, LayerConfig,
-    Pages, Place, Profile, Read, Recovery, Reply, Result, Scan, Scope, Sighting, StackLayer, Store,
-    Usage, Value, Zone,
+    BackendConfig, Context, Durability, Error, LayerConfig, Place, Profile, Read, Recovery, Result,
+    StackLayer, Store, Zone, forward,
 };
 
 pub fn registry() -> Registry {
@@ -268,66 +266,12 @@ struct Same<C> {
 
 #[deny(clippy::missing_trait_methods)]
 impl<C: LayerConfig> Read for Same<C> {
-    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
-        self.inner.get(key)
-    }
-
-    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
-        self.inner.get_many(keys)
-    }
-
-    fn scan(&self, scan: Scan) -> Pages<'_> {
-        self.inner.scan(scan)
-    }
+    forward!(self => self.inner; get, get_many, scan);
 }
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<C: LayerConfig> Store for Same<C> {
-    async fn write(&self, batch: Batch) -> Result<Commit> {
-        self.inner.write(batch).await
-    }
-
-    async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
-        self.inner.write_group(group).await
-    }
-
-    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
-        self.inner.ingest(run).await
-    }
-
-    async fn changes(&self) -> Result<Changes> {
-        self.inner.changes().await
-    }
-
-    async fn invalidate(&self, scope: Scope) -> Result<()> {
-        self.inner.invalidate(scope).await
-    }
-
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
-        self.inner.inspect(key).await
-    }
-
-    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
-        self.inner.snapshot().await
-    }
-
-    async fn flush(&self) -> Result<()> {
-        self.inner.flush().await
-    }
-
-    async fn compact(&self) -> Result<()> {
-        self.inner.compact().await
-    }
-
-    async fn usage(&self) -> Result<Usage> {
-        self.inner.usage().await
-    }
-
-    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
-        self.inner.count(prefix).await
-    }
-
     async fn close(&self) -> Result<()> {
         if let Some(path) = &self.disk {
             happened(path, "closed");
@@ -342,7 +286,5 @@ impl<C: LayerConfig> Store for Same<C> {
         }
     }
 
-    fn identity(&self) -> Option<Identity> {
-        self.inner.identity()
-    }
+    forward!(self => self.inner; write, write_group, ingest, changes, invalidate, inspect, snapshot, flush, compact, usage, count, identity);
 }

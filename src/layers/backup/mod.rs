@@ -75,14 +75,13 @@ use self::worker::Meters;
 pub use self::worker::Worker;
 use crate::backup::{Location, RESERVED_PREFIX, Repository, Schedule};
 use crate::error::{Error, Result};
+use crate::forward;
 use crate::group::write_admitted;
 use crate::layer::{Claim, Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::objects::Shown;
 use crate::reply::Reply;
-use crate::store::{Changes, Pages, Read, Store};
-use crate::types::{
-    Batch, Commit, Identity, Place, Profile, Recovery, Scan, Scope, Sighting, Usage, Value,
-};
+use crate::store::{Pages, Read, Store};
+use crate::types::{Batch, Commit, Place, Profile, Recovery, Scan, Sighting, Value};
 
 /// Settings of the `backup` layer. See the [module docs](self).
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -313,37 +312,9 @@ impl<S: Store> Store for Backup<S> {
         self.inner.ingest(checked.boxed()).await
     }
 
-    async fn changes(&self) -> Result<Changes> {
-        self.inner.changes().await
-    }
-
-    async fn invalidate(&self, scope: Scope) -> Result<()> {
-        self.inner.invalidate(scope).await
-    }
-
     async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
         check_reserved(key)?;
         self.inner.inspect(key).await
-    }
-
-    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
-        self.inner.snapshot().await
-    }
-
-    async fn flush(&self) -> Result<()> {
-        self.inner.flush().await
-    }
-
-    async fn compact(&self) -> Result<()> {
-        self.inner.compact().await
-    }
-
-    async fn usage(&self) -> Result<Usage> {
-        self.inner.usage().await
-    }
-
-    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
-        self.inner.count(prefix).await
     }
 
     async fn close(&self) -> Result<()> {
@@ -360,9 +331,7 @@ impl<S: Store> Store for Backup<S> {
         self.profile.clone()
     }
 
-    fn identity(&self) -> Option<Identity> {
-        self.inner.identity()
-    }
+    forward!(self => self.inner; changes, invalidate, snapshot, flush, compact, usage, count, identity);
 }
 
 fn admit(batch: Batch) -> Result<Batch> {

@@ -66,7 +66,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
@@ -76,14 +75,14 @@ use self::view::{Now, View};
 use crate::clock::Timestamp;
 use crate::decoded::{Absence, write_decoded, write_group_decoded};
 use crate::error::{Error, Result};
+use crate::forward;
 use crate::group::admitted;
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
-use crate::reply::Reply;
-use crate::store::{Changes, Pages, Read, Store};
+use crate::store::{Pages, Read, Store};
 use crate::types::units::Span;
 use crate::types::{
-    Batch, Commit, Conditions, Counting, Entry, Guarantees, Identity, Op, Presence, Profile, Scan,
-    Scope, Sighting, Usage, Value,
+    Batch, Commit, Conditions, Counting, Entry, Guarantees, Op, Presence, Profile, Scan, Sighting,
+    Value,
 };
 
 /// Settings of the expire layer. See the [module docs](self).
@@ -284,17 +283,7 @@ impl<S: Store> Expire<S> {
 
 #[deny(clippy::missing_trait_methods)]
 impl<S: Store> Read for Expire<S> {
-    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
-        self.view.get(key)
-    }
-
-    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
-        self.view.get_many(keys)
-    }
-
-    fn scan(&self, scan: Scan) -> Pages<'_> {
-        self.view.scan(scan)
-    }
+    forward!(self => self.view; get, get_many, scan);
 }
 
 #[async_trait]
@@ -325,14 +314,6 @@ impl<S: Store> Store for Expire<S> {
         self.view.inner.ingest(encoded.boxed()).await
     }
 
-    async fn changes(&self) -> Result<Changes> {
-        self.view.inner.changes().await
-    }
-
-    async fn invalidate(&self, scope: Scope) -> Result<()> {
-        self.view.inner.invalidate(scope).await
-    }
-
     /// The store below knows no deadline: it stands in the header of the value.
     async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
         let mut sightings = self.view.inner.inspect(key).await?;
@@ -353,20 +334,12 @@ impl<S: Store> Store for Expire<S> {
         Ok(Arc::new(View { inner, now: Now::Frozen(now), accept_plain: self.view.accept_plain }))
     }
 
-    async fn flush(&self) -> Result<()> {
-        self.view.inner.flush().await
-    }
-
     /// Sweeps first, so that there is something to reclaim.
     async fn compact(&self) -> Result<()> {
         if sweepable(&self.view.inner.profile().guarantees) {
             self.sweep().await?;
         }
         self.view.inner.compact().await
-    }
-
-    async fn usage(&self) -> Result<Usage> {
-        self.view.inner.usage().await
     }
 
     /// Below, what has expired is counted too. What scans pass by is told nevertheless.
@@ -385,7 +358,5 @@ impl<S: Store> Store for Expire<S> {
         profile(self.sweeps, self.default_ttl.is_some(), self.view.inner.profile())
     }
 
-    fn identity(&self) -> Option<Identity> {
-        self.view.inner.identity()
-    }
+    forward!(self => self.view.inner; changes, invalidate, flush, usage, identity);
 }

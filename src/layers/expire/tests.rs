@@ -1,3 +1,4 @@
+use bytes::Bytes;
 use futures_util::TryStreamExt;
 use tokio_test::task::spawn;
 use tokio_test::{assert_pending, assert_ready};
@@ -7,7 +8,8 @@ use crate::backends::Memory;
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::error::{ErrorKind, Operation};
 use crate::ext::{ReadExt, StoreExt};
-use crate::store::Changes;
+use crate::forward;
+use crate::reply::Reply;
 use crate::testing::conformance::{Fixture, assert_conforms};
 use crate::testing::{FaultStore, Faults};
 use crate::types::Page;
@@ -186,17 +188,7 @@ impl Default for OneByOne {
 }
 
 impl Read for OneByOne {
-    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
-        self.memory.get(key)
-    }
-
-    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
-        self.memory.get_many(keys)
-    }
-
-    fn scan(&self, scan: Scan) -> Pages<'_> {
-        self.memory.scan(scan)
-    }
+    forward!(self => self.memory; get, get_many, scan);
 }
 
 #[async_trait]
@@ -212,46 +204,6 @@ impl Store for OneByOne {
         crate::write_in_order(self, group).await
     }
 
-    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
-        self.memory.ingest(run).await
-    }
-
-    async fn changes(&self) -> Result<Changes> {
-        self.memory.changes().await
-    }
-
-    async fn invalidate(&self, scope: Scope) -> Result<()> {
-        self.memory.invalidate(scope).await
-    }
-
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
-        self.memory.inspect(key).await
-    }
-
-    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
-        self.memory.snapshot().await
-    }
-
-    async fn flush(&self) -> Result<()> {
-        self.memory.flush().await
-    }
-
-    async fn compact(&self) -> Result<()> {
-        self.memory.compact().await
-    }
-
-    async fn usage(&self) -> Result<Usage> {
-        self.memory.usage().await
-    }
-
-    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
-        self.memory.count(prefix).await
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.memory.close().await
-    }
-
     fn profile(&self) -> Profile {
         self.memory.profile().changed(|guarantees| {
             guarantees.atomic_batches = false;
@@ -261,9 +213,7 @@ impl Store for OneByOne {
         })
     }
 
-    fn identity(&self) -> Option<crate::types::Identity> {
-        self.memory.identity()
-    }
+    forward!(self => self.memory; ingest, changes, invalidate, inspect, snapshot, flush, compact, usage, count, close, identity);
 }
 
 #[tokio::test]

@@ -60,13 +60,14 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Operation, Outcome, Result, Retry};
+use crate::forward;
 use crate::group::complete;
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::telemetry::{Histogram, Labels, names};
 use crate::types::units::{Span, counted};
-use crate::types::{Batch, Commit, Identity, Profile, Scan, Scope, Sighting, Usage, Value};
+use crate::types::{Batch, Commit, Profile, Scan, Scope, Sighting, Usage, Value};
 
 /// Settings of the limit layer. See the [module docs](self).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -215,10 +216,8 @@ impl<S: Store> Store for Limit<S> {
         answers.unwrap_or_else(|error| complete(vec![Err(error)], batches))
     }
 
-    /// Passes without a permit: the run may be read through this very store.
-    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
-        self.inner.ingest(run).await
-    }
+    // Passes without a permit: the run may be read through this very store.
+    forward!(self => self.inner; ingest);
 
     async fn changes(&self) -> Result<Changes> {
         self.turns.during(Operation::Changes, self.inner.changes()).await
@@ -237,14 +236,6 @@ impl<S: Store> Store for Limit<S> {
         Ok(Arc::new(Limit { inner, turns: Arc::clone(&self.turns) }))
     }
 
-    async fn flush(&self) -> Result<()> {
-        self.inner.flush().await
-    }
-
-    async fn compact(&self) -> Result<()> {
-        self.inner.compact().await
-    }
-
     async fn usage(&self) -> Result<Usage> {
         self.turns.during(Operation::Usage, self.inner.usage()).await
     }
@@ -253,17 +244,11 @@ impl<S: Store> Store for Limit<S> {
         self.turns.during(Operation::Usage, self.inner.count(prefix)).await
     }
 
-    async fn close(&self) -> Result<()> {
-        self.inner.close().await
-    }
-
     fn profile(&self) -> Profile {
         Profile::layer(LimitConfig::NAME, self.inner.profile())
     }
 
-    fn identity(&self) -> Option<Identity> {
-        self.inner.identity()
-    }
+    forward!(self => self.inner; flush, compact, close, identity);
 }
 
 struct Turns {

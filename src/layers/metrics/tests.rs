@@ -7,6 +7,7 @@ use crate::backends::Memory;
 use crate::clock::ManualClock;
 use crate::error::{Error, Operation};
 use crate::ext::StoreExt;
+use crate::forward;
 use crate::telemetry::{Distribution, names, snapshot};
 
 /// What a stack has counted, which no other test has the name of.
@@ -283,13 +284,7 @@ impl<S: Read> Read for Front<S> {
         if key == b"h" { Reply::ready(None) } else { self.0.get(key) }
     }
 
-    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
-        self.0.get_many(keys)
-    }
-
-    fn scan(&self, scan: Scan) -> Pages<'_> {
-        self.0.scan(scan)
-    }
+    forward!(self => self.0; get_many, scan);
 }
 
 #[test]

@@ -56,6 +56,7 @@ use futures_util::future::ready;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::forward;
 use crate::group::write_admitted;
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
@@ -276,14 +277,6 @@ impl<S: Store> Store for Prefix<S> {
         Ok(Arc::new(Prefix { inner, keys: self.keys.clone() }))
     }
 
-    async fn flush(&self) -> Result<()> {
-        self.inner.flush().await
-    }
-
-    async fn compact(&self) -> Result<()> {
-        self.inner.compact().await
-    }
-
     async fn usage(&self) -> Result<Usage> {
         Ok(Usage { entries: None, ..self.inner.usage().await? })
     }
@@ -298,10 +291,6 @@ impl<S: Store> Store for Prefix<S> {
         Ok(Some(entries - u64::from(bare && entries > 0)))
     }
 
-    async fn close(&self) -> Result<()> {
-        self.inner.close().await
-    }
-
     fn profile(&self) -> Profile {
         profile(&self.keys.prefix, self.inner.profile())
     }
@@ -309,6 +298,8 @@ impl<S: Store> Store for Prefix<S> {
     fn identity(&self) -> Option<Identity> {
         Some(self.inner.identity()?.within(&self.keys.prefix))
     }
+
+    forward!(self => self.inner; flush, compact, close);
 }
 
 /// A change below as it is seen above; `None` if it is of other keys.

@@ -68,13 +68,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
 use crate::error::{Error, Operation, Outcome, Result, Retry as Again};
+use crate::forward;
 use crate::group::complete;
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::telemetry::{Counter, Labels, names};
 use crate::types::units::{Span, counted};
-use crate::types::{Batch, Commit, Identity, Page, Profile, Scan, Scope, Sighting, Usage, Value};
+use crate::types::{Batch, Commit, Page, Profile, Scan, Scope, Sighting, Usage, Value};
 
 /// Settings of the retry layer. See the [module docs](self).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -265,10 +266,8 @@ impl<S: Store> Store for Retry<S> {
         complete(answers, batches)
     }
 
-    /// Passes: a run can be read once only.
-    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
-        self.inner.ingest(run).await
-    }
+    // Passes: a run can be read once only.
+    forward!(self => self.inner; ingest);
 
     async fn changes(&self) -> Result<Changes> {
         self.shared.repeat(Operation::Changes, || self.inner.changes()).await
@@ -303,17 +302,11 @@ impl<S: Store> Store for Retry<S> {
         self.shared.repeat(Operation::Usage, || self.inner.count(prefix)).await
     }
 
-    async fn close(&self) -> Result<()> {
-        self.inner.close().await
-    }
-
     fn profile(&self) -> Profile {
         Profile::layer(RetryConfig::NAME, self.inner.profile())
     }
 
-    fn identity(&self) -> Option<Identity> {
-        self.inner.identity()
-    }
+    forward!(self => self.inner; close, identity);
 }
 
 impl<S: Read> Retry<S> {

@@ -53,11 +53,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::forward;
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::types::units::Span;
-use crate::types::{Batch, Commit, Identity, Profile, Scan, Scope, Sighting, Usage, Value};
+use crate::types::{Batch, Commit, Profile, Scan, Scope, Sighting, Usage, Value};
 
 /// Settings of the timeout layer. See the [module docs](self).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,10 +183,6 @@ impl<S: Store> Store for Timeout<S> {
         }
     }
 
-    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
-        self.inner.ingest(run).await
-    }
-
     async fn changes(&self) -> Result<Changes> {
         self.deadline.of(Operation::Changes, self.inner.changes()).await
     }
@@ -203,34 +200,18 @@ impl<S: Store> Store for Timeout<S> {
         Ok(Arc::new(Timeout { inner, deadline: self.deadline.clone() }))
     }
 
-    async fn flush(&self) -> Result<()> {
-        self.inner.flush().await
-    }
-
-    async fn compact(&self) -> Result<()> {
-        self.inner.compact().await
-    }
-
     async fn usage(&self) -> Result<Usage> {
         self.deadline.of(Operation::Usage, self.inner.usage()).await
     }
 
-    /// Without a deadline: it may read everything.
-    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
-        self.inner.count(prefix).await
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.inner.close().await
-    }
+    // Without a deadline: it may read everything.
+    forward!(self => self.inner; count);
 
     fn profile(&self) -> Profile {
         Profile::layer(TimeoutConfig::NAME, self.inner.profile())
     }
 
-    fn identity(&self) -> Option<Identity> {
-        self.inner.identity()
-    }
+    forward!(self => self.inner; ingest, flush, compact, close, identity);
 }
 
 const UNKNOWN: &str = "; the batch may or may not have taken effect, and writing it again is safe";

@@ -16,14 +16,13 @@ use futures_util::{StreamExt, TryStreamExt};
 pub use self::rewrite::Rewriter;
 use crate::decoded::{Absence, write_decoded, write_group_decoded};
 use crate::error::{Error, Outcome, Result};
+use crate::forward;
 use crate::group::{admitted, complete};
 use crate::layer::{Layer, Resize, Rewrite, StackLayer};
 use crate::reply::Reply;
-use crate::store::{Changes, Pages, Read, Store};
+use crate::store::{Pages, Read, Store};
 use crate::telemetry::{Counter, Labels, names};
-use crate::types::{
-    Batch, Commit, Entry, Identity, Op, Page, Profile, Scan, Scope, Sighting, Usage, Value,
-};
+use crate::types::{Batch, Commit, Entry, Op, Page, Profile, Scan, Value};
 
 /// How values are encoded. Pure: bytes in, bytes out.
 ///
@@ -337,51 +336,17 @@ impl<S: Store, T: Transform> Store for Transformed<S, T> {
         self.inner.ingest(encoded.boxed()).await
     }
 
-    async fn changes(&self) -> Result<Changes> {
-        self.inner.changes().await
-    }
-
-    async fn invalidate(&self, scope: Scope) -> Result<()> {
-        self.inner.invalidate(scope).await
-    }
-
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
-        self.inner.inspect(key).await
-    }
-
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
         let inner = self.inner.snapshot().await?;
         let shared = Arc::clone(&self.shared);
         Ok(Arc::new(Transformed { inner, shared, vetted: AtomicBool::new(false) }))
     }
 
-    async fn flush(&self) -> Result<()> {
-        self.inner.flush().await
-    }
-
-    async fn compact(&self) -> Result<()> {
-        self.inner.compact().await
-    }
-
-    async fn usage(&self) -> Result<Usage> {
-        self.inner.usage().await
-    }
-
-    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
-        self.inner.count(prefix).await
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.inner.close().await
-    }
-
     fn profile(&self) -> Profile {
         self.shared.transform.profile(self.shared.accept_plain, self.inner.profile())
     }
 
-    fn identity(&self) -> Option<Identity> {
-        self.inner.identity()
-    }
+    forward!(self => self.inner; changes, invalidate, inspect, flush, compact, usage, count, close, identity);
 }
 
 impl<S: Store, T: Transform> Transformed<S, T> {

@@ -5,8 +5,9 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::backends::Memory;
+use crate::forward;
 use crate::layer::RewriteReport;
-use crate::{Changes, ErrorKind, ReadExt, StoreExt, Timestamp};
+use crate::{ErrorKind, ReadExt, StoreExt, Timestamp};
 
 /// A frame is `~`, a stamp, the value.
 #[derive(Debug, Default)]
@@ -147,10 +148,6 @@ async fn settle() {
 }
 
 impl Read for Slow {
-    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
-        self.memory.get(key)
-    }
-
     fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
         Reply::later(async move {
             let values = self.memory.get_many(keys).await;
@@ -159,9 +156,7 @@ impl Read for Slow {
         })
     }
 
-    fn scan(&self, scan: Scan) -> Pages<'_> {
-        self.memory.scan(scan)
-    }
+    forward!(self => self.memory; get, scan);
 }
 
 #[async_trait]
@@ -180,44 +175,12 @@ impl Store for Slow {
         crate::write_in_order(self, group).await
     }
 
-    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
-        self.memory.ingest(run).await
-    }
-
-    async fn changes(&self) -> Result<Changes> {
-        self.memory.changes().await
-    }
-
-    async fn invalidate(&self, scope: Scope) -> Result<()> {
-        self.memory.invalidate(scope).await
-    }
-
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
-        self.memory.inspect(key).await
-    }
-
-    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
-        self.memory.snapshot().await
-    }
-
     async fn flush(&self) -> Result<()> {
         Ok(())
     }
 
     async fn compact(&self) -> Result<()> {
         Ok(())
-    }
-
-    async fn usage(&self) -> Result<Usage> {
-        self.memory.usage().await
-    }
-
-    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
-        self.memory.count(prefix).await
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.memory.close().await
     }
 
     fn profile(&self) -> Profile {
@@ -229,9 +192,7 @@ impl Store for Slow {
         })
     }
 
-    fn identity(&self) -> Option<crate::types::Identity> {
-        self.memory.identity()
-    }
+    forward!(self => self.memory; ingest, changes, invalidate, inspect, snapshot, usage, count, close, identity);
 }
 
 fn nobody() -> impl FnMut(&RewriteReport) + Send {

@@ -4,17 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::backends::Memory;
 use crate::config::{Config, Format, Registry};
 use crate::error::{Error, ErrorKind, Result};
+use crate::forward;
 use crate::layer::{BackendConfig, Context, LayerConfig, Rewrite, StackLayer, Zone};
-use crate::reply::Reply;
-use crate::store::{Changes, Pages, Read, Store};
-use crate::types::{Batch, Commit, Identity, Profile, Scan, Scope, Sighting, Usage, Value};
+use crate::store::{Read, Store};
+use crate::types::Profile;
 
 /// What happened, by the log's name.
 static LOGS: Mutex<BTreeMap<String, Vec<String>>> = Mutex::new(BTreeMap::new());
@@ -168,65 +167,15 @@ struct Probe {
 
 #[deny(clippy::missing_trait_methods)]
 impl Read for Probe {
-    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
-        self.inner.get(key)
-    }
-
-    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
-        self.inner.get_many(keys)
-    }
-
-    fn scan(&self, scan: Scan) -> Pages<'_> {
-        self.inner.scan(scan)
-    }
+    forward!(self => self.inner; get, get_many, scan);
 }
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl Store for Probe {
-    async fn write(&self, batch: Batch) -> Result<Commit> {
-        self.inner.write(batch).await
-    }
-
-    async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
-        self.inner.write_group(group).await
-    }
-
-    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
-        self.inner.ingest(run).await
-    }
-
-    async fn changes(&self) -> Result<Changes> {
-        self.inner.changes().await
-    }
-
-    async fn invalidate(&self, scope: Scope) -> Result<()> {
-        self.inner.invalidate(scope).await
-    }
-
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
-        self.inner.inspect(key).await
-    }
-
-    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
-        self.inner.snapshot().await
-    }
-
     async fn flush(&self) -> Result<()> {
         self.noted.0.note("flushed");
         self.inner.flush().await
-    }
-
-    async fn compact(&self) -> Result<()> {
-        self.inner.compact().await
-    }
-
-    async fn usage(&self) -> Result<Usage> {
-        self.inner.usage().await
-    }
-
-    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
-        self.inner.count(prefix).await
     }
 
     async fn close(&self) -> Result<()> {
@@ -246,7 +195,5 @@ impl Store for Probe {
         self.profile.clone()
     }
 
-    fn identity(&self) -> Option<Identity> {
-        self.inner.identity()
-    }
+    forward!(self => self.inner; write, write_group, ingest, changes, invalidate, inspect, snapshot, compact, usage, count, identity);
 }

@@ -11,9 +11,10 @@ use parking_lot::Mutex;
 
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Operation, Result};
+use crate::forward;
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
-use crate::types::{Batch, Commit, Identity, Profile, Scan, Scope, Sighting, Usage, Value};
+use crate::types::{Batch, Commit, Scan, Scope, Sighting, Usage, Value};
 
 /// The deadline is checked once in each turn, so it is that precise.
 const TURN: Duration = Duration::from_secs(10);
@@ -204,11 +205,5 @@ impl<S: Store> Store for Watched<S> {
         self.progress.around(Operation::Close, self.inner.close()).await
     }
 
-    fn profile(&self) -> Profile {
-        self.inner.profile()
-    }
-
-    fn identity(&self) -> Option<Identity> {
-        self.inner.identity()
-    }
+    forward!(self => self.inner; profile, identity);
 }

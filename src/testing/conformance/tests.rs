@@ -18,13 +18,11 @@ use super::*;
 use crate::backends::Memory;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Operation};
+use crate::forward;
 use crate::reply::Reply;
-use crate::store::{Changes, Pages, Read};
+use crate::store::{Pages, Read};
 use crate::testing::{FaultStore, Faults};
-use crate::types::{
-    Batch, Commit, Condition, Durability, Identity, Op, Order, Page, Profile, Scan, Scope,
-    Sighting, Usage, Value,
-};
+use crate::types::{Batch, Commit, Condition, Durability, Op, Order, Page, Profile, Scan, Value};
 
 /// What is wrong with a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -425,22 +423,6 @@ impl Store for Broken {
         answers
     }
 
-    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
-        self.memory.ingest(run).await
-    }
-
-    async fn changes(&self) -> Result<Changes> {
-        self.memory.changes().await
-    }
-
-    async fn invalidate(&self, scope: Scope) -> Result<()> {
-        self.memory.invalidate(scope).await
-    }
-
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
-        self.memory.inspect(key).await
-    }
-
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
         let frozen = self.memory.snapshot().await?;
         match self.bug {
@@ -458,24 +440,12 @@ impl Store for Broken {
         }
     }
 
-    async fn flush(&self) -> Result<()> {
-        self.memory.flush().await
-    }
-
     async fn compact(&self) -> Result<()> {
         if self.has(Bug::SnapshotDiesOnCompaction) {
             // A lock that nobody can take any more stands for "was compacted".
             std::mem::forget(Arc::clone(&self.lock).try_lock_owned());
         }
         self.memory.compact().await
-    }
-
-    async fn usage(&self) -> Result<Usage> {
-        self.memory.usage().await
-    }
-
-    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
-        self.memory.count(prefix).await
     }
 
     async fn close(&self) -> Result<()> {
@@ -501,9 +471,7 @@ impl Store for Broken {
         }
     }
 
-    fn identity(&self) -> Option<Identity> {
-        self.memory.identity()
-    }
+    forward!(self => self.memory; ingest, changes, invalidate, inspect, flush, usage, count, identity);
 }
 
 /// A snapshot in which time goes on.
@@ -517,13 +485,7 @@ impl Read for Expiring {
         self.frozen.get(key).map(|value| value.filter(|value| !value.is_expired(self.clock.now())))
     }
 
-    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
-        self.frozen.get_many(keys)
-    }
-
-    fn scan(&self, scan: Scan) -> Pages<'_> {
-        self.frozen.scan(scan)
-    }
+    forward!(self => self.frozen; get_many, scan);
 }
 
 /// A snapshot that turns into the store when that is compacted.
@@ -540,17 +502,7 @@ impl Mortal {
 }
 
 impl Read for Mortal {
-    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
-        self.read().get(key)
-    }
-
-    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
-        self.read().get_many(keys)
-    }
-
-    fn scan(&self, scan: Scan) -> Pages<'_> {
-        self.read().scan(scan)
-    }
+    forward!(self => self.read(); get, get_many, scan);
 }
 
 /// Runs one check on a store with a bug.

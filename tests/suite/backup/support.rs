@@ -22,8 +22,8 @@ use tierstack::backup::{
     self, Chunking, Level, Plan, Repository, RepositoryOptions, Restore, Restored, Target,
 };
 use tierstack::{
-    Batch, Changes, Clock, Commit, Entry, Error, ErrorKind, Guarantees, Identity, ManualClock, Op,
-    Pages, Profile, Read, ReadExt, Reply, Result, Scan, Scope, Sighting, Store, Usage, Value,
+    Batch, Clock, Commit, Entry, Error, ErrorKind, Guarantees, ManualClock, Op, Profile, Read,
+    ReadExt, Result, Scan, Store, Value, forward,
 };
 
 /// Runs of a few entries, pieces of 100 bytes, packs of 2 KiB: everything happens in a small repository.
@@ -274,17 +274,7 @@ impl Lesser {
 }
 
 impl Read for Lesser {
-    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
-        self.inner.get(key)
-    }
-
-    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
-        self.inner.get_many(keys)
-    }
-
-    fn scan(&self, scan: Scan) -> Pages<'_> {
-        self.inner.scan(scan)
-    }
+    forward!(self => self.inner; get, get_many, scan);
 }
 
 #[async_trait]
@@ -304,53 +294,11 @@ impl Store for Lesser {
         tierstack::write_in_order(self, group).await
     }
 
-    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
-        self.inner.ingest(run).await
-    }
-
-    async fn changes(&self) -> Result<Changes> {
-        self.inner.changes().await
-    }
-
-    async fn invalidate(&self, scope: Scope) -> Result<()> {
-        self.inner.invalidate(scope).await
-    }
-
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
-        self.inner.inspect(key).await
-    }
-
-    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
-        self.inner.snapshot().await
-    }
-
-    async fn flush(&self) -> Result<()> {
-        self.inner.flush().await
-    }
-
-    async fn compact(&self) -> Result<()> {
-        self.inner.compact().await
-    }
-
-    async fn usage(&self) -> Result<Usage> {
-        self.inner.usage().await
-    }
-
-    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
-        self.inner.count(prefix).await
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.inner.close().await
-    }
-
     fn profile(&self) -> Profile {
         self.inner.profile().changed(self.change)
     }
 
-    fn identity(&self) -> Option<Identity> {
-        self.inner.identity()
-    }
+    forward!(self => self.inner; ingest, changes, invalidate, inspect, snapshot, flush, compact, usage, count, close, identity);
 }
 
 pub fn clock(clock: &ManualClock) -> Arc<dyn Clock> {

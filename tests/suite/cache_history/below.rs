@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use tierstack::backends::Memory;
 use tierstack::testing::Random;
 use tierstack::{
-    Batch, Change, Changes, Clock, Commit, Error, ErrorKind, Freshness, Identity, ManualClock,
-    Pages, Profile, Read, Reply, Result, Scan, Scope, Sighting, Store, Usage, Value,
+    Batch, Change, Changes, Clock, Commit, Error, ErrorKind, Freshness, ManualClock, Pages,
+    Profile, Read, Reply, Result, Scan, Store, Value, forward,
 };
 use tokio::sync::mpsc;
 
@@ -196,34 +196,6 @@ impl Store for Unruly {
         Ok(futures_util::stream::poll_fn(move |context| changes.poll_recv(context)).boxed())
     }
 
-    async fn invalidate(&self, scope: Scope) -> Result<()> {
-        self.memory.invalidate(scope).await
-    }
-
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
-        self.memory.inspect(key).await
-    }
-
-    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
-        self.memory.snapshot().await
-    }
-
-    async fn flush(&self) -> Result<()> {
-        self.memory.flush().await
-    }
-
-    async fn compact(&self) -> Result<()> {
-        self.memory.compact().await
-    }
-
-    async fn usage(&self) -> Result<Usage> {
-        self.memory.usage().await
-    }
-
-    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
-        self.memory.count(prefix).await
-    }
-
     async fn close(&self) -> Result<()> {
         self.listeners.lock().clear();
         self.memory.close().await
@@ -240,7 +212,5 @@ impl Store for Unruly {
         })
     }
 
-    fn identity(&self) -> Option<Identity> {
-        self.memory.identity()
-    }
+    forward!(self => self.memory; invalidate, inspect, snapshot, flush, compact, usage, count, identity);
 }

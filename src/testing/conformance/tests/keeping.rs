@@ -10,11 +10,10 @@ use parking_lot::Mutex;
 use super::super::{Fixture, Outcome, checks};
 use crate::backends::Memory;
 use crate::error::{Error, ErrorKind, Result};
+use crate::forward;
 use crate::reply::Reply;
-use crate::store::{Changes, Pages, Read, Store};
-use crate::types::{
-    Batch, Commit, Identity, Op, Presence, Profile, Scan, Scope, Sighting, Usage, Value,
-};
+use crate::store::{Read, Store};
+use crate::types::{Batch, Commit, Op, Presence, Scope, Sighting, Value};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Bug {
@@ -119,13 +118,7 @@ impl Read for Keeping {
         Reply::later(self.load(key))
     }
 
-    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
-        self.memory.get_many(keys)
-    }
-
-    fn scan(&self, scan: Scan) -> Pages<'_> {
-        self.memory.scan(scan)
-    }
+    forward!(self => self.memory; get_many, scan);
 }
 
 #[async_trait]
@@ -139,14 +132,6 @@ impl Store for Keeping {
 
     async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
         crate::write_in_order(self, group).await
-    }
-
-    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
-        self.memory.ingest(run).await
-    }
-
-    async fn changes(&self) -> Result<Changes> {
-        self.memory.changes().await
     }
 
     async fn invalidate(&self, scope: Scope) -> Result<()> {
@@ -199,37 +184,7 @@ impl Store for Keeping {
         Ok(vec![here, below])
     }
 
-    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
-        self.memory.snapshot().await
-    }
-
-    async fn flush(&self) -> Result<()> {
-        self.memory.flush().await
-    }
-
-    async fn compact(&self) -> Result<()> {
-        self.memory.compact().await
-    }
-
-    async fn usage(&self) -> Result<Usage> {
-        self.memory.usage().await
-    }
-
-    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
-        self.memory.count(prefix).await
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.memory.close().await
-    }
-
-    fn profile(&self) -> Profile {
-        self.memory.profile()
-    }
-
-    fn identity(&self) -> Option<Identity> {
-        self.memory.identity()
-    }
+    forward!(self => self.memory; ingest, changes, snapshot, flush, compact, usage, count, close, profile, identity);
 }
 
 async fn outcome(name: &str, bug: Bug) -> Outcome {

@@ -3,6 +3,7 @@
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{Broken, Bug};
+use crate::forward;
 use crate::store::{Pages, Read};
 use crate::types::{Entry, Page, Scan, Value};
 
@@ -57,18 +58,9 @@ pub(super) struct ListsNow<R, S> {
 }
 
 impl<R: Read, S: Read> Read for ListsNow<R, S> {
-    fn get<'a>(&'a self, key: &'a [u8]) -> crate::reply::Reply<'a, Option<Value>> {
-        self.frozen.get(key)
-    }
-
-    fn get_many<'a>(
-        &'a self,
-        keys: &'a [bytes::Bytes],
-    ) -> crate::reply::Reply<'a, Vec<Option<Value>>> {
-        self.frozen.get_many(keys)
-    }
-
     fn scan(&self, scan: Scan) -> Pages<'_> {
         if scan.keys_only { self.store.scan(scan) } else { self.frozen.scan(scan) }
     }
+
+    forward!(self => self.frozen; get, get_many);
 }

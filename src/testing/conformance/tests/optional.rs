@@ -15,12 +15,12 @@ use super::super::{Fixture, Outcome, checks, run};
 use crate::backends::Memory;
 use crate::clock::ManualClock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::reply::Reply;
+use crate::forward;
 use crate::store::{Change, Changes, Pages, Read, Store};
 use crate::testing::{FaultStore, Faults};
 use crate::types::{
-    Batch, Commit, Condition, Conditions, Counting, Freshness, Guarantees, Identity, Limits, Op,
-    Page, Profile, RunOrder, Scan, Scope, Sighting, Usage, Value,
+    Batch, Commit, Condition, Conditions, Counting, Freshness, Guarantees, Limits, Op, Page,
+    Profile, RunOrder, Scan, Usage, Value,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -359,20 +359,14 @@ impl Offering {
 }
 
 impl Read for Offering {
-    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
-        self.memory.get(key)
-    }
-
-    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
-        self.memory.get_many(keys)
-    }
-
     fn scan(&self, scan: Scan) -> Pages<'_> {
         if self.guarantees.ordered_scans {
             return self.memory.scan(scan);
         }
         stream::iter([Err(Error::unsupported("no scans"))]).boxed()
     }
+
+    forward!(self => self.memory; get, get_many);
 }
 
 #[async_trait]
@@ -440,14 +434,6 @@ impl Store for Offering {
         Ok(changes.boxed())
     }
 
-    async fn invalidate(&self, scope: Scope) -> Result<()> {
-        self.memory.invalidate(scope).await
-    }
-
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
-        self.memory.inspect(key).await
-    }
-
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
         if !self.guarantees.snapshots {
             let _ = self.memory.usage().await?;
@@ -457,14 +443,6 @@ impl Store for Offering {
             return Ok(Arc::clone(&self.memory) as _);
         }
         self.memory.snapshot().await
-    }
-
-    async fn flush(&self) -> Result<()> {
-        self.memory.flush().await
-    }
-
-    async fn compact(&self) -> Result<()> {
-        self.memory.compact().await
     }
 
     async fn usage(&self) -> Result<Usage> {
@@ -498,9 +476,7 @@ impl Store for Offering {
         self.memory.profile().changed(|promised| *promised = self.guarantees.clone())
     }
 
-    fn identity(&self) -> Option<Identity> {
-        self.memory.identity()
-    }
+    forward!(self => self.memory; invalidate, inspect, flush, compact, identity);
 }
 
 async fn outcome(name: &str, fixture: Fixture) -> Outcome {

@@ -11,12 +11,11 @@ use parking_lot::Mutex;
 use super::super::{Fixture, Outcome, checks, run};
 use crate::backends::Memory;
 use crate::error::{Error, ErrorKind, Result};
+use crate::forward;
 use crate::reply::Reply;
-use crate::store::{Changes, Pages, Read, Store};
+use crate::store::{Pages, Read, Store};
 use crate::testing::{FaultStore, Faults};
-use crate::types::{
-    Batch, Commit, Identity, Page, Presence, Profile, Scan, Scope, Sighting, Usage, Value,
-};
+use crate::types::{Batch, Commit, Page, Presence, Scan, Sighting, Usage, Value};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Bug {
@@ -158,14 +157,6 @@ impl Store for Broken {
         self.instead(Bug::RunIsTaken, done, 1)
     }
 
-    async fn changes(&self) -> Result<Changes> {
-        self.store.changes().await
-    }
-
-    async fn invalidate(&self, scope: Scope) -> Result<()> {
-        self.store.invalidate(scope).await
-    }
-
     async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
         let seen = self.store.inspect(key).await;
         let mut none = Sighting::of_entry("memory", "memory", None);
@@ -179,14 +170,6 @@ impl Store for Broken {
         self.instead(Bug::SnapshotIsEmpty, taken, empty)
     }
 
-    async fn flush(&self) -> Result<()> {
-        self.store.flush().await
-    }
-
-    async fn compact(&self) -> Result<()> {
-        self.store.compact().await
-    }
-
     async fn usage(&self) -> Result<Usage> {
         let zero = Usage { entries: Some(0), ..Usage::default() };
         self.instead(Bug::UsageSaysZero, self.store.usage().await, zero)
@@ -196,17 +179,7 @@ impl Store for Broken {
         self.instead(Bug::CountSaysZero, self.store.count(prefix).await, Some(0))
     }
 
-    async fn close(&self) -> Result<()> {
-        self.store.close().await
-    }
-
-    fn profile(&self) -> Profile {
-        self.store.profile()
-    }
-
-    fn identity(&self) -> Option<Identity> {
-        self.store.identity()
-    }
+    forward!(self => self.store; changes, invalidate, flush, compact, close, profile, identity);
 }
 
 async fn outcome(name: &str, bug: Bug) -> Outcome {
