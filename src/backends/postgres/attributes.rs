@@ -23,6 +23,8 @@ pub(super) struct Attributes<'a> {
     table: &'a Table,
     settings: &'a PostgresConfig,
     columns: Vec<Attribute>,
+    /// Whether an index must lead to each key, and keep it from being there twice: not of a view that is only read.
+    indexed: bool,
 }
 
 impl<'a> Attributes<'a> {
@@ -31,6 +33,7 @@ impl<'a> Attributes<'a> {
         oid: u32,
         table: &'a Table,
         settings: &'a PostgresConfig,
+        plain: bool,
     ) -> Result<Self> {
         let sql = format!(
             "SELECT attname::text, format_type(atttypid, NULL), attnotnull, atthasdef OR attidentity <> '', {}, coalesce((SELECT collisdeterministic FROM pg_collation WHERE oid = attcollation), true), current_setting('server_encoding') = 'UTF8', atttypmod, attidentity = 'a', attgenerated <> '', (SELECT format('%I.%I', n.nspname, l.collname) FROM pg_collation l JOIN pg_namespace n ON n.oid = l.collnamespace WHERE l.oid = attcollation) FROM pg_attribute a WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped",
@@ -39,7 +42,8 @@ impl<'a> Attributes<'a> {
         let fail = |error| failed(Operation::Open, error);
         let rows = session.query(&sql, vec![(&oid, Type::OID)]).await.map_err(fail)?;
         let columns = rows.iter().map(column).collect::<Result<Vec<_>, _>>().map_err(fail)?;
-        Ok(Self { table, settings, columns })
+        let indexed = plain || !settings.read_only;
+        Ok(Self { table, settings, columns, indexed })
     }
 
     /// Fails where a column is missing, of another type, or would stay empty.
@@ -70,7 +74,10 @@ impl<'a> Attributes<'a> {
         }
         let ours: Vec<&str> = self.settings.columns.named().map(|(_, name)| name).collect();
         let unfilled = |column: &&Attribute| {
-            column.not_null && !column.has_default && !ours.contains(&column.name.as_str())
+            !self.settings.read_only
+                && column.not_null
+                && !column.has_default
+                && !ours.contains(&column.name.as_str())
         };
         match self.columns.iter().find(unfilled) {
             Some(column) => Err(config(format!(
@@ -88,6 +95,9 @@ impl<'a> Attributes<'a> {
                 "the table {table} has no column {name}; say with `columns.{setting}` which one it is"
             ))
         })?;
+        if self.settings.read_only {
+            return Ok(found);
+        }
         if found.computed {
             return Err(config(format!(
                 "the server computes the column {name} of {table}, so it cannot be written as `columns.{setting}`; name another one"
@@ -149,7 +159,7 @@ impl<'a> Attributes<'a> {
                     "the database is not encoded in UTF8, which `keys` other than `bytea` need",
                 ));
             }
-            if !found.not_null {
+            if self.indexed && !found.not_null {
                 return Err(self.no_key());
             }
             parts.push(part);
@@ -189,7 +199,7 @@ impl<'a> Attributes<'a> {
                 && index.columns.len() == names.len()
                 && index.columns.iter().all(|(name, _)| names.contains(&name.as_str()))
         };
-        if indexes.iter().any(is_key) { Ok(()) } else { Err(self.no_key()) }
+        if !self.indexed || indexes.iter().any(is_key) { Ok(()) } else { Err(self.no_key()) }
     }
 
     /// Why there are no scans. Fails where there are to be some.
@@ -202,7 +212,7 @@ impl<'a> Attributes<'a> {
         };
         let why = if !key.is_ordered() {
             Some("keys as texts sort in another way than the column does, 10 before 9; with `keys: tuple` they sort as it does".to_owned())
-        } else if indexes.iter().any(ordered) {
+        } else if !self.indexed || indexes.iter().any(ordered) {
             None
         } else {
             Some(format!(

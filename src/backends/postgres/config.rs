@@ -105,6 +105,11 @@ pub struct PostgresConfig {
     /// date. A table that somebody else made is never altered. Default: true.
     #[serde(default = "yes")]
     pub create: bool,
+    /// Whether nothing is written: writes are refused here, and each transaction is one that the server lets only read.
+    /// The table may then be a view, materialised, foreign or partitioned, the server a standby, and the role one with
+    /// SELECT alone. Default: false.
+    #[serde(default)]
+    pub read_only: bool,
     /// Whether the writes of others are announced, so that caches drop what they changed. Needs triggers
     /// on the table, which are made together with it; `tierstack schema postgres` prints them for a table
     /// of your own. Each write then costs about 0.1 ms more. Default: false.
@@ -195,6 +200,7 @@ impl PostgresConfig {
             values: Values::default(),
             scans: true,
             create: true,
+            read_only: false,
             announce: false,
             sweep: None,
             pooler: None,
@@ -270,6 +276,11 @@ impl PostgresConfig {
                 }
             }
         }
+        if self.read_only && self.sweep == Some(true) {
+            return Err(Error::config(
+                "`sweep: true` removes rows, and with `read_only: true` nothing is written; leave one of them out",
+            ));
+        }
         let several = self.columns.key.names().len();
         if several == 0 || several > 32 {
             return Err(Error::config("`columns.key` must name from 1 to 32 columns"));
@@ -297,22 +308,28 @@ impl PostgresConfig {
     }
 
     fn guarantees(&self) -> Guarantees {
+        let writable = !self.read_only;
         Guarantees {
             durability: self.durability,
             durability_on_request: self.durability,
             durability_after_flush: self.durability.max(Durability::PowerCut),
             atomic_batches: true,
-            conditions: Conditions::Value,
+            conditions: if writable { Conditions::Value } else { Conditions::None },
             verbatim: self.columns == Columns::default() && self.values == Values::Bytea,
-            freshness: Freshness::Immediate,
+            // A standby may be behind by any time. Announcements come from the primary.
+            freshness: if writable || self.announce {
+                Freshness::Immediate
+            } else {
+                Freshness::Unbounded
+            },
             announces: self.announce.then_some(announce::WITHIN),
             ordered_scans: self.scans,
             atomic_pages: true,
             snapshots: self.snapshots > 0,
             expiry: self.columns.expires.is_some(),
-            ingest: true,
+            ingest: writable,
             counts: Counting::Estimated,
-            writable: true,
+            writable,
             places: vec![Place { name: Self::NAME.into(), what: "database".into(), sealed: false }],
             recovery: None,
             limits: Limits {
@@ -379,6 +396,13 @@ impl BackendConfig for PostgresConfig {
             profile = profile.note(
                 "`pooler` is set: statements are not prepared, and a batch that deletes, or depends on what is there, keeps all other writers from the table while it is written.",
             );
+        }
+        if self.read_only {
+            profile = profile.note(if self.announce {
+                "`read_only`: nothing is written. The server must be the primary, as others do not announce."
+            } else {
+                "`read_only`: nothing is written. The server may be a standby, which may be behind; a view must have each key once."
+            });
         }
         if self.sweep == Some(true) {
             profile = profile.note(

@@ -52,6 +52,7 @@ impl Connector {
             Tls::Require => SslMode::Require,
         });
         if config.get_hosts().len().max(config.get_hostaddrs().len()) > 1
+            && !settings.read_only
             && config.get_target_session_attrs() == TargetSessionAttrs::Any
         {
             config.target_session_attrs(TargetSessionAttrs::ReadWrite);
@@ -272,19 +273,28 @@ fn tls_config(tls: Tls, ca: Option<&Path>) -> Result<ClientConfig> {
 /// What a session begins with. The question for the log fails on a standby: where a name leads to one
 /// after a failover, what is read there may be old.
 fn setup(settings: &PostgresConfig, origin: &str) -> String {
+    let only = if only_on_primary(settings) { ON_PRIMARY } else { "" };
     if settings.pooler.is_some() {
-        return format!("{ON_PRIMARY};{CLOCK}");
+        return format!("{only}{CLOCK}");
     }
+    // Where the database or the role says so, it is left on.
+    let reading = if settings.read_only { "SET default_transaction_read_only = on;" } else { "" };
     format!(
         "{}SET default_transaction_isolation = 'read committed';\
+         {reading}\
          SET client_min_messages = error;\
          SET tierstack.origin = '{origin}';\
-         {ON_PRIMARY};{CLOCK}",
+         {only}{CLOCK}",
         set(settings, "SET")
     )
 }
 
-const ON_PRIMARY: &str = "SELECT pg_current_wal_lsn()";
+const ON_PRIMARY: &str = "SELECT pg_current_wal_lsn();";
+
+/// A standby announces nothing.
+fn only_on_primary(settings: &PostgresConfig) -> bool {
+    !settings.read_only || settings.announce
+}
 
 /// The settings of a session or a transaction. What the database or the role sets for all programs must
 /// neither weaken what the profile promises, nor make a page of a scan read a whole table: with plans that
@@ -313,7 +323,9 @@ pub(super) fn way(settings: &PostgresConfig) -> (Way, Option<String>) {
         None => (Way::Session, None),
         Some(Pooler::Transaction) => {
             let set = set(settings, "SET LOCAL");
-            let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED;{set}{ON_PRIMARY}");
+            let reading = if settings.read_only { " READ ONLY" } else { "" };
+            let only = if only_on_primary(settings) { ON_PRIMARY } else { "" };
+            let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED{reading};{set}{only}");
             (Way::Transaction(begin.into()), Some(set))
         }
     }

@@ -13,6 +13,10 @@ use crate::error::{Error, ErrorKind, Operation, Outcome};
 /// The error of a statement or of a connection.
 pub(super) fn failed(operation: Operation, error: Theirs) -> Error {
     let mapped = match error.as_db_error() {
+        Some(_) if operation != Operation::Write && is_serialization(&error) => Error::new(
+            ErrorKind::Unavailable,
+            "the server ended the read, as a standby does where its primary has removed what is read; try again",
+        ),
         Some(said) => said_by_server(said),
         None => of_connection(error),
     };
@@ -145,7 +149,7 @@ fn classify(code: &SqlState) -> (ErrorKind, &'static str) {
         SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE => {
             return (
                 ErrorKind::Access,
-                "the server is a standby, whose data may be behind; name the primary, or several hosts",
+                "the server is a standby, whose data may be behind; name the primary, or several hosts, or set `read_only: true` without `announce`",
             );
         }
         SqlState::INSUFFICIENT_PRIVILEGE => {

@@ -59,7 +59,8 @@ pub(super) async fn open(
     };
     let found = found.checked(session, settings).await?;
     if settings.announce {
-        announcing(session, settings, &found, settings.create && may_create).await?;
+        announcing(session, settings, &found, settings.create && may_create && !settings.read_only)
+            .await?;
     }
     Ok(found)
 }
@@ -79,10 +80,13 @@ async fn server(session: Session<'_>, settings: &PostgresConfig) -> Result<()> {
             "the server is PostgreSQL {version}, but it must be {OLDEST_SERVER} or later"
         )));
     }
+    if settings.read_only {
+        return Ok(());
+    }
     if row.try_get(1).map_err(fail)? {
         return Err(Error::new(
             ErrorKind::Access,
-            "the server takes no writes: it is a standby, or the database or the role is read-only; name the primary, or several hosts",
+            "the server takes no writes: it is a standby, or the database or the role is read-only; name the primary, or several hosts, or set `read_only: true` to read what is there",
         ));
     }
     if settings.durability >= Durability::PowerCut {
@@ -109,13 +113,14 @@ struct Relation {
     kind: String,
     unlogged: bool,
     version: Option<u32>,
-    rights: bool,
+    /// To read, and to read and write.
+    rights: [bool; 2],
     rewrites: bool,
 }
 
 async fn table(session: Session<'_>, settings: &PostgresConfig) -> Result<Option<Relation>> {
     let table = settings.parsed_table()?;
-    let sql = "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence <> 'p', (SELECT conname::text FROM pg_constraint WHERE conrelid = c.oid AND conname LIKE 'tierstack schema %' LIMIT 1), obj_description(c.oid, 'pg_class'), has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE'), EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgtype & 3 = 3 AND t.tgname <> '~tierstack_announce') FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass($1)";
+    let sql = "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence <> 'p', (SELECT conname::text FROM pg_constraint WHERE conrelid = c.oid AND conname LIKE 'tierstack schema %' LIMIT 1), obj_description(c.oid, 'pg_class'), has_any_column_privilege(c.oid, 'SELECT'), has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE'), EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgtype & 3 = 3 AND t.tgname <> '~tierstack_announce') FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass($1)";
     let name = table.to_string();
     let rows = session.query(sql, vec![(&name, Type::TEXT)]).await.map_err(fail)?;
     rows.first().map(|row| relation(row).map_err(fail)).transpose()
@@ -128,8 +133,8 @@ fn relation(row: &Row) -> Result<Relation, tokio_postgres::Error> {
         kind: row.try_get(3)?,
         unlogged: row.try_get(4)?,
         version: schema::version(row.try_get(5)?).or(schema::version(row.try_get(6)?)),
-        rights: row.try_get(7)?,
-        rewrites: row.try_get(8)?,
+        rights: [row.try_get(7)?, row.try_get(8)?],
+        rewrites: row.try_get(9)?,
     })
 }
 
@@ -143,7 +148,7 @@ async fn make(
     may_create: bool,
 ) -> Result<Relation> {
     let name = settings.parsed_table()?;
-    if !(settings.create && may_create) {
+    if !(settings.create && may_create && !settings.read_only) {
         return Err(match table(session, settings).await? {
             None => missing(session, &name, settings.create).await?,
             Some(found) => config(format!(
@@ -177,7 +182,7 @@ async fn make(
 
 /// There is no such table, with the name of one that is there and may be meant.
 async fn missing(session: Session<'_>, name: &Table, create: bool) -> Result<Error> {
-    let sql = "SELECT CASE WHEN pg_table_is_visible(c.oid) THEN NULL ELSE n.nspname::text END, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema') LIMIT 10000";
+    let sql = "SELECT CASE WHEN pg_table_is_visible(c.oid) THEN NULL ELSE n.nspname::text END, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema') LIMIT 10000";
     let rows = session.query(sql, Vec::new()).await.map_err(fail)?;
     let tables =
         rows.iter().map(|row| Ok(Table { schema: row.try_get(0)?, name: row.try_get(1)? }));
@@ -210,28 +215,26 @@ impl Relation {
                 "the table {name} is of schema version {version}, made by a newer tierstack; this one knows up to {VERSION}"
             )));
         }
-        if !["r", "p"].contains(&self.kind.as_str()) {
-            return Err(config(format!("{name} is not a table")));
-        }
-        if self.kind == "p" && settings.announce {
-            return Err(config(format!(
-                "{name} is partitioned, and what is written to a partition by its own name goes unannounced; leave `announce` out"
-            )));
-        }
-        if self.unlogged {
+        self.of_a_kind(settings)?;
+        if self.unlogged && !settings.read_only {
             return Err(config(format!(
                 "the table {name} is unlogged or temporary, so a crash of the server empties it; ALTER TABLE {name} SET LOGGED"
             )));
         }
-        if !self.rights {
-            return Err(Error::new(
-                ErrorKind::Access,
-                format!(
-                    "the role needs rights; GRANT SELECT, INSERT, UPDATE, DELETE ON {name} to it"
-                ),
-            ));
+        let [reads, writes] = self.rights;
+        let needed = match (reads, writes || settings.read_only) {
+            (true, true) => None,
+            (true, false) => Some(format!(
+                "GRANT SELECT, INSERT, UPDATE, DELETE ON {name} to it, or set `read_only: true`"
+            )),
+            (false, _) if settings.read_only => Some(format!("GRANT SELECT ON {name} to it")),
+            (false, _) => Some(format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {name} to it")),
+        };
+        if let Some(needed) = needed {
+            let message = format!("the role needs rights; {needed}");
+            return Err(Error::new(ErrorKind::Access, message));
         }
-        let columns = Attributes::look(session, self.oid, name, settings).await?;
+        let columns = Attributes::look(session, self.oid, name, settings, self.kind == "r").await?;
         let expires = columns.expires()?;
         let key = columns.key()?;
         let value = columns.value()?;
@@ -253,6 +256,32 @@ impl Relation {
             no_scans,
             identity,
         })
+    }
+
+    fn of_a_kind(&self, settings: &PostgresConfig) -> Result<()> {
+        let name = &self.table;
+        let what = match self.kind.as_str() {
+            "r" => return Ok(()),
+            "p" if settings.announce => {
+                return Err(config(format!(
+                    "{name} is partitioned, and what is written to a partition by its own name goes unannounced; leave `announce` out"
+                )));
+            }
+            "p" => return Ok(()),
+            "v" => "a view",
+            "m" => "a materialised view",
+            "f" => "a foreign table",
+            _ => return Err(config(format!("{name} is not a table"))),
+        };
+        match (settings.read_only, settings.announce) {
+            (false, _) => Err(config(format!(
+                "{name} is not a table but {what}; set `read_only: true` to read it"
+            ))),
+            (true, true) => Err(config(format!(
+                "{name} is {what}, of which no changes are announced; leave `announce` out"
+            ))),
+            (true, false) => Ok(()),
+        }
     }
 }
 

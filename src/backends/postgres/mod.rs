@@ -90,7 +90,7 @@ use self::pool::{Connections, within};
 use self::session::Session;
 use self::snapshot::Snapshot;
 use self::sql::Statements;
-use crate::error::{Error, Operation, Result};
+use crate::error::{Error, ErrorKind, Operation, Outcome, Result};
 use crate::layer::{BackendConfig, Context};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
@@ -162,7 +162,8 @@ impl Postgres {
                 server.origin.clone(),
             )
         });
-        let sweeper = (context.background && sql.sweep.is_some()).then(|| {
+        let sweeps = context.background && !config.read_only && sql.sweep.is_some();
+        let sweeper = sweeps.then(|| {
             tokio::spawn(upkeep::sweep_for_ever(Arc::downgrade(&connections), Arc::clone(&sql)))
         });
         let snapshots = Arc::new(Semaphore::new(config.snapshots));
@@ -178,6 +179,20 @@ impl Postgres {
             sweeper,
             server: Mutex::new(Some(server)),
         })
+    }
+}
+
+impl Postgres {
+    /// Refuses what would change a table that is only read.
+    fn may_write(&self, operation: Operation) -> Result<()> {
+        self.connections.open()?;
+        if !self.config.read_only {
+            return Ok(());
+        }
+        let message =
+            "the table is open for reading only (`read_only: true`); leave that out to change it";
+        let error = Error::new(ErrorKind::Access, message).with_outcome(Outcome::Nothing);
+        Err(error.with_operation(operation).with_layer(PostgresConfig::NAME))
     }
 }
 
@@ -218,8 +233,7 @@ impl Drop for Server {
 /// The name of this store among those that write the table, and a seed.
 fn origin() -> Result<(String, u64)> {
     let seed = getrandom::u64().map_err(|error| {
-        Error::new(crate::error::ErrorKind::Unavailable, "the system gives no random numbers")
-            .with_source(error)
+        Error::new(ErrorKind::Unavailable, "the system gives no random numbers").with_source(error)
     })?;
     Ok((format!("{seed:016x}"), seed))
 }
@@ -286,6 +300,7 @@ impl Read for Postgres {
 #[deny(clippy::missing_trait_methods)]
 impl Store for Postgres {
     async fn write(&self, batch: Batch) -> Result<Commit> {
+        self.may_write(Operation::Write)?;
         self.profile.guarantees.check_batch(&batch)?;
         write::write(&self.connections, &self.sql, self.found.expires, &batch).await?;
         Ok(Commit::done())
@@ -293,15 +308,15 @@ impl Store for Postgres {
 
     /// As many batches at a time as one: a round trip for each would take longer.
     async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
-        // Of a store that is closed before, nothing of the group happens, and that is known.
-        if self.connections.open().is_err() {
+        // Of a store that is closed before, or only reads, nothing of the group happens, and that is known.
+        if self.may_write(Operation::Write).is_err() {
             return crate::write_in_order(self, group).await;
         }
         crate::group::write_merged(self, group).await
     }
 
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
-        self.connections.open()?;
+        self.may_write(Operation::Ingest)?;
         let lots = ingest::Lots::new(run, &self.profile.guarantees);
         ingest::ingest(&self.connections, &self.sql, self.found.expires, lots).await
     }
@@ -345,13 +360,14 @@ impl Store for Postgres {
     }
 
     async fn flush(&self) -> Result<()> {
-        if self.config.durability == Durability::ProcessCrash {
+        if self.config.durability == Durability::ProcessCrash && !self.config.read_only {
             return upkeep::flush(&self.connections).await;
         }
         self.connections.open()
     }
 
     async fn compact(&self) -> Result<()> {
+        self.may_write(Operation::Compact)?;
         let timeout = self.config.timeout.0;
         upkeep::compact(&self.connector, &self.connections, &self.sql, timeout).await
     }
@@ -382,7 +398,9 @@ impl Store for Postgres {
     }
 
     async fn close(&self) -> Result<()> {
-        if self.config.durability == Durability::ProcessCrash && self.connections.open().is_ok() {
+        if self.config.durability == Durability::ProcessCrash
+            && self.may_write(Operation::Flush).is_ok()
+        {
             let flushed = upkeep::flush(&self.connections).await;
             self.let_go();
             return flushed;

@@ -33,6 +33,9 @@ pub(super) async fn get(
     };
     let asked = Unprinted(&sent[..]);
     let rows = session.query(&sql.get, vec![(&asked, Type::BYTEA)]).await.map_err(fail)?;
+    if rows.len() > 1 {
+        return Err(twice(Operation::Get).with_key(key));
+    }
     let found = rows.first().map(|row| value(row, 0, Operation::Get)).transpose();
     found.map_err(|error| error.with_key(key))
 }
@@ -63,7 +66,10 @@ pub(super) async fn get_sent(
     let mut found: HashMap<&[u8], Value> = HashMap::with_capacity(rows.len());
     for row in &rows {
         let key = bytes(row, 0, operation)?;
-        found.insert(key, value(row, 1, operation).map_err(|error| error.with_key(key))?);
+        let value = value(row, 1, operation).map_err(|error| error.with_key(key))?;
+        if found.insert(key, value).is_some() {
+            return Err(twice(operation).with_key(key));
+        }
     }
     Ok(asked.0.iter().map(|key| found.get(key).cloned()).collect())
 }
@@ -105,6 +111,9 @@ pub(super) async fn page(
         } else {
             value(row, 1, operation).map_err(|error| error.with_key(&key))?
         };
+        if page.entries.last().is_some_and(|last| last.key == key) {
+            return Err(twice(operation).with_key(&key));
+        }
         page.entries.push(Entry { key, value });
     }
     let more = page.len() >= full || page.bytes() >= scan.page_bytes;
@@ -201,6 +210,13 @@ pub(super) fn pages<'a>(
         Some((Ok(page), (next, read)))
     })
     .boxed()
+}
+
+/// No index of a view keeps a key from being there twice.
+fn twice(operation: Operation) -> Error {
+    Error::corruption("two rows have the same key, so neither is the entry; name other columns")
+        .with_operation(operation)
+        .with_layer("postgres")
 }
 
 fn bytes(row: &Row, at: usize, operation: Operation) -> Result<&[u8]> {

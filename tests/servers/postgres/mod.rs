@@ -14,6 +14,7 @@ mod hearing;
 mod opening;
 mod others;
 mod pooling;
+mod reading;
 mod sharing;
 mod tables;
 

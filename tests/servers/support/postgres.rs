@@ -33,6 +33,7 @@ pub(crate) struct PostgresOptions {
     password: Option<String>,
     certificates: Option<Arc<Certificates>>,
     settings: Vec<String>,
+    standby_of: Option<u16>,
 }
 
 struct Settings {
@@ -177,6 +178,12 @@ impl PostgresOptions {
         self
     }
 
+    /// A copy of that server, which follows it.
+    pub(crate) fn standby_of(mut self, primary: &Postgres) -> Self {
+        self.standby_of = Some(primary.port);
+        self
+    }
+
     pub(crate) async fn start(self) -> Option<Postgres> {
         let programs =
             required(programs(), "PostgreSQL is not installed (initdb, postgres, psql)")?;
@@ -211,6 +218,13 @@ impl Settings {
         fs::create_dir(settings.data()).unwrap();
         settings.give(&settings.data(), 0o700);
 
+        if let Some(port) = &settings.options.standby_of {
+            let mut command = settings.command("pg_basebackup");
+            command.args(["-R", "-c", "fast", "-X", "stream", "--no-sync", "-U", "postgres"]);
+            command.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-D"]);
+            output(command.arg(settings.data()));
+            return settings;
+        }
         let mut command = settings.command("initdb");
         // Nothing in it is worth a sync yet. The server itself syncs as it does by default.
         command.args(["-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync", "-D"]);
