@@ -140,7 +140,6 @@ mod decoded;
 mod disk;
 mod error;
 mod ext;
-mod forward;
 mod group;
 mod hash;
 pub mod journal;

@@ -8,6 +8,8 @@
 //! also fail with `Closed` after [`Store::close`], with `Timeout` under a `timeout` layer, and with
 //! `Internal`, which is a defect to report; these are not repeated.
 
+mod forward;
+
 use std::fmt;
 use std::sync::Arc;
 

@@ -33,7 +33,7 @@ fn home(name: &str) -> &str {
     match name {
         "Error" | "ErrorKind" | "Operation" | "Outcome" | "Result" | "Retry" => "error",
         "Clock" | "ManualClock" | "Stopwatch" | "SystemClock" | "Timestamp" => "clock",
-        "Change" | "Changes" | "Pages" | "Read" | "Store" => "store",
+        "Change" | "Changes" | "Pages" | "Read" | "Store" | "forward" | "__forward" => "store",
         "ReadExt" | "StoreExt" => "ext",
         "write_admitted" | "write_in_order" => "group",
         "Reply" => "reply",
