@@ -6,7 +6,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -157,24 +157,28 @@ fn succeeded(output: &Output) {
     assert!(output.status.success() && err.trim().is_empty(), "{out}{err}");
 }
 
-fn promtool_passes(arguments: &[&str], folder: &str) {
+fn promtool_passes(arguments: &[&str], files: &[PathBuf]) {
     let Some(promtool) = support::required(promtool(), "promtool is not installed (prometheus)")
     else {
         return;
     };
     let mut command = Command::new(promtool);
-    command.args(arguments).args(files::files(folder, "yaml"));
+    command.args(arguments).args(files);
     succeeded(&command.output().unwrap());
 }
 
 #[test]
 fn rules_are_valid() {
-    promtool_passes(&["check", "rules", "--lint=all", "--lint-fatal"], "dashboards/rules");
+    promtool_passes(
+        &["check", "rules", "--lint=all", "--lint-fatal"],
+        &files::files("dashboards/rules", "yaml"),
+    );
+    promtool_passes(&["check", "config"], &["dashboards/prometheus.yml".into()]);
 }
 
 #[test]
 fn alerts_fire_when_they_should() {
-    promtool_passes(&["test", "rules"], "dashboards/rules/tests");
+    promtool_passes(&["test", "rules"], &files::files("dashboards/rules/tests", "yaml"));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 #![cfg(feature = "full")]
 
+mod compose;
 pub(crate) mod files;
 mod lint;
 mod names;
