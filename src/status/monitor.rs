@@ -77,10 +77,21 @@ impl Monitor {
     /// Of these stores, by the time of that clock.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, subjects: impl IntoIterator<Item = Subject>) -> Self {
-        Self::counting(clock, subjects.into_iter().collect(), Counts::read)
+        Self::since(clock.now(), clock, subjects)
+    }
+
+    /// As [`new`](Self::new), of a process that has served them since that moment.
+    #[must_use]
+    pub fn since(
+        started_at: Timestamp,
+        clock: Arc<dyn Clock>,
+        subjects: impl IntoIterator<Item = Subject>,
+    ) -> Self {
+        Self::counting(started_at, clock, subjects.into_iter().collect(), Counts::read)
     }
 
     pub(super) fn counting(
+        started_at: Timestamp,
         clock: Arc<dyn Clock>,
         mut subjects: Vec<Subject>,
         source: impl Fn() -> Counts + Send + Sync + 'static,
@@ -92,7 +103,7 @@ impl Monitor {
         };
         let state = State { stacks: subjects.iter().map(kept).collect(), ..State::default() };
         Self(Arc::new(Inner {
-            started_at: clock.now(),
+            started_at,
             clock,
             source: Box::new(source),
             subjects,

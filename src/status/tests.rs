@@ -11,7 +11,7 @@ use super::counts::{Counted, Counts};
 use super::facts::*;
 use super::{Monitor, Subject, alerts};
 use crate::backends::Memory;
-use crate::clock::{ManualClock, Timestamp};
+use crate::clock::{Clock as _, ManualClock, Timestamp};
 use crate::error::Error;
 use crate::store::Store;
 use crate::telemetry::{Distribution, names};
@@ -59,7 +59,7 @@ fn bench(subjects: Vec<Subject>) -> Bench {
     let (clock, reads) = (ManualClock::new(), Arc::new(AtomicUsize::new(0)));
     let counts = Arc::new(Mutex::new(Counts::default()));
     let (source, read) = (Arc::clone(&counts), Arc::clone(&reads));
-    let monitor = Monitor::counting(Arc::new(clock.clone()), subjects, move || {
+    let monitor = Monitor::counting(clock.now(), Arc::new(clock.clone()), subjects, move || {
         read.fetch_add(1, Ordering::Relaxed);
         source.lock().clone()
     });

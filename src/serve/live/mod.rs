@@ -38,7 +38,9 @@ fn monitor(shared: &Shared) -> Result<&Monitor, Problem> {
         )
         .retry_after(1));
     }
-    Ok(shared.watched.monitor(|| Monitor::new(Arc::clone(&shared.clock), subjects(shared))))
+    Ok(shared
+        .watched
+        .monitor(|| Monitor::since(shared.started, Arc::clone(&shared.clock), subjects(shared))))
 }
 
 fn subjects(shared: &Shared) -> Vec<Subject> {
