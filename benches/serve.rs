@@ -220,7 +220,7 @@ fn scan(client: &Runtime, server: &Runtime, backend: &str, name: &str) {
 
 /// 500 bytes of text.
 fn text(number: usize) -> Vec<u8> {
-    format!("{number:08} the quick brown fox jumps over the lazy dog;").repeat(9)[..500].into()
+    format!("{number:08} the quick brown fox jumps over the lazy dog;").repeat(10)[..500].into()
 }
 
 /// `/metrics` of 20 stacks of 6 layers: at most 10 ms. And what a hit sees of it.
