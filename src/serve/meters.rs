@@ -5,7 +5,8 @@ use std::time::Duration;
 use axum::http::StatusCode;
 
 use super::route::ROUTES;
-use crate::telemetry::{Counter, Gauge, Histogram, Labels, names};
+use crate::config::ListenerConfig;
+use crate::telemetry::{Counter, Gauge, Histogram, Labels, names, rehearse};
 
 /// Why a request or a connection was turned away. A problem carries it to where it is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +95,20 @@ impl Meters {
         };
         counter.increment(1);
     }
+}
+
+/// How many series listeners like these have.
+pub(super) fn series_of(listeners: &[ListenerConfig]) -> usize {
+    let register = || {
+        for (at, listener) in listeners.iter().enumerate() {
+            // Its place stands for its name: of two that take a free port, the names are not known yet.
+            let meters = Meters::new(&at.to_string());
+            if listener.tls.is_some() {
+                drop(meters.labels.gauge(names::SERVE_CERTIFICATE, &[]));
+            }
+        }
+    };
+    rehearse(register).series()
 }
 
 /// An open connection, until it is dropped.

@@ -146,6 +146,23 @@ impl Server {
         self.shared.open(stores);
     }
 
+    /// How many series Prometheus keeps of a server with this config and that many stores, beside those that the stores
+    /// [have themselves](crate::Checked::series).
+    ///
+    /// ```
+    /// use tierstack::config::ServeConfig;
+    /// use tierstack::serve::Server;
+    ///
+    /// let config = ServeConfig::at("127.0.0.1:0".parse().unwrap());
+    /// // Of each store, whether it is open.
+    /// assert_eq!(Server::series(&config, 3), Server::series(&config, 2) + 1);
+    /// ```
+    #[must_use]
+    pub fn series(config: &ServeConfig, stores: usize) -> usize {
+        // Whether the server is ready is one more.
+        meters::series_of(&config.listeners) + 1 + stores
+    }
+
     /// Where callers reach it, in the order of the config: addresses with the port that was taken, and `None` for Unix domain sockets.
     pub fn addresses(&self) -> impl Iterator<Item = Option<SocketAddr>> {
         self.listeners.iter().map(|listener| listener.address)

@@ -131,7 +131,8 @@ impl Checked {
     }
 
     /// How many series Prometheus keeps of this store where a service has it open, as far as its layers
-    /// [tell](LayerConfig::meters). Each process has three more.
+    /// [tell](LayerConfig::meters). Each process has [a few more](crate::telemetry::PROCESS_SERIES), and a server has
+    /// its own (`serve::Server::series`).
     ///
     /// ```
     /// use tierstack::Stack;

@@ -49,7 +49,7 @@ pub use self::handles::{Counter, Gauge, Histogram};
 pub use self::labels::{Errors, Labels};
 pub use self::listen::listen;
 pub(crate) use self::registry::SAMPLE;
-pub use self::registry::snapshot;
+pub use self::registry::{PROCESS_SERIES, snapshot};
 #[cfg(feature = "config")]
 pub(crate) use self::registry::{looked, rehearse};
 pub use self::snapshot::{Sample, Snapshot, Value};

@@ -275,11 +275,20 @@ static FEATURE_NAMES: LazyLock<String> = LazyLock::new(|| {
 static STARTED: LazyLock<f64> =
     LazyLock::new(|| SystemClock::shared().now().as_millis() as f64 / 1000.0);
 
+/// How many series a process has beside those of its stores and its server.
+///
+/// ```
+/// use tierstack::telemetry::{PROCESS_SERIES, snapshot};
+///
+/// assert!(snapshot().series() >= PROCESS_SERIES);
+/// ```
+pub const PROCESS_SERIES: usize = 3;
+
 /// What is known of the process, whatever it counts.
 fn process() -> Snapshot {
     let mut snapshot = Snapshot::default();
     let info = [("version", env!("CARGO_PKG_VERSION")), ("features", FEATURE_NAMES.as_str())];
-    let constants: [(_, &[(&str, &str)], _); 3] = [
+    let constants: [(_, &[(&str, &str)], _); PROCESS_SERIES] = [
         (names::INFO, &info, 1.0),
         (names::PROCESS_START, &[], *STARTED),
         (names::SAMPLE_RATIO, &[], 1.0 / f64::from(SAMPLE)),

@@ -31,7 +31,7 @@ fn page() -> String {
     let _ = write!(
         page,
         "- The buckets of every histogram end at {}; what takes longer is in one more. A quantile is right within its bucket.\n\
-         - `tierstack check --json` says how many series a store has (`series`).\n\n\
+         - `tierstack check --json` says how many series a service with the config has (`series`), and how many each store has of them.\n\n\
          | name | type | unit | labels | what it says | a rise means |\n|---|---|---|---|---|---|\n",
         bounds.join(", "),
     );

@@ -38,7 +38,7 @@ fn check_draws_the_stack_and_opens_nothing() {
     let folder = Folder::new(PLAIN);
     folder.run(&["check"]).ok().prints("rocksdb");
     let json = folder.run(&["check", "--json"]).ok().json();
-    assert_eq!(json.as_array().unwrap().len(), 1);
+    assert_eq!(json["stores"].as_array().unwrap().len(), 1);
     assert_eq!(folder.names(), ["tierstack.yaml"]);
 }
 
@@ -46,9 +46,14 @@ fn check_draws_the_stack_and_opens_nothing() {
 fn check_takes_one_store_or_all() {
     let two = "stores: { one: { backend: memory }, two: { backend: memory } }\ndefault: one\n";
     let folder = Folder::new(two);
-    assert_eq!(folder.run(&["check", "--json"]).ok().json().as_array().unwrap().len(), 2);
+    let both = folder.run(&["check", "--json"]).ok().json();
+    assert_eq!(both["stores"].as_array().unwrap().len(), 2);
     let one = folder.run(&["check", "--json", "--store", "two"]).ok().json();
-    assert_eq!(one.as_array().unwrap().len(), 1);
+    assert_eq!(one["stores"].as_array().unwrap().len(), 1);
+    // What the process has beside its stores is the same.
+    let of = |json: &serde_json::Value| json["series"].as_u64().unwrap();
+    let store = |at: usize| of(&both["stores"][at]);
+    assert_eq!(of(&both) - store(0) - store(1), of(&one) - of(&one["stores"][0]));
     folder.run(&["check", "--store", "tow"]).refused().says("'two'");
 }
 
