@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 
+use super::budget::{Budget, Share};
 use super::meters::Refusal;
 use super::policy::Policy;
 use super::problem::Problem;
@@ -16,6 +17,7 @@ use crate::store::Store;
 pub(in crate::serve) struct Caller {
     policy: Arc<Policy>,
     proof: Proof,
+    answers: Arc<Budget>,
 }
 
 /// How a caller has proved itself.
@@ -30,8 +32,8 @@ pub(in crate::serve) enum Proof {
 }
 
 impl Caller {
-    pub(in crate::serve) fn new(policy: Arc<Policy>, proof: Proof) -> Self {
-        Self { policy, proof }
+    pub(in crate::serve) fn new(policy: Arc<Policy>, proof: Proof, answers: &Arc<Budget>) -> Self {
+        Self { policy, proof, answers: Arc::clone(answers) }
     }
 
     /// The name of the token.
@@ -61,6 +63,11 @@ impl Caller {
         shared: &'a Shared,
     ) -> impl Iterator<Item = (&'a str, Right)> {
         shared.names().filter_map(|name| Some((name, self.right(name)?)))
+    }
+
+    /// What the answer may hold of the memory for answers.
+    pub(in crate::serve) fn share(&self) -> Share {
+        self.answers.share(self.policy.limits.of_bodies())
     }
 
     /// The largest body of a request.

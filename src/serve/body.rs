@@ -4,7 +4,6 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use axum::http::StatusCode;
 use hyper::body::{Frame, Incoming, SizeHint};
 
 use super::alarm::Alarm;
+use super::budget::Share;
 use super::meters::{Meters, Refusal};
 use super::problem::Problem;
 use super::shared::Shared;
@@ -77,42 +77,6 @@ impl fmt::Display for BodyError {
 }
 
 impl std::error::Error for BodyError {}
-
-/// How much the bodies of requests under way hold.
-#[derive(Default)]
-pub(super) struct Budget(AtomicU64);
-
-/// What one request holds of it, until it is dropped.
-pub(super) struct Share {
-    budget: Arc<Budget>,
-    most: u64,
-    held: AtomicU64,
-}
-
-impl Budget {
-    /// What a request may hold, so that all of them hold no more than `most`.
-    pub(super) fn share(self: &Arc<Self>, most: u64) -> Arc<Share> {
-        Arc::new(Share { budget: Arc::clone(self), most, held: AtomicU64::new(0) })
-    }
-}
-
-impl Share {
-    /// Takes so many bytes more, if there is room for them.
-    fn take(&self, bytes: u64) -> bool {
-        let more = |held: u64| held.checked_add(bytes).filter(|held| *held <= self.most);
-        let taken = self.budget.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
-        if taken {
-            self.held.fetch_add(bytes, Ordering::Relaxed);
-        }
-        taken
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.budget.0.fetch_sub(*self.held.get_mut(), Ordering::Relaxed);
-    }
-}
 
 /// The body of a request.
 pub(super) struct Bounded {

@@ -14,7 +14,8 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
 use super::access::{Caller, Proof};
-use super::body::{BodyError, Bounded, Budget, Share, Tracked};
+use super::body::{BodyError, Bounded, Tracked};
+use super::budget::{Budget, Share};
 use super::health;
 use super::meters::{Meters, Refusal};
 use super::policy::{Current, Policy};
@@ -34,6 +35,7 @@ pub(super) struct Gate {
     /// Where it listens.
     name: String,
     bodies: Arc<Budget>,
+    answers: Arc<Budget>,
     router: TowerToHyperService<Router>,
     /// The port, where a browser reaches it.
     port: Option<u16>,
@@ -63,6 +65,7 @@ impl Gate {
             meters,
             name: name.to_owned(),
             bodies: Arc::default(),
+            answers: Arc::default(),
             router: TowerToHyperService::new(router),
             port,
         }
@@ -90,7 +93,7 @@ impl Gate {
                 let body = if body.is_end_stream() {
                     Body::empty()
                 } else {
-                    let held = share.insert(self.bodies.share(policy.limits.of_bodies()));
+                    let held = share.insert(Arc::new(self.bodies.share(policy.limits.of_bodies())));
                     Body::new(Bounded::new(
                         body,
                         policy.limits.body.0,
@@ -145,7 +148,7 @@ impl Gate {
         if length.is_some_and(|length: u64| length > most) {
             return Err(BodyError::TooLarge(most).problem());
         }
-        Ok(Caller::new(Arc::clone(policy), proof))
+        Ok(Caller::new(Arc::clone(policy), proof, &self.answers))
     }
 
     /// Where no token is asked for, whatever page a browser shows could ask, once the name of its host leads here. So a

@@ -31,6 +31,7 @@ mod access;
 mod alarm;
 mod bind;
 mod body;
+mod budget;
 mod expiry;
 mod gate;
 mod health;

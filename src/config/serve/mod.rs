@@ -218,7 +218,8 @@ pub struct LimitsConfig {
     pub connections: u32,
     /// The largest body of a request.
     pub body: ByteSize,
-    /// The bodies of all requests at a time; there is always room for one of the largest.
+    /// The bodies of all requests at a time, and those of all answers that are not sent yet; there is always room for one of
+    /// the largest.
     pub bodies: ByteSize,
     /// How long a connection without a request stays open, from 1s to 1h.
     pub idle: Span,
@@ -236,7 +237,7 @@ impl Default for LimitsConfig {
 }
 
 impl LimitsConfig {
-    /// What the bodies of all requests may hold.
+    /// What the bodies of all requests may hold, and those of all answers.
     #[cfg(feature = "serve")]
     pub(crate) fn of_bodies(&self) -> u64 {
         self.bodies.0.max(self.body.0)

@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 
 use axum::body::Body;
@@ -18,6 +19,8 @@ use super::body::LINES;
 use super::stream_headers;
 use crate::error::Error;
 use crate::jsonl::{self, Wrong};
+use crate::serve::access::Caller;
+use crate::serve::budget::{Part, Share, kept};
 use crate::serve::problem::Problem;
 use crate::types::Value;
 
@@ -33,6 +36,7 @@ pub(super) fn text<'de, D: Deserializer<'de>>(text: D) -> Result<Option<String>,
 pub(super) struct Lines {
     buffer: Vec<u8>,
     send: mpsc::Sender<Bytes>,
+    share: Arc<Share>,
 }
 
 impl Lines {
@@ -50,12 +54,22 @@ impl Lines {
         self.hand_on(CHUNK).await
     }
 
+    /// What is held while lines are made of it: it counts until it is dropped.
+    pub(super) fn hold<'a>(
+        &self,
+        held: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    ) -> Result<Part, Stop> {
+        let bytes = held.map(|(key, value)| key.len() + value.len()).sum();
+        self.share.part(bytes).map_err(Stop::Failed)
+    }
+
     /// Hands on what there is, if it is that much. Waits for the reader.
     pub(super) async fn hand_on(&mut self, least: usize) -> Result<(), Stop> {
         if self.buffer.len() < least.max(1) {
             return Ok(());
         }
-        let chunk = std::mem::take(&mut self.buffer).into();
+        let part = self.share.part(self.buffer.len()).map_err(Stop::Failed)?;
+        let chunk = kept(std::mem::take(&mut self.buffer), part);
         self.send.send(chunk).await.map_err(|_| Stop::Gone)
     }
 }
@@ -74,13 +88,17 @@ impl From<Error> for Stop {
 }
 
 /// Answers with the lines that a future writes. It runs while the answer is read, and holds what the reader has not
-/// taken yet to two chunks. When it fails before its first line, the answer is the problem.
-pub(super) async fn answer<F>(write: impl FnOnce(Lines) -> F) -> Result<Response, Problem>
+/// taken yet to two chunks and what the lines are made of, which count. When it fails before its first line, the answer is the problem.
+pub(super) async fn answer<F>(
+    caller: &Caller,
+    write: impl FnOnce(Lines) -> F,
+) -> Result<Response, Problem>
 where
     F: Future<Output = (Lines, Result<(), Stop>)> + Send + 'static,
 {
     let (send, receive) = mpsc::channel(1);
-    let writing = write(Lines { buffer: Vec::with_capacity(CHUNK), send });
+    let share = Arc::new(caller.share());
+    let writing = write(Lines { buffer: Vec::with_capacity(CHUNK), send, share });
     let mut chunks = Box::pin(chunks(writing, receive));
     let first = chunks.next().await.transpose()?;
     let rest = chunks.map(|chunk| chunk.unwrap_or_else(|problem| problem.to_line().into()));

@@ -58,11 +58,12 @@ pub(super) async fn get(
     let store = Arc::clone(store(&shared, &request, &target, Right::Read)?);
     Query::of(request.uri(), &[])?;
     body::check_lines(request.headers())?;
-    let limit = caller(&request)?.max_body().min(MAX_BODY);
+    let caller = caller(&request)?.clone();
+    let limit = caller.max_body().min(MAX_BODY);
     let body = body::read(request.into_body(), limit).await?;
     let keys = lines::of_body(&body).map(|(number, line)| key(number, line));
     let keys: Vec<Bytes> = keys.collect::<Result<_, _>>()?;
-    lines::answer(|mut lines| async move {
+    lines::answer(&caller, |mut lines| async move {
         let written = write(&*store, &keys, &mut lines).await;
         (lines, written)
     })
@@ -91,6 +92,8 @@ async fn write(store: &dyn Store, keys: &[Bytes], lines: &mut Lines) -> Result<(
                 _ => problem,
             })
         })?;
+        let found = values.iter().flatten();
+        let _held = lines.hold(found.map(|value| (&[][..], &*value.bytes)))?;
         for (key, value) in keys.iter().zip(&values) {
             match value {
                 Some(value) => {

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::lines::{self, Lines, Stop};
 use super::path::Target;
 use super::query::Query;
-use super::store;
+use super::{caller, store};
 use crate::jsonl::text_or_base64;
 use crate::serve::access::Right;
 use crate::serve::problem::Problem;
@@ -29,7 +29,7 @@ pub(super) async fn scan(
     let target = Target::of(request.uri().path())?;
     let store = Arc::clone(store(&shared, &request, &target, Right::Read)?);
     let scan = range(&Query::of(request.uri(), PARAMETERS)?)?;
-    lines::answer(|mut lines| async move {
+    lines::answer(caller(&request)?, |mut lines| async move {
         let written = write(&*store, scan, &mut lines).await;
         (lines, written)
     })
@@ -56,6 +56,7 @@ async fn write(store: &dyn Store, mut scan: Scan, lines: &mut Lines) -> Result<(
     let (mut entries, mut last, mut more) = (0, Bytes::new(), false);
     let mut pages = if scan.is_empty() { stream::empty().boxed() } else { store.scan(scan) };
     while let Some(page) = pages.try_next().await? {
+        let _held = lines.hold(page.entries.iter().map(|e| (&*e.key, &*e.value.bytes)))?;
         let room = usize::try_from(limit - entries).unwrap_or(usize::MAX);
         let taken = page.entries.get(..room).unwrap_or(&page.entries);
         for entry in taken {

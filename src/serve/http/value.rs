@@ -14,7 +14,7 @@ use super::path::Target;
 use super::query::Query;
 use super::range::{Wanted, wanted};
 use super::tag::{Preconditions, Tag, Verdict};
-use super::{SEALED, refused, store};
+use super::{SEALED, caller, refused, store};
 use crate::serve::access::Right;
 use crate::serve::problem::Problem;
 use crate::serve::shared::Shared;
@@ -34,7 +34,7 @@ pub(super) async fn get(
     let key = target.key()?;
     let found = store.get(&key).await.map_err(|error| refused(&error, store, key.len(), 0))?;
     // Without a value there is nothing that a condition could be about.
-    let Some(value) = found else {
+    let Some(mut value) = found else {
         return Err(
             Problem::new(StatusCode::NOT_FOUND, "the key does not exist").with_kind("no_such_key")
         );
@@ -53,6 +53,8 @@ pub(super) async fn get(
         }
         _ => Wanted::Whole,
     };
+    // A part of it holds all of it.
+    value.bytes = caller(&request)?.share().keep(value.bytes)?;
     answer(value, tag, wanted)
 }
 

@@ -31,6 +31,16 @@ fn an_address_in_use_ends_the_command_before_a_store_is_opened() {
 }
 
 #[test]
+fn an_address_for_metrics_in_use_ends_the_command_before_a_store_is_opened() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let folder = Folder::new(&format!("{PLAIN}telemetry: {{ listen: '{address}' }}\n"));
+    let ran = folder.run(&["serve", "--listen", "127.0.0.1:0"]).fails();
+    ran.says(&format!("telemetry.listen {address} is taken"));
+    assert_eq!(folder.names(), ["tierstack.yaml"]);
+}
+
+#[test]
 fn a_store_that_fails_to_open_stands_beside_one_that_opens() {
     let folder = Folder::new(
         "stores: { good: { backend: memory }, bad: { backend: { sqlite: { path: file.db, create: false } } } }\ndefault: good\n",
@@ -186,6 +196,46 @@ fn ten_thousand_idle_connections_keep_memory_flat() {
     service.stop();
 }
 
+/// Values and scans whose callers take nothing of them hold no more than `limits.bodies`.
+#[cfg(target_os = "linux")]
+#[test]
+fn slow_readers_of_large_answers_keep_memory_flat() {
+    const VALUE: usize = 24 << 20;
+    let folder = Folder::new(
+        "stores: { main: { backend: { sqlite: { path: data.db } } } }
+serve: [ { listen: '127.0.0.1:0', stores: write, limits: { bodies: 64MiB } } ]
+",
+    );
+    let service = Service::start(&folder, &[], |_| ());
+    let address = service.address();
+    let put = ask(address, "PUT /v1/stores/main/kv/k", &[], vec![b'x'; VALUE]);
+    assert_eq!(put.status, 204, "{}", put.text());
+    assert_eq!(get(address, "/v1/stores/main/kv/k").body.len(), VALUE);
+    let before = memory(&service);
+    let mut held = Vec::new();
+    let mut begun = 0;
+    for n in 0..32 {
+        let path = if n % 2 == 0 { "kv/k" } else { "kv" };
+        let mut stream = connect(address);
+        let request = format!("GET /v1/stores/main/{path} HTTP/1.1\r\nhost: {address}\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).unwrap();
+        match &status {
+            b"HTTP/1.1 200" => begun += 1,
+            refused => assert_eq!(refused, b"HTTP/1.1 503"),
+        }
+        held.push(stream);
+    }
+    // Without the limit it would be 768 MiB and more.
+    let grown = memory(&service).saturating_sub(before);
+    assert!((1..8).contains(&begun) && grown < 256 << 20, "{begun} answers, {grown} bytes more");
+    assert_eq!(get(address, "/readyz").status, 200);
+    drop(held);
+    while get(address, "/v1/stores/main/kv/k").status != 200 {}
+    service.stop();
+}
+
 #[test]
 fn a_socket_that_was_handed_over_is_used() {
     // Without systemd, a shell hands over its third file.
@@ -287,6 +337,49 @@ fn with_the_level_debug_an_answer_is_a_line_that_names_the_token() {
         assert!(line.contains(words), "{line}");
     }
     assert!(!err.contains("a-secret-key") && !err.contains(TOKEN), "{err}");
+}
+
+/// And not since the first look at it.
+#[test]
+fn a_status_says_since_when_the_process_serves() {
+    let folder = Folder::new(PLAIN);
+    let service = Service::open(&folder);
+    for _ in 0..3 {
+        get(service.address(), "/healthz");
+    }
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
+    let status = get(service.address(), "/v1/status").text();
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert!(status["process"]["started_at"].as_u64().unwrap() < now, "{status}");
+    service.stop();
+}
+
+/// What `check` predicts is what Prometheus finds.
+#[test]
+fn as_many_series_are_scraped_as_check_predicts() {
+    let files = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls");
+    let folder = Folder::new(&format!(
+        "stores:
+  main: {{ layers: [cache: {{}}, compress: {{}}], backend: {{ sqlite: {{ path: data.db }} }} }}
+  side: {{ backend: memory }}
+default: main
+serve:
+  - {{ listen: '127.0.0.1:0', stores: write }}
+  - listen: 127.0.0.1:0
+    stores: {{ side: read }}
+    tls: {{ cert: '{files}/first.pem', key: '{files}/first.key' }}
+"
+    ));
+    let predicted = folder.run(&["check", "--json"]).ok().json()["series"].as_u64().unwrap();
+    let service = Service::start(&folder, &[], |_| ());
+    let address = service.address();
+    for path in ["/v1/stores/main/kv/k", "/v1/stores/side/kv", "/", "/v1/status", "/nowhere"] {
+        get(address, path);
+    }
+    let text = get(address, "/metrics").text();
+    let series: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(series.len() as u64, predicted, "{text}");
+    service.stop();
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod altered;
 mod batches;
 mod changing;
 mod conditions;
+mod crowded;
 mod described;
 mod scans;
 mod values;
@@ -53,11 +54,12 @@ impl Client {
         let mut config = ServeConfig::at("127.0.0.1:0".parse().unwrap());
         config.listeners[0].stores = Grants::Every(right);
         config.listeners[0].limits.body = "64KiB".parse().unwrap();
+        config.listeners[0].limits.bodies = "4MiB".parse().unwrap();
         let policy = Policy::load(&config.listeners[0], Path::new("")).await.unwrap();
         let shared = Shared::new(Arc::new(clock.clone()) as Arc<dyn Clock>);
         let store: Arc<dyn Store> = Arc::new(store);
         shared.open(Stores::new([("main", store)]));
-        let caller = Caller::new(Arc::new(policy), Proof::NotAsked);
+        let caller = Caller::new(Arc::new(policy), Proof::NotAsked, &Arc::default());
         let router = routes().with_state(Arc::clone(&shared));
         Self { router, caller, shared, clock }
     }
