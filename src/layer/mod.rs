@@ -386,12 +386,15 @@ pub trait BackendConfig: Send + Sync + 'static {
     async fn open(&self, context: &Context) -> Result<Arc<dyn Store>>;
 }
 
-/// Checks the order of layers, outermost first. `price` is told what a free but costly order costs.
+/// Checks the order of layers, outermost first. `trade_off` is told what a free but costly order costs.
 ///
 /// # Errors
 /// `Config` that names both layers and says why.
 #[cfg(any(test, feature = "config"))]
-pub(crate) fn check_order(layers: &[(&str, Zone)], mut price: impl FnMut(String)) -> Result<()> {
+pub(crate) fn check_order(
+    layers: &[(&str, Zone)],
+    mut trade_off: impl FnMut(String),
+) -> Result<()> {
     for (at, (inner, zone)) in layers.iter().enumerate() {
         for (outer, above) in layers.iter().take(at) {
             let why = if (*outer, *inner) == ("timeout", "retry") {
@@ -405,7 +408,7 @@ pub(crate) fn check_order(layers: &[(&str, Zone)], mut price: impl FnMut(String)
                 )));
             }
             if let Some(cost) = cost(outer, *above, inner, *zone) {
-                price(cost);
+                trade_off(cost);
             }
         }
     }

@@ -11,9 +11,9 @@ fn the_order_of_the_design_is_accepted() {
         ("write_back", Zone::WriteBack),
         ("backup", Zone::Backup),
     ];
-    let mut prices = Vec::new();
-    check_order(&layers, |price| prices.push(price)).unwrap();
-    assert!(prices.is_empty(), "{prices:?}");
+    let mut trade_offs = Vec::new();
+    check_order(&layers, |trade_off| trade_offs.push(trade_off)).unwrap();
+    assert!(trade_offs.is_empty(), "{trade_offs:?}");
 }
 
 #[test]
@@ -31,10 +31,10 @@ fn a_wrong_order_names_both_layers_and_the_reason() {
 
 #[test]
 fn a_cache_inside_compress_is_allowed_and_its_price_is_told() {
-    let mut prices = Vec::new();
+    let mut trade_offs = Vec::new();
     let layers = [("compress", Zone::Compress), ("cache", Zone::Cache)];
-    check_order(&layers, |price| prices.push(price)).unwrap();
-    assert_eq!(prices.len(), 1);
+    check_order(&layers, |trade_off| trade_offs.push(trade_off)).unwrap();
+    assert_eq!(trade_offs.len(), 1);
 }
 
 /// Every pair of zones: what it costs, or why it cannot be.
@@ -86,15 +86,17 @@ fn each_order_of_two_layers_has_its_words() {
     ];
     for outer in [Guard, Cache, Compress, Encrypt, Expire, WriteBack, Backup] {
         for inner in [Guard, Cache, Compress, Encrypt, Expire, WriteBack, Backup] {
-            let mut prices = Vec::new();
-            let checked = check_order(&[("a", outer), ("b", inner)], |price| prices.push(price));
+            let mut trade_offs = Vec::new();
+            let checked =
+                check_order(&[("a", outer), ("b", inner)], |trade_off| trade_offs.push(trade_off));
             let of_these = |(one, two, _): &&(Zone, Zone, &str)| (*one, *two) == (outer, inner);
             let why = refused.iter().find(of_these).map(|(.., why)| {
                 format!("config: 'a' stands outside 'b', but {why}; put 'b' before 'a'")
             });
             assert_eq!(checked.map_err(|error| error.to_string()).err(), why);
-            let price: Vec<_> = priced.iter().filter(of_these).map(|(.., price)| *price).collect();
-            assert_eq!(prices, price, "{outer:?}, {inner:?}");
+            let trade_off: Vec<_> =
+                priced.iter().filter(of_these).map(|(.., trade_off)| *trade_off).collect();
+            assert_eq!(trade_offs, trade_off, "{outer:?}, {inner:?}");
         }
     }
     let text =

@@ -4,7 +4,7 @@
 //! A service is reduced to [`Objects`]: get, put, create, delete, list. [`Entries`] makes a store of it.
 
 #[cfg(any(feature = "backup", feature = "object"))]
-mod failure;
+mod error;
 #[cfg(any(feature = "backup", feature = "object"))]
 #[cfg_attr(not(feature = "backup"), expect(unreachable_pub, reason = "`backup` offers it"))]
 mod location;
@@ -34,11 +34,11 @@ pub(crate) use self::entries::{
     too_large,
 };
 #[cfg(feature = "backup")]
-pub(crate) use self::failure::kind_of;
+pub(crate) use self::error::kind_of;
 #[cfg(any(feature = "backup", feature = "object"))]
-pub(crate) use self::failure::lacks_a_bucket;
+pub(crate) use self::error::lacks_a_bucket;
 #[cfg(feature = "object")]
-pub(crate) use self::failure::redacted;
+pub(crate) use self::error::redacted;
 #[cfg(any(feature = "backup", feature = "object"))]
 #[cfg_attr(not(feature = "backup"), expect(unreachable_pub, reason = "`backup` offers it"))]
 pub use self::location::Location;

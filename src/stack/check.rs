@@ -43,7 +43,7 @@ pub struct Checked {
     pub(super) default: bool,
     pub(super) sealed_required: bool,
     pub(super) profile: Profile,
-    pub(super) prices: Vec<String>,
+    pub(super) trade_offs: Vec<String>,
     folder: PathBuf,
     /// For each layer, and last for the backend: what is below it.
     below: Vec<u64>,
@@ -72,10 +72,10 @@ impl Checked {
         let Backend { part: backend, prefix, shared } = Backend::of(config, name, store, registry)?;
         let mut layers = layers(&at, store, registry)?;
         layers.extend(prefix);
-        let mut prices = Vec::new();
+        let mut trade_offs = Vec::new();
         check_order(
             &layers.iter().map(|layer| (layer.name, layer.zone)).collect::<Vec<_>>(),
-            |price| prices.push(price),
+            |trade_off| trade_offs.push(trade_off),
         )
         .map_err(|error| error.with_context(format_args!("{at}.layers")))?;
         let mut profile = backend.config.profile().map_err(|error| refused(&backend, error))?;
@@ -96,7 +96,7 @@ impl Checked {
             default: config.store(None).is_ok_and(|(default, _)| default == name),
             sealed_required,
             profile,
-            prices,
+            trade_offs,
             folder: config.folder().to_owned(),
             below: identities(config.folder(), &backend, &layers),
             layers,
@@ -126,8 +126,8 @@ impl Checked {
 
     /// What the chosen order of the layers costs. Whole sentences.
     #[must_use]
-    pub fn prices(&self) -> &[String] {
-        &self.prices
+    pub fn trade_offs(&self) -> &[String] {
+        &self.trade_offs
     }
 
     /// How many series Prometheus keeps of this store where a service has it open, as far as its layers

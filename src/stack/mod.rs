@@ -4,9 +4,9 @@
 
 mod all;
 mod check;
+pub(crate) mod guarantees;
 mod lease;
 mod part;
-pub(crate) mod promises;
 mod render;
 mod reserved;
 mod shared;
@@ -283,7 +283,7 @@ impl Stack {
         self.checked.store()
     }
 
-    /// What was checked before it was opened: settings, promises, prices.
+    /// What was checked before it was opened: settings, guarantees, trade-offs.
     #[must_use]
     pub fn checked(&self) -> &Checked {
         &self.checked

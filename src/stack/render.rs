@@ -7,7 +7,7 @@ use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
 use super::Checked;
-use super::promises::{ASPECTS, AT_REST};
+use super::guarantees::{ASPECTS, AT_REST};
 use crate::types::{Guarantees, Profile, ProfileKind};
 
 /// Columns of the whole drawing.
@@ -29,10 +29,10 @@ impl fmt::Display for Checked {
             }
             print(f, &entry(aspect.name, &said, WIDTH - 2))?;
         }
-        if !self.prices.is_empty() {
+        if !self.trade_offs.is_empty() {
             writeln!(f, "\nWhat the order of the layers costs\n")?;
-            for price in &self.prices {
-                print(f, &wrap(price, WIDTH - 2))?;
+            for trade_off in &self.trade_offs {
+                print(f, &wrap(trade_off, WIDTH - 2))?;
             }
         }
         Ok(())
@@ -132,7 +132,7 @@ impl Serialize for Checked {
         out.serialize_field("promises", &promises)?;
         out.serialize_field("guarantees", &self.profile.guarantees)?;
         out.serialize_field("levels", &levels)?;
-        out.serialize_field("prices", &self.prices)?;
+        out.serialize_field("trade_offs", &self.trade_offs)?;
         out.serialize_field("series", &self.series())?;
         out.end()
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::facts::Said;
 use crate::error::Error;
-use crate::stack::{Stack, promises};
+use crate::stack::{Stack, guarantees};
 use crate::store::Store;
 use crate::types::{Profile, ProfileKind};
 
@@ -74,7 +74,7 @@ impl Subject {
         let levels = profile.levels().zip(labels).map(|(level, label)| Level {
             label,
             kind: level.kind,
-            changes: said(promises::changes(level)),
+            changes: said(guarantees::changes(level)),
             notes: level.notes.clone(),
             is_told: level.below.as_ref().is_some_and(|below| below.guarantees.announces.is_some()),
         });
@@ -82,7 +82,7 @@ impl Subject {
             name: name.into(),
             error: None,
             shape: profile.to_string(),
-            promises: said(promises::promises(profile)),
+            promises: said(guarantees::sentences(profile)),
             levels: levels.collect(),
             #[cfg(feature = "backup")]
             backups: None,

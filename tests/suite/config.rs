@@ -8,7 +8,7 @@ mod custom_layer;
 
 use std::path::Path;
 
-use crate::toys::{DISKS, RecordConfig, ShrinkConfig, registry};
+use crate::stand_ins::{DISKS, RecordConfig, ShrinkConfig, registry};
 use tierstack::backends::MemoryConfig;
 use tierstack::config::{Config, Format, Registry};
 use tierstack::{Error, ErrorKind, OpenOptions, Read, Stack, StoreExt};
@@ -302,7 +302,7 @@ stores:
     backend: memory
 ";
     let checked = Stack::check(&yaml(text).unwrap(), None, &registry()).unwrap();
-    assert_eq!(checked.prices().len(), 1);
+    assert_eq!(checked.trade_offs().len(), 1);
     assert!(checked.to_string().contains("What the order of the layers costs"));
 }
 

@@ -19,7 +19,7 @@ mod seeds;
 #[cfg(all(feature = "cli", feature = "rocksdb"))]
 mod stacks;
 #[cfg(feature = "config")]
-mod toys;
+mod stand_ins;
 #[cfg(all(feature = "sqlite", feature = "testing"))]
 #[path = "../servers/support/unreachable.rs"]
 mod unreachable;

@@ -3,7 +3,7 @@
 
 #![cfg(feature = "config")]
 
-use crate::toys::registry;
+use crate::stand_ins::registry;
 use jsonschema::Validator;
 use serde_json::{Value, json};
 use tierstack::config::{Config, Format, Registry, schema};

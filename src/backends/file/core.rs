@@ -16,12 +16,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
-use super::failure::{failed, not_kept, removed};
+use super::error::{failed, not_kept, removed};
 use super::fault;
 use super::folder::{Folder, What};
 use super::intent::{Deed, Written, decode, encode};
 use super::names::Path;
-use super::own::read_own;
+use super::private_files::read_own;
 use super::tree::{Touched, Tree};
 use crate::error::{Error, ErrorKind, Result, Retry};
 use crate::types::{Batch, Condition, Op, Value};

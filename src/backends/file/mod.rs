@@ -51,14 +51,14 @@
 
 mod config;
 mod core;
-mod failure;
+mod error;
 mod fault;
 mod folder;
 mod intent;
+mod layout_file;
 mod names;
 mod open;
-mod own;
-mod record;
+mod private_files;
 mod scan;
 #[cfg(test)]
 mod tests;

@@ -8,11 +8,11 @@ use parking_lot::{Mutex, RwLock};
 
 use super::config::{FileConfig, Foreign};
 use super::core::{CLOSED, Core, INTENT, INTENT_UNSYNCED, Own};
-use super::failure::failed;
+use super::error::failed;
 use super::folder::{Folder, What};
+use super::layout_file;
 use super::names::{HOME, Layout, Names};
-use super::own::read_own;
-use super::record;
+use super::private_files::read_own;
 use super::tree::{Growth, Tree};
 use crate::disk::make_folder;
 use crate::error::{Error, ErrorKind, Result};
@@ -146,13 +146,13 @@ fn layout_of(core: &Core, config: &FileConfig) -> Result<Layout> {
         None => None,
     };
     if let Some(content) = recorded {
-        let layout = record::decode(&content)?;
+        let layout = layout_file::decode(&content)?;
         let differs = config.names.is_some_and(|names| names != layout.names)
             || config.fan_out.as_ref().is_some_and(|fan_out| *fan_out != layout.fan_out);
         if differs {
             return Err(Error::config(format!(
                 "the folder has the layout {}, and the settings ask for another one; leave `names` and `fan_out` out, or copy the entries to a new folder (`tierstack copy`)",
-                record::words(&layout)
+                layout_file::words(&layout)
             )));
         }
         return Ok(layout);
@@ -182,7 +182,7 @@ fn record_layout(core: &Core, own: &Own, layout: &Layout) -> Result<()> {
     let name = b"layout";
     let _ = own.temporary.remove(name);
     own.temporary
-        .create(name, record::encode(layout).as_bytes(), None, core.sync)
+        .create(name, layout_file::encode(layout).as_bytes(), None, core.sync)
         .map_err(recording)?;
     own.temporary.rename(name, &own.home, LAYOUT).map_err(recording)?;
     if core.sync {

@@ -16,7 +16,7 @@ use futures_util::StreamExt;
 use futures_util::stream::unfold;
 
 use super::core::Core;
-use super::failure::{failed, foreign, no_key};
+use super::error::{failed, foreign, no_key};
 use super::folder::{Folder, Spot, What};
 use super::names::{At, HOME, Kind};
 use super::thread::offload;

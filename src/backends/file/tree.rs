@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use rustix::io::Errno;
 
-use super::failure::{failed, foreign, large, passed_over, taken};
+use super::error::{failed, foreign, large, passed_over, taken};
 use super::folder::{Folder, Found, Spot, What};
 use super::names::{At, HOME, Layout, Path, beside};
 use crate::disk::kept::Kept;

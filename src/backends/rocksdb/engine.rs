@@ -15,10 +15,10 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use super::entities;
-use super::failure::{failed, is_incomplete, stalled};
+use super::error::{failed, is_incomplete, stalled};
+use super::inline_policy::Pace;
 use super::lock::Opened;
 use super::open::lost;
-use super::pace::Pace;
 use super::reader::look_up;
 use super::stamps::Stamps;
 use crate::error::{Error, ErrorKind, Operation, Outcome, Result};

@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use ::rocksdb::{DB, Env, LiveFile, Options, WriteBatch};
 
 use super::config::RocksDbConfig;
-use super::failure::failed;
+use super::error::failed;
 use crate::error::{Error, Operation, Result};
 
 /// The type of an entity, which is the first byte of the trailer of its key.

@@ -9,7 +9,7 @@ use ::rocksdb::{Options, SstFileWriter};
 
 use super::config::RocksDbConfig;
 use super::engine::{Engine, Tier};
-use super::failure::failed;
+use super::error::failed;
 use super::options::table_options;
 use super::stamps::Stamps;
 use crate::error::{Error, Operation, Result};

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use ::rocksdb::DB;
 use parking_lot::Mutex;
 
-use super::failure::open_elsewhere;
+use super::error::open_elsewhere;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The folders that are locked by this process.

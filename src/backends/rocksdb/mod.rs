@@ -62,14 +62,14 @@
 mod config;
 mod engine;
 mod entities;
-mod failure;
+mod error;
 mod ingest;
+mod inline_policy;
 mod lock;
 mod open;
 mod options;
-mod pace;
+mod options_file;
 mod reader;
-mod recorded;
 mod scan;
 mod stamps;
 #[cfg(test)]
@@ -87,9 +87,9 @@ use tokio::sync::watch;
 
 pub use self::config::{Compaction, Compression, RocksDbConfig, TableFolder};
 use self::engine::{Engine, Moment};
-use self::failure::{failed, is_incomplete};
+use self::error::{failed, is_incomplete};
 use self::ingest::{LOT_BYTES, Tables};
-use self::pace::Pace;
+use self::inline_policy::Pace;
 use self::reader::Reader;
 use self::stamps::Stamps;
 use self::work::{Offloaded, offload, spawn};

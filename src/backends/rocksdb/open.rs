@@ -11,12 +11,12 @@ use ::rocksdb::{Cache, ColumnFamilyDescriptor, DB, Options};
 
 use super::config::RocksDbConfig;
 use super::engine::Database;
-use super::failure::failed;
+use super::error::failed;
 use super::lock::Opened;
 use super::options::{
     cache, keep_promises, keep_reading, load, new_database, new_family, place, put_back,
 };
-use super::recorded::Recorded;
+use super::options_file::Recorded;
 use super::{entities, ingest, stamps};
 use crate::disk::make_folder;
 use crate::error::{Error, ErrorKind, Operation, Result};

@@ -11,8 +11,8 @@ use ::rocksdb::{
 };
 
 use super::config::{Compaction, Compression, RocksDbConfig};
-use super::failure::failed;
-use super::recorded::{Change, Recorded, Section};
+use super::error::failed;
+use super::options_file::{Change, Recorded, Section};
 use crate::error::{Error, Operation, Result};
 
 /// The options that the database was last opened with, changed where the settings say so, over our

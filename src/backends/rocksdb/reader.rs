@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::engine::{Tier, View};
 use super::entities;
-use super::failure::{failed, is_incomplete};
+use super::error::{failed, is_incomplete};
 use super::scan;
 use super::work::offload;
 use crate::error::{Error, Operation, Result};

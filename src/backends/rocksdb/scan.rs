@@ -17,7 +17,7 @@ use futures_util::stream::unfold;
 
 use super::engine::{Tier, View};
 use super::entities;
-use super::failure::{failed, is_incomplete};
+use super::error::{failed, is_incomplete};
 use super::stamps::Stamps;
 use super::work::spawn;
 use crate::clock::Timestamp;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ::rocksdb::{DB, Env, Options};
 
-use super::failure::failed;
+use super::error::failed;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::types::Value;

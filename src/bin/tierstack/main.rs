@@ -19,8 +19,8 @@ mod stop;
 #[cfg(feature = "serve")]
 mod supervisor;
 mod terminal;
-mod trace;
 mod walk;
+mod workload;
 
 use std::process::ExitCode;
 

@@ -10,7 +10,7 @@ use tierstack::Error;
 
 use crate::failure::{Failure, Outcome};
 use crate::output::count;
-use crate::trace::{Request, Trace};
+use crate::workload::{Request, Trace};
 
 /// Reads without a trace.
 pub(crate) const READS: usize = 300_000;

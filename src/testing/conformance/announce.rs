@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::{Either, ready, select, try_join, try_join_all};
 
-use super::bench::{Bench, Stop, Verdict, ensure, poll_and_drop};
+use super::harness::{Bench, Stop, Verdict, ensure, poll_and_drop};
 use crate::clock::{Clock, SystemClock};
 use crate::store::{Change, Changes, Read, Store};
 use crate::testing::oracle::show;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::bench::{Bench, Verdict, ensure, known, numbered, numbered_key, refused, seen};
+use super::harness::{Bench, Verdict, ensure, known, numbered, numbered_key, refused, seen};
 use crate::error::ErrorKind;
 use crate::store::{Read, Store};
 use crate::testing::Random;

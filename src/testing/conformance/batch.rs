@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::StreamExt;
 
-use super::bench::{
+use super::harness::{
     Bench, Stop, Verdict, ensure, known, need, numbered, race, refused, scan_gives,
 };
 use crate::error::ErrorKind;

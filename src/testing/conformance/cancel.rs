@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures_util::StreamExt;
 
-use super::bench::{Bench, Verdict, ensure, numbered, numbered_key, poll_and_drop, scan_gives};
+use super::harness::{Bench, Verdict, ensure, numbered, numbered_key, poll_and_drop, scan_gives};
 use crate::store::{Read, Store};
 use crate::types::{Op, Scan};
 

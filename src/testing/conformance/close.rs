@@ -7,7 +7,7 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::Barrier;
 use tokio::task::{JoinSet, yield_now};
 
-use super::bench::{
+use super::harness::{
     Bench, Stop, Verdict, ensure, join, numbered, numbered_key, only, refused, scan_gives,
 };
 use crate::error::ErrorKind;

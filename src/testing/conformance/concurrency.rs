@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bytes::Bytes;
 use tokio::task::{JoinSet, yield_now};
 
-use super::bench::{Bench, Stop, Verdict, ensure, join, only, race, scan_gives};
+use super::harness::{Bench, Stop, Verdict, ensure, join, only, race, scan_gives};
 use crate::error::Result;
 use crate::ext::{ReadExt, StoreExt};
 use crate::store::{Read, Store};

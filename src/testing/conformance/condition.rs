@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
-use super::bench::{Bench, Stop, Verdict, ensure, known, refused};
+use super::harness::{Bench, Stop, Verdict, ensure, known, refused};
 use crate::error::ErrorKind;
 use crate::store::{Read, Store};
 use crate::types::{Batch, Condition, Conditions, Op, Value};

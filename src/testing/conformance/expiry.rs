@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::bench::{Bench, Verdict, ensure, known, numbered_key, scan_gives};
+use super::harness::{Bench, Verdict, ensure, known, numbered_key, scan_gives};
 use crate::clock::Timestamp;
 use crate::error::ErrorKind;
 use crate::ext::ReadExt;

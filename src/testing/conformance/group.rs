@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::bench::{Bench, Stop, Verdict, ensure, numbered_key, poll_and_drop, race, refused};
+use super::harness::{Bench, Stop, Verdict, ensure, numbered_key, poll_and_drop, race, refused};
 use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::store::{Read, Store};
 use crate::types::{Batch, Commit, Condition, Conditions, Durability, Limits, Op};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
-use super::bench::{
+use super::harness::{
     Bench, Stop, Verdict, ensure, known, numbered, numbered_key, poll_and_drop, refused, scan_gives,
 };
 use crate::error::{Error, ErrorKind, Operation, Result};

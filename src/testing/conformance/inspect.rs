@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::bench::{Bench, Verdict, ensure, refused};
+use super::harness::{Bench, Verdict, ensure, refused};
 use crate::error::ErrorKind;
 use crate::store::Store;
 use crate::types::{Presence, Sighting};

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 
-use super::bench::{
+use super::harness::{
     Bench, Stop, Verdict, ensure, known, numbered, poll_and_drop, race, scan_gives,
 };
 use crate::store::{Read, Store};

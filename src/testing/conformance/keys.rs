@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::bench::{Bench, Verdict, ensure, known, numbered, numbered_key, scan_gives, scans_give};
+use super::harness::{
+    Bench, Verdict, ensure, known, numbered, numbered_key, scan_gives, scans_give,
+};
 use super::scan::{awkward, limits_and_page_sizes, ranges, seen_once_while_others_change, some};
 use crate::store::{Read, Store};
 use crate::testing::Random;

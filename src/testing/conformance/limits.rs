@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::bench::{Bench, Stop, Verdict, ensure, refused, seen};
+use super::harness::{Bench, Stop, Verdict, ensure, refused, seen};
 use crate::error::ErrorKind;
 use crate::store::{Read, Store};
 use crate::testing::oracle::show;

@@ -19,7 +19,7 @@
 //!
 //! A harness that reports each check by itself goes through [`checks`], and calls [`Check::run`].
 
-mod bench;
+mod harness;
 mod report;
 
 mod announce;
@@ -55,7 +55,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Either, select};
 
-use self::bench::{Bench, Stop, Verdict};
+use self::harness::{Bench, Stop, Verdict};
 use self::progress::Progress;
 pub use self::report::{Outcome, Report};
 use crate::clock::ManualClock;

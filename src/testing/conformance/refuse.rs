@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 
-use super::bench::{Bench, Stop, Verdict, ensure, refused};
+use super::harness::{Bench, Stop, Verdict, ensure, refused};
 use crate::error::ErrorKind;
 use crate::store::{Read, Store};
 use crate::types::{Batch, Commit, Condition, Conditions, Durability, Entry, Page, Scan, Value};

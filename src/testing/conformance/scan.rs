@@ -6,7 +6,9 @@ use std::ops::Bound;
 use bytes::Bytes;
 use futures_util::StreamExt;
 
-use super::bench::{Bench, Verdict, ensure, known, numbered, numbered_key, scan_gives, scans_give};
+use super::harness::{
+    Bench, Verdict, ensure, known, numbered, numbered_key, scan_gives, scans_give,
+};
 use crate::ext::ReadExt;
 use crate::store::{Read, Store};
 use crate::testing::Random;

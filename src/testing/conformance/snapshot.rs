@@ -5,7 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::task::{JoinSet, yield_now};
 
-use super::bench::{Bench, Verdict, ensure, join, known, numbered, numbered_key, scan_gives, seen};
+use super::harness::{
+    Bench, Verdict, ensure, join, known, numbered, numbered_key, scan_gives, seen,
+};
 use crate::error::ErrorKind;
 use crate::store::{Read, Store};
 use crate::testing::oracle::{Known, show};
@@ -184,9 +186,9 @@ async fn a_snapshot_refuses_wrong_keys(bench: Bench) -> Verdict {
     let snapshot = bench.store.snapshot().await?;
     for key in [Bytes::new(), Bytes::from(vec![b'k'; Limits::MAX_KEY_BYTES + 1])] {
         let kinds = &[ErrorKind::InvalidInput];
-        super::bench::refused(snapshot.get(&key).await, kinds, "get of a wrong key")?;
+        super::harness::refused(snapshot.get(&key).await, kinds, "get of a wrong key")?;
         let many = snapshot.get_many(std::slice::from_ref(&key)).await;
-        super::bench::refused(many, kinds, "get_many of a wrong key")?;
+        super::harness::refused(many, kinds, "get_many of a wrong key")?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::task::{JoinSet, yield_now};
 
-use super::bench::{Bench, Stop, Verdict, ensure, join, known, refused, scan_gives};
+use super::harness::{Bench, Stop, Verdict, ensure, join, known, refused, scan_gives};
 use crate::error::{ErrorKind, Result};
 use crate::ext::{ReadExt, StoreExt};
 use crate::store::{Read, Store};

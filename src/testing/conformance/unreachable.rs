@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, Either, select};
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 
-use super::bench::{Bench, Stop, Verdict, ensure, numbered, numbered_key, refused, scan_gives};
+use super::harness::{Bench, Stop, Verdict, ensure, numbered, numbered_key, refused, scan_gives};
 use super::{Outage, Reach};
 use crate::clock::{Clock, ManualClock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};

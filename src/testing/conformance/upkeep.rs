@@ -4,7 +4,7 @@ use std::error::Error as _;
 
 use futures_util::{StreamExt, stream};
 
-use super::bench::{Bench, Verdict, ensure, known, numbered, scan_gives};
+use super::harness::{Bench, Verdict, ensure, known, numbered, scan_gives};
 use crate::error::{Error, Result};
 use crate::ext::{ReadExt, StoreExt};
 use crate::store::{Read, Store};
@@ -83,7 +83,7 @@ async fn flush_and_compaction_change_nothing(bench: Bench) -> Verdict {
     let mut entries = numbered(100);
     bench.fill(&entries).await?;
     for n in [3, 50, 99] {
-        let key = super::bench::numbered_key(n);
+        let key = super::harness::numbered_key(n);
         bench.delete(key.clone()).await?;
         entries.remove(&key);
     }
@@ -131,7 +131,7 @@ async fn entries_are_counted_as_precisely_as_promised(bench: Bench) -> Verdict {
     bench.delete("missing").await?;
     check(100).await?;
     for n in 0..30 {
-        bench.delete(super::bench::numbered_key(n)).await?;
+        bench.delete(super::harness::numbered_key(n)).await?;
     }
     check(70).await?;
     bench.put("back", "1").await?;
@@ -163,7 +163,7 @@ async fn what_the_store_counts_itself_is_what_is_there(bench: Bench) -> Verdict 
     check("key-00007", 1).await?;
     check("missing", 0).await?;
     bench.delete("missing").await?;
-    bench.delete(super::bench::numbered_key(3)).await?;
+    bench.delete(super::harness::numbered_key(3)).await?;
     bench.put("key-0000", "no longer than the prefix").await?;
     check("", 100).await?;
     check("key-0000", 10).await?;

@@ -2,8 +2,8 @@
 
 mod counters;
 mod files;
+mod report;
 mod setup;
 mod steps;
-mod story;
 
-pub(crate) use self::story::run;
+pub(crate) use self::report::run;

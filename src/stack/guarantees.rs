@@ -10,7 +10,7 @@ use crate::transaction::Isolation;
 use crate::types::units::{ByteSize, counted};
 use crate::types::{Conditions, Counting, Durability, Freshness, Place, Profile};
 
-/// One thing that a stack promises.
+/// One thing that a stack guarantees.
 #[derive(Clone, Copy)]
 pub(super) struct Aspect {
     /// One or two words, as in the table and, with `_`, in JSON.
@@ -37,12 +37,12 @@ pub(super) const ASPECTS: [Aspect; 11] = [
     Aspect { name: "limits", say: limits },
 ];
 
-/// What a stack promises, aspect by aspect.
-pub(crate) fn promises(profile: &Profile) -> Vec<(&'static str, String)> {
+/// What a stack guarantees, aspect by aspect.
+pub(crate) fn sentences(profile: &Profile) -> Vec<(&'static str, String)> {
     ASPECTS.iter().map(|aspect| (aspect.name, (aspect.say)(profile))).collect()
 }
 
-/// What a level promises that the level below does not.
+/// What a level guarantees that the level below does not.
 pub(crate) fn changes(level: &Profile) -> Vec<(&'static str, String)> {
     ASPECTS.into_iter().filter_map(|aspect| Some((aspect.name, aspect.change(level)?))).collect()
 }

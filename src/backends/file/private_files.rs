@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::failure::failed;
+use super::error::failed;
 use super::folder::{Folder, Found};
 use super::tree::MAX_VALUE_BYTES;
 use crate::error::{Error, Result};

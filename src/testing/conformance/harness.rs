@@ -56,7 +56,7 @@ impl From<Error> for Stop {
 macro_rules! ensure {
     ($holds:expr, $($why:tt)+) => {
         if !$holds {
-            return Err($crate::testing::conformance::bench::Stop::failed(format_args!($($why)+)));
+            return Err($crate::testing::conformance::harness::Stop::failed(format_args!($($why)+)));
         }
     };
 }
