@@ -1,19 +1,15 @@
 //! Taking a batch: its conditions, its place in the sequence, its record, and its acknowledgement.
 
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
-use tokio::sync::MutexGuard;
 
 use super::config::{Ack, NAME};
 use super::meters::Cause;
 use super::run::Given;
 use super::shared::{Log, Shared};
-use super::state::{Found, State, Verdict};
-use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
+use super::state::{Found, Verdict};
+use crate::error::{Error, Outcome, Result};
 use crate::group::complete;
 use crate::journal::batch;
 use crate::types::{Batch, Commit, Condition, Op, RESERVED_PREFIX};
@@ -62,28 +58,6 @@ struct Seen<'a> {
 impl Drop for Seen<'_> {
     fn drop(&mut self) {
         self.shared.state.lock().unwatch(self.watch);
-    }
-}
-
-/// A writer that waits for room.
-struct Waiting<'a> {
-    shared: &'a Shared,
-    since: Duration,
-}
-
-impl<'a> Waiting<'a> {
-    fn begin(shared: &'a Shared, state: &mut State) -> Self {
-        state.waiting += 1;
-        shared.meters.waits();
-        Self { shared, since: shared.clock.monotonic() }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.shared.state.lock().waiting -= 1;
-        let now = self.shared.clock.monotonic();
-        self.shared.meters.waited(now.saturating_sub(self.since));
     }
 }
 
@@ -213,87 +187,6 @@ impl Shared {
             settled: false,
         });
         Ok(Taken { sequence: Some(sequence), ack, unsettled })
-    }
-
-    async fn append(&self, log: &Log, record: Bytes) -> Result<u64> {
-        let mut append = pin!(log.journal.append(record));
-        let appended = match append.as_mut().now_or_never() {
-            Some(appended) => appended,
-            None => {
-                // There is room once the store below has more.
-                let _waiting = Waiting::begin(self, &mut self.state.lock());
-                self.wake.notify_one();
-                tokio::select! {
-                    biased;
-                    appended = append => appended,
-                    () = self.closes() => Err(Error::closed().with_outcome(Outcome::Nothing)),
-                    () = self.clock.sleep(self.config.max_wait.0) => Err(self.no_room()),
-                }
-            }
-        };
-        appended.map_err(|error| error.with_layer(NAME))
-    }
-
-    async fn closes(&self) {
-        let mut progress = self.progress.subscribe();
-        // An error means that the sender is gone, which this is a part of.
-        let _ = progress.wait_for(|progress| progress.closing).await;
-    }
-
-    /// The section, once it is this batch's turn and there is room for it.
-    async fn turn(&self, bytes: u64) -> Result<MutexGuard<'_, ()>> {
-        let arrive = async {
-            let section = self.section.lock().await;
-            self.room_for(bytes).await?;
-            Ok(section)
-        };
-        tokio::select! {
-            biased;
-            turn = arrive => turn,
-            () = self.clock.sleep(self.config.max_wait.0) => Err(self.no_room()),
-        }
-    }
-
-    async fn room_for(&self, bytes: u64) -> Result<()> {
-        let mut waiting = None;
-        loop {
-            let mut room = pin!(self.room.notified());
-            {
-                let mut state = self.state.lock();
-                state.check_open()?;
-                if state.has_room(bytes) {
-                    return Ok(());
-                }
-                room.as_mut().enable();
-                if waiting.is_none() {
-                    waiting = Some(Waiting::begin(self, &mut state));
-                }
-            }
-            self.wake.notify_one();
-            room.await;
-        }
-    }
-
-    /// Why a writer waited in vain.
-    fn no_room(&self) -> Error {
-        self.meters.timed_out();
-        let last = self.progress.borrow().last.clone();
-        let dirty = self.state.lock().dirty;
-        let message = format!(
-            "waited {} for room: {} of at most {} are on their way to the store below",
-            self.config.max_wait,
-            crate::types::units::ByteSize(dirty),
-            self.config.max_dirty
-        );
-        let error = match last {
-            Some(last) => Error::new(ErrorKind::Unavailable, format!("{message}, which fails"))
-                .with_source(last),
-            None => Error::new(
-                ErrorKind::Capacity,
-                format!("{message}, which is slower than its writers"),
-            ),
-        };
-        error.with_outcome(Outcome::Nothing).with_retry(Retry::Later).with_layer(NAME)
     }
 
     /// Reads what the store below decides about.

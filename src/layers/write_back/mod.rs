@@ -74,6 +74,7 @@ mod offline;
 mod overlay;
 mod refusal;
 mod replay;
+mod room;
 mod run;
 mod scan;
 mod shared;
