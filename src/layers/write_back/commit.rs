@@ -67,6 +67,36 @@ impl Shared {
         self.settle(taken).await
     }
 
+    /// A batch that has nothing to wait for. `None`: it has, and nothing was done.
+    pub(super) fn at_once(self: &Arc<Self>, batch: &Batch) -> Option<Result<Commit>> {
+        if self.log.is_some() || batch.is_conditional() || batch.is_empty() {
+            return None;
+        }
+        // Where others wait for it, it is theirs.
+        let _section = self.section.try_lock().ok()?;
+        if let Err(error) = self.check_open().and_then(|()| self.admit(batch)) {
+            return Some(Err(error));
+        }
+        let ack = self.ack_for(batch);
+        let given = Given::new(batch, 0);
+        let mut state = self.state.lock();
+        if let Err(error) = state.check_open() {
+            return Some(Err(error));
+        }
+        if ack != Ack::Memory || !state.has_room(given.bytes) {
+            return None;
+        }
+        let sequence = state.give(given);
+        self.publish(&mut state, sequence);
+        drop(state);
+        Some(Ok(self.acknowledged(sequence, ack)))
+    }
+
+    fn ack_for(&self, batch: &Batch) -> Ack {
+        let below = self.profile.below.as_deref().unwrap_or(&self.profile);
+        self.config.ack_for(batch.requested_durability(), below)
+    }
+
     /// All of them take their places before the first is waited for, so that one sync serves them.
     pub(super) async fn write_group(self: &Arc<Self>, group: &[Batch]) -> Vec<Result<Commit>> {
         let (mut taken, mut refused) = (Vec::with_capacity(group.len()), None);
@@ -115,8 +145,7 @@ impl Shared {
     async fn take(self: &Arc<Self>, batch: &Batch) -> Result<Taken> {
         self.check_open()?;
         self.admit(batch)?;
-        let below = self.profile.below.as_deref().unwrap_or(&self.profile);
-        let ack = self.config.ack_for(batch.requested_durability(), below);
+        let ack = self.ack_for(batch);
         let record = match &self.log {
             Some(_) if !batch.is_empty() => batch::encode(batch)?,
             _ => Bytes::new(),
@@ -179,7 +208,7 @@ impl Shared {
         };
         let logged = self.log.is_some();
         if ack == Ack::Memory || !logged {
-            self.publish(sequence);
+            self.publish(&mut self.state.lock(), sequence);
         }
         let unsettled = (ack != Ack::Memory && logged).then(|| Unsettled {
             shared: Arc::clone(self),
@@ -217,9 +246,14 @@ impl Shared {
             self.meters.acknowledged(ack);
             return Ok(Commit::at(sequence));
         }
+        Ok(self.acknowledged(sequence, ack))
+    }
+
+    /// Before the store below has it.
+    fn acknowledged(self: &Arc<Self>, sequence: u64, ack: Ack) -> Commit {
         self.meters.acknowledged(ack);
         let shared = Arc::clone(self);
-        Ok(Commit::at(sequence).durable_after(async move { shared.flushed(sequence, false).await }))
+        Commit::at(sequence).durable_after(async move { shared.flushed(sequence, false).await })
     }
 
     /// Waits until a batch is on the disk. It is visible then.
@@ -227,7 +261,7 @@ impl Shared {
         let Some(log) = &self.log else { return Ok(()) };
         match log.journal.durable(sequence).await {
             Ok(()) => {
-                self.publish(sequence);
+                self.publish(&mut self.state.lock(), sequence);
                 Ok(())
             }
             Err(error) => {
@@ -240,8 +274,10 @@ impl Shared {
     /// What was on the disk before is visible; what is behind it is not, and may be there when the journal is opened again.
     pub(super) fn journal_failed(&self, log: &Log, error: &Error) {
         // Nothing is written any more, so this does not change.
-        self.publish(log.journal.usage().durable.saturating_sub(1));
-        self.state.lock().drop_given();
+        let mut state = self.state.lock();
+        self.publish(&mut state, log.journal.usage().durable.saturating_sub(1));
+        state.drop_given();
+        drop(state);
         self.meters.failed(Cause::Journal);
         self.fail(error.clone());
     }

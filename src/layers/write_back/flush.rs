@@ -217,8 +217,13 @@ impl Shared {
     }
 
     async fn completed(&self, last: u64) {
-        let completed = self.state.lock().complete(&self.overlay);
-        debug_assert_eq!(completed, Some(last), "one flusher");
+        {
+            let mut state = self.state.lock();
+            let before = state.oldest();
+            let completed = state.complete(&self.overlay);
+            debug_assert_eq!(completed, Some(last), "one flusher");
+            self.measure(&mut state, before);
+        }
         if let Some(log) = &self.log
             && let Err(error) = log.reader.lock().await.release(last)
         {
@@ -230,6 +235,5 @@ impl Shared {
             progress.last = None;
         });
         self.room.notify_waiters();
-        self.measure();
     }
 }

@@ -115,7 +115,7 @@ impl WriteBackLayer {
             ops: promised.limits.batch_ops.unwrap_or(RUN_OPS).clamp(1, RUN_OPS),
             logged: self.config.journal_bytes().0 / 4,
         };
-        let (clock, overlay) = (Arc::clone(&self.context.clock), Overlay::default());
+        let (clock, overlay) = (Arc::clone(&self.context.clock), Overlay::new(bounds.max_dirty));
         let taken = self.journal.lock().take();
         let (state, log) = match taken {
             Some((path, journal)) => {
@@ -144,7 +144,7 @@ impl WriteBackLayer {
             overlay,
             meters,
         }));
-        shared.measure();
+        shared.measure(&mut shared.state.lock(), None);
         let flusher = Flusher::new(Arc::clone(&shared), self.context.seed);
         let closing = tokio::sync::Mutex::new(false);
         Ok((WriteBack { shared, flusher: Mutex::default(), closing }, flusher))

@@ -82,10 +82,14 @@ impl Meters {
         self.journal_max.set(whole(journal.0));
     }
 
-    /// What is dirty now, and since when its oldest write has been.
-    pub(super) fn dirty(&self, bytes: u64, entries: usize, oldest: Option<Timestamp>) {
+    /// What is dirty now.
+    pub(super) fn dirty(&self, bytes: u64, entries: usize) {
         self.dirty_bytes.set(whole(bytes));
         self.dirty_entries.set(whole(entries as u64));
+    }
+
+    /// Since when the oldest write that waits has been dirty.
+    pub(super) fn oldest(&self, oldest: Option<Timestamp>) {
         self.oldest.set(oldest.map_or(0, |oldest| whole(oldest.as_millis() / 1000)));
     }
 

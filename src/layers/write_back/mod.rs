@@ -67,6 +67,7 @@
 
 mod commit;
 mod config;
+mod filter;
 mod flush;
 mod layer;
 mod meters;
@@ -82,6 +83,7 @@ mod shared;
 mod simulation;
 mod state;
 mod store;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod view;

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use imbl::OrdMap;
-use parking_lot::{RwLock, RwLockWriteGuard};
+use parking_lot::RwLock;
 
+use super::filter::Filter;
 use crate::clock::Timestamp;
 use crate::types::{Order, Scan, Value};
 
@@ -38,18 +39,6 @@ impl Frozen {
         self.0.get(key)
     }
 
-    pub(super) fn insert(&mut self, key: Bytes, dirty: Dirty) {
-        self.0.insert(key, dirty);
-    }
-
-    pub(super) fn remove(&mut self, key: &[u8]) {
-        self.0.remove(key);
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-
     /// Those in the range of a scan, in its order.
     pub(super) fn within(
         &self,
@@ -69,25 +58,42 @@ impl Frozen {
 }
 
 /// What readers look at first. It is changed under the lock of the state only, so a batch is there wholly or not at all.
-#[derive(Default)]
 pub(super) struct Overlay {
     /// So that a read of a clean store takes no lock.
     entries: AtomicUsize,
+    /// So that a read of a clean key takes none.
+    filter: Filter,
     map: RwLock<Frozen>,
 }
 
+/// Bytes that may be dirty for each slot of the filter, and how many of those there are.
+const SLOT_BYTES: u64 = 1 << 10;
+const SLOTS: std::ops::RangeInclusive<u64> = 1 << 10..=1 << 20;
+
 impl Overlay {
+    /// For so many bytes at most.
+    pub(super) fn new(max_dirty: u64) -> Self {
+        let slots = (max_dirty / SLOT_BYTES).clamp(*SLOTS.start(), *SLOTS.end());
+        let filter = Filter::new(usize::try_from(slots).unwrap_or(1));
+        Self { entries: AtomicUsize::new(0), filter, map: RwLock::default() }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.load(Ordering::Acquire) == 0
+        self.entries() == 0
     }
 
     pub(super) fn entries(&self) -> usize {
         self.entries.load(Ordering::Acquire)
     }
 
+    /// Whether a key may be dirty. `false`: it is not, or is being written right now.
+    pub(super) fn may_have(&self, key: &[u8]) -> bool {
+        !self.is_empty() && self.filter.may_have(key)
+    }
+
     /// Looks at the newest operation of a key.
     pub(super) fn look<T>(&self, key: &[u8], look: impl FnOnce(&Dirty) -> T) -> Option<T> {
-        if self.is_empty() { None } else { self.map.read().get(key).map(look) }
+        if self.may_have(key) { self.map.read().get(key).map(look) } else { None }
     }
 
     /// Looks at this moment.
@@ -100,10 +106,36 @@ impl Overlay {
     }
 
     /// Changes it. Readers see all of the change at once.
-    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Frozen) -> T) -> T {
-        let mut map: RwLockWriteGuard<'_, Frozen> = self.map.write();
-        let done = change(&mut map);
-        self.entries.store(map.len(), Ordering::Release);
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Changing<'_>) -> T) -> T {
+        let mut map = self.map.write();
+        let done = change(&mut Changing { map: &mut map.0, filter: &self.filter });
+        self.entries.store(map.0.len(), Ordering::Release);
         done
+    }
+}
+
+/// A change that readers do not see yet.
+pub(super) struct Changing<'a> {
+    map: &'a mut OrdMap<Bytes, Dirty>,
+    filter: &'a Filter,
+}
+
+impl Changing<'_> {
+    /// The newest operation of a key. It stays dirty since when it was.
+    pub(super) fn put(&mut self, key: &Bytes, value: Option<Value>, sequence: u64, now: Duration) {
+        if let Some(dirty) = self.map.get_mut(key) {
+            (dirty.value, dirty.sequence) = (value, sequence);
+        } else {
+            self.filter.add(key);
+            self.map.insert(key.clone(), Dirty { value, sequence, since: now });
+        }
+    }
+
+    /// The store below has an operation of a key. One that is newer stays.
+    pub(super) fn flushed(&mut self, key: &Bytes, sequence: u64) {
+        if self.map.get(key).is_some_and(|dirty| dirty.sequence == sequence) {
+            self.map.remove(key);
+            self.filter.remove(key);
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 
 use crate::clock::Timestamp;
 use crate::types::{Batch, Op, Value};
@@ -46,11 +47,12 @@ fn own(key: &Bytes) -> Bytes {
 }
 
 fn bytes_of(op: &Op) -> u64 {
-    size(op.key(), op.value())
+    size(op.key().len(), op.value())
 }
 
-fn size(key: &[u8], value: Option<&Value>) -> u64 {
-    ENTRY_BYTES + key.len() as u64 + value.map_or(0, |value| value.bytes.len() as u64)
+/// Of an entry whose key is that long.
+fn size(key: usize, value: Option<&Value>) -> u64 {
+    ENTRY_BYTES + (key + value.map_or(0, |value| value.bytes.len())) as u64
 }
 
 /// The last operation of each key of the batches that it is made of.
@@ -60,7 +62,7 @@ pub(super) struct Run {
     pub(super) last: u64,
     /// When the first of its writes became visible, on the monotonic clock: later ones do not move that.
     pub(super) since: Duration,
-    ops: HashMap<Bytes, (u64, Option<Value>)>,
+    ops: HashMap<Bytes, (u64, Option<Value>), RandomState>,
     pub(super) bytes: u64,
     pub(super) logged: u64,
     rewrite: bool,
@@ -69,14 +71,20 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn new(since: Duration, first: &Given) -> Self {
         let (last, rewrite) = (first.sequence, first.rewrite);
-        Self { last, since, ops: HashMap::new(), bytes: 0, logged: 0, rewrite }
+        Self { last, since, ops: HashMap::default(), bytes: 0, logged: 0, rewrite }
     }
 
     /// Whether the batch can be part of it, and it stays within these bounds.
     pub(super) fn takes(&self, given: &Given, bytes: u64, ops: usize) -> bool {
-        let new = |op: &&Op| !self.ops.contains_key(op.key());
+        let at_most = (self.bytes + given.bytes, self.ops.len() + given.ops.len());
+        // Keys that it has already are looked up only where that decides.
         self.rewrite == given.rewrite
-            && self.bytes + self.growth(given) <= bytes
+            && (at_most.0 <= bytes && at_most.1 <= ops || self.takes_exactly(given, bytes, ops))
+    }
+
+    fn takes_exactly(&self, given: &Given, bytes: u64, ops: usize) -> bool {
+        let new = |op: &&Op| !self.ops.contains_key(op.key());
+        self.bytes + self.growth(given) <= bytes
             && self.ops.len() + given.ops.iter().filter(new).count() <= ops
     }
 
@@ -84,20 +92,24 @@ impl Run {
     fn growth(&self, given: &Given) -> u64 {
         let grown = |op: &Op| {
             let before = self.ops.get(op.key());
-            bytes_of(op)
-                .saturating_sub(before.map_or(0, |(_, value)| size(op.key(), value.as_ref())))
+            let before = before.map_or(0, |(_, value)| size(op.key().len(), value.as_ref()));
+            bytes_of(op).saturating_sub(before)
         };
         given.ops.iter().map(grown).sum()
     }
 
     /// Adds a batch. Gives the number of operations that it makes needless.
-    pub(super) fn add(&mut self, given: &Given) -> u64 {
+    pub(super) fn add(&mut self, given: Given) -> u64 {
         let mut replaced = 0;
-        for op in &given.ops {
-            self.bytes += bytes_of(op);
-            let new = (given.sequence, op.value().cloned());
-            if let Some((_, old)) = self.ops.insert(op.key().clone(), new) {
-                self.bytes -= size(op.key(), old.as_ref());
+        for op in given.ops {
+            self.bytes += bytes_of(&op);
+            let (key, value) = match op {
+                Op::Put(key, value) => (key, Some(value)),
+                Op::Delete(key) => (key, None),
+            };
+            let length = key.len();
+            if let Some((_, old)) = self.ops.insert(key, (given.sequence, value)) {
+                self.bytes -= size(length, old.as_ref());
                 replaced += 1;
             }
         }
@@ -118,7 +130,7 @@ impl Run {
     /// Takes out what the store below has, and gives the sequence that it had.
     pub(super) fn take(&mut self, key: &[u8]) -> Option<u64> {
         let (sequence, value) = self.ops.remove(key)?;
-        self.bytes -= size(key, value.as_ref());
+        self.bytes -= size(key.len(), value.as_ref());
         Some(sequence)
     }
 

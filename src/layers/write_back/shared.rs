@@ -123,24 +123,22 @@ impl Shared {
     }
 
     /// Batches become visible, up to this one.
-    pub(super) fn publish(&self, up_to: u64) {
-        let now = self.clock.monotonic();
-        if self.state.lock().publish(&self.overlay, up_to, now) {
+    pub(super) fn publish(&self, state: &mut State, up_to: u64) {
+        let before = state.oldest();
+        if state.publish(&self.overlay, up_to, self.clock.coarse()) {
             self.wake.notify_one();
         }
-        self.measure();
+        self.measure(state, before);
     }
 
-    /// Shows what is on its way.
-    pub(super) fn measure(&self) {
-        let now = self.clock.monotonic();
-        let mut state = self.state.lock();
-        let (dirty, coalesced) = (state.dirty, std::mem::take(&mut state.coalesced));
-        let waited = state.oldest().map(|since| now.saturating_sub(since));
-        drop(state);
-        let oldest = waited.map(|waited| before(self.clock.now(), waited));
-        self.meters.dirty(dirty, self.overlay.entries(), oldest);
-        self.meters.coalesced(coalesced);
+    /// Shows what is on its way. `before`: since when the oldest write waited that was shown.
+    pub(super) fn measure(&self, state: &mut State, before: Option<Duration>) {
+        self.meters.dirty(state.dirty, self.overlay.entries());
+        self.meters.coalesced(std::mem::take(&mut state.coalesced));
+        if state.oldest() != before {
+            let waited = state.oldest().map(|since| self.clock.monotonic().saturating_sub(since));
+            self.meters.oldest(waited.map(|waited| earlier(self.clock.now(), waited)));
+        }
     }
 
     /// Nothing is acknowledged any more. Callers that wait are told.
@@ -184,7 +182,7 @@ impl Shared {
     }
 }
 
-fn before(now: Timestamp, waited: Duration) -> Timestamp {
+fn earlier(now: Timestamp, waited: Duration) -> Timestamp {
     let waited = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
     Timestamp::from_millis(now.as_millis().saturating_sub(waited))
 }

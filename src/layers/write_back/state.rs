@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::overlay::{Dirty, Overlay};
+use super::overlay::Overlay;
 use super::run::{Given, Run};
 use crate::clock::Timestamp;
 use crate::error::{Error, Outcome, Result};
@@ -148,21 +148,18 @@ impl State {
         if self.visible >= up_to {
             return false;
         }
-        let before = self.due(now) == Due::Now;
-        let idle = self.runs.is_empty();
+        let (idle, pressed) = (self.runs.is_empty(), self.pressed());
         overlay.change(|map| {
             while self.given.front().is_some_and(|given| given.sequence <= up_to) {
                 let Some(given) = self.given.pop_front() else { break };
                 for op in &given.ops {
-                    let since = map.get(op.key()).map_or(now, |dirty| dirty.since);
-                    let (value, sequence) = (op.value().cloned(), given.sequence);
-                    map.insert(op.key().clone(), Dirty { value, sequence, since });
+                    map.put(op.key(), op.value().cloned(), given.sequence, now);
                 }
                 self.visible = given.sequence;
                 self.add(given, now);
             }
         });
-        idle && !self.runs.is_empty() || !before && self.due(now) == Due::Now
+        idle && !self.runs.is_empty() || !pressed && self.pressed()
     }
 
     /// Makes it part of the last run, or of a new one.
@@ -183,7 +180,7 @@ impl State {
                 run
             }
         };
-        self.coalesced += run.add(&given);
+        self.coalesced += run.add(given);
         self.dirty += run.bytes;
     }
 
@@ -206,14 +203,21 @@ impl State {
 
     pub(super) fn due(&self, now: Duration) -> Due {
         let Some(first) = self.runs.front() else { return Due::Never };
-        let pressed = self.waiting > 0
-            || self.under_way
-            || self.runs.len() > 1
-            || self.demand > self.flushed
-            || first.bytes >= self.bounds.flush_bytes
-            || self.logged >= self.bounds.logged;
         let left = (first.since + self.bounds.flush_after).saturating_sub(now);
-        if pressed || left.is_zero() { Due::Now } else { Due::In(left) }
+        if self.pressed() || left.is_zero() { Due::Now } else { Due::In(left) }
+    }
+
+    /// Whether the first run is due, whatever the time.
+    fn pressed(&self) -> bool {
+        let due = |first: &Run| {
+            self.waiting > 0
+                || self.under_way
+                || self.runs.len() > 1
+                || self.demand > self.flushed
+                || first.bytes >= self.bounds.flush_bytes
+                || self.logged >= self.bounds.logged
+        };
+        self.runs.front().is_some_and(due)
     }
 
     /// The first run, which takes nothing any more, with the sequence of its last batch.
@@ -233,9 +237,7 @@ impl State {
         overlay.change(|map| {
             for key in keys {
                 let Some(sequence) = first.take(key) else { continue };
-                if map.get(key).is_some_and(|dirty| dirty.sequence == sequence) {
-                    map.remove(key);
-                }
+                map.flushed(key, sequence);
             }
         });
         self.dirty -= before - first.bytes;
@@ -250,9 +252,7 @@ impl State {
         });
         overlay.change(|map| {
             for (key, sequence) in run.keys() {
-                if map.get(key).is_some_and(|dirty| dirty.sequence == sequence) {
-                    map.remove(key);
-                }
+                map.flushed(key, sequence);
             }
         });
         self.dirty -= run.bytes;

@@ -127,7 +127,7 @@ impl Read for WriteBack {
         if let Err(error) = shared.check_open().and_then(|()| reserved()) {
             return Reply::Now(Err(error));
         }
-        if shared.overlay.is_empty() {
+        if !keys.iter().any(|key| shared.overlay.may_have(key)) {
             return shared.below.get_many(keys);
         }
         let found = |dirty: &Dirty| dirty.found(|| shared.clock.now()).cloned();
@@ -145,7 +145,13 @@ impl Read for WriteBack {
 #[deny(clippy::missing_trait_methods)]
 impl Store for WriteBack {
     async fn write(&self, batch: Batch) -> Result<Commit> {
-        self.shared.write(&batch).await
+        // A task that only writes lets the others of its thread run.
+        tokio::task::coop::consume_budget().await;
+        match self.shared.at_once(&batch) {
+            Some(done) => done,
+            // Apart, as it is large.
+            None => Box::pin(self.shared.write(&batch)).await,
+        }
     }
 
     async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {

@@ -4,6 +4,7 @@ mod closing;
 mod conditions;
 mod conforming;
 mod flushing;
+mod ordering;
 mod pressure;
 mod reading;
 mod reopening;
