@@ -196,8 +196,14 @@ impl Store for WriteBack {
             Sighting { presence, age, dirty: Some(true), sequence, ..sighting }
         });
         let clean = || Sighting { dirty: Some(false), ..Sighting::none(NAME, place) };
+        let is_dirty = seen.is_some();
         let mut sightings = vec![seen.unwrap_or_else(clean)];
-        sightings.append(&mut shared.below.inspect(key).await?);
+        match shared.below.inspect(key).await {
+            Ok(mut below) => sightings.append(&mut below),
+            // What is dirty is known, as it is to a read; of the places below nothing is said.
+            Err(_) if is_dirty => {}
+            Err(error) => return Err(error),
+        }
         Ok(sightings)
     }
 

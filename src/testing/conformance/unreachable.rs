@@ -12,7 +12,7 @@ use super::harness::{Bench, Stop, Verdict, ensure, numbered, numbered_key, refus
 use super::{Outage, Reach};
 use crate::clock::{Clock, ManualClock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{Pages, Read};
+use crate::store::{Pages, Read, Store};
 use crate::testing::oracle::{Known, show};
 use crate::types::{Batch, Condition, Conditions, Entry, Op, Page, Presence, Scan, Value};
 
@@ -358,13 +358,9 @@ async fn pass(clock: &ManualClock) -> Infallible {
     }
 }
 
-/// Checks that a write failed, or that it is kept in front of the data: then it is read from there at once.
-async fn acknowledged<S: Read + ?Sized>(
-    store: &S,
-    answer: Result<()>,
-    ops: Vec<Op>,
-    what: &str,
-) -> Verdict {
+/// Checks that a write failed, or that it is kept in front of the data: then it is read from there at once, and a place says
+/// that it still has to bring it to the data.
+async fn acknowledged(store: &dyn Store, answer: Result<()>, ops: Vec<Op>, what: &str) -> Verdict {
     if answer.is_err() || ops.is_empty() {
         return told(answer.map(|()| "an acknowledgement"), None, what);
     }
@@ -377,6 +373,15 @@ async fn acknowledged<S: Read + ?Sized>(
                 )));
             }
         }
+        let places = store.inspect(op.key()).await.map_err(|error| {
+            Stop::failed(format_args!(
+                "{what} is acknowledged although the data cannot be reached, and `inspect` does not say which place has it: {error}"
+            ))
+        })?;
+        ensure!(
+            places.iter().any(|place| place.dirty == Some(true)),
+            "{what} is acknowledged although the data cannot be reached, and no place that `inspect` knows has it as dirty"
+        );
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Stores that hide that their data cannot be reached, each in one way.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -31,6 +31,7 @@ enum Bug {
     UsageSaysZero,
     CountSaysZero,
     Acknowledges,
+    AcknowledgesFromMemory,
     AcknowledgesTheRest,
     SaysConflict,
     RunIsTaken,
@@ -46,21 +47,22 @@ struct Broken {
     bug: Bug,
     /// Keys that could not be read.
     failed: Mutex<BTreeSet<Bytes>>,
+    /// What could not be written, and is in no journal.
+    said: Mutex<BTreeMap<Bytes, Option<Value>>>,
 }
 
 fn broken(bug: Bug) -> Fixture {
     let (memory, faults) = (Arc::new(Memory::new()), Faults::new());
     let store = FaultStore::new(Arc::clone(&memory), &faults);
-    Fixture::new(Broken { store, memory, bug, failed: Mutex::default() }).cut_off_by(
-        move |reachable| {
+    Fixture::new(Broken { store, memory, bug, failed: Mutex::default(), said: Mutex::default() })
+        .cut_off_by(move |reachable| {
             if !reachable {
                 faults.cut();
             } else if bug != Bug::StaysDown {
                 faults.heal();
             }
             async { Ok(()) }
-        },
-    )
+        })
 }
 
 impl Broken {
@@ -77,6 +79,9 @@ impl Broken {
 impl Read for Broken {
     fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
         Reply::later(async move {
+            if let Some(said) = self.said.lock().get(key) {
+                return Ok(said.clone());
+            }
             let found = self.store.get(key).await;
             if self.bug == Bug::AbsenceIsKept {
                 let mut failed = self.failed.lock();
@@ -130,8 +135,14 @@ impl Read for Broken {
 impl Store for Broken {
     async fn write(&self, batch: Batch) -> Result<Commit> {
         let conditional = !batch.conditions().is_empty();
+        let ops = batch.ops().to_vec();
         let written = self.store.write(batch).await;
         match self.bug {
+            Bug::AcknowledgesFromMemory if !conditional && written.is_err() => {
+                let said = ops.into_iter().map(|op| (op.key().clone(), op.value().cloned()));
+                self.said.lock().extend(said);
+                Ok(Commit::done())
+            }
             Bug::SaysConflict if conditional && written.is_err() => {
                 Err(Error::new(ErrorKind::Conflict, "the condition does not hold"))
             }
@@ -203,6 +214,7 @@ async fn each_lie_is_noticed() {
         (Bug::LaterPagesEnd, "unreachable::pages_of_a_scan_fail"),
         (Bug::PageIsPassedOver, "unreachable::pages_of_a_scan_fail"),
         (Bug::Acknowledges, "unreachable::writes_fail"),
+        (Bug::AcknowledgesFromMemory, "unreachable::writes_fail"),
         (Bug::AcknowledgesTheRest, "unreachable::writes_fail"),
         (Bug::SaysConflict, "unreachable::writes_fail"),
         (Bug::RunIsTaken, "unreachable::writes_fail"),
