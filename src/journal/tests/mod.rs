@@ -7,4 +7,4 @@ mod format;
 pub(crate) mod rng;
 mod simulation;
 pub(crate) mod stepped;
-mod waiting;
+pub(crate) mod waiting;

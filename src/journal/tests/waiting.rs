@@ -21,7 +21,8 @@ fn shape(on_full: OnFull) -> Shape {
     Shape { budget: 60_000, segment: RESERVE + 4_000, waiting: 100_000, on_full }
 }
 
-async fn start(disk: &Faulty, on_full: OnFull) -> Journal {
+/// With the thread that writes.
+pub(crate) async fn start(disk: &Faulty, on_full: OnFull) -> Journal {
     let disk = disk.clone();
     Journal::start(move || Ok(Arc::new(disk)), shape(on_full)).await.unwrap()
 }

@@ -11,6 +11,7 @@ use super::config::NAME;
 use super::shared::{Log, Shared};
 use super::state::State;
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
+use crate::types::units::ByteSize;
 
 /// A writer that waits for room.
 struct Waiting<'a> {
@@ -47,7 +48,7 @@ impl Shared {
                     biased;
                     appended = append => appended,
                     () = self.closes() => Err(Error::closed().with_outcome(Outcome::Nothing)),
-                    () = self.clock.sleep(self.config.max_wait.0) => Err(self.no_room()),
+                    () = self.clock.sleep(self.config.max_wait.0) => Err(self.no_room_in(log)),
                 }
             }
         };
@@ -100,22 +101,33 @@ impl Shared {
 
     /// Why a writer waited in vain.
     fn no_room(&self) -> Error {
+        let dirty = ByteSize(self.state.lock().dirty);
+        self.waited_in_vain(
+            format!(
+                "{dirty} of at most {} are on their way to the store below",
+                self.config.max_dirty
+            ),
+            "which is slower than its writers",
+        )
+    }
+
+    /// The same, where the journal had none.
+    fn no_room_in(&self, log: &Log) -> Error {
+        let (held, most) = (ByteSize(log.journal.usage().bytes), self.config.journal_bytes());
+        self.waited_in_vain(
+            format!("the journal holds {held} of at most {most} for the store below"),
+            "and is full, or its disk is",
+        )
+    }
+
+    fn waited_in_vain(&self, full: String, otherwise: &str) -> Error {
         self.meters.timed_out();
         let last = self.progress.borrow().last.clone();
-        let dirty = self.state.lock().dirty;
-        let message = format!(
-            "waited {} for room: {} of at most {} are on their way to the store below",
-            self.config.max_wait,
-            crate::types::units::ByteSize(dirty),
-            self.config.max_dirty
-        );
+        let message = format!("waited {} for room: {full}", self.config.max_wait);
         let error = match last {
             Some(last) => Error::new(ErrorKind::Unavailable, format!("{message}, which fails"))
                 .with_source(last),
-            None => Error::new(
-                ErrorKind::Capacity,
-                format!("{message}, which is slower than its writers"),
-            ),
+            None => Error::new(ErrorKind::Capacity, format!("{message}, {otherwise}")),
         };
         error.with_outcome(Outcome::Nothing).with_retry(Retry::Later).with_layer(NAME)
     }

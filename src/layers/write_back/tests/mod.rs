@@ -3,6 +3,7 @@
 mod closing;
 mod conditions;
 mod conforming;
+mod failing;
 mod flushing;
 mod ordering;
 mod pressure;
