@@ -158,6 +158,8 @@ impl StackLayer for WriteBackLayer {
         *store.flusher.lock() = Some(self.runtime.spawn(flusher.run()));
         let visible = store.shared.state.lock().visible;
         match self.config.open {
+            // For what only reads it is there, and what brings it below is another one's business.
+            _ if !self.context.may_create => store.shared.state.lock().rests = true,
             Opening::Wait => store.shared.flushed(visible, false).await?,
             // What an earlier process left does not wait for its turn.
             Opening::Later => {

@@ -19,6 +19,8 @@
 //! - Over a store without atomic batches, the order of the operations of a run cannot be seen through the stack, but below it.
 //! - An attempt to write whose outcome was unknown, such as after a timeout, and that arrives below much later, may
 //!   replace a newer write there.
+//! - What an earlier process left in the journal is flushed by a stack that may write. One that only reads
+//!   ([`OpenOptions::reading`](crate::OpenOptions::reading)) shows it, and leaves it there until its first write or `flush`.
 //! - A restore below a journal that still holds writes: these are written over what was restored when the stack is opened. Drain or
 //!   skip them first.
 //! - Keys that begin with [`RESERVED_PREFIX`](crate::RESERVED_PREFIX) cannot be written.

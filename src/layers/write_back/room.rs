@@ -22,6 +22,7 @@ struct Waiting<'a> {
 impl<'a> Waiting<'a> {
     fn begin(shared: &'a Shared, state: &mut State) -> Self {
         state.waiting += 1;
+        state.rests = false;
         shared.meters.waits();
         Self { shared, since: shared.clock.monotonic() }
     }

@@ -84,6 +84,8 @@ pub(super) struct State {
     /// Why nothing is acknowledged any more.
     failed: Option<Error>,
     pub(super) closing: bool,
+    /// What was replayed is read only: nothing is flushed before the first write, or before somebody asks for it.
+    pub(super) rests: bool,
 }
 
 impl State {
@@ -107,6 +109,7 @@ impl State {
             watched: 0,
             failed: None,
             closing: false,
+            rests: false,
         }
     }
 
@@ -148,7 +151,8 @@ impl State {
         if self.visible >= up_to {
             return false;
         }
-        let (idle, pressed) = (self.runs.is_empty(), self.pressed());
+        let rested = std::mem::take(&mut self.rests);
+        let (idle, pressed) = (self.runs.is_empty() || rested, self.pressed());
         overlay.change(|map| {
             while self.given.front().is_some_and(|given| given.sequence <= up_to) {
                 let Some(given) = self.given.pop_front() else { break };
@@ -198,11 +202,12 @@ impl State {
 
     /// The store below is to have it soon, up to this batch.
     pub(super) fn demand(&mut self, up_to: u64) {
+        self.rests = false;
         self.demand = self.demand.max(up_to);
     }
 
     pub(super) fn due(&self, now: Duration) -> Due {
-        let Some(first) = self.runs.front() else { return Due::Never };
+        let Some(first) = self.runs.front().filter(|_| !self.rests) else { return Due::Never };
         let left = (first.since + self.bounds.flush_after).saturating_sub(now);
         if self.pressed() || left.is_zero() { Due::Now } else { Due::In(left) }
     }

@@ -60,7 +60,11 @@ impl WriteBack {
             Some(last) => shared.durable(last).await,
             None => Ok(()),
         };
-        let visible = shared.state.lock().visible;
+        let visible = {
+            let state = shared.state.lock();
+            // Nothing was written, and what an earlier process left is not this one's to bring below.
+            if state.rests { state.flushed } else { state.visible }
+        };
         shared.hurry.notify_one();
         let flushed = tokio::select! {
             biased;

@@ -165,3 +165,27 @@ fn writes_for_other_data_are_not_drained() {
     folder.run(&["get", "a", "--store", "plain"]).fails();
     folder.run(&["journal", "inspect"]).ok().prints("1 batch (1 to 1)");
 }
+
+#[test]
+fn a_batch_that_the_store_below_refuses_is_named_by_the_stack_too() {
+    // The store takes one operation at a time, so batches in front of it are no reason to stop.
+    let folder = left_behind(three());
+    let ran = folder.run(&["put", "e", "1"]).fails();
+    let ran = ran.says("the store below refuses the batch 2 for good");
+    assert!(!ran.err.contains("secret value"), "{}", ran.err);
+    folder.run(&["journal", "inspect"]).ok().prints("(2 to ");
+    assert_eq!(folder.run(&["get", "b", "--store", "plain"]).ok().out, "1");
+}
+
+#[test]
+fn a_command_that_only_reads_sees_what_is_left_and_leaves_it() {
+    let folder =
+        left_behind(vec![Batch::new().put("a", "1").put("b", "1"), Batch::new().put("a", "2")]);
+    assert_eq!(folder.run(&["get", "a"]).ok().out, "2");
+    assert_eq!(folder.run(&["get", "b"]).ok().out, "1");
+    folder.run(&["journal", "inspect"]).ok().prints("2 batches (1 to 2)");
+    folder.run(&["get", "a", "--store", "plain"]).fails();
+    folder.run(&["put", "c", "1"]).ok();
+    folder.run(&["journal", "inspect"]).ok().prints("nothing waits");
+    assert_eq!(folder.run(&["get", "a", "--store", "plain"]).ok().out, "2");
+}

@@ -5,6 +5,7 @@ mod conditions;
 mod conforming;
 mod failing;
 mod flushing;
+mod opening;
 mod ordering;
 mod pressure;
 mod reading;
