@@ -223,8 +223,10 @@ impl Checked {
     /// next to it. Into this a backup is restored, also one that was cut off.
     ///
     /// # Errors
-    /// As [`open`](Self::open), without the `Conflict`.
+    /// As [`open`](Self::open), without the `Conflict` of a restore that was cut off; `Conflict` where the journal of a `write_back` in
+    /// this stack holds writes, unless [`over_journal`](OpenOptions::over_journal) is set, or is in use.
     pub async fn open_stored(self, options: &OpenOptions) -> Result<Stack> {
+        self.refuse_waiting(options).await?;
         let outermost = self.stored();
         self.open_layers(outermost, None, options).await
     }

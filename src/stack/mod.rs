@@ -13,6 +13,7 @@ mod shared;
 #[cfg(test)]
 mod tests;
 mod usage;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -118,6 +119,9 @@ pub struct OpenOptions {
     /// Whether schedules and other work that changes data run while the stack is open. See
     /// [`Context::background`]. Where they do, the store is also asked how much it holds, for the metrics.
     pub background: bool,
+    /// Whether a restore may go below a journal of `write_back` that holds writes: they are written over what was restored, once
+    /// the stack is opened. See [`Checked::open_stored`].
+    pub over_journal: bool,
 }
 
 impl OpenOptions {
@@ -138,7 +142,13 @@ impl Default for OpenOptions {
     fn default() -> Self {
         // Without randomness from the system, jitter is the same in each process, and still jitter.
         let seed = getrandom::u64().unwrap_or_default();
-        Self { clock: SystemClock::shared(), seed, may_create: true, background: false }
+        Self {
+            clock: SystemClock::shared(),
+            seed,
+            may_create: true,
+            background: false,
+            over_journal: false,
+        }
     }
 }
 

@@ -371,6 +371,9 @@ pub(crate) struct Restore {
     /// Go on with a restore that was cut off
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) resume: bool,
+    /// Restore although the journal of `write_back` holds writes, which then replace what was restored
+    #[arg(long)]
+    pub(crate) over_journal: bool,
     /// Print the plan and write nothing
     #[arg(long)]
     pub(crate) dry_run: bool,

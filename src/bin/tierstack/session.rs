@@ -102,9 +102,15 @@ pub(crate) async fn open_below(
     wait_for(check(args)?.open_below(layer, &what_for.options()), stop).await
 }
 
-/// Opens the part of a stack that stores what it is given as it is, into which a backup is restored.
-pub(crate) async fn open_stored(args: &StoreArgs, stop: &Stop) -> Outcome<Stack> {
-    wait_for(check(args)?.open_stored(&Use::Filling.options()), stop).await
+/// Opens the part of a stack that stores what it is given as it is, into which a backup is restored. `over_journal`: also where
+/// `write_back` has something that would be written over it.
+pub(crate) async fn open_stored(
+    args: &StoreArgs,
+    over_journal: bool,
+    stop: &Stop,
+) -> Outcome<Stack> {
+    let options = OpenOptions { over_journal, ..Use::Filling.options() };
+    wait_for(check(args)?.open_stored(&options), stop).await
 }
 
 async fn wait_for(

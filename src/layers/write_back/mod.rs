@@ -21,8 +21,8 @@
 //!   replace a newer write there.
 //! - What an earlier process left in the journal is flushed by a stack that may write. One that only reads
 //!   ([`OpenOptions::reading`](crate::OpenOptions::reading)) shows it, and leaves it there until its first write or `flush`.
-//! - A restore below a journal that still holds writes: these are written over what was restored when the stack is opened. Drain or
-//!   skip them first.
+//! - A restore below a journal that still holds writes is refused, as they would be written over what was restored, unless
+//!   [`OpenOptions::over_journal`](crate::OpenOptions::over_journal) asks for it.
 //! - Keys that begin with [`RESERVED_PREFIX`](crate::RESERVED_PREFIX) cannot be written.
 //! - A run of sorted entries is loaded in batches, which go through the journal as any other.
 //!

@@ -26,7 +26,11 @@ fn lines(range: std::ops::Range<usize>) -> String {
 }
 
 fn filled(entries: usize) -> Folder {
-    let folder = Folder::new(CONFIG);
+    filled_with(CONFIG, entries)
+}
+
+fn filled_with(config: &str, entries: usize) -> Folder {
+    let folder = Folder::new(config);
     let keys = folder.run(&["keys", "generate"]).ok().out;
     assert!(keys.lines().last().unwrap().starts_with(KEYS));
     folder.write("keys.txt", keys);
@@ -287,4 +291,30 @@ fn ctrl_c_leaves_no_half_base_and_a_restore_that_can_go_on() {
         .says("this store holds part of a restore that was cut off");
     restore(&folder, &["--resume"]).ok().prints("restored 6,000 entries");
     assert_eq!(folder.run(&["export", "--store", "restored"]).ok().out, all);
+}
+
+#[test]
+fn nothing_is_restored_below_a_journal_that_holds_writes() {
+    use tierstack::journal::{Journal, Settings, batch};
+
+    let backend = "    backend: { rocksdb: { path: restored } }";
+    let with_journal = format!("      - write_back: {{ path: waiting }}\n{backend}");
+    let folder = filled_with(&CONFIG.replace(backend, &with_journal), 10);
+    folder.run(&["backup", "run"]).ok();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let journal = Journal::open(folder.path("waiting"), Settings::default()).await.unwrap();
+        let batch = tierstack::Batch::new().put("000001", "newer");
+        let _ = journal.append(batch::encode(&batch).unwrap()).await.unwrap();
+        journal.close().await.unwrap();
+    });
+    let ran =
+        restore(&folder, &[]).fails().says("waiting holds 1 batch that this store does not have");
+    ran.says("tierstack journal drain").says("--over-journal");
+    assert!(!folder.path("restored").exists(), "the store was not opened");
+    restore(&folder, &["--over-journal"]).ok().prints("restored 10 entries");
+    folder
+        .run(&["journal", "inspect", "--store", "restored"])
+        .ok()
+        .prints("waiting   1 batch (1 to 1)");
 }

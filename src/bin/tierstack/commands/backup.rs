@@ -187,7 +187,7 @@ async fn restore(args: &Restore, stop: &Stop) -> Outcome {
     if args.dry_run {
         return output::fact(args.json.json, &planned, || words_of_plan(&planned, args));
     }
-    let opened = session::open_stored(&into, stop).await?;
+    let opened = session::open_stored(&into, args.over_journal, stop).await?;
     let restored = session::until_closed(opened.store(), async |store| {
         let options = backup::Restore {
             prefix: args.prefix.clone().unwrap_or_default().into(),

@@ -242,7 +242,7 @@ async fn bring_back(
 ) -> Outcome {
     let repository = backup::repository(&place.stack(), false).await?;
     let plan = repository.plan(Target::Latest).await?;
-    let opened = session::open_stored(&place.restored(), stop).await?;
+    let opened = session::open_stored(&place.restored(), false, stop).await?;
     let options = tierstack::backup::Restore::default();
     let restored = session::until_closed(opened.store(), async |store| {
         backup::restore_base(&repository, &plan, &**store, &options, stop).await
