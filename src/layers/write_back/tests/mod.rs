@@ -1,5 +1,6 @@
 //! The layer over a memory store that fails as a test says, on a clock that a test moves, with a flusher that a test drives.
 
+mod announcing;
 mod closing;
 mod conditions;
 mod conforming;
