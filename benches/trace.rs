@@ -79,7 +79,7 @@ fn main() {
         requests.order.len(),
         requests.keys
     );
-    draw(&path, &title, &replays);
+    draw(&path, &title, "queries", &replays);
     println!("{}", path.display());
 }
 

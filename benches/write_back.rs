@@ -322,7 +322,7 @@ fn far(runtime: &Runtime, folder: &Path) {
     let title = format!(
         "{WRITES} writes of 1 KiB to {HOT} keys, one after the other; grey: the store alone, blue: with write_back"
     );
-    draw(&path, &title, &replays);
+    draw(&path, &title, "writes below", &replays);
     println!("{}", path.display());
     one_key(runtime, folder);
 }

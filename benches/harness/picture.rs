@@ -18,8 +18,8 @@ const WITHOUT: RGBColor = RGBColor(0xb0, 0xb7, 0xc3);
 const WITH: RGBColor = RGBColor(0x1f, 0x77, 0xb4);
 const INK: RGBColor = RGBColor(0x24, 0x29, 0x2f);
 
-/// Draws the latencies on a logarithmic scale, one panel a store.
-pub(crate) fn draw(path: &Path, title: &str, replays: &[Replayed]) {
+/// Draws the latencies on a logarithmic scale, one panel a store. `saving`: what the store is asked less for.
+pub(crate) fn draw(path: &Path, title: &str, saving: &str, replays: &[Replayed]) {
     let width = 340 * replays.len() as u32;
     let root = SVGBackend::new(path, (width, 360)).into_drawing_area();
     root.fill(&WHITE).unwrap();
@@ -30,7 +30,7 @@ pub(crate) fn draw(path: &Path, title: &str, replays: &[Replayed]) {
         let lowest = replay.p50.0.min(replay.p50.1) / 2.0;
         let saved = 100.0 * (1.0 - replay.queries.1 as f64 / replay.queries.0 as f64);
         let mut chart = ChartBuilder::on(panel)
-            .caption(format!("{}: {saved:.1} % of the queries saved", replay.store), style(15))
+            .caption(format!("{}: {saved:.1} % of the {saving} saved", replay.store), style(15))
             .margin(12)
             .x_label_area_size(24)
             .y_label_area_size(62)
