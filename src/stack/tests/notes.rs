@@ -167,6 +167,32 @@ const NOTED: &[(&str, &[&str])] = &[
             "Scans leave out keys that no entry can have: of other types than strings, longer than 64 KiB, empty.",
         ],
     ),
+    #[cfg(feature = "opendal")]
+    (
+        "backend: { opendal: { scheme: webdav, options: { endpoint: 'http://localhost' } } }",
+        &[
+            "The service may show a file while it is written: other processes may read a part of a value.",
+            "Whether a WebDAV server keeps half a file of a broken connection is up to the server.",
+        ],
+    ),
+    #[cfg(feature = "opendal")]
+    (
+        "backend: { opendal: { scheme: memcached, options: { endpoint: 'tcp://localhost:11211' } } }",
+        &["memcached drops entries when its memory is full."],
+    ),
+    #[cfg(feature = "opendal")]
+    (
+        "backend: { opendal: { scheme: dropbox, options: { access_token: { env: TOKEN } } } }",
+        &["This service takes no empty values: they are refused."],
+    ),
+    #[cfg(feature = "opendal")]
+    (
+        "backend: { opendal: { scheme: azdls, options: { filesystem: f, endpoint: 'http://localhost' } } }",
+        &[
+            "The service may show a file while it is written: other processes may read a part of a value.",
+            "This service takes no empty values: they are refused.",
+        ],
+    ),
     #[cfg(feature = "object")]
     (
         "backend: { object: { url: 'file:///data', names: plain } }",
