@@ -289,3 +289,81 @@ fn every_layer_has_the_same_headings() {
     assert!(layers >= 2, "found {layers} layers");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// Words that are no names any more, each with the folder where it was one. A word in lower case is part of no name
+/// there, one that begins with a capital letter is no name. `docs/glossary.md` has the terms.
+const RETIRED: &[(&str, &[&str])] = &[(
+    "src/layers/cache",
+    &[
+        "board",
+        "boarded",
+        "crowd",
+        "deaf",
+        "disembark",
+        "era",
+        "eras",
+        "Flight",
+        "flights",
+        "fly",
+        "front",
+        "fronts",
+        "furnish",
+        "land",
+        "landed",
+        "landing",
+        "landings",
+        "marked",
+        "marks",
+        "meter",
+        "moment",
+        "seat",
+        "spare",
+        "Stripes",
+        "Writing",
+    ],
+)];
+
+/// Of the standard library.
+const FOREIGN: &[&str] = &["pop_front", "push_front"];
+
+/// The words of a name in either case: `Prefix`, `Table` and `begin`, `load`.
+fn words(name: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for part in name.split('_') {
+        let mut word = String::new();
+        for letter in part.chars() {
+            if letter.is_uppercase() && word.ends_with(char::is_lowercase) {
+                words.push(std::mem::take(&mut word).to_lowercase());
+            }
+            word.push(letter);
+        }
+        words.push(word.to_lowercase());
+    }
+    words
+}
+
+#[test]
+fn no_name_has_a_retired_word() {
+    let mut wrong = BTreeSet::new();
+    for (folder, retired) in RETIRED {
+        let mut paths = vec![PathBuf::from(folder)];
+        while let Some(path) = paths.pop() {
+            if path.is_dir() {
+                paths.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            }
+            let file = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            let text =
+                if path.is_file() { fs::read_to_string(&path).unwrap() } else { String::new() };
+            let code = strip(&text.replace("#[cfg(test)]", ""));
+            let names = code.split(|c: char| !c.is_alphanumeric() && c != '_');
+            for name in names.map(str::to_owned).chain([file]) {
+                let words = words(&name);
+                let is_retired = |word: &&str| name == **word || words.iter().any(|of| of == word);
+                if retired.iter().any(|word| is_retired(&word)) && !FOREIGN.contains(&&*name) {
+                    wrong.insert(format!("{}: {name}", path.display()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.into_iter().collect::<Vec<_>>().join("\n"));
+}

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use super::freshness::is_outage;
 use super::load::{begin, whole};
-use super::lookup::{Found, Old};
+use super::lookup::{Lookup, Old};
 use super::read::runtime;
 use super::{Cache, Shared};
 use crate::error::{Error, Result};
@@ -25,10 +25,10 @@ impl<S: Store> Cache<S> {
         let (mut missing, mut olds) = (Vec::new(), Vec::new());
         for key in keys {
             let (answer, old) = match shared.lookup(key) {
-                Found::Answer(answer) => (Some(answer), None),
-                Found::Old(old) if old.is_served() => (Some(self.renew(key, old)), None),
-                Found::Old(old) => (None, Some(old)),
-                Found::Nothing => (None, None),
+                Lookup::Answer(answer) => (Some(answer), None),
+                Lookup::Old(old) if old.is_served() => (Some(self.renew(key, old)), None),
+                Lookup::Old(old) => (None, Some(old)),
+                Lookup::Nothing => (None, None),
             };
             match answer {
                 Some(Ok(answer)) => answers.push(Some(answer)),
@@ -43,7 +43,7 @@ impl<S: Store> Cache<S> {
         if missing.is_empty() && !keys.is_empty() {
             return Reply::Now(Ok(filled(answers, Vec::new())));
         }
-        self.attend();
+        self.ensure_subscribed();
         match shared.ask_many_now(&missing, &olds) {
             Some(found) => Reply::Now(found.map(|found| filled(answers, found))),
             None => self.load_many(missing, olds, answers),
@@ -74,11 +74,11 @@ impl<S: Store> Cache<S> {
             };
             let mut rest: VecDeque<_> = missing.iter().zip(olds).collect();
             while !rest.is_empty() {
-                let (mut begun, mut boarded) = (Vec::new(), Vec::new());
+                let (mut begun, mut waiter) = (Vec::new(), Vec::new());
                 while let Some((key, old)) = rest.pop_front() {
-                    match self.board(key, old, false, &mut begun) {
-                        Ok(one) => boarded.push((key, one)),
-                        Err(old) if boarded.is_empty() => add(self.0.refuse(old, false)),
+                    match self.join_or_begin(key, old, false, &mut begun) {
+                        Ok(one) => waiter.push((key, one)),
+                        Err(old) if waiter.is_empty() => add(self.0.refuse(old, false)),
                         Err(old) => {
                             // When these have ended there is room for more.
                             rest.push_front((key, old));
@@ -89,9 +89,9 @@ impl<S: Store> Cache<S> {
                 if !begun.is_empty() {
                     begin(&runtime, begun).await;
                 }
-                join_all(boarded.iter().map(|(_, boarded)| boarded.wait(&self.0))).await;
-                for (key, boarded) in boarded {
-                    add(self.disembark(key, boarded).await);
+                join_all(waiter.iter().map(|(_, waiter)| waiter.wait(&self.0))).await;
+                for (key, waiter) in waiter {
+                    add(self.finish(key, waiter).await);
                 }
             }
             found.map(|found| filled(answers, found))
@@ -107,7 +107,7 @@ impl<S: Store> Shared<S> {
         olds: &[Option<Old>],
     ) -> Option<Result<Vec<Option<Value>>>> {
         let asked = self.now();
-        let tickets: Vec<_> = keys.iter().map(|key| self.stripes.ticket(key)).collect();
+        let tickets: Vec<_> = keys.iter().map(|key| self.coherence.ticket(key)).collect();
         let Reply::Now(outcome) = self.inner.get_many(keys) else { return None };
         let error = match whole(keys, outcome) {
             Ok(found) => {
@@ -115,7 +115,7 @@ impl<S: Store> Shared<S> {
                 let taken =
                     keys.iter().zip(outcomes).zip(tickets).map(|((key, outcome), ticket)| {
                         let fate = self.take(key, &outcome, asked, ticket);
-                        self.counts.asked(fate);
+                        self.counters.asked(fate);
                         outcome
                     });
                 return Some(taken.collect());
@@ -137,7 +137,7 @@ impl<S: Store> Shared<S> {
             .iter()
             .map(|old| old.as_ref().and_then(|old| old.instead_of(&error, self)).map(Some))
             .collect();
-        let result = if values.is_some() { &self.counts.stale } else { &self.counts.miss };
+        let result = if values.is_some() { &self.counters.stale } else { &self.counters.miss };
         result.add([olds.len() as u64]);
         values.ok_or(error)
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::era::Era;
-use super::freshness::Moment;
+use super::epoch::Epoch;
+use super::freshness::CoarseTime;
 use crate::error::Error;
 use crate::types::Value;
 
@@ -21,9 +21,9 @@ pub(super) enum Answer {
 pub(super) struct Cached {
     pub(super) answer: Answer,
     /// The end of its ttl. What may be served behind it follows from the settings.
-    pub(super) until: Moment,
+    pub(super) until: CoarseTime,
     /// In which its load began.
-    pub(super) era: Era,
+    pub(super) epoch: Epoch,
     /// What few entries have.
     pub(super) extra: Option<Arc<Extra>>,
 }
@@ -33,7 +33,7 @@ pub(super) struct Cached {
 pub(super) struct Extra {
     read: AtomicU64,
     /// A load failed, and until then no other begins while this may be served.
-    pub(super) held_until: Moment,
+    pub(super) held_until: CoarseTime,
 }
 
 /// What an [`Extra`] takes, and what the error of a failed load does.
@@ -41,17 +41,17 @@ const EXTRA_BYTES: u64 = 48;
 const ERROR_BYTES: u64 = 256;
 
 impl Extra {
-    pub(super) fn new(read: Moment, held_until: Moment) -> Arc<Self> {
+    pub(super) fn new(read: CoarseTime, held_until: CoarseTime) -> Arc<Self> {
         Arc::new(Self { read: AtomicU64::new(read.0), held_until })
     }
 
     /// When it was last read.
-    pub(super) fn read(&self) -> Moment {
-        Moment(self.read.load(Ordering::Relaxed))
+    pub(super) fn read(&self) -> CoarseTime {
+        CoarseTime(self.read.load(Ordering::Relaxed))
     }
 
     /// It is read. Written once in a millisecond: all readers of the key share it.
-    pub(super) fn touch(&self, now: Moment) {
+    pub(super) fn touch(&self, now: CoarseTime) {
         if self.read() < now {
             self.read.store(now.0, Ordering::Relaxed);
         }
@@ -83,7 +83,7 @@ impl Cached {
             let value = cached.value();
             value.map(|value| (value.bytes.as_ptr(), value.bytes.len(), value.expires_at))
         };
-        (self.until, self.era) == (other.until, other.era)
+        (self.until, self.epoch) == (other.until, other.epoch)
             && extra(self) == extra(other)
             && value(self) == value(other)
     }

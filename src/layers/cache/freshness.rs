@@ -8,7 +8,7 @@ use foldhash::quality::FixedState;
 
 use super::CacheConfig;
 use super::cached::{Answer, Cached, Extra};
-use super::era::Era;
+use super::epoch::Epoch;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 use crate::types::Value;
@@ -16,9 +16,9 @@ use crate::types::units::Span;
 
 /// A moment of the coarse clock, in milliseconds: an entry holds some, so they are small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Moment(pub(super) u64);
+pub(super) struct CoarseTime(pub(super) u64);
 
-impl Moment {
+impl CoarseTime {
     /// Does not come.
     pub(super) const NEVER: Self = Self(u64::MAX);
     const LONG_AGO: Self = Self(0);
@@ -115,21 +115,27 @@ impl Times {
     pub(super) fn entry(
         &self,
         value: Option<&Value>,
-        asked: Moment,
-        now: impl FnOnce() -> Moment,
-        era: Era,
+        asked: CoarseTime,
+        now: impl FnOnce() -> CoarseTime,
+        epoch: Epoch,
     ) -> Option<Cached> {
         let ttl = if value.is_some() { self.ttl } else { Some(self.negative_ttl?) };
-        let until = ttl.map_or(Moment::NEVER, |ttl| asked.after(self.jittered(ttl)));
+        let until = ttl.map_or(CoarseTime::NEVER, |ttl| asked.after(self.jittered(ttl)));
         let answer = value.cloned().map_or(Answer::Missing, Answer::Value);
-        let extra = self.idle.map(|_| Extra::new(now(), Moment::LONG_AGO));
-        Some(Cached { answer, until, era, extra })
+        let extra = self.idle.map(|_| Extra::new(now(), CoarseTime::LONG_AGO));
+        Some(Cached { answer, until, epoch, extra })
     }
 
     /// The entry that holds a value that was kept elsewhere, with the end of its ttl.
-    pub(super) fn found(&self, value: Value, until: Moment, now: Moment, era: Era) -> Cached {
-        let extra = self.idle.map(|_| Extra::new(now, Moment::LONG_AGO));
-        Cached { answer: Answer::Value(value), until, era, extra }
+    pub(super) fn found(
+        &self,
+        value: Value,
+        until: CoarseTime,
+        now: CoarseTime,
+        epoch: Epoch,
+    ) -> Cached {
+        let extra = self.idle.map(|_| Extra::new(now, CoarseTime::LONG_AGO));
+        Cached { answer: Answer::Value(value), until, epoch, extra }
     }
 
     /// Never longer than it was.
@@ -159,13 +165,13 @@ impl Times {
     }
 
     /// From when on the value is not served in any case.
-    pub(super) fn end(&self, cached: &Cached) -> Moment {
+    pub(super) fn end(&self, cached: &Cached) -> CoarseTime {
         cached.until.after(self.longest_stale())
     }
 
     /// What may be done with an entry. Only what depends on time costs a look at the clock.
-    pub(super) fn age(&self, cached: &Cached, now: impl FnOnce() -> Moment) -> Age {
-        if cached.until == Moment::NEVER && self.idle.is_none() {
+    pub(super) fn age(&self, cached: &Cached, now: impl FnOnce() -> CoarseTime) -> Age {
+        if cached.until == CoarseTime::NEVER && self.idle.is_none() {
             return Age::Fresh { due: false };
         }
         let now = now();
@@ -178,10 +184,10 @@ impl Times {
         self.age_at(cached, now)
     }
 
-    fn age_at(&self, cached: &Cached, now: Moment) -> Age {
+    fn age_at(&self, cached: &Cached, now: CoarseTime) -> Age {
         let (until, is_value) = (cached.until, cached.value().is_some());
         let held = cached.extra.as_ref().is_some_and(|extra| now < extra.held_until);
-        if now < until || until == Moment::NEVER {
+        if now < until || until == CoarseTime::NEVER {
             let due = is_value && self.ahead.is_some_and(|ahead| until.before(ahead) <= now);
             Age::Fresh { due: due && !held }
         } else if !is_value {
@@ -202,8 +208,8 @@ impl Times {
         &self,
         kept: Option<Cached>,
         error: &Error,
-        now: Moment,
-        era: Era,
+        now: CoarseTime,
+        epoch: Epoch,
     ) -> Option<Cached> {
         let retry = now.after(self.retry_after_error);
         let age = kept.as_ref().map_or(Age::Expired, |kept| self.age_at(kept, now));
@@ -217,8 +223,8 @@ impl Times {
             }
             _ => {
                 let until = now.after(self.error_ttl?);
-                let extra = self.idle.map(|_| Extra::new(now, Moment::LONG_AGO));
-                return Some(Cached { answer: Answer::Failed(error.clone()), until, era, extra });
+                let extra = self.idle.map(|_| Extra::new(now, CoarseTime::LONG_AGO));
+                return Some(Cached { answer: Answer::Failed(error.clone()), until, epoch, extra });
             }
         };
         kept.map(|kept| {

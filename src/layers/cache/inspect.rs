@@ -1,7 +1,7 @@
 //! What is kept of a key, told without a trace.
 
 use super::cached::Answer;
-use super::freshness::Moment;
+use super::freshness::CoarseTime;
 use super::{CacheConfig, Shared};
 use crate::clock::Timestamp;
 use crate::layer::LayerConfig;
@@ -18,9 +18,10 @@ pub(super) fn name(labels: &Labels) -> String {
 impl<S> Shared<S> {
     /// What is in memory, also when its time is over.
     pub(super) fn sighting(&self, key: &[u8]) -> Sighting {
-        let era = self.stripes.eras.now();
+        let epoch = self.coherence.epochs.now();
         let cached = self.engine.peek(key);
-        let Some(cached) = cached.filter(|cached| self.stripes.eras.serve(era, cached.era, key))
+        let Some(cached) =
+            cached.filter(|cached| self.coherence.epochs.serve(epoch, cached.epoch, key))
         else {
             return Sighting::none(&*self.name, "memory");
         };
@@ -39,8 +40,8 @@ impl<S> Shared<S> {
         };
         let idle = config.idle.zip(cached.extra.as_ref());
         let idle = idle.map(|(idle, extra)| extra.read().after(idle.0));
-        sighting.fresh_until = self.moment(cached.until);
-        sighting.kept_until = self.moment(idle.map_or(end, |idle| idle.min(end)));
+        sighting.fresh_until = self.wall_time(cached.until);
+        sighting.kept_until = self.wall_time(idle.map_or(end, |idle| idle.min(end)));
         // Of a ttl that was shortened by chance nobody knows the beginning.
         if let Some(ttl) = ttl.filter(|_| config.jitter.as_f64() == 0.0) {
             sighting.age = Some(Span(self.now().since(cached.until.before(ttl.0))));
@@ -49,10 +50,10 @@ impl<S> Shared<S> {
     }
 
     /// A moment of the coarse clock on the wall clock. `None`: it does not come.
-    pub(super) fn moment(&self, moment: Moment) -> Option<Timestamp> {
+    pub(super) fn wall_time(&self, time: CoarseTime) -> Option<Timestamp> {
         let (now, wall) = (self.now(), self.clock.now());
-        let past = u64::try_from(now.since(moment).as_millis()).unwrap_or(u64::MAX);
+        let past = u64::try_from(now.since(time).as_millis()).unwrap_or(u64::MAX);
         let began = Timestamp::from_millis(wall.as_millis().saturating_sub(past));
-        (moment != Moment::NEVER).then(|| began + moment.since(now))
+        (time != CoarseTime::NEVER).then(|| began + time.since(now))
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::marks::Marked;
+use super::prefix_invalidation::Invalidated;
 use super::{Cache, Shared};
 use crate::error::Result;
 use crate::store::{Change, Store};
@@ -54,8 +54,8 @@ impl<S: Store> Cache<S> {
                 Change::Prefix(Bytes::new())
             }
         };
-        if let Some(listening) = &shared.listening {
-            listening.tell(change);
+        if let Some(change_feed) = &shared.change_feed {
+            change_feed.tell(change);
         }
         dropped_below
     }
@@ -64,22 +64,22 @@ impl<S: Store> Cache<S> {
 impl<S> Shared<S> {
     pub(super) fn drop_keys(&self, keys: &[Bytes]) {
         // As a write that begins and ends at this moment.
-        let writing = self.stripes.begin_write(keys.iter().map(Bytes::as_ref));
+        let writing = self.coherence.begin_write(keys.iter().map(Bytes::as_ref));
         keys.iter().for_each(|key| self.remove(key));
         writing.settle();
     }
 
     pub(super) fn drop_prefix(&self, prefix: &[u8]) {
-        match self.stripes.eras.mark(prefix) {
-            Marked::Done => self.leave_nothing_on_disk(),
-            Marked::Everything => self.clear(),
-            Marked::Full(marks) => {
-                // What a load may still keep, as it looked at the marks before they were full, is there then.
-                self.stripes.pass();
-                self.engine.remove_where(|key, began| marks.covers(began, key));
+        match self.coherence.epochs.invalidate_prefix(prefix) {
+            Invalidated::Done => self.leave_nothing_on_disk(),
+            Invalidated::Everything => self.clear(),
+            Invalidated::Full(prefixes) => {
+                // What a load may still keep, as it looked at the prefixes before they were full, is there then.
+                self.coherence.wait_for_keepers();
+                self.engine.remove_where(|key, began| prefixes.covers(began, key));
                 // It does not know its keys. Behind the memory, which may evict some of them until then.
                 self.clear_disk();
-                self.stripes.eras.swept(&marks);
+                self.coherence.epochs.swept(&prefixes);
             }
         }
     }

@@ -11,12 +11,12 @@ use parking_lot::Mutex;
 
 use super::Shared;
 use super::cached::{Answer, Cached};
+use super::coherence::Ticket;
 use super::config::CacheConfig;
 use super::disk::{self, Disk, DiskConfig};
 use super::engine::Evicted;
-use super::freshness::Moment;
-use super::load::Landing;
-use super::stripes::Ticket;
+use super::freshness::CoarseTime;
+use super::load::Load;
 use crate::error::Result;
 use crate::layer::Context;
 use crate::store::Store;
@@ -24,9 +24,9 @@ use crate::types::Sighting;
 
 /// A disk that no cache has yet. A folder holds the entries of one.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Spare(Arc<Mutex<Option<Disk>>>);
+pub(super) struct UnclaimedDisk(Arc<Mutex<Option<Disk>>>);
 
-impl Spare {
+impl UnclaimedDisk {
     pub(super) fn open(config: &CacheConfig, context: &Context) -> Result<Self> {
         let index_memory = |disk: &DiskConfig| disk.index_memory.unwrap_or(config.capacity);
         let open = |disk: &DiskConfig| Disk::open(disk, index_memory(disk), context);
@@ -75,13 +75,13 @@ pub(super) fn write_evicted(disk: &Disk, config: &CacheConfig) -> Evicted {
     let (tier, idle) = (Arc::clone(disk.tier()), config.idle.map(|idle| idle.0));
     Arc::new(move |key: &[u8], cached: &Cached| {
         if let Answer::Value(value) = &cached.answer {
-            tier.offer_evicted(key, value, until(cached, idle), cached.era);
+            tier.offer_evicted(key, value, until(cached, idle), cached.epoch);
         }
     })
 }
 
 /// Until when an entry is served from the disk: while it is fresh. Who reads it in memory is not seen there.
-fn until(cached: &Cached, idle: Option<Duration>) -> Moment {
+fn until(cached: &Cached, idle: Option<Duration>) -> CoarseTime {
     match (&cached.extra, idle) {
         (Some(extra), Some(idle)) => cached.until.min(extra.read().after(idle)),
         _ => cached.until,
@@ -97,7 +97,7 @@ impl<S> Shared<S> {
         }
     }
 
-    /// Empties both, once an era has begun that knows nothing of what was there.
+    /// Empties both, once an epoch has begun that knows nothing of what was there.
     pub(super) fn clear(&self) {
         self.engine.clear();
         self.clear_disk();
@@ -105,7 +105,7 @@ impl<S> Shared<S> {
 
     pub(super) fn clear_disk(&self) {
         if let Some(disk) = &self.disk {
-            disk.tier().forget(self.stripes.eras.now());
+            disk.tier().forget(self.coherence.epochs.now());
         }
     }
 
@@ -139,21 +139,21 @@ impl<S> Shared<S> {
 
     /// Whether the disk has left its entries to the next open. What a write removed then would come back.
     pub(super) fn has_left_disk(&self) -> bool {
-        self.stripes.eras.now().is_closed()
+        self.coherence.epochs.now().is_closed()
             && self.disk.as_ref().is_some_and(|disk| disk.tier().is_left())
     }
 
     /// What is on the disk, if it may be served.
     pub(super) async fn sighting_on_disk(&self, key: &[u8]) -> Option<Sighting> {
         let disk = self.disk.as_ref()?;
-        let era = self.stripes.eras.now();
+        let epoch = self.coherence.epochs.now();
         let key = Bytes::copy_from_slice(key);
         let asked = disk.tier().get_many(std::slice::from_ref(&key), self.patience_with_disk());
         let found = asked.await.pop().flatten();
-        let found = found.filter(|found| self.stripes.eras.serve(era, found.began, &key));
+        let found = found.filter(|found| self.coherence.epochs.serve(epoch, found.began, &key));
         let value = found.as_ref().map(|found| &found.value);
         let mut sighting = Sighting::of_entry(&*self.name, "disk", value);
-        sighting.fresh_until = found.and_then(|found| self.moment(found.until));
+        sighting.fresh_until = found.and_then(|found| self.wall_time(found.until));
         sighting.kept_until = sighting.fresh_until;
         Some(sighting)
     }
@@ -173,20 +173,20 @@ impl<S> Shared<S> {
         match cached {
             Some(cached @ Cached { answer: Answer::Value(value), .. }) => {
                 let until = until(cached, self.config.idle.map(|idle| idle.0));
-                disk.tier().offer(key, value, until, cached.era);
+                disk.tier().offer(key, value, until, cached.epoch);
             }
             _ => disk.tier().remove(key),
         }
     }
 
     /// Keeps in memory what was found on the disk, unless something came between.
-    pub(super) fn promote(&self, key: &[u8], found: &disk::Found, ticket: Ticket) {
+    pub(super) fn promote(&self, key: &[u8], found: &disk::DiskHit, ticket: Ticket) {
         let Some(disk) = &self.disk else { return };
         let cached = self.times.found(found.value.clone(), found.until, self.now(), found.began);
         if !self.engine.fits(key, &cached) {
             return;
         }
-        self.stripes.if_unchanged(ticket, key, || {
+        self.coherence.if_unchanged(ticket, key, || {
             if disk.tier().is_current(key, found) {
                 self.engine.insert(key, cached);
             }
@@ -195,25 +195,23 @@ impl<S> Shared<S> {
 }
 
 /// Ends the loads whose answer is on the disk. Gives the others, and those that waited for one that ended.
-pub(super) async fn find_on_disk<S>(
-    shared: &Shared<S>,
-    landings: Vec<Landing<S>>,
-) -> Vec<Landing<S>> {
-    let Some(disk) = &shared.disk else { return landings };
-    let sought = landings.iter().filter(|landing| landing.may_be_kept());
-    let keys: Vec<Bytes> = sought.map(|landing| landing.key().clone()).collect();
+pub(super) async fn find_on_disk<S>(shared: &Shared<S>, loads: Vec<Load<S>>) -> Vec<Load<S>> {
+    let Some(disk) = &shared.disk else { return loads };
+    let sought = loads.iter().filter(|load| load.may_be_kept());
+    let keys: Vec<Bytes> = sought.map(|load| load.key().clone()).collect();
     // Before the look: whoever forgets something later, does so behind what is found.
-    let era = shared.stripes.eras.now();
+    let epoch = shared.coherence.epochs.now();
     let mut found = disk.tier().get_many(&keys, shared.patience_with_disk()).await.into_iter();
-    let rest = landings.into_iter().filter_map(|landing| {
-        let copy = if landing.may_be_kept() { found.next().flatten() } else { None };
-        let served = |copy: &disk::Found| shared.stripes.eras.serve(era, copy.began, landing.key());
+    let rest = loads.into_iter().filter_map(|load| {
+        let copy = if load.may_be_kept() { found.next().flatten() } else { None };
+        let served =
+            |copy: &disk::DiskHit| shared.coherence.epochs.serve(epoch, copy.began, load.key());
         match copy.filter(served) {
             Some(copy) => {
-                shared.promote(landing.key(), &copy, landing.ticket());
-                landing.end_on_disk(copy.value)
+                shared.promote(load.key(), &copy, load.ticket());
+                load.end_on_disk(copy.value)
             }
-            None => Some(landing),
+            None => Some(load),
         }
     });
     rest.collect()

@@ -11,11 +11,11 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 
 use super::Shared;
-use super::counts::Fate;
-use super::flight::{Flight, Landed, Outcome};
-use super::freshness::{Moment, is_outage};
+use super::coherence::{Ticket, Turn};
+use super::counters::Fate;
+use super::freshness::{CoarseTime, is_outage};
 use super::levels::find_on_disk;
-use super::stripes::{Ticket, Turn};
+use super::single_flight::{InFlight, LoadEnd, Outcome};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::store::{Read, Store};
 use crate::types::Value;
@@ -33,10 +33,10 @@ pub(super) enum Purpose {
 
 /// The load of a key, to be ended. However it ends, those who wait are told: by `Drop`, as a panic and
 /// the end of the runtime come without a word.
-pub(super) struct Landing<S> {
+pub(super) struct Load<S> {
     shared: Arc<Shared<S>>,
     key: Bytes,
-    flight: Option<Flight>,
+    in_flight: Option<InFlight>,
     ticket: Ticket,
     purpose: Purpose,
     /// What the engine has counted it with.
@@ -47,12 +47,12 @@ pub(super) struct Landing<S> {
 /// of their own where they have to wait. Is ready at once.
 pub(super) fn begin<S: Store>(
     runtime: &Handle,
-    mut landings: Vec<Landing<S>>,
+    mut loads: Vec<Load<S>>,
 ) -> impl Future<Output = ()> + Send {
     poll_fn(move |context| {
         // The reader may be polled outside of it.
         let _inside = runtime.enter();
-        let mut loads = Box::pin(fly(take(&mut landings)));
+        let mut loads = Box::pin(run_loads(take(&mut loads)));
         // A panic is an error of the load, here as in a task.
         let polled = catch_unwind(AssertUnwindSafe(|| loads.as_mut().poll(context)));
         if matches!(polled, Ok(Poll::Pending)) {
@@ -64,48 +64,47 @@ pub(super) fn begin<S: Store>(
 
 /// The task of loads that the store below is asked for at once. It goes on to those that waited for their
 /// end.
-pub(super) async fn fly<S: Read>(mut landings: Vec<Landing<S>>) {
-    while let Some(shared) = landings.first().map(|landing| Arc::clone(&landing.shared)) {
+pub(super) async fn run_loads<S: Read>(mut loads: Vec<Load<S>>) {
+    while let Some(shared) = loads.first().map(|load| Arc::clone(&load.shared)) {
         let began = shared.clock.monotonic();
-        landings = find_on_disk(&shared, landings).await;
-        if landings.is_empty() {
+        loads = find_on_disk(&shared, loads).await;
+        if loads.is_empty() {
             return;
         }
         let spent = shared.clock.monotonic().saturating_sub(began);
         let (asked, began) = (shared.now(), shared.clock.monotonic());
         // What comes after the deadline is thrown away with its future.
-        let outcome = ask(&shared, &mut landings, spent).await;
-        if landings.is_empty() {
+        let outcome = ask(&shared, &mut loads, spent).await;
+        if loads.is_empty() {
             return;
         }
-        shared.counts.load_duration.record(shared.clock.monotonic().saturating_sub(began));
-        let many = landings.len() > 1;
+        shared.counters.load_duration.record(shared.clock.monotonic().saturating_sub(began));
+        let many = loads.len() > 1;
         let outcomes: Vec<Outcome> = match outcome {
             Ok(values) => values.into_iter().map(Ok).collect(),
-            Err(error) => vec![Err(error); landings.len()],
+            Err(error) => vec![Err(error); loads.len()],
         };
-        let ended = landings.into_iter().zip(outcomes);
-        landings =
-            ended.filter_map(|(landing, outcome)| landing.end(outcome, many, asked)).collect();
+        let ended = loads.into_iter().zip(outcomes);
+        loads = ended.filter_map(|(load, outcome)| load.end(outcome, many, asked)).collect();
     }
 }
 
 /// Asks the store below, within the deadline and the cap. Ends the loads that nobody waits for when their turn comes.
-#[tracing::instrument(name = "load", level = "debug", skip_all, fields(layer = shared.name, keys = landings.len()))]
+#[tracing::instrument(name = "load", level = "debug", skip_all, fields(layer = shared.name, keys = loads.len()))]
 async fn ask<S: Read>(
     shared: &Shared<S>,
-    landings: &mut Vec<Landing<S>>,
+    loads: &mut Vec<Load<S>>,
     spent: Duration,
 ) -> Result<Vec<Option<Value>>> {
     let load = async {
         // The semaphore is never closed.
         let _permit = shared.loads.acquire().await;
-        *landings = take(landings).into_iter().filter_map(Landing::wanted).collect();
-        match &landings[..] {
+        *loads = take(loads).into_iter().filter_map(Load::wanted).collect();
+        match &loads[..] {
             [] => Ok(Vec::new()),
             [one] => shared.inner.get(&one.key).await.map(|value| vec![value]),
             many => {
-                let keys: Vec<Bytes> = many.iter().map(|landing| landing.key.clone()).collect();
+                let keys: Vec<Bytes> = many.iter().map(|load| load.key.clone()).collect();
                 whole(&keys, shared.inner.get_many(&keys).await)
             }
         }
@@ -115,7 +114,7 @@ async fn ask<S: Read>(
         outcome = load => outcome,
         () = shared.clock.sleep(limit.saturating_sub(spent)) => {
             let message = format!("the store below took longer than load_timeout ({limit:?})");
-            let operation = if landings.len() > 1 { Operation::GetMany } else { Operation::Get };
+            let operation = if loads.len() > 1 { Operation::GetMany } else { Operation::Get };
             Err(Error::new(ErrorKind::Timeout, message).with_operation(operation))
         }
     }
@@ -136,31 +135,31 @@ pub(super) fn whole(
     })
 }
 
-impl<S> Landing<S> {
+impl<S> Load<S> {
     pub(super) fn new(
         shared: &Arc<Shared<S>>,
         key: &[u8],
-        (flight, ticket, bytes): (Flight, Ticket, u64),
+        (in_flight, ticket, bytes): (InFlight, Ticket, u64),
         purpose: Purpose,
     ) -> Self {
         let (shared, key) = (Arc::clone(shared), Bytes::copy_from_slice(key));
-        Self { shared, key, flight: Some(flight), ticket, purpose, bytes }
+        Self { shared, key, in_flight: Some(in_flight), ticket, purpose, bytes }
     }
 
     /// The load, or the one that waited for its end, if anybody waits for it: its reader may have left while it waited
     /// for its turn.
     fn wanted(mut self) -> Option<Self> {
         while self.purpose != Purpose::Refresh {
-            match self.shared.stripes.turn(&self.key, self.flight.as_ref()?) {
+            match self.shared.coherence.turn(&self.key, self.in_flight.as_ref()?) {
                 Turn::Wanted => break,
-                Turn::Next(flight, ticket) => {
+                Turn::Next(in_flight, ticket) => {
                     self.count(None);
-                    (self.flight, self.ticket, self.purpose) =
-                        (Some(flight), ticket, Purpose::Counted);
+                    (self.in_flight, self.ticket, self.purpose) =
+                        (Some(in_flight), ticket, Purpose::Counted);
                 }
                 Turn::Over => {
                     self.count(None);
-                    self.flight = None;
+                    self.in_flight = None;
                     return None;
                 }
             }
@@ -184,23 +183,23 @@ impl<S> Landing<S> {
     /// Tells those who wait what the disk held. Gives the load that waited for this one.
     pub(super) fn end_on_disk(mut self, value: Value) -> Option<Self> {
         if self.purpose == Purpose::Reader {
-            self.shared.counts.disk.increment(1);
+            self.shared.counters.disk.increment(1);
         }
-        self.land(Landed::Alone(Ok(Some(value)))).then_some(self)
+        self.tell(LoadEnd::Alone(Ok(Some(value)))).then_some(self)
     }
 
     /// Keeps the outcome and tells those who wait. Gives the load that waited for this one.
-    fn end(mut self, outcome: Outcome, many: bool, asked: Moment) -> Option<Self> {
+    fn end(mut self, outcome: Outcome, many: bool, asked: CoarseTime) -> Option<Self> {
         match outcome {
             // Which key it is about, nobody knows.
             Err(error) if many && !is_outage(&error) => {
                 self.count(None);
-                self.land(Landed::AmongMany(error))
+                self.tell(LoadEnd::AmongMany(error))
             }
             outcome => {
                 let fate = self.shared.take(&self.key, &outcome, asked, self.ticket);
                 self.count(outcome.is_ok().then_some(fate));
-                self.land(Landed::Alone(outcome))
+                self.tell(LoadEnd::Alone(outcome))
             }
         }
         .then_some(self)
@@ -208,7 +207,7 @@ impl<S> Landing<S> {
 
     /// `None`: it failed.
     fn count(&self, fate: Option<Fate>) {
-        let counts = &self.shared.counts;
+        let counts = &self.shared.counters;
         match (self.purpose, fate) {
             (Purpose::Reader, fate) => counts.asked(fate.unwrap_or(Fate::Dropped)),
             (Purpose::Refresh, Some(fate)) => counts.refreshed(fate),
@@ -218,23 +217,23 @@ impl<S> Landing<S> {
     }
 
     /// Tells those who wait. Whether another load waited for the end of this one, which this is now.
-    fn land(&mut self, landed: Landed) -> bool {
-        let Some(flight) = self.flight.take() else { return false };
-        let next = self.shared.stripes.land(&self.key, &flight);
-        flight.land(landed);
-        let Some((flight, ticket)) = next else { return false };
-        (self.flight, self.ticket, self.purpose) = (Some(flight), ticket, Purpose::Counted);
+    fn tell(&mut self, ended: LoadEnd) -> bool {
+        let Some(in_flight) = self.in_flight.take() else { return false };
+        let next = self.shared.coherence.unregister(&self.key, &in_flight);
+        in_flight.tell(ended);
+        let Some((in_flight, ticket)) = next else { return false };
+        (self.in_flight, self.ticket, self.purpose) = (Some(in_flight), ticket, Purpose::Counted);
         true
     }
 }
 
-impl<S> Drop for Landing<S> {
+impl<S> Drop for Load<S> {
     fn drop(&mut self) {
-        if self.flight.is_some() {
+        if self.in_flight.is_some() {
             self.count(None);
         }
         let lost = "the task of a load panicked, or the runtime was shut down";
-        while self.land(Landed::Alone(Err(Error::internal(lost)))) {}
+        while self.tell(LoadEnd::Alone(Err(Error::internal(lost)))) {}
         self.shared.engine.end_load(self.bytes);
     }
 }

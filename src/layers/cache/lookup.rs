@@ -2,15 +2,15 @@
 
 use super::Shared;
 use super::cached::{Answer, Cached};
-use super::counts::Fate;
-use super::flight::Outcome;
-use super::freshness::{Age, Moment, is_outage};
-use super::stripes::Ticket;
+use super::coherence::Ticket;
+use super::counters::Fate;
+use super::freshness::{Age, CoarseTime, is_outage};
+use super::single_flight::Outcome;
 use crate::error::Error;
 use crate::types::Value;
 
 /// What a reader finds.
-pub(super) enum Found {
+pub(super) enum Lookup {
     /// The answer, which was counted.
     Answer(Outcome),
     /// A value that should be loaded anew, or has to be.
@@ -24,7 +24,7 @@ pub(super) struct Old {
     value: Value,
     age: Age,
     /// From when on it may not.
-    end: Moment,
+    end: CoarseTime,
 }
 
 impl Old {
@@ -50,54 +50,54 @@ impl<S> Shared<S> {
     // Inlined, and so is what it calls: an answer that passes through the return values of several functions is read
     // each time before the processor has written it, which made up a fifth of a hit.
     #[inline(always)]
-    pub(super) fn lookup(&self, key: &[u8]) -> Found {
-        let era = self.stripes.eras.now();
-        let is_old = |cached: &Cached| !self.stripes.eras.serve(era, cached.era, key);
+    pub(super) fn lookup(&self, key: &[u8]) -> Lookup {
+        let epoch = self.coherence.epochs.now();
+        let is_old = |cached: &Cached| !self.coherence.epochs.serve(epoch, cached.epoch, key);
         // What is to be loaded anew has to be seen as it is in the engine.
         let mut copied = false;
         let usable = |copy: &Cached| {
             copied = !is_old(copy) && self.age(copy) == (Age::Fresh { due: false });
             copied
         };
-        let Some(cached) = self.engine.read(key, || self.stripes.seen(key), usable) else {
-            return Found::Nothing;
+        let Some(cached) = self.engine.read(key, || self.coherence.version(key), usable) else {
+            return Lookup::Nothing;
         };
         if !copied && is_old(&cached) {
             self.engine.remove_this(key, &cached);
             self.keep_on_disk(key, None);
-            return Found::Nothing;
+            return Lookup::Nothing;
         }
         let age = if copied { Age::Fresh { due: false } } else { self.age(&cached) };
         match age {
             Age::Fresh { due: false } => {}
-            Age::Stale { due: false } => self.counts.stale.add([1]),
+            Age::Stale { due: false } => self.counters.stale.add([1]),
             Age::Fresh { due: true } | Age::Stale { due: true } | Age::Late => {
                 let end = self.times.end(&cached);
                 return match cached.answer {
-                    Answer::Value(value) => Found::Old(Old { value, age, end }),
+                    Answer::Value(value) => Lookup::Old(Old { value, age, end }),
                     // Of a value only there is more to say than that it is fresh, or not.
-                    Answer::Missing | Answer::Failed(_) => Found::Nothing,
+                    Answer::Missing | Answer::Failed(_) => Lookup::Nothing,
                 };
             }
             Age::Expired | Age::Idle => {
                 self.engine.remove_ended(key, &cached, age == Age::Idle);
                 self.keep_on_disk(key, None);
-                return Found::Nothing;
+                return Lookup::Nothing;
             }
         }
-        Found::Answer(match cached.answer {
+        Lookup::Answer(match cached.answer {
             Answer::Value(value) => {
                 if age == (Age::Fresh { due: false }) {
-                    self.counts.hit.add([1]);
+                    self.counters.hit.add([1]);
                 }
                 Ok(Some(value))
             }
             Answer::Missing => {
-                self.counts.negative.add([1]);
+                self.counters.negative.add([1]);
                 Ok(None)
             }
             Answer::Failed(error) => {
-                self.counts.error.increment(1);
+                self.counters.error.increment(1);
                 Err(error)
             }
         })
@@ -105,9 +105,9 @@ impl<S> Shared<S> {
 
     /// The value that is kept for the key and need not be loaded, without counting it.
     pub(super) fn fresh(&self, key: &[u8]) -> Option<Value> {
-        let era = self.stripes.eras.now();
+        let epoch = self.coherence.epochs.now();
         let cached = self.engine.get(key)?;
-        let serves = self.stripes.eras.serve(era, cached.era, key)
+        let serves = self.coherence.epochs.serve(epoch, cached.epoch, key)
             && self.age(&cached) == (Age::Fresh { due: false });
         cached.value().filter(|_| serves).cloned()
     }
@@ -125,14 +125,14 @@ impl<S> Shared<S> {
     }
 
     /// Now, on the coarse clock.
-    pub(super) fn now(&self) -> Moment {
-        Moment::now(&*self.clock)
+    pub(super) fn now(&self) -> CoarseTime {
+        CoarseTime::now(&*self.clock)
     }
 
     /// Answers with a value that is loaded anew for others.
     pub(super) fn serve(&self, old: Old) -> Outcome {
         let fresh = matches!(old.age, Age::Fresh { .. });
-        let result = if fresh { &self.counts.hit } else { &self.counts.stale };
+        let result = if fresh { &self.counters.hit } else { &self.counters.stale };
         result.add([1]);
         Ok(Some(old.value))
     }
@@ -142,10 +142,10 @@ impl<S> Shared<S> {
         &self,
         key: &[u8],
         outcome: &Outcome,
-        asked: Moment,
+        asked: CoarseTime,
         ticket: Ticket,
     ) -> Fate {
-        if !ticket.era.keeps() {
+        if !ticket.epoch.keeps() {
             return Fate::Bypass;
         }
         match outcome {
@@ -157,15 +157,21 @@ impl<S> Shared<S> {
         }
     }
 
-    fn install(&self, key: &[u8], value: Option<&Value>, asked: Moment, ticket: Ticket) -> Fate {
-        let entry = self.times.entry(value, asked, || self.now(), ticket.era);
+    fn install(
+        &self,
+        key: &[u8],
+        value: Option<&Value>,
+        asked: CoarseTime,
+        ticket: Ticket,
+    ) -> Fate {
+        let entry = self.times.entry(value, asked, || self.now(), ticket.epoch);
         let refused = if entry.is_some() { Fate::Bypass } else { Fate::Dropped };
         let cached = match entry {
             Some(cached) if self.engine.fits(key, &cached) => cached,
             entry => {
                 if self.times.overlap() || self.disk.is_some() {
                     // What is kept is older than this answer.
-                    self.stripes.if_unchanged(ticket, key, || {
+                    self.coherence.if_unchanged(ticket, key, || {
                         self.engine.remove(key);
                         self.keep_on_disk(key, entry.as_ref());
                     });
@@ -174,7 +180,7 @@ impl<S> Shared<S> {
             }
         };
         let mut fate = Fate::Dropped;
-        self.stripes.if_unchanged(ticket, key, || {
+        self.coherence.if_unchanged(ticket, key, || {
             self.keep(key, cached);
             fate = Fate::Kept;
         });
@@ -186,13 +192,13 @@ impl<S> Shared<S> {
             return;
         }
         let now = self.now();
-        self.stripes.if_unchanged(ticket, key, || {
-            let era = self.stripes.eras.now();
+        self.coherence.if_unchanged(ticket, key, || {
+            let epoch = self.coherence.epochs.now();
             let kept = self.engine.get(key);
-            let kept = kept.filter(|kept| self.stripes.eras.serve(era, kept.era, key));
+            let kept = kept.filter(|kept| self.coherence.epochs.serve(epoch, kept.epoch, key));
             let kept =
                 kept.filter(|kept| !kept.value().is_some_and(|value| self.is_expired(value)));
-            if let Some(cached) = self.times.after_failure(kept, error, now, ticket.era) {
+            if let Some(cached) = self.times.after_failure(kept, error, now, ticket.epoch) {
                 self.engine.insert(key, cached);
             }
         });
@@ -200,7 +206,7 @@ impl<S> Shared<S> {
 
     /// Forgets everything that is kept.
     pub(super) fn forget(&self) {
-        self.stripes.eras.renew();
+        self.coherence.epochs.renew();
         self.clear();
     }
 }

@@ -24,7 +24,7 @@
 //!    is announced. Before the announcements have begun, and while they are interrupted, nothing is kept
 //!    and every read goes below. Whoever listens to this cache hears of a change once it is dropped here.
 //! 6. [`invalidate`](Store::invalidate) drops keys, the keys of a prefix, or everything, without looking for
-//!    them: a prefix is a mark that what began before it is compared with when it is read. First the store
+//!    them: the invalidation of a prefix is remembered, and what began before it is refused when it is read. First the store
 //!    below is told, then this cache forgets, then whoever listens to it is told. What loads under way bring is
 //!    not kept, and who comes afterwards does not wait for them.
 //! 7. With `disk`, what the memory has no room for is kept in a folder, and 1, 3, 5 and 6 hold there as well: a
@@ -171,26 +171,26 @@
 
 mod bulk;
 mod cached;
+mod change_feed;
+mod coherence;
 mod config;
-mod counts;
+mod counters;
 mod disk;
 mod doubts;
 mod engine;
-mod era;
-mod flight;
+mod epoch;
 mod freshness;
 mod inspect;
 mod invalidate;
 mod levels;
-mod listen;
 mod load;
 mod lookup;
-mod marks;
 #[cfg(test)]
 mod model_tests;
+mod prefix_invalidation;
 mod read;
+mod single_flight;
 mod start;
-mod stripes;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -209,19 +209,19 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
+use self::change_feed::ChangeFeed;
+use self::coherence::Coherence;
 use self::config::check_capacity;
 pub use self::config::{CacheConfig, OnWrite, Policy};
-use self::counts::Counts;
+use self::counters::Counters;
 use self::disk::Disk;
 pub use self::disk::DiskConfig;
 use self::engine::Engine;
-use self::era::{Eras, Mode};
+use self::epoch::{Epochs, Mode};
 use self::freshness::Times;
 use self::inspect::name;
 use self::invalidate::Invalidations;
-use self::levels::{Spare, write_evicted};
-use self::listen::Listening;
-use self::stripes::Stripes;
+use self::levels::{UnclaimedDisk, write_evicted};
 use self::warm::WarmStart;
 pub use self::warm::WarmStartConfig;
 use self::writing::Writing;
@@ -241,7 +241,7 @@ use crate::types::{
 pub struct CacheLayer {
     config: CacheConfig,
     context: Context,
-    disk: Spare,
+    disk: UnclaimedDisk,
     warm: Option<Arc<WarmStart>>,
 }
 
@@ -264,7 +264,7 @@ impl CacheLayer {
         let config = &config;
         let warm = config.warm_start.as_ref().map(|warm| WarmStart::open(warm, context));
         Ok(Self {
-            disk: Spare::open(config, context)?,
+            disk: UnclaimedDisk::open(config, context)?,
             warm: warm.transpose()?.map(Arc::new),
             config: config.clone(),
             context: context.clone(),
@@ -279,7 +279,7 @@ impl<S: Store> Layer<S> for CacheLayer {
         let (config, labels, clock) = (&self.config, &self.context.labels, &self.context.clock);
         let below = inner.profile().guarantees;
         let announced = below.announces.is_some();
-        let eras = Eras::new(if announced { Mode::Deaf } else { Mode::Keeping });
+        let epochs = Epochs::new(if announced { Mode::Disconnected } else { Mode::Keeping });
         let disk = self.disk.take(config, &self.context, &inner);
         let evicted = disk.as_ref().map(|disk| write_evicted(disk, config));
         let cache = Cache(Arc::new(Shared {
@@ -287,20 +287,20 @@ impl<S: Store> Layer<S> for CacheLayer {
             engine: Engine::telling(config.policy, config.capacity.0, labels, evicted),
             disk,
             warm: self.warm.clone(),
-            stripes: Stripes::new(
+            coherence: Coherence::new(
                 Arc::clone(clock),
                 config.capacity.0,
                 config.load_timeout.0,
-                eras,
+                epochs,
             ),
-            listening: announced.then(|| Listening::new(&self.context)),
+            change_feed: announced.then(|| ChangeFeed::new(&self.context)),
             loads: Arc::new(Semaphore::new(config.max_loads)),
             load_timeout: config.load_timeout.0,
             times: Times::new(config, self.context.seed),
             keeps_written: config.on_write == OnWrite::Keep && below.verbatim,
             config: config.clone(),
             clock: Arc::clone(clock),
-            counts: Counts::new(labels),
+            counters: Counters::new(labels),
             invalidations: Invalidations::new(labels),
             name: name(labels),
         }));
@@ -360,12 +360,12 @@ impl<S> Cache<S> {
 
 impl<S: Store> Cache<S> {
     /// Sees to it that foreign changes are heard of, where they are announced.
-    fn attend(&self) {
-        if let Some(listening) = &self.0.listening
-            && !self.0.stripes.eras.now().keeps()
+    fn ensure_subscribed(&self) {
+        if let Some(change_feed) = &self.0.change_feed
+            && !self.0.coherence.epochs.now().keeps()
         {
             // Where it cannot begin to listen, nothing is kept.
-            let _ = self.listen(listening);
+            let _ = self.listen(change_feed);
         }
     }
 }
@@ -377,7 +377,7 @@ impl<S> Shared<S> {
         // A condition that does not hold shows that what is kept of its key may be old.
         let conditions = batches.iter().flat_map(Batch::conditions).map(Condition::key);
         let keys = written.chain(conditions);
-        let writing = self.stripes.begin_write(keys.clone().map(Bytes::as_ref));
+        let writing = self.coherence.begin_write(keys.clone().map(Bytes::as_ref));
         for key in keys {
             self.remove(key);
         }
@@ -440,7 +440,7 @@ impl<S: Store> Store for Cache<S> {
             // It is refused, so what is kept stays.
             return shared.inner.ingest(run).await;
         }
-        let writing = shared.stripes.begin_write_all();
+        let writing = shared.coherence.begin_write_all();
         shared.forget();
         let taken = shared.inner.ingest(run).await;
         if taken.is_ok() {
@@ -450,8 +450,8 @@ impl<S: Store> Store for Cache<S> {
     }
 
     async fn changes(&self) -> Result<Changes> {
-        match &self.0.listening {
-            Some(listening) => self.announcements(listening).await,
+        match &self.0.change_feed {
+            Some(change_feed) => self.announcements(change_feed).await,
             None => self.0.inner.changes().await,
         }
     }
@@ -494,14 +494,15 @@ impl<S: Store> Store for Cache<S> {
         if let Some(warm) = &shared.warm {
             warm.stop().await;
         }
-        let before = shared.stripes.eras.now();
-        shared.stripes.eras.begin(Mode::Closed);
-        if let Some(warm) = shared.warm.as_ref().filter(|_| before != shared.stripes.eras.now()) {
+        let before = shared.coherence.epochs.now();
+        shared.coherence.epochs.begin(Mode::Closed);
+        if let Some(warm) = shared.warm.as_ref().filter(|_| before != shared.coherence.epochs.now())
+        {
             warm.save(&shared.engine).await;
         }
         shared.empty_memory().await;
-        if let Some(listening) = &self.0.listening {
-            listening.stop().await;
+        if let Some(change_feed) = &self.0.change_feed {
+            change_feed.stop().await;
         }
         shared.close_levels().await
     }
@@ -521,9 +522,9 @@ struct Shared<S> {
     engine: Engine,
     disk: Option<Disk>,
     warm: Option<Arc<WarmStart>>,
-    stripes: Stripes,
+    coherence: Coherence,
     /// Where the store below announces what others change.
-    listening: Option<Listening>,
+    change_feed: Option<ChangeFeed>,
     loads: Arc<Semaphore>,
     load_timeout: Duration,
     times: Times,
@@ -531,7 +532,7 @@ struct Shared<S> {
     keeps_written: bool,
     config: CacheConfig,
     clock: Arc<dyn Clock>,
-    counts: Counts,
+    counters: Counters,
     invalidations: Invalidations,
     name: String,
 }

@@ -2,11 +2,11 @@
 
 use tokio::runtime::Handle;
 
-use super::counts::Fate;
-use super::flight::{Landed, Outcome, Seat};
-use super::load::{Landing, Purpose, begin, fly};
-use super::lookup::{Found, Old};
-use super::stripes::Lookup;
+use super::coherence::Admission;
+use super::counters::Fate;
+use super::load::{Load, Purpose, begin, run_loads};
+use super::lookup::{Lookup, Old};
+use super::single_flight::{LoadEnd, Outcome, WaitGuard};
 use super::{Cache, CacheConfig, Shared};
 use crate::error::{Error, ErrorKind, Result, Retry};
 use crate::layer::LayerConfig as _;
@@ -15,8 +15,8 @@ use crate::store::{Read, Store};
 use crate::types::Value;
 
 /// A reader who waits for a load.
-pub(super) struct Boarded {
-    seat: Seat,
+pub(super) struct Waiter {
+    guard: WaitGuard,
     /// What may stand in for the answer of the load.
     old: Option<Old>,
     /// The load began for this reader.
@@ -28,15 +28,15 @@ pub(super) struct Boarded {
 impl<S: Store> Cache<S> {
     pub(super) fn read<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
         match self.0.lookup(key) {
-            Found::Answer(answer) => Reply::Now(answer),
-            Found::Old(old) if old.is_served() => Reply::Now(self.renew(key, old)),
-            Found::Old(old) => self.ask(key, Some(old)),
-            Found::Nothing => self.ask(key, None),
+            Lookup::Answer(answer) => Reply::Now(answer),
+            Lookup::Old(old) if old.is_served() => Reply::Now(self.renew(key, old)),
+            Lookup::Old(old) => self.ask(key, Some(old)),
+            Lookup::Nothing => self.ask(key, None),
         }
     }
 
     fn ask<'a>(&'a self, key: &'a [u8], old: Option<Old>) -> Reply<'a, Option<Value>> {
-        self.attend();
+        self.ensure_subscribed();
         match self.0.ask_now(key) {
             Some((outcome, fate)) => Reply::Now(self.0.settle(outcome, fate, old)),
             None => self.load(key, old, false),
@@ -46,7 +46,7 @@ impl<S: Store> Cache<S> {
     /// Answers with what is kept, and sees to it that it is loaded anew.
     pub(super) fn renew(&self, key: &[u8], old: Old) -> Outcome {
         let shared = &self.0;
-        if shared.stripes.is_quiet(key) {
+        if shared.coherence.is_quiet(key) {
             match shared.ask_now(key) {
                 Some((outcome, fate)) => return shared.settle(outcome, fate, Some(old)),
                 None => self.refresh(key),
@@ -58,8 +58,8 @@ impl<S: Store> Cache<S> {
     fn refresh(&self, key: &[u8]) {
         let shared = &self.0;
         let Ok(runtime) = Handle::try_current() else { return };
-        if let Some(load) = shared.stripes.lead_if_quiet(key, || shared.engine.begin_load(key)) {
-            runtime.spawn(fly(vec![Landing::new(shared, key, load, Purpose::Refresh)]));
+        if let Some(load) = shared.coherence.lead_if_quiet(key, || shared.engine.begin_load(key)) {
+            runtime.spawn(run_loads(vec![Load::new(shared, key, load, Purpose::Refresh)]));
         }
     }
 
@@ -77,65 +77,65 @@ impl<S: Store> Cache<S> {
         // Not before somebody waits: a cache further out may drop this, and ask again in a task of its own.
         Reply::later(async move {
             let mut begun = Vec::new();
-            let boarded = match self.board(key, old, counted, &mut begun) {
-                Ok(boarded) => boarded,
+            let waiter = match self.join_or_begin(key, old, counted, &mut begun) {
+                Ok(waiter) => waiter,
                 Err(old) => return self.0.refuse(old, counted),
             };
             if !begun.is_empty() {
                 begin(&runtime, begun).await;
             }
-            boarded.wait(&self.0).await;
-            self.disembark(key, boarded).await
+            waiter.wait(&self.0).await;
+            self.finish(key, waiter).await
         })
     }
 
     /// Joins the load of the key that is under way, or adds one to those that are to begin. Gives the old value back
     /// where there is no room for another load.
-    pub(super) fn board(
+    pub(super) fn join_or_begin(
         &self,
         key: &[u8],
         old: Option<Old>,
         counted: bool,
-        begun: &mut Vec<Landing<S>>,
-    ) -> Result<Boarded, Option<Old>> {
+        begun: &mut Vec<Load<S>>,
+    ) -> Result<Waiter, Option<Old>> {
         let shared = &self.0;
         let counts = old.is_some() && !counted;
         let room = || shared.engine.begin_load(key);
-        let (seat, led) = match shared.stripes.join_or_lead(key, room) {
-            Lookup::Join(seat) => {
-                shared.counts.coalesced.add([u64::from(!counts && !counted)]);
-                (seat, false)
+        let (guard, led) = match shared.coherence.join_or_lead(key, room) {
+            Admission::Join(guard) => {
+                shared.counters.coalesced.add([u64::from(!counts && !counted)]);
+                (guard, false)
             }
-            Lookup::Lead(seat, ticket, room) => {
+            Admission::Lead(guard, ticket, room) => {
                 let purpose = if counts || counted { Purpose::Counted } else { Purpose::Reader };
-                let load = (seat.flight().clone(), ticket, room);
-                begun.push(Landing::new(shared, key, load, purpose));
-                (seat, true)
+                let load = (guard.in_flight().clone(), ticket, room);
+                begun.push(Load::new(shared, key, load, purpose));
+                (guard, true)
             }
-            Lookup::Full => return Err(old),
+            Admission::Full => return Err(old),
         };
-        Ok(Boarded { seat, old, led, counts })
+        Ok(Waiter { guard, old, led, counts })
     }
 
-    /// The answer, after the [wait](Boarded::wait).
-    pub(super) async fn disembark(&self, key: &[u8], boarded: Boarded) -> Outcome {
-        let Boarded { seat, old, led, counts } = boarded;
-        let flight = seat.flight();
+    /// The answer, after the [wait](Waiter::wait).
+    pub(super) async fn finish(&self, key: &[u8], waiter: Waiter) -> Outcome {
+        let Waiter { guard, old, led, counts } = waiter;
+        let in_flight = guard.in_flight();
         let shared = &*self.0;
         let stale = |value| {
-            shared.counts.stale.add([u64::from(counts)]);
+            shared.counters.stale.add([u64::from(counts)]);
             Ok(Some(value))
         };
-        if !flight.has_landed()
+        if !in_flight.has_ended()
             && let Some(value) = old.as_ref().and_then(|old| old.value(shared))
         {
             return stale(value);
         }
-        let outcome = match flight.landed().await {
-            Landed::Alone(outcome) => outcome,
-            Landed::AmongMany(error) if led => Err(error),
+        let outcome = match in_flight.ended().await {
+            LoadEnd::Alone(outcome) => outcome,
+            LoadEnd::AmongMany(error) if led => Err(error),
             // Somebody else who asked again may have it by now.
-            Landed::AmongMany(_) => match shared.fresh(key) {
+            LoadEnd::AmongMany(_) => match shared.fresh(key) {
                 Some(value) => Ok(Some(value)),
                 None => return self.load(key, old, !counts).await,
             },
@@ -145,7 +145,7 @@ impl<S: Store> Cache<S> {
         {
             return stale(value);
         }
-        let result = if led { &shared.counts.miss } else { &shared.counts.coalesced };
+        let result = if led { &shared.counters.miss } else { &shared.counters.coalesced };
         result.add([u64::from(counts)]);
         // The store below had its answer before this reader came, perhaps.
         outcome.map(|value| value.filter(|value| !shared.is_expired(value)))
@@ -155,7 +155,7 @@ impl<S: Store> Cache<S> {
 impl<S: Read> Shared<S> {
     /// Asks the store below for what it answers at once. `None`: it has to be waited for.
     fn ask_now(&self, key: &[u8]) -> Option<(Outcome, Fate)> {
-        let (asked, ticket) = (self.now(), self.stripes.ticket(key));
+        let (asked, ticket) = (self.now(), self.coherence.ticket(key));
         // A task cannot borrow the key, so it asks again; a future that comes here was never polled.
         let Reply::Now(outcome) = self.inner.get(key) else { return None };
         let fate = self.take(key, &outcome, asked, ticket);
@@ -171,7 +171,7 @@ impl<S> Shared<S> {
             .with_layer(CacheConfig::NAME)
             .with_retry(Retry::Later);
         let value = old.and_then(|old| old.instead_of(&error, self));
-        let result = if value.is_some() { &self.counts.stale } else { &self.counts.miss };
+        let result = if value.is_some() { &self.counters.stale } else { &self.counters.miss };
         result.add([u64::from(!counted)]);
         value.map(Some).ok_or(error)
     }
@@ -183,21 +183,21 @@ impl<S> Shared<S> {
         {
             return self.serve(old);
         }
-        self.counts.asked(fate);
+        self.counters.asked(fate);
         outcome
     }
 }
 
-impl Boarded {
+impl Waiter {
     /// Until the load has ended, or has taken longer than who has an old value waits.
     pub(super) async fn wait<S>(&self, shared: &Shared<S>) {
         match shared.times.patience.filter(|_| self.old.is_some()) {
-            None => drop(self.seat.flight().landed().await),
-            Some(_) if self.seat.flight().is_slow() => {}
+            None => drop(self.guard.in_flight().ended().await),
+            Some(_) if self.guard.in_flight().is_slow() => {}
             Some(limit) => tokio::select! {
                 biased;
-                _ = self.seat.flight().landed() => {}
-                () = shared.clock.sleep(limit) => self.seat.flight().has_been_slow(),
+                _ = self.guard.in_flight().ended() => {}
+                () = shared.clock.sleep(limit) => self.guard.in_flight().mark_slow(),
             },
         }
     }

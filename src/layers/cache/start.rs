@@ -5,9 +5,9 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 use tokio::runtime::Handle;
 
-use super::counts::Counts;
+use super::change_feed::ChangeFeed;
+use super::counters::Counters;
 use super::invalidate::Invalidations;
-use super::listen::Listening;
 use super::{Cache, CacheConfig, CacheLayer, disk, engine, warm};
 use crate::error::{Error, Result};
 use crate::layer::{Claim, Context, Layer as _, LayerConfig, Resize, Rewrite, StackLayer, Zone};
@@ -37,13 +37,13 @@ impl LayerConfig for CacheConfig {
 
     fn meters(&self, context: &Context, below: &Profile) {
         let labels = &context.labels;
-        drop((Counts::new(labels), Invalidations::new(labels)));
-        engine::meters(labels);
+        drop((Counters::new(labels), Invalidations::new(labels)));
+        engine::register_counters(labels);
         if below.guarantees.announces.is_some() {
-            drop(Listening::new(context));
+            drop(ChangeFeed::new(context));
         }
         if self.disk.is_some() {
-            disk::meters(labels);
+            disk::register_counters(labels);
         }
         if self.warm_start.is_some() {
             drop(warm::loaded(labels));

@@ -1,4 +1,4 @@
-//! What the core of the cache is built of: `stripes`, `era`, `marks`, `flight`. They name it here alone, so that the
+//! What the core of the cache is built of: `coherence`, `epoch`, `prefix_invalidation`, `single_flight`. They name it here alone, so that the
 //! model checker can build the same files of its own (`model_tests`).
 
 pub(super) use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,5 +31,5 @@ impl<T> Published<T> {
 /// Enough that writes to a few keys seldom disturb loads of others.
 pub(super) const STRIPES: usize = 1024;
 
-/// Of the marks. A sweep looks at every entry, so that the more marks it deals with, the less each of them costs.
+/// Prefixes of a table. A sweep looks at every entry, so the more prefixes it deals with, the less each of them costs.
 pub(super) const MOST_PREFIXES: usize = 4096;

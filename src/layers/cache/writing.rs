@@ -2,22 +2,22 @@
 //!
 //! What was written may be kept when it is acknowledged, under the same rule as what was loaded: its ticket is taken as
 //! the write is announced, and everything else that touches the key meanwhile begins another generation or another
-//! era. Of two writes of one key that overlap, the later one begins in doubt and changes the generation of the
+//! epoch. Of two writes of one key that overlap, the later one begins in doubt and changes the generation of the
 //! earlier one, so neither is kept: in which order the store below took them is unknown.
 
-use super::era::Era;
-use super::stripes::{Stripes, Ticket};
+use super::coherence::{Coherence, Ticket};
+use super::epoch::Epoch;
 
 /// A write under way.
 #[must_use]
 pub(super) struct Writing<'a> {
-    stripes: &'a Stripes,
+    coherence: &'a Coherence,
     /// Of its keys, by their hashes, each once. `None`: of any keys.
     tickets: Option<Vec<Ticket>>,
     settled: bool,
 }
 
-impl Stripes {
+impl Coherence {
     /// Announces a write of these keys. It ends when the guard is dropped, in doubt unless it was
     /// [settled](Writing::settle).
     pub(super) fn begin_write<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) -> Writing<'_> {
@@ -26,25 +26,25 @@ impl Stripes {
         hashes.sort_unstable();
         hashes.dedup();
         let tickets = hashes.into_iter().map(|hash| self.begin(hash)).collect();
-        Writing { stripes: self, tickets: Some(tickets), settled: false }
+        Writing { coherence: self, tickets: Some(tickets), settled: false }
     }
 
     /// Announces a write of any keys.
     pub(super) fn begin_write_all(&self) -> Writing<'_> {
         self.begin_all();
-        Writing { stripes: self, tickets: None, settled: false }
+        Writing { coherence: self, tickets: None, settled: false }
     }
 }
 
 impl Writing<'_> {
     /// Keeps what the write put there, unless anything else touched the key since the write began. Of an acknowledged
     /// write only, and before it is settled.
-    pub(super) fn keep(&self, key: &[u8], keep: impl FnOnce(Era)) {
-        let hash = self.stripes.hash(key);
+    pub(super) fn keep(&self, key: &[u8], keep: impl FnOnce(Epoch)) {
+        let hash = self.coherence.hash(key);
         let Some(tickets) = &self.tickets else { return };
         let at = tickets.binary_search_by_key(&hash, Ticket::hash);
         if let Some(ticket) = at.ok().and_then(|at| tickets.get(at)) {
-            self.stripes.if_unchanged(*ticket, key, || keep(ticket.era));
+            self.coherence.if_unchanged(*ticket, key, || keep(ticket.epoch));
         }
     }
 
@@ -56,11 +56,11 @@ impl Writing<'_> {
 
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
-        let stripes = self.stripes;
-        let doubt = (!self.settled).then(|| stripes.doubt());
+        let coherence = self.coherence;
+        let doubt = (!self.settled).then(|| coherence.doubt());
         match &self.tickets {
-            Some(tickets) => tickets.iter().for_each(|ticket| stripes.end(ticket.hash(), doubt)),
-            None => stripes.end_all(doubt),
+            Some(tickets) => tickets.iter().for_each(|ticket| coherence.end(ticket.hash(), doubt)),
+            None => coherence.end_all(doubt),
         }
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use foldhash::fast::RandomState;
 
 use super::Shared;
-use super::freshness::Moment;
+use super::freshness::CoarseTime;
 use super::writing::Writing;
 use crate::types::{Batch, Op, Value};
 
@@ -15,7 +15,7 @@ const LARGEST: usize = 64 << 10;
 
 /// What batches leave in their keys. `None`: nothing is kept.
 pub(super) struct Written {
-    asked: Moment,
+    asked: CoarseTime,
     /// Each key once. `None`: it is deleted.
     entries: Vec<(Bytes, Option<Value>)>,
 }
@@ -23,7 +23,7 @@ pub(super) struct Written {
 impl<S> Shared<S> {
     /// To be taken before the store below is asked: the ttl counts from then.
     pub(super) fn written(&self, batches: &[Batch]) -> Option<Written> {
-        if !self.keeps_written || !self.stripes.eras.now().keeps() {
+        if !self.keeps_written || !self.coherence.epochs.now().keeps() {
             return None;
         }
         let entry = |op: &Op| (op.key().clone(), op.value().cloned());
@@ -47,15 +47,15 @@ impl<S> Shared<S> {
         for (key, value) in entries {
             kept += u64::from(self.keep_one(&key, value, asked, writing));
         }
-        self.counts.written_kept.increment(kept);
-        self.counts.written_dropped.increment(all - kept);
+        self.counters.written_kept.increment(kept);
+        self.counters.written_dropped.increment(all - kept);
     }
 
     fn keep_one(
         &self,
         key: &[u8],
         mut value: Option<Value>,
-        asked: Moment,
+        asked: CoarseTime,
         writing: &Writing<'_>,
     ) -> bool {
         if let Some(value) = &mut value {
@@ -67,8 +67,8 @@ impl<S> Shared<S> {
             value.bytes = Bytes::copy_from_slice(&value.bytes);
         }
         let mut kept = false;
-        writing.keep(key, |era| {
-            let entry = self.times.entry(value.as_ref(), asked, || self.now(), era);
+        writing.keep(key, |epoch| {
+            let entry = self.times.entry(value.as_ref(), asked, || self.now(), epoch);
             if let Some(cached) = entry.filter(|cached| self.engine.fits(key, cached)) {
                 // What was there of the key is gone from the disk since the write began.
                 match self.engine.tells() {

@@ -10,7 +10,7 @@
 //!   that of its key.
 //! - Whatever removes a key from memory [removes](Tier::remove) it here next, from the offers and from the
 //!   index. A record that is in neither is dead, wherever it stands.
-//! - An entry carries the era in which its load began, and whoever finds it asks the eras whether it may be served.
+//! - An entry carries the epoch in which its load began, and whoever finds it asks the epochs whether it may be served.
 //!   Where everything is forgotten the tier is emptied, and takes nothing more of before.
 //! - What was found is kept in memory only if it still is the copy of its key ([`Tier::is_current`]), under
 //!   the lock of the stripe, with a ticket of before the disk was read.
@@ -21,11 +21,11 @@
 //! deleted since.
 
 mod config;
+mod counters;
 mod folder;
 mod hash;
 mod index;
 mod log;
-mod meter;
 mod read;
 mod record;
 mod saved;
@@ -45,19 +45,19 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
 pub use self::config::DiskConfig;
+use self::counters::Counters;
+pub(super) use self::counters::register_counters;
 use self::folder::Folder;
 use self::hash::HashKey;
 use self::index::Index;
 use self::log::{Log, Segment, Shape};
-use self::meter::Meter;
-pub(super) use self::meter::meters;
 use self::record::Copy;
 use self::saved::Saved;
 use self::table::{Held, State, Table};
 use self::timeline::Timeline;
 use self::writer::Stop;
-use super::era::Era;
-use super::freshness::Moment;
+use super::epoch::Epoch;
+use super::freshness::CoarseTime;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::layer::Context;
@@ -66,12 +66,12 @@ use crate::types::units::ByteSize;
 
 /// An entry that was found.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct DiskHit {
     pub(super) value: Value,
     /// In which its load began.
-    pub(super) began: Era,
+    pub(super) began: Epoch,
     /// From then on it is not served.
-    pub(super) until: Moment,
+    pub(super) until: CoarseTime,
     held: Held,
 }
 
@@ -102,7 +102,7 @@ pub(super) struct Tier {
     timeline: Timeline,
     clock: Arc<dyn Clock>,
     warm: bool,
-    meter: Meter,
+    counters: Counters,
     closed: watch::Sender<bool>,
 }
 
@@ -199,7 +199,7 @@ fn await_former(path: &Path) {
 
 impl Tier {
     fn open(config: &DiskConfig, shape: Shape, context: &Context) -> Result<Self> {
-        let meter = Meter::new(&context.labels);
+        let counters = Counters::new(&context.labels);
         let clock = Arc::clone(&context.clock);
         let folder = Arc::new(Folder::open(&context.resolve(&config.path))?);
         let opening = |error: io::Error| {
@@ -210,7 +210,7 @@ impl Tier {
         let restored = saved.filter(|_| config.warm).and_then(|saved| {
             let restored = saved.and_then(|saved| restore(saved, &folder, &*clock));
             if restored.is_none() {
-                meter.damaged();
+                counters.damaged();
                 tracing::warn!("what a cache left on its disk is damaged, of another time or of another version; it begins empty");
             }
             restored
@@ -234,8 +234,8 @@ impl Tier {
         {}
         let first_segment = log.next_segment();
         let table = Table::new(index, owner, shape);
-        meter.entries(&table);
-        meter.bytes(&log);
+        counters.entries(&table);
+        counters.bytes(&log);
         Ok(Self {
             table: Mutex::new(table),
             wake: Condvar::new(),
@@ -248,7 +248,7 @@ impl Tier {
             timeline,
             clock,
             warm: config.warm,
-            meter,
+            counters,
             closed: watch::Sender::new(false),
         })
     }
@@ -266,29 +266,29 @@ impl Tier {
             table.clear();
         }
         table.owner = owner;
-        self.meter.entries(&table);
+        self.counters.entries(&table);
     }
 
     /// Takes an entry to be written, that is served until then. Whatever was here of the key is gone, also where this is not taken.
     ///
     /// To be called in the step that keeps it in memory, after that.
-    pub(super) fn offer(&self, key: &[u8], value: &Value, until: Moment, began: Era) {
+    pub(super) fn offer(&self, key: &[u8], value: &Value, until: CoarseTime, began: Epoch) {
         let copy = Copy { value: value.clone(), began, until: self.timeline.tick(until) };
         let mut table = self.table.lock();
         let taken = table.offer(self.hash(key), key, copy);
-        self.meter.entries(&table);
+        self.counters.entries(&table);
         drop(table);
         match taken {
             Ok(()) => {
                 self.wake.notify_one();
             }
-            Err(refused) => self.meter.refused(refused),
+            Err(refused) => self.counters.refused(refused),
         }
     }
 
     /// As [`offer`](Self::offer), unless a copy is here. For what the memory evicts.
-    pub(super) fn offer_evicted(&self, key: &[u8], value: &Value, until: Moment, began: Era) {
-        if !self.may_hold(key) && until > Moment::now(&*self.clock) {
+    pub(super) fn offer_evicted(&self, key: &[u8], value: &Value, until: CoarseTime, began: Epoch) {
+        if !self.may_hold(key) && until > CoarseTime::now(&*self.clock) {
             self.offer(key, value, until, began);
         }
     }
@@ -308,15 +308,15 @@ impl Tier {
     pub(super) fn remove(&self, key: &[u8]) {
         let mut table = self.table.lock();
         table.remove(self.hash(key), key);
-        self.meter.entries(&table);
+        self.counters.entries(&table);
         self.spoil(table);
     }
 
-    /// Forgets everything that began before that era. To be called after it was forgotten in memory.
-    pub(super) fn forget(&self, era: Era) {
+    /// Forgets everything that began before that epoch. To be called after it was forgotten in memory.
+    pub(super) fn forget(&self, epoch: Epoch) {
         let mut table = self.table.lock();
-        table.forget(era);
-        self.meter.entries(&table);
+        table.forget(epoch);
+        self.counters.entries(&table);
         self.spoil(table);
     }
 
@@ -345,7 +345,7 @@ impl Tier {
     }
 
     /// Whether what was found still is the copy of its key: no later one, and not removed.
-    pub(super) fn is_current(&self, key: &[u8], found: &Found) -> bool {
+    pub(super) fn is_current(&self, key: &[u8], found: &DiskHit) -> bool {
         self.table.lock().is_current(self.hash(key), key, &found.held)
     }
 
@@ -362,7 +362,7 @@ impl Tier {
         }
         table.state = State::Off;
         table.clear();
-        self.meter.failed(&table);
+        self.counters.failed(&table);
         drop(table);
         self.written.notify_one();
         tracing::warn!(%error, "the disk of a cache failed; nothing is kept there until the store is opened again");

@@ -8,12 +8,12 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::super::era::Era;
-use super::super::freshness::Moment;
+use super::super::epoch::Epoch;
+use super::super::freshness::CoarseTime;
 use super::index::Location;
 use super::record::{self, Copy};
 use super::table::Held;
-use super::{Found, Tier};
+use super::{DiskHit, Tier};
 
 /// A free thread to read the disk with is waited for that long. Without one the store below is asked.
 pub(super) const MOST_WAIT: Duration = Duration::from_millis(100);
@@ -27,7 +27,7 @@ impl Tier {
         self: &Arc<Self>,
         keys: &[Bytes],
         patience: Duration,
-    ) -> Vec<Option<Found>> {
+    ) -> Vec<Option<DiskHit>> {
         let held: Vec<Option<Held>> = {
             let mut table = self.table.lock();
             keys.iter().map(|key| table.find(self.hash(key), key)).collect()
@@ -52,7 +52,7 @@ impl Tier {
             biased;
             _ = begun => {}
             () = self.clock.sleep(MOST_WAIT.min(patience)) => {
-                self.meter.busy(on_disk);
+                self.counters.busy(on_disk);
                 return none();
             }
         }
@@ -68,7 +68,7 @@ impl Tier {
     }
 
     /// Reads what is held. Waits for the disk.
-    pub(super) fn read(&self, key: &[u8], held: Held) -> Option<Found> {
+    pub(super) fn read(&self, key: &[u8], held: Held) -> Option<DiskHit> {
         let Held::At(location) = held else { return self.found(held) };
         let Location { segment, offset, length } = location;
         let record = match self.folder.read(segment, offset, length) {
@@ -84,7 +84,7 @@ impl Tier {
         let Some((found, copy)) = record::decode(&record, segment) else {
             // A segment may be removed while it is read.
             if self.discard(key, location) {
-                self.meter.damaged();
+                self.counters.damaged();
                 tracing::warn!("a record on the disk of a cache is damaged, and is not served");
             }
             return None;
@@ -94,7 +94,7 @@ impl Tier {
             return None;
         }
         // Of before a restart, since when nothing was forgotten.
-        let began = if segment < self.first_segment { Era::FIRST } else { copy.began };
+        let began = if segment < self.first_segment { Epoch::FIRST } else { copy.began };
         let found = self.judge(Copy { began, ..copy }, Held::At(location));
         if found.is_none() {
             self.discard(key, location);
@@ -102,7 +102,7 @@ impl Tier {
         found
     }
 
-    fn found(&self, held: Held) -> Option<Found> {
+    fn found(&self, held: Held) -> Option<DiskHit> {
         match &held {
             Held::Waiting(_, copy) => self.judge(copy.clone(), held),
             Held::At(_) => None,
@@ -110,12 +110,12 @@ impl Tier {
     }
 
     /// What is served of a copy now, if it is.
-    fn judge(&self, copy: Copy, held: Held) -> Option<Found> {
-        let until = self.timeline.moment(copy.until);
-        if until <= Moment::now(&*self.clock) || copy.value.is_expired(self.clock.now()) {
+    fn judge(&self, copy: Copy, held: Held) -> Option<DiskHit> {
+        let until = self.timeline.time(copy.until);
+        if until <= CoarseTime::now(&*self.clock) || copy.value.is_expired(self.clock.now()) {
             return None;
         }
-        Some(Found { value: copy.value, began: copy.began, until, held })
+        Some(DiskHit { value: copy.value, began: copy.began, until, held })
     }
 
     /// Removes the record of a key from the index. Whether it was there.
@@ -126,7 +126,7 @@ impl Tier {
         if there {
             table.index().remove(hash);
         }
-        self.meter.entries(&table);
+        self.counters.entries(&table);
         there
     }
 }

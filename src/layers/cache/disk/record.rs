@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::super::era::Era;
+use super::super::epoch::Epoch;
 use super::timeline::Tick;
 use crate::clock::Timestamp;
 use crate::types::Value;
@@ -19,8 +19,8 @@ const EXPIRES: u8 = 1;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Copy {
     pub(super) value: Value,
-    /// In which its load began. Eras are numbered anew when the folder is opened.
-    pub(super) began: Era,
+    /// In which its load began. Epochs are numbered anew when the folder is opened.
+    pub(super) began: Epoch,
     /// From then on it is not served.
     pub(super) until: Tick,
 }
@@ -88,7 +88,7 @@ pub(super) fn decode(record: &[u8], segment: u64) -> Option<(&[u8], Copy)> {
     if fields.u64()? != segment {
         return None;
     }
-    let began = Era::of_number(fields.u64()?);
+    let began = Epoch::of_number(fields.u64()?);
     let until = Tick(fields.u64()?);
     let expires = fields.u64()?;
     let value_at = HEADER.checked_add(key)?;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 
-use super::super::era::Era;
+use super::super::epoch::Epoch;
 use super::index::{Index, Location};
 use super::log::Shape;
 use super::record::{self, Copy};
@@ -60,7 +60,7 @@ pub(super) struct Table {
     /// The stack whose entries these are.
     pub(super) owner: Option<u64>,
     /// What began before it is not taken.
-    horizon: Era,
+    horizon: Epoch,
     index: Index,
     waiting: HashMap<Bytes, Waiting>,
     /// Offers in the order in which they came, without the one that is being written.
@@ -81,7 +81,7 @@ impl Table {
             state: State::Open,
             stop: Stop::No,
             owner,
-            horizon: Era::FIRST,
+            horizon: Epoch::FIRST,
             index,
             waiting: HashMap::new(),
             queue: BTreeMap::new(),
@@ -117,8 +117,8 @@ impl Table {
         self.state != State::Open || self.bytes <= self.shape.waiting / 2
     }
 
-    /// Nothing that began before that era is there any more, nor comes.
-    pub(super) fn forget(&mut self, horizon: Era) {
+    /// Nothing that began before that epoch is there any more, nor comes.
+    pub(super) fn forget(&mut self, horizon: Epoch) {
         self.horizon = self.horizon.max(horizon);
         self.clear();
     }

@@ -5,7 +5,7 @@
 //! goes on with the steady clock. From a close to the next open it goes on by as much as the wall clock did, and
 //! where that went back, what was kept is given up.
 
-use super::super::freshness::Moment;
+use super::super::freshness::CoarseTime;
 use crate::clock::{Clock, Timestamp};
 
 /// A moment on the timeline, in milliseconds.
@@ -27,12 +27,12 @@ pub(super) struct Stood {
 pub(super) struct Timeline {
     base: u64,
     /// Where the coarse clock was then.
-    origin: Moment,
+    origin: CoarseTime,
 }
 
 impl Timeline {
     pub(super) fn new(clock: &dyn Clock) -> Self {
-        Self { base: clock.now().as_millis(), origin: Moment::now(clock) }
+        Self { base: clock.now().as_millis(), origin: CoarseTime::now(clock) }
     }
 
     /// Goes on from a close. `None`: the wall clock went back.
@@ -40,25 +40,25 @@ impl Timeline {
         let gone = clock.now().as_millis().checked_sub(stood.wall.as_millis())?;
         // Both clocks were rounded down.
         let base = stood.tick.0.checked_add(gone)?.checked_add(1)?;
-        Some(Self { base, origin: Moment::now(clock) })
+        Some(Self { base, origin: CoarseTime::now(clock) })
     }
 
     pub(super) fn stands(&self, clock: &dyn Clock) -> Stood {
-        Stood { tick: self.tick(Moment::now(clock)), wall: clock.now() }
+        Stood { tick: self.tick(CoarseTime::now(clock)), wall: clock.now() }
     }
 
-    pub(super) fn tick(&self, moment: Moment) -> Tick {
-        if moment == Moment::NEVER {
+    pub(super) fn tick(&self, time: CoarseTime) -> Tick {
+        if time == CoarseTime::NEVER {
             return Tick::NEVER;
         }
-        Tick(self.base.saturating_add(moment.0.saturating_sub(self.origin.0)))
+        Tick(self.base.saturating_add(time.0.saturating_sub(self.origin.0)))
     }
 
     /// One of before this opening is the moment of the opening.
-    pub(super) fn moment(&self, tick: Tick) -> Moment {
+    pub(super) fn time(&self, tick: Tick) -> CoarseTime {
         if tick == Tick::NEVER {
-            return Moment::NEVER;
+            return CoarseTime::NEVER;
         }
-        Moment(self.origin.0.saturating_add(tick.0.saturating_sub(self.base)))
+        CoarseTime(self.origin.0.saturating_add(tick.0.saturating_sub(self.base)))
     }
 }

@@ -56,12 +56,12 @@ impl Tier {
         let (Some((offer, key, copy)), Some(log)) = (next, log.as_mut()) else { return };
         let forget = |segment| self.forget_segment(segment);
         let location = self.make_room_in_index(log).and_then(|()| log.append(&key, &copy, forget));
-        self.meter.bytes(log);
+        self.counters.bytes(log);
         match location {
             Ok(location) => {
                 let mut table = self.table.lock();
                 table.publish(offer, self.hash(&key), &key, location);
-                self.meter.entries(&table);
+                self.counters.entries(&table);
                 drop(table);
                 self.written.notify_one();
             }
@@ -82,8 +82,8 @@ impl Tier {
         for part in 0.. {
             let mut table = self.table.lock();
             let Some(gone) = table.index().drop_segment(part, segment) else { return };
-            self.meter.evicted(gone);
-            self.meter.entries(&table);
+            self.counters.evicted(gone);
+            self.counters.entries(&table);
         }
     }
 
@@ -131,7 +131,7 @@ impl Tier {
                 tracing::warn!(%error, "the disk of a cache failed at its close; it begins empty next time");
             }
         }
-        self.meter.closed();
+        self.counters.closed();
         self.folder.leave();
         self.closed.send_replace(true);
     }

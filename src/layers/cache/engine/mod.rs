@@ -4,9 +4,9 @@
 //! ours follows an injected clock; its loader, as it would keep what a write has overtaken; its
 //! listeners, except to count.
 
-mod front;
-mod meter;
+mod counters;
 mod moka;
+mod near_cache;
 mod s3_fifo;
 #[cfg(test)]
 mod tests;
@@ -17,15 +17,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use self::front::Fronts;
-use self::meter::Meter;
+use self::counters::Counters;
 use self::moka::Moka;
+use self::near_cache::NearCaches;
 use self::s3_fifo::S3Fifo;
 use super::cached::{Answer, Cached};
+use super::coherence::StripeVersion;
 use super::config::Policy;
-use super::era::Era;
-use super::freshness::Moment;
-use super::stripes::Seen;
+use super::epoch::Epoch;
+use super::freshness::CoarseTime;
 use crate::error::{Error, Result};
 use crate::telemetry::Labels;
 use crate::types::Value;
@@ -53,13 +53,13 @@ pub(super) type Evicted = Arc<dyn Fn(&[u8], &Cached) + Send + Sync>;
 
 /// Two engines, told apart by a branch that a processor predicts.
 enum Kind {
-    S3Fifo(S3Fifo, Fronts),
+    S3Fifo(S3Fifo, NearCaches),
     Moka(Moka),
 }
 
 pub(super) struct Engine {
     kind: Kind,
-    meter: Arc<Meter>,
+    counters: Arc<Counters>,
     room: Mutex<Room>,
     /// Bytes of loads under way, and the most that they may take.
     loads: AtomicU64,
@@ -79,8 +79,8 @@ impl std::fmt::Debug for Engine {
 }
 
 /// Registers the series of an engine, and lets go of them.
-pub(super) fn meters(labels: &Labels) {
-    drop(Meter::new(labels));
+pub(super) fn register_counters(labels: &Labels) {
+    drop(Counters::new(labels));
 }
 
 impl Engine {
@@ -96,20 +96,20 @@ impl Engine {
         labels: &Labels,
         evicted: Option<Evicted>,
     ) -> Self {
-        let meter = Arc::new(Meter::new(labels));
+        let counters = Arc::new(Counters::new(labels));
         let room = Room { capacity, copies: false };
         let kind = match policy {
             Policy::S3Fifo => {
-                let entries = S3Fifo::new(room.entries(), Arc::clone(&meter), evicted);
-                Kind::S3Fifo(entries, Fronts::new(capacity))
+                let entries = S3Fifo::new(room.entries(), Arc::clone(&counters), evicted);
+                Kind::S3Fifo(entries, NearCaches::new(capacity))
             }
             Policy::TinyLfu | Policy::Lru => {
-                Kind::Moka(Moka::new(policy, room.entries(), Arc::clone(&meter)))
+                Kind::Moka(Moka::new(policy, room.entries(), Arc::clone(&counters)))
             }
         };
         let engine = Self {
             kind,
-            meter,
+            counters,
             room: Mutex::new(room),
             loads: AtomicU64::new(0),
             most_loads: AtomicU64::new(for_loads(capacity)),
@@ -156,13 +156,17 @@ impl Engine {
     pub(super) fn read(
         &self,
         key: &[u8],
-        seen: impl FnOnce() -> Seen,
+        version: impl FnOnce() -> StripeVersion,
         usable: impl FnOnce(&Cached) -> bool,
     ) -> Option<Cached> {
         match &self.kind {
-            Kind::S3Fifo(fifo, fronts) => {
-                fronts.get(key, seen, usable, || fifo.get(key), || self.leave_room_for_copies())
-            }
+            Kind::S3Fifo(fifo, near_caches) => near_caches.get(
+                key,
+                version,
+                usable,
+                || fifo.get(key),
+                || self.leave_room_for_copies(),
+            ),
             Kind::Moka(moka) => moka.get(key),
         }
     }
@@ -201,7 +205,7 @@ impl Engine {
                 if in_place || self.admit(moka, weight) {
                     moka.insert(key, cached);
                 } else {
-                    self.meter.evicted.increment(1);
+                    self.counters.evicted.increment(1);
                 }
             }
         }
@@ -212,7 +216,7 @@ impl Engine {
         let room = self.room.lock();
         let fits = self.over(&room, weight) == 0;
         if fits {
-            self.meter.added(weight);
+            self.counters.added(weight);
         }
         fits
     }
@@ -232,12 +236,12 @@ impl Engine {
         moka.settle();
         let room = self.room.lock();
         let evicted = moka.evict_while(|| self.over(&room, weight) > 0);
-        self.meter.evicted.increment(evicted);
+        self.counters.evicted.increment(evicted);
     }
 
     /// Bytes over what entries may use, with that many more.
     fn over(&self, room: &Room, more: u64) -> u64 {
-        (self.meter.bytes() + more).saturating_sub(room.entries())
+        (self.counters.bytes() + more).saturating_sub(room.entries())
     }
 
     pub(super) fn remove(&self, key: &[u8]) {
@@ -250,7 +254,7 @@ impl Engine {
     /// Removes an entry whose time has come: it expired, or was idle.
     pub(super) fn remove_ended(&self, key: &[u8], ended: &Cached, idle: bool) {
         let removed = self.remove_this(key, ended);
-        let cause = if idle { &self.meter.idle } else { &self.meter.expired };
+        let cause = if idle { &self.counters.idle } else { &self.counters.expired };
         cause.increment(u64::from(removed));
     }
 
@@ -264,17 +268,17 @@ impl Engine {
 
     /// Removes the entries that are old, one at a time, and lets go of all copies. What is kept meanwhile may be
     /// passed over.
-    pub(super) fn remove_where(&self, old: impl Fn(&[u8], Era) -> bool) {
+    pub(super) fn remove_where(&self, old: impl Fn(&[u8], Epoch) -> bool) {
         let remove = |key: &[u8], cached: Cached| {
-            if old(key, cached.era) {
+            if old(key, cached.epoch) {
                 self.remove_this(key, &cached);
             }
         };
         match &self.kind {
-            Kind::S3Fifo(fifo, fronts) => {
+            Kind::S3Fifo(fifo, near_caches) => {
                 fifo.for_each(remove);
                 // Behind the entries: a copy is made of an entry that is there.
-                fronts.clear();
+                near_caches.clear();
             }
             Kind::Moka(moka) => moka.for_each(remove),
         }
@@ -282,8 +286,8 @@ impl Engine {
 
     pub(super) fn clear(&self) {
         match &self.kind {
-            Kind::S3Fifo(fifo, fronts) => {
-                fronts.clear();
+            Kind::S3Fifo(fifo, near_caches) => {
+                near_caches.clear();
                 fifo.clear();
             }
             Kind::Moka(moka) => moka.clear(),
@@ -292,14 +296,14 @@ impl Engine {
 
     /// Changes the bound, and evicts what is over it.
     pub(super) fn set_capacity(&self, capacity: u64) -> Result<()> {
-        let Kind::S3Fifo(fifo, fronts) = &self.kind else {
+        let Kind::S3Fifo(fifo, near_caches) = &self.kind else {
             return Err(Error::unsupported(
                 "the engine of this policy has the capacity that it was made with; with the policy s3_fifo it can be changed",
             ));
         };
         let _resizing = self.resizing.lock();
-        // Before the lock of the room, which a front takes within its own.
-        fronts.set_capacity(capacity);
+        // Before the lock of the room, which a near cache takes within its own.
+        near_caches.set_capacity(capacity);
         let mut room = self.room.lock();
         room.capacity = capacity;
         self.most_loads.store(for_loads(capacity), Ordering::Relaxed);
@@ -358,8 +362,8 @@ impl Engine {
     pub(super) fn part_of<'e>(&self, entries: impl Iterator<Item = (&'e Bytes, &'e Value)>) -> f64 {
         let weights = entries.map(|(key, value)| {
             let answer = Answer::Value(value.clone());
-            let era = Era::FIRST;
-            self.weight(key, &Cached { answer, until: Moment::NEVER, era, extra: None })
+            let epoch = Epoch::FIRST;
+            self.weight(key, &Cached { answer, until: CoarseTime::NEVER, epoch, extra: None })
         });
         weights.sum::<u64>() as f64 / self.room.lock().entries() as f64
     }
@@ -368,12 +372,12 @@ impl Engine {
     pub(super) fn bytes(&self) -> u64 {
         match &self.kind {
             Kind::S3Fifo(fifo, _) => fifo.bytes(),
-            Kind::Moka(_) => self.meter.bytes(),
+            Kind::Moka(_) => self.counters.bytes(),
         }
     }
 
     pub(super) fn entries(&self) -> u64 {
-        self.meter.entries()
+        self.counters.entries()
     }
 
     /// Lets the engine do what it has put off.
@@ -416,7 +420,7 @@ struct Room {
 impl Room {
     /// What entries may use.
     fn entries(&self) -> u64 {
-        let copies = if self.copies { front::share(self.capacity) } else { 0 };
+        let copies = if self.copies { near_cache::share(self.capacity) } else { 0 };
         self.capacity - for_loads(self.capacity) - copies
     }
 }

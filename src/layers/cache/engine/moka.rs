@@ -9,7 +9,7 @@ use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
-use super::{Cached, LARGEST_PART_OF_MOKA, Meter, Policy};
+use super::{Cached, Counters, LARGEST_PART_OF_MOKA, Policy};
 
 /// Bytes of an entry beside its key and value: the nodes of the engine's table and queues, and the
 /// headers of its allocations.
@@ -32,7 +32,7 @@ pub(super) struct Moka {
 }
 
 impl Moka {
-    pub(super) fn new(policy: Policy, capacity: u64, meter: Arc<Meter>) -> Self {
+    pub(super) fn new(policy: Policy, capacity: u64, counters: Arc<Counters>) -> Self {
         let policy = match policy {
             Policy::Lru => EvictionPolicy::lru(),
             Policy::TinyLfu | Policy::S3Fifo => EvictionPolicy::tiny_lfu(),
@@ -48,11 +48,11 @@ impl Moka {
             })
             .eviction_listener(move |key: Arc<Key>, cached: Cached, cause| {
                 let weight = weight(&key, &cached);
-                meter.removed(weight);
+                counters.removed(weight);
                 if cause != RemovalCause::Size {
                     unsettled.fetch_add(weight, Ordering::Relaxed);
                 }
-                meter.evicted.increment(u64::from(cause == RemovalCause::Size));
+                counters.evicted.increment(u64::from(cause == RemovalCause::Size));
             })
             .build_with_hasher(RandomState::default());
         Self { cache, removed, most_removed: capacity / MOST_REMOVED_PART }

@@ -3,8 +3,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::super::cached::Answer;
-use super::super::era::{Eras, Mode};
-use super::super::freshness::Moment;
+use super::super::epoch::{Epochs, Mode};
+use super::super::freshness::CoarseTime;
 use super::*;
 use crate::clock::ManualClock;
 use crate::types::Value;
@@ -17,7 +17,7 @@ fn engine(policy: Policy, capacity: u64) -> Engine {
 
 /// Keeps an entry as a cache does. Tells whether it was let in.
 fn keep(engine: &Engine, key: &[u8], value: impl Into<Value>) -> bool {
-    let cached = cached(Some(value.into()), Moment::NEVER);
+    let cached = cached(Some(value.into()), CoarseTime::NEVER);
     let fits = engine.fits(key, &cached);
     if fits {
         engine.insert(key, cached);
@@ -25,15 +25,15 @@ fn keep(engine: &Engine, key: &[u8], value: impl Into<Value>) -> bool {
     fits
 }
 
-fn cached(value: Option<Value>, until: Moment) -> Cached {
+fn cached(value: Option<Value>, until: CoarseTime) -> Cached {
     let answer = value.map_or(Answer::Missing, Answer::Value);
-    Cached { answer, until, era: Eras::new(Mode::Keeping).now(), extra: None }
+    Cached { answer, until, epoch: Epochs::new(Mode::Keeping).now(), extra: None }
 }
 
 /// What a large entry takes beside its key and value.
 fn overhead_of_large(engine: &Engine) -> u64 {
     let length = 4 << 10;
-    engine.weight(b"", &cached(Some(vec![0; length].into()), Moment::NEVER)) - length as u64
+    engine.weight(b"", &cached(Some(vec![0; length].into()), CoarseTime::NEVER)) - length as u64
 }
 
 fn random(state: &mut u64) -> u64 {
@@ -49,7 +49,7 @@ fn hammered(policy: Policy, capacity: u64) -> u64 {
     // A cache holds the lock of a key's stripe while it keeps something for it.
     let stripes = [const { Mutex::new(()) }; 64];
     let keep = |key: &[u8; 8], bytes: u64| {
-        let cached = cached(Some(vec![0; bytes as usize].into()), Moment::NEVER);
+        let cached = cached(Some(vec![0; bytes as usize].into()), CoarseTime::NEVER);
         if engine.fits(key, &cached) {
             let _stripe = stripes[usize::from(key[7]) % stripes.len()].lock();
             engine.insert(key, cached);
@@ -104,11 +104,11 @@ fn hammered(policy: Policy, capacity: u64) -> u64 {
         engine.finish();
         assert!(engine.bytes() > capacity / 2, "it fills up");
         assert!(engine.bytes() <= capacity);
-        let (bytes, entries) = (engine.meter.bytes(), engine.entries());
+        let (bytes, entries) = (engine.counters.bytes(), engine.entries());
         assert_eq!(bytes, engine.bytes(), "what was reported is what is there");
         engine.clear();
         engine.finish();
-        assert!(entries > 0 && engine.entries() == 0 && engine.meter.bytes() == 0);
+        assert!(entries > 0 && engine.entries() == 0 && engine.counters.bytes() == 0);
         most
     })
 }
@@ -239,7 +239,7 @@ fn what_is_removed_or_cleared_is_gone_at_once() {
             assert!(engine.get(b"b").is_none());
         }
         engine.finish();
-        assert_eq!((engine.entries(), engine.meter.bytes()), (0, 0), "{policy:?}");
+        assert_eq!((engine.entries(), engine.counters.bytes()), (0, 0), "{policy:?}");
     }
 }
 
@@ -270,9 +270,9 @@ fn only_the_entry_that_was_looked_at_is_removed_as_expired() {
         let engine = engine(policy, 1 << 20);
         let clock = ManualClock::new();
         clock.advance(Duration::from_secs(1));
-        let first = cached(Some("v".into()), Moment::now(&clock));
+        let first = cached(Some("v".into()), CoarseTime::now(&clock));
         clock.advance(Duration::from_secs(1));
-        let second = cached(Some("v".into()), Moment::now(&clock));
+        let second = cached(Some("v".into()), CoarseTime::now(&clock));
         engine.insert(b"k", second);
         let second = engine.get(b"k").unwrap();
         engine.remove_ended(b"k", &first, false);

@@ -1,30 +1,30 @@
 //! The core of the cache under a model checker: every interleaving of a few threads, by `loom`.
 //!
-//! `stripes`, `writing`, `doubts`, `era`, `marks` and `flight` are the shipped files, built of the checker's locks and atomics. What stands around
+//! `coherence`, `writing`, `doubts`, `epoch`, `prefix_invalidation` and `single_flight` are the shipped files, built of the checker's locks and atomics. What stands around
 //! them is small, and does in the same order what `Cache` does: [`World::get`] and [`World::write`]. The store
 //! below is a register: what it answers is true at one moment between question and answer. Values are numbers in the
 //! order in which the store below took them, so that an older one is a smaller one.
 
+#[path = "../coherence.rs"]
+#[expect(clippy::duplicate_mod, reason = "the same code, of other parts")]
+#[allow(dead_code, reason = "the shipped code uses all of it")]
+mod coherence;
 #[path = "../doubts.rs"]
 #[expect(clippy::duplicate_mod, reason = "the same code, of other parts")]
 mod doubts;
-#[path = "../era.rs"]
+#[path = "../epoch.rs"]
 #[expect(clippy::duplicate_mod, reason = "the same code, of other parts")]
 #[allow(dead_code, reason = "the shipped code uses all of it")]
-mod era;
-#[path = "../flight.rs"]
+mod epoch;
+#[path = "../prefix_invalidation.rs"]
 #[expect(clippy::duplicate_mod, reason = "the same code, of other parts")]
 #[allow(dead_code, reason = "the shipped code uses all of it")]
-mod flight;
-#[path = "../marks.rs"]
-#[expect(clippy::duplicate_mod, reason = "the same code, of other parts")]
-#[allow(dead_code, reason = "the shipped code uses all of it")]
-mod marks;
+mod prefix_invalidation;
 mod scenarios;
-#[path = "../stripes.rs"]
+#[path = "../single_flight.rs"]
 #[expect(clippy::duplicate_mod, reason = "the same code, of other parts")]
 #[allow(dead_code, reason = "the shipped code uses all of it")]
-mod stripes;
+mod single_flight;
 mod sync;
 #[path = "../writing.rs"]
 #[expect(clippy::duplicate_mod, reason = "the same code, of other parts")]
@@ -36,10 +36,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use loom::thread::{JoinHandle, spawn};
 
-use self::era::{Era, Eras, Mode};
-use self::flight::{Flight, Landed};
-use self::marks::Marked;
-use self::stripes::{Lookup, Seen, Stripes, Ticket, Turn};
+use self::coherence::{Admission, Coherence, StripeVersion, Ticket, Turn};
+use self::epoch::{Epoch, Epochs, Mode};
+use self::prefix_invalidation::Invalidated;
+use self::single_flight::{InFlight, LoadEnd};
 use self::sync::Mutex;
 use crate::clock::{Clock, Timestamp};
 use crate::types::Value;
@@ -89,20 +89,20 @@ struct Held {
     deleted: bool,
 }
 
-/// The number of what is kept, and the era in which its load began.
-type Kept = (u64, Era);
+/// The number of what is kept, and the epoch in which its load began.
+type Kept = (u64, Epoch);
 
 /// A cache of one key over a store, and the copy that its thread has of what is kept.
 struct World(Arc<Parts>, Copied);
 
 /// A copy, and what was seen before it was taken. Of one thread, so that no other comes between.
-type Copied = parking_lot::Mutex<Option<(Seen, Kept)>>;
+type Copied = parking_lot::Mutex<Option<(StripeVersion, Kept)>>;
 
 struct Parts {
     below: Mutex<Held>,
     /// What the engine keeps.
     engine: Mutex<Option<Kept>>,
-    stripes: Stripes,
+    coherence: Coherence,
     time: Arc<Time>,
     /// The least that may be read from now on.
     promised: Mutex<u64>,
@@ -138,7 +138,7 @@ impl World {
         let parts = Parts {
             below: Mutex::default(),
             engine: Mutex::default(),
-            stripes: Stripes::new(clock, 0, DOUBT, Eras::new(mode)),
+            coherence: Coherence::new(clock, 0, DOUBT, Epochs::new(mode)),
             time,
             promised: Mutex::default(),
         };
@@ -164,40 +164,42 @@ impl World {
         }
         match below {
             Below::Now => {
-                let ticket = self.0.stripes.ticket(KEY);
+                let ticket = self.0.coherence.ticket(KEY);
                 let held = self.ask();
                 self.install(held, ticket);
                 check(held.number)
             }
-            Below::Later => match self.0.stripes.join_or_lead(KEY, || Some(())) {
-                Lookup::Join(seat) => {
-                    check(number_of(&loom::future::block_on(seat.flight().landed())))
+            Below::Later => match self.0.coherence.join_or_lead(KEY, || Some(())) {
+                Admission::Join(guard) => {
+                    check(number_of(&loom::future::block_on(guard.in_flight().ended())))
                 }
-                Lookup::Lead(seat, ticket, ()) => self.fly(seat.flight().clone(), ticket, check),
-                Lookup::Full => panic!("there is room"),
+                Admission::Lead(guard, ticket, ()) => {
+                    self.run_load(guard.in_flight().clone(), ticket, check)
+                }
+                Admission::Full => panic!("there is room"),
             },
         }
     }
 
     fn lookup(&self) -> Option<u64> {
-        let looked = self.0.stripes.eras.now();
-        let served = |kept: &Kept| self.0.stripes.eras.serve(looked, kept.1, KEY);
+        let looked = self.0.coherence.epochs.now();
+        let served = |kept: &Kept| self.0.coherence.epochs.serve(looked, kept.1, KEY);
         self.find(served).filter(served).map(|(number, _)| number)
     }
 
     /// A copy that may be served, or what the engine has, which is copied.
     fn find(&self, served: impl Fn(&Kept) -> bool) -> Option<Kept> {
-        let seen = self.0.stripes.seen(KEY);
-        if seen.is_written() {
+        let version = self.0.coherence.version(KEY);
+        if version.is_written() {
             return *self.0.engine.lock();
         }
         let mut copy = self.1.lock();
-        let copied = copy.filter(|(copied, kept)| *copied == seen && served(kept));
+        let copied = copy.filter(|(copied, kept)| *copied == version && served(kept));
         if let Some((_, kept)) = copied {
             return Some(kept);
         }
         let kept = (*self.0.engine.lock())?;
-        *copy = Some((seen, kept));
+        *copy = Some((version, kept));
         Some(kept)
     }
 
@@ -207,46 +209,51 @@ impl World {
 
     fn install(&self, held: Held, ticket: Ticket) {
         if !held.deleted {
-            let keep = || *self.0.engine.lock() = Some((held.number, ticket.era));
-            self.0.stripes.if_unchanged(ticket, KEY, keep);
+            let keep = || *self.0.engine.lock() = Some((held.number, ticket.epoch));
+            self.0.coherence.if_unchanged(ticket, KEY, keep);
         }
     }
 
     /// Asks for the key, and leaves before the turn of the load has come.
     fn leave(&self) {
-        let lookup = self.0.stripes.join_or_lead(KEY, || Some(()));
-        let Lookup::Lead(seat, ticket, ()) = lookup else { return };
-        let (flight, pass) = (seat.flight().clone(), |number| number);
-        drop(seat);
-        let wanted = match self.0.stripes.turn(KEY, &flight) {
-            Turn::Wanted => Some((flight, ticket)),
+        let lookup = self.0.coherence.join_or_lead(KEY, || Some(()));
+        let Admission::Lead(guard, ticket, ()) = lookup else { return };
+        let (in_flight, pass) = (guard.in_flight().clone(), |number| number);
+        drop(guard);
+        let wanted = match self.0.coherence.turn(KEY, &in_flight) {
+            Turn::Wanted => Some((in_flight, ticket)),
             Turn::Next(next, ticket) => Some((next, ticket)),
             Turn::Over => None,
         };
-        if let Some((flight, ticket)) = wanted {
-            self.fly(flight, ticket, pass);
+        if let Some((in_flight, ticket)) = wanted {
+            self.run_load(in_flight, ticket, pass);
         }
     }
 
     /// Loads again what is kept, unless somebody does.
     fn refresh(&self) {
-        if let Some((flight, ticket, ())) = self.0.stripes.lead_if_quiet(KEY, || Some(())) {
-            self.fly(flight, ticket, |number| number);
+        if let Some((in_flight, ticket, ())) = self.0.coherence.lead_if_quiet(KEY, || Some(())) {
+            self.run_load(in_flight, ticket, |number| number);
         }
     }
 
     /// The task of a load, run by the thread that leads. It has its own answer before it goes on to what others
     /// wait for.
-    fn fly(&self, mut flight: Flight, mut ticket: Ticket, check: impl Fn(u64) -> u64) -> u64 {
+    fn run_load(
+        &self,
+        mut in_flight: InFlight,
+        mut ticket: Ticket,
+        check: impl Fn(u64) -> u64,
+    ) -> u64 {
         let mut own = None;
         loop {
             let held = self.ask();
             self.install(held, ticket);
-            let next = self.0.stripes.land(KEY, &flight);
-            flight.land(Landed::Alone(Ok(Some(value_of(held.number)))));
+            let next = self.0.coherence.unregister(KEY, &in_flight);
+            in_flight.tell(LoadEnd::Alone(Ok(Some(value_of(held.number)))));
             let answer = *own.get_or_insert_with(|| check(held.number));
             match next {
-                Some(next) => (flight, ticket) = next,
+                Some(next) => (in_flight, ticket) = next,
                 None => return answer,
             }
         }
@@ -265,7 +272,7 @@ impl World {
 
     /// A write through the cache, which is acknowledged when this returns.
     fn write(&self, deletes: bool) {
-        let writing = self.0.stripes.begin_write([KEY].into_iter());
+        let writing = self.0.coherence.begin_write([KEY].into_iter());
         self.forget();
         let number = self.take(deletes);
         writing.settle();
@@ -274,24 +281,24 @@ impl World {
 
     /// A write through the cache that keeps what was written.
     fn write_and_keep(&self) {
-        let writing = self.0.stripes.begin_write([KEY].into_iter());
+        let writing = self.0.coherence.begin_write([KEY].into_iter());
         self.forget();
         let number = self.take(false);
-        writing.keep(KEY, |era| *self.0.engine.lock() = Some((number, era)));
+        writing.keep(KEY, |epoch| *self.0.engine.lock() = Some((number, epoch)));
         writing.settle();
         self.promise(number);
     }
 
     /// A write that the store below refuses.
     fn refused(&self) {
-        let writing = self.0.stripes.begin_write([KEY].into_iter());
+        let writing = self.0.coherence.begin_write([KEY].into_iter());
         self.forget();
         writing.settle();
     }
 
     /// A write whose future is dropped, or that fails, before the store below has taken it.
     fn abandoned(&self) {
-        let writing = self.0.stripes.begin_write([KEY].into_iter());
+        let writing = self.0.coherence.begin_write([KEY].into_iter());
         self.forget();
         drop(writing);
     }
@@ -299,7 +306,7 @@ impl World {
     /// Somebody else changes the key, and it is announced.
     fn announced(&self) {
         let number = self.take(false);
-        let writing = self.0.stripes.begin_write([KEY].into_iter());
+        let writing = self.0.coherence.begin_write([KEY].into_iter());
         self.forget();
         writing.settle();
         self.promise(number);
@@ -308,7 +315,7 @@ impl World {
     /// Somebody else changes any keys, and that is announced.
     fn all_announced(&self) {
         let number = self.take(false);
-        self.0.stripes.eras.begin(Mode::Keeping);
+        self.0.coherence.epochs.begin(Mode::Keeping);
         self.forget();
         self.promise(number);
     }
@@ -317,29 +324,29 @@ impl World {
     /// those who have some are not here.
     fn prefix_invalidated(&self) {
         let number = self.take(false);
-        self.mark(KEY);
+        self.invalidate_prefix(KEY);
         self.promise(number);
     }
 
-    fn mark(&self, prefix: &[u8]) {
-        let eras = &self.0.stripes.eras;
-        match eras.mark(prefix) {
-            Marked::Done => {}
-            Marked::Everything => self.forget(),
-            Marked::Full(marks) => {
-                self.0.stripes.pass();
+    fn invalidate_prefix(&self, prefix: &[u8]) {
+        let epochs = &self.0.coherence.epochs;
+        match epochs.invalidate_prefix(prefix) {
+            Invalidated::Done => {}
+            Invalidated::Everything => self.forget(),
+            Invalidated::Full(prefixes) => {
+                self.0.coherence.wait_for_keepers();
                 let mut engine = self.0.engine.lock();
-                *engine = engine.filter(|(_, began)| !marks.covers(*began, KEY));
+                *engine = engine.filter(|(_, began)| !prefixes.covers(*began, KEY));
                 drop(engine);
-                eras.swept(&marks);
+                epochs.swept(&prefixes);
             }
         }
     }
 
     /// A run is taken.
     fn ingest(&self) {
-        let writing = self.0.stripes.begin_write_all();
-        self.0.stripes.eras.renew();
+        let writing = self.0.coherence.begin_write_all();
+        self.0.coherence.epochs.renew();
         self.forget();
         let number = self.take(false);
         writing.settle();
@@ -353,7 +360,7 @@ fn value_of(number: u64) -> Value {
     Value::new(number.to_be_bytes().to_vec())
 }
 
-fn number_of(landed: &Landed) -> u64 {
-    let Landed::Alone(Ok(Some(value))) = landed else { panic!("{landed:?}") };
+fn number_of(ended: &LoadEnd) -> u64 {
+    let LoadEnd::Alone(Ok(Some(value))) = ended else { panic!("{ended:?}") };
     u64::from_be_bytes(value.bytes[..].try_into().unwrap())
 }

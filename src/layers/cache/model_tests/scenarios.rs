@@ -1,5 +1,5 @@
 use super::Below::{Later, Now};
-use super::era::Mode;
+use super::epoch::Mode;
 use super::{DOUBT, KEY, World, explore, spawned, together};
 
 fn get_now(world: &World) {
@@ -61,8 +61,8 @@ fn who_joins_a_load_against_a_write() {
 #[test]
 fn who_joins_a_load_that_began_during_a_write() {
     explore(Mode::Keeping, |world| {
-        let stripes = &world.0.stripes;
-        let writing = stripes.begin_write([KEY].into_iter());
+        let coherence = &world.0.coherence;
+        let writing = coherence.begin_write([KEY].into_iter());
         let readers = [(); 2].map(|()| spawned(world, get_later));
         let number = world.take(false);
         writing.settle();
@@ -75,7 +75,7 @@ fn who_joins_a_load_that_began_during_a_write() {
 #[test]
 fn who_has_seen_the_new_value_does_not_join_a_load_from_before_it() {
     explore(Mode::Keeping, |world| {
-        let writing = world.0.stripes.begin_write([KEY].into_iter());
+        let writing = world.0.coherence.begin_write([KEY].into_iter());
         let sees: fn(&World) = |world| {
             world.get(Now);
             world.get(Later);
@@ -103,7 +103,7 @@ fn a_load_that_nobody_waits_for_against_one_who_comes_to_wait() {
     explore(Mode::Keeping, |world| together(world, [World::leave, get_later]));
     explore(Mode::Keeping, |world| together(world, [World::leave, get_later, put]));
     explore(Mode::Keeping, |world| {
-        let writing = world.0.stripes.begin_write([KEY].into_iter());
+        let writing = world.0.coherence.begin_write([KEY].into_iter());
         together(world, [World::leave, get_later, foreign]);
         writing.settle();
     });
@@ -178,7 +178,7 @@ fn a_fill_against_an_announcement() {
 }
 
 #[test]
-fn a_fill_against_a_new_era() {
+fn a_fill_against_a_new_epoch() {
     explore(Mode::Keeping, |world| together(world, [get_now, World::all_announced]));
     explore(Mode::Keeping, |world| together(world, [get_later, get_later, World::all_announced]));
     explore(Mode::Keeping, |world| together(world, [get_now, get_later, World::ingest]));
@@ -195,16 +195,16 @@ fn a_fill_against_an_invalidation_of_a_prefix() {
     });
 }
 
-/// The table of marks is full then, and is forgotten behind a sweep.
+/// The table of prefixes is full then, and is forgotten after a sweep.
 #[test]
-fn a_fill_against_the_sweep_of_full_marks() {
+fn a_fill_against_the_sweep_of_full_prefixes() {
     let invalidated = World::prefix_invalidated;
     for kept in [false, true] {
         explore(Mode::Keeping, move |world| {
             if kept {
                 world.get(Now);
             }
-            world.mark(b"other");
+            world.invalidate_prefix(b"other");
             let reader = spawned(world, get_now);
             let marker = spawned(world, invalidated);
             reader.join().unwrap();
@@ -216,13 +216,13 @@ fn a_fill_against_the_sweep_of_full_marks() {
     }
 }
 
-/// The mark of the key was there before, and is forgotten while somebody looks.
+/// The prefix of the key was invalidated before, and that is forgotten during a lookup.
 #[test]
 fn a_reader_against_the_sweep_of_a_mark_that_was_there() {
     explore(Mode::Keeping, |world| {
         world.get(Now);
         world.prefix_invalidated();
-        let fills: fn(&World) = |world| world.mark(b"other");
+        let fills: fn(&World) = |world| world.invalidate_prefix(b"other");
         together(world, [get_now, get_later, fills]);
     });
 }
@@ -245,7 +245,7 @@ fn a_copy_against_a_write() {
     // Between the announcement of a write and its end.
     explore(Mode::Keeping, move |world| {
         world.get(Now);
-        let writing = world.0.stripes.begin_write([KEY].into_iter());
+        let writing = world.0.coherence.begin_write([KEY].into_iter());
         let arrives: fn(&World) = |world| {
             world.forget();
             foreign(world);
@@ -258,20 +258,20 @@ fn a_copy_against_a_write() {
 /// Others change the key, and nobody tells.
 #[test]
 fn nothing_is_kept_while_changes_go_unannounced() {
-    explore(Mode::Deaf, move |world| together(world, [get_now, get_now, foreign]));
-    explore(Mode::Deaf, move |world| together(world, [get_later, get_later, foreign]));
+    explore(Mode::Disconnected, move |world| together(world, [get_now, get_now, foreign]));
+    explore(Mode::Disconnected, move |world| together(world, [get_later, get_later, foreign]));
     let hears: fn(&World) = |world| {
         foreign(world);
         world.all_announced();
     };
-    explore(Mode::Deaf, move |world| together(world, [get_now, get_later, hears]));
+    explore(Mode::Disconnected, move |world| together(world, [get_now, get_later, hears]));
 }
 
 #[test]
 fn nothing_is_served_once_it_is_closed() {
     explore(Mode::Keeping, |world| {
         let close: fn(&World) = |world| {
-            world.0.stripes.eras.begin(Mode::Closed);
+            world.0.coherence.epochs.begin(Mode::Closed);
             world.forget();
             let number = world.take(false);
             world.promise(number);
@@ -286,7 +286,7 @@ fn nothing_is_served_once_it_is_closed() {
 fn a_write_of_a_neighbour_keeps_no_load_from_its_end() {
     explore(Mode::Keeping, |world| {
         let neighbour: fn(&World) = |world| {
-            world.0.stripes.begin_write([&KEY[..0]].into_iter()).settle();
+            world.0.coherence.begin_write([&KEY[..0]].into_iter()).settle();
         };
         together(world, [get_later, get_later, neighbour]);
         world.get(Now);
@@ -345,14 +345,14 @@ fn what_was_written_against_what_others_change() {
 
 #[test]
 fn nothing_that_was_written_is_kept_while_changes_go_unannounced() {
-    explore(Mode::Deaf, |world| together(world, [put_and_keep, foreign, get_now]));
+    explore(Mode::Disconnected, |world| together(world, [put_and_keep, foreign, get_now]));
     let hears: fn(&World) = |world| {
         foreign(world);
         world.all_announced();
     };
-    explore(Mode::Deaf, move |world| together(world, [put_and_keep, hears]));
+    explore(Mode::Disconnected, move |world| together(world, [put_and_keep, hears]));
     let loses: fn(&World) = |world| {
-        world.0.stripes.eras.begin(Mode::Deaf);
+        world.0.coherence.epochs.begin(Mode::Disconnected);
         world.forget();
         foreign(world);
     };
@@ -372,11 +372,11 @@ fn a_copy_against_what_was_written() {
     });
 }
 
-/// The sweep of marks that are full passes over what is kept meanwhile.
+/// The sweep of a full table passes over what is kept meanwhile.
 #[test]
-fn what_was_written_against_the_sweep_of_full_marks() {
+fn what_was_written_against_the_sweep_of_full_prefixes() {
     explore(Mode::Keeping, |world| {
-        world.mark(b"other");
+        world.invalidate_prefix(b"other");
         let writer = spawned(world, put_and_keep);
         let marker = spawned(world, World::prefix_invalidated);
         writer.join().unwrap();

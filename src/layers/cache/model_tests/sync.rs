@@ -37,5 +37,5 @@ impl<T> Published<T> {
     }
 }
 
-/// The second mark is one too many.
+/// The second prefix is one too many.
 pub(super) const MOST_PREFIXES: usize = 2;

@@ -134,7 +134,7 @@ async fn who_joins_a_load_is_counted_once() {
 #[tokio::test]
 async fn while_nothing_is_kept_reads_pass_by() {
     let (cache, _, mut read) = recorded(settings());
-    cache.0.stripes.eras.begin(Mode::Deaf);
+    cache.0.coherence.epochs.begin(Mode::Disconnected);
     get(&cache, b"k").await.unwrap();
     assert_eq!(requests(&mut read, &mut Counted::new()), [("bypass".to_owned(), 1.0)]);
 }
@@ -181,7 +181,7 @@ async fn loads_are_measured_where_the_store_below_has_to_be_waited_for() {
     slow.await.unwrap().unwrap();
     cache.0.inner.at_once.store(true, Ordering::SeqCst);
     get(&cache, b"other").await.unwrap();
-    let measured = cache.0.counts.load_duration.value();
+    let measured = cache.0.counters.load_duration.value();
     assert_eq!((measured.count(), measured.sum()), (1, Duration::from_millis(1500)));
 }
 

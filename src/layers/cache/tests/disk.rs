@@ -1,7 +1,7 @@
 //! The second level: what is on the disk is what is below, or it is not served.
 
 use super::super::disk::{Disk, DiskConfig};
-use super::super::levels::Spare;
+use super::super::levels::UnclaimedDisk;
 use super::*;
 use crate::types::{Durability, Guarantees, Presence, Scope, Sighting};
 
@@ -19,8 +19,11 @@ fn tiered(config: CacheConfig, announces: Option<Duration>) -> (Cache<Gated>, Ma
     let below = Gated { announces, ..Gated::new(Arc::clone(&context.clock)) };
     let plain = CacheConfig { disk: None, ..config.clone() };
     let disk = Disk::by_hand(config.disk.as_ref().unwrap(), &context).unwrap();
-    let layer =
-        CacheLayer { config, disk: Spare::of(disk), ..CacheLayer::new(&plain, &context).unwrap() };
+    let layer = CacheLayer {
+        config,
+        disk: UnclaimedDisk::of(disk),
+        ..CacheLayer::new(&plain, &context).unwrap()
+    };
     (layer.layer(below), clock)
 }
 
@@ -175,7 +178,7 @@ async fn a_copy_that_a_write_overtook_is_not_kept_in_memory() {
     for overtaken in [false, true] {
         below(&cache, "k", "old").await;
         put_on_disk(&cache, b"k").await;
-        let ticket = cache.0.stripes.ticket(b"k");
+        let ticket = cache.0.coherence.ticket(b"k");
         let tier = cache.0.disk.as_ref().unwrap().tier();
         let found = tier.get_many(&["k".into()], Duration::from_secs(15)).await.remove(0).unwrap();
         if overtaken {
@@ -193,7 +196,7 @@ async fn a_copy_does_not_replace_a_later_answer_in_memory() {
     let (cache, _) = tiered(config(&folder), None);
     below(&cache, "k", "old").await;
     put_on_disk(&cache, b"k").await;
-    let ticket = cache.0.stripes.ticket(b"k");
+    let ticket = cache.0.coherence.ticket(b"k");
     let tier = cache.0.disk.as_ref().unwrap().tier();
     let found = tier.get_many(&["k".into()], Duration::from_secs(15)).await.remove(0).unwrap();
     cache.0.take(b"k", &Ok(Some("foreign".into())), cache.0.now(), ticket);
@@ -209,7 +212,7 @@ async fn an_answer_that_is_not_kept_removes_the_copy() {
     for answer in [None, Some(Value::from(vec![0; 20 << 20]))] {
         below(&cache, "k", "old").await;
         put_on_disk(&cache, b"k").await;
-        let ticket = cache.0.stripes.ticket(b"k");
+        let ticket = cache.0.coherence.ticket(b"k");
         cache.0.take(b"k", &Ok(answer), cache.0.now(), ticket);
         assert!(!on_disk(&cache, b"k"));
     }
@@ -325,27 +328,27 @@ async fn what_is_invalidated_is_not_served_from_the_disk() {
     }
 }
 
-/// What the memory evicts after its prefix was invalidated, and what is there when the marks are full.
+/// What the memory evicts after its prefix was invalidated, and what is there when the prefixes are full.
 #[tokio::test]
 async fn a_copy_that_an_invalidation_matches_does_not_come_back() {
-    for marks in [1, 5000] {
+    for prefixes in [1, 5000] {
         let folder = tempfile::tempdir().unwrap();
         let (cache, _) = tiered(config(&folder), None);
         below(&cache, "user:1", "old").await;
         get(&cache, b"user:1").await.unwrap();
         let kept = cache.0.engine.get(b"user:1").unwrap();
-        for n in 0..marks {
+        for n in 0..prefixes {
             let prefix = if n == 0 { "user:".to_owned() } else { n.to_string() };
             cache.invalidate(Scope::Prefix(prefix.into())).await.unwrap();
             if n == 0 {
                 let tier = cache.0.disk.as_ref().unwrap().tier();
                 tier.remove(b"user:1");
-                tier.offer_evicted(b"user:1", &"old".into(), Moment::NEVER, kept.era);
+                tier.offer_evicted(b"user:1", &"old".into(), CoarseTime::NEVER, kept.epoch);
             }
         }
         below(&cache, "user:1", "new").await;
         cache.0.engine.remove(b"user:1");
-        assert_eq!(get(&cache, b"user:1").await.unwrap(), Some("new".into()), "{marks}");
+        assert_eq!(get(&cache, b"user:1").await.unwrap(), Some("new".into()), "{prefixes}");
     }
 }
 
@@ -365,15 +368,15 @@ async fn an_inspection_tells_what_is_on_the_disk() {
     assert_eq!(found[1], ("disk".into(), Presence::None));
 }
 
-/// An era ends a moment before the disk is emptied.
+/// An epoch ends a moment before the disk is emptied.
 #[tokio::test]
-async fn a_copy_of_an_era_that_has_ended_is_not_served() {
+async fn a_copy_of_an_epoch_that_has_ended_is_not_served() {
     let folder = tempfile::tempdir().unwrap();
     let (cache, _) = tiered(config(&folder), None);
     below(&cache, "k", "old").await;
     put_on_disk(&cache, b"k").await;
     below(&cache, "k", "new").await;
-    cache.0.stripes.eras.renew();
+    cache.0.coherence.epochs.renew();
     assert!(on_disk(&cache, b"k"));
     assert_eq!(get(&cache, b"k").await.unwrap(), Some("new".into()));
 }

@@ -79,7 +79,7 @@ async fn ends(config: CacheConfig, seed: u64) -> Vec<u64> {
         clock.advance(Duration::from_secs(1));
         for (key, end) in keys.iter().zip(&mut ends) {
             let Some(kept) = cache.0.engine.get(key) else { continue };
-            let gone = !matches!(cache.0.lookup(key), Found::Answer(_));
+            let gone = !matches!(cache.0.lookup(key), Lookup::Answer(_));
             if gone && *end == 0 {
                 *end = second;
                 assert!(kept.value().is_some());

@@ -15,7 +15,7 @@ fn scopes() -> [Scope; 3] {
 
 /// Whether it is answered from memory, without a load where it is not.
 fn is_kept(cache: &Cache<Gated>, key: &str) -> bool {
-    matches!(cache.0.lookup(key.as_bytes()), Found::Answer(_))
+    matches!(cache.0.lookup(key.as_bytes()), Lookup::Answer(_))
 }
 
 async fn read(cache: &Cache<Gated>, key: &str) -> Option<Value> {
@@ -156,18 +156,18 @@ async fn an_invalidation_does_not_end_the_loss_of_the_connection() {
     let outer = CacheLayer::new(&settings(), &context).unwrap().layer(inner.clone());
     outer.get(b"k1").await.unwrap();
     settle().await;
-    assert!(outer.0.stripes.eras.now().keeps());
+    assert!(outer.0.coherence.epochs.now().keeps());
     inner.0.inner.announce(Change::Lost);
     settle().await;
     for scope in scopes() {
         inner.invalidate(scope.clone()).await.unwrap();
         outer.invalidate(scope).await.unwrap();
         settle().await;
-        assert!(!inner.0.stripes.eras.now().keeps() && !outer.0.stripes.eras.now().keeps());
+        assert!(!inner.0.coherence.epochs.now().keeps() && !outer.0.coherence.epochs.now().keeps());
     }
     inner.0.inner.announce(Change::All);
     settle().await;
-    assert!(outer.0.stripes.eras.now().keeps());
+    assert!(outer.0.coherence.epochs.now().keeps());
     outer.close().await.unwrap();
 }
 
@@ -204,7 +204,7 @@ fn filling() -> impl Iterator<Item = Scope> {
 }
 
 #[tokio::test]
-async fn when_the_marks_are_full_what_they_match_is_removed_and_the_rest_is_kept() {
+async fn when_the_prefixes_are_full_what_they_match_is_removed_and_the_rest_is_kept() {
     let (cache, _) = cached(settings());
     for key in ["p0000/a", "p4095/a", "p4095", "p409", "other"] {
         let _ = cache.put(key, "old").await.unwrap();
@@ -227,7 +227,7 @@ async fn when_the_marks_are_full_what_they_match_is_removed_and_the_rest_is_kept
     assert!(cache.0.engine.peek(b"p4095/a").is_none() && cache.0.engine.peek(b"p4095").is_none());
     assert!(!is_kept(&cache, "p0000/a") && !is_kept(&cache, "p4095"));
     assert!(is_kept(&cache, "p409") && is_kept(&cache, "other"));
-    // These began before the marks were forgotten.
+    // These began before the prefixes were forgotten.
     let late = reader(&cache, b"p0001/a");
     settle().await;
     cache.0.inner.reads.open();
@@ -235,7 +235,7 @@ async fn when_the_marks_are_full_what_they_match_is_removed_and_the_rest_is_kept
         reader.await.unwrap().unwrap();
     }
     late.await.unwrap().unwrap();
-    assert_eq!(asked(&cache), 8, "nobody joined the one from before the mark");
+    assert_eq!(asked(&cache), 8, "no reader joined the load from before the invalidation");
     assert!(!is_kept(&cache, "late"), "a load from before the sweep is not kept");
     read(&cache, "late").await;
     assert!(is_kept(&cache, "late"));
@@ -245,20 +245,20 @@ async fn when_the_marks_are_full_what_they_match_is_removed_and_the_rest_is_kept
     assert!(!is_kept(&cache, "p0000/a") && is_kept(&cache, "other"));
 }
 
-/// A load that looked at the marks before they were full, and keeps what it found during the sweep.
+/// A load that looked at the prefixes before they were full, and keeps what it found during the sweep.
 #[tokio::test]
 async fn an_entry_that_is_found_before_the_sweep_ends_is_not_served_after_it() {
     let (cache, _) = cached(settings());
     let _ = cache.put("p0000", "old").await.unwrap();
     read(&cache, "p0000").await;
-    let eras = &cache.0.stripes.eras;
+    let epochs = &cache.0.coherence.epochs;
     let mut scopes = filling();
     cache.invalidate(scopes.next().unwrap()).await.unwrap();
-    let (looked, found) = (eras.now(), cache.0.engine.peek(b"p0000").unwrap());
+    let (looked, found) = (epochs.now(), cache.0.engine.peek(b"p0000").unwrap());
     for scope in scopes {
         cache.invalidate(scope).await.unwrap();
     }
-    assert!(!eras.serve(looked, found.era, b"p0000"));
+    assert!(!epochs.serve(looked, found.epoch, b"p0000"));
 }
 
 /// Writers behind the back of the cache that invalidate what they wrote, in every way, and readers through

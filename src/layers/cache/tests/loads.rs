@@ -158,7 +158,7 @@ async fn a_load_that_nobody_waits_for_is_skipped_when_its_turn_comes() {
     assert_eq!(joined.await.unwrap().unwrap(), Some("v".into()));
     settle().await;
     assert_eq!(asked(&cache), before + 3, "two were under way, and one was waited for");
-    assert_eq!((cache.0.engine.loads(), cache.0.stripes.under_way()), (0, 0));
+    assert_eq!((cache.0.engine.loads(), cache.0.coherence.under_way()), (0, 0));
 }
 
 #[tokio::test]
@@ -177,7 +177,7 @@ async fn keys_of_a_bulk_read_that_nobody_waits_for_are_skipped() {
     before.await.unwrap().unwrap();
     joined.await.unwrap().unwrap();
     assert_eq!(*cache.0.inner.wanted.lock(), [1, 1]);
-    assert_eq!((cache.0.engine.loads(), cache.0.stripes.under_way()), (0, 0));
+    assert_eq!((cache.0.engine.loads(), cache.0.coherence.under_way()), (0, 0));
 }
 
 #[tokio::test]

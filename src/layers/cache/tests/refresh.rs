@@ -92,7 +92,7 @@ async fn during_a_write_nothing_is_refreshed() {
 /// Another key of the same slot.
 fn neighbour(cache: &Cache<Gated>, key: &[u8]) -> Bytes {
     let mut keys = (0..1_000_000).map(|n| Bytes::from(n.to_string()));
-    keys.find(|other| cache.0.stripes.share_slot(other, key)).unwrap()
+    keys.find(|other| cache.0.coherence.share_slot(other, key)).unwrap()
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use super::*;
 
 /// Nothing of a load is left, and everything is counted as it was.
 fn nothing_is_under_way(cache: &Cache<Gated>) {
-    assert_eq!(cache.0.stripes.under_way(), 0);
+    assert_eq!(cache.0.coherence.under_way(), 0);
     assert_eq!(cache.0.engine.held(), cache.0.engine.bytes());
     assert_eq!(cache.0.loads.available_permits(), settings().max_loads);
 }
@@ -211,7 +211,7 @@ async fn a_panic_before_there_is_a_future_wedges_nobody() {
         }
         let _ = cache.put("k", "v").await.unwrap();
         assert_eq!(cache.get(b"k").await.unwrap(), Some("v".into()));
-        assert_eq!(cache.0.stripes.under_way(), 0);
+        assert_eq!(cache.0.coherence.under_way(), 0);
     }
 }
 

@@ -193,7 +193,7 @@ async fn what_others_change_during_a_write_or_after_it_is_not_hidden() {
         [Change::Keys(vec!["k".into()]), Change::Prefix("".into()), Change::All, Change::Lost];
     for change in changes {
         let (cache, _) = fresh_with(keeping());
-        put(&cache, "deaf").await;
+        put(&cache, "disconnected").await;
         assert_eq!(kept(&cache, b"k"), None, "nobody would tell");
         get(&cache, b"k").await.unwrap();
         settle().await;
@@ -351,7 +351,7 @@ async fn large_values_are_not_kept_and_others_do_not_hold_the_buffer_of_the_call
 async fn nothing_is_kept_once_it_is_closed() {
     let (cache, _) = cached(keeping());
     let mut write = begun!(cache, Batch::new().put("k", "1"));
-    cache.0.stripes.eras.begin(Mode::Closed);
+    cache.0.coherence.epochs.begin(Mode::Closed);
     cache.0.inner.writes.open();
     let _ = assert_ready_ok!(write.poll());
     assert!(cache.0.engine.get(b"k").is_none());

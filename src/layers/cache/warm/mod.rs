@@ -197,9 +197,9 @@ async fn load<S: Store>(shared: Weak<Shared<S>>) {
 async fn load_some<S: Store>(shared: &Weak<Shared<S>>, most: usize) -> Result<Option<f64>> {
     let Some(cache) = shared.upgrade().map(Cache) else { return Ok(None) };
     let Some(warm) = &cache.0.warm else { return Ok(None) };
-    cache.attend();
+    cache.ensure_subscribed();
     // Before foreign changes are announced nothing would be kept.
-    if !cache.0.stripes.eras.now().keeps() {
+    if !cache.0.coherence.epochs.now().keeps() {
         return Ok(Some(0.0));
     }
     let keys = warm.take(most);

@@ -63,7 +63,7 @@ fn what_is_replaced_while_it_is_written_does_not_come_back() {
 fn what_is_forgotten_while_it_is_written_stays_forgotten() {
     let rig = Rig::new();
     let tier = rig.open();
-    while_written(&rig, &tier, b"k", || tier.forget(later_era()));
+    while_written(&rig, &tier, b"k", || tier.forget(later_epoch()));
     assert!(found(&tier, b"k").is_none());
     assert_eq!(entries(&tier), 0);
 }
@@ -104,7 +104,7 @@ fn what_waits_is_bounded_and_given_back() {
             }
         }
         assert!((5..=9).contains(&entries_waiting(&tier)), "round {round}");
-        tier.forget(Era::FIRST);
+        tier.forget(Epoch::FIRST);
         write_all(&tier);
         assert_eq!(entries_waiting(&tier), 0);
     }
@@ -137,7 +137,7 @@ fn what_was_found_is_not_the_copy_any_more_once_its_key_changed() {
     assert!(!tier.is_current(b"k", &copy), "replaced, and written");
 
     let copy = read();
-    tier.forget(later_era());
+    tier.forget(later_epoch());
     assert!(!tier.is_current(b"k", &copy), "forgotten");
 }
 
@@ -148,21 +148,21 @@ fn nothing_of_before_everything_was_forgotten_comes_back() {
     rig.put(&tier, b"written", "old");
     write_all(&tier);
     rig.put(&tier, b"waiting", "old");
-    tier.offer(b"k", &"newer".into(), Moment::NEVER, later_era());
-    tier.forget(later_era());
+    tier.offer(b"k", &"newer".into(), CoarseTime::NEVER, later_epoch());
+    tier.forget(later_epoch());
     // Behind it, of a load that began before it.
     rig.put(&tier, b"late", "old");
-    tier.offer(b"new", &"new".into(), Moment::NEVER, later_era());
+    tier.offer(b"new", &"new".into(), CoarseTime::NEVER, later_epoch());
     rig.put(&tier, b"new", "old");
-    tier.forget(Era::FIRST);
+    tier.forget(Epoch::FIRST);
     rig.put(&tier, b"late", "old");
     write_all(&tier);
     for key in [b"written".as_slice(), b"waiting", b"k", b"late", b"new"] {
         assert!(found(&tier, key).is_none());
     }
-    tier.offer(b"new", &"new".into(), Moment::NEVER, later_era());
+    tier.offer(b"new", &"new".into(), CoarseTime::NEVER, later_epoch());
     for _ in 0..2 {
-        assert_eq!(found(&tier, b"new").unwrap().began, later_era());
+        assert_eq!(found(&tier, b"new").unwrap().began, later_epoch());
         write_all(&tier);
     }
 }
@@ -191,7 +191,7 @@ fn a_deadline_stands_whatever_the_wall_clock_does() {
     let tier = rig.open();
     rig.clock.advance(Duration::from_secs(10));
     let until = rig.after(30);
-    tier.offer(b"k", &"v".into(), until, Era::FIRST);
+    tier.offer(b"k", &"v".into(), until, Epoch::FIRST);
     for seconds in [10, 19] {
         assert_eq!(found(&tier, b"k").unwrap().until, until);
         write_all(&tier);
@@ -271,7 +271,7 @@ fn what_the_memory_evicts_is_written_unless_it_is_here() {
     let rig = Rig::new();
     let tier = rig.open();
     let evict = |value: &str| {
-        tier.offer_evicted(b"k", &value.to_owned().into(), Moment::NEVER, Era::FIRST);
+        tier.offer_evicted(b"k", &value.to_owned().into(), CoarseTime::NEVER, Epoch::FIRST);
     };
     evict("v");
     write_all(&tier);

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tempfile::TempDir;
 
-use super::super::era::{Eras, Mode};
+use super::super::epoch::{Epochs, Mode};
 use super::read::MOST_WAIT;
 use super::*;
 use crate::clock::ManualClock;
@@ -99,19 +99,19 @@ impl Rig {
     }
 
     /// A moment from now.
-    fn after(&self, seconds: u64) -> Moment {
-        Moment(Moment::now(&self.clock).0 + seconds * 1000)
+    fn after(&self, seconds: u64) -> CoarseTime {
+        CoarseTime(CoarseTime::now(&self.clock).0 + seconds * 1000)
     }
 
     fn put(&self, tier: &Tier, key: &[u8], value: impl Into<Value>) {
-        tier.offer(key, &value.into(), Moment::NEVER, Era::FIRST);
+        tier.offer(key, &value.into(), CoarseTime::NEVER, Epoch::FIRST);
     }
 }
 
-fn later_era() -> Era {
-    let eras = Eras::new(Mode::Keeping);
-    eras.renew();
-    eras.now()
+fn later_epoch() -> Epoch {
+    let epochs = Epochs::new(Mode::Keeping);
+    epochs.renew();
+    epochs.now()
 }
 
 fn write_all(tier: &Tier) {
@@ -125,7 +125,7 @@ fn close(tier: &Tier) {
     assert!(*tier.closed.borrow());
 }
 
-fn found(tier: &Tier, key: &[u8]) -> Option<Found> {
+fn found(tier: &Tier, key: &[u8]) -> Option<DiskHit> {
     let held = tier.table.lock().find(tier.hash(key), key)?;
     tier.read(key, held)
 }

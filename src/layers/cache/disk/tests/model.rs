@@ -1,4 +1,4 @@
-//! Random steps against a map: what is found is what was put last, and of this era.
+//! Random steps against a map: what is found is what was put last, and of this epoch.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ enum Step {
     Write { times: usize },
     Pass { seconds: u64 },
     Jump { seconds: u64 },
-    Era,
+    Epoch,
     Crash,
     Restart { other: bool },
 }
@@ -30,7 +30,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => (1..5usize).prop_map(|times| Step::Write { times }),
         2 => (0..10u64).prop_map(|seconds| Step::Pass { seconds }),
         1 => (0..1000u64).prop_map(|seconds| Step::Jump { seconds }),
-        1 => Just(Step::Era),
+        1 => Just(Step::Epoch),
         1 => Just(Step::Crash),
         1 => any::<bool>().prop_map(|other| Step::Restart { other }),
     ];
@@ -40,9 +40,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 struct Model {
     rig: Rig,
     tier: Tier,
-    eras: Eras,
-    /// The value of each key in this era, and until when.
-    entries: HashMap<u8, (Vec<u8>, Moment)>,
+    epochs: Epochs,
+    /// The value of each key in this epoch, and until when.
+    entries: HashMap<u8, (Vec<u8>, CoarseTime)>,
     serial: u32,
     hits: usize,
 }
@@ -51,24 +51,24 @@ impl Model {
     fn new() -> Self {
         let rig = Rig::new();
         let tier = rig.open();
-        let eras = Eras::new(Mode::Keeping);
-        Self { rig, tier, eras, entries: HashMap::new(), serial: 0, hits: 0 }
+        let epochs = Epochs::new(Mode::Keeping);
+        Self { rig, tier, epochs, entries: HashMap::new(), serial: 0, hits: 0 }
     }
 
     fn offer(&self, key: u8, evicted: bool) {
         let Some((bytes, until)) = self.entries.get(&key) else { return };
-        let (value, era) = (bytes.clone().into(), self.eras.now());
+        let (value, epoch) = (bytes.clone().into(), self.epochs.now());
         if evicted {
-            self.tier.offer_evicted(&[key], &value, *until, era);
+            self.tier.offer_evicted(&[key], &value, *until, epoch);
         } else {
-            self.tier.offer(&[key], &value, *until, era);
+            self.tier.offer(&[key], &value, *until, epoch);
         }
     }
 
     fn take(&mut self, step: &Step) {
         match *step {
             Step::Put { key, length, lives } => {
-                let until = lives.map_or(Moment::NEVER, |lives| self.rig.after(lives));
+                let until = lives.map_or(CoarseTime::NEVER, |lives| self.rig.after(lives));
                 self.serial += 1;
                 let mut bytes = vec![key; length];
                 bytes.extend_from_slice(&self.serial.to_be_bytes());
@@ -87,10 +87,10 @@ impl Model {
             }
             Step::Pass { seconds } => self.rig.clock.advance(Duration::from_secs(seconds)),
             Step::Jump { seconds } => self.rig.clock.jump(Duration::from_secs(seconds)),
-            Step::Era => {
-                self.eras.renew();
+            Step::Epoch => {
+                self.epochs.renew();
                 self.entries.clear();
-                self.tier.forget(self.eras.now());
+                self.tier.forget(self.epochs.now());
             }
             Step::Crash => {
                 let (_copy, tier) = self.rig.after_crash();
@@ -98,7 +98,7 @@ impl Model {
             }
             Step::Restart { other } => {
                 close(&self.tier);
-                self.eras = Eras::new(Mode::Keeping);
+                self.epochs = Epochs::new(Mode::Keeping);
                 if other {
                     self.entries.clear();
                 }

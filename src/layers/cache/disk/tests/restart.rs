@@ -22,18 +22,18 @@ fn a_warm_tier_has_its_entries_again() {
     assert_eq!(get(&rig.open(), b"written"), Some("c".into()));
 }
 
-/// The eras of before are numbers that mean nothing any more.
+/// The epochs of before are numbers that mean nothing any more.
 #[test]
-fn what_was_there_before_a_restart_is_of_the_first_era() {
+fn what_was_there_before_a_restart_is_of_the_first_epoch() {
     let rig = Rig::new();
     let tier = rig.open();
-    tier.offer(b"k", &"v".into(), Moment::NEVER, later_era());
+    tier.offer(b"k", &"v".into(), CoarseTime::NEVER, later_epoch());
     close(&tier);
     let tier = rig.open();
-    tier.offer(b"new", &"v".into(), Moment::NEVER, later_era());
+    tier.offer(b"new", &"v".into(), CoarseTime::NEVER, later_epoch());
     write_all(&tier);
-    assert_eq!(found(&tier, b"k").unwrap().began, Era::FIRST);
-    assert_eq!(found(&tier, b"new").unwrap().began, later_era());
+    assert_eq!(found(&tier, b"k").unwrap().began, Epoch::FIRST);
+    assert_eq!(found(&tier, b"new").unwrap().began, later_epoch());
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn what_is_deleted_while_the_index_is_saved_does_not_come_back() {
 fn time_goes_on_while_it_is_closed() {
     let rig = Rig::new();
     let tier = rig.open();
-    tier.offer(b"k", &"v".into(), rig.after(100), Era::FIRST);
+    tier.offer(b"k", &"v".into(), rig.after(100), Epoch::FIRST);
     // While it is open the wall clock does not matter, in whichever direction it is set.
     rig.clock.jump(Duration::from_secs(1000));
     close(&tier);
@@ -362,7 +362,7 @@ async fn a_folder_that_was_dropped_can_be_opened_at_once() {
         disk.tier().belongs_to(Some("stack"));
         for key in 0..round {
             let value = vec![0; 10_000].into();
-            disk.tier().offer(&[key], &value, Moment::NEVER, Era::FIRST);
+            disk.tier().offer(&[key], &value, CoarseTime::NEVER, Epoch::FIRST);
         }
     }
 }
@@ -410,7 +410,7 @@ async fn the_thread_writes_and_a_close_waits_for_it() {
     disk.tier().belongs_to(Some("stack"));
     for key in 0..1000u32 {
         let value = key.to_be_bytes().to_vec().into();
-        disk.tier().offer(&key.to_be_bytes(), &value, Moment::NEVER, Era::FIRST);
+        disk.tier().offer(&key.to_be_bytes(), &value, CoarseTime::NEVER, Epoch::FIRST);
     }
     disk.tier().close(true, Duration::from_secs(60)).await;
     let again = Disk::open(&config(&rig, true), INDEX_MEMORY, &context).unwrap();
@@ -461,7 +461,7 @@ fn version_2_is_read_for_ever() {
     assert!(copy.until <= rig.after(599) && copy.until > rig.after(598));
     let copy = found(&tier, &[0xff, 0]).unwrap();
     assert_eq!(copy.value, Value::from("").expiring_at(start + Duration::from_secs(60)));
-    assert_eq!(copy.until, Moment::NEVER);
+    assert_eq!(copy.until, CoarseTime::NEVER);
     assert_eq!(tier.hash_key, FIXTURE_KEY);
 }
 
@@ -472,7 +472,7 @@ const FIXTURE_KEY: HashKey = HashKey([0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_09
 fn version_2_is_what_is_written() {
     let start = ManualClock::new().now().as_millis();
     let copy =
-        Copy { value: "Ada".into(), began: Era::FIRST, until: timeline::Tick(start + 600_000) };
+        Copy { value: "Ada".into(), began: Epoch::FIRST, until: timeline::Tick(start + 600_000) };
     let mut record = Vec::new();
     record::encode(&mut record, 7, b"user:1", &copy);
     let folder = Path::new("tests/fixtures/cache-disk/v2");

@@ -21,8 +21,8 @@ use parking_lot::RwLock;
 
 use self::packed::Kept;
 use self::part::{OVERHEAD, Part, weight_of};
-use super::meter::Change;
-use super::{Cached, Evicted, Meter};
+use super::counters::Change;
+use super::{Cached, Counters, Evicted};
 
 /// Readers of different parts do not meet. An entry has to fit into one part: there are no more than four until
 /// each has so much, and four take entries of an eighth of them all.
@@ -47,18 +47,18 @@ struct Shared(RwLock<Part>);
 pub(super) struct S3Fifo {
     parts: Box<[Shared]>,
     hasher: RandomState,
-    meter: Arc<Meter>,
+    counters: Arc<Counters>,
     evicted: Option<Evicted>,
 }
 
 impl S3Fifo {
-    pub(super) fn new(capacity: u64, meter: Arc<Meter>, evicted: Option<Evicted>) -> Self {
+    pub(super) fn new(capacity: u64, counters: Arc<Counters>, evicted: Option<Evicted>) -> Self {
         let parts = (capacity / LEAST_PART).clamp(LEAST_PARTS, MOST_PARTS);
         // The next lower power of two, so that the hash tells the part.
         let parts = 1 << parts.ilog2();
         let part = |_| Shared(RwLock::new(Part::new(capacity / parts)));
         let parts = (0..parts).map(part).collect();
-        Self { parts, hasher: RandomState::default(), meter, evicted }
+        Self { parts, hasher: RandomState::default(), counters, evicted }
     }
 
     /// The part of a key, and what it knows the key by.
@@ -120,9 +120,9 @@ impl S3Fifo {
         if let Some(replaced) = &replaced {
             change = change.without(weight_of(replaced));
         }
-        self.meter.changed(change);
+        self.counters.changed(change);
         if evicted > 0 {
-            self.meter.evicted.increment(evicted);
+            self.counters.evicted.increment(evicted);
         }
     }
 
@@ -141,8 +141,8 @@ impl S3Fifo {
     /// It leaves on the engine's own decision.
     fn leaves(&self, kept: &Kept) {
         self.tell(kept);
-        self.meter.removed(weight_of(kept));
-        self.meter.evicted.increment(1);
+        self.counters.removed(weight_of(kept));
+        self.counters.evicted.increment(1);
     }
 
     fn tell(&self, kept: &Kept) {
@@ -153,7 +153,7 @@ impl S3Fifo {
 
     fn left(&self, kept: Option<Kept>) -> bool {
         if let Some(kept) = &kept {
-            self.meter.removed(weight_of(kept));
+            self.counters.removed(weight_of(kept));
         }
         kept.is_some()
     }
@@ -188,7 +188,7 @@ impl S3Fifo {
     pub(super) async fn evict_all<F: Future>(&self, pause: impl Fn() -> F) {
         let leaves = |kept: Kept| {
             self.tell(&kept);
-            self.meter.removed(weight_of(&kept));
+            self.counters.removed(weight_of(&kept));
         };
         for Shared(part) in &self.parts {
             part.write().capacity = 0;

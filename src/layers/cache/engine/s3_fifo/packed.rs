@@ -1,7 +1,7 @@
 //! Entries as they are kept in memory: a small one is a single allocation.
 //!
 //! ```text
-//! flags: u8 │ length of the key: u16 │ era: u48 │ [until: u48] │ [expires_at: u48] │ key │ value
+//! flags: u8 │ length of the key: u16 │ epoch: u48 │ [until: u48] │ [expires_at: u48] │ key │ value
 //! ```
 //!
 //! The allocation is a [`Bytes`] over an array: the array and the count of those who hold it lie together, and a value is
@@ -13,8 +13,8 @@ use bytes::{Buf, Bytes};
 
 use crate::clock::Timestamp;
 use crate::layers::cache::cached::{Answer, Cached};
-use crate::layers::cache::era::Era;
-use crate::layers::cache::freshness::Moment;
+use crate::layers::cache::epoch::Epoch;
+use crate::layers::cache::freshness::CoarseTime;
 use crate::types::Value;
 
 /// It has a value, and the other numbers.
@@ -112,9 +112,9 @@ const fn class(length: usize) -> usize {
     if length <= 512 { length.next_multiple_of(16) } else { length.next_multiple_of(64) }
 }
 
-/// The numbers that an entry has beside its era.
+/// The numbers that an entry has beside its epoch.
 fn numbers(cached: &Cached) -> (Option<u64>, Option<u64>) {
-    let until = (cached.until != Moment::NEVER).then_some(cached.until.0);
+    let until = (cached.until != CoarseTime::NEVER).then_some(cached.until.0);
     let expires = cached.value().and_then(|value| value.expires_at);
     (until, expires.map(Timestamp::as_millis))
 }
@@ -128,7 +128,7 @@ fn packed_length(key: &[u8], cached: &Cached) -> Option<usize> {
     };
     let (until, expires) = numbers(cached);
     let fits = |number: u64| number >> (8 * NUMBER) == 0;
-    let all_fit = fits(cached.era.number()) && until.is_none_or(fits) && expires.is_none_or(fits);
+    let all_fit = fits(cached.epoch.number()) && until.is_none_or(fits) && expires.is_none_or(fits);
     let count = 1 + usize::from(until.is_some()) + usize::from(expires.is_some());
     let length = (HEAD + NUMBER * count).saturating_add(key.len()).saturating_add(value);
     (cached.extra.is_none() && all_fit && length <= LONGEST).then_some(length)
@@ -146,7 +146,7 @@ fn pack(key: &[u8], cached: &Cached) -> Option<Bytes> {
     let mut head = [0; MOST_HEAD];
     head[..HEAD].copy_from_slice(&[flags, low, high]);
     let mut end = HEAD;
-    for number in [Some(cached.era.number()), until, expires].into_iter().flatten() {
+    for number in [Some(cached.epoch.number()), until, expires].into_iter().flatten() {
         let [a, b, c, d, e, f, ..] = number.to_le_bytes();
         head.get_mut(end..end + NUMBER)?.copy_from_slice(&[a, b, c, d, e, f]);
         end += NUMBER;
@@ -204,7 +204,7 @@ fn unpack(packed: &Bytes) -> Cached {
         _ => 0,
     };
     let has_until = flags & UNTIL != 0;
-    let until = if has_until { Moment(number(1)) } else { Moment::NEVER };
+    let until = if has_until { CoarseTime(number(1)) } else { CoarseTime::NEVER };
     let answer = if flags & VALUE != 0 {
         let expires_at = (flags & EXPIRES != 0)
             .then(|| Timestamp::from_millis(number(1 + usize::from(has_until))));
@@ -214,7 +214,7 @@ fn unpack(packed: &Bytes) -> Cached {
     } else {
         Answer::Missing
     };
-    Cached { answer, until, era: Era::of_number(number(0)), extra: None }
+    Cached { answer, until, epoch: Epoch::of_number(number(0)), extra: None }
 }
 
 #[cfg(test)]
@@ -222,7 +222,7 @@ mod tests {
     use super::*;
     use crate::error::Error;
     use crate::layers::cache::cached::Extra;
-    use crate::layers::cache::freshness::Moment;
+    use crate::layers::cache::freshness::CoarseTime;
 
     fn same(one: &Cached, other: &Cached) -> bool {
         let answers = match (&one.answer, &other.answer) {
@@ -231,7 +231,7 @@ mod tests {
             (Answer::Failed(one), Answer::Failed(other)) => one.kind() == other.kind(),
             _ => false,
         };
-        answers && (one.until, one.era) == (other.until, other.era)
+        answers && (one.until, one.epoch) == (other.until, other.epoch)
     }
 
     /// Each kind of entry, with a value of that many bytes.
@@ -242,9 +242,9 @@ mod tests {
             let expiring = value.clone().expiring_at(Timestamp::from_millis(number));
             let answers = [Answer::Value(value.clone()), Answer::Value(expiring), Answer::Missing];
             for answer in answers {
-                for until in [Moment::NEVER, Moment(0), Moment(number)] {
-                    let era = Era::of_number(number);
-                    all.push(Cached { answer: answer.clone(), until, era, extra: None });
+                for until in [CoarseTime::NEVER, CoarseTime(0), CoarseTime(number)] {
+                    let epoch = Epoch::of_number(number);
+                    all.push(Cached { answer: answer.clone(), until, epoch, extra: None });
                 }
             }
         }
@@ -272,9 +272,9 @@ mod tests {
 
     #[test]
     fn small_entries_are_packed_and_long_keys_failures_and_idle_ones_are_not() {
-        let era = Era::FIRST;
+        let epoch = Epoch::FIRST;
         let value = |bytes: usize| Answer::Value(vec![7; bytes].into());
-        let plain = |answer| Cached { answer, until: Moment::NEVER, era, extra: None };
+        let plain = |answer| Cached { answer, until: CoarseTime::NEVER, epoch, extra: None };
         let packed = |key: usize, cached: Cached| {
             matches!(Kept::new(&vec![0; key], cached), Kept::Packed(_))
         };
@@ -282,7 +282,7 @@ mod tests {
         assert!(packed(16, plain(value(1024))) && !packed(16, plain(value(1100))));
         assert!(!packed(65_536, plain(value(0))) && packed(1000, plain(value(0))));
         assert!(!packed(1, plain(Answer::Failed(Error::internal("no")))));
-        let extra = Some(Extra::new(Moment(1), Moment(1)));
+        let extra = Some(Extra::new(CoarseTime(1), CoarseTime(1)));
         assert!(!packed(1, Cached { extra, ..plain(value(1)) }));
     }
 
@@ -290,8 +290,8 @@ mod tests {
     fn a_value_outlives_its_entry() {
         let cached = Cached {
             answer: Answer::Value("value".into()),
-            until: Moment::NEVER,
-            era: Era::FIRST,
+            until: CoarseTime::NEVER,
+            epoch: Epoch::FIRST,
             extra: None,
         };
         let kept = Kept::new(b"key", cached);
@@ -306,8 +306,8 @@ mod tests {
         assert_eq!(size_of::<Kept>(), size_of::<Bytes>());
         let cached = Cached {
             answer: Answer::Value(vec![7; 32].into()),
-            until: Moment(1 << 40),
-            era: Era::FIRST,
+            until: CoarseTime(1 << 40),
+            epoch: Epoch::FIRST,
             extra: None,
         };
         assert_eq!(Kept::new(&[7; 16], cached).bytes(), 64 + 24);

@@ -6,13 +6,13 @@ use super::packed::Kept;
 use super::part::Part;
 use super::slots::{Queue, Slot};
 use crate::layers::cache::cached::{Answer, Cached};
-use crate::layers::cache::era::Era;
-use crate::layers::cache::freshness::Moment;
+use crate::layers::cache::epoch::Epoch;
+use crate::layers::cache::freshness::CoarseTime;
 use crate::testing::Random;
 
 fn kept(key: &[u8], bytes: usize) -> Kept {
     let answer = Answer::Value(vec![key.first().copied().unwrap_or(0); bytes].into());
-    Kept::new(key, Cached { answer, until: Moment::NEVER, era: Era::FIRST, extra: None })
+    Kept::new(key, Cached { answer, until: CoarseTime::NEVER, epoch: Epoch::FIRST, extra: None })
 }
 
 fn length(kept: &Kept) -> usize {

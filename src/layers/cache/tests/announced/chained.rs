@@ -14,7 +14,7 @@ struct Look {
 
 impl Wake for Look {
     fn wake(self: Arc<Self>) {
-        self.kept.lock().push(matches!(self.cache.0.lookup(b"k"), Found::Answer(_)));
+        self.kept.lock().push(matches!(self.cache.0.lookup(b"k"), Lookup::Answer(_)));
     }
 }
 
@@ -57,8 +57,8 @@ async fn of_two_caches_neither_keeps_what_was_announced() {
         [keys(&["k"]), Change::All, Change::Lost, Change::All].into_iter().enumerate()
     {
         get().await;
-        let deaf = number == 3;
-        assert_eq!(matches!(outer.get(b"k"), Reply::Now(_)), !deaf);
+        let disconnected = number == 3;
+        assert_eq!(matches!(outer.get(b"k"), Reply::Now(_)), !disconnected);
         let value = ["1", "2", "3", "4"][number];
         foreign(&inner, "k", value).await;
         announce(&inner, change).await;

@@ -46,7 +46,7 @@ fn below(cache: &Cache<Gated>) -> &Gated {
 }
 
 fn listens(cache: &Cache<Gated>) -> bool {
-    cache.0.stripes.eras.now().keeps()
+    cache.0.coherence.epochs.now().keeps()
 }
 
 fn is_kept(cache: &Cache<Gated>, key: &[u8]) -> bool {
@@ -147,15 +147,15 @@ async fn everything_is_dropped_when_any_key_may_have_changed() {
     }
 }
 
-/// The engine is emptied a moment after the era has ended, so an entry may come behind that.
+/// The engine is emptied a moment after the epoch has ended, so an entry may come behind that.
 #[tokio::test]
 async fn an_entry_that_comes_after_all_was_dropped_is_not_served() {
     for change in [Change::All, Change::Lost] {
         let (cache, _) = listening().await;
         foreign(&cache, "k", "new").await;
-        let era = cache.0.stripes.ticket(b"k").era;
-        let (answer, until) = (Answer::Value("old".into()), Moment::NEVER);
-        let late = Cached { answer, until, era, extra: None };
+        let epoch = cache.0.coherence.ticket(b"k").epoch;
+        let (answer, until) = (Answer::Value("old".into()), CoarseTime::NEVER);
+        let late = Cached { answer, until, epoch, extra: None };
         announce(&cache, change).await;
         cache.0.engine.insert(b"k", late);
         assert_eq!(get(&cache, b"k").await.unwrap(), Some("new".into()));

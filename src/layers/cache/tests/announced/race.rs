@@ -18,11 +18,11 @@ async fn no_reader_sees_less_than_what_was_announced() {
     };
     /// What was written, and which of it was announced by whom.
     #[derive(Default)]
-    struct Seen {
+    struct StripeVersion {
         written: [AtomicU64; KEYS],
         announced: [[AtomicU64; KEYS]; 2],
     }
-    let seen: Arc<Seen> = Arc::default();
+    let seen: Arc<StripeVersion> = Arc::default();
     let done = Arc::new(AtomicBool::new(false));
 
     // The barrier: what was written when a change was sent is announced when it comes out. A number is

@@ -1,4 +1,4 @@
-//! What makes an answer never an old one: generations of keys, counted in slots.
+//! Cache coherence: no answer is older than a write that was acknowledged, by generations of keys, counted in slots.
 //!
 //! A write announces itself to the slots of its keys before it touches the store below, and takes
 //! its leave when it is done; both begin a new generation. A load takes a [`Ticket`] before its first
@@ -10,7 +10,7 @@
 //! A stripe is a lock over some slots. A copy of an entry is compared with the generation of the whole stripe, which
 //! is read without the lock.
 //!
-//! What concerns every key at once is an [`Era`], which a ticket and an entry carry as well.
+//! What concerns every key at once is an [`Epoch`], which a ticket and an entry carry as well.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -20,20 +20,20 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::doubts::Doubts;
-use super::era::{Era, Eras};
-use super::flight::{Flight, Seat};
+use super::epoch::{Epoch, Epochs};
+use super::single_flight::{InFlight, WaitGuard};
 use super::sync::{AtomicU64, Mutex, Ordering, RandomState, STRIPES};
 use crate::clock::Clock;
 
 /// What a reader sees of the stripe of a key without its lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct StripeVersion {
     hash: u64,
     /// The generation, and in the lowest bit whether a write is under way.
     state: u64,
 }
 
-impl Seen {
+impl StripeVersion {
     /// As if the stripe of the key were in that generation.
     #[cfg(test)]
     pub(super) fn of(key: &[u8], generation: u64) -> Self {
@@ -62,7 +62,7 @@ impl Seen {
 pub(super) struct Ticket {
     hash: u64,
     generation: u32,
-    pub(super) era: Era,
+    pub(super) epoch: Epoch,
     /// A load that begins during a write may find what was there before it, and so may whoever waits
     /// for it while changes go unannounced.
     in_doubt: bool,
@@ -97,32 +97,32 @@ struct Stripe {
     generation: u64,
     writing: u32,
     doubts: Doubts,
-    flights: HashMap<Bytes, (Ticket, Flight)>,
+    loads: HashMap<Bytes, (Ticket, InFlight)>,
 }
 
-pub(super) struct Stripes {
+pub(super) struct Coherence {
     stripes: Box<[Mutex<Stripe>]>,
     /// Of each stripe: changed under its lock, and read without.
     states: Box<[AtomicU64]>,
     hasher: RandomState,
-    pub(super) eras: Eras,
+    pub(super) epochs: Epochs,
     clock: Arc<dyn Clock>,
     doubt: Duration,
 }
 
 /// Prints no key.
-impl std::fmt::Debug for Stripes {
+impl std::fmt::Debug for Coherence {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Stripes").finish_non_exhaustive()
+        f.debug_struct("Coherence").finish_non_exhaustive()
     }
 }
 
 /// What a reader does about a key that is not kept.
-pub(super) enum Lookup<R> {
+pub(super) enum Admission<R> {
     /// Waits for the load that is under way.
-    Join(Seat),
+    Join(WaitGuard),
     /// Runs the load that was just registered in this room, and waits for it.
-    Lead(Seat, Ticket, R),
+    Lead(WaitGuard, Ticket, R),
     /// There is no room for another load.
     Full,
 }
@@ -132,7 +132,7 @@ pub(super) enum Turn {
     /// Somebody waits for it.
     Wanted,
     /// Nobody does, and this one waited for its end.
-    Next(Flight, Ticket),
+    Next(InFlight, Ticket),
     Over,
 }
 
@@ -140,13 +140,18 @@ pub(super) enum Turn {
 const BYTES_PER_SLOT: u64 = 256;
 const MOST_SLOTS: u64 = 64;
 
-impl Stripes {
+impl Coherence {
     /// For a cache of that capacity. Keys stay in doubt for that long after a write with an unknown outcome.
-    pub(super) fn new(clock: Arc<dyn Clock>, capacity: u64, doubt: Duration, eras: Eras) -> Self {
+    pub(super) fn new(
+        clock: Arc<dyn Clock>,
+        capacity: u64,
+        doubt: Duration,
+        epochs: Epochs,
+    ) -> Self {
         let slots = (capacity / BYTES_PER_SLOT / STRIPES as u64).clamp(1, MOST_SLOTS);
         let stripes = (0..STRIPES).map(|_| Mutex::new(Stripe::new(slots as usize))).collect();
         let states = (0..STRIPES).map(|_| AtomicU64::default()).collect();
-        Self { stripes, states, hasher: RandomState::default(), eras, clock, doubt }
+        Self { stripes, states, hasher: RandomState::default(), epochs, clock, doubt }
     }
 
     pub(super) fn hash(&self, key: &[u8]) -> u64 {
@@ -155,10 +160,10 @@ impl Stripes {
 
     /// To be looked at before a copy is taken of what is kept for a key, and before the copy is used.
     #[expect(clippy::indexing_slicing, reason = "the remainder is below the number of stripes")]
-    pub(super) fn seen(&self, key: &[u8]) -> Seen {
+    pub(super) fn version(&self, key: &[u8]) -> StripeVersion {
         let hash = self.hash(key);
         let state = self.states[(hash % STRIPES as u64) as usize].load(Ordering::Acquire);
-        Seen { hash, state }
+        StripeVersion { hash, state }
     }
 
     #[expect(clippy::indexing_slicing, reason = "the remainder is below the number of stripes")]
@@ -173,27 +178,27 @@ impl Stripes {
     }
 
     fn issue(&self, hash: u64, stripe: &mut Stripe) -> Ticket {
-        let era = self.eras.now();
-        let in_doubt = !era.keeps() || stripe.is_written(hash, &*self.clock);
-        Ticket { hash, generation: stripe.generation_of(hash), era, in_doubt }
+        let epoch = self.epochs.now();
+        let in_doubt = !epoch.keeps() || stripe.is_written(hash, &*self.clock);
+        Ticket { hash, generation: stripe.generation_of(hash), epoch, in_doubt }
     }
 
     /// Keeps what a load found, or what was written, under the lock of its stripe, so that no write can come between
     /// the look at the generation and the keeping.
     pub(super) fn if_unchanged(&self, ticket: Ticket, key: &[u8], keep: impl FnOnce()) {
         let mut stripe = self.at(ticket.hash).lock();
-        // Without a write since, there is none under way that began since. An era may end before the
+        // Without a write since, there is none under way that began since. An epoch may end before the
         // answer is kept: then it is never served, if that concerns its key.
         if !ticket.in_doubt
             && stripe.generation_of(ticket.hash) == ticket.generation
-            && self.eras.accept(ticket.era, key)
+            && self.epochs.accept(ticket.epoch, key)
         {
             keep();
         }
     }
 
     /// Waits for whoever keeps something at this moment.
-    pub(super) fn pass(&self) {
+    pub(super) fn wait_for_keepers(&self) {
         self.stripes.iter().for_each(|stripe| drop(stripe.lock()));
     }
 
@@ -201,10 +206,10 @@ impl Stripes {
     /// touches the key.
     pub(super) fn begin(&self, hash: u64) -> Ticket {
         self.change(hash, |stripe| {
-            let era = self.eras.now();
-            let in_doubt = !era.keeps() || stripe.is_written(hash, &*self.clock);
+            let epoch = self.epochs.now();
+            let in_doubt = !epoch.keeps() || stripe.is_written(hash, &*self.clock);
             stripe.begin(Some(hash));
-            Ticket { hash, generation: stripe.generation_of(hash), era, in_doubt }
+            Ticket { hash, generation: stripe.generation_of(hash), epoch, in_doubt }
         })
     }
 
@@ -264,19 +269,19 @@ impl Stripes {
         &self,
         key: &[u8],
         room: impl FnOnce() -> Option<R>,
-    ) -> Lookup<R> {
+    ) -> Admission<R> {
         let hash = self.hash(key);
         let mut stripe = self.at(hash).lock();
         let ticket = self.issue(hash, &mut stripe);
-        match stripe.flights.get(key) {
-            Some((first, flight)) if self.is_as_new(*first, ticket, key) => {
+        match stripe.loads.get(key) {
+            Some((first, in_flight)) if self.is_as_new(*first, ticket, key) => {
                 // The end of a doubt begins no generation.
                 let in_doubt = first.in_doubt || ticket.in_doubt;
-                Lookup::Join(if in_doubt { flight.next().seat() } else { flight.seat() })
+                Admission::Join(if in_doubt { in_flight.next().guard() } else { in_flight.guard() })
             }
             _ => match room() {
-                Some(room) => Lookup::Lead(stripe.register(key, ticket).seat(), ticket, room),
-                None => Lookup::Full,
+                Some(room) => Admission::Lead(stripe.register(key, ticket).guard(), ticket, room),
+                None => Admission::Full,
             },
         }
     }
@@ -290,13 +295,13 @@ impl Stripes {
     }
 
     fn quiet(&self, stripe: &Stripe, key: &[u8], ticket: Ticket) -> bool {
-        let flight = stripe.flights.get(key);
-        !ticket.in_doubt && !flight.is_some_and(|(first, _)| self.is_as_new(*first, ticket, key))
+        let in_flight = stripe.loads.get(key);
+        !ticket.in_doubt && !in_flight.is_some_and(|(first, _)| self.is_as_new(*first, ticket, key))
     }
 
     /// Whether nothing that concerns the key came between the beginning of its load and the ticket.
     fn is_as_new(&self, first: Ticket, ticket: Ticket, key: &[u8]) -> bool {
-        first.generation == ticket.generation && self.eras.accept(first.era, key)
+        first.generation == ticket.generation && self.epochs.accept(first.epoch, key)
     }
 
     /// Registers a load that nobody waits for, if there is `room`.
@@ -304,7 +309,7 @@ impl Stripes {
         &self,
         key: &[u8],
         room: impl FnOnce() -> Option<R>,
-    ) -> Option<(Flight, Ticket, R)> {
+    ) -> Option<(InFlight, Ticket, R)> {
         let hash = self.hash(key);
         let mut stripe = self.at(hash).lock();
         let ticket = self.issue(hash, &mut stripe);
@@ -313,19 +318,23 @@ impl Stripes {
     }
 
     /// Takes a load that has ended off the list, and gives the one that waits for its end.
-    pub(super) fn land(&self, key: &[u8], flight: &Flight) -> Option<(Flight, Ticket)> {
+    pub(super) fn unregister(
+        &self,
+        key: &[u8],
+        in_flight: &InFlight,
+    ) -> Option<(InFlight, Ticket)> {
         let hash = self.hash(key);
-        self.take_off(hash, key, flight, &mut self.at(hash).lock())
+        self.take_off(hash, key, in_flight, &mut self.at(hash).lock())
     }
 
     /// Takes a load that nobody waits for off the list. Nobody can come to wait for it then.
-    pub(super) fn turn(&self, key: &[u8], flight: &Flight) -> Turn {
+    pub(super) fn turn(&self, key: &[u8], in_flight: &InFlight) -> Turn {
         let hash = self.hash(key);
         let mut stripe = self.at(hash).lock();
-        if flight.is_awaited() {
+        if in_flight.is_awaited() {
             return Turn::Wanted;
         }
-        match self.take_off(hash, key, flight, &mut stripe) {
+        match self.take_off(hash, key, in_flight, &mut stripe) {
             Some((next, ticket)) => Turn::Next(next, ticket),
             None => Turn::Over,
         }
@@ -335,19 +344,19 @@ impl Stripes {
         &self,
         hash: u64,
         key: &[u8],
-        flight: &Flight,
+        in_flight: &InFlight,
         stripe: &mut Stripe,
-    ) -> Option<(Flight, Ticket)> {
+    ) -> Option<(InFlight, Ticket)> {
         let ticket = self.issue(hash, stripe);
-        let next = flight.take_next();
-        let replaced = stripe.flights.get(key).is_some_and(|(_, current)| !current.is(flight));
+        let next = in_flight.take_next();
+        let replaced = stripe.loads.get(key).is_some_and(|(_, current)| !current.is(in_flight));
         if !replaced {
             match &next {
                 Some(next) => {
-                    stripe.flights.insert(Bytes::copy_from_slice(key), (ticket, next.clone()));
+                    stripe.loads.insert(Bytes::copy_from_slice(key), (ticket, next.clone()));
                 }
                 None => {
-                    stripe.flights.remove(key);
+                    stripe.loads.remove(key);
                 }
             }
         }
@@ -365,7 +374,7 @@ impl Stripes {
     /// Loads that are on the list.
     #[cfg(test)]
     pub(super) fn under_way(&self) -> usize {
-        self.stripes.iter().map(|stripe| stripe.lock().flights.len()).sum()
+        self.stripes.iter().map(|stripe| stripe.lock().loads.len()).sum()
     }
 }
 
@@ -377,14 +386,14 @@ impl Stripe {
             generation: 0,
             writing: 0,
             doubts: Doubts::default(),
-            flights: HashMap::new(),
+            loads: HashMap::new(),
         }
     }
 
-    fn register(&mut self, key: &[u8], ticket: Ticket) -> Flight {
-        let flight = Flight::default();
-        self.flights.insert(Bytes::copy_from_slice(key), (ticket, flight.clone()));
-        flight
+    fn register(&mut self, key: &[u8], ticket: Ticket) -> InFlight {
+        let in_flight = InFlight::default();
+        self.loads.insert(Bytes::copy_from_slice(key), (ticket, in_flight.clone()));
+        in_flight
     }
 
     /// The slot of a key, or that of all.

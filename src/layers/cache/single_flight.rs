@@ -1,4 +1,4 @@
-//! A load that is under way, as those see it who wait for it.
+//! Single flight: a load that is under way, shared by its task and by the readers that wait for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ pub(super) type Outcome = Result<Option<Value>>;
 
 /// How a load has ended.
 #[derive(Clone, Debug)]
-pub(super) enum Landed {
+pub(super) enum LoadEnd {
     /// With an answer, or an error that is the answer.
     Alone(Outcome),
     /// It was one of many that the store below was asked for at once, and the error may be about another.
@@ -22,40 +22,40 @@ pub(super) enum Landed {
 
 /// A load that is under way.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Flight(Arc<FlightState>);
+pub(super) struct InFlight(Arc<InFlightState>);
 
 #[derive(Debug, Default)]
-struct FlightState {
-    outcome: watch::Sender<Option<Landed>>,
-    /// It has taken longer than who has an old value waits.
+struct InFlightState {
+    outcome: watch::Sender<Option<LoadEnd>>,
+    /// It has taken longer than a reader that has an old value waits.
     slow: AtomicBool,
-    /// Those who wait for it. It grows under the lock of the stripe only.
+    /// Readers that wait for it. It grows under the lock of the stripe only.
     waiting: AtomicU64,
     /// The load that begins when this one ends. Touched under the lock of the stripe only.
-    next: Mutex<Option<Flight>>,
+    next: Mutex<Option<InFlight>>,
 }
 
-/// A load, and one who waits for it.
+/// Counts one reader that waits for the load.
 #[derive(Debug)]
-pub(super) struct Seat(Flight);
+pub(super) struct WaitGuard(InFlight);
 
-impl Seat {
-    pub(super) const fn flight(&self) -> &Flight {
+impl WaitGuard {
+    pub(super) const fn in_flight(&self) -> &InFlight {
         &self.0
     }
 }
 
-impl Drop for Seat {
+impl Drop for WaitGuard {
     fn drop(&mut self) {
         self.0.0.waiting.fetch_sub(1, Ordering::Release);
     }
 }
 
-impl Flight {
+impl InFlight {
     /// Under the lock of the stripe, of a load that is on its list, or next to one that is.
-    pub(super) fn seat(&self) -> Seat {
+    pub(super) fn guard(&self) -> WaitGuard {
         self.0.waiting.fetch_add(1, Ordering::Relaxed);
-        Seat(self.clone())
+        WaitGuard(self.clone())
     }
 
     pub(super) fn is_awaited(&self) -> bool {
@@ -74,20 +74,20 @@ impl Flight {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    pub(super) fn land(&self, landed: Landed) {
-        self.0.outcome.send_replace(Some(landed));
+    pub(super) fn tell(&self, ended: LoadEnd) {
+        self.0.outcome.send_replace(Some(ended));
     }
 
-    pub(super) fn has_landed(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         self.0.outcome.borrow().is_some()
     }
 
-    pub(super) async fn landed(&self) -> Landed {
-        let mut landing = self.0.outcome.subscribe();
+    pub(super) async fn ended(&self) -> LoadEnd {
+        let mut outcome = self.0.outcome.subscribe();
         // The sender lives in `self`, so the channel stays open until there is an outcome.
-        let landed = landing.wait_for(Option::is_some).await.ok().and_then(|landed| landed.clone());
-        landed.unwrap_or_else(|| {
-            Landed::Alone(Err(Error::internal("a load ended without an outcome")))
+        let ended = outcome.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone());
+        ended.unwrap_or_else(|| {
+            LoadEnd::Alone(Err(Error::internal("a load ended without an outcome")))
         })
     }
 
@@ -95,7 +95,7 @@ impl Flight {
         self.0.slow.load(Ordering::Relaxed)
     }
 
-    pub(super) fn has_been_slow(&self) {
+    pub(super) fn mark_slow(&self) {
         self.0.slow.store(true, Ordering::Relaxed);
     }
 }

@@ -1,4 +1,4 @@
-//! Listening to what others change, as the store below announces it.
+//! The change feed: what others change, as the store below announces it.
 //!
 //! A task of its own subscribes, drops from the cache what was changed, and then passes each
 //! announcement on to those who listen to this cache. In that order: a cache further out that heard first
@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
 
-use super::era::Mode;
+use super::epoch::Mode;
 use super::{Cache, CacheConfig, Shared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::{Context, LayerConfig};
@@ -36,7 +36,7 @@ type Attempt = Option<Result<()>>;
 
 /// The listening of one cache.
 #[derive(Debug)]
-pub(super) struct Listening {
+pub(super) struct ChangeFeed {
     /// `true` tells the task to end. The task holds the one receiver.
     stop: watch::Sender<bool>,
     starting: Mutex<()>,
@@ -51,7 +51,7 @@ pub(super) struct Listening {
     lost: Counter,
 }
 
-impl Listening {
+impl ChangeFeed {
     pub(super) fn new(context: &Context) -> Self {
         let labels = &context.labels;
         let cause = |cause| labels.counter(names::CACHE_INVALIDATIONS, &[("cause", cause)]);
@@ -96,51 +96,51 @@ impl Listening {
 
 impl<S> Shared<S> {
     /// Applies an announcement, and passes it on.
-    fn apply(&self, listening: &Listening, change: Change) {
+    fn apply(&self, change_feed: &ChangeFeed, change: Change) {
         match change {
             Change::Keys(keys) => {
                 self.drop_keys(&keys);
-                listening.announced.increment(keys.len() as u64);
-                listening.tell(Change::Keys(keys));
+                change_feed.announced.increment(keys.len() as u64);
+                change_feed.tell(Change::Keys(keys));
             }
             Change::Prefix(prefix) => {
                 self.drop_prefix(&prefix);
-                listening.announced.increment(1);
-                listening.tell(Change::Prefix(prefix));
+                change_feed.announced.increment(1);
+                change_feed.tell(Change::Prefix(prefix));
             }
             Change::All => {
-                listening.all.increment(1);
-                self.hear(listening);
+                change_feed.all.increment(1);
+                self.connected(change_feed);
             }
-            Change::Lost => self.deafen(listening),
+            Change::Lost => self.disconnected(change_feed),
         }
     }
 
     /// From now on changes are announced. What changed until now, nobody knows.
-    fn hear(&self, listening: &Listening) {
-        self.stripes.eras.begin(Mode::Keeping);
+    fn connected(&self, change_feed: &ChangeFeed) {
+        self.coherence.epochs.begin(Mode::Keeping);
         self.clear();
-        listening.active.set(1);
-        listening.tell(Change::All);
+        change_feed.active.set(1);
+        change_feed.tell(Change::All);
     }
 
     /// From now on changes go unannounced.
-    fn deafen(&self, listening: &Listening) {
-        if self.stripes.eras.now().keeps() {
-            self.stripes.eras.begin(Mode::Deaf);
+    fn disconnected(&self, change_feed: &ChangeFeed) {
+        if self.coherence.epochs.now().keeps() {
+            self.coherence.epochs.begin(Mode::Disconnected);
             self.clear();
-            listening.lost.increment(1);
-            listening.active.set(0);
-            listening.tell(Change::Lost);
+            change_feed.lost.increment(1);
+            change_feed.active.set(0);
+            change_feed.tell(Change::Lost);
         }
     }
 }
 
 impl<S: Store> Cache<S> {
     /// Starts the task unless it runs.
-    pub(super) fn listen(&self, listening: &Listening) -> Result<()> {
+    pub(super) fn listen(&self, change_feed: &ChangeFeed) -> Result<()> {
         // Only the task holds a receiver.
-        if listening.stop.receiver_count() > 0 {
+        if change_feed.stop.receiver_count() > 0 {
             return Ok(());
         }
         let runtime = Handle::try_current().map_err(|error| {
@@ -148,41 +148,42 @@ impl<S: Store> Cache<S> {
                 "a cache listens in a task of its own, and there is no tokio runtime here";
             Error::unsupported(message).with_source(error)
         })?;
-        let _starting = listening.starting.lock();
-        if *listening.stop.borrow() {
+        let _starting = change_feed.starting.lock();
+        if *change_feed.stop.borrow() {
             return Err(Error::closed());
         }
-        if listening.stop.receiver_count() == 0 {
-            listening.attempt.send_replace(None);
-            let (shared, stop) = (Arc::downgrade(&self.0), listening.stop.subscribe());
-            runtime.spawn(Listener { shared, stop }.run());
+        if change_feed.stop.receiver_count() == 0 {
+            change_feed.attempt.send_replace(None);
+            let (shared, stop) = (Arc::downgrade(&self.0), change_feed.stop.subscribe());
+            runtime.spawn(FeedTask { shared, stop }.run());
         }
         Ok(())
     }
 
     /// The announcements of this cache: each comes when it was applied here.
-    pub(super) async fn announcements(&self, listening: &Listening) -> Result<Changes> {
-        self.listen(listening)?;
-        let mut attempt = listening.attempt.subscribe();
+    pub(super) async fn announcements(&self, change_feed: &ChangeFeed) -> Result<Changes> {
+        self.listen(change_feed)?;
+        let mut attempt = change_feed.attempt.subscribe();
         // The sender lives as long as this cache.
         if let Ok(ended) = attempt.wait_for(Option::is_some).await
             && let Some(Err(error)) = &*ended
         {
             return Err(error.clone());
         }
-        let Some(changes) = listening.outer.lock().as_ref().map(broadcast::Sender::subscribe)
+        let Some(changes) = change_feed.outer.lock().as_ref().map(broadcast::Sender::subscribe)
         else {
             return Err(Error::closed());
         };
         // Looked at behind the subscription: what happens from here on is told.
-        let first = (!self.0.stripes.eras.now().keeps()).then_some(Change::Lost);
+        let first = (!self.0.coherence.epochs.now().keeps()).then_some(Change::Lost);
         let shared = Arc::downgrade(&self.0);
         let rest = futures_util::stream::unfold((changes, shared), |(mut changes, shared)| async {
             let change = match changes.recv().await {
                 Ok(change) => change,
                 Err(RecvError::Closed) => return None,
                 // What was missed may have been the loss of the connection.
-                Err(RecvError::Lagged(_)) => match shared.upgrade()?.stripes.eras.now().keeps() {
+                Err(RecvError::Lagged(_)) => match shared.upgrade()?.coherence.epochs.now().keeps()
+                {
                     true => Change::All,
                     false => Change::Lost,
                 },
@@ -194,17 +195,17 @@ impl<S: Store> Cache<S> {
 }
 
 /// The task. It does not keep the cache alive.
-struct Listener<S: Store> {
+struct FeedTask<S: Store> {
     shared: Weak<Shared<S>>,
     stop: watch::Receiver<bool>,
 }
 
 /// The runtime may end the task without a word.
-impl<S: Store> Drop for Listener<S> {
+impl<S: Store> Drop for FeedTask<S> {
     fn drop(&mut self) {
-        self.with(|shared, listening| {
-            shared.deafen(listening);
-            listening.attempt.send_if_modified(|attempt| {
+        self.with(|shared, change_feed| {
+            shared.disconnected(change_feed);
+            change_feed.attempt.send_if_modified(|attempt| {
                 let unexpected = !matches!(attempt, Some(Err(_)));
                 if unexpected {
                     let message = "the runtime of the task that listens was shut down";
@@ -216,10 +217,10 @@ impl<S: Store> Drop for Listener<S> {
     }
 }
 
-impl<S: Store> Listener<S> {
-    fn with<T>(&self, act: impl FnOnce(&Arc<Shared<S>>, &Listening) -> T) -> Option<T> {
+impl<S: Store> FeedTask<S> {
+    fn with<T>(&self, act: impl FnOnce(&Arc<Shared<S>>, &ChangeFeed) -> T) -> Option<T> {
         let shared = self.shared.upgrade()?;
-        shared.listening.as_ref().map(|listening| act(&shared, listening))
+        shared.change_feed.as_ref().map(|change_feed| act(&shared, change_feed))
     }
 
     async fn run(self) {
@@ -235,7 +236,7 @@ impl<S: Store> Listener<S> {
     /// Subscribes again and again, until the store below is closed.
     async fn keep_listening(&self) {
         let Some((clock, seed)) =
-            self.with(|shared, listening| (Arc::clone(&shared.clock), listening.seed))
+            self.with(|shared, change_feed| (Arc::clone(&shared.clock), change_feed.seed))
         else {
             return;
         };
@@ -251,12 +252,12 @@ impl<S: Store> Listener<S> {
             let outcome = AssertUnwindSafe(self.listen()).catch_unwind().await;
             let error =
                 outcome.unwrap_or_else(|_| Error::internal("listening to changes panicked"));
-            self.with(|shared, listening| {
-                shared.deafen(listening);
-                listening.failed(&error);
+            self.with(|shared, change_feed| {
+                shared.disconnected(change_feed);
+                change_feed.failed(&error);
             });
             if error.kind() == ErrorKind::Closed {
-                self.with(|_, listening| listening.outer.lock().take());
+                self.with(|_, change_feed| change_feed.outer.lock().take());
                 return;
             }
             tracing::warn!(?error, "the cache is not told of foreign changes, and keeps nothing");
@@ -274,15 +275,15 @@ impl<S: Store> Listener<S> {
             Ok(changes) => changes,
             Err(error) => return error,
         };
-        let listens = self.with(|shared, listening| {
-            shared.hear(listening);
-            listening.attempt.send_replace(Some(Ok(())));
+        let listens = self.with(|shared, change_feed| {
+            shared.connected(change_feed);
+            change_feed.attempt.send_replace(Some(Ok(())));
         });
         if listens.is_none() {
             return Error::closed();
         }
         while let Some(change) = changes.next().await {
-            if self.with(|shared, listening| shared.apply(listening, change)).is_none() {
+            if self.with(|shared, change_feed| shared.apply(change_feed, change)).is_none() {
                 return Error::closed();
             }
             // Announcements that are there already must not keep the thread from others.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use crate::telemetry::{Counter, Gauge, Labels, names};
 
 /// What is in the engine, as everything that adds and removes reports it.
-pub(super) struct Meter {
+pub(super) struct Counters {
     bytes: AtomicI64,
     entries: AtomicI64,
     bytes_gauge: Gauge,
@@ -32,7 +32,7 @@ impl Change {
     }
 }
 
-impl Meter {
+impl Counters {
     pub(super) fn new(labels: &Labels) -> Self {
         let evictions = |cause| labels.counter(names::CACHE_EVICTIONS, &[("cause", cause)]);
         Self {
@@ -77,7 +77,7 @@ impl Meter {
 }
 
 /// The gauges outlive the cache, and others of the same stack count in them.
-impl Drop for Meter {
+impl Drop for Counters {
     fn drop(&mut self) {
         self.bytes_gauge.decrement(self.bytes() as i64);
         self.entries_gauge.decrement(self.entries() as i64);

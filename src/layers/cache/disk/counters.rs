@@ -4,7 +4,7 @@ use super::log::Log;
 use super::table::{Refused, Table};
 use crate::telemetry::{Counter, Gauge, Labels, names};
 
-pub(super) struct Meter {
+pub(super) struct Counters {
     bytes: Gauge,
     entries: Gauge,
     active: Gauge,
@@ -17,11 +17,11 @@ pub(super) struct Meter {
 }
 
 /// Registers the series of a disk, and lets go of them.
-pub(in crate::layers::cache) fn meters(labels: &Labels) {
-    drop(Meter::new(labels));
+pub(in crate::layers::cache) fn register_counters(labels: &Labels) {
+    drop(Counters::new(labels));
 }
 
-impl Meter {
+impl Counters {
     pub(super) fn new(labels: &Labels) -> Self {
         let dropped = |cause| labels.counter(names::CACHE_DISK_DROPS, &[("cause", cause)]);
         let active = labels.gauge(names::CACHE_DISK_ACTIVE, &[]);

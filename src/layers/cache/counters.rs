@@ -3,7 +3,7 @@
 use crate::telemetry::{Counter, Histogram, Labels, Tally, names};
 
 #[derive(Debug)]
-pub(super) struct Counts {
+pub(super) struct Counters {
     pub(super) hit: Tally<1>,
     pub(super) negative: Tally<1>,
     pub(super) stale: Tally<1>,
@@ -31,7 +31,7 @@ pub(super) enum Fate {
     Bypass,
 }
 
-impl Counts {
+impl Counters {
     pub(super) fn new(labels: &Labels) -> Self {
         let request = |result| labels.counter(names::CACHE_REQUESTS, &[("result", result)]);
         let refresh = |outcome| labels.counter(names::CACHE_REFRESHES, &[("outcome", outcome)]);

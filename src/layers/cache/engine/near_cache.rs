@@ -1,12 +1,12 @@
-//! Copies of the entries that are read most, for each thread its own.
+//! Thread-local near caches: copies of the entries that are read most, for each thread its own.
 //!
 //! A hit in an engine writes to memory that all threads share: the lock of its part, the count of those who
 //! hold the value. Two processors that do so wait for each other, so that two threads together read no
 //! faster than one. Here a thread writes to memory of its own only: its copy of an entry has a count
 //! of holders of its own, over the same bytes.
 //!
-//! A copy is used only while its stripe is [`Seen`] as it was before the copy was taken from the engine: no
-//! write has begun since, and none was under way. What else may end an entry, its time or its era, it
+//! A copy is used only while its stripe is [`StripeVersion`] as it was before the copy was taken from the engine: no
+//! write has begun since, and none was under way. What else may end an entry, its time or its epoch, it
 //! carries itself, as the entry does.
 //!
 //! Copies are made once a second thread reads, of what that thread finds twice. They take a 32nd of the
@@ -20,43 +20,43 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::layers::cache::cached::{Answer, Cached};
-use crate::layers::cache::stripes::Seen;
+use crate::layers::cache::coherence::StripeVersion;
 use crate::threads;
 
 /// What copies take of the capacity at most, all together.
 const PART: u64 = 32;
-/// More threads share fronts. Who finds one in use goes to the engine.
-const MOST_FRONTS: usize = 16;
-/// For each so many bytes that a front may take it has a place.
-const BYTES_PER_PLACE: u64 = 256;
-/// With fewer a front is not worth it.
-const FEWEST_PLACES: u64 = 256;
-const MOST_PLACES: u64 = 1 << 15;
-/// What takes more than this part of a front is not copied.
+/// More threads share near caches. Who finds one in use goes to the engine.
+const MOST_NEAR_CACHES: usize = 16;
+/// Bytes of a near cache for each of its ways.
+const BYTES_PER_WAY: u64 = 256;
+/// With fewer a near cache is not worth it.
+const FEWEST_WAYS: u64 = 256;
+const MOST_WAYS: u64 = 1 << 15;
+/// What takes more than this part of a near cache is not copied.
 const LARGEST_PART: u64 = 64;
-/// Every so manieth hit of a copy is one in the engine too, which would evict what nobody reads.
+/// One hit of a copy in so many is counted by the engine too, which would otherwise evict the entry.
 const TOUCH_EVERY: u32 = 32;
 /// Bytes of what a copy allocates beside its key: the count of those who hold the value, and headers.
 const HEADERS: u64 = 112;
 
-/// The fronts of a cache.
-pub(super) struct Fronts {
-    crowd: Crowd,
-    fronts: Box<[Front]>,
+/// The near caches of a cache, one for each thread or few.
+pub(super) struct NearCaches {
+    readers: ReaderThreads,
+    near_caches: Box<[NearCache]>,
 }
 
-/// Which threads read: none yet, one and which, or several.
+/// Whether no thread has read yet, one thread (its number), or several.
 #[derive(Default)]
-struct Crowd(AtomicUsize);
+struct ReaderThreads(AtomicUsize);
 
 /// On cache lines that no other thread writes to.
 #[repr(align(128))]
-struct Front(Mutex<Places>);
+struct NearCache(Mutex<Ways>);
 
-/// In pairs: a key has two places. None until the front is used.
-struct Places {
-    places: Box<[Place]>,
-    /// Bytes that places and copies may take.
+/// Two ways for each key. None until the near cache is used.
+struct Ways {
+    ways: Box<[Way]>,
+    /// Bytes that ways and copies may take.
     most: u64,
     taken: u64,
     /// Where room is made next.
@@ -64,14 +64,14 @@ struct Places {
 }
 
 #[derive(Default)]
-struct Place {
+struct Way {
     /// The hash of who was found last and not copied.
     candidate: u64,
     copy: Option<Copy>,
 }
 
 struct Copy {
-    seen: Seen,
+    version: StripeVersion,
     key: Box<[u8]>,
     cached: Cached,
     hits: u32,
@@ -79,7 +79,7 @@ struct Copy {
     passed: u32,
 }
 
-impl Crowd {
+impl ReaderThreads {
     const SEVERAL: usize = usize::MAX;
 
     /// Whether others than that thread were here before.
@@ -109,19 +109,20 @@ pub(super) const fn share(capacity: u64) -> u64 {
     capacity / PART
 }
 
-impl Fronts {
-    /// Fronts for a cache of that capacity.
+impl NearCaches {
+    /// Near caches for a cache of that capacity.
     pub(super) fn new(capacity: u64) -> Self {
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let fronts = threads.next_power_of_two().min(MOST_FRONTS);
-        let most = share(capacity) / fronts as u64;
-        let fronts = (0..fronts).map(|_| Front(Mutex::new(Places::new(most)))).collect();
+        let near_caches = threads.next_power_of_two().min(MOST_NEAR_CACHES);
+        let most = share(capacity) / near_caches as u64;
+        let near_caches =
+            (0..near_caches).map(|_| NearCache(Mutex::new(Ways::new(most)))).collect();
         #[cfg(not(test))]
-        let crowd = Crowd::default();
+        let readers = ReaderThreads::default();
         // Tests read from one thread, and are to meet copies.
         #[cfg(test)]
-        let crowd = Crowd(AtomicUsize::new(Crowd::SEVERAL));
-        Self { crowd, fronts }
+        let readers = ReaderThreads(AtomicUsize::new(ReaderThreads::SEVERAL));
+        Self { readers, near_caches }
     }
 
     /// What is kept for a key: a copy, if it is `usable`, or what the engine gives. `begin` is called before
@@ -130,145 +131,147 @@ impl Fronts {
     pub(super) fn get(
         &self,
         key: &[u8],
-        seen: impl FnOnce() -> Seen,
+        version: impl FnOnce() -> StripeVersion,
         usable: impl FnOnce(&Cached) -> bool,
         engine: impl FnOnce() -> Option<Cached>,
         begin: impl FnOnce(),
     ) -> Option<Cached> {
         let me = threads::number();
-        if !self.crowd.is_shared(me) {
+        if !self.readers.is_shared(me) {
             return engine();
         }
-        let seen = seen();
-        if seen.is_written() {
+        let version = version();
+        if version.is_written() {
             return engine();
         }
-        #[expect(clippy::indexing_slicing, reason = "the remainder is below the number of fronts")]
-        let front = &self.fronts[me % self.fronts.len()];
-        let Some(mut places) = front.0.try_lock() else { return engine() };
-        if places.places.is_empty() {
-            if !places.is_worth_it() {
+        #[expect(
+            clippy::indexing_slicing,
+            reason = "the remainder is below the number of near caches"
+        )]
+        let near_cache = &self.near_caches[me % self.near_caches.len()];
+        let Some(mut ways) = near_cache.0.try_lock() else { return engine() };
+        if ways.ways.is_empty() {
+            if !ways.is_worth_it() {
                 return engine();
             }
             begin();
-            places.furnish();
+            ways.allocate();
         }
-        if let Some(cached) = places.find(key, seen, usable) {
+        if let Some(cached) = ways.find(key, version, usable) {
             return Some(cached);
         }
-        // The engine locks a part of its own, and knows nothing of fronts.
+        // The engine locks a part of its own, and knows nothing of near caches.
         let Some(cached) = engine() else {
-            let evicted = places.remove(key, seen);
-            drop(places);
+            let evicted = ways.remove(key, version);
+            drop(ways);
             drop(evicted);
             return None;
         };
-        let replaced = places.offer(key, seen, &cached);
-        drop(places);
+        let replaced = ways.offer(key, version, &cached);
+        drop(ways);
         drop(replaced);
         Some(cached)
     }
 
     /// Lets go of all copies.
     pub(super) fn clear(&self) {
-        for front in &self.fronts {
-            let mut places = front.0.lock();
-            let most = places.most;
-            let old = std::mem::replace(&mut *places, Places::new(most));
-            drop(places);
+        for near_cache in &self.near_caches {
+            let mut ways = near_cache.0.lock();
+            let most = ways.most;
+            let old = std::mem::replace(&mut *ways, Ways::new(most));
+            drop(ways);
             drop(old);
         }
     }
 
     #[cfg(test)]
     fn taken(&self) -> u64 {
-        self.fronts.iter().map(|front| front.0.lock().taken).sum()
+        self.near_caches.iter().map(|near_cache| near_cache.0.lock().taken).sum()
     }
 
     /// Lets go of all copies, and takes no more than fits another capacity from now on.
     pub(super) fn set_capacity(&self, capacity: u64) {
-        let most = share(capacity) / self.fronts.len() as u64;
-        for front in &self.fronts {
-            let old = std::mem::replace(&mut *front.0.lock(), Places::new(most));
+        let most = share(capacity) / self.near_caches.len() as u64;
+        for near_cache in &self.near_caches {
+            let old = std::mem::replace(&mut *near_cache.0.lock(), Ways::new(most));
             drop(old);
         }
     }
 }
 
-impl Places {
+impl Ways {
     fn new(most: u64) -> Self {
-        Self { places: Box::default(), most, taken: 0, hand: 0 }
+        Self { ways: Box::default(), most, taken: 0, hand: 0 }
     }
 
     fn wanted(&self) -> u64 {
-        (self.most / BYTES_PER_PLACE).min(MOST_PLACES)
+        (self.most / BYTES_PER_WAY).min(MOST_WAYS)
     }
 
     fn is_worth_it(&self) -> bool {
-        self.wanted() >= FEWEST_PLACES
+        self.wanted() >= FEWEST_WAYS
     }
 
-    fn furnish(&mut self) {
-        // The next lower power of two, so that the hash tells the place.
-        let places = 1 << self.wanted().ilog2();
-        self.places = (0..places).map(|_| Place::default()).collect();
-        self.taken = places * size_of::<Place>() as u64;
+    fn allocate(&mut self) {
+        // The next lower power of two, so that the hash gives the way.
+        let ways = 1 << self.wanted().ilog2();
+        self.ways = (0..ways).map(|_| Way::default()).collect();
+        self.taken = ways * size_of::<Way>() as u64;
     }
 
-    /// The two places of a key.
-    fn pair(&mut self, seen: Seen) -> &mut [Place] {
-        let first = seen.hash() as usize & (self.places.len() - 1) & !1;
-        self.places.get_mut(first..first + 2).unwrap_or_default()
+    /// The two ways of a key.
+    fn pair(&mut self, version: StripeVersion) -> &mut [Way] {
+        let first = version.hash() as usize & (self.ways.len() - 1) & !1;
+        self.ways.get_mut(first..first + 2).unwrap_or_default()
     }
 
     fn find(
         &mut self,
         key: &[u8],
-        seen: Seen,
+        version: StripeVersion,
         usable: impl FnOnce(&Cached) -> bool,
     ) -> Option<Cached> {
-        let mut copies = self.pair(seen).iter_mut().filter_map(|place| place.copy.as_mut());
-        let copy = copies.find(|copy| copy.seen == seen && *copy.key == *key)?;
+        let mut copies = self.pair(version).iter_mut().filter_map(|way| way.copy.as_mut());
+        let copy = copies.find(|copy| copy.version == version && *copy.key == *key)?;
         copy.hits = copy.hits.wrapping_add(1);
         (!copy.hits.is_multiple_of(TOUCH_EVERY) && usable(&copy.cached))
             .then(|| copy.cached.clone())
     }
 
     /// Removes the copy of an entry that the engine has evicted.
-    fn remove(&mut self, key: &[u8], seen: Seen) -> Option<Copy> {
+    fn remove(&mut self, key: &[u8], version: StripeVersion) -> Option<Copy> {
         let of_key = |copy: &Copy| *copy.key == *key;
-        let place =
-            self.pair(seen).iter_mut().find(|place| place.copy.as_ref().is_some_and(of_key));
-        let copy = place?.copy.take()?;
+        let way = self.pair(version).iter_mut().find(|way| way.copy.as_ref().is_some_and(of_key));
+        let copy = way?.copy.take()?;
         self.taken -= copy.bytes();
         Some(copy)
     }
 
     /// Copies what was found in the engine, if it is found for the second time. Gives what made room.
-    fn offer(&mut self, key: &[u8], seen: Seen, cached: &Cached) -> Option<Copy> {
+    fn offer(&mut self, key: &[u8], version: StripeVersion, cached: &Cached) -> Option<Copy> {
         let bytes = bytes(key, cached);
         if bytes > self.most / LARGEST_PART {
             return None;
         }
-        let pair = self.pair(seen);
-        let of_key = |place: &Place| place.copy.as_ref().is_some_and(|copy| *copy.key == *key);
+        let pair = self.pair(version);
+        let of_key = |way: &Way| way.copy.as_ref().is_some_and(|copy| *copy.key == *key);
         let at = pair.iter().position(of_key);
-        if let Some(copy) = at.and_then(|at| pair.get(at)).and_then(|place| place.copy.as_ref())
-            && copy.seen == seen
+        if let Some(copy) = at.and_then(|at| pair.get(at)).and_then(|way| way.copy.as_ref())
+            && copy.version == version
             && copy.cached.is(cached)
         {
             return None;
         }
-        // The place of this key, or a free one, or the one whose turn it is.
-        let free = || pair.iter().position(|place| place.copy.is_none());
+        // The way that holds this key, or a free one, or the next to be replaced.
+        let free = || pair.iter().position(|way| way.copy.is_none());
         let at = at.or_else(free).unwrap_or(usize::from(pair.first()?.candidate & 1 == 1));
-        let place = pair.get_mut(at)?;
-        if place.candidate != seen.hash() {
-            place.candidate = seen.hash();
+        let way = pair.get_mut(at)?;
+        if way.candidate != version.hash() {
+            way.candidate = version.hash();
             return None;
         }
-        let copy = Copy { seen, key: key.into(), cached: own(cached), hits: 0, passed: 0 };
-        let replaced = place.copy.replace(copy);
+        let copy = Copy { version, key: key.into(), cached: own(cached), hits: 0, passed: 0 };
+        let replaced = way.copy.replace(copy);
         self.taken += bytes;
         self.taken -= replaced.as_ref().map_or(0, Copy::bytes);
         self.make_room();
@@ -278,17 +281,17 @@ impl Places {
     /// Drops copies that were not read since the hand last passed, until the rest fits.
     fn make_room(&mut self) {
         // In two rounds it has dropped them all.
-        for _ in 0..2 * self.places.len() {
+        for _ in 0..2 * self.ways.len() {
             if self.taken <= self.most {
                 return;
             }
-            self.hand = (self.hand + 1) & (self.places.len() - 1);
-            let Some(place) = self.places.get_mut(self.hand) else { return };
-            if let Some(copy) = &mut place.copy
+            self.hand = (self.hand + 1) & (self.ways.len() - 1);
+            let Some(way) = self.ways.get_mut(self.hand) else { return };
+            if let Some(copy) = &mut way.copy
                 && copy.hits != copy.passed
             {
                 copy.passed = copy.hits;
-            } else if let Some(copy) = place.copy.take() {
+            } else if let Some(copy) = way.copy.take() {
                 self.taken -= copy.bytes();
             }
         }
@@ -317,121 +320,122 @@ fn own(cached: &Cached) -> Cached {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layers::cache::era::{Eras, Mode};
-    use crate::layers::cache::freshness::Moment;
+    use crate::layers::cache::epoch::{Epochs, Mode};
+    use crate::layers::cache::freshness::CoarseTime;
 
     const CAPACITY: u64 = 64 << 20;
 
     fn cached(bytes: usize) -> Cached {
-        let era = Eras::new(Mode::Keeping).now();
+        let epoch = Epochs::new(Mode::Keeping).now();
         Cached {
             answer: Answer::Value(vec![7; bytes].into()),
-            until: Moment::NEVER,
-            era,
+            until: CoarseTime::NEVER,
+            epoch,
             extra: None,
         }
     }
 
     /// Reads a key. Gives how it was answered: whether the engine was asked.
-    fn asked(fronts: &Fronts, key: &[u8], generation: u64, bytes: usize) -> bool {
+    fn asked(near_caches: &NearCaches, key: &[u8], generation: u64, bytes: usize) -> bool {
         let mut asked = false;
         let engine = || {
             asked = true;
             Some(cached(bytes))
         };
-        let found = fronts.get(key, || Seen::of(key, generation), |_| true, engine, || ());
+        let found =
+            near_caches.get(key, || StripeVersion::of(key, generation), |_| true, engine, || ());
         assert_eq!(found.unwrap().value().unwrap().bytes.len(), bytes);
         asked
     }
 
     #[test]
     fn what_is_found_twice_is_copied_until_a_write() {
-        let fronts = Fronts::new(CAPACITY);
-        assert!(asked(&fronts, b"k", 0, 10));
-        assert!(asked(&fronts, b"k", 0, 10));
-        assert!(!asked(&fronts, b"k", 0, 10));
-        assert!(asked(&fronts, b"k", 2, 20), "another generation");
-        assert!(!asked(&fronts, b"k", 2, 20));
-        assert!(asked(&fronts, b"k", 0, 20), "and never back");
-        fronts.clear();
-        assert!(asked(&fronts, b"k", 2, 30));
+        let near_caches = NearCaches::new(CAPACITY);
+        assert!(asked(&near_caches, b"k", 0, 10));
+        assert!(asked(&near_caches, b"k", 0, 10));
+        assert!(!asked(&near_caches, b"k", 0, 10));
+        assert!(asked(&near_caches, b"k", 2, 20), "another generation");
+        assert!(!asked(&near_caches, b"k", 2, 20));
+        assert!(asked(&near_caches, b"k", 0, 20), "and never back");
+        near_caches.clear();
+        assert!(asked(&near_caches, b"k", 2, 30));
     }
 
     #[test]
     fn while_a_write_is_under_way_nothing_is_copied_and_no_copy_is_used() {
-        let fronts = Fronts::new(CAPACITY);
+        let near_caches = NearCaches::new(CAPACITY);
         for _ in 0..5 {
             let engine = || Some(cached(1));
-            let written = || Seen::written(b"k");
-            assert!(fronts.get(b"k", written, |_| panic!(), engine, || panic!()).is_some());
+            let written = || StripeVersion::written(b"k");
+            assert!(near_caches.get(b"k", written, |_| panic!(), engine, || panic!()).is_some());
         }
-        assert_eq!(fronts.taken(), 0);
+        assert_eq!(near_caches.taken(), 0);
     }
 
     #[test]
     fn what_is_read_is_touched_in_the_engine_now_and_then() {
-        let fronts = Fronts::new(CAPACITY);
-        let touched = (0..1000).filter(|_| asked(&fronts, b"k", 0, 10)).count();
+        let near_caches = NearCaches::new(CAPACITY);
+        let touched = (0..1000).filter(|_| asked(&near_caches, b"k", 0, 10)).count();
         assert!((25..50).contains(&touched), "{touched}");
     }
 
     #[test]
     fn copies_take_no_more_than_their_share() {
         for capacity in [8 << 20, CAPACITY] {
-            let fronts = Fronts::new(capacity);
+            let near_caches = NearCaches::new(capacity);
             let mut most = 0;
             for n in 0..200_000_u32 {
                 // Many once, some often.
                 let key = if n % 3 == 0 { n } else { n % 2000 };
-                asked(&fronts, &key.to_be_bytes(), 0, (key % 3000) as usize);
+                asked(&near_caches, &key.to_be_bytes(), 0, (key % 3000) as usize);
                 if n % 100 == 0 {
-                    most = most.max(fronts.taken());
+                    most = most.max(near_caches.taken());
                 }
             }
-            let share = share(capacity) / fronts.fronts.len() as u64;
+            let share = share(capacity) / near_caches.near_caches.len() as u64;
             assert!(most > share / 2 && most <= share, "{most} of {share}");
-            fronts.set_capacity(capacity / 2);
-            assert_eq!(fronts.taken(), 0);
+            near_caches.set_capacity(capacity / 2);
+            assert_eq!(near_caches.taken(), 0);
         }
     }
 
     #[test]
     fn what_the_engine_has_evicted_is_not_served_again() {
-        let fronts = Fronts::new(CAPACITY);
+        let near_caches = NearCaches::new(CAPACITY);
         let read = |kept: bool| {
             let engine = || kept.then(|| cached(10));
-            fronts.get(b"k", || Seen::of(b"k", 0), |_| true, engine, || ()).is_some()
+            near_caches.get(b"k", || StripeVersion::of(b"k", 0), |_| true, engine, || ()).is_some()
         };
         (0..3).for_each(|_| assert!(read(true)));
-        let before = fronts.taken();
+        let before = near_caches.taken();
         let served = (0..100).filter(|_| read(false)).count();
         assert!(served < TOUCH_EVERY as usize, "{served}");
-        assert!(fronts.taken() < before);
+        assert!(near_caches.taken() < before);
     }
 
     #[test]
     fn a_capacity_may_shrink_while_threads_read() {
-        let fronts = Fronts::new(CAPACITY);
+        let near_caches = NearCaches::new(CAPACITY);
         std::thread::scope(|scope| {
             for thread in 0..3_u32 {
-                let fronts = &fronts;
+                let near_caches = &near_caches;
                 scope.spawn(move || {
                     for n in 0..100_000_u32 {
-                        asked(fronts, &(n % 50 + thread).to_be_bytes(), 0, 100);
+                        asked(near_caches, &(n % 50 + thread).to_be_bytes(), 0, 100);
                     }
                 });
             }
             for n in 0..200 {
-                fronts.set_capacity(if n % 2 == 0 { CAPACITY / 64 } else { CAPACITY });
+                near_caches.set_capacity(if n % 2 == 0 { CAPACITY / 64 } else { CAPACITY });
             }
         });
     }
 
     #[test]
     fn small_caches_and_large_entries_do_without() {
-        let small = Fronts::new(1 << 20);
+        let small = NearCaches::new(1 << 20);
         assert!((0..5).all(|_| asked(&small, b"k", 0, 10)));
-        let large = Fronts::new(CAPACITY);
+        let large = NearCaches::new(CAPACITY);
         assert!((0..5).all(|_| asked(&large, b"k", 0, 1 << 20)));
     }
 
