@@ -1,35 +1,16 @@
-//! The change feed: what others change, as the store below announces it.
-//!
-//! A task of its own subscribes, drops from the cache what was changed, and then passes each
-//! announcement on to those who listen to this cache. In that order: a cache further out that heard first
-//! could ask this one, and keep the old answer. For the same reason there is one subscription for both: of
-//! two, one could be ahead of the other.
+//! The change feed of a cache: whether the task that follows the store below runs, and who follows this cache.
 
-use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Weak};
-use std::time::Duration;
-
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use futures_util::{FutureExt, StreamExt};
 use parking_lot::Mutex;
-use tokio::runtime::Handle;
-use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
 
-use super::epoch::Mode;
-use super::{Cache, CacheConfig, Shared};
-use crate::error::{Error, ErrorKind, Result};
-use crate::layer::{Context, LayerConfig};
-use crate::store::{Change, Changes, Store};
+use crate::error::{Error, Result};
+use crate::layer::Context;
+use crate::store::Change;
 use crate::telemetry::{Counter, Gauge, Labels, names};
 
 /// Announcements that somebody further out may be behind by. Who is further behind is told that any key
 /// may have changed.
 const BEHIND: usize = 1024;
-
-/// The first pause before subscribing again; it doubles with each further one.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// How the last attempt to subscribe ended. `None`: none has ended yet.
 type Attempt = Option<Result<()>>;
@@ -38,17 +19,17 @@ type Attempt = Option<Result<()>>;
 #[derive(Debug)]
 pub(super) struct ChangeFeed {
     /// `true` tells the task to end. The task holds the one receiver.
-    stop: watch::Sender<bool>,
-    starting: Mutex<()>,
-    attempt: watch::Sender<Attempt>,
+    pub(super) stop: watch::Sender<bool>,
+    pub(super) starting: Mutex<()>,
+    pub(super) attempt: watch::Sender<Attempt>,
     /// Those who listen to this cache. Gone once it is closed.
-    outer: Mutex<Option<broadcast::Sender<Change>>>,
-    seed: u64,
-    labels: Labels,
-    active: Gauge,
-    announced: Counter,
-    all: Counter,
-    lost: Counter,
+    pub(super) outer: Mutex<Option<broadcast::Sender<Change>>>,
+    pub(super) seed: u64,
+    pub(super) labels: Labels,
+    pub(super) active: Gauge,
+    pub(super) announced: Counter,
+    pub(super) all: Counter,
+    pub(super) lost: Counter,
 }
 
 impl ChangeFeed {
@@ -88,219 +69,8 @@ impl ChangeFeed {
         }
     }
 
-    fn failed(&self, error: &Error) {
+    pub(super) fn failed(&self, error: &Error) {
         self.labels.count_error(error);
         self.attempt.send_replace(Some(Err(error.clone())));
-    }
-}
-
-impl<S> Shared<S> {
-    /// Applies an announcement, and passes it on.
-    fn apply(&self, change_feed: &ChangeFeed, change: Change) {
-        match change {
-            Change::Keys(keys) => {
-                self.drop_keys(&keys);
-                change_feed.announced.increment(keys.len() as u64);
-                change_feed.tell(Change::Keys(keys));
-            }
-            Change::Prefix(prefix) => {
-                self.drop_prefix(&prefix);
-                change_feed.announced.increment(1);
-                change_feed.tell(Change::Prefix(prefix));
-            }
-            Change::All => {
-                change_feed.all.increment(1);
-                self.connected(change_feed);
-            }
-            Change::Lost => self.disconnected(change_feed),
-        }
-    }
-
-    /// From now on changes are announced. What changed until now, nobody knows.
-    fn connected(&self, change_feed: &ChangeFeed) {
-        self.coherence.epochs.begin(Mode::Keeping);
-        self.clear();
-        change_feed.active.set(1);
-        change_feed.tell(Change::All);
-    }
-
-    /// From now on changes go unannounced.
-    fn disconnected(&self, change_feed: &ChangeFeed) {
-        if self.coherence.epochs.now().keeps() {
-            self.coherence.epochs.begin(Mode::Disconnected);
-            self.clear();
-            change_feed.lost.increment(1);
-            change_feed.active.set(0);
-            change_feed.tell(Change::Lost);
-        }
-    }
-}
-
-impl<S: Store> Cache<S> {
-    /// Starts the task unless it runs.
-    pub(super) fn listen(&self, change_feed: &ChangeFeed) -> Result<()> {
-        // Only the task holds a receiver.
-        if change_feed.stop.receiver_count() > 0 {
-            return Ok(());
-        }
-        let runtime = Handle::try_current().map_err(|error| {
-            let message =
-                "a cache listens in a task of its own, and there is no tokio runtime here";
-            Error::unsupported(message).with_source(error)
-        })?;
-        let _starting = change_feed.starting.lock();
-        if *change_feed.stop.borrow() {
-            return Err(Error::closed());
-        }
-        if change_feed.stop.receiver_count() == 0 {
-            change_feed.attempt.send_replace(None);
-            let (shared, stop) = (Arc::downgrade(&self.0), change_feed.stop.subscribe());
-            runtime.spawn(FeedTask { shared, stop }.run());
-        }
-        Ok(())
-    }
-
-    /// The announcements of this cache: each comes when it was applied here.
-    pub(super) async fn announcements(&self, change_feed: &ChangeFeed) -> Result<Changes> {
-        self.listen(change_feed)?;
-        let mut attempt = change_feed.attempt.subscribe();
-        // The sender lives as long as this cache.
-        if let Ok(ended) = attempt.wait_for(Option::is_some).await
-            && let Some(Err(error)) = &*ended
-        {
-            return Err(error.clone());
-        }
-        let Some(changes) = change_feed.outer.lock().as_ref().map(broadcast::Sender::subscribe)
-        else {
-            return Err(Error::closed());
-        };
-        // Looked at behind the subscription: what happens from here on is told.
-        let first = (!self.0.coherence.epochs.now().keeps()).then_some(Change::Lost);
-        let shared = Arc::downgrade(&self.0);
-        let rest = futures_util::stream::unfold((changes, shared), |(mut changes, shared)| async {
-            let change = match changes.recv().await {
-                Ok(change) => change,
-                Err(RecvError::Closed) => return None,
-                // What was missed may have been the loss of the connection.
-                Err(RecvError::Lagged(_)) => match shared.upgrade()?.coherence.epochs.now().keeps()
-                {
-                    true => Change::All,
-                    false => Change::Lost,
-                },
-            };
-            Some((change, (changes, shared)))
-        });
-        Ok(futures_util::stream::iter(first).chain(rest).boxed())
-    }
-}
-
-/// The task. It does not keep the cache alive.
-struct FeedTask<S: Store> {
-    shared: Weak<Shared<S>>,
-    stop: watch::Receiver<bool>,
-}
-
-/// The runtime may end the task without a word.
-impl<S: Store> Drop for FeedTask<S> {
-    fn drop(&mut self) {
-        self.with(|shared, change_feed| {
-            shared.disconnected(change_feed);
-            change_feed.attempt.send_if_modified(|attempt| {
-                let unexpected = !matches!(attempt, Some(Err(_)));
-                if unexpected {
-                    let message = "the runtime of the task that listens was shut down";
-                    *attempt = Some(Err(Error::new(ErrorKind::Unavailable, message)));
-                }
-                unexpected
-            });
-        });
-    }
-}
-
-impl<S: Store> FeedTask<S> {
-    fn with<T>(&self, act: impl FnOnce(&Arc<Shared<S>>, &ChangeFeed) -> T) -> Option<T> {
-        let shared = self.shared.upgrade()?;
-        shared.change_feed.as_ref().map(|change_feed| act(&shared, change_feed))
-    }
-
-    async fn run(self) {
-        let mut stop = self.stop.clone();
-        tokio::select! {
-            biased;
-            // An error means that the sender, and with it the cache, is gone.
-            _ = stop.wait_for(|stop| *stop) => {}
-            () = self.keep_listening() => {}
-        }
-    }
-
-    /// Subscribes again and again, until the store below is closed.
-    async fn keep_listening(&self) {
-        let Some((clock, seed)) =
-            self.with(|shared, change_feed| (Arc::clone(&shared.clock), change_feed.seed))
-        else {
-            return;
-        };
-        let pauses = ExponentialBuilder::new()
-            .with_min_delay(SHORTEST_PAUSE)
-            .with_max_delay(LONGEST_PAUSE)
-            .without_max_times()
-            .with_jitter()
-            .with_jitter_seed(seed);
-        let mut pause: ExponentialBackoff = pauses.build();
-        loop {
-            let began = clock.monotonic();
-            let outcome = AssertUnwindSafe(self.listen()).catch_unwind().await;
-            let error =
-                outcome.unwrap_or_else(|_| Error::internal("listening to changes panicked"));
-            self.with(|shared, change_feed| {
-                shared.disconnected(change_feed);
-                change_feed.failed(&error);
-            });
-            if error.kind() == ErrorKind::Closed {
-                self.with(|_, change_feed| change_feed.outer.lock().take());
-                return;
-            }
-            tracing::warn!(?error, "the cache is not told of foreign changes, and keeps nothing");
-            // A subscription that lasted was no failure.
-            if clock.monotonic().saturating_sub(began) > LONGEST_PAUSE {
-                pause = pauses.build();
-            }
-            clock.sleep(pause.next().unwrap_or(LONGEST_PAUSE)).await;
-        }
-    }
-
-    /// Applies announcements until they end. Gives the reason.
-    async fn listen(&self) -> Error {
-        let mut changes = match self.subscribe().await {
-            Ok(changes) => changes,
-            Err(error) => return error,
-        };
-        let listens = self.with(|shared, change_feed| {
-            shared.connected(change_feed);
-            change_feed.attempt.send_replace(Some(Ok(())));
-        });
-        if listens.is_none() {
-            return Error::closed();
-        }
-        while let Some(change) = changes.next().await {
-            if self.with(|shared, change_feed| shared.apply(change_feed, change)).is_none() {
-                return Error::closed();
-            }
-            // Announcements that are there already must not keep the thread from others.
-            tokio::task::coop::consume_budget().await;
-        }
-        Error::new(ErrorKind::Unavailable, "the announcements of the store below have ended")
-    }
-
-    async fn subscribe(&self) -> Result<Changes> {
-        let Some(shared) = self.shared.upgrade() else { return Err(Error::closed()) };
-        let limit = shared.load_timeout;
-        tokio::select! {
-            changes = shared.inner.changes() => changes,
-            () = shared.clock.sleep(limit) => {
-                let message = format!("subscribing took longer than load_timeout ({limit:?})");
-                Err(Error::new(ErrorKind::Timeout, message).with_layer(CacheConfig::NAME))
-            }
-        }
     }
 }

@@ -1,6 +1,7 @@
 //! What is counted: each read once, by what came of it.
 
 use crate::telemetry::{Counter, Histogram, Labels, Tally, names};
+use crate::types::Scope;
 
 #[derive(Debug)]
 pub(super) struct Counters {
@@ -67,6 +68,29 @@ impl Counters {
         match fate {
             Fate::Kept => self.refresh_kept.increment(1),
             Fate::Dropped | Fate::Bypass => self.refresh_dropped.increment(1),
+        }
+    }
+}
+
+/// What was dropped, by cause.
+#[derive(Debug)]
+pub(super) struct Invalidations {
+    key: Counter,
+    prefix: Counter,
+    all: Counter,
+}
+
+impl Invalidations {
+    pub(super) fn new(labels: &Labels) -> Self {
+        let cause = |cause| labels.counter(names::CACHE_INVALIDATIONS, &[("cause", cause)]);
+        Self { key: cause("key"), prefix: cause("prefix"), all: cause("all") }
+    }
+
+    pub(super) fn count(&self, scope: &Scope) {
+        match scope {
+            Scope::Keys(keys) => self.key.increment(keys.len() as u64),
+            Scope::Prefix(_) => self.prefix.increment(1),
+            Scope::All => self.all.increment(1),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What is kept of a key, told without a trace.
 
-use super::cached::Answer;
-use super::freshness::CoarseTime;
-use super::{CacheConfig, Shared};
+use super::config::CacheConfig;
+use super::policy::{Answer, CoarseTime};
+use super::shared::Shared;
 use crate::clock::Timestamp;
 use crate::layer::LayerConfig;
 use crate::telemetry::Labels;

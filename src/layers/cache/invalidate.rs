@@ -2,35 +2,11 @@
 
 use bytes::Bytes;
 
-use super::prefix_invalidation::Invalidated;
-use super::{Cache, Shared};
+use super::coherence::Invalidated;
+use super::shared::{Cache, Shared};
 use crate::error::Result;
 use crate::store::{Change, Store};
-use crate::telemetry::{Counter, Labels, names};
 use crate::types::Scope;
-
-/// What was dropped, by cause.
-#[derive(Debug)]
-pub(super) struct Invalidations {
-    key: Counter,
-    prefix: Counter,
-    all: Counter,
-}
-
-impl Invalidations {
-    pub(super) fn new(labels: &Labels) -> Self {
-        let cause = |cause| labels.counter(names::CACHE_INVALIDATIONS, &[("cause", cause)]);
-        Self { key: cause("key"), prefix: cause("prefix"), all: cause("all") }
-    }
-
-    fn count(&self, scope: &Scope) {
-        match scope {
-            Scope::Keys(keys) => self.key.increment(keys.len() as u64),
-            Scope::Prefix(_) => self.prefix.increment(1),
-            Scope::All => self.all.increment(1),
-        }
-    }
-}
 
 impl<S: Store> Cache<S> {
     /// First below: what is dropped here first, a cache below would give again. Then those who listen to this

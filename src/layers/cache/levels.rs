@@ -3,90 +3,18 @@
 //! What is done to a key is done in memory first and on the disk next. In this order, what the memory evicts
 //! at the same time reaches the disk before: it is replaced there, or removed.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
-use super::Shared;
-use super::cached::{Answer, Cached};
 use super::coherence::Ticket;
-use super::config::CacheConfig;
-use super::disk::{self, Disk, DiskConfig};
-use super::engine::Evicted;
-use super::freshness::CoarseTime;
-use super::load::Load;
+use super::disk::DiskHit;
+use super::policy::{Answer, Cached};
+use super::shared::Shared;
+use super::unclaimed_disk::until;
 use crate::error::Result;
-use crate::layer::Context;
 use crate::store::Store;
 use crate::types::Sighting;
-
-/// A disk that no cache has yet. A folder holds the entries of one.
-#[derive(Clone, Debug, Default)]
-pub(super) struct UnclaimedDisk(Arc<Mutex<Option<Disk>>>);
-
-impl UnclaimedDisk {
-    pub(super) fn open(config: &CacheConfig, context: &Context) -> Result<Self> {
-        let index_memory = |disk: &DiskConfig| disk.index_memory.unwrap_or(config.capacity);
-        let open = |disk: &DiskConfig| Disk::open(disk, index_memory(disk), context);
-        let disk = config.disk.as_ref().map(open).transpose()?;
-        Ok(Self(Arc::new(Mutex::new(disk))))
-    }
-
-    #[cfg(test)]
-    pub(super) fn of(disk: Disk) -> Self {
-        Self(Arc::new(Mutex::new(Some(disk))))
-    }
-
-    /// Gives it to the cache over that store.
-    pub(super) fn take(
-        &self,
-        config: &CacheConfig,
-        context: &Context,
-        below: &impl Store,
-    ) -> Option<Disk> {
-        let disk_config = config.disk.as_ref()?;
-        let Some(disk) = self.0.lock().take() else {
-            tracing::warn!(
-                "the disk of a cache has been given to another store of the same layer; this one has none"
-            );
-            return None;
-        };
-        let (below, identity) = (below.profile(), below.identity());
-        // Refused when the stack was checked, or opened; by hand, nothing of before is served.
-        let owner = disk_config
-            .check_below(&below.guarantees)
-            .is_ok()
-            .then_some(context.below.zip(identity))
-            .flatten()
-            .map(|(layers, data)| {
-                let (stack, times) = (context.labels.stack(), config.times());
-                format!("{stack}\n{layers:016x}\n{}\n{below}\n{times}", data.as_str())
-            });
-        let disk = disk.taken();
-        disk.tier().belongs_to(owner.as_deref());
-        Some(disk)
-    }
-}
-
-/// Writes to the disk what the memory evicts and is not there any more.
-pub(super) fn write_evicted(disk: &Disk, config: &CacheConfig) -> Evicted {
-    let (tier, idle) = (Arc::clone(disk.tier()), config.idle.map(|idle| idle.0));
-    Arc::new(move |key: &[u8], cached: &Cached| {
-        if let Answer::Value(value) = &cached.answer {
-            tier.offer_evicted(key, value, until(cached, idle), cached.epoch);
-        }
-    })
-}
-
-/// Until when an entry is served from the disk: while it is fresh. Who reads it in memory is not seen there.
-fn until(cached: &Cached, idle: Option<Duration>) -> CoarseTime {
-    match (&cached.extra, idle) {
-        (Some(extra), Some(idle)) => cached.until.min(extra.read().after(idle)),
-        _ => cached.until,
-    }
-}
 
 impl<S> Shared<S> {
     /// Removes a key from both.
@@ -133,7 +61,7 @@ impl<S> Shared<S> {
     }
 
     /// The rest of the deadline is for the store below.
-    fn patience_with_disk(&self) -> Duration {
+    pub(super) fn patience_with_disk(&self) -> Duration {
         self.load_timeout / 2
     }
 
@@ -180,7 +108,7 @@ impl<S> Shared<S> {
     }
 
     /// Keeps in memory what was found on the disk, unless something came between.
-    pub(super) fn promote(&self, key: &[u8], found: &disk::DiskHit, ticket: Ticket) {
+    pub(super) fn promote(&self, key: &[u8], found: &DiskHit, ticket: Ticket) {
         let Some(disk) = &self.disk else { return };
         let cached = self.times.found(found.value.clone(), found.until, self.now(), found.began);
         if !self.engine.fits(key, &cached) {
@@ -192,29 +120,6 @@ impl<S> Shared<S> {
             }
         });
     }
-}
-
-/// Ends the loads whose answer is on the disk. Gives the others, and those that waited for one that ended.
-pub(super) async fn find_on_disk<S>(shared: &Shared<S>, loads: Vec<Load<S>>) -> Vec<Load<S>> {
-    let Some(disk) = &shared.disk else { return loads };
-    let sought = loads.iter().filter(|load| load.may_be_kept());
-    let keys: Vec<Bytes> = sought.map(|load| load.key().clone()).collect();
-    // Before the look: whoever forgets something later, does so behind what is found.
-    let epoch = shared.coherence.epochs.now();
-    let mut found = disk.tier().get_many(&keys, shared.patience_with_disk()).await.into_iter();
-    let rest = loads.into_iter().filter_map(|load| {
-        let copy = if load.may_be_kept() { found.next().flatten() } else { None };
-        let served =
-            |copy: &disk::DiskHit| shared.coherence.epochs.serve(epoch, copy.began, load.key());
-        match copy.filter(served) {
-            Some(copy) => {
-                shared.promote(load.key(), &copy, load.ticket());
-                load.end_on_disk(copy.value)
-            }
-            None => Some(load),
-        }
-    });
-    rest.collect()
 }
 
 impl<S: Store> Shared<S> {

@@ -1,11 +1,9 @@
 //! What is kept: looking it up, and keeping what a load found.
 
-use super::Shared;
-use super::cached::{Answer, Cached};
-use super::coherence::Ticket;
+use super::coherence::{Outcome, Ticket};
 use super::counters::Fate;
-use super::freshness::{Age, CoarseTime, is_outage};
-use super::single_flight::Outcome;
+use super::policy::{Age, Answer, Cached, CoarseTime, is_outage};
+use super::shared::Shared;
 use crate::error::Error;
 use crate::types::Value;
 

@@ -2,12 +2,13 @@
 
 use tokio::runtime::Handle;
 
-use super::coherence::Admission;
+use super::coherence::{Admission, LoadEnd, Outcome, WaitGuard};
+use super::config::CacheConfig;
 use super::counters::Fate;
-use super::load::{Load, Purpose, begin, run_loads};
+use super::load::{Load, Purpose};
 use super::lookup::{Lookup, Old};
-use super::single_flight::{LoadEnd, Outcome, WaitGuard};
-use super::{Cache, CacheConfig, Shared};
+use super::run_loads::{begin, run_loads};
+use super::shared::{Cache, Shared};
 use crate::error::{Error, ErrorKind, Result, Retry};
 use crate::layer::LayerConfig as _;
 use crate::reply::Reply;
@@ -21,8 +22,7 @@ pub(super) struct Waiter {
     old: Option<Old>,
     /// The load began for this reader.
     led: bool,
-    /// The read is counted when it is answered.
-    counts: bool,
+    purpose: Purpose,
 }
 
 impl<S: Store> Cache<S> {
@@ -39,7 +39,10 @@ impl<S: Store> Cache<S> {
         self.ensure_subscribed();
         match self.0.ask_now(key) {
             Some((outcome, fate)) => Reply::Now(self.0.settle(outcome, fate, old)),
-            None => self.load(key, old, false),
+            None => {
+                let purpose = Purpose::of_reader(old.as_ref());
+                self.load(key, old, purpose)
+            }
         }
     }
 
@@ -68,7 +71,7 @@ impl<S: Store> Cache<S> {
         &'a self,
         key: &'a [u8],
         old: Option<Old>,
-        counted: bool,
+        purpose: Purpose,
     ) -> Reply<'a, Option<Value>> {
         let runtime = match runtime() {
             Ok(runtime) => runtime,
@@ -77,9 +80,9 @@ impl<S: Store> Cache<S> {
         // Not before somebody waits: a cache further out may drop this, and ask again in a task of its own.
         Reply::later(async move {
             let mut begun = Vec::new();
-            let waiter = match self.join_or_begin(key, old, counted, &mut begun) {
+            let waiter = match self.join_or_begin(key, old, purpose, &mut begun) {
                 Ok(waiter) => waiter,
-                Err(old) => return self.0.refuse(old, counted),
+                Err(old) => return self.0.refuse(old, purpose),
             };
             if !begun.is_empty() {
                 begin(&runtime, begun).await;
@@ -95,35 +98,34 @@ impl<S: Store> Cache<S> {
         &self,
         key: &[u8],
         old: Option<Old>,
-        counted: bool,
+        purpose: Purpose,
         begun: &mut Vec<Load<S>>,
     ) -> Result<Waiter, Option<Old>> {
         let shared = &self.0;
-        let counts = old.is_some() && !counted;
         let room = || shared.engine.begin_load(key);
         let (guard, led) = match shared.coherence.join_or_lead(key, room) {
             Admission::Join(guard) => {
-                shared.counters.coalesced.add([u64::from(!counts && !counted)]);
+                shared.counters.coalesced.add([u64::from(purpose == Purpose::Read)]);
                 (guard, false)
             }
             Admission::Lead(guard, ticket, room) => {
-                let purpose = if counts || counted { Purpose::Counted } else { Purpose::Reader };
                 let load = (guard.in_flight().clone(), ticket, room);
                 begun.push(Load::new(shared, key, load, purpose));
                 (guard, true)
             }
             Admission::Full => return Err(old),
         };
-        Ok(Waiter { guard, old, led, counts })
+        Ok(Waiter { guard, old, led, purpose })
     }
 
     /// The answer, after the [wait](Waiter::wait).
     pub(super) async fn finish(&self, key: &[u8], waiter: Waiter) -> Outcome {
-        let Waiter { guard, old, led, counts } = waiter;
+        let Waiter { guard, old, led, purpose } = waiter;
         let in_flight = guard.in_flight();
         let shared = &*self.0;
+        let is_to_count = u64::from(purpose == Purpose::ReadWithOld);
         let stale = |value| {
-            shared.counters.stale.add([u64::from(counts)]);
+            shared.counters.stale.add([is_to_count]);
             Ok(Some(value))
         };
         if !in_flight.has_ended()
@@ -137,7 +139,11 @@ impl<S: Store> Cache<S> {
             // Somebody else who asked again may have it by now.
             LoadEnd::AmongMany(_) => match shared.fresh(key) {
                 Some(value) => Ok(Some(value)),
-                None => return self.load(key, old, !counts).await,
+                None => {
+                    let counted = purpose != Purpose::ReadWithOld;
+                    let again = if counted { Purpose::Counted } else { purpose };
+                    return self.load(key, old, again).await;
+                }
             },
         };
         if let (Err(error), Some(old)) = (&outcome, &old)
@@ -146,7 +152,7 @@ impl<S: Store> Cache<S> {
             return stale(value);
         }
         let result = if led { &shared.counters.miss } else { &shared.counters.coalesced };
-        result.add([u64::from(counts)]);
+        result.add([is_to_count]);
         // The store below had its answer before this reader came, perhaps.
         outcome.map(|value| value.filter(|value| !shared.is_expired(value)))
     }
@@ -165,14 +171,14 @@ impl<S: Read> Shared<S> {
 
 impl<S> Shared<S> {
     /// What a reader gets where there is no room for another load.
-    pub(super) fn refuse(&self, old: Option<Old>, counted: bool) -> Outcome {
+    pub(super) fn refuse(&self, old: Option<Old>, purpose: Purpose) -> Outcome {
         let message = "as many loads are under way as the cache has room for: the store below answers too slowly, or `capacity` is too small for so many reads at once";
         let error = Error::new(ErrorKind::Capacity, message)
             .with_layer(CacheConfig::NAME)
             .with_retry(Retry::Later);
         let value = old.and_then(|old| old.instead_of(&error, self));
         let result = if value.is_some() { &self.counters.stale } else { &self.counters.miss };
-        result.add([u64::from(!counted)]);
+        result.add([u64::from(purpose != Purpose::Counted)]);
         value.map(Some).ok_or(error)
     }
 
@@ -189,7 +195,7 @@ impl<S> Shared<S> {
 }
 
 impl Waiter {
-    /// Until the load has ended, or has taken longer than who has an old value waits.
+    /// Until the load has ended, or has taken longer than a reader that has an old value waits.
     pub(super) async fn wait<S>(&self, shared: &Shared<S>) {
         match shared.times.patience.filter(|_| self.old.is_some()) {
             None => drop(self.guard.in_flight().ended().await),

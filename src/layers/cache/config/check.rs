@@ -1,12 +1,11 @@
-//! Which settings are refused, and what the others promise over a store.
+//! Which settings are refused.
 
 use tokio::sync::Semaphore;
 
-use super::{CacheConfig, OnWrite, WarmStartConfig};
+use super::settings::CacheConfig;
+use super::warm_start::WarmStartConfig;
 use crate::error::{Error, Result};
-use crate::layer::LayerConfig;
-use crate::types::units::{ByteSize, Fraction, Span};
-use crate::types::{Place, Profile};
+use crate::types::units::{ByteSize, Fraction};
 
 /// Less holds too little to be a cache, and more no machine has.
 const MIN_CAPACITY: u64 = 64 << 10;
@@ -17,7 +16,7 @@ fn refused(message: String) -> Result<()> {
 }
 
 impl CacheConfig {
-    pub(in super::super) fn check(&self) -> Result<()> {
+    pub(in crate::layers::cache) fn check(&self) -> Result<()> {
         check_capacity(self.capacity)?;
         for (name, span) in [
             ("ttl", self.ttl),
@@ -69,7 +68,7 @@ impl CacheConfig {
     }
 
     /// The settings that decide until when an entry is served, in words.
-    pub(in super::super) fn times(&self) -> String {
+    pub(in crate::layers::cache) fn times(&self) -> String {
         let Self { ttl, idle, jitter, .. } = self;
         format!("{ttl:?} {idle:?} {jitter}")
     }
@@ -97,60 +96,9 @@ impl CacheConfig {
         }
         Ok(())
     }
-
-    /// What a cache with these settings promises.
-    pub(in super::super) fn promises(&self, below: Profile) -> Profile {
-        let announced = below.guarantees.announces;
-        let more = |late: Option<Span>| late.unwrap_or_default().0;
-        let longest = |stale: Option<Span>| {
-            let aged = self.ttl.map(|ttl| ttl.0.saturating_add(more(stale)));
-            aged.map(|aged| aged.max(more(self.negative_ttl)))
-        };
-        let well = longest(self.stale_while_refresh);
-        let unwell = well.max(longest(self.stale_if_error));
-        let own = announced.into_iter().chain(unwell).min();
-        let mut profile = Profile::layer(Self::NAME, below)
-            .changed(|guarantees| guarantees.freshness = guarantees.freshness.delayed(own));
-        if let Some(within) = announced {
-            profile = profile.note(format!(
-                "What others change is dropped from the cache when the store below announces it, within {}. While the announcements are interrupted nothing is kept, and every read goes below.",
-                Span(within)
-            ));
-        }
-        if let (Some(well), Some(unwell), None) = (well, unwell, announced)
-            && well < unwell
-        {
-            profile = profile.note(format!(
-                "An answer is up to {} old, and up to {} while loads fail.",
-                Span(well),
-                Span(unwell),
-            ));
-        }
-        if self.on_write == OnWrite::Keep && !profile.guarantees.verbatim {
-            profile = profile.note(
-                "What is written is loaded when it is read, also with `on_write: keep`: the store below may give back something else than what was put.",
-            );
-        }
-        if self.idle.is_some() && own.is_none() {
-            profile = profile.note(
-                "`idle` does not bound how late a foreign write is seen: a key that is read all the time stays. Only `ttl` does.",
-            );
-        }
-        if let Some(disk) = &self.disk {
-            profile = disk.promise(profile, own);
-        }
-        if self.warm_start.is_some() {
-            profile = profile.changed(|guarantees| {
-                // Keys alone: there is no value that is not sealed.
-                let what = "keys for the warm start".into();
-                guarantees.places.push(Place { name: Self::NAME.into(), what, sealed: true });
-            });
-        }
-        profile
-    }
 }
 
-pub(in super::super) fn check_capacity(capacity: ByteSize) -> Result<()> {
+pub(in crate::layers::cache) fn check_capacity(capacity: ByteSize) -> Result<()> {
     if capacity.0 < MIN_CAPACITY {
         return refused(format!("capacity is {capacity}; it must be at least 64KiB"));
     }

@@ -8,12 +8,12 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::super::epoch::Epoch;
-use super::super::freshness::CoarseTime;
+use super::super::coherence::Epoch;
+use super::super::policy::CoarseTime;
 use super::index::Location;
 use super::record::{self, Copy};
 use super::table::Held;
-use super::{DiskHit, Tier};
+use super::tier::{DiskHit, Tier};
 
 /// A free thread to read the disk with is waited for that long. Without one the store below is asked.
 pub(super) const MOST_WAIT: Duration = Duration::from_millis(100);
@@ -23,7 +23,7 @@ impl Tier {
     /// longer than `patience` is not used any more.
     ///
     /// Dropped, it may still read.
-    pub(in super::super) async fn get_many(
+    pub(in crate::layers::cache) async fn get_many(
         self: &Arc<Self>,
         keys: &[Bytes],
         patience: Duration,

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::super::epoch::Epoch;
+use super::super::coherence::Epoch;
 use super::timeline::Tick;
 use crate::clock::Timestamp;
 use crate::types::Value;

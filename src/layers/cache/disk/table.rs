@@ -7,11 +7,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 
-use super::super::epoch::Epoch;
+use super::super::coherence::Epoch;
 use super::index::{Index, Location};
 use super::log::Shape;
 use super::record::{self, Copy};
-use super::writer::Stop;
 
 /// What an entry costs while it waits, beside its key and value.
 const WAITING_BYTES: u64 = 256;
@@ -28,6 +27,17 @@ pub(super) enum State {
     Saved,
     /// A key was removed that is in that file.
     Spoiled,
+}
+
+/// What the thread is asked to do beside writing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Stop {
+    #[default]
+    No,
+    /// Ends when nothing waits any more. Keeps the entries for the next open, or removes them.
+    Written { keep: bool },
+    /// Ends at once.
+    Now,
 }
 
 /// Where a copy was found.

@@ -5,7 +5,7 @@
 //! goes on with the steady clock. From a close to the next open it goes on by as much as the wall clock did, and
 //! where that went back, what was kept is given up.
 
-use super::super::freshness::CoarseTime;
+use super::super::policy::CoarseTime;
 use crate::clock::{Clock, Timestamp};
 
 /// A moment on the timeline, in milliseconds.

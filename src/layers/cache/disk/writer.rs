@@ -4,22 +4,11 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use super::Tier;
 use super::index::Index;
 use super::log::Log;
 use super::saved::{self, Saved};
-use super::table::State;
-
-/// What the thread is asked to do beside writing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Stop {
-    #[default]
-    No,
-    /// Ends when nothing waits any more. Keeps the entries for the next open, or removes them.
-    Written { keep: bool },
-    /// Ends at once.
-    Now,
-}
+use super::table::{State, Stop};
+use super::tier::Tier;
 
 impl Tier {
     pub(super) fn run(&self) {
@@ -100,7 +89,7 @@ impl Tier {
 
     /// Writes out what waits, keeps or removes what is there, and leaves the folder to others. What has not
     /// come about within that time is given up: then the next open finds it empty.
-    pub(in super::super) async fn close(&self, keep: bool, within: Duration) {
+    pub(in crate::layers::cache) async fn close(&self, keep: bool, within: Duration) {
         self.stop(Stop::Written { keep: keep && self.warm });
         let mut closed = self.closed.subscribe();
         let closed = async move { drop(closed.wait_for(|closed| *closed).await) };

@@ -1,7 +1,5 @@
 //! The second level: what is on the disk is what is below, or it is not served.
 
-use super::super::disk::{Disk, DiskConfig};
-use super::super::levels::UnclaimedDisk;
 use super::*;
 use crate::types::{Durability, Guarantees, Presence, Scope, Sighting};
 

@@ -1,5 +1,4 @@
-use super::super::epoch::{Epochs, Mode};
-
+use super::*;
 #[test]
 fn each_epoch_differs_from_all_before_it_and_nothing_follows_the_closed_one() {
     let epochs = Epochs::new(Mode::Disconnected);

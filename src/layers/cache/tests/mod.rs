@@ -25,26 +25,39 @@ mod stale;
 mod warm;
 mod written;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
-use super::cached::{Answer, Cached};
-use super::freshness::CoarseTime;
+use super::coherence::{Epochs, Invalidated, Mode};
+use super::config::{CacheConfig, DiskConfig, OnWrite, Policy, WarmStartConfig};
+use super::disk::Disk;
+use super::layer::CacheLayer;
 use super::lookup::Lookup;
-use super::*;
+use super::policy::{Answer, Cached, CoarseTime};
+use super::shared::Cache;
+use super::unclaimed_disk::UnclaimedDisk;
 use crate::backends::Memory;
-use crate::clock::{ManualClock, SystemClock};
-use crate::error::{ErrorKind, Retry};
+use crate::clock::{Clock, ManualClock, SystemClock};
+use crate::error::{Error, ErrorKind, Result, Retry};
 use crate::ext::StoreExt;
-use crate::store::{Change, Changes};
+use crate::layer::{Context, Layer};
+use crate::reply::Reply;
+use crate::store::{Change, Changes, Pages, Read, Store};
 use crate::types::units::{ByteSize, Fraction, Span};
-use crate::types::{Entry, Freshness, Page};
+use crate::types::{
+    Batch, Commit, Condition, Entry, Freshness, Op, Page, Profile, Scan, Scope, Sighting, Usage,
+    Value,
+};
 
 /// The defaults, with the engine under test: these tests are compiled once for each.
 fn settings() -> CacheConfig {

@@ -1,6 +1,4 @@
-use super::super::epoch::{Epochs, Mode};
-use super::super::prefix_invalidation::Invalidated;
-
+use super::*;
 #[test]
 fn what_began_before_a_mark_is_old_where_its_key_matches() {
     let epochs = Epochs::new(Mode::Keeping);

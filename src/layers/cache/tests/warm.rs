@@ -1,6 +1,5 @@
 //! The warm start: loads of their own, paced by the clock.
 
-use super::super::WarmStartConfig;
 use super::*;
 
 fn config(folder: &tempfile::TempDir, rate: u32, within: u64) -> CacheConfig {

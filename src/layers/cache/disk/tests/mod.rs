@@ -4,7 +4,9 @@ mod faults;
 mod model;
 mod restart;
 
+use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
@@ -12,10 +14,21 @@ use bytes::Bytes;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tempfile::TempDir;
 
-use super::super::epoch::{Epochs, Mode};
+use super::super::coherence::{Epoch, Epochs, Mode};
+use super::super::config::DiskConfig;
+use super::super::policy::CoarseTime;
+use super::hash::HashKey;
+use super::log::Shape;
+use super::open::Disk;
 use super::read::MOST_WAIT;
-use super::*;
-use crate::clock::ManualClock;
+use super::record::Copy;
+use super::table::{State, Stop};
+use super::tier::{DiskHit, Tier};
+use super::{record, saved, timeline};
+use crate::clock::{Clock as _, ManualClock};
+use crate::error::Result;
+use crate::layer::Context;
+use crate::types::Value;
 use crate::types::units::ByteSize;
 
 /// Lets the disk fail after so many steps, and from then on. Below 0: the next step panics.
