@@ -42,6 +42,10 @@ pub(super) struct Lines {
 impl Lines {
     /// An entry in the form of `import` and `export`, without its value if none is given.
     pub(super) async fn entry(&mut self, key: &[u8], value: Option<&Value>) -> Result<(), Stop> {
+        if self.buffer.capacity() == 0 {
+            // The chunk before has taken its memory along.
+            self.buffer.reserve(CHUNK + CHUNK / 8);
+        }
         jsonl::write(&mut self.buffer, key, value)
             .map_err(|error| Error::internal("an entry cannot be written").with_source(error))?;
         self.hand_on(CHUNK).await
@@ -98,7 +102,7 @@ where
 {
     let (send, receive) = mpsc::channel(1);
     let share = Arc::new(caller.share());
-    let writing = write(Lines { buffer: Vec::with_capacity(CHUNK), send, share });
+    let writing = write(Lines { buffer: Vec::new(), send, share });
     let mut chunks = Box::pin(chunks(writing, receive));
     let first = chunks.next().await.transpose()?;
     let rest = chunks.map(|chunk| chunk.unwrap_or_else(|problem| problem.to_line().into()));

@@ -94,6 +94,77 @@ fn a_second_signal_does_not_wait() {
     folder.run(&["put", "k", "v"]).ok();
 }
 
+/// What was acknowledged is there afterwards; what was cut off is told.
+#[test]
+fn a_second_signal_loses_nothing_that_was_acknowledged() {
+    let folder = Folder::new(
+        "stores: { main: { layers: [ cache: {} ], backend: { rocksdb: { path: data } } } }\nserve: { listeners: [ { listen: '127.0.0.1:0', stores: write } ], drain: 1h }\n",
+    );
+    let mut service = Service::start(&folder, &[], |_| ());
+    let address = service.address();
+    for n in 0..50 {
+        let put = format!("PUT /v1/stores/main/kv/{n}");
+        assert_eq!(ask(address, &put, &[], format!("value {n}")).status, 204);
+    }
+    let mut half = connect(address);
+    let head = "PUT /v1/stores/main/kv/half HTTP/1.1\r\ncontent-length: 9\r\n";
+    half.write_all(format!("{head}host: {address}\r\n\r\nhalf").as_bytes()).unwrap();
+    // Until it is under way: the half comes on top of what is there.
+    let came = || {
+        let text = get(address, "/metrics").text();
+        let is_it = |line: &&str| {
+            line.starts_with("tierstack_serve_bytes_total") && line.contains("direction=\"in\"")
+        };
+        text.lines().find(is_it).unwrap().rsplit_once(' ').unwrap().1.parse::<usize>().unwrap()
+    };
+    let whole: usize = (0..50).map(|n| format!("value {n}").len()).sum();
+    while came() < whole + "half".len() {}
+    service.signal("-TERM");
+    service.says("once more is faster");
+    service.signal("-TERM");
+    let (status, err) = service.end();
+    assert_eq!(status.code(), Some(1), "{err}");
+    assert!(err.contains("1 request was cut off before the answer was sent"), "{err}");
+    for n in 0..50 {
+        folder.run(&["get", &n.to_string()]).ok().prints(&format!("value {n}"));
+    }
+    folder.run(&["get", "half"]).fails();
+}
+
+/// As systemd has it with `Type=notify-reload` and `WatchdogSec=`.
+#[test]
+fn systemd_is_told_how_far_the_service_is() {
+    let folder = Folder::new(PLAIN);
+    let told = std::os::unix::net::UnixDatagram::bind(folder.path("notify")).unwrap();
+    told.set_read_timeout(Some(PATIENCE)).unwrap();
+    let until = |words: &str| {
+        let mut all = String::new();
+        let mut bytes = [0; 4096];
+        while !all.contains(words) {
+            let read = told.recv(&mut bytes).unwrap_or_else(|_| panic!("no {words} in {all}"));
+            all.push_str(&String::from_utf8_lossy(&bytes[..read]));
+            all.push('\n');
+        }
+        all
+    };
+    let service = Service::start(&folder, &["--listen", "127.0.0.1:0"], |command| {
+        command.env("NOTIFY_SOCKET", folder.path("notify")).env("WATCHDOG_USEC", "200000");
+    });
+    let said = until("READY=1");
+    assert!(said.contains("STATUS=opening the stores") && said.contains("STATUS=serving main"));
+    until("WATCHDOG=1");
+    service.signal("-HUP");
+    let said = until("RELOADING=1");
+    assert!(said.contains("MONOTONIC_USEC="), "{said}");
+    until("READY=1");
+    service.signal("-TERM");
+    until("STOPPING=1");
+    // The close of the stores may take longer than systemd waits by itself.
+    until("EXTEND_TIMEOUT_USEC=60000000");
+    let (status, err) = service.end();
+    assert_eq!(status.code(), Some(0), "{err}");
+}
+
 fn with_token(more: &str) -> String {
     format!(
         "stores: {{ main: {{ backend: memory }} }}\nserve: {{ listeners: [ {{ listen: '127.0.0.1:0', stores: read, tokens: [ {{ name: app, file: app.token }} ] }} ]{more} }}\n"

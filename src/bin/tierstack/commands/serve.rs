@@ -54,7 +54,7 @@ pub(crate) async fn run(args: Serve, stop: &Stop) -> Outcome {
     let served =
         serve_until_stopped(&args, &mut config, &serve, server, &stacks, &mut hangups, stop);
     let served = served.await;
-    let closed = close(&stacks, stop).await;
+    let closed = close(&stacks).await;
     match (served, closed) {
         (served, Ok(())) => served,
         (Ok(()), Err(closing)) => Err(closing),
@@ -102,7 +102,7 @@ async fn open(config: &Config, registry: &Registry, stop: &Stop) -> Outcome<Opti
         () = stop.wait() => {
             // An engine is opened by a thread of its own, which the end of the process would tear apart.
             if let Ok(Ok(stacks)) = tokio::time::timeout(OPENING, opening).await {
-                close(&stacks, stop).await?;
+                close(&stacks).await?;
             }
             return Ok(None);
         }
@@ -175,16 +175,13 @@ async fn serve_until_stopped(
 }
 
 /// Closes the stores, within a time.
-async fn close(stacks: &Stacks, stop: &Stop) -> Outcome {
+async fn close(stacks: &Stacks) -> Outcome {
     supervisor::extend(CLOSING);
     let closing = stacks.close_all();
     match tokio::time::timeout(CLOSING, closing).await {
         Ok(closed) => closed.map_err(|errors| errors.into_error().into()),
-        Err(_) => {
-            let _ = stop;
-            Err(Failure::failed(format!("the stores were not closed within {CLOSING:?}"))
-                .next("what was acknowledged as durable is kept; the rest is as after a crash"))
-        }
+        Err(_) => Err(Failure::failed(format!("the stores were not closed within {CLOSING:?}"))
+            .next("what was acknowledged as durable is kept; the rest is as after a crash")),
     }
 }
 
