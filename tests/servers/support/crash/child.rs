@@ -7,17 +7,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tierstack::config::{Config, Format, Registry};
 use tierstack::testing::{FaultLayer, Faults};
 use tierstack::{
-    Context, Durability, ErrorKind, LayerConfig, OpenOptions, Operation, Profile, Result, Stack,
-    StackLayer, SystemClock, Zone,
+    Batch, Commit, Context, Durability, Error, ErrorKind, LayerConfig, OpenOptions, Operation,
+    Outcome, Profile, Result, Stack, StackLayer, SystemClock, Zone,
 };
 
 use super::lasts;
-use super::work::{Counts, TASKS, batch, count};
+use super::work::{Counts, TASKS, batch, count, noted};
 
 /// The layer `flaky`: one call in ten fails, half of the writes after they took effect.
 #[derive(Deserialize, JsonSchema)]
@@ -35,8 +36,11 @@ impl LayerConfig for FlakyConfig {
     }
 
     async fn open(&self, _: &Context) -> Result<Arc<dyn StackLayer>> {
-        let faults =
-            Faults::seeded(self.seed ^ u64::from(std::process::id()), SystemClock::shared());
+        // Another opening fails at other calls.
+        static OPENED: AtomicU64 = AtomicU64::new(0);
+        let opened = OPENED.fetch_add(1, Ordering::Relaxed) << 32;
+        let seed = self.seed ^ u64::from(std::process::id()) ^ opened;
+        let faults = Faults::seeded(seed, SystemClock::shared());
         faults.on(Operation::Write).after_effect().chance(0.05).fail(ErrorKind::Timeout);
         faults.on(Operation::Write).chance(0.05).fail(ErrorKind::Unavailable);
         for operation in [Operation::Get, Operation::GetMany, Operation::Scan, Operation::Flush] {
@@ -46,21 +50,76 @@ impl LayerConfig for FlakyConfig {
     }
 }
 
+/// A stack, and what its store below may do.
+pub(super) struct Opened {
+    pub(super) stack: Stack,
+    /// Whether calls of the store below fail.
+    flaky: bool,
+}
+
 /// The stack of a config.
-pub(super) async fn open(config: &Path) -> Stack {
+pub(super) async fn open(config: &Path) -> Opened {
     let text = std::fs::read_to_string(config).unwrap();
+    let flaky = text.contains(FlakyConfig::NAME);
     let config = Config::parse(&text, Format::Yaml, config).unwrap();
     let mut registry = Registry::standard();
     registry.layer::<FlakyConfig>().unwrap();
-    Stack::open(&config, None, &registry, &OpenOptions::service()).await.unwrap()
+    loop {
+        let error = match Stack::open(&config, None, &registry, &OpenOptions::service()).await {
+            Ok(stack) => return Opened { stack, flaky },
+            Err(error) => error,
+        };
+        // An opening that has failed lets go of the journal a moment later.
+        let held =
+            error.kind() == ErrorKind::Conflict && error.to_string().contains("open already");
+        assert!(flaky && (passes(&error) || held), "{error:?}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
-/// How many batches there are of each task, however often the store fails.
-pub(super) async fn look(stack: &Stack) -> Counts {
-    loop {
-        match count(&**stack).await {
-            Ok(counts) => return counts.unwrap_or_else(|wrong| panic!("{wrong}")),
-            Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}"),
+/// What a store below that fails may say.
+fn passes(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout)
+}
+
+impl Opened {
+    /// How many batches there are of each task.
+    pub(super) async fn look(&self) -> Counts {
+        loop {
+            if let Some(counts) = self.borne(count(&*self.stack).await) {
+                return counts.unwrap_or_else(|wrong| panic!("{wrong}"));
+            }
+        }
+    }
+
+    async fn noted(&self, task: usize) -> u64 {
+        loop {
+            if let Some(number) = self.borne(noted(&*self.stack, task).await) {
+                return number;
+            }
+        }
+    }
+
+    fn borne<T>(&self, answer: Result<T>) -> Option<T> {
+        answer.map_err(|error| self.bear(&error)).ok()
+    }
+
+    /// Only what the store below does may fail.
+    fn bear(&self, error: &Error) {
+        assert!(self.flaky && passes(error), "{error:?}");
+    }
+
+    /// Writes a batch until it is acknowledged. `None`: it is there, and the answer did not say so.
+    async fn write(&self, task: usize, number: u64, batch: &Batch) -> Option<Commit> {
+        loop {
+            let error = match self.stack.write(batch.clone()).await {
+                Ok(commit) => return Some(commit),
+                Err(error) => error,
+            };
+            self.bear(&error);
+            if error.outcome() != Outcome::Nothing && self.noted(task).await >= number {
+                return None;
+            }
         }
     }
 }
@@ -68,8 +127,8 @@ pub(super) async fn look(stack: &Stack) -> Counts {
 /// Writes until the parent kills this process, or closes its standard input.
 pub(super) async fn write_until_killed(config: &Path, memory: bool) {
     println!("@@ begun");
-    let stack = Arc::new(open(config).await);
-    let counts = look(&stack).await;
+    let opened = Arc::new(open(config).await);
+    let counts = opened.look().await;
     println!("@@ there {}", counts.map(|count| count.to_string()).join(" "));
     let done: Arc<[AtomicU64; TASKS]> = Arc::new(counts.map(AtomicU64::new));
     let ends = Arc::new(AtomicBool::new(false));
@@ -81,7 +140,7 @@ pub(super) async fn write_until_killed(config: &Path, memory: bool) {
         }
     });
     let tasks = (0..TASKS).map(|task| {
-        let (stack, done, ends) = (Arc::clone(&stack), Arc::clone(&done), Arc::clone(&ends));
+        let (opened, done, ends) = (Arc::clone(&opened), Arc::clone(&done), Arc::clone(&ends));
         tokio::spawn(async move {
             let mut number = done[task].load(Ordering::SeqCst);
             while !ends.load(Ordering::SeqCst) {
@@ -91,23 +150,24 @@ pub(super) async fn write_until_killed(config: &Path, memory: bool) {
                 if memory && lasts(number) {
                     batch = batch.durability(Durability::ProcessCrash);
                 }
-                let commit = stack.write(batch).await.unwrap();
+                let Some(commit) = opened.write(task, number, &batch).await else { continue };
                 done[task].store(number, Ordering::SeqCst);
                 println!("@@ {task} {number}");
                 // Most do not wait for the store below.
                 if number.is_multiple_of(50) {
-                    commit.durable().await.unwrap();
+                    opened.borne(commit.durable().await);
                 }
                 // In memory it would write faster than anybody reads.
                 if memory {
                     tokio::time::sleep(Duration::from_micros(200)).await;
                 }
             }
+            number
         })
     });
-    for task in tasks.collect::<Vec<_>>() {
-        task.await.unwrap();
-    }
-    stack.close().await.unwrap();
+    let written = join_all(tasks.collect::<Vec<_>>()).await.into_iter().map(Result::unwrap);
+    // Of these some may not have been acknowledged.
+    println!("@@ there {}", written.map(|number| number.to_string()).collect::<Vec<_>>().join(" "));
+    opened.stack.close().await.unwrap();
     println!("@@ closed");
 }

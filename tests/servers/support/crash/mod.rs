@@ -47,14 +47,29 @@ fn lasts(number: u64) -> bool {
 }
 
 /// Settings of `write_back` that let flushes, waits for room and rotations meet the kills.
-pub(crate) fn write_back(random: &mut Random, ack: &str, flaky: bool) -> String {
-    let flush_after = random.pick(&["0s", "1ms", "10ms", "1s"]).unwrap();
+pub(crate) fn write_back(random: &mut Random, ack: &str) -> String {
     let flush_bytes = random.pick(&["1KiB", "8KiB", "1MiB"]).unwrap();
+    let open = random.pick(&["wait", "later"]).unwrap();
+    layer(random, &format!("ack: {ack}, flush_bytes: {flush_bytes}, open: {open}"))
+}
+
+/// The same over a store below of which one call in ten fails, with that store. Where it opens without waiting, no call can fail that, and
+/// after each failure it pauses, so that its runs are not too small.
+pub(crate) fn write_back_over_failing(random: &mut Random) -> Vec<String> {
+    let ack = random.pick(&["journal", "through"]).unwrap();
+    let flush_bytes = random.pick(&["16KiB", "1MiB"]).unwrap();
+    let above = layer(
+        random,
+        &format!("ack: {ack}, flush_bytes: {flush_bytes}, open: later, max_wait: 150s"),
+    );
+    vec![above, format!("flaky: {{ seed: {} }}", random.below(1_000_000))]
+}
+
+fn layer(random: &mut Random, more: &str) -> String {
+    let flush_after = random.pick(&["0s", "1ms", "10ms", "1s"]).unwrap();
     let max_dirty = random.pick(&["1MiB", "4MiB"]).unwrap();
-    // Over a store that fails, `wait` fails too.
-    let open = if flaky { "later" } else { *random.pick(&["wait", "later"]).unwrap() };
     format!(
-        "write_back: {{ path: journal, ack: {ack}, flush_after: {flush_after}, flush_bytes: {flush_bytes}, max_dirty: {max_dirty}, open: {open} }}"
+        "write_back: {{ path: journal, flush_after: {flush_after}, max_dirty: {max_dirty}, {more} }}"
     )
 }
 
@@ -95,9 +110,9 @@ impl Kills<'_> {
         let without: Vec<_> = self.layers.iter().filter(above).cloned().collect();
         std::fs::write(&config, self.config(&without)).unwrap();
         let there = Runtime::new().unwrap().block_on(async {
-            let stack = child::open(&config).await;
-            let there = child::look(&stack).await;
-            tierstack::Store::close(&*stack).await.unwrap();
+            let opened = child::open(&config).await;
+            let there = opened.look().await;
+            tierstack::Store::close(&*opened.stack).await.unwrap();
             there
         });
         assert_eq!(there, oracle.kept, "{self}: a close had left something");

@@ -69,6 +69,19 @@ fn after(task: usize, count: u64) -> State {
     state
 }
 
+fn numbers(note: &[u8]) -> Vec<u64> {
+    std::str::from_utf8(note).unwrap().split(' ').flat_map(str::parse).collect()
+}
+
+/// How many batches there are of a task, by its note.
+///
+/// # Errors
+/// The store's own.
+pub(super) async fn noted(store: &dyn Read, task: usize) -> Result<u64> {
+    let note = store.get(&key(task, "note")).await?;
+    Ok(note.and_then(|note| numbers(&note.bytes).first().copied()).unwrap_or(0))
+}
+
 /// How many batches there are of each task.
 ///
 /// # Errors
@@ -89,9 +102,7 @@ fn explain(states: [State; TASKS]) -> Result<Counts, String> {
     let mut counts = Counts::default();
     let mut notes = Vec::new();
     for (task, mut state) in states.into_iter().enumerate() {
-        let note = state.remove(&key(task, "note")).unwrap_or_default();
-        let note: Vec<u64> =
-            std::str::from_utf8(&note).unwrap().split(' ').flat_map(str::parse).collect();
+        let note = numbers(&state.remove(&key(task, "note")).unwrap_or_default());
         counts[task] = note.first().copied().unwrap_or(0);
         if state != after(task, counts[task]) {
             let all = after(task, counts[task]);
