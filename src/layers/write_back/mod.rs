@@ -73,6 +73,8 @@ mod filter;
 mod flush;
 mod layer;
 mod meters;
+#[cfg(test)]
+mod model_tests;
 mod offline;
 mod overlay;
 mod refusal;

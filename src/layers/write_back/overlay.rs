@@ -1,14 +1,13 @@
 //! What is dirty: the newest operation of each key that the store below does not have yet.
 
 use std::ops::Bound;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use imbl::OrdMap;
-use parking_lot::RwLock;
 
 use super::filter::Filter;
+use super::sync::{AtomicUsize, FEWEST_SLOTS, Ordering, RwLock};
 use crate::clock::Timestamp;
 use crate::types::{Order, Scan, Value};
 
@@ -68,7 +67,7 @@ pub(super) struct Overlay {
 
 /// Bytes that may be dirty for each slot of the filter, and how many of those there are.
 const SLOT_BYTES: u64 = 1 << 10;
-const SLOTS: std::ops::RangeInclusive<u64> = 1 << 10..=1 << 20;
+const SLOTS: std::ops::RangeInclusive<u64> = FEWEST_SLOTS..=1 << 20;
 
 impl Overlay {
     /// For so many bytes at most.
