@@ -4,6 +4,7 @@ mod announcing;
 mod closing;
 mod conditions;
 mod conforming;
+mod disk;
 mod failing;
 mod flushing;
 mod opening;
