@@ -21,14 +21,23 @@ use tokio::sync::mpsc;
 pub(crate) struct Unruly {
     memory: Memory,
     random: Mutex<Random>,
-    /// Whether writes fail.
-    fails: bool,
+    fails: Fails,
     /// Whether it announces what is written. Those that listen, and whether they were told that nothing is heard.
     announces: bool,
     listeners: Mutex<Vec<mpsc::UnboundedSender<Change>>>,
     lost: AtomicBool,
     /// Batches that nobody waits for any more, with the rounds until they arrive.
     late: Mutex<Vec<(u8, Batch)>>,
+}
+
+/// How writes fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fails {
+    Never,
+    /// Before their effect or after it, so that they can be tried again.
+    Passing,
+    /// Also for good, late, and without an answer.
+    Anyhow,
 }
 
 /// What becomes of a write.
@@ -44,7 +53,7 @@ enum Fate {
 }
 
 impl Unruly {
-    pub(crate) fn new(seed: u64, clock: &ManualClock, fails: bool, announces: bool) -> Self {
+    pub(crate) fn new(seed: u64, clock: &ManualClock, fails: Fails, announces: bool) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(clock.clone());
         let memory = Memory::with_clock(clock);
         Self {
@@ -100,15 +109,14 @@ impl Unruly {
     }
 
     fn fate(&self) -> Fate {
-        if !self.fails {
-            return Fate::Done;
-        }
-        match self.draw(40) {
-            0 => Fate::Refused,
-            1 => Fate::FailsBefore,
-            2 => Fate::FailsAfter,
-            3 => Fate::Late,
-            4 => Fate::Hangs,
+        match (self.fails, self.draw(40)) {
+            (Fails::Never, _) => Fate::Done,
+            (_, 1) => Fate::FailsBefore,
+            (_, 2) => Fate::FailsAfter,
+            (Fails::Passing, _) => Fate::Done,
+            (_, 0) => Fate::Refused,
+            (_, 3) => Fate::Late,
+            (_, 4) => Fate::Hangs,
             _ => Fate::Done,
         }
     }

@@ -10,7 +10,8 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use tierstack::testing::Random;
 use tierstack::{
-    Batch, Clock, Entry, ErrorKind, ManualClock, Page, Result, Scan, Scope, Store, Timestamp, Value,
+    Batch, Clock, Entry, ErrorKind, ManualClock, Page, Result, Scan, Scope, Store, StoreExt,
+    Timestamp, Value,
 };
 
 use super::register::{Expiries, Number, Op, What, explain};
@@ -95,6 +96,8 @@ pub(crate) struct Client {
     clock: ManualClock,
     log: Arc<Log>,
     random: Random,
+    /// Whether a write may never give an answer.
+    hangs: bool,
 }
 
 impl Client {
@@ -103,8 +106,9 @@ impl Client {
         clock: ManualClock,
         log: Arc<Log>,
         random: Random,
+        hangs: bool,
     ) -> Self {
-        Self { store, clock, log, random }
+        Self { store, clock, log, random, hangs }
     }
 
     pub(crate) async fn run(mut self, operations: usize) {
@@ -117,7 +121,7 @@ impl Client {
                 70..90 => self.write().await,
                 90..95 => self.write_group().await,
                 95..99 => self.invalidate().await,
-                _ => self.ingest().await,
+                _ => self.load().await,
             }
             if self.random.chance(0.3) {
                 tokio::task::yield_now().await;
@@ -210,10 +214,10 @@ impl Client {
         let (group, written): (Vec<_>, Vec<_>) = (0..count).map(|_| self.batch()).unzip();
         let patience = self.patience();
         let begin = self.log.tick();
-        let answers = tokio::select! {
-            biased;
-            answers = self.store.write_group(group) => answers.into_iter().map(Some).collect(),
-            () = yields(patience) => (0..count).map(|_| None).collect::<Vec<_>>(),
+        let answers = patient(patience, self.store.write_group(group)).await;
+        let answers: Vec<_> = match answers {
+            Some(answers) => answers.into_iter().map(Some).collect(),
+            None => (0..count).map(|_| None).collect(),
         };
         assert_eq!(answers.len(), count);
         for (answer, written) in answers.into_iter().zip(written) {
@@ -225,16 +229,12 @@ impl Client {
         let (batch, written) = self.batch();
         let patience = self.patience();
         let begin = self.log.tick();
-        let done = tokio::select! {
-            biased;
-            done = self.store.write(batch) => Some(done.map(drop)),
-            () = yields(patience) => None,
-        };
-        self.wrote(begin, done, written);
+        let done = patient(patience, self.store.write(batch)).await;
+        self.wrote(begin, done.map(|done| done.map(drop)), written);
     }
 
     /// A run of some keys, which may be taken in part where it fails.
-    async fn ingest(&mut self) {
+    async fn load(&mut self) {
         let mut written = HashMap::new();
         let mut entries = Vec::new();
         for at in 0..KEYS {
@@ -248,12 +248,8 @@ impl Client {
             entries.chunks(2).map(|entries| Ok(Page { entries: entries.to_vec() })).collect();
         let patience = self.patience();
         let begin = self.log.tick();
-        let done = tokio::select! {
-            biased;
-            done = self.store.ingest(stream::iter(pages).boxed()) => Some(done.map(drop)),
-            () = yields(patience) => None,
-        };
-        self.wrote(begin, done, written);
+        let done = patient(patience, self.store.load(stream::iter(pages).boxed())).await;
+        self.wrote(begin, done.map(|done| done.map(drop)), written);
     }
 
     /// Of some keys, of a prefix, or of all.
@@ -267,9 +263,12 @@ impl Client {
         self.store.invalidate(scope).await.unwrap();
     }
 
-    /// How often it looks at a write before it drops it. Some leave at once.
-    fn patience(&mut self) -> usize {
-        if self.random.chance(0.1) { self.random.below(6) } else { 50 + self.random.below(100) }
+    /// How often it looks at a write before it drops it, if it does. Some leave at once.
+    fn patience(&mut self) -> Option<usize> {
+        match self.random.chance(0.1) {
+            true => Some(self.random.below(6)),
+            false => self.hangs.then(|| 50 + self.random.below(100)),
+        }
     }
 
     /// Writes down what a write may have done. `None`: its future was dropped.
@@ -306,6 +305,16 @@ fn tolerated<T>(answer: Result<T>) -> Option<T> {
             assert!(matches!(kind, Unavailable | Timeout | Capacity), "{error:?}");
             None
         }
+    }
+}
+
+/// The answer, unless it does not come within so many looks.
+async fn patient<T>(looks: Option<usize>, answer: impl Future<Output = T>) -> Option<T> {
+    let Some(looks) = looks else { return Some(answer.await) };
+    tokio::select! {
+        biased;
+        answer = answer => Some(answer),
+        () = yields(looks) => None,
     }
 }
 

@@ -1,5 +1,5 @@
-//! Reads and writes of many tasks on real threads, over a store that fails in every way: each key's history must have
-//! an order that explains every answer.
+//! Reads and writes of many tasks on real threads, through caches and write-back, over a store that fails in every way: each key's
+//! history must have an order that explains every answer.
 //!
 //! `scripts/soak` runs more seeds; `TIERSTACK_SEED=17` runs only that one. A seed repeats the stack and what
 //! each task asks for; how the threads meet is another each time.
@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::below::Unruly;
+use self::below::{Fails, Unruly};
 use self::client::{Client, Log};
 use crate::cache_settings::random_cache;
 use crate::seeds::seeds;
@@ -23,20 +23,28 @@ use futures_util::future::join_all;
 use tierstack::layers::cache::{CacheConfig, DiskConfig};
 use tierstack::layers::compress::CompressConfig;
 use tierstack::layers::expire::ExpireConfig;
+use tierstack::layers::write_back::{Ack, WriteBackConfig};
 use tierstack::testing::Random;
 use tierstack::units::{ByteSize, Span};
-use tierstack::{Context, LayerConfig, ManualClock, Store};
+use tierstack::{Context, LayerConfig, ManualClock, StackLayer, Store};
 
 const CLIENTS: u64 = 8;
 const OPERATIONS: usize = 300;
+/// Fewer where writes wait for flushes and for a disk.
+const WRITTEN_BACK: usize = 120;
 /// Time passes in rounds, and a write that comes late comes within two.
 const ROUND: Duration = Duration::from_millis(1);
+/// Nothing is asked within so many looks where all wait for a flush that is tried again, or for a disk.
+const PATIENCE: usize = 500;
+const LEAP: Duration = Duration::from_millis(50);
 
 /// What is different from seed to seed: the settings of the caches, outermost first, and the layers below them.
 struct Setup {
     caches: Vec<CacheConfig>,
     expire: bool,
     compress: bool,
+    /// Next to the store below, which then fails only in ways that pass.
+    write_back: Option<WriteBackConfig>,
     /// Whether writes fail, and come late. The sweeper of `expire` promises nothing then, and rests.
     unruly: bool,
     /// Whether the store below announces what is written, and now and then that it cannot.
@@ -45,28 +53,42 @@ struct Setup {
 
 impl fmt::Debug for Setup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { caches, expire, compress, unruly, announces } = self;
+        let Self { caches, expire, compress, write_back, unruly, announces } = self;
         write!(
             f,
-            "expire: {expire}, compress: {compress}, unruly: {unruly}, announces: {announces}, {caches:#?}"
+            "expire: {expire}, compress: {compress}, {write_back:?}, unruly: {unruly}, announces: {announces}, {caches:#?}"
         )
     }
 }
 
 impl Setup {
-    fn random(random: &mut Random, folder: &Path) -> Self {
-        let caches = 1 + usize::from(random.chance(0.3));
+    fn random(random: &mut Random, folder: &Path, written_back: bool) -> Self {
+        // What is written back is read without a cache too.
+        let least = usize::from(!written_back);
+        let caches = least + usize::from(random.chance(0.3));
         Self {
             caches: (0..caches).map(|at| settings(random, &folder.join(at.to_string()))).collect(),
             expire: random.chance(0.3),
             compress: random.chance(0.3),
             unruly: random.chance(0.7),
             announces: random.chance(0.4),
+            write_back: written_back.then(|| write_back(random, &folder.join("journal"))),
+        }
+    }
+
+    fn fails(&self) -> Fails {
+        match (self.unruly, &self.write_back) {
+            (false, _) => Fails::Never,
+            (true, Some(_)) => Fails::Passing,
+            (true, None) => Fails::Anyhow,
         }
     }
 
     async fn over(&self, below: Arc<dyn Store>, context: &Context) -> Arc<dyn Store> {
         let mut store = below;
+        if let Some(write_back) = &self.write_back {
+            store = opened(write_back, context).await.wrap(store).await.unwrap();
+        }
         if self.expire {
             let pause = if self.unruly { Duration::ZERO } else { ROUND * 3 };
             let config = ExpireConfig { sweep_every: Span(pause), ..ExpireConfig::default() };
@@ -77,9 +99,37 @@ impl Setup {
                 CompressConfig::default().open(context).await.unwrap().wrap(store).await.unwrap();
         }
         for cache in self.caches.iter().rev() {
-            store = cache.open(context).await.unwrap().wrap(store).await.unwrap();
+            store = opened(cache, context).await.wrap(store).await.unwrap();
         }
         store
+    }
+}
+
+/// A layer, once the one before has let go of its folder.
+async fn opened(config: &impl LayerConfig, context: &Context) -> Arc<dyn StackLayer> {
+    loop {
+        match config.open(context).await {
+            Err(error) if error.to_string().contains("open already") => {
+                tokio::task::yield_now().await
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
+/// So small that writers wait for room, and flushes meet reads and other writes all the time.
+fn write_back(random: &mut Random, folder: &Path) -> WriteBackConfig {
+    let ack = *random.pick(&[Ack::Memory, Ack::Memory, Ack::Journal, Ack::Through]).unwrap();
+    let path = (ack == Ack::Journal || random.chance(0.3)).then(|| folder.to_owned());
+    WriteBackConfig {
+        path,
+        ack,
+        flush_after: Span(ROUND * random.below(4) as u32),
+        flush_bytes: ByteSize(1 << (10 + random.below(6))),
+        max_dirty: ByteSize(1 << (15 + random.below(4))),
+        // A disk may be slow, and time flies meanwhile.
+        max_wait: Span(Duration::from_secs(1 << 30)),
+        ..WriteBackConfig::default()
     }
 }
 
@@ -95,52 +145,77 @@ fn settings(random: &mut Random, folder: &Path) -> CacheConfig {
     }
 }
 
-async fn run(seed: u64) {
+async fn run(seed: u64, written_back: bool) {
     let mut random = Random::new(seed);
     let folder = tempfile::tempdir().unwrap();
-    let setup = Setup::random(&mut random, folder.path());
+    let setup = Setup::random(&mut random, folder.path(), written_back);
     let clock = ManualClock::new();
     let context = Context { clock: Arc::new(clock.clone()), ..Context::default() };
-    let below = Unruly::new(random.next_u64(), &clock, setup.unruly, setup.announces);
+    let below = Unruly::new(random.next_u64(), &clock, setup.fails(), setup.announces);
     let below = Arc::new(below);
-    let store = setup.over(Arc::clone(&below) as Arc<dyn Store>, &context).await;
     let log = Arc::new(Log::new(&clock));
-
-    let clients: Vec<_> = (0..CLIENTS)
-        .map(|_| {
-            let random = Random::new(random.next_u64());
-            let client = Client::new(Arc::clone(&store), clock.clone(), Arc::clone(&log), random);
-            tokio::spawn(client.run(OPERATIONS))
-        })
-        .collect();
-    let time = tokio::spawn({
-        let (log, clock) = (Arc::clone(&log), clock.clone());
-        async move {
-            let mut until = log.asked();
-            loop {
-                // A round for each so many operations, so that time neither flies nor stands still.
-                while log.asked() < until {
-                    tokio::task::yield_now().await;
-                }
-                until += 20;
-                below.round().await;
-                log.passes(&clock, ROUND);
-            }
+    let time = tokio::spawn(time(
+        Arc::clone(&log),
+        clock.clone(),
+        Arc::clone(&below),
+        setup.write_back.is_some(),
+    ));
+    // What is in a journal is there again without a close.
+    let journal = setup.write_back.as_ref().is_some_and(|config| config.ack == Ack::Journal);
+    let lives = if journal { 2 } else { 1 };
+    let operations = if written_back { WRITTEN_BACK } else { OPERATIONS };
+    let mut failed = None;
+    for life in 1..=lives {
+        let store = setup.over(Arc::clone(&below) as Arc<dyn Store>, &context).await;
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| {
+                let random = Random::new(random.next_u64());
+                let (store, log) = (Arc::clone(&store), Arc::clone(&log));
+                let hangs = setup.fails() == Fails::Anyhow;
+                let client = Client::new(store, clock.clone(), log, random, hangs);
+                tokio::spawn(client.run(operations / lives))
+            })
+            .collect();
+        let ended = join_all(clients).await;
+        failed = ended.into_iter().find_map(|client| client.err().map(|error| error.to_string()));
+        if life == lives || failed.is_some() {
+            store.close().await.unwrap();
+            break;
         }
-    });
-    let ended = join_all(clients).await;
+    }
     time.abort();
     let _ = time.await;
-    store.close().await.unwrap();
-    let why = ended.into_iter().find_map(|client| client.err().map(|error| error.to_string()));
-    if let Some(why) = why.or_else(|| log.explain().err()) {
+    if let Some(why) = failed.or_else(|| log.explain().err()) {
         panic!("TIERSTACK_SEED={seed}, {setup:?}: {why}");
+    }
+}
+
+/// A round for each so many operations, so that time neither flies nor stands still. `leaps`: where all wait for time, more of it passes.
+async fn time(log: Arc<Log>, clock: ManualClock, below: Arc<Unruly>, leaps: bool) {
+    let mut until = log.asked();
+    loop {
+        let mut looks = 0;
+        while log.asked() < until && !(leaps && looks == PATIENCE) {
+            tokio::task::yield_now().await;
+            looks += 1;
+        }
+        let span = if log.asked() < until { LEAP } else { ROUND };
+        until = log.asked() + 20;
+        below.round().await;
+        log.passes(&clock, span);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_history_has_an_order_that_explains_it() {
     for seed in seeds(40) {
-        run(seed).await;
+        run(seed, false).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn every_history_of_what_is_written_back_has_an_order_that_explains_it() {
+    for seed in seeds(12) {
+        run(seed, true).await;
     }
 }
