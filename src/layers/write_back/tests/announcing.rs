@@ -5,9 +5,7 @@ use tokio::sync::broadcast;
 
 use super::*;
 use crate::forward;
-use crate::reply::Reply;
-use crate::store::{Change, Changes, Pages};
-use crate::types::Value;
+use crate::store::{Change, Changes};
 
 /// Memory that announces what it is told to.
 struct Announcing {
