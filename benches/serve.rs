@@ -71,7 +71,8 @@ struct Served {
 
 impl Served {
     fn open(runtime: &Runtime, stores: &str) -> Self {
-        let text = format!("stores: {{ {stores} }}");
+        let (first, _) = stores.split_once(':').unwrap();
+        let text = format!("default: {first}\nstores: {{ {stores} }}");
         let config = Config::parse(&text, Format::Yaml, "bench.yaml").unwrap();
         runtime.block_on(async {
             let mut stacks = Vec::new();
