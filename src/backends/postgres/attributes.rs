@@ -3,15 +3,15 @@
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::columns::Keys;
+use super::columns::{Fields, Keys, RowColumns, ValueColumns};
 use super::config::PostgresConfig;
 use super::expires::Expires;
 use super::failure::failed;
 use super::indexes::{self, Index};
 use super::key::{Key, Part, told};
-use super::schema::{Table, quoted};
+use super::schema::{Table, literal, quoted};
 use super::session::Session;
-use super::value::Column;
+use super::value::{Field, Shape};
 use crate::error::{Error, Operation, Result};
 
 fn config(message: impl Into<String>) -> Error {
@@ -36,7 +36,7 @@ impl<'a> Attributes<'a> {
         plain: bool,
     ) -> Result<Self> {
         let sql = format!(
-            "SELECT attname::text, format_type(atttypid, NULL), attnotnull, atthasdef OR attidentity <> '', {}, coalesce((SELECT collisdeterministic FROM pg_collation WHERE oid = attcollation), true), current_setting('server_encoding') = 'UTF8', atttypmod, attidentity = 'a', attgenerated <> '', (SELECT format('%I.%I', n.nspname, l.collname) FROM pg_collation l JOIN pg_namespace n ON n.oid = l.collnamespace WHERE l.oid = attcollation) FROM pg_attribute a WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped",
+            "SELECT attname::text, format_type(atttypid, NULL), attnotnull, atthasdef OR attidentity <> '', {}, coalesce((SELECT collisdeterministic FROM pg_collation WHERE oid = attcollation), true), current_setting('server_encoding') = 'UTF8', atttypmod, format_type(atttypid, atttypmod), attidentity = 'a', attgenerated <> '', (SELECT format('%I.%I', n.nspname, l.collname) FROM pg_collation l JOIN pg_namespace n ON n.oid = l.collnamespace WHERE l.oid = attcollation) FROM pg_attribute a WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped",
             indexes::bytewise("attcollation")
         );
         let fail = |error| failed(Operation::Open, error);
@@ -46,9 +46,8 @@ impl<'a> Attributes<'a> {
         Ok(Self { table, settings, columns, indexed })
     }
 
-    /// Fails where a column is missing, of another type, or would stay empty.
+    /// Fails where a column is missing, or of another type.
     pub(super) fn expires(&self) -> Result<Expires> {
-        let name = &self.table;
         let mut kept = Expires::Millis;
         for (setting, wanted) in self.settings.columns.named() {
             let found = self.find(setting, wanted)?;
@@ -72,20 +71,45 @@ impl<'a> Attributes<'a> {
                 return Err(self.of_type(found, setting, must_be));
             }
         }
-        let ours: Vec<&str> = self.settings.columns.named().map(|(_, name)| name).collect();
+        Ok(kept)
+    }
+
+    /// Fails where a column would stay empty.
+    pub(super) fn filled(&self, value: &Shape) -> Result<()> {
+        let named = self.settings.columns.named().map(|(_, name)| name);
+        let ours: Vec<&str> = named.chain(value.names()).collect();
         let unfilled = |column: &&Attribute| {
             !self.settings.read_only
                 && column.not_null
                 && !column.has_default
                 && !ours.contains(&column.name.as_str())
         };
-        match self.columns.iter().find(unfilled) {
-            Some(column) => Err(config(format!(
-                "the column {} of {name} must be filled, but is not in `columns`; give it a default",
-                quoted(&column.name)
-            ))),
-            None => Ok(kept),
+        let found = self.columns.iter().find(unfilled);
+        found.map_or(Ok(()), |column| {
+            let (name, table) = (quoted(&column.name), self.table);
+            Err(config(format!(
+                "the column {name} of {table} must be filled, but is not in `columns`; give it a default, or name what a new row has there with `columns.constants`"
+            )))
+        })
+    }
+
+    /// What a new row has in other columns, as SQL, once the server has taken it for a value of the column.
+    pub(super) async fn constants(&self, session: Session<'_>) -> Result<Vec<(String, String)>> {
+        let mut all = Vec::new();
+        for (name, text) in &self.settings.columns.constants {
+            let found = self.find("constants", name)?;
+            let sql = format!("{}::{}", literal(text), found.whole);
+            let asked = format!("SELECT ({sql}) IS NULL");
+            session.query(&asked, Vec::new()).await.map_err(|_| {
+                config(format!(
+                    "`columns.constants` has for {} what is no {}, the type of the column",
+                    quoted(name),
+                    found.whole
+                ))
+            })?;
+            all.push((name.clone(), sql));
         }
+        Ok(all)
     }
 
     fn find(&self, setting: &str, wanted: &str) -> Result<&Attribute> {
@@ -181,15 +205,38 @@ impl<'a> Attributes<'a> {
         })
     }
 
-    pub(super) fn value(&self) -> Result<Column> {
-        let found = self.find("value", &self.settings.columns.value)?;
-        Column::new(
-            self.settings.values,
-            found.name.clone(),
-            &found.kind,
-            limit(&found.kind, found.modifier),
-        )
-        .ok_or_else(|| self.of_type(found, "value", Column::kinds(self.settings.values)))
+    pub(super) fn value(&self) -> Result<Shape> {
+        let fields = match &self.settings.columns.value {
+            ValueColumns::One(name) => {
+                let (found, values) = (self.find("value", name)?, self.settings.values);
+                let limit = limit(&found.kind, found.modifier);
+                return Shape::one(values, found.name.clone(), &found.kind, limit)
+                    .ok_or_else(|| self.of_type(found, "value", Shape::kinds(values)));
+            }
+            ValueColumns::Row(RowColumns { columns: Fields::Named(names), .. }) => {
+                let found = names.iter().map(|name| self.find("value", name));
+                found.collect::<Result<Vec<_>>>()?
+            }
+            ValueColumns::Row(RowColumns { columns: Fields::All(_), .. }) => {
+                let named: Vec<_> = self.settings.columns.named().map(|(_, name)| name).collect();
+                let free = |column: &&Attribute| {
+                    !(column.computed || column.numbered || named.contains(&column.name.as_str()))
+                };
+                self.columns.iter().filter(free).collect()
+            }
+        };
+        if fields.is_empty() {
+            return Err(config(format!(
+                "the table {} has no columns beside those of the key and of times, so there is nothing for a value",
+                self.table
+            )));
+        }
+        let field = |found: &&Attribute| Field {
+            name: found.name.clone(),
+            kind: found.whole.clone(),
+            not_null: found.not_null,
+        };
+        Ok(Shape::row(fields.iter().map(field).collect()))
     }
 
     pub(super) fn unique(&self, key: &Key, indexes: &[Index]) -> Result<()> {
@@ -204,15 +251,10 @@ impl<'a> Attributes<'a> {
 
     /// Why there are no scans. Fails where there are to be some.
     pub(super) fn scans(&self, key: &Key, indexes: &[Index]) -> Result<Option<String>> {
-        let ordered = |index: &Index| {
-            let fits = |(part, (name, bytewise)): (&Part, &(String, bool))| {
-                part.name == *name && *bytewise
-            };
-            index.columns.len() >= key.parts.len() && key.parts.iter().zip(&index.columns).all(fits)
-        };
+        let names = || key.parts.iter().map(|part| part.name.as_str());
         let why = if !key.is_ordered() {
             Some("keys as texts sort in another way than the column does, 10 before 9; with `keys: tuple` they sort as it does".to_owned())
-        } else if !self.indexed || indexes.iter().any(ordered) {
+        } else if !self.indexed || indexes.iter().any(|index| index.begins_with(names())) {
             None
         } else {
             Some(format!(
@@ -254,6 +296,8 @@ struct Attribute {
     utf8: bool,
     /// What stands in parentheses behind the type; -1 where nothing does.
     modifier: i32,
+    /// The type with that.
+    whole: String,
     /// Whether it takes no other number than the server's.
     numbered: bool,
     /// Whether the server computes it.
@@ -277,8 +321,9 @@ fn column(row: &Row) -> Result<Attribute, tokio_postgres::Error> {
         deterministic: row.try_get(5)?,
         utf8: row.try_get(6)?,
         modifier: row.try_get(7)?,
-        numbered: row.try_get(8)?,
-        computed: row.try_get(9)?,
-        collation: row.try_get(10)?,
+        whole: row.try_get(8)?,
+        numbered: row.try_get(9)?,
+        computed: row.try_get(10)?,
+        collation: row.try_get(11)?,
     })
 }

@@ -1,5 +1,7 @@
 //! The settings about columns: which are used, and what their types make of keys and values.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::types::ExpiresUnit;
@@ -57,6 +59,68 @@ impl From<&str> for KeyColumns {
     }
 }
 
+/// The column of the value, or the columns that are read and written as one JSON object.
+/// See [`PostgresConfig`](super::PostgresConfig) for an example.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(
+    untagged,
+    expecting = "a value is a column, or several: `{ columns: [a, b], as: json }`, or `{ columns: all, as: json }`"
+)]
+pub enum ValueColumns {
+    /// One column.
+    One(String),
+    /// Several, as one object.
+    Row(RowColumns),
+}
+
+impl From<&str> for ValueColumns {
+    fn from(name: &str) -> Self {
+        Self::One(name.to_owned())
+    }
+}
+
+/// Columns that are read and written together. See [`PostgresConfig`](super::PostgresConfig) for an example.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RowColumns {
+    /// Which ones: `[a, b]`, or `all` but for the key, times that are named, and what the server computes.
+    pub columns: Fields,
+    /// As what: `json`, an object with a field for each column.
+    #[serde(rename = "as")]
+    pub form: RowForm,
+}
+
+/// Which columns are fields of an object. See [`PostgresConfig`](super::PostgresConfig) for an example.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(untagged, expecting = "`columns` of a value is `all`, or a list of columns")]
+pub enum Fields {
+    /// Every one but for the key, times that are named, and what the server computes.
+    All(All),
+    /// These.
+    Named(Vec<String>),
+}
+
+/// The word `all`. See [`PostgresConfig`](super::PostgresConfig) for an example.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum All {
+    /// All of them.
+    All,
+}
+
+/// How a row becomes a value. See [`PostgresConfig`](super::PostgresConfig) for an example.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum RowForm {
+    /// One JSON object.
+    Json,
+}
+
 /// The columns of the table. See [`PostgresConfig`](super::PostgresConfig) for an example.
 ///
 /// The default names all five, as in the table that tierstack creates. Where `columns` is given, only
@@ -69,9 +133,10 @@ pub struct Columns {
     /// `[a, b]`. Default: `key`.
     #[serde(default = "default_key")]
     pub key: KeyColumns,
-    /// The value, of the type that `values` names. Default: `value`.
+    /// The value, of the type that `values` names; or several columns of any types as one JSON object:
+    /// `{ columns: [a, b], as: json }`. Default: `value`.
     #[serde(default = "default_value")]
-    pub value: String,
+    pub value: ValueColumns,
     /// When an entry expires: `bigint` (see `expires_unit`), `timestamptz` or `timestamp` (in UTC); NULL:
     /// never.
     #[serde(default)]
@@ -86,14 +151,18 @@ pub struct Columns {
     /// When the entry was last written: a timestamp.
     #[serde(default)]
     pub updated: Option<String>,
+    /// What is written into other columns of a row that is new, as text: `{ kind: web }`. Those that are not named
+    /// have their default. Default: none.
+    #[serde(default)]
+    pub constants: BTreeMap<String, String>,
 }
 
 fn default_key() -> KeyColumns {
     "key".into()
 }
 
-fn default_value() -> String {
-    "value".to_owned()
+fn default_value() -> ValueColumns {
+    "value".into()
 }
 
 impl Default for Columns {
@@ -105,6 +174,7 @@ impl Default for Columns {
             expires_unit: ExpiresUnit::Milliseconds,
             created: Some("created".to_owned()),
             updated: Some("updated".to_owned()),
+            constants: BTreeMap::new(),
         }
     }
 }
@@ -118,7 +188,14 @@ impl Columns {
             ("updated", self.updated.as_deref()),
         ];
         let keys = self.key.names().iter().map(|name| ("key", name.as_str()));
-        keys.chain([("value", self.value.as_str())])
+        let values: &[String] = match &self.value {
+            ValueColumns::One(name) => std::slice::from_ref(name),
+            ValueColumns::Row(RowColumns { columns: Fields::Named(names), .. }) => names,
+            ValueColumns::Row(_) => &[],
+        };
+        let constants = self.constants.keys().map(|name| ("constants", name.as_str()));
+        keys.chain(values.iter().map(|name| ("value", name.as_str())))
             .chain(optional.into_iter().filter_map(|(setting, name)| Some((setting, name?))))
+            .chain(constants)
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::columns::{Columns, Keys, Values};
+use super::columns::{Columns, Fields, Keys, RowColumns, ValueColumns, Values};
 use super::schema::{self, Table};
 use super::{Postgres, announce, key, url};
 use crate::error::{Error, Result};
@@ -46,7 +46,9 @@ pub enum Pooler {
 ///
 /// ```
 /// use tierstack::backends::PostgresConfig;
-/// use tierstack::backends::postgres::{Columns, ExpiresUnit, KeyColumns, Keys, Pooler, Tls, Values};
+/// use tierstack::backends::postgres::{
+///     All, Columns, ExpiresUnit, Fields, KeyColumns, Keys, Pooler, RowColumns, RowForm, Tls, ValueColumns, Values,
+/// };
 /// use tierstack::units::Secret;
 /// use tierstack::{BackendConfig, Durability};
 ///
@@ -60,6 +62,7 @@ pub enum Pooler {
 ///         expires_unit: ExpiresUnit::Milliseconds,
 ///         created: None,
 ///         updated: None,
+///         constants: [("kind".into(), "web".into())].into(),
 ///     },
 ///     keys: Keys::Tuple,
 ///     values: Values::Text,
@@ -67,6 +70,12 @@ pub enum Pooler {
 ///     tls: Some(Tls::Require),
 ///     ..PostgresConfig::new("postgres://app@db.example.com/orders")
 /// };
+/// // The other columns of the row, as one JSON object.
+/// let all = RowColumns { columns: Fields::All(All::All), form: RowForm::Json };
+/// let columns = Columns { value: ValueColumns::Row(all), ..config.columns.clone() };
+/// let rows = PostgresConfig { columns, values: Values::Bytea, ..config.clone() };
+/// assert!(rows.profile()?.guarantees.limits.text_values);
+///
 /// let promised = config.profile()?.guarantees;
 /// assert_eq!(promised.durability, Durability::PowerCut);
 /// assert!(!promised.expiry, "the table has no column for it");
@@ -290,6 +299,18 @@ impl PostgresConfig {
                 "`columns.key` names several columns, which make one key with `keys: tuple`, or `keys: text`",
             ));
         }
+        if let ValueColumns::Row(RowColumns { columns, .. }) = &self.columns.value {
+            if *columns == Fields::Named(Vec::new()) {
+                return Err(Error::config(
+                    "`columns.value.columns` names no column; name at least one, or say `all`",
+                ));
+            }
+            if self.values == Values::Text {
+                return Err(Error::config(
+                    "`values` says what one column holds, and `columns.value` names a row; leave `values` out",
+                ));
+            }
+        }
         if self.announce && self.pooler.is_some() {
             return Err(Error::config(
                 "`announce` needs a connection that stays the same, and behind a `pooler` in transaction mode there is none; leave one of them out, or connect past the pooler",
@@ -305,6 +326,10 @@ impl PostgresConfig {
             }
         }
         Ok(())
+    }
+
+    fn has_rows(&self) -> bool {
+        matches!(self.columns.value, ValueColumns::Row(_))
     }
 
     fn guarantees(&self) -> Guarantees {
@@ -335,7 +360,7 @@ impl PostgresConfig {
             limits: Limits {
                 key_bytes: MAX_KEY_BYTES,
                 value_bytes: Some(MAX_VALUE_BYTES),
-                text_values: self.values == Values::Text,
+                text_values: self.values == Values::Text || self.has_rows(),
                 ..Limits::default()
             },
         }
@@ -385,6 +410,11 @@ impl BackendConfig for PostgresConfig {
         if !self.scans {
             profile = profile.note(
                 "`scans` is false: entries are found by their keys alone, so nothing above can list or back them up.",
+            );
+        }
+        if self.has_rows() {
+            profile = profile.note(
+                "`columns.value` names columns of a row: a value is a JSON object with a field for each, spelt as PostgreSQL spells it and not as it was put, and only such a one is taken.",
             );
         }
         if self.values == Values::Text {

@@ -312,6 +312,8 @@ fn set(settings: &PostgresConfig, set: &str) -> String {
         ("enable_bitmapscan", "off"),
         ("enable_sort", "off"),
         ("jit", "off"),
+        // Fewer are other numbers, which a row that is read and written again would then have.
+        ("extra_float_digits", "1"),
     ]
     .map(|(name, value)| format!("{set} {name} = {value};"))
     .concat()

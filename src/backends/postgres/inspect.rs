@@ -13,7 +13,7 @@ use super::indexes;
 use super::key::{Key, told};
 use super::schema::{self, Table, VERSION, quoted};
 use super::session::Session;
-use super::value::Column;
+use super::value::Shape;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::layer::BackendConfig;
 use crate::types::{Durability, Identity};
@@ -27,7 +27,9 @@ pub(super) struct Found {
     /// With its schema.
     pub(super) table: Table,
     pub(super) key: Key,
-    pub(super) value: Column,
+    pub(super) value: Shape,
+    /// Columns that are filled in a row that is new, and with what, as SQL.
+    pub(super) constants: Vec<(String, String)>,
     pub(super) expires: Expires,
     /// Why there are no scans, and what would allow them.
     pub(super) no_scans: Option<String>,
@@ -162,7 +164,7 @@ async fn make(
     let sql = match table(session, settings).await? {
         None => Some(schema::create(&name, settings).ok_or_else(|| {
             config(format!(
-                "there is no table {name}, and with `keys: tuple`, or with several columns, none is made, as their types are not known; make it first"
+                "there is no table {name}, and with `keys: tuple`, or with several columns or `columns.constants`, none is made, as their types are not known; make it first"
             ))
         })?),
         Some(found) => {
@@ -238,6 +240,8 @@ impl Relation {
         let expires = columns.expires()?;
         let key = columns.key()?;
         let value = columns.value()?;
+        columns.filled(&value)?;
+        let constants = columns.constants(session).await?;
         let indexes = indexes::of(session, self.oid).await.map_err(fail)?;
         columns.unique(&key, &indexes)?;
         let no_scans = columns.scans(&key, &indexes)?;
@@ -252,6 +256,7 @@ impl Relation {
             table: self.table,
             key,
             value,
+            constants,
             expires,
             no_scans,
             identity,

@@ -82,7 +82,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use self::announce::Announcements;
-pub use self::columns::{Columns, KeyColumns, Keys, Values};
+pub use self::columns::{
+    All, Columns, Fields, KeyColumns, Keys, RowColumns, RowForm, ValueColumns, Values,
+};
 pub use self::config::{Pooler, PostgresConfig, Tls};
 use self::connect::Connector;
 use self::inspect::Found;

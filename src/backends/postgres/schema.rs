@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::columns::{Keys, Values};
+use super::columns::{Keys, ValueColumns, Values};
 use super::config::PostgresConfig;
 
 /// The version of the table that this program makes.
@@ -100,6 +100,10 @@ pub(super) fn literal(text: &str) -> String {
 pub(super) fn create(table: &Table, settings: &PostgresConfig) -> Option<String> {
     let columns = &settings.columns;
     let (key, [name]) = (settings.keys, columns.key.names()) else { return None };
+    let ValueColumns::One(value_name) = &columns.value else { return None };
+    if !columns.constants.is_empty() {
+        return None;
+    }
     let key = match key {
         Keys::Bytea => "bytea",
         Keys::Text => "text COLLATE \"C\"",
@@ -111,7 +115,7 @@ pub(super) fn create(table: &Table, settings: &PostgresConfig) -> Option<String>
     };
     let mut lines = vec![
         format!("    {} {key} PRIMARY KEY", quoted(name)),
-        format!("    {} {value} NOT NULL", quoted(&columns.value)),
+        format!("    {} {value} NOT NULL", quoted(value_name)),
     ];
     if let Some(name) = &columns.expires {
         // Milliseconds since 1970. A negative one is a moment that far away that no clock reaches it.

@@ -11,7 +11,7 @@ use super::inspect::Found;
 use super::key::Key;
 use super::locks;
 use super::schema::quoted;
-use super::value::Column;
+use super::value::Shape;
 use crate::error::{Error, Operation, Result};
 
 /// Fails with `division_by_zero` in a transaction that began after the moment in that parameter.
@@ -69,7 +69,7 @@ pub(super) struct Statements {
     table: String,
     /// How keys and values travel.
     pub(super) key: Key,
-    pub(super) value: Column,
+    pub(super) value: Shape,
     expires: String,
     live: String,
     /// Why there are no scans.
@@ -81,12 +81,20 @@ pub(super) struct Statements {
 impl Statements {
     /// `settings`: what each transaction begins with, where there is no session that has them.
     pub(super) fn new(found: &Found, config: &PostgresConfig, settings: Option<&str>) -> Self {
-        let Found { table: named, key, value, expires: kept, own, rewrites, .. } = found;
+        let Found { table: named, key, value, constants, expires: kept, own, rewrites, .. } = found;
         let (columns, kept) = (&config.columns, *kept);
         let table = named.to_string();
         let class = locks::class(named);
-        let writing =
-            Writing { table: &table, key, value, columns, kept, class, rewrites: *rewrites };
+        let writing = Writing {
+            table: &table,
+            key,
+            value,
+            columns,
+            kept,
+            class,
+            constants,
+            rewrites: *rewrites,
+        };
         let names = key.columns();
         let (equals, any, sent) = (key.equals("", "$1::bytea"), key.any("$1"), key.sent(""));
         let (read, read_kept) = (value.sent(""), value.sent("kept."));
@@ -240,11 +248,13 @@ fn ordering(key: &Key, order: &str) -> (String, String, String) {
 struct Writing<'a> {
     table: &'a str,
     key: &'a Key,
-    value: &'a Column,
+    value: &'a Shape,
     columns: &'a Columns,
     kept: Expires,
     /// Of the locks by key.
     class: i32,
+    /// Columns of a new row, with what stands there.
+    constants: &'a [(String, String)],
     /// Whether a trigger may change what is written.
     rewrites: bool,
 }
@@ -255,7 +265,9 @@ impl Writing<'_> {
         // Without a column for it, `$3` is NULL.
         let used = if self.columns.expires.is_some() { "" } else { " AND $3::bigint IS NULL" };
         let locked = format!("pg_advisory_xact_lock_shared({}, $5::int) IS NOT NULL", self.class);
-        let source = format!("SELECT {sources} WHERE {} AND {locked}{used}", fence("$4"));
+        let fields = self.value.source("$2::bytea");
+        let fields = fields.map_or_else(String::new, |fields| format!(" FROM {fields}"));
+        let source = format!("SELECT {sources}{fields} WHERE {} AND {locked}{used}", fence("$4"));
         let insert = self.insert(&source, absent);
         if !self.rewrites {
             return format!("{insert} RETURNING 1");
@@ -279,9 +291,11 @@ impl Writing<'_> {
 
     /// Fails, with all of it undone, if a row was not written.
     fn many(&self, condition: &str) -> String {
+        let fields = self.value.source("new.v");
+        let fields = fields.map_or_else(String::new, |fields| format!(", LATERAL {fields}"));
         let source = format!(
-            "SELECT {} FROM unnest($1::bytea[], $2::bytea[], $3::bigint[]) AS new (k, v, e) WHERE {condition}",
-            self.sources("k", "v", "e"),
+            "SELECT {} FROM unnest($1::bytea[], $2::bytea[], $3::bigint[]) AS new (k, v, e){fields} WHERE {condition}",
+            self.sources("new.k", "new.v", "new.e"),
         );
         let (insert, all) =
             (self.insert(&source, false), written("count(*) = cardinality($1::bytea[])"));
@@ -308,10 +322,10 @@ impl Writing<'_> {
         // In a table that tierstack made, the times are filled by default.
         let filled = own || (created.is_none() && updated.is_none());
         let plain = expires.is_none() || self.kept == Expires::Millis;
-        let names = [Some(&self.value.name), expires.as_ref()].into_iter().flatten();
-        let names: Vec<_> =
-            std::iter::once(self.key.columns()).chain(names.map(|name| quoted(name))).collect();
+        let names = self.value.names().chain(expires.as_deref());
+        let names: Vec<_> = std::iter::once(self.key.columns()).chain(names.map(quoted)).collect();
         let plain = plain && self.key.is_plain() && self.value.is_plain();
+        let plain = plain && self.constants.is_empty();
         (filled && plain && !pooled && !self.rewrites).then(|| {
             format!("COPY {} ({}) FROM STDIN (FORMAT binary)", self.table, names.join(", "))
         })
@@ -321,7 +335,7 @@ impl Writing<'_> {
     fn columns(&self, key: &str, value: &str, e: &str) -> Vec<(&str, String)> {
         let keys = self.key.parts.iter().map(|part| part.name.as_str());
         let mut all: Vec<_> = keys.zip(self.key.of_sent(key)).collect();
-        all.push((self.value.name.as_str(), self.value.of_sent(value)));
+        all.extend(self.value.names().zip(self.value.of_sent(value)));
         if let Some(name) = &self.columns.expires {
             all.push((name, self.kept.written(e)));
         }
@@ -333,7 +347,9 @@ impl Writing<'_> {
 
     fn sources(&self, key: &str, value: &str, expires: &str) -> String {
         let columns = self.columns(key, value, expires);
-        columns.into_iter().map(|(_, source)| source).collect::<Vec<_>>().join(", ")
+        let sources = columns.into_iter().map(|(_, source)| source);
+        let constants = self.constants.iter().map(|(_, source)| source.clone());
+        sources.chain(constants).collect::<Vec<_>>().join(", ")
     }
 
     fn insert(&self, source: &str, absent: bool) -> String {
@@ -353,7 +369,8 @@ impl Writing<'_> {
                 None => format!("{column} = old.{column}"),
             }
         });
-        let columns: Vec<_> = names.iter().map(|name| quoted(name)).collect();
+        let constants = self.constants.iter().map(|(name, _)| name.as_str());
+        let columns: Vec<_> = names.iter().copied().chain(constants).map(quoted).collect();
         let condition = match (absent, &old_live) {
             (false, _) => String::new(),
             (true, Some(live)) => format!(" WHERE NOT {live}"),

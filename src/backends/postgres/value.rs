@@ -1,13 +1,27 @@
 //! The value of a row, and the SQL that reads and writes it. A value travels as `bytea`: the bytes of a column that is
-//! `bytea`, otherwise the text of the column.
+//! `bytea`, otherwise the text of the column, or of several columns a JSON object.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::columns::Values;
 use super::schema::quoted;
 use crate::error::{Error, Result};
 
+/// A column of a value.
 #[derive(Clone, Debug)]
-pub(super) struct Column {
+pub(super) struct Field {
     pub(super) name: String,
+    /// The type as it stands in SQL.
+    pub(super) kind: String,
+    pub(super) not_null: bool,
+}
+
+/// The columns of a value.
+#[derive(Clone, Debug)]
+pub(super) struct Shape {
+    fields: Vec<Field>,
     kind: Kind,
     /// The characters that the type has room for.
     limit: Option<usize>,
@@ -19,16 +33,19 @@ enum Kind {
     Text,
     Json,
     Jsonb,
+    /// Columns as one JSON object.
+    Row,
 }
 
-impl Column {
-    /// Of a type as `format_type` writes it. `None`: it is not taken.
-    pub(super) fn new(
+impl Shape {
+    /// One column, of a type as `format_type` writes it. `None`: it is not taken.
+    pub(super) fn one(
         values: Values,
         name: String,
         kind: &str,
         limit: Option<usize>,
     ) -> Option<Self> {
+        let (field, kind) = (Field { name, kind: kind.to_owned(), not_null: false }, kind);
         let kind = match (values, kind) {
             (Values::Bytea, "bytea") => Kind::Bytea,
             (Values::Text, "text" | "character varying") => Kind::Text,
@@ -36,35 +53,78 @@ impl Column {
             (Values::Text, "jsonb") => Kind::Jsonb,
             _ => return None,
         };
-        Some(Self { name, kind, limit })
+        Some(Self { fields: vec![field], kind, limit })
+    }
+
+    /// Columns as one JSON object.
+    pub(super) fn row(fields: Vec<Field>) -> Self {
+        Self { fields, kind: Kind::Row, limit: None }
     }
 
     /// The types of columns that are taken.
     pub(super) fn kinds(values: Values) -> &'static str {
         match values {
-            Values::Bytea => "bytea, or with `values: text` text, character varying, json or jsonb",
-            Values::Text => "text, character varying, json or jsonb, or without `values` bytea",
+            Values::Bytea => {
+                "bytea, or with `values: text` text, character varying, json or jsonb; columns of any types make one object with `value: { columns: [a, b], as: json }`"
+            }
+            Values::Text => {
+                "text, character varying, json or jsonb, or without `values` bytea; columns of any types make one object with `value: { columns: [a, b], as: json }`"
+            }
         }
     }
 
-    /// What is written of a value that was sent.
-    pub(super) fn of_sent(&self, sent: &str) -> String {
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.fields.iter().map(|field| field.name.as_str())
+    }
+
+    fn list(&self, of: &str) -> String {
+        let names: Vec<_> = self.names().map(|name| format!("{of}{}", quoted(name))).collect();
+        names.join(", ")
+    }
+
+    /// What is written of a value that was sent, into each column.
+    pub(super) fn of_sent(&self, sent: &str) -> Vec<String> {
+        let text = format!("convert_from({sent}, 'UTF8')");
         match self.kind {
-            Kind::Bytea => sent.to_owned(),
-            Kind::Text => format!("convert_from({sent}, 'UTF8')"),
-            Kind::Json => format!("convert_from({sent}, 'UTF8')::json"),
-            Kind::Jsonb => format!("convert_from({sent}, 'UTF8')::jsonb"),
+            Kind::Bytea => vec![sent.to_owned()],
+            Kind::Text => vec![text],
+            Kind::Json => vec![format!("{text}::json")],
+            Kind::Jsonb => vec![format!("{text}::jsonb")],
+            // Of `source`.
+            Kind::Row => self.names().map(|name| format!("fields.{}", quoted(name))).collect(),
         }
+    }
+
+    /// What gives the fields of an object that was sent, as an item of `FROM`.
+    pub(super) fn source(&self, sent: &str) -> Option<String> {
+        let field = |field: &Field| format!("{} {}", quoted(&field.name), field.kind);
+        let fields: Vec<_> = self.fields.iter().map(field).collect();
+        (self.kind == Kind::Row).then(|| {
+            format!(
+                "json_to_record(convert_from({sent}, 'UTF8')::json) AS fields ({})",
+                fields.join(", ")
+            )
+        })
     }
 
     /// The value before it is made ready to travel: its size is that of the entry's value.
     pub(super) fn raw(&self, of: &str) -> String {
-        let column = format!("{of}{}", quoted(&self.name));
-        if self.kind == Kind::Bytea { column } else { format!("{column}::text") }
+        let columns = self.list(of);
+        match self.kind {
+            Kind::Bytea => columns,
+            Kind::Text | Kind::Json | Kind::Jsonb => format!("{columns}::text"),
+            // A column may have the name of what it is in, which would then be that column.
+            Kind::Row => {
+                format!("(SELECT to_json(\"~row\")::text FROM (SELECT {columns}) AS \"~row\")")
+            }
+        }
     }
 
     pub(super) fn raw_to_sent(&self, raw: &str) -> String {
-        if self.kind == Kind::Bytea { raw.to_owned() } else { format!("convert_to({raw}, 'UTF8')") }
+        match self.kind {
+            Kind::Bytea => raw.to_owned(),
+            _ => format!("convert_to({raw}, 'UTF8')"),
+        }
     }
 
     /// The value, as it travels.
@@ -74,18 +134,17 @@ impl Column {
 
     /// Whether a value is read as it was written.
     pub(super) fn is_verbatim(&self) -> bool {
-        self.kind != Kind::Jsonb
+        !matches!(self.kind, Kind::Jsonb | Kind::Row)
     }
 
     /// Whether binary `COPY` takes a value as it travels.
     pub(super) fn is_plain(&self) -> bool {
-        self.kind != Kind::Jsonb
+        self.is_verbatim()
     }
 
     /// # Errors
     /// `InvalidInput`: it is no such value.
     pub(super) fn check(&self, value: &[u8]) -> Result<()> {
-        let json = || serde_json::from_slice::<serde::de::IgnoredAny>(value);
         // The server cuts spaces off to make them fit. What is not UTF-8 is refused by the limits.
         let text = || std::str::from_utf8(value).unwrap_or_default();
         match self.kind {
@@ -99,10 +158,94 @@ impl Column {
                 "the value holds a NUL byte, which the column, a text of PostgreSQL, cannot",
             )),
             // The reason would quote the value.
-            Kind::Json | Kind::Jsonb if json().is_err() => {
+            Kind::Json | Kind::Jsonb if serde_json::from_slice::<IgnoredAny>(value).is_err() => {
                 Err(Error::invalid("the value is not JSON, but its column is of that type"))
             }
+            Kind::Row => self.check_fields(value),
             Kind::Bytea | Kind::Text | Kind::Json | Kind::Jsonb => Ok(()),
+        }
+    }
+
+    /// The names in an object are of the value, so no message has them.
+    fn check_fields(&self, value: &[u8]) -> Result<()> {
+        let list = self.list("");
+        let Ok(Object(fields)) = serde_json::from_slice(value) else {
+            return Err(Error::invalid(format!(
+                "the value must be a JSON object with the fields {list}: the columns of the row"
+            )));
+        };
+        if fields.iter().any(|(name, _)| !self.names().any(|known| known == name)) {
+            return Err(Error::invalid(format!(
+                "the object has a field that is no column of the value; its fields are {list}"
+            )));
+        }
+        for Field { name, not_null, .. } in &self.fields {
+            let mut found = fields.iter().filter(|(other, _)| other == name);
+            let name = quoted(name);
+            let wrong = match (found.next(), found.next()) {
+                (None, _) => {
+                    format!(
+                        "the object lacks the field {name}; a put writes all of {list}, null where there is nothing"
+                    )
+                }
+                (_, Some(_)) => format!("the object has the field {name} twice"),
+                (Some((_, true)), _) if *not_null => {
+                    format!("the field {name} is null, but its column is NOT NULL")
+                }
+                _ => continue,
+            };
+            return Err(Error::invalid(wrong));
+        }
+        Ok(())
+    }
+}
+
+/// The fields of a JSON object in the order in which they stand, each with whether it is null.
+struct Object(Vec<(String, bool)>);
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Names;
+        impl<'de> Visitor<'de> for Names {
+            type Value = Object;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+                let mut fields = Vec::new();
+                while let Some((name, value)) = map.next_entry::<_, Option<IgnoredAny>>()? {
+                    fields.push((name, value.is_none()));
+                }
+                Ok(Object(fields))
+            }
+        }
+        from.deserialize_map(Names)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_has_the_fields_of_the_row() {
+        let field =
+            |name: &str, not_null| Field { name: name.into(), kind: "text".into(), not_null };
+        let row = Shape::row(vec![field("name", true), field("email", false)]);
+        row.check(br#"{"email": null, "name": {"of": [1]}}"#).unwrap();
+        for (value, says) in [
+            (r#"{"name": "Ada"}"#, "lacks the field \"email\""),
+            (r#"{"name": null, "email": "a"}"#, "\"name\" is null"),
+            (r#"{"name": "Ada", "email": "a", "emial": 1}"#, "no column of the value"),
+            (r#"{"name": "Ada", "email": "a", "name": "Bo"}"#, "\"name\" twice"),
+            ("[1]", "must be a JSON object"),
+            ("{", "must be a JSON object"),
+            (r#"{"name": "Ada", "email": "a"} x"#, "must be a JSON object"),
+        ] {
+            let refused = row.check(value.as_bytes()).unwrap_err();
+            assert!(refused.message().contains(says), "{refused}");
         }
     }
 }

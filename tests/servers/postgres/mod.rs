@@ -15,6 +15,7 @@ mod opening;
 mod others;
 mod pooling;
 mod reading;
+mod rows;
 mod sharing;
 mod tables;
 

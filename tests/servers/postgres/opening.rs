@@ -30,6 +30,7 @@ fn columns(expires: Option<&str>) -> Columns {
         expires_unit: ExpiresUnit::Milliseconds,
         created: None,
         updated: Some("changed".into()),
+        constants: Default::default(),
     }
 }
 

@@ -19,6 +19,7 @@ fn reading(url: String, table: &str) -> PostgresConfig {
         expires_unit: ExpiresUnit::Milliseconds,
         created: None,
         updated: None,
+        constants: Default::default(),
     };
     PostgresConfig { table: table.into(), columns, read_only: true, ..PostgresConfig::new(url) }
 }

@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 use super::{Dropped, config, connect, open};
 
 /// A table of the test's own, with its settings and a client of its owner.
-async fn table(
+pub(super) async fn table(
     columns: impl Into<String>,
     change: impl Fn(PostgresConfig) -> PostgresConfig,
 ) -> Option<(PostgresConfig, Client, Dropped)> {
@@ -37,18 +37,18 @@ fn columns(key: &str, value: &str) -> Columns {
     }
 }
 
-fn of(
+pub(super) fn of(
     keys: Keys,
     values: Values,
     key: &str,
     value: &str,
-) -> impl Fn(PostgresConfig) -> PostgresConfig {
+) -> impl Fn(PostgresConfig) -> PostgresConfig + Clone {
     let columns = columns(key, value);
     move |config| PostgresConfig { columns: columns.clone(), keys, values, ..config }
 }
 
 /// What the owner has: columns, constraints, indexes, triggers, comments, rights.
-async fn schema(sql: &Client, table: &str) -> String {
+pub(super) async fn schema(sql: &Client, table: &str) -> String {
     let asked = format!(
         "SELECT concat_ws(E'\\n', c.relacl::text, c.reloptions::text, obj_description(c.oid),
             (SELECT string_agg(concat_ws(' ', attname, format_type(atttypid, atttypmod), attnotnull, attcollation), ',' ORDER BY attnum) FROM pg_attribute WHERE attrelid = c.oid),
@@ -60,7 +60,7 @@ async fn schema(sql: &Client, table: &str) -> String {
     sql.query_one(&asked, &[]).await.unwrap().get(0)
 }
 
-async fn text(sql: &Client, asked: &str) -> Option<String> {
+pub(super) async fn text(sql: &Client, asked: &str) -> Option<String> {
     sql.query_one(asked, &[]).await.unwrap().get(0)
 }
 
@@ -305,6 +305,36 @@ async fn plan(sql: &Client, table: &str) -> String {
     );
     let rows = sql.query(&asked, &[]).await.unwrap();
     rows.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>().join("\n")
+}
+
+/// Rows are not sorted apart from an index, so what no index has in one direction is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_of_two_directions_has_no_order_of_keys() {
+    let table_of = "org text COLLATE \"C\" NOT NULL, id bigint NOT NULL, body text";
+    let made = table(table_of, of(Keys::Tuple, Values::Text, "org,id", "body")).await;
+    let Some((config, sql, _dropped)) = made else { return };
+    let name = &config.table;
+    for (index, opens) in [
+        ("org, id DESC", false),
+        ("id, org", false),
+        ("org DESC NULLS LAST, id DESC NULLS LAST", false),
+        ("org DESC, id DESC", true),
+    ] {
+        sql.batch_execute(&format!("CREATE UNIQUE INDEX {name}_i ON {name} ({index})"))
+            .await
+            .unwrap();
+        match Postgres::open(config.clone()).await {
+            Ok(store) => {
+                assert!(opens, "{index}");
+                assert!(store.collect(Scan::all()).await.unwrap().is_empty());
+            }
+            Err(refused) => {
+                let says = format!("CREATE INDEX ON \"public\".\"{name}\" (\"org\", \"id\")");
+                assert!(!opens && refused.message().contains(&says), "{index}: {refused}");
+            }
+        }
+        sql.batch_execute(&format!("DROP INDEX {name}_i")).await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
