@@ -358,7 +358,7 @@ fn no_name_has_a_retired_word() {
             for name in names.map(str::to_owned).chain([file]) {
                 let words = words(&name);
                 let is_retired = |word: &&str| name == **word || words.iter().any(|of| of == word);
-                if retired.iter().any(|word| is_retired(&word)) && !FOREIGN.contains(&&*name) {
+                if retired.iter().any(is_retired) && !FOREIGN.contains(&&*name) {
                     wrong.insert(format!("{}: {name}", path.display()));
                 }
             }
