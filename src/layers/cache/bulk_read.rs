@@ -5,11 +5,13 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use futures_util::future::join_all;
 
+use super::coherence::Ticket;
 use super::load::Purpose;
 use super::lookup::{Lookup, Old};
-use super::policy::is_outage;
+use super::policy::{CoarseTime, is_outage};
+use super::question::{AskedMany, Question, ask_many};
 use super::read::runtime;
-use super::run_loads::{begin, whole};
+use super::run_loads::begin;
 use super::shared::{Cache, Shared};
 use crate::error::{Error, Result};
 use crate::reply::Reply;
@@ -22,6 +24,10 @@ type Answers = Vec<Option<Option<Value>>>;
 impl<S: Store> Cache<S> {
     pub(super) fn read_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
         let shared = &*self.0;
+        if keys.is_empty() {
+            // A question without keys is passed on as it is.
+            return shared.inner.get_many(keys);
+        }
         let mut answers = Answers::with_capacity(keys.len());
         let (mut missing, mut olds) = (Vec::new(), Vec::new());
         for key in keys {
@@ -41,13 +47,16 @@ impl<S: Store> Cache<S> {
                 }
             }
         }
-        if missing.is_empty() && !keys.is_empty() {
+        if missing.is_empty() {
             return Reply::Now(Ok(filled(answers, Vec::new())));
         }
         self.ensure_subscribed();
-        match shared.ask_many_now(&missing, &olds) {
-            Some(found) => Reply::Now(found.map(|found| filled(answers, found))),
-            None => self.load_many(missing, olds, answers),
+        match ask_many(&self.0, &missing) {
+            AskedMany::Now { found, tickets, asked } => {
+                let found = shared.settle_many(&missing, &olds, found, &tickets, asked);
+                Reply::Now(found.map(|found| filled(answers, found)))
+            }
+            AskedMany::Later(question) => self.load_many(missing, olds, answers, question),
         }
     }
 
@@ -56,11 +65,8 @@ impl<S: Store> Cache<S> {
         missing: Vec<Bytes>,
         olds: Vec<Option<Old>>,
         answers: Answers,
+        mut question: Option<Question>,
     ) -> Reply<'_, Vec<Option<Value>>> {
-        if missing.is_empty() {
-            // A question without keys is passed on as it is.
-            return self.0.inner.get_many(&[]);
-        }
         let runtime = match runtime() {
             Ok(runtime) => runtime,
             Err(error) => return Reply::Now(Err(error)),
@@ -89,7 +95,7 @@ impl<S: Store> Cache<S> {
                     }
                 }
                 if !begun.is_empty() {
-                    begin(&runtime, begun).await;
+                    begin(&runtime, begun, question.take()).await;
                 }
                 join_all(waiters.iter().map(|(_, waiter)| waiter.wait(&self.0))).await;
                 for (key, waiter) in waiters {
@@ -102,35 +108,35 @@ impl<S: Store> Cache<S> {
 }
 
 impl<S: Store> Shared<S> {
-    /// Asks the store below for what it answers at once. `None`: it has to be waited for.
-    fn ask_many_now(
+    /// What a bulk read gets for which the store below was asked at once.
+    fn settle_many(
         &self,
         keys: &[Bytes],
         olds: &[Option<Old>],
-    ) -> Option<Result<Vec<Option<Value>>>> {
-        let asked = self.now();
-        let tickets: Vec<_> = keys.iter().map(|key| self.coherence.ticket(key)).collect();
-        let Reply::Now(outcome) = self.inner.get_many(keys) else { return None };
-        let error = match whole(keys, outcome) {
+        found: Result<Vec<Option<Value>>>,
+        tickets: &[Ticket],
+        asked: CoarseTime,
+    ) -> Result<Vec<Option<Value>>> {
+        let error = match found {
             Ok(found) => {
                 let outcomes = found.into_iter().map(Ok);
                 let taken =
                     keys.iter().zip(outcomes).zip(tickets).map(|((key, outcome), ticket)| {
-                        let fate = self.take(key, &outcome, asked, ticket);
+                        let fate = self.take(key, &outcome, asked, *ticket);
                         self.counters.asked(fate);
                         outcome
                     });
-                return Some(taken.collect());
+                return taken.collect();
             }
             Err(error) => error,
         };
         // Which key another error is about, nobody knows.
         if keys.len() == 1 || is_outage(&error) {
             for (key, ticket) in keys.iter().zip(tickets) {
-                self.take(key, &Err(error.clone()), asked, ticket);
+                self.take(key, &Err(error.clone()), asked, *ticket);
             }
         }
-        Some(self.instead_of(error, olds))
+        self.instead_of(error, olds)
     }
 
     /// The old values where there is one for each key, or the error.

@@ -7,7 +7,7 @@
 //!    store below is asked once. A load goes on in a task of its own with a deadline; a reader may leave. A load that
 //!    waits for its turn under `max_loads` is skipped when the turn comes and no reader waits for it any more. An
 //!    error reaches all who wait, and is kept only for `error_ttl`. What the store below answers at once
-//!    needs no task.
+//!    needs no task; what it does not is waited for with the future that it answered with, so a miss calls it once.
 //! 3. An entry is served for at most `ttl` after the store below was asked for it. Past that only a value is,
 //!    and only for what `stale_while_refresh` and `stale_if_error` add. Both ends are fixed by the load
 //!    that brought it: no failure and no read moves them. Nothing is served past its own expiry, and nothing
@@ -135,7 +135,7 @@
 //! | | | cause: all | everything was, or everything was dropped, as announcements were missed |
 //!
 //! Each read is counted once, a bulk read once for each key; by a cache below another one, the hits of a bulk
-//! read twice where the rest of it has to be waited for. What the store below answers at once is not
+//! read twice where a load of another of its keys is under way. What the store below answers at once is not
 //! measured, and is no refresh but a miss.
 //!
 //! Only where the store below announces changes:
@@ -186,6 +186,7 @@ mod lookup;
 mod memory;
 mod open;
 mod policy;
+mod question;
 mod read;
 mod run_loads;
 mod shared;

@@ -7,12 +7,13 @@ use super::config::CacheConfig;
 use super::counters::Fate;
 use super::load::{Load, Purpose};
 use super::lookup::{Lookup, Old};
+use super::question::{self, Asked, Question};
 use super::run_loads::{begin, run_loads};
 use super::shared::{Cache, Shared};
 use crate::error::{Error, ErrorKind, Result, Retry};
 use crate::layer::LayerConfig as _;
 use crate::reply::Reply;
-use crate::store::{Read, Store};
+use crate::store::Store;
 use crate::types::Value;
 
 /// A reader who waits for a load.
@@ -37,47 +38,49 @@ impl<S: Store> Cache<S> {
 
     fn ask<'a>(&'a self, key: &'a [u8], old: Option<Old>) -> Reply<'a, Option<Value>> {
         self.ensure_subscribed();
-        match self.0.ask_now(key) {
-            Some((outcome, fate)) => Reply::Now(self.0.settle(outcome, fate, old)),
-            None => {
+        match question::ask(&self.0, key) {
+            Asked::Now(outcome, fate) => Reply::Now(self.0.settle(outcome, fate, old)),
+            Asked::Later(question) => {
                 let purpose = Purpose::of_reader(old.as_ref());
-                self.load(key, old, purpose)
+                self.load(key, old, purpose, question)
             }
         }
     }
 
-    /// Answers with what is kept, and sees to it that it is loaded anew.
+    /// Answers with what is kept, and sees to it that it is loaded again.
     pub(super) fn renew(&self, key: &[u8], old: Old) -> Outcome {
         let shared = &self.0;
         if shared.coherence.is_quiet(key) {
-            match shared.ask_now(key) {
-                Some((outcome, fate)) => return shared.settle(outcome, fate, Some(old)),
-                None => self.refresh(key),
+            match question::ask(shared, key) {
+                Asked::Now(outcome, fate) => return shared.settle(outcome, fate, Some(old)),
+                Asked::Later(question) => self.refresh(key, question),
             }
         }
         shared.serve(old)
     }
 
-    fn refresh(&self, key: &[u8]) {
+    fn refresh(&self, key: &[u8], question: Option<Question>) {
         let shared = &self.0;
         let Ok(runtime) = Handle::try_current() else { return };
         if let Some(load) = shared.coherence.lead_if_quiet(key, || shared.engine.begin_load(key)) {
-            runtime.spawn(run_loads(vec![Load::new(shared, key, load, Purpose::Refresh)]));
+            let load = Load::new(shared, key, load, Purpose::Refresh);
+            runtime.spawn(run_loads(vec![load], question));
         }
     }
 
-    /// Joins the load of the key that is under way, or starts one.
+    /// Joins the load of the key that is under way, or starts one, with what was asked already.
     fn load<'a>(
         &'a self,
         key: &'a [u8],
         old: Option<Old>,
         purpose: Purpose,
+        question: Option<Question>,
     ) -> Reply<'a, Option<Value>> {
         let runtime = match runtime() {
             Ok(runtime) => runtime,
             Err(error) => return Reply::Now(Err(error)),
         };
-        // Not before somebody waits: a cache further out may drop this, and ask again in a task of its own.
+        // Nothing is registered before somebody waits: a reply may be dropped, or put aside.
         Reply::later(async move {
             let mut begun = Vec::new();
             let waiter = match self.join_or_begin(key, old, purpose, &mut begun) {
@@ -85,7 +88,7 @@ impl<S: Store> Cache<S> {
                 Err(old) => return self.0.refuse(old, purpose),
             };
             if !begun.is_empty() {
-                begin(&runtime, begun).await;
+                begin(&runtime, begun, question).await;
             }
             waiter.wait(&self.0).await;
             self.finish(key, waiter).await
@@ -142,7 +145,7 @@ impl<S: Store> Cache<S> {
                 None => {
                     let counted = purpose != Purpose::ReadWithOld;
                     let again = if counted { Purpose::Counted } else { purpose };
-                    return self.load(key, old, again).await;
+                    return self.load(key, old, again, None).await;
                 }
             },
         };
@@ -155,17 +158,6 @@ impl<S: Store> Cache<S> {
         result.add([is_to_count]);
         // The store below had its answer before this reader came, perhaps.
         outcome.map(|value| value.filter(|value| !shared.is_expired(value)))
-    }
-}
-
-impl<S: Read> Shared<S> {
-    /// Asks the store below for what it answers at once. `None`: it has to be waited for.
-    fn ask_now(&self, key: &[u8]) -> Option<(Outcome, Fate)> {
-        let (asked, ticket) = (self.now(), self.coherence.ticket(key));
-        // A task cannot borrow the key, so it asks again; a future that comes here was never polled.
-        let Reply::Now(outcome) = self.inner.get(key) else { return None };
-        let fate = self.take(key, &outcome, asked, ticket);
-        Some((outcome, fate))
     }
 }
 

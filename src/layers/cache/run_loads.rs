@@ -13,6 +13,8 @@ use tokio::runtime::Handle;
 use super::coherence::Outcome;
 use super::disk::DiskHit;
 use super::load::Load;
+use super::policy::CoarseTime;
+use super::question::{Question, whole};
 use super::shared::Shared;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::store::{Read, Store};
@@ -22,12 +24,15 @@ use crate::types::Value;
 /// of their own where they have to wait. Is ready at once.
 pub(super) fn begin<S: Store>(
     runtime: &Handle,
-    mut loads: Vec<Load<S>>,
+    loads: Vec<Load<S>>,
+    question: Option<Question>,
 ) -> impl Future<Output = ()> + Send {
+    let mut unstarted = Some((loads, question));
     poll_fn(move |context| {
+        let Some((loads, question)) = unstarted.take() else { return Poll::Ready(()) };
         // The reader may be polled outside of it.
         let _inside = runtime.enter();
-        let mut loads = Box::pin(run_loads(take(&mut loads)));
+        let mut loads = Box::pin(run_loads(loads, question));
         // A panic is an error of the load, here as in a task.
         let polled = catch_unwind(AssertUnwindSafe(|| loads.as_mut().poll(context)));
         if matches!(polled, Ok(Poll::Pending)) {
@@ -38,8 +43,8 @@ pub(super) fn begin<S: Store>(
 }
 
 /// The task of loads that the store below is asked for at once. It goes on to those that waited for their
-/// end.
-pub(super) async fn run_loads<S: Read>(mut loads: Vec<Load<S>>) {
+/// end. `question`: what was asked for them already.
+pub(super) async fn run_loads<S: Read>(mut loads: Vec<Load<S>>, mut question: Option<Question>) {
     while let Some(shared) = loads.first().map(|load| Arc::clone(&load.shared)) {
         let began = shared.clock.monotonic();
         loads = find_on_disk(&shared, loads).await;
@@ -47,9 +52,9 @@ pub(super) async fn run_loads<S: Read>(mut loads: Vec<Load<S>>) {
             return;
         }
         let spent = shared.clock.monotonic().saturating_sub(began);
-        let (asked, began) = (shared.now(), shared.clock.monotonic());
+        let began = shared.clock.monotonic();
         // What comes after the deadline is thrown away with its future.
-        let outcome = ask(&shared, &mut loads, spent).await;
+        let (asked, outcome) = ask(&shared, &mut loads, question.take(), spent).await;
         if loads.is_empty() {
             return;
         }
@@ -69,45 +74,41 @@ pub(super) async fn run_loads<S: Read>(mut loads: Vec<Load<S>>) {
 async fn ask<S: Read>(
     shared: &Shared<S>,
     loads: &mut Vec<Load<S>>,
+    question: Option<Question>,
     spent: Duration,
-) -> Result<Vec<Option<Value>>> {
+) -> (CoarseTime, Result<Vec<Option<Value>>>) {
+    let limit = shared.load_timeout;
+    let now = shared.now();
+    let mut asked = now;
     let load = async {
         // The semaphore is never closed.
         let _permit = shared.loads.acquire().await;
         *loads = take(loads).into_iter().filter_map(Load::wanted).collect();
+        let tickets = || loads.iter().map(Load::ticket);
+        let is_usable =
+            |question: &Question| question.is_of(tickets()) && now.since(question.asked()) < limit;
+        if let Some(question) = question.filter(is_usable) {
+            asked = question.asked();
+            return question.answer().await;
+        }
         match &loads[..] {
             [] => Ok(Vec::new()),
             [one] => shared.inner.get(&one.key).await.map(|value| vec![value]),
             many => {
                 let keys: Vec<Bytes> = many.iter().map(|load| load.key.clone()).collect();
-                whole(&keys, shared.inner.get_many(&keys).await)
+                whole(keys.len(), shared.inner.get_many(&keys).await)
             }
         }
     };
-    let limit = shared.load_timeout;
-    tokio::select! {
+    let outcome = tokio::select! {
         outcome = load => outcome,
         () = shared.clock.sleep(limit.saturating_sub(spent)) => {
             let message = format!("the store below took longer than load_timeout ({limit:?})");
             let operation = if loads.len() > 1 { Operation::GetMany } else { Operation::Get };
             Err(Error::new(ErrorKind::Timeout, message).with_operation(operation))
         }
-    }
-}
-
-/// A store that forgets a key in its answer must not make it look missing.
-pub(super) fn whole(
-    keys: &[Bytes],
-    outcome: Result<Vec<Option<Value>>>,
-) -> Result<Vec<Option<Value>>> {
-    outcome.and_then(|values| {
-        if values.len() == keys.len() {
-            return Ok(values);
-        }
-        let message =
-            format!("asked for {} keys, the store below answered {}", keys.len(), values.len());
-        Err(Error::internal(message).with_operation(Operation::GetMany))
-    })
+    };
+    (asked, outcome)
 }
 
 /// Ends the loads whose answer is on the disk. Gives the others, and those that waited for one that ended.

@@ -83,7 +83,15 @@ impl Coherence {
         &self.stripes[(hash % STRIPES as u64) as usize]
     }
 
-    /// To be taken before the first read below.
+    /// To be taken before the store below is asked. Tells also whether a load is under way that a reader of the key joins.
+    pub(in crate::layers::cache) fn ticket_and_load(&self, key: &[u8]) -> (Ticket, bool) {
+        let hash = self.hash(key);
+        let mut stripe = self.at(hash).lock();
+        let ticket = self.issue(hash, &mut stripe);
+        (ticket, self.is_loading(&stripe, key, ticket))
+    }
+
+    #[cfg(test)]
     pub(in crate::layers::cache) fn ticket(&self, key: &[u8]) -> Ticket {
         let hash = self.hash(key);
         self.issue(hash, &mut self.at(hash).lock())
@@ -212,8 +220,13 @@ impl Coherence {
     }
 
     fn quiet(&self, stripe: &Stripe, key: &[u8], ticket: Ticket) -> bool {
-        let in_flight = stripe.loads.get(key);
-        !ticket.in_doubt && !in_flight.is_some_and(|(first, _)| self.is_as_new(*first, ticket, key))
+        !ticket.in_doubt && !self.is_loading(stripe, key, ticket)
+    }
+
+    /// Whether a load of the key is under way that a reader with this ticket joins.
+    fn is_loading(&self, stripe: &Stripe, key: &[u8], ticket: Ticket) -> bool {
+        let load = stripe.loads.get(key);
+        load.is_some_and(|(first, _)| self.is_as_new(*first, ticket, key))
     }
 
     /// Whether nothing that concerns the key came between the beginning of its load and the ticket.

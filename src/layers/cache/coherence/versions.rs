@@ -45,8 +45,9 @@ impl StripeVersion {
     }
 }
 
-/// The moment at which the load of a key began, or right after its write did.
-#[derive(Clone, Copy, Debug)]
+/// The moment at which the load of a key began, or right after its write did. Two of a key are equal where nothing
+/// concerned it between them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::layers::cache) struct Ticket {
     pub(super) hash: u64,
     pub(super) generation: u32,

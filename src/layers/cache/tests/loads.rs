@@ -16,6 +16,103 @@ async fn many_readers_of_one_key_cause_one_load() {
     assert_eq!(asked(&cache), 1);
 }
 
+/// Calls of the store below, whether the reply was waited for or not.
+fn calls(cache: &Cache<Gated>) -> u64 {
+    cache.0.inner.called.load(Ordering::SeqCst)
+}
+
+#[tokio::test]
+async fn a_miss_asks_the_store_below_once() {
+    let (cache, _) = cached(settings());
+    let _ = cache.0.inner.memory.put("k", "v").await.unwrap();
+    cache.0.inner.reads.shut();
+    let first = reader(&cache, b"k");
+    settle().await;
+    assert_eq!(calls(&cache), 1);
+    // A reader that joins the load looks whether the answer is there by now. One that leaves takes nothing along.
+    let second = reader(&cache, b"k");
+    settle().await;
+    assert_eq!((calls(&cache), asked(&cache)), (2, 1));
+    first.abort();
+    settle().await;
+    cache.0.inner.reads.open();
+    assert_eq!(second.await.unwrap().unwrap(), Some("v".into()));
+    assert_eq!(get(&cache, b"k").await.unwrap(), Some("v".into()));
+    assert_eq!((calls(&cache), asked(&cache)), (2, 1), "it was kept");
+}
+
+#[tokio::test]
+async fn a_bulk_read_asks_the_store_below_once() {
+    let (cache, _) = cached(settings());
+    for key in ["a", "b", "c"] {
+        let _ = cache.0.inner.memory.put(key, key).await.unwrap();
+    }
+    assert_eq!(get(&cache, b"b").await.unwrap(), Some("b".into()));
+    let before = calls(&cache);
+    let keys = ["a", "b", "c"].map(Bytes::from);
+    let values = cache.get_many(&keys).await.unwrap();
+    assert_eq!(values, ["a", "b", "c"].map(|value| Some(value.into())));
+    assert_eq!(calls(&cache), before + 1);
+}
+
+/// What it would bring is from before the write.
+#[tokio::test]
+async fn a_question_is_asked_again_after_a_write_of_its_key() {
+    let (cache, _) = cached(settings());
+    let _ = cache.0.inner.memory.put("k", "old").await.unwrap();
+    cache.0.inner.early.store(true, Ordering::SeqCst);
+    let read = cache.get(b"k");
+    assert_eq!(calls(&cache), 1);
+    let _ = cache.put("k", "new").await.unwrap();
+    assert_eq!(read.await.unwrap(), Some("new".into()));
+    assert_eq!(calls(&cache), 2);
+    assert_eq!(get(&cache, b"k").await.unwrap(), Some("new".into()));
+}
+
+/// Its ttl counts from when it was asked.
+#[tokio::test]
+async fn a_question_that_waited_for_its_reader_ages() {
+    let ttl = Duration::from_secs(10);
+    let (cache, clock) = cached(CacheConfig { ttl: Some(Span(ttl)), ..settings() });
+    let _ = cache.0.inner.memory.put("k", "v").await.unwrap();
+    let read = cache.get(b"k");
+    clock.advance(ttl - Duration::from_secs(1));
+    assert_eq!(read.await.unwrap(), Some("v".into()));
+    assert_eq!(calls(&cache), 1);
+    assert_eq!(now(&cache, b"k"), Some("v".into()));
+    clock.advance(Duration::from_secs(1));
+    assert!(matches!(cache.get(b"k"), Reply::Later(_)), "its time is over");
+}
+
+/// A deadline after it was asked it is asked again, however long its reader did not wait.
+#[tokio::test]
+async fn a_question_that_is_older_than_the_deadline_is_asked_again() {
+    let (cache, clock) = cached(settings());
+    let read = cache.get(b"k");
+    clock.advance(Duration::from_secs(30));
+    assert_eq!(read.await.unwrap(), None);
+    assert_eq!(calls(&cache), 2);
+}
+
+#[tokio::test]
+async fn a_refresh_asks_the_store_below_once() {
+    let config = CacheConfig {
+        ttl: Some(Span(Duration::from_secs(10))),
+        stale_while_refresh: Some(Span(Duration::from_secs(60))),
+        ..settings()
+    };
+    let (cache, clock) = cached(config);
+    assert_eq!(get(&cache, b"k").await.unwrap(), None);
+    let _ = cache.0.inner.memory.put("k", "v").await.unwrap();
+    clock.advance(Duration::from_secs(10));
+    let _ = cache.get(b"k").await.unwrap();
+    clock.advance(Duration::from_secs(20));
+    let before = calls(&cache);
+    assert_eq!(now(&cache, b"k"), Some("v".into()));
+    settle().await;
+    assert_eq!(calls(&cache), before + 1);
+}
+
 #[tokio::test]
 async fn whoever_asked_first_may_leave() {
     let (cache, _) = cached(settings());

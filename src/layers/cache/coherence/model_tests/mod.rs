@@ -90,6 +90,8 @@ fn together<const N: usize>(world: &World, threads: [fn(&World); N]) {
 enum Below {
     Now,
     Later,
+    /// As later, with an answer from before the reader began to wait.
+    Early,
 }
 
 /// What the store below holds. That a key was deleted has a number as well, but is not kept.
@@ -179,15 +181,25 @@ impl World {
                 self.install(held, ticket);
                 check(held.number)
             }
-            Below::Later => match self.0.coherence.join_or_lead(KEY, || Some(())) {
-                Admission::Join(guard) => {
-                    check(number_of(&loom::future::block_on(guard.in_flight().ended())))
-                }
-                Admission::Lead(guard, ticket, ()) => {
-                    self.run_load(guard.in_flight().clone(), ticket, check)
-                }
-                Admission::Full => panic!("there is room"),
-            },
+            Below::Later => self.wait(None, check),
+            Below::Early => {
+                let (ticket, is_loading) = self.0.coherence.ticket_and_load(KEY);
+                self.wait((!is_loading).then(|| (ticket, self.ask())), check)
+            }
+        }
+    }
+
+    /// Joins a load, or runs one, with what was asked already where nothing has concerned the key since.
+    fn wait(&self, asked: Option<(Ticket, Held)>, check: impl Fn(u64) -> u64) -> u64 {
+        match self.0.coherence.join_or_lead(KEY, || Some(())) {
+            Admission::Join(guard) => {
+                check(number_of(&loom::future::block_on(guard.in_flight().ended())))
+            }
+            Admission::Lead(guard, ticket, ()) => {
+                let asked = asked.filter(|(before, _)| *before == ticket).map(|(_, held)| held);
+                self.run_load(guard.in_flight().clone(), ticket, asked, check)
+            }
+            Admission::Full => panic!("there is room"),
         }
     }
 
@@ -236,14 +248,14 @@ impl World {
             Turn::Over => None,
         };
         if let Some((in_flight, ticket)) = wanted {
-            self.run_load(in_flight, ticket, pass);
+            self.run_load(in_flight, ticket, None, pass);
         }
     }
 
     /// Loads again what is kept, unless somebody does.
     fn refresh(&self) {
         if let Some((in_flight, ticket, ())) = self.0.coherence.lead_if_quiet(KEY, || Some(())) {
-            self.run_load(in_flight, ticket, |number| number);
+            self.run_load(in_flight, ticket, None, |number| number);
         }
     }
 
@@ -253,11 +265,12 @@ impl World {
         &self,
         mut in_flight: InFlight,
         mut ticket: Ticket,
+        mut asked: Option<Held>,
         check: impl Fn(u64) -> u64,
     ) -> u64 {
         let mut own = None;
         loop {
-            let held = self.ask();
+            let held = asked.take().unwrap_or_else(|| self.ask());
             self.install(held, ticket);
             let next = self.0.coherence.unregister(KEY, &in_flight);
             in_flight.tell(LoadEnd::Alone(Ok(Some(value_of(held.number)))));

@@ -1,4 +1,4 @@
-use super::Below::{Later, Now};
+use super::Below::{Early, Later, Now};
 use super::epoch::Mode;
 use super::{DOUBT, KEY, World, explore, spawned, together};
 
@@ -8,6 +8,10 @@ fn get_now(world: &World) {
 
 fn get_later(world: &World) {
     world.get(Later);
+}
+
+fn get_early(world: &World) {
+    world.get(Early);
 }
 
 fn put(world: &World) {
@@ -37,12 +41,14 @@ fn arrives_later(world: &World) {
 fn a_fill_against_a_write() {
     explore(Mode::Keeping, |world| together(world, [get_now, put]));
     explore(Mode::Keeping, |world| together(world, [get_later, put]));
+    explore(Mode::Keeping, |world| together(world, [get_early, put]));
 }
 
 #[test]
 fn a_fill_against_a_delete() {
     explore(Mode::Keeping, |world| together(world, [get_now, delete]));
     explore(Mode::Keeping, |world| together(world, [get_later, delete]));
+    explore(Mode::Keeping, |world| together(world, [get_early, delete]));
 }
 
 #[test]
@@ -55,6 +61,7 @@ fn two_fills_against_a_write() {
 #[test]
 fn who_joins_a_load_against_a_write() {
     explore(Mode::Keeping, |world| together(world, [get_later, get_later, put]));
+    explore(Mode::Keeping, |world| together(world, [get_early, get_early, put]));
 }
 
 /// The same where the load began during the write: its generation is not that of before, nor that of after.
@@ -74,15 +81,17 @@ fn who_joins_a_load_that_began_during_a_write() {
 /// Who has seen what is not acknowledged yet may then meet the load of somebody who has not.
 #[test]
 fn who_has_seen_the_new_value_does_not_join_a_load_from_before_it() {
-    explore(Mode::Keeping, |world| {
-        let writing = world.0.coherence.begin_write([KEY].into_iter());
-        let sees: fn(&World) = |world| {
-            world.get(Now);
-            world.get(Later);
-        };
-        together(world, [get_later, sees, foreign]);
-        writing.settle();
-    });
+    for first in [get_later as fn(&World), get_early] {
+        explore(Mode::Keeping, move |world| {
+            let writing = world.0.coherence.begin_write([KEY].into_iter());
+            let sees: fn(&World) = |world| {
+                world.get(Now);
+                world.get(Later);
+            };
+            together(world, [first, sees, foreign]);
+            writing.settle();
+        });
+    }
 }
 
 #[test]
