@@ -108,11 +108,13 @@ impl WriteBackLayer {
         // The same that a stack refuses when it is checked.
         LayerConfig::profile(&self.config, profile.clone())?;
         let promised = profile.guarantees;
+        // A store without atomic batches gets the operations of a run one by one, however many they are.
+        let most = promised.limits.batch_ops.filter(|_| promised.atomic_batches);
         let bounds = Bounds {
             flush_after: self.config.flush_after.0,
             flush_bytes: self.config.flush_bytes.0,
             max_dirty: self.config.max_dirty.0,
-            ops: promised.limits.batch_ops.unwrap_or(RUN_OPS).clamp(1, RUN_OPS),
+            ops: most.unwrap_or(RUN_OPS).clamp(1, RUN_OPS),
             logged: self.config.journal_bytes().0 / 4,
         };
         let (clock, overlay) = (Arc::clone(&self.context.clock), Overlay::new(bounds.max_dirty));

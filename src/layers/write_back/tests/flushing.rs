@@ -287,3 +287,39 @@ async fn a_foreign_change_of_a_dirty_key_is_overwritten() {
     drop(bed.below.put("k", "foreign").await.unwrap());
     bed.gives("k", Some("foreign")).await;
 }
+
+/// A store that takes one operation at a time.
+struct Singly(FaultStore<Memory>);
+
+impl Read for Singly {
+    crate::forward!(self => self.0; get, get_many, scan);
+}
+
+#[async_trait::async_trait]
+impl Store for Singly {
+    fn profile(&self) -> crate::types::Profile {
+        self.0.profile().changed(|promised| {
+            (promised.atomic_batches, promised.limits.batch_ops) = (false, Some(1));
+        })
+    }
+
+    crate::forward!(self => self.0; write, write_group, ingest, changes, invalidate, inspect, snapshot, flush, compact, usage, count, close, identity);
+}
+
+#[tokio::test]
+async fn updates_of_a_key_are_merged_over_a_store_that_takes_one_operation_at_a_time_too() {
+    let faults = Faults::new();
+    let below = Arc::new(Singly(FaultStore::new(Memory::new(), &faults)));
+    let config = WriteBackConfig { ack: Ack::Memory, ..WriteBackConfig::default() };
+    let layer = WriteBackLayer::open(&config, &Context::default()).await.unwrap();
+    let (store, mut flusher) = layer.pair(below).await.unwrap();
+    for n in 0..100 {
+        for key in ["a", "b"] {
+            drop(store.put(key, n.to_string()).await.unwrap());
+        }
+    }
+    assert_eq!(flusher.step().await, Step::Flushed);
+    assert_eq!(flusher.step().await, Step::Idle);
+    assert_eq!(faults.calls(Operation::Write), 2);
+    assert_eq!(store.get(b"a").await.unwrap(), Some("99".into()));
+}
