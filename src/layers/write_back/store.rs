@@ -268,9 +268,12 @@ impl Store for WriteBack {
         })
     }
 
-    /// What is dirty goes below first, where it is counted.
+    /// What is dirty goes below first, where it is counted. What only reads brings nothing there, and counts nothing.
     async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
         self.shared.check_open()?;
+        if self.shared.state.lock().rests && !self.shared.overlay.is_empty() {
+            return Ok(None);
+        }
         self.drain().await?;
         self.shared.below.count(prefix).await
     }

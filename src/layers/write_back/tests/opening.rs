@@ -70,6 +70,7 @@ async fn what_only_reads_sees_what_an_earlier_process_left_and_leaves_it() {
         let store = opened(&bed, opening, false).await.unwrap();
         assert_eq!(store.get(b"k").await.unwrap(), Some("1".into()));
         assert_eq!(scanned(&*store, Scan::all()).await, ["k=1"]);
+        assert_eq!(store.count(b"").await.unwrap(), None, "the store below does not have it");
         let closed = store.close().await.unwrap_err().to_string();
         assert!(closed.contains("injected"), "only the fault: {closed}");
         bed.below_gives("k", None).await;
