@@ -262,7 +262,8 @@ fn recovery(runtime: &Runtime, folder: &Path) {
     for size in [VALUE, 16 << 10] {
         let faults = Faults::new();
         faults.cut();
-        let away = || Arc::new(FaultStore::new(Memory::new(), &faults));
+        let memory = Arc::new(Memory::new());
+        let away = || Arc::new(FaultStore::new(Arc::clone(&memory), &faults));
         let store = layer(runtime, &config, away());
         let puts = (128 << 20) / size as u64;
         runtime.block_on(async {
