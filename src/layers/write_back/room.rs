@@ -45,6 +45,11 @@ impl Shared {
                 // There is room once the store below has more.
                 let _waiting = Waiting::begin(self, &mut self.state.lock());
                 self.wake.notify_one();
+                // As where there is no room in memory. An error is that of the append too.
+                let given = self.state.lock().last_given();
+                if let Some(given) = given {
+                    let _ = self.durable(given).await;
+                }
                 tokio::select! {
                     biased;
                     appended = append => appended,
@@ -84,7 +89,7 @@ impl Shared {
         let mut waiting = None;
         loop {
             let mut room = pin!(self.room.notified());
-            {
+            let given = {
                 let mut state = self.state.lock();
                 state.check_open()?;
                 if state.has_room(bytes) {
@@ -94,9 +99,14 @@ impl Shared {
                 if waiting.is_none() {
                     waiting = Some(Waiting::begin(self, &mut state));
                 }
-            }
+                state.last_given()
+            };
             self.wake.notify_one();
-            room.await;
+            // It may be of the same group, so that no other task waits for the disk and lets it be flushed.
+            match given {
+                Some(given) if self.durable(given).await.is_err() => {}
+                _ => room.await,
+            }
         }
     }
 

@@ -31,6 +31,17 @@ async fn a_writer_waits_for_room_and_gets_it_once_something_is_flushed() {
     assert_eq!(bed.store.shared.state.lock().dirty, 0);
 }
 
+/// What is before a batch in its group takes room, and leaves once it is on the disk and flushed, whatever the batch waits for.
+#[tokio::test]
+async fn a_group_that_is_larger_than_the_room_does_not_wait_for_itself() {
+    let mut bed = small().await;
+    let group = ["a", "b", "c", "d", "e"].map(|key| Batch::new().put(key, vec![0; 700])).to_vec();
+    let store = Arc::clone(&bed.store);
+    let answers = bed.beside(store.write_group(group)).await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    bed.flush_all().await;
+}
+
 #[tokio::test]
 async fn a_writer_waits_no_longer_than_it_may_and_is_told_why() {
     let mut bed = small().await;
