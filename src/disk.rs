@@ -2,6 +2,8 @@
 
 #[cfg(all(unix, any(feature = "file", feature = "object")))]
 pub(crate) mod kept;
+#[cfg(any(feature = "rocksdb", feature = "sqlite"))]
+pub(crate) mod users;
 
 use std::fs::{File, OpenOptions};
 use std::io;

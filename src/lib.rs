@@ -190,7 +190,7 @@ pub use crate::transaction::{Isolation, Savepoint, Transact, Transaction};
 pub use crate::types::{
     Batch, Commit, Condition, Conditions, Counting, Durability, Entry, Freshness, Guarantees,
     Identity, Limits, Op, Order, Page, Place, Presence, Profile, ProfileKind, RESERVED_PREFIX,
-    Recovery, RunOrder, Scan, Scope, Sighting, Usage, Value, units,
+    Recovery, RunOrder, Scan, Scope, Sighting, Usage, Value, survey, units,
 };
 
 /// The code of the README compiles.

@@ -11,6 +11,7 @@ mod path;
 mod scan;
 mod scope;
 pub(crate) mod secret_file;
+pub mod survey;
 pub mod units;
 mod url;
 mod value;

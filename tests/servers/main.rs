@@ -5,6 +5,7 @@
 
 mod support;
 
+mod adopt;
 mod backup_s3;
 mod dashboards;
 mod live;

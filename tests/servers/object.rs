@@ -87,7 +87,7 @@ fn s3_through(server: &str, address: &str) -> ObjectConfig {
     )
 }
 
-fn s3(server: &str) -> ObjectConfig {
+pub(crate) fn s3(server: &str) -> ObjectConfig {
     s3_through(server, server)
 }
 

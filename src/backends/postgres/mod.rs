@@ -66,6 +66,7 @@ mod schema;
 mod session;
 mod snapshot;
 mod sql;
+mod survey;
 mod upkeep;
 mod url;
 mod value;

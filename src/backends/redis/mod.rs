@@ -53,6 +53,7 @@ mod rights;
 mod scan;
 mod script;
 mod servers;
+mod survey;
 mod url;
 mod walk;
 

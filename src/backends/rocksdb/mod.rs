@@ -72,6 +72,7 @@ mod options_file;
 mod reader;
 mod scan;
 mod stamps;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod work;

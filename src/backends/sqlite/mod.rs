@@ -63,6 +63,7 @@ mod pool;
 mod reader;
 mod rows;
 mod schema;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod times;

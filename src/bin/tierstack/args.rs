@@ -1,5 +1,6 @@
 //! The command line as types: help, completions and parsing come from here.
 
+mod adopt;
 mod demo;
 mod journal;
 
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{ArgGroup, Args as Group, Parser, Subcommand, ValueHint};
 
+pub(crate) use self::adopt::Adopt;
 pub(crate) use self::demo::{Demo, Engine};
 pub(crate) use self::journal::{Journal, JournalDrain, JournalInspect, JournalSkip};
 use tierstack::Timestamp;
@@ -26,6 +28,8 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Draw the stacks of a config and say what each promises; opens nothing
     Check(Check),
+    /// Look at a store that is there already, and print a config that opens it as it is; changes nothing
+    Adopt(Adopt),
     /// Print the JSON Schema of config files, for editors, or the SQL that makes the table of a backend
     Schema(Schema),
     /// Show the main job on real files: import, read, back up, damage, restore, prove

@@ -2,6 +2,8 @@
 
 #![cfg(all(feature = "cli", feature = "rocksdb"))]
 
+#[cfg(all(feature = "sqlite", feature = "file"))]
+mod adopt;
 mod backup;
 mod bench;
 mod config;

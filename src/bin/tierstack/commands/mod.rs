@@ -1,5 +1,6 @@
 //! The commands, one module each.
 
+mod adopt;
 mod backup;
 mod bench;
 mod cache;
@@ -34,6 +35,7 @@ pub(crate) async fn run(command: Command, stop: &Stop) -> Outcome {
     }
     match command {
         Command::Check(args) => check::check(&args),
+        Command::Adopt(args) => adopt::run(&args, stop).await,
         Command::Schema(args) => schema::run(&args),
         Command::Demo(args) => demo::run(args, stop).await,
         Command::Get(args) => entries::get(args, stop).await,
@@ -61,7 +63,8 @@ pub(crate) async fn run(command: Command, stop: &Stop) -> Outcome {
 /// Whether nothing is left of the command but what it prints. `export` decides by its target.
 fn is_for_its_output(command: &Command) -> bool {
     match command {
-        Command::Schema(_)
+        Command::Adopt(_)
+        | Command::Schema(_)
         | Command::Get(_)
         | Command::Scan(_)
         | Command::Inspect(_)
