@@ -94,7 +94,7 @@ async fn tables_of_postgres_become_stores() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_of_redis_becomes_a_store() {
-    let Some(server) = Redis::start().await else { return };
+    let Some(server) = Redis::start(&[]).await else { return };
     server.cli_lines("set a 1\nset b 2\nrpush list x\nhset hash f v\n").await;
     server.cli(&["script", "flush"]).await;
     let folder = tempfile::tempdir().unwrap();

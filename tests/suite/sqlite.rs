@@ -374,6 +374,7 @@ async fn a_read_only_file_system_is_an_access_error() {
     let reading = SqliteConfig { read_only: true, ..config(disk.path()) };
     let error = Sqlite::open(reading).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Access, "{error:?}");
+    assert!(error.message().contains("VACUUM INTO"), "{error}");
     disk.remount("rw");
     open(disk.path()).await.close().await.unwrap();
 }

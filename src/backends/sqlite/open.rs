@@ -237,7 +237,7 @@ fn cannot_open(error: rusqlite::Error) -> Error {
     match error.sqlite_error_code() {
         Some(ErrorCode::CannotOpen) => Error::new(
             ErrorKind::Access,
-            "the database file, or its folder, cannot be opened by this process",
+            "the database file, or its folder, cannot be opened by this process; one with a write-ahead log that no program has open needs a folder in which SQLite may make files, even to be read: read it while its owner has it open, or read a copy (`VACUUM INTO`)",
         )
         .with_operation(Operation::Open)
         .with_layer(NAME)
