@@ -96,7 +96,7 @@ async fn a_row_is_a_json_object() {
         .unwrap();
     loop {
         match changes.next().await.unwrap() {
-            tierstack::Change::Keys(keys) => break assert_eq!(keys, [seven.clone()]),
+            tierstack::Change::Keys(keys) => break assert_eq!(keys, std::slice::from_ref(&seven)),
             tierstack::Change::All => {}
             other => panic!("{other:?}"),
         }
