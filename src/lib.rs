@@ -170,7 +170,7 @@ mod store;
 pub mod telemetry;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
-mod threads;
+mod thread_slot;
 mod transaction;
 mod types;
 

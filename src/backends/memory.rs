@@ -149,7 +149,7 @@ impl Memory {
         }
     }
 
-    fn open(&self) -> Result<()> {
+    fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) { Err(Error::closed()) } else { Ok(()) }
     }
 
@@ -157,7 +157,7 @@ impl Memory {
     /// that overtakes `close` would find the emptied root and call an entry missing.
     fn root(&self) -> Result<Guard<Arc<Root>>> {
         let root = self.root.load();
-        self.open().map(|()| root)
+        self.check_open().map(|()| root)
     }
 
     fn guarantees() -> Guarantees {
@@ -214,7 +214,7 @@ impl Store for Memory {
     async fn write(&self, batch: Batch) -> Result<Commit> {
         Self::guarantees().check_batch(&batch)?;
         let _writing = self.writing.lock();
-        self.open()?;
+        self.check_open()?;
         let mut root = Root::clone(&self.root.load());
         let commit = root.write(batch, self.clock.now())?;
         self.root.store(Arc::new(root));
@@ -225,7 +225,7 @@ impl Store for Memory {
     async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
         let batches = group.len();
         let _writing = self.writing.lock();
-        if let Err(closed) = self.open() {
+        if let Err(closed) = self.check_open() {
             return complete(vec![Err(closed)], batches);
         }
         let mut root = Root::clone(&self.root.load());
@@ -244,7 +244,7 @@ impl Store for Memory {
 
     /// A page at a time: there is no faster way into memory.
     async fn ingest(&self, mut run: Pages<'_>) -> Result<u64> {
-        self.open()?;
+        self.check_open()?;
         let (mut order, mut entries) = (RunOrder::default(), 0);
         while let Some(page) = run.try_next().await? {
             order.check(&page)?;
@@ -256,13 +256,13 @@ impl Store for Memory {
     }
 
     async fn changes(&self) -> Result<Changes> {
-        self.open()?;
+        self.check_open()?;
         Err(Error::unsupported("nobody else can change what is in this process's memory"))
     }
 
     /// There is nothing in front of the data here.
     async fn invalidate(&self, _: Scope) -> Result<()> {
-        self.open()
+        self.check_open()
     }
 
     async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
@@ -275,11 +275,11 @@ impl Store for Memory {
     }
 
     async fn flush(&self) -> Result<()> {
-        self.open()
+        self.check_open()
     }
 
     async fn compact(&self) -> Result<()> {
-        self.open()
+        self.check_open()
     }
 
     async fn usage(&self) -> Result<Usage> {

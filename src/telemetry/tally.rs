@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::gatherer::{GATHERER, Gather, lines};
 use super::handles::Counter;
-use crate::threads;
+use crate::thread_slot;
 
 /// Counters that are added to together. The first one counts events.
 pub(crate) struct Tally<const N: usize>(Arc<Sums<N>>);
@@ -49,7 +49,7 @@ impl<const N: usize> Tally<N> {
             return;
         }
         let lines = self.0.lines.get_or_init(|| self.lines());
-        let Some(line) = lines.get(threads::number()) else { return self.0.hand_on(amounts) };
+        let Some(line) = lines.get(thread_slot::number()) else { return self.0.hand_on(amounts) };
         // Backwards, so that a reader of the event sees all of it.
         for (sum, amount) in line.0.iter().zip(amounts).rev() {
             // Nobody else writes here, so nothing is lost between the two.

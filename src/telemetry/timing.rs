@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::distribution::{BUCKETS, Distribution, bucket};
 use super::gatherer;
-use crate::threads;
+use crate::thread_slot;
 
 /// The buckets, and the sum in nanoseconds.
 #[repr(align(128))]
@@ -40,7 +40,7 @@ impl Timing {
         });
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).wrapping_mul(times);
         let amounts = [(bucket(took), times), (BUCKETS, nanos)];
-        if let Some(line) = lines.get(threads::number()) {
+        if let Some(line) = lines.get(thread_slot::number()) {
             let Line(sums) = &**line.get_or_init(Box::default);
             for (sum, amount) in at(sums, amounts) {
                 // No other thread writes here, so nothing is lost between the two.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// or from inside itself. On the floors of the contract and of errors and clocks, rooms may know
 /// each other, but not both ways.
 const FLOORS: &[&[&str]] = &[
-    &["error", "clock", "threads", "disk", "hash", "spelling"],
+    &["error", "clock", "thread_slot", "disk", "hash", "spelling"],
     &["keys"],
     &["types"],
     &["store", "reply", "ext", "group", "decoded", "layer", "telemetry", "transaction"],

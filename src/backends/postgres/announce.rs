@@ -26,7 +26,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::Notification;
 
 use super::connect::Connector;
-use super::failure::failed;
+use super::error::failed;
 use super::key::{Key, Spoken};
 use super::pool::{Connections, Lease, within};
 use super::schema::{self, Table, literal};

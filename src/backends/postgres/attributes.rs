@@ -5,8 +5,8 @@ use tokio_postgres::types::Type;
 
 use super::columns::{Fields, Keys, RowColumns, ValueColumns};
 use super::config::PostgresConfig;
+use super::error::failed;
 use super::expires::Expires;
-use super::failure::failed;
 use super::indexes::{self, Index};
 use super::key::{Key, Part, told};
 use super::schema::{Table, literal, quoted};

@@ -19,7 +19,7 @@ use tokio_postgres::{AsyncMessage, Client, Config, Notification, SimpleQueryMess
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::config::{Pooler, PostgresConfig, Tls};
-use super::failure::failed;
+use super::error::failed;
 use super::pool::within;
 use super::session::Way;
 use super::url;

@@ -10,8 +10,8 @@ use futures_util::stream::Fuse;
 use futures_util::{SinkExt, StreamExt, TryStreamExt};
 use tokio_postgres::Error as Theirs;
 
+use super::error::{cannot_copy, failed};
 use super::expires::Expires;
-use super::failure::{cannot_copy, failed};
 use super::parameter::Unprinted;
 use super::pool::{Connections, Lease};
 use super::sql::Statements;

@@ -52,13 +52,13 @@ mod attributes;
 mod columns;
 mod config;
 mod connect;
+mod error;
 mod expires;
-mod failure;
 mod indexes;
 mod ingest;
-mod inspect;
 mod key;
 mod locks;
+mod open;
 mod parameter;
 mod pool;
 mod read;
@@ -88,7 +88,7 @@ pub use self::columns::{
 };
 pub use self::config::{Pooler, PostgresConfig, Tls};
 use self::connect::Connector;
-use self::inspect::Found;
+use self::open::Found;
 use self::pool::{Connections, within};
 use self::session::Session;
 use self::snapshot::Snapshot;
@@ -153,7 +153,7 @@ impl Postgres {
         let (way, settings) = connect::way(&config);
         let alone = way.one_by_one();
         let session = Session { client: &client, way: &alone };
-        let opening = inspect::open(session, &config, context.may_create);
+        let opening = open::open(session, &config, context.may_create);
         let found = within(Operation::Open, config.timeout.0, opening).await?;
         let sql = Arc::new(Statements::new(&found, &config, settings.as_deref()));
         let announcements = config.announce.then(|| {
@@ -188,7 +188,7 @@ impl Postgres {
 impl Postgres {
     /// Refuses what would change a table that is only read.
     fn may_write(&self, operation: Operation) -> Result<()> {
-        self.connections.open()?;
+        self.connections.check_open()?;
         if !self.config.read_only {
             return Ok(());
         }
@@ -269,7 +269,7 @@ impl Read for Postgres {
     }
 
     fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
-        let checked = read::check_keys(keys).and_then(|()| self.connections.open());
+        let checked = read::check_keys(keys).and_then(|()| self.connections.check_open());
         match checked {
             Err(error) => Reply::Now(Err(error)),
             Ok(()) if keys.is_empty() => Reply::ready(Vec::new()),
@@ -325,7 +325,7 @@ impl Store for Postgres {
     }
 
     async fn changes(&self) -> Result<Changes> {
-        self.connections.open()?;
+        self.connections.check_open()?;
         match &self.announcements {
             Some(announcements) => announcements.subscribe().await,
             None => Err(Error::unsupported(
@@ -337,7 +337,7 @@ impl Store for Postgres {
     /// Told to every process that listens, this one included: nothing is in front of the data here, but
     /// caches are elsewhere.
     async fn invalidate(&self, scope: Scope) -> Result<()> {
-        self.connections.open()?;
+        self.connections.check_open()?;
         match &self.announcements {
             Some(announcements) => announcements.tell(&scope).await,
             None => Ok(()),
@@ -350,7 +350,7 @@ impl Store for Postgres {
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
-        self.connections.open()?;
+        self.connections.check_open()?;
         if self.config.snapshots == 0 {
             return Err(Error::unsupported("`snapshots` is 0, so none may be taken"));
         }
@@ -366,7 +366,7 @@ impl Store for Postgres {
         if self.config.durability == Durability::ProcessCrash && !self.config.read_only {
             return upkeep::flush(&self.connections).await;
         }
-        self.connections.open()
+        self.connections.check_open()
     }
 
     async fn compact(&self) -> Result<()> {
@@ -380,7 +380,7 @@ impl Store for Postgres {
     }
 
     async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
-        self.connections.open()?;
+        self.connections.check_open()?;
         if self.sql.check_scans(Operation::Usage).is_err() {
             return Ok(None);
         }

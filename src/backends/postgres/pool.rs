@@ -14,7 +14,7 @@ use futures_util::future::{Either, select};
 
 use super::config::PostgresConfig;
 use super::connect::Connector;
-use super::failure::no_connection;
+use super::error::no_connection;
 use super::session::{Session, Way};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Operation, Outcome, Result};
@@ -67,7 +67,7 @@ impl Connections {
         })
     }
 
-    pub(super) fn open(&self) -> Result<()> {
+    pub(super) fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) { Err(Error::closed()) } else { Ok(()) }
     }
 
@@ -107,7 +107,7 @@ impl Connections {
 
     /// A connection for one operation. Waits until one is free or made.
     pub(super) async fn lease(&self, operation: Operation) -> Result<Lease> {
-        self.open()?;
+        self.check_open()?;
         // What was to be sent through it was not.
         let none = |error| no_connection(operation, error).with_outcome(Outcome::Nothing);
         let object = self.pool.get().await.map_err(none)?;
@@ -120,7 +120,7 @@ impl Connections {
         operation: Operation,
         work: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        self.open()?;
+        self.check_open()?;
         let done = within(operation, self.timeout, work).await;
         if done.as_ref().is_err_and(|error| error.kind() == ErrorKind::Timeout) {
             forget_idle(&self.pool);

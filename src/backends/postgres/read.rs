@@ -10,7 +10,7 @@ use futures_util::stream::unfold;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::failure::failed;
+use super::error::failed;
 use super::parameter::Unprinted;
 use super::session::{Parameter, Session};
 use super::sql::Statements;

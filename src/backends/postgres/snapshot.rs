@@ -8,7 +8,7 @@ use deadpool_postgres::ClientWrapper;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::connect::Connector;
-use super::failure::failed;
+use super::error::failed;
 use super::pool::within;
 use super::read;
 use super::session::{Session, Way};

@@ -7,9 +7,9 @@
 use super::columns::Columns;
 use super::config::PostgresConfig;
 use super::expires::Expires;
-use super::inspect::Found;
 use super::key::Key;
 use super::locks;
+use super::open::Found;
 use super::schema::quoted;
 use super::value::Shape;
 use crate::error::{Error, Operation, Result};

@@ -4,7 +4,7 @@ use tokio_postgres::Row;
 
 use super::config::PostgresConfig;
 use super::connect;
-use super::failure::failed;
+use super::error::failed;
 use super::pool::within;
 use super::schema::Table;
 use super::session::Session;

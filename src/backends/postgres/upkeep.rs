@@ -8,8 +8,8 @@ use tokio_postgres::Error as Theirs;
 use tokio_postgres::types::Type;
 
 use super::connect::Connector;
-use super::failure::failed;
-use super::inspect::Found;
+use super::error::failed;
+use super::open::Found;
 use super::pool::{Connections, within};
 use super::session::Session;
 use super::sql::Statements;
@@ -62,7 +62,7 @@ pub(super) async fn compact(
 ) -> Result<()> {
     let operation = Operation::Compact;
     let fail = |error| failed(operation, error);
-    connections.open()?;
+    connections.check_open()?;
     let client = connector.client(operation, None).await?;
     let work = async {
         let session = Session { client: &client, way: connections.way() };

@@ -21,8 +21,8 @@ use bytes::Bytes;
 use tokio_postgres::Error as Theirs;
 use tokio_postgres::types::Type;
 
+use super::error::{does_not_hold, failed, failed_whole, is_late, is_serialization, not_written};
 use super::expires::Expires;
-use super::failure::{does_not_hold, failed, failed_whole, is_late, is_serialization, not_written};
 use super::locks;
 use super::parameter::Unprinted;
 use super::pool::Connections;
@@ -205,7 +205,7 @@ pub(super) async fn write(
     batch: &Batch,
 ) -> Result<()> {
     if batch.is_empty() && !batch.is_conditional() {
-        return connections.open();
+        return connections.check_open();
     }
     for op in batch.ops() {
         if let Some(value) = op.value() {

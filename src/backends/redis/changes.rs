@@ -20,10 +20,10 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::Shared;
-use super::failure::{failed, late, said};
-use super::link::{Link, Live, within};
+use super::connection::{Link, Live, within};
+use super::error::{failed, late, said};
 use super::open::facts;
-use super::servers::{Kind, answer};
+use super::router::{Kind, answer};
 use crate::error::{ErrorKind, Operation, Result};
 use crate::store::{Change, Changes};
 

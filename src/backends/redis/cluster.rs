@@ -9,8 +9,8 @@ use futures_util::future::select_ok;
 use parking_lot::Mutex;
 use redis::{Client, Cmd, ConnectionAddr, ConnectionInfo, Pipeline, Value};
 
-use super::failure::{lost, refused, said};
-use super::link::{Dial, Link, within};
+use super::connection::{Dial, Link, within};
+use super::error::{lost, refused, said};
 use crate::error::{Error, ErrorKind, Operation, Result};
 
 pub(super) const SLOTS: usize = 16_384;

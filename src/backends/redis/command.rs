@@ -6,9 +6,9 @@ use bytes::Bytes;
 use redis::{Cmd, Value as Answer};
 
 use super::cluster::slot_of;
-use super::failure::{WRONG_TYPE, odd, refused, said};
+use super::error::{WRONG_TYPE, odd, refused, said};
+use super::router::Call;
 use super::script;
-use super::servers::Call;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::types::{Condition, Entry, Op, Value};

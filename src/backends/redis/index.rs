@@ -15,9 +15,9 @@ use redis::{Cmd, Pipeline, Value as Answer};
 
 use super::Shared;
 use super::config::Foreign;
-use super::failure::{failed, late, odd, said};
-use super::link::{Link, Live, within};
-use super::servers::{Call, answer, load_scripts};
+use super::connection::{Link, Live, within};
+use super::error::{failed, late, odd, said};
+use super::router::{Call, answer, load_scripts};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::types::Limits;
 use crate::types::units::counted;
@@ -227,7 +227,7 @@ impl<'a> Line<'a> {
             pipeline.add_command(command);
         });
         let (servers, mut live) = (&self.shared.servers, self.live.clone());
-        servers.open()?;
+        servers.check_open()?;
         let answered = within(&*servers.clock, servers.timeout, live.send(&pipeline)).await;
         let lost = |error| {
             self.link.retire(&self.live);
@@ -357,7 +357,7 @@ pub(super) async fn sweep(shared: &Shared, operation: Operation) -> Result<()> {
             Some(Answer::BulkString(last)) => from = [b"(", &*last].concat(),
             Some(Answer::Nil) => return Ok(()),
             Some(Answer::ServerError(error)) => {
-                return Err(super::failure::refused(operation, &error));
+                return Err(super::error::refused(operation, &error));
             }
             _ => return Err(odd(operation)),
         }

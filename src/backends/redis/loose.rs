@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::Shared;
 use super::command::Run;
-use super::failure::said;
+use super::error::said;
 use super::{index, walk};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::types::{Entry, Order, Scan, Value};

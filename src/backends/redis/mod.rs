@@ -44,15 +44,15 @@ mod changes;
 mod cluster;
 mod command;
 mod config;
-mod failure;
+mod connection;
+mod error;
 mod index;
-mod link;
 mod loose;
 mod open;
 mod rights;
+mod router;
 mod scan;
 mod script;
-mod servers;
 mod survey;
 mod url;
 mod walk;
@@ -69,7 +69,7 @@ use tokio::sync::watch;
 
 use self::command::Place;
 pub use self::config::{Foreign, RedisConfig, ScanBy, Survives};
-use self::servers::{Call, Servers};
+use self::router::{Call, Servers};
 use crate::error::{Error, ErrorKind, Operation, Outcome, Result};
 use crate::layer::{BackendConfig, Context};
 use crate::reply::Reply;
@@ -193,7 +193,7 @@ impl Shared {
 
     async fn get_many(&self, keys: &[Bytes]) -> Result<Vec<Option<Value>>> {
         if keys.is_empty() {
-            self.servers.open()?;
+            self.servers.check_open()?;
             return Ok(Vec::new());
         }
         let slots = by_slot(keys, |key| self.place.slot(key));
@@ -265,7 +265,7 @@ impl Shared {
     }
 
     fn may_write(&self) -> Result<()> {
-        self.servers.open()?;
+        self.servers.check_open()?;
         if self.guarantees().writable {
             return Ok(());
         }
@@ -338,7 +338,7 @@ impl Shared {
     }
 
     async fn usage(&self) -> Result<Usage> {
-        self.servers.open()?;
+        self.servers.check_open()?;
         let (mut entries, mut memory) = (0, 0);
         for link in self.servers.all(Operation::Usage).await? {
             entries += index::count(self, &link).await?;
@@ -397,7 +397,7 @@ impl Store for Redis {
     /// As many batches at a time as one: a round trip for each would take longer.
     async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
         // In a cluster a batch has keys of one slot. Of a store that is closed before, nothing of the group happens.
-        if self.shared.guarantees().atomic_batches && self.shared.servers.open().is_ok() {
+        if self.shared.guarantees().atomic_batches && self.shared.servers.check_open().is_ok() {
             crate::group::write_merged(self, group).await
         } else {
             crate::write_in_order(self, group).await
@@ -409,7 +409,7 @@ impl Store for Redis {
     }
 
     async fn changes(&self) -> Result<Changes> {
-        self.shared.servers.open()?;
+        self.shared.servers.check_open()?;
         if self.shared.guarantees().announces.is_none() {
             return Err(Error::unsupported(
                 "changes are not announced; set `announce: true` for client tracking",
@@ -420,7 +420,7 @@ impl Store for Redis {
 
     /// Does nothing: the server tells others of writes only.
     async fn invalidate(&self, _: Scope) -> Result<()> {
-        self.shared.servers.open()
+        self.shared.servers.check_open()
     }
 
     async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
@@ -429,13 +429,13 @@ impl Store for Redis {
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
-        self.shared.servers.open()?;
+        self.shared.servers.check_open()?;
         Err(Error::unsupported("Redis has no snapshots of its data that can be read"))
     }
 
     /// Nothing to do: what a write survives, it survives when it is acknowledged.
     async fn flush(&self) -> Result<()> {
-        self.shared.servers.open()
+        self.shared.servers.check_open()
     }
 
     async fn compact(&self) -> Result<()> {
@@ -449,7 +449,7 @@ impl Store for Redis {
 
     /// `Unsupported` where there are keys that no entry can have, which scans pass by.
     async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
-        self.shared.servers.open()?;
+        self.shared.servers.check_open()?;
         index::count_keys(&self.shared, prefix).await
     }
 

@@ -8,9 +8,9 @@ use redis::{Client, ConnectionInfo, ProtocolVersion, TlsCertificates, Value as A
 
 use super::cluster::Cluster;
 use super::config::{MAX_VALUE_BYTES, RedisConfig, Survives};
-use super::failure::{odd, refused, said};
-use super::link::{Dial, Link};
-use super::servers::{Kind, Servers, load_scripts};
+use super::connection::{Dial, Link};
+use super::error::{odd, refused, said};
+use super::router::{Kind, Servers, load_scripts};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::layer::{BackendConfig, Context};
 use crate::types::Identity;

@@ -9,9 +9,9 @@ use redis::{Cmd, Value as Answer};
 
 use super::command::Place;
 use super::config::RedisConfig;
-use super::failure::{Forbidden, forbidden, lacks, said};
-use super::link::Link;
-use super::servers::Servers;
+use super::connection::Link;
+use super::error::{Forbidden, forbidden, lacks, said};
+use super::router::Servers;
 use crate::error::{Error, ErrorKind, Operation, Result};
 
 /// Refuses a user who cannot read, or who can write and not in every way. One who only reads is fine. Without an index

@@ -9,10 +9,10 @@ use futures_util::stream::unfold;
 
 use super::Shared;
 use super::command::{Paged, Run, page};
-use super::failure::{odd, said};
+use super::error::{odd, said};
 use super::index::{self, Looked, STEP};
 use super::loose::Keys;
-use super::servers::Call;
+use super::router::Call;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::store::Pages;
 use crate::types::{Order, Page, Scan};
@@ -59,7 +59,7 @@ struct State {
 }
 
 async fn next(shared: &Shared, state: &mut State) -> Result<Run> {
-    shared.servers.open()?;
+    shared.servers.check_open()?;
     let Some(index) = &shared.place.index else { return sorted(shared, state).await };
     // A scan of everything gives everything, whatever other programs wrote; a range trusts the index, unless
     // the database has more keys than that knows of.

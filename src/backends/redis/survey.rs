@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use redis::Value as Answer;
 
 use super::config::RedisConfig;
-use super::failure::odd;
+use super::error::odd;
 use super::open;
 use crate::error::{Error, Operation, Result};
 use crate::layer::{BackendConfig, Context};
@@ -106,8 +106,8 @@ async fn look(config: &RedisConfig) -> Result<Survey> {
 
 /// How many keys there are of each type.
 async fn kinds(
-    servers: &super::servers::Servers,
-    link: &std::sync::Arc<super::link::Link>,
+    servers: &super::router::Servers,
+    link: &std::sync::Arc<super::connection::Link>,
     keys: Vec<Answer>,
 ) -> Result<BTreeMap<String, u64>> {
     let mut kinds = BTreeMap::new();

@@ -12,10 +12,10 @@ use redis::{Cmd, Value as Answer};
 
 use super::Shared;
 use super::cluster::SLOTS;
-use super::failure::{odd, said};
+use super::connection::Link;
+use super::error::{odd, said};
 use super::index::{Foreigners, Line, STEP, pattern};
-use super::link::Link;
-use super::servers::{Kind, answer};
+use super::router::{Kind, answer};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::types::Limits;
 

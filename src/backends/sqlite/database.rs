@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::failure::NAME;
+use super::error::NAME;
 use crate::error::{Error, ErrorKind, Result};
 
 pub(super) type FileId = (u64, u64);

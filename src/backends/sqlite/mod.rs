@@ -56,9 +56,9 @@
 
 mod config;
 mod database;
-mod failure;
+mod error;
+mod inline_policy;
 mod open;
-mod pace;
 mod pool;
 mod reader;
 mod rows;
@@ -78,7 +78,7 @@ use futures_util::TryStreamExt;
 use parking_lot::Mutex;
 
 pub use self::config::{Columns, Journal, SqliteConfig, Storage};
-use self::failure::NAME;
+use self::error::NAME;
 use self::pool::{Base, Moment, Pool, Source, offload};
 use self::reader::Reader;
 use self::schema::Layout;
@@ -180,7 +180,7 @@ impl Sqlite {
     }
 
     fn writer(&self) -> Result<&Writer> {
-        self.base.open()?;
+        self.base.check_open()?;
         self.writer.as_ref().ok_or_else(|| {
             Error::new(
                 ErrorKind::Access,
@@ -266,13 +266,13 @@ impl Store for Sqlite {
     }
 
     async fn changes(&self) -> Result<Changes> {
-        self.base.open()?;
+        self.base.check_open()?;
         Err(Error::unsupported("SQLite does not announce what other programs write"))
     }
 
     /// There is nothing in front of the data here.
     async fn invalidate(&self, _: Scope) -> Result<()> {
-        self.base.open()
+        self.base.check_open()
     }
 
     async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
@@ -281,7 +281,7 @@ impl Store for Sqlite {
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
-        self.base.open()?;
+        self.base.check_open()?;
         if !self.profile.guarantees.snapshots {
             return Err(Error::unsupported(
                 "with a rollback journal a snapshot would hold up every write; `journal: wal` has snapshots",
@@ -290,14 +290,14 @@ impl Store for Sqlite {
         let moment = Arc::new(self.reader.0.freeze().await?);
         let mut snapshots = self.snapshots.lock();
         // Closing looks for snapshots after it has said that it closes.
-        self.base.open()?;
+        self.base.check_open()?;
         snapshots.retain(|snapshot| snapshot.strong_count() > 0);
         snapshots.push(Arc::downgrade(&moment));
         Ok(Arc::new(Reader(moment)))
     }
 
     async fn flush(&self) -> Result<()> {
-        self.base.open()?;
+        self.base.check_open()?;
         match &self.writer {
             Some(writer) => writer.flush().await,
             None => Ok(()),
@@ -322,14 +322,14 @@ impl Store for Sqlite {
     }
 
     async fn usage(&self) -> Result<Usage> {
-        self.base.open()?;
+        self.base.check_open()?;
         let base = Arc::clone(&self.base);
         let stored = offload(move || base.site.bytes()).await?;
         Ok(Usage { stored_bytes: Some(stored), ..Usage::default() })
     }
 
     async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
-        self.base.open()?;
+        self.base.check_open()?;
         self.reader.count(prefix).await.map(Some)
     }
 

@@ -9,7 +9,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 
 use super::config::{Journal, SqliteConfig};
 use super::database::{Database, FileId, file_id};
-use super::failure::{NAME, failed, moved};
+use super::error::{NAME, failed, moved};
 use super::schema::{Found, Layout};
 use crate::disk::{self, make_folder};
 use crate::error::{Error, ErrorKind, Operation, Result};

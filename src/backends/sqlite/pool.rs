@@ -10,9 +10,9 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
-use super::failure::{NAME, closed, failed};
+use super::error::{NAME, closed, failed};
+use super::inline_policy::Pace;
 use super::open::Site;
-use super::pace::Pace;
 use super::schema::Layout;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Operation, Result};
@@ -54,7 +54,7 @@ impl Base {
         Self { site, layout, clock, pace: Pace::default(), closed: AtomicBool::new(false) }
     }
 
-    pub(super) fn open(&self) -> Result<()> {
+    pub(super) fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) { Err(closed()) } else { Ok(()) }
     }
 
@@ -95,7 +95,7 @@ impl Pool {
 
     fn give_back(&self, db: Connection) {
         // One that is in the middle of something is closed, which ends it.
-        if db.is_autocommit() && self.base.open().is_ok() {
+        if db.is_autocommit() && self.base.check_open().is_ok() {
             let mut idle = self.idle.lock();
             if idle.len() < READERS as usize {
                 idle.push(db);
@@ -108,7 +108,7 @@ impl Pool {
         let permit = match Arc::clone(&self.snapshots).try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => {
-                self.base.open()?;
+                self.base.check_open()?;
                 return Err(Error::new(
                     ErrorKind::Capacity,
                     format!("{SNAPSHOTS} snapshots are open already; drop some"),
@@ -166,10 +166,10 @@ impl Source for Pool {
         self: Arc<Self>,
         work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.base.open()?;
+        self.base.check_open()?;
         let permit = Arc::clone(&self.readers).acquire_owned().await.map_err(|_| closed())?;
         offload(move || {
-            self.base.open()?;
+            self.base.check_open()?;
             let _turn = self.base.site.reading();
             let db = self.connection()?;
             let done = self.base.site.patient(&db, work);

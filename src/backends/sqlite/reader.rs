@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use futures_util::stream::unfold;
 use rusqlite::Connection;
 
-use super::failure::is_busy;
+use super::error::is_busy;
 use super::pool::{Base, Source};
 use super::rows::{self, Miss};
 use crate::error::{Operation, Result};
@@ -88,7 +88,7 @@ impl<S: Source> Reader<S> {
 #[deny(clippy::missing_trait_methods)]
 impl<S: Source> Read for Reader<S> {
     fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
-        if let Err(error) = self.check(key).and_then(|()| self.base().open()) {
+        if let Err(error) = self.check(key).and_then(|()| self.base().check_open()) {
             return Reply::Now(Err(error));
         }
         let now = self.at_once(Operation::Get, 1, |db| rows::get(db, &self.base().layout, key));
@@ -107,7 +107,7 @@ impl<S: Source> Read for Reader<S> {
 
     fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
         let checked = keys.iter().try_for_each(|key| self.check(key));
-        if let Err(error) = checked.and_then(|()| self.base().open()) {
+        if let Err(error) = checked.and_then(|()| self.base().check_open()) {
             return Reply::Now(Err(error));
         }
         let alive =

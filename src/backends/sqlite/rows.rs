@@ -8,7 +8,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, Statement};
 
 use super::config::Storage;
-use super::failure::{NAME, failed, wrong_cell};
+use super::error::{NAME, failed, wrong_cell};
 use super::schema::{Layout, quoted};
 use crate::clock::Timestamp;
 use crate::error::{Error, Operation, Result};

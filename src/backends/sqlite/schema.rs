@@ -7,7 +7,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::config::{Columns, SqliteConfig, Storage};
-use super::failure::{NAME, failed};
+use super::error::{NAME, failed};
 use crate::error::{Error, Operation, Result};
 use crate::spelling::nearest;
 use crate::types::ExpiresUnit;

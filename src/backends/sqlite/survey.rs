@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags};
 
 use super::config::SqliteConfig;
-use super::failure::{NAME, failed};
+use super::error::{NAME, failed};
 use super::pool::offload;
 use super::schema::Layout;
 use crate::disk::users;

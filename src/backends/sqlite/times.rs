@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension};
 
-use super::failure::wrong_cell;
+use super::error::wrong_cell;
 use super::rows::kind;
 use super::schema::{Layout, opening, quoted};
 use crate::clock::Timestamp;

@@ -14,8 +14,8 @@ mod process;
 mod progress;
 mod replay;
 mod session;
+mod shutdown;
 mod sink;
-mod stop;
 #[cfg(feature = "serve")]
 mod supervisor;
 mod terminal;
@@ -30,7 +30,7 @@ use tierstack::Error;
 
 use crate::args::Args;
 use crate::failure::Failure;
-use crate::stop::Stop;
+use crate::shutdown::Shutdown;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     };
     let signals = args.command.signals();
     let done =
-        runtime.block_on(async { commands::run(args.command, &Stop::listen(signals)).await });
+        runtime.block_on(async { commands::run(args.command, &Shutdown::listen(signals)).await });
     // Nothing of ours still runs: every store is closed. A read of standard input may hang forever.
     runtime.shutdown_background();
     match done {

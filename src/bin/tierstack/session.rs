@@ -12,7 +12,7 @@ use tierstack::{
 
 use crate::args::StoreArgs;
 use crate::failure::{Failure, Outcome};
-use crate::stop::Stop;
+use crate::shutdown::Shutdown;
 
 /// How long a store may still take to open when the command is to end.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -70,7 +70,7 @@ impl Use {
 pub(crate) async fn with<T>(
     args: &StoreArgs,
     what_for: Use,
-    stop: &Stop,
+    stop: &Shutdown,
     work: impl AsyncFnOnce(&Arc<dyn Store>) -> Outcome<T>,
 ) -> Outcome<T> {
     with_checked(check(args)?, what_for, stop, work).await
@@ -80,7 +80,7 @@ pub(crate) async fn with<T>(
 pub(crate) async fn with_checked<T>(
     checked: Checked,
     what_for: Use,
-    stop: &Stop,
+    stop: &Shutdown,
     work: impl AsyncFnOnce(&Arc<dyn Store>) -> Outcome<T>,
 ) -> Outcome<T> {
     let stack = wait_for(checked.open(&what_for.options()), stop).await?;
@@ -88,7 +88,7 @@ pub(crate) async fn with_checked<T>(
 }
 
 /// Opens the whole stack. Whoever opens it ends with [`until_closed`].
-pub(crate) async fn open(args: &StoreArgs, what_for: Use, stop: &Stop) -> Outcome<Stack> {
+pub(crate) async fn open(args: &StoreArgs, what_for: Use, stop: &Shutdown) -> Outcome<Stack> {
     wait_for(check(args)?.open(&what_for.options()), stop).await
 }
 
@@ -97,7 +97,7 @@ pub(crate) async fn open_below(
     args: &StoreArgs,
     layer: &str,
     what_for: Use,
-    stop: &Stop,
+    stop: &Shutdown,
 ) -> Outcome<Stack> {
     wait_for(check(args)?.open_below(layer, &what_for.options()), stop).await
 }
@@ -107,7 +107,7 @@ pub(crate) async fn open_below(
 pub(crate) async fn open_stored(
     args: &StoreArgs,
     over_journal: bool,
-    stop: &Stop,
+    stop: &Shutdown,
 ) -> Outcome<Stack> {
     let options = OpenOptions { over_journal, ..Use::Filling.options() };
     wait_for(check(args)?.open_stored(&options), stop).await
@@ -115,7 +115,7 @@ pub(crate) async fn open_stored(
 
 async fn wait_for(
     opening: impl Future<Output = tierstack::Result<Stack>>,
-    stop: &Stop,
+    stop: &Shutdown,
 ) -> Outcome<Stack> {
     let mut opening = pin!(opening);
     tokio::select! {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use rusqlite::{Transaction, TransactionBehavior};
 
-use super::super::failure::is_refused;
+use super::super::error::is_refused;
 use super::super::rows::key;
 use super::{Engine, Failed};
 use crate::clock::Timestamp;

@@ -6,8 +6,8 @@
 //! be synced is written on the caller's thread where nobody else writes.
 
 mod apply;
+mod checkpoint;
 mod expired;
-mod log;
 
 use std::cell::Cell;
 use std::fs::File;
@@ -18,8 +18,8 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{oneshot, watch};
 
-use super::failure::{NAME, closed, failed, is_busy, is_failed_sync};
-use super::pace::Pace;
+use super::error::{NAME, closed, failed, is_busy, is_failed_sync};
+use super::inline_policy::Pace;
 use super::pool::{Base, offload};
 use super::schema::{Found, schema_version};
 use crate::clock::Timestamp;
@@ -96,7 +96,7 @@ impl Writer {
             swept: Cell::new(Timestamp::default()),
             unseen: Cell::new(0),
             behind: Cell::new(0),
-            long: Cell::new(log::LONG_LOG_FRAMES),
+            long: Cell::new(checkpoint::LONG_LOG_FRAMES),
             restarts: Cell::new(true),
         };
         let engine = Arc::new(Mutex::new(Some(engine)));
@@ -183,7 +183,7 @@ impl Writer {
 
     /// Syncs the log, by its file: a checkpoint would pass over what a snapshot holds back.
     pub(super) async fn flush(&self) -> Result<()> {
-        self.base.open()?;
+        self.base.check_open()?;
         if self.synced {
             return Ok(());
         }

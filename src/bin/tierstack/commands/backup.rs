@@ -11,10 +11,10 @@ use crate::failure::{Failure, Outcome};
 use crate::output;
 use crate::progress::{Progress, Unit};
 use crate::session::{self, Use};
-use crate::stop::Stop;
+use crate::shutdown::Shutdown;
 
 /// `tierstack backup ...`
-pub(crate) async fn run(command: Backup, stop: &Stop) -> Outcome {
+pub(crate) async fn run(command: Backup, stop: &Shutdown) -> Outcome {
     match command {
         Backup::Run(args) => take(&args, stop).await,
         Backup::List(args) => list(&args, stop).await,
@@ -46,7 +46,7 @@ pub(crate) async fn take_base(
     store: &dyn Store,
     repository: &Repository,
     whole: bool,
-    stop: &Stop,
+    stop: &Shutdown,
 ) -> Outcome<Taken> {
     let total = store.usage().await?.entries;
     let progress = Progress::new("backing up", total, Unit::Entries);
@@ -65,7 +65,7 @@ pub(crate) async fn take_base(
     Ok(taken)
 }
 
-async fn take(run: &BackupRun, stop: &Stop) -> Outcome {
+async fn take(run: &BackupRun, stop: &Shutdown) -> Outcome {
     let args = &run.args;
     let repository = stop.or(repository(&args.store, true)).await?;
     let opened = session::open_below(&args.store, "backup", Use::Existing, stop).await?;
@@ -91,7 +91,7 @@ pub(crate) fn words_of_taken(taken: &Taken) -> String {
     )
 }
 
-async fn list(args: &BackupArgs, stop: &Stop) -> Outcome {
+async fn list(args: &BackupArgs, stop: &Shutdown) -> Outcome {
     let repository = stop.or(repository(&args.store, false)).await?;
     let bases = stop.or(async { Ok(repository.bases().await?) }).await?;
     output::fact(args.json.json, &bases, || {
@@ -113,7 +113,7 @@ async fn list(args: &BackupArgs, stop: &Stop) -> Outcome {
     })
 }
 
-async fn verify(args: &BackupArgs, stop: &Stop) -> Outcome {
+async fn verify(args: &BackupArgs, stop: &Shutdown) -> Outcome {
     let repository = stop.or(repository(&args.store, false)).await?;
     let progress = Progress::new("verifying", None, Unit::Entries);
     let tell = |done: backup::Progress| progress.set(done.entries, done.total_entries);
@@ -167,7 +167,7 @@ struct Planned<'a> {
     restored: Option<&'a Restored>,
 }
 
-async fn restore(args: &Restore, stop: &Stop) -> Outcome {
+async fn restore(args: &Restore, stop: &Shutdown) -> Outcome {
     let into = StoreArgs { config: args.into.clone(), store: args.into_store.clone() };
     let name = session::check(&into)?.store().to_owned();
     let repository = stop.or(repository(&args.store, false)).await?;
@@ -209,7 +209,7 @@ pub(crate) async fn restore_base(
     plan: &Plan,
     target: &dyn Store,
     options: &backup::Restore,
-    stop: &Stop,
+    stop: &Shutdown,
 ) -> Outcome<Restored> {
     let progress = Progress::new("restoring", Some(plan.base.entries), Unit::Entries);
     let tell = |done: backup::Progress| progress.set(done.entries, done.total_entries);

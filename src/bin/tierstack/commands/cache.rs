@@ -18,11 +18,11 @@ use crate::failure::{Failure, Outcome};
 use crate::output;
 use crate::progress::{Progress, Unit};
 use crate::session::{self, Use};
-use crate::stop::Stop;
+use crate::shutdown::Shutdown;
 use crate::walk::{self, Skips};
 
 /// `tierstack cache`
-pub(crate) async fn run(cache: Cache, stop: &Stop) -> Outcome {
+pub(crate) async fn run(cache: Cache, stop: &Shutdown) -> Outcome {
     match cache {
         Cache::Invalidate(args) => invalidate(args, stop).await,
     }
@@ -78,7 +78,7 @@ enum What {
     All,
 }
 
-async fn invalidate(args: Invalidate, stop: &Stop) -> Outcome {
+async fn invalidate(args: Invalidate, stop: &Shutdown) -> Outcome {
     let prefix = match (args.prefix, args.prefix64) {
         (Some(text), _) => Some(Bytes::from(text)),
         (None, Some(base64)) => Some(decode(&base64, "--prefix64")?),
@@ -137,7 +137,7 @@ struct Inspected<'a> {
 }
 
 /// `tierstack inspect`
-pub(crate) async fn inspect(args: Inspect, stop: &Stop) -> Outcome {
+pub(crate) async fn inspect(args: Inspect, stop: &Shutdown) -> Outcome {
     let key = match args.fingerprint {
         Some(fingerprint) => find(&args.store, fingerprint, stop).await?,
         None => key(args.key, args.key64)?,
@@ -170,7 +170,7 @@ pub(crate) async fn inspect(args: Inspect, stop: &Stop) -> Outcome {
 
 /// The key that messages call by a number: looked for among all keys, past what cannot be read. Values are read
 /// where a layer keeps deadlines in them.
-async fn find(args: &StoreArgs, fingerprint: u64, stop: &Stop) -> Outcome<Bytes> {
+async fn find(args: &StoreArgs, fingerprint: u64, stop: &Shutdown) -> Outcome<Bytes> {
     let stack = Arc::new(session::open(args, Use::Existing, stop).await?);
     let damaged = Arc::new(Mutex::new(None));
     let skips = {

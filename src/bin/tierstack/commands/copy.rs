@@ -14,7 +14,7 @@ use crate::failure::{Failure, Outcome};
 use crate::output;
 use crate::progress::{Progress, Unit};
 use crate::session::{self, Use};
-use crate::stop::Stop;
+use crate::shutdown::Shutdown;
 use crate::walk::{self, Skips};
 
 #[derive(Default, Serialize)]
@@ -46,7 +46,7 @@ struct Compared {
 }
 
 /// `tierstack copy`
-pub(crate) async fn run(args: Copy, stop: &Stop) -> Outcome {
+pub(crate) async fn run(args: Copy, stop: &Shutdown) -> Outcome {
     let to = StoreArgs { config: args.to.clone(), store: args.to_store.clone() };
     if !args.same_data && session::is_same_backend(&args.store, &to)? {
         return Err(same_data());
@@ -158,7 +158,7 @@ async fn copy(
     scan: Scan,
     skips: &Skips,
     progress: &Progress,
-    stop: &Stop,
+    stop: &Shutdown,
 ) -> Outcome<Copied> {
     let mut copied = Copied::default();
     // Counted as it is read: the target takes a page while the next one is read.

@@ -16,8 +16,8 @@ use tierstack::{
 use crate::args::{Delete, Get, Put, ScanArgs};
 use crate::failure::{Failure, Outcome};
 use crate::session::{self, Use};
+use crate::shutdown::Shutdown;
 use crate::sink::Sink;
-use crate::stop::Stop;
 use crate::walk::{self, Skips};
 
 /// A key given as text or as base64.
@@ -43,7 +43,7 @@ pub(super) fn decode(base64: &str, option: &str) -> Outcome<Bytes> {
 }
 
 /// `tierstack get`
-pub(crate) async fn get(args: Get, stop: &Stop) -> Outcome {
+pub(crate) async fn get(args: Get, stop: &Shutdown) -> Outcome {
     let key = key(args.key, args.key64)?;
     session::with(&args.store, Use::Existing, stop, async |store: &Arc<dyn Store>| {
         let value = stop.or(async { Ok(store.get(&key).await?) }).await?;
@@ -71,7 +71,7 @@ pub(crate) async fn get(args: Get, stop: &Stop) -> Outcome {
 }
 
 /// `tierstack put`
-pub(crate) async fn put(args: Put, stop: &Stop) -> Outcome {
+pub(crate) async fn put(args: Put, stop: &Shutdown) -> Outcome {
     let (key, value) = match args.key64 {
         Some(base64) => (key(None, Some(base64))?, args.first),
         None => (key(args.first, None)?, args.second),
@@ -116,7 +116,7 @@ fn read_up_to(reader: impl Read, most: Option<u64>) -> std::io::Result<Vec<u8>> 
 }
 
 /// `tierstack delete`
-pub(crate) async fn delete(args: Delete, stop: &Stop) -> Outcome {
+pub(crate) async fn delete(args: Delete, stop: &Shutdown) -> Outcome {
     let text = args.keys.into_iter().map(|text| key(Some(text), None));
     let base64 = args.key64.into_iter().map(|base64| key(None, Some(base64)));
     let keys: Vec<Bytes> = text.chain(base64).collect::<Outcome<_>>()?;
@@ -132,7 +132,7 @@ pub(crate) async fn delete(args: Delete, stop: &Stop) -> Outcome {
 }
 
 /// `tierstack scan`
-pub(crate) async fn scan(args: ScanArgs, stop: &Stop) -> Outcome {
+pub(crate) async fn scan(args: ScanArgs, stop: &Shutdown) -> Outcome {
     let range = range(&args);
     if range.limit != Some(0) && range.is_empty() {
         return Err(Failure::usage("--from stands behind --to; no key lies between them"));

@@ -13,12 +13,12 @@ use crate::file::{self, Target};
 use crate::output;
 use crate::progress::{Progress, Unit};
 use crate::session::{self, Use};
+use crate::shutdown::Shutdown;
 use crate::sink::Sink;
-use crate::stop::Stop;
 use crate::walk::{self, Skips};
 
 /// `tierstack export`
-pub(crate) async fn run(args: Export, stop: &Stop) -> Outcome {
+pub(crate) async fn run(args: Export, stop: &Shutdown) -> Outcome {
     match &args.output {
         Some(path) if path != Path::new("-") => file::refuse_own(path, &args.store.config)?,
         _ => output::refuse_closed()?,

@@ -27,7 +27,7 @@ use crate::lines::Lines;
 use crate::output;
 use crate::progress::{Progress, Unit};
 use crate::session::{self, Use};
-use crate::stop::Stop;
+use crate::shutdown::Shutdown;
 
 /// Bytes after which a batch is written: large enough to spread the price of a synced write.
 const BATCH_BYTES: usize = 4 << 20;
@@ -69,7 +69,7 @@ struct Source {
 }
 
 /// `tierstack import`
-pub(crate) async fn run(args: Import, stop: &Stop) -> Outcome {
+pub(crate) async fn run(args: Import, stop: &Shutdown) -> Outcome {
     let standard_input = args.file == Path::new("-");
     let input = if standard_input { None } else { Some(open(&args.file)?) };
     session::with(&args.store, Use::Filling, stop, async |store: &Arc<dyn Store>| {
@@ -171,7 +171,7 @@ impl Source {
 }
 
 /// Reads the whole file and writes nothing.
-async fn check(source: &Source, path: &Path, total: Option<u64>, stop: &Stop) -> Outcome {
+async fn check(source: &Source, path: &Path, total: Option<u64>, stop: &Shutdown) -> Outcome {
     let reader = BufReader::with_capacity(1 << 20, open(path)?);
     let progress = Arc::new(Progress::new("checking", total, Unit::Bytes));
     let (source, ends, watch) = (source.clone(), Arc::clone(&progress), stop.clone());
@@ -204,7 +204,7 @@ async fn write_all(
     source: &Source,
     reader: Box<dyn BufRead + Send>,
     progress: &Progress,
-    stop: &Stop,
+    stop: &Shutdown,
 ) -> Outcome<Imported> {
     let mut imported = Imported { last_line: source.from_line - 1, ..Imported::default() };
     let (send, mut lots) = mpsc::channel::<Result<Lot, Error>>(1);
@@ -484,7 +484,7 @@ mod tests {
             (1..=10).map(|n| format!("{{\"key\":\"{n:02}\",\"value\":\"\"}}\n")).collect();
         let progress = Progress::new("importing", None, Unit::Bytes);
         let reader = Box::new(Cursor::new(lines));
-        let done = write_all(&store, &source, reader, &progress, &Stop::listen(2)).await;
+        let done = write_all(&store, &source, reader, &progress, &Shutdown::listen(2)).await;
         (store, done)
     }
 
@@ -518,7 +518,7 @@ mod tests {
         };
         let progress = Progress::new("importing", None, Unit::Bytes);
         let reader = Box::new(Cursor::new(lines.to_owned()));
-        let done = write_all(&store, &source, reader, &progress, &Stop::listen(2)).await;
+        let done = write_all(&store, &source, reader, &progress, &Shutdown::listen(2)).await;
         (store, done)
     }
 

@@ -12,10 +12,10 @@ use crate::failure::{Failure, Outcome};
 use crate::file;
 use crate::output;
 use crate::session::{self, Use};
-use crate::stop::Stop;
+use crate::shutdown::Shutdown;
 
 /// `tierstack journal ...`
-pub(crate) async fn run(command: Journal, stop: &Stop) -> Outcome {
+pub(crate) async fn run(command: Journal, stop: &Shutdown) -> Outcome {
     match command {
         Journal::Inspect(args) => inspect(&args, stop).await,
         Journal::Drain(args) => drain(&args, stop).await,
@@ -55,11 +55,11 @@ fn advised(error: tierstack::Error) -> Failure {
     failure
 }
 
-async fn held(path: &Path, stop: &Stop) -> Outcome<Inspection> {
+async fn held(path: &Path, stop: &Shutdown) -> Outcome<Inspection> {
     stop.or(async { write_back::inspect(path).await.map_err(advised) }).await
 }
 
-async fn inspect(args: &JournalInspect, stop: &Stop) -> Outcome {
+async fn inspect(args: &JournalInspect, stop: &Shutdown) -> Outcome {
     let held = held(&folder(&args.store)?, stop).await?;
     output::fact(args.json.json, &held, || words(&held, args.limit))
 }
@@ -102,7 +102,7 @@ struct Drained {
     batches: u64,
 }
 
-async fn drain(args: &JournalDrain, stop: &Stop) -> Outcome {
+async fn drain(args: &JournalDrain, stop: &Shutdown) -> Outcome {
     let path = folder(&args.store)?;
     // Before a store is opened, or made: is there anything to drain?
     let waiting = held(&path, stop).await?.batches.len();

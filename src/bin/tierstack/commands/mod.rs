@@ -26,10 +26,10 @@ use clap::CommandFactory;
 use crate::args::{Args, Backup, Command, Journal, Keys};
 use crate::failure::Outcome;
 use crate::output;
-use crate::stop::Stop;
+use crate::shutdown::Shutdown;
 
 /// Runs a command to its end.
-pub(crate) async fn run(command: Command, stop: &Stop) -> Outcome {
+pub(crate) async fn run(command: Command, stop: &Shutdown) -> Outcome {
     if is_for_its_output(&command) {
         output::refuse_closed()?;
     }

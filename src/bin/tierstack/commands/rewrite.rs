@@ -9,7 +9,7 @@ use crate::failure::{Failure, Outcome};
 use crate::output;
 use crate::progress::{Progress, Unit};
 use crate::session::{self, Use};
-use crate::stop::Stop;
+use crate::shutdown::Shutdown;
 
 /// What one layer did.
 #[derive(Serialize)]
@@ -22,7 +22,7 @@ struct Rewritten {
 }
 
 /// `tierstack rewrite`
-pub(crate) async fn run(args: args::Rewrite, stop: &Stop) -> Outcome {
+pub(crate) async fn run(args: args::Rewrite, stop: &Shutdown) -> Outcome {
     let stack = session::open(&args.store, Use::Existing, stop).await?;
     let name = stack.name().to_owned();
     let rewriters = stack.rewriters().to_vec();
@@ -72,7 +72,7 @@ pub(crate) async fn run(args: args::Rewrite, stop: &Stop) -> Outcome {
 async fn rewrite(
     rewriter: &dyn Rewrite,
     total: Option<u64>,
-    stop: &Stop,
+    stop: &Shutdown,
 ) -> Outcome<RewriteReport> {
     let progress = Progress::new(format!("rewriting {}", rewriter.name()), total, Unit::Entries);
     let mut tell = |report: &RewriteReport| progress.set(report.examined, total);

@@ -16,7 +16,7 @@ use super::reload::{self, Hangups};
 use crate::args::Serve;
 use crate::failure::{Failure, Outcome};
 use crate::output;
-use crate::stop::Stop;
+use crate::shutdown::Shutdown;
 use crate::{log, supervisor};
 
 /// How long stores may still take to open when the command is to end.
@@ -25,7 +25,7 @@ const OPENING: Duration = Duration::from_secs(3);
 const CLOSING: Duration = Duration::from_secs(60);
 
 /// `tierstack serve`
-pub(crate) async fn run(args: Serve, stop: &Stop) -> Outcome {
+pub(crate) async fn run(args: Serve, stop: &Shutdown) -> Outcome {
     let mut hangups = Hangups::listen();
     let mut config = Config::load(&args.config)?;
     // What is bound from here on is let go in good order.
@@ -93,7 +93,7 @@ pub(super) fn section(config: &Config, listen: Option<SocketAddr>) -> Outcome<Se
 }
 
 /// Opens the stores that can be opened. `None`: the end was asked for before.
-async fn open(config: &Config, registry: &Registry, stop: &Stop) -> Outcome<Option<Stacks>> {
+async fn open(config: &Config, registry: &Registry, stop: &Shutdown) -> Outcome<Option<Stacks>> {
     let options = OpenOptions::service();
     let mut opening = pin!(Stacks::open_each(config, None, registry, &options));
     let stacks = tokio::select! {
@@ -124,7 +124,7 @@ async fn serve_until_stopped(
     server: Server,
     stacks: &Arc<Stacks>,
     hangups: &mut Hangups,
-    stop: &Stop,
+    stop: &Shutdown,
 ) -> Outcome {
     let control = Control::of(config, stacks.iter());
     let control = match control {

@@ -9,10 +9,10 @@ use crate::args::Status;
 use crate::failure::Outcome;
 use crate::output;
 use crate::process::Process;
-use crate::stop::Stop;
+use crate::shutdown::Shutdown;
 
 /// `tierstack status`
-pub(crate) async fn run(args: &Status, stop: &Stop) -> Outcome {
+pub(crate) async fn run(args: &Status, stop: &Shutdown) -> Outcome {
     let facts = stop.or(async { Process::reach(&args.process).await?.facts().await }).await?;
     output::fact(args.json.json, &facts, || words(&facts))
 }

@@ -12,13 +12,13 @@ use crate::args::ProcessArgs;
 use crate::failure::{Failure, Outcome};
 use crate::output;
 use crate::process::Process;
-use crate::stop::Stop;
+use crate::shutdown::Shutdown;
 use crate::terminal::Screen;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// `tierstack top`: in a terminal until it is ended, elsewhere once.
-pub(crate) async fn run(args: &ProcessArgs, stop: &Stop) -> Outcome {
+pub(crate) async fn run(args: &ProcessArgs, stop: &Shutdown) -> Outcome {
     let mut process = stop.or(Process::reach(args)).await?;
     // What is wrong from the start is told where it stays readable.
     let first = numbers(&stop.or(process.facts()).await?);

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 
 use crate::layers::cache::coherence::StripeVersion;
 use crate::layers::cache::policy::{Answer, Cached};
-use crate::threads;
+use crate::thread_slot;
 
 /// What copies take of the capacity at most, all together.
 const PART: u64 = 32;
@@ -136,7 +136,7 @@ impl NearCaches {
         engine: impl FnOnce() -> Option<Cached>,
         begin: impl FnOnce(),
     ) -> Option<Cached> {
-        let me = threads::number();
+        let me = thread_slot::number();
         if !self.readers.is_shared(me) {
             return engine();
         }

@@ -10,7 +10,7 @@ use tierstack::survey::Part;
 use crate::args::Adopt;
 use crate::failure::{Failure, Outcome};
 use crate::output;
-use crate::stop::Stop;
+use crate::shutdown::Shutdown;
 
 use self::target::Target;
 use self::text::Store;
@@ -19,7 +19,7 @@ use self::text::Store;
 const MOST: usize = 50;
 
 /// `tierstack adopt`.
-pub(crate) async fn run(args: &Adopt, stop: &Stop) -> Outcome {
+pub(crate) async fn run(args: &Adopt, stop: &Shutdown) -> Outcome {
     let (target, survey) = tokio::select! {
         biased;
         found = Target::look(args) => found?,

@@ -19,7 +19,7 @@ use crate::output;
 use crate::progress::{Progress, Unit};
 use crate::replay::{self, Latencies, Pattern};
 use crate::session::{self, Use};
-use crate::stop::Stop;
+use crate::shutdown::Shutdown;
 
 /// What was measured, for `--json`. Times in nanoseconds.
 #[derive(Serialize)]
@@ -51,7 +51,7 @@ struct Measured {
 }
 
 /// `tierstack bench`
-pub(crate) async fn run(args: &Bench, stop: &Stop) -> Outcome {
+pub(crate) async fn run(args: &Bench, stop: &Shutdown) -> Outcome {
     if let Some(trace) = &args.trace {
         replay::look_at(trace)?;
     }
@@ -119,7 +119,7 @@ async fn measure(
     args: &StoreArgs,
     keys: &[Bytes],
     pattern: &Pattern,
-    stop: &Stop,
+    stop: &Shutdown,
 ) -> Outcome<Measured> {
     let stack = session::open(args, Use::Existing, stop).await?;
     let (name, shape) = (stack.name().to_owned(), stack.profile().to_string());

@@ -18,7 +18,7 @@ use crate::failure::{Failure, Outcome};
 use crate::output;
 use crate::replay::{self, Latencies, Pattern};
 use crate::session::{self, Use};
-use crate::stop::Stop;
+use crate::shutdown::Shutdown;
 
 /// What the demo found, for `--json`. Times in nanoseconds.
 #[derive(Default, Serialize)]
@@ -55,7 +55,7 @@ impl Teller {
 }
 
 /// `tierstack demo`
-pub(crate) async fn run(args: Demo, stop: &Stop) -> Outcome {
+pub(crate) async fn run(args: Demo, stop: &Shutdown) -> Outcome {
     let teller = Teller { json: args.json.json };
     let counters = Counters::install();
     if let Some(trace) = &args.trace {
@@ -92,7 +92,7 @@ async fn use_it(
     counters: &Counters,
     teller: &Teller,
     facts: &mut Facts,
-    stop: &Stop,
+    stop: &Shutdown,
 ) -> Outcome<Digest> {
     session::with(&place.bare(), Use::Filling, stop, async |bare: &Arc<dyn Store>| {
         session::with(&place.stack(), Use::Filling, stop, async |stack: &Arc<dyn Store>| {
@@ -191,7 +191,7 @@ fn replayed_words(
     format!("2. Read: {}, both stores in turns\n\n{table}{rate}", pattern.origin)
 }
 
-async fn back_up(place: &Place, teller: &Teller, facts: &mut Facts, stop: &Stop) -> Outcome {
+async fn back_up(place: &Place, teller: &Teller, facts: &mut Facts, stop: &Shutdown) -> Outcome {
     let repository = backup::repository(&place.stack(), true).await?;
     let opened = session::open_below(&place.stack(), "backup", Use::Existing, stop).await?;
     let taken = session::until_closed(opened.store(), async |store| {
@@ -203,7 +203,7 @@ async fn back_up(place: &Place, teller: &Teller, facts: &mut Facts, stop: &Stop)
 }
 
 /// Damages the database, and shows that it is damaged.
-async fn lose_it(place: &Place, expected: &Digest, teller: &Teller, stop: &Stop) -> Outcome {
+async fn lose_it(place: &Place, expected: &Digest, teller: &Teller, stop: &Shutdown) -> Outcome {
     let damage = steps::damage(&place.path(DATA), place.engine.extension())?;
     let overwritten = output::counted(damage.overwritten.len() as u64, "file", "files");
     let mut what =
@@ -238,7 +238,7 @@ async fn bring_back(
     expected: &Digest,
     teller: &Teller,
     facts: &mut Facts,
-    stop: &Stop,
+    stop: &Shutdown,
 ) -> Outcome {
     let repository = backup::repository(&place.stack(), false).await?;
     let plan = repository.plan(Target::Latest).await?;

@@ -16,7 +16,7 @@ use super::files::Files;
 use crate::failure::{Failure, Outcome};
 use crate::progress::{Progress, Unit};
 use crate::replay::Latencies;
-use crate::stop::Stop;
+use crate::shutdown::Shutdown;
 
 /// Bytes of files that are read, and written as one batch.
 const BATCH_BYTES: u64 = 4 << 20;
@@ -59,7 +59,7 @@ pub(super) async fn import(
     files: &Files,
     bare: &Arc<dyn Store>,
     stack: &Arc<dyn Store>,
-    stop: &Stop,
+    stop: &Shutdown,
 ) -> Outcome<Imported> {
     let progress = Progress::new("importing", Some(files.bytes), Unit::Bytes);
     let mut imported = Imported {
@@ -126,7 +126,7 @@ pub(super) async fn replay(
     bare: &Arc<dyn Store>,
     stack: &Arc<dyn Store>,
     hits: Option<&Arc<AtomicU64>>,
-    stop: &Stop,
+    stop: &Shutdown,
 ) -> Outcome<Replayed> {
     let progress = Progress::new("reading", Some(reads.len() as u64), Unit::Entries);
     let mut replayed = Replayed::default();

@@ -11,14 +11,14 @@ use crate::failure::{Failure, Outcome};
 
 /// How often somebody asked the command to stop.
 #[derive(Clone)]
-pub(crate) struct Stop {
+pub(crate) struct Shutdown {
     asked: watch::Receiver<u32>,
     /// Whether the command has come to listen. Before that it has opened nothing, and may hang in a read of its
     /// config.
     heard: Arc<AtomicBool>,
 }
 
-impl Stop {
+impl Shutdown {
     /// Listens to ctrl-C and, on Unix, to the request to terminate. The last of so many ends at once.
     pub(crate) fn listen(last: u32) -> Self {
         let (tell, asked) = watch::channel(0);

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Pipeline, PushInfo, PushKind, RedisResult, Value};
 
-use super::failure::{said, unreachable};
+use super::error::{said, unreachable};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Outcome, Result};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::failure::is_failed_sync;
+use super::super::error::is_failed_sync;
 use super::Engine;
 
 /// New frames in the log at which it is copied into the database: about 4 MiB, as SQLite does by itself.

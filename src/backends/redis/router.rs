@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 use redis::{Cmd, Pipeline, Value};
 
 use super::cluster::Cluster;
-use super::failure::{failed, late, odd, refused};
-use super::link::{Link, Live, within};
+use super::connection::{Link, Live, within};
+use super::error::{failed, late, odd, refused};
 use super::script;
 use crate::clock::Clock;
 use crate::error::{Error, Operation, Result};
@@ -76,13 +76,13 @@ enum Refusal {
 }
 
 impl Servers {
-    pub(super) fn open(&self) -> Result<()> {
+    pub(super) fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) { Err(Error::closed()) } else { Ok(()) }
     }
 
     /// Sends the commands of a call to the server of its slot, within the deadline.
     pub(super) async fn call(&self, operation: Operation, call: &Call) -> Result<Vec<Value>> {
-        self.open()?;
+        self.check_open()?;
         let using = InUse::default();
         let routed = self.route(operation, call, &using);
         match within(&*self.clock, self.timeout, routed).await {
@@ -98,7 +98,7 @@ impl Servers {
         operation: Operation,
         calls: &[Call],
     ) -> Result<Vec<Result<Vec<Value>>>> {
-        self.open()?;
+        self.check_open()?;
         let using = InUse::default();
         let all = async {
             let mut groups: Vec<(Arc<Link>, Vec<usize>)> = Vec::new();
