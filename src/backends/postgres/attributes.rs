@@ -261,7 +261,7 @@ impl<'a> Attributes<'a> {
                 "no index of {} has the order of keys, which is by bytes; this makes one: CREATE INDEX ON {} ({})",
                 self.table,
                 self.table,
-                key.order().join(", ")
+                key.order("").join(", ")
             ))
         };
         match (why, self.settings.scans) {

@@ -51,8 +51,10 @@ impl Part {
             "timestamp without time zone" => column,
             _ => return format!("{column}::text"),
         };
-        // What has no such text, such as `infinity`, becomes an odd one, which is refused.
-        format!("to_char({utc}, 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')")
+        // What has no such text, such as `infinity` or a time before Christ, becomes an odd one, which is refused.
+        format!(
+            "to_char({utc}, 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') || CASE WHEN {utc} < '0001-01-01' THEN ' BC' ELSE '' END"
+        )
     }
 
     /// The server cuts spaces off, and rounds times, to make them fit: that is another row.
@@ -97,8 +99,8 @@ impl Part {
         }
     }
 
-    fn order(&self) -> String {
-        let name = quoted(&self.name);
+    fn order(&self, of: &str) -> String {
+        let name = format!("{of}{}", quoted(&self.name));
         if self.bytewise { name } else { self.ordered(name) }
     }
 }
@@ -155,8 +157,8 @@ impl Key {
     }
 
     /// The columns as the index has them that gives the order of keys.
-    pub(super) fn order(&self) -> Vec<String> {
-        self.parts.iter().map(Part::order).collect()
+    pub(super) fn order(&self, of: &str) -> Vec<String> {
+        self.parts.iter().map(|part| part.order(of)).collect()
     }
 
     /// Whether binary `COPY` takes a key as it travels.
@@ -221,7 +223,7 @@ impl Key {
     /// Compares with a bound.
     pub(super) fn compares(&self, how: &str, sent: &str) -> String {
         let bound = self.parts.iter().zip(self.of_sent(sent)).map(|(part, k)| part.ordered(k));
-        format!("{} {how} {}", several(self.order()), several(bound.collect()))
+        format!("{} {how} {}", several(self.order("")), several(bound.collect()))
     }
 
     /// The key of an entry as it travels.

@@ -206,13 +206,14 @@ impl Statements {
         };
         let key = key.sent("");
         format!(
-            "SELECT {sent} FROM (SELECT {names}{ordered}, sum({size}) OVER (ORDER BY {outer} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before FROM (SELECT {key} AS k{columns}{inner} FROM {table} WHERE {live}{from_bound}{to_bound} ORDER BY {} LIMIT $1::bigint) AS page) AS sized WHERE before IS NULL OR before < $2::bigint ORDER BY {outer}",
+            "SELECT {sent} FROM (SELECT {names}{ordered}, sum({size}) OVER (ORDER BY {outer} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before FROM (SELECT {key} AS k{columns}{inner} FROM {table} AS t WHERE {live}{from_bound}{to_bound} ORDER BY {} LIMIT $1::bigint) AS page) AS sized WHERE before IS NULL OR before < $2::bigint ORDER BY {outer}",
             self.order_by(order)
         )
     }
 
+    /// Of the columns of the table `t`: a bare name would be that of what is selected, such as a column that is called `k`.
     fn order_by(&self, order: &str) -> String {
-        let columns = self.key.order().into_iter().map(|column| format!("{column} {order}"));
+        let columns = self.key.order("t.").into_iter().map(|column| format!("{column} {order}"));
         columns.collect::<Vec<_>>().join(", ")
     }
 
@@ -225,7 +226,7 @@ impl Statements {
         let (_, outer, inner) = ordering(key, "ASC");
         let key = key.sent("");
         format!(
-            "SELECT n, k FROM (SELECT k, row_number() OVER (ORDER BY {outer}) AS n FROM (SELECT {key} AS k{inner} FROM {table} WHERE {live}{from_bound}{to_bound} ORDER BY {} LIMIT $1::bigint) AS lot) AS numbered ORDER BY n DESC LIMIT 1",
+            "SELECT n, k FROM (SELECT k, row_number() OVER (ORDER BY {outer}) AS n FROM (SELECT {key} AS k{inner} FROM {table} AS t WHERE {live}{from_bound}{to_bound} ORDER BY {} LIMIT $1::bigint) AS lot) AS numbered ORDER BY n DESC LIMIT 1",
             self.order_by("ASC")
         )
     }
@@ -234,7 +235,7 @@ impl Statements {
 /// What puts the rows of a subquery into their order again: the names of what it gives for that, how they are ordered
 /// by, and what they stand for. A column that travels as it is stands for itself.
 fn ordering(key: &Key, order: &str) -> (String, String, String) {
-    let columns = key.order();
+    let columns = key.order("");
     if columns.concat() == key.sent("") {
         return (String::new(), format!("k {order}"), String::new());
     }

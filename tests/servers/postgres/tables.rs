@@ -384,6 +384,50 @@ async fn tuples_sort_as_the_server_sorts() {
     }
 }
 
+/// Names that statements of a scan give to what they select.
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_may_have_any_names() {
+    for (key, kind, value) in
+        [("k", "bigint", "v"), ("v", "bigint", "k"), ("e", "bigint", "t"), ("t", "smallint", "o0")]
+    {
+        let with = of(Keys::Tuple, Values::Text, key, value);
+        let made = table(format!("{key} {kind} PRIMARY KEY, {value} text NOT NULL"), with).await;
+        let Some((config, sql, _dropped)) = made else { return };
+        let name = &config.table;
+        sql.batch_execute(&format!(
+            "INSERT INTO {name} ({key}, {value}) SELECT n, (1000 - n)::text FROM generate_series(1, 999) n"
+        ))
+        .await
+        .unwrap();
+        let store = open(&config).await;
+        let wanted: Vec<Bytes> =
+            (1..1000).map(|n: i64| pack(&n)).collect::<Result<_, _>>().unwrap();
+        let mut found = store.collect(Scan::all().page_entries(97)).await.unwrap();
+        assert_eq!(keys(&found), wanted, "{key}");
+        assert_eq!(store.count(b"").await.unwrap(), Some(999), "{key}");
+        let reverse = store.collect(Scan::all().page_entries(97).reverse()).await.unwrap();
+        found.reverse();
+        assert_eq!(found, reverse, "{key}");
+    }
+}
+
+/// It would have the key of the same year after Christ.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_before_christ_is_no_key() {
+    let with = of(Keys::Tuple, Values::Text, "id", "body");
+    let made = table("id timestamptz PRIMARY KEY, body text NOT NULL", with).await;
+    let Some((config, sql, _dropped)) = made else { return };
+    let name = &config.table;
+    sql.batch_execute(&format!(
+        "INSERT INTO {name} VALUES ('0044-03-15 12:00:00+00 BC', 'a'), ('0044-03-15 12:00:00+00', 'b')"
+    ))
+    .await
+    .unwrap();
+    let store = open(&config).await;
+    let error = store.collect(Scan::all()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_key_or_value_is_refused() {
     let with = of(Keys::Text, Values::Text, "id", "body");
