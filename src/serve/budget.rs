@@ -30,10 +30,11 @@ impl Budget {
 impl Share {
     /// Takes so many bytes more, if there is room for them, or nothing else is held.
     pub(in crate::serve) fn take(&self, bytes: u64) -> bool {
-        let own = self.held.load(Ordering::Relaxed);
+        let own = self.held.load(Ordering::Acquire);
         let more = |held: u64| {
             let all = held.saturating_add(bytes);
-            (all <= self.most || held == own).then_some(all)
+            // Less than its own: a part of it is just being dropped.
+            (all <= self.most || held <= own).then_some(all)
         };
         let taken = self.budget.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
         if taken {
@@ -75,8 +76,9 @@ pub(in crate::serve) struct Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
-        self.share.held.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.share.budget.0.fetch_sub(self.bytes, Ordering::Relaxed);
+        // The sum first: an answer that is alone never finds that others hold something.
+        self.share.budget.0.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.share.held.fetch_sub(self.bytes, Ordering::AcqRel);
     }
 }
 
