@@ -157,11 +157,15 @@ impl WriteBackLayer {
 impl StackLayer for WriteBackLayer {
     async fn wrap(&self, below: Arc<dyn Store>) -> Result<Arc<dyn Store>> {
         let (store, flusher) = self.pair(below).await?;
+        let visible = {
+            let mut state = store.shared.state.lock();
+            // For what only reads it is there, and what brings it below is another one's business. Before the flusher begins.
+            state.rests = !self.context.may_create;
+            state.visible
+        };
         *store.flusher.lock() = Some(self.runtime.spawn(flusher.run()));
-        let visible = store.shared.state.lock().visible;
         match self.config.open {
-            // For what only reads it is there, and what brings it below is another one's business.
-            _ if !self.context.may_create => store.shared.state.lock().rests = true,
+            _ if !self.context.may_create => {}
             Opening::Wait => store.shared.flushed(visible, false).await?,
             // What an earlier process left does not wait for its turn.
             Opening::Later => {

@@ -54,8 +54,14 @@ impl Shared {
         failed.map_or(Ok(()), Err)
     }
 
+    /// But for what has landed by itself, over a store without atomic batches: that is newer, and nothing hides it any more.
     async fn write_one(&self, record: bytes::Bytes) -> Result<()> {
-        write(&*self.below, unexpired(batch::decode(record)?, self.clock.now())?).await
+        let mut batch = unexpired(batch::decode(record)?, self.clock.now())?;
+        if !self.profile.guarantees.atomic_batches {
+            let state = self.state.lock();
+            batch = batch.into_ops().into_iter().filter(|op| state.is_left(op.key())).collect();
+        }
+        if batch.is_empty() { Ok(()) } else { write(&*self.below, batch).await }
     }
 
     /// Nothing is dropped, and nothing is acknowledged any more. `batch`: the one that is refused, where that is known.

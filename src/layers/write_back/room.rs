@@ -47,12 +47,15 @@ impl Shared {
                 self.wake.notify_one();
                 // As where there is no room in memory. An error is that of the append too.
                 let given = self.state.lock().last_given();
-                if let Some(given) = given {
-                    let _ = self.durable(given).await;
-                }
+                let appended = async {
+                    if let Some(given) = given {
+                        let _ = self.durable(given).await;
+                    }
+                    append.await
+                };
                 tokio::select! {
                     biased;
-                    appended = append => appended,
+                    appended = appended => appended,
                     () = self.closes() => Err(Error::closed().with_outcome(Outcome::Nothing)),
                     () = self.clock.sleep(self.config.max_wait.0) => Err(self.no_room_in(log)),
                 }

@@ -232,6 +232,11 @@ impl State {
         Some((first.batch(now), first.last))
     }
 
+    /// Whether the first run has an operation of the key that the store below does not have.
+    pub(super) fn is_left(&self, key: &[u8]) -> bool {
+        self.runs.front().is_some_and(|first| first.has(key))
+    }
+
     /// The store below has these operations of the first run.
     pub(super) fn landed(&mut self, overlay: &Overlay, keys: &[Bytes]) {
         let Some(first) = self.runs.front_mut() else { return };

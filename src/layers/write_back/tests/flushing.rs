@@ -303,7 +303,32 @@ impl Store for Singly {
         })
     }
 
-    crate::forward!(self => self.0; write, write_group, ingest, changes, invalidate, inspect, snapshot, flush, compact, usage, count, close, identity);
+    async fn write(&self, batch: Batch) -> Result<crate::Commit> {
+        match batch.ops().iter().any(|op| **op.key() == *b"refused") {
+            true => Err(crate::Error::invalid("this key is refused here")),
+            false => self.0.write(batch).await,
+        }
+    }
+
+    crate::forward!(self => self.0; write_group, ingest, changes, invalidate, inspect, snapshot, flush, compact, usage, count, close, identity);
+}
+
+/// The batches of a run that is refused are written one by one, as the journal has them.
+#[tokio::test]
+async fn what_has_landed_beside_a_refused_operation_is_not_replaced_by_an_older_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let below = Arc::new(Singly(FaultStore::new(Memory::new(), &Faults::new())));
+    let config = config(folder.path(), Ack::Journal);
+    let layer = WriteBackLayer::open(&config, &Context::default()).await.unwrap();
+    let (store, mut flusher) = layer.pair(below).await.unwrap();
+    for (key, value) in [("k", "1"), ("l", "1"), ("refused", "1"), ("k", "2")] {
+        drop(store.put(key, value).await.unwrap());
+    }
+    drop(store.delete("l").await.unwrap());
+    assert_eq!(flusher.step().await, Step::Stopped);
+    assert_eq!(store.get(b"k").await.unwrap(), Some("2".into()));
+    assert_eq!(store.get(b"l").await.unwrap(), None);
+    assert_eq!(store.get(b"refused").await.unwrap(), Some("1".into()));
 }
 
 #[tokio::test]
