@@ -1,7 +1,7 @@
 //! Folders that a power cut does not take away.
 
 #[cfg(all(unix, any(feature = "file", feature = "object")))]
-pub(crate) mod kept;
+pub(crate) mod file_metadata;
 #[cfg(any(feature = "rocksdb", feature = "sqlite"))]
 pub(crate) mod users;
 

@@ -22,7 +22,7 @@ use super::format::{
 };
 use super::manifest::Manifest;
 use super::objects::{Created, Objects, missing};
-use super::plan::{Plan, Target, plan};
+use super::restore_plan::{Plan, Target, plan};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::objects::{Connection, Location};

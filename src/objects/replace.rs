@@ -17,7 +17,7 @@ use object_store::{
     PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 
-use crate::disk::kept::Kept;
+use crate::disk::file_metadata::Kept;
 use crate::disk::stage;
 
 #[derive(Clone, Debug)]

@@ -14,11 +14,11 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use super::bind::{Socket, Stream};
+use super::connection_timeout::{HEAD, Requests, Timed};
 use super::gate::Gate;
 use super::meters::{Open, Refusal};
 use super::problem::Problem;
 use super::shared::Phase;
-use super::timed::{HEAD, Requests, Timed};
 
 /// The largest head of a request.
 const MAX_HEAD: usize = 16 << 10;

@@ -11,8 +11,8 @@ use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
 use hyper::body::{Frame, Incoming, SizeHint};
 
-use super::alarm::Alarm;
 use super::budget::Share;
+use super::deadline::Alarm;
 use super::meters::{Meters, Refusal};
 use super::problem::Problem;
 use super::shared::Shared;

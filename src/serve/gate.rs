@@ -16,16 +16,16 @@ use hyper_util::service::TowerToHyperService;
 use super::access::{Caller, Proof};
 use super::body::{BodyError, Bounded, Tracked};
 use super::budget::{Budget, Share};
+use super::connection_timeout::{self, Requests};
 use super::health;
 use super::meters::{Meters, Refusal};
 use super::policy::{Current, Policy};
 use super::problem::Problem;
 use super::route;
 use super::shared::{Counted, Shared};
-use super::timed::{self, Requests};
 
 /// What is kept until an answer is sent.
-pub(super) type UntilSent = (timed::Request, Counted, Option<Arc<Share>>);
+pub(super) type UntilSent = (connection_timeout::Request, Counted, Option<Arc<Share>>);
 
 /// One for each listener.
 pub(super) struct Gate {

@@ -28,15 +28,17 @@
 
 mod accept;
 mod access;
-mod alarm;
 mod bind;
 mod body;
 mod budget;
+mod connection_timeout;
+mod deadline;
 mod expiry;
 mod gate;
 mod health;
 mod http;
 mod live;
+mod live_watchers;
 mod meters;
 mod policy;
 mod problem;
@@ -44,10 +46,8 @@ mod route;
 mod shared;
 #[cfg(test)]
 mod tests;
-mod timed;
 mod tls;
 mod tokens;
-mod watched;
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
 
-use super::watched::Watched;
+use super::live_watchers::Watched;
 use crate::clock::{Clock, Timestamp};
 use crate::error::Error;
 use crate::stack::{Stack, Stacks};

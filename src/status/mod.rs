@@ -27,7 +27,7 @@
 
 mod alerts;
 #[cfg(feature = "backup")]
-mod bases;
+mod backup_status;
 mod counts;
 mod facts;
 mod monitor;

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::alerts;
 #[cfg(feature = "backup")]
-use super::bases::Listing;
+use super::backup_status::Listing;
 use super::counts::Counts;
 use super::facts::{
     CacheFacts, Facts, History, LayerFacts, Process, StackFacts, StoredFacts, WriteBackFacts,

@@ -6,7 +6,7 @@ use std::iter::Peekable;
 use bytes::Bytes;
 use futures_util::StreamExt;
 
-use super::seen::Seen;
+use super::read_set::Seen;
 use super::writes::Latest;
 use crate::error::Result;
 use crate::store::{Pages, Read};

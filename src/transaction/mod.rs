@@ -8,8 +8,8 @@
 
 mod isolation;
 mod merge;
+mod read_set;
 mod retry;
-mod seen;
 #[cfg(test)]
 mod tests;
 mod writes;
@@ -21,8 +21,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use self::isolation::Isolation;
+use self::read_set::{Seen, unchanged};
 pub use self::retry::Transact;
-use self::seen::{Seen, unchanged};
 pub use self::writes::Savepoint;
 use self::writes::Writes;
 use crate::error::{Error, ErrorKind, Outcome, Result};

@@ -49,6 +49,7 @@
 //! # Ok::<(), tierstack::Error>(()) }).unwrap();
 //! ```
 
+mod blocking;
 mod config;
 mod core;
 mod error;
@@ -62,7 +63,6 @@ mod private_files;
 mod scan;
 #[cfg(test)]
 mod tests;
-mod thread;
 mod tree;
 
 use std::fmt;
@@ -72,10 +72,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 
+use self::blocking::offload;
 pub use self::config::{FileConfig, Foreign};
 use self::core::Core;
 pub use self::names::Names;
-use self::thread::offload;
 use self::tree::{Touched, Tree};
 use crate::disk;
 use crate::error::{Error, Operation, Result};

@@ -15,11 +15,11 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::unfold;
 
+use super::blocking::offload;
 use super::core::Core;
 use super::error::{failed, foreign, no_key};
 use super::folder::{Folder, Spot, What};
 use super::names::{At, HOME, Kind};
-use super::thread::offload;
 use super::tree::{Growth, Tree, Way};
 use crate::error::{Operation, Result};
 use crate::store::Pages;

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::error::{failed, foreign, large, passed_over, taken};
 use super::folder::{Folder, Found, Spot, What};
 use super::names::{At, HOME, Layout, Path, beside};
-use crate::disk::kept::Kept;
+use crate::disk::file_metadata::Kept;
 use crate::error::Result;
 
 /// The largest value: it is read as a whole.

@@ -47,13 +47,13 @@ mod config;
 mod connection;
 mod error;
 mod index;
-mod loose;
 mod open;
-mod rights;
+mod permissions;
 mod router;
 mod scan;
 mod script;
 mod survey;
+mod unindexed_scan;
 mod url;
 mod walk;
 
@@ -144,7 +144,7 @@ impl Redis {
             let facts = open::verify(&config, &servers, link).await?;
             largest = largest.min(facts.largest);
             histories.push(facts.history);
-            rights::verify(&servers, &place, &config, link).await?;
+            permissions::verify(&servers, &place, &config, link).await?;
         }
         let identity = open::identity(&all, histories, &config.prefix());
         let mut in_one_slot = profile.guarantees.clone();

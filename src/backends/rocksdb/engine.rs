@@ -20,7 +20,7 @@ use super::inline_policy::Pace;
 use super::lock::Opened;
 use super::open::lost;
 use super::reader::look_up;
-use super::stamps::Stamps;
+use super::ttl::Stamps;
 use crate::error::{Error, ErrorKind, Operation, Outcome, Result};
 use crate::group::complete;
 use crate::types::{Batch, Op, Usage, Value};

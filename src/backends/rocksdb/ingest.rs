@@ -11,7 +11,7 @@ use super::config::RocksDbConfig;
 use super::engine::{Engine, Tier};
 use super::error::failed;
 use super::options::table_options;
-use super::stamps::Stamps;
+use super::ttl::Stamps;
 use crate::error::{Error, Operation, Result};
 use crate::types::{Batch, Op};
 

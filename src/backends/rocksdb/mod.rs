@@ -59,6 +59,7 @@
 //! # Ok::<(), tierstack::Error>(()) }).unwrap();
 //! ```
 
+mod blocking;
 mod config;
 mod engine;
 mod entities;
@@ -71,11 +72,10 @@ mod options;
 mod options_file;
 mod reader;
 mod scan;
-mod stamps;
 mod survey;
 #[cfg(test)]
 mod tests;
-mod work;
+mod ttl;
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -86,14 +86,14 @@ use futures_util::TryStreamExt;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use self::blocking::{Offloaded, offload, spawn};
 pub use self::config::{Compaction, Compression, RocksDbConfig, TableFolder};
 use self::engine::{Engine, Moment};
 use self::error::{failed, is_incomplete};
 use self::ingest::{LOT_BYTES, Tables};
 use self::inline_policy::Pace;
 use self::reader::Reader;
-use self::stamps::Stamps;
-use self::work::{Offloaded, offload, spawn};
+use self::ttl::Stamps;
 use crate::error::{Error, ErrorKind, Operation, Outcome, Result};
 use crate::group::{admitted, complete};
 use crate::layer::{BackendConfig, Common, Context};

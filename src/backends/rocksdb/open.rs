@@ -17,7 +17,7 @@ use super::options::{
     cache, keep_promises, keep_reading, load, new_database, new_family, place, put_back,
 };
 use super::options_file::Recorded;
-use super::{entities, ingest, stamps};
+use super::{entities, ingest, ttl};
 use crate::disk::make_folder;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::layer::BackendConfig;
@@ -226,7 +226,7 @@ fn prepare(config: &RocksDbConfig, families: &[&RocksDbConfig], cache: &Cache) -
         Some(recorded) => {
             accept(recorded, &listed, config)?;
             if listed.iter().any(|name| recorded.has_ttl(name)) {
-                stamps::make_known()?;
+                ttl::make_known()?;
             }
             load(families, recorded, &listed, cache)?
         }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 
+use super::blocking::offload;
 use super::engine::{Tier, View};
 use super::entities;
 use super::error::{failed, is_incomplete};
 use super::scan;
-use super::work::offload;
 use crate::error::{Error, Operation, Result};
 use crate::reply::Reply;
 use crate::store::{Pages, Read};

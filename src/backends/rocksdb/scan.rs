@@ -15,11 +15,11 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::unfold;
 
+use super::blocking::spawn;
 use super::engine::{Tier, View};
 use super::entities;
 use super::error::{failed, is_incomplete};
-use super::stamps::Stamps;
-use super::work::spawn;
+use super::ttl::Stamps;
 use crate::clock::Timestamp;
 use crate::error::{Error, Operation, Result};
 use crate::store::Pages;

@@ -35,7 +35,7 @@ impl RocksDbConfig {
     /// ```
     pub async fn survey(&self) -> Result<Survey> {
         let path = self.path.clone();
-        let looked = super::work::offload(move || look(&path)).await;
+        let looked = super::blocking::offload(move || look(&path)).await;
         looked.map_err(|error| error.with_operation(Operation::Open).with_layer(Self::NAME))
     }
 }

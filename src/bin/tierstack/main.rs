@@ -6,10 +6,10 @@
 mod args;
 mod commands;
 mod failure;
-mod file;
 mod lines;
 mod log;
 mod output;
+mod output_file;
 mod process;
 mod progress;
 mod replay;

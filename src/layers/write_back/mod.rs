@@ -67,6 +67,7 @@
 //! # Ok::<(), tierstack::Error>(()) }).unwrap();
 //! ```
 
+mod backpressure;
 mod commit;
 mod config;
 mod filter;
@@ -79,7 +80,6 @@ mod offline;
 mod overlay;
 mod refusal;
 mod replay;
-mod room;
 mod run;
 mod scan;
 mod shared;

@@ -13,9 +13,9 @@ use futures_util::stream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::super::access::Caller;
+use super::super::live_watchers::STREAMS;
 use super::super::problem::Problem;
 use super::super::shared::{Phase, Shared};
-use super::super::watched::STREAMS;
 use super::{FRESH, check_reader, monitor, visible};
 use crate::status::{Facts, Watch};
 

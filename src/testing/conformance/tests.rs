@@ -2,7 +2,7 @@
 
 mod keeping;
 mod keys;
-mod optional;
+mod optional_defects;
 mod unreachable;
 
 use std::sync::Arc;

@@ -9,8 +9,8 @@ use tierstack::{Scan, Store, jsonl};
 
 use crate::args::Export;
 use crate::failure::Outcome;
-use crate::file::{self, Target};
 use crate::output;
+use crate::output_file::{self, Target};
 use crate::progress::{Progress, Unit};
 use crate::session::{self, Use};
 use crate::shutdown::Shutdown;
@@ -20,7 +20,7 @@ use crate::walk::{self, Skips};
 /// `tierstack export`
 pub(crate) async fn run(args: Export, stop: &Shutdown) -> Outcome {
     match &args.output {
-        Some(path) if path != Path::new("-") => file::refuse_own(path, &args.store.config)?,
+        Some(path) if path != Path::new("-") => output_file::refuse_own(path, &args.store.config)?,
         _ => output::refuse_closed()?,
     }
     let scan = args.prefix.as_deref().map_or_else(Scan::all, Scan::prefix);

@@ -9,8 +9,8 @@ use tierstack::{ErrorKind, LayerConfig, OpenOptions};
 
 use crate::args::{Journal, JournalDrain, JournalInspect, JournalSkip, StoreArgs};
 use crate::failure::{Failure, Outcome};
-use crate::file;
 use crate::output;
+use crate::output_file;
 use crate::session::{self, Use};
 use crate::shutdown::Shutdown;
 
@@ -140,7 +140,7 @@ struct Skipped<'a> {
 }
 
 async fn skip(args: &JournalSkip) -> Outcome {
-    file::refuse_own(&args.copy, &args.store.config)?;
+    output_file::refuse_own(&args.copy, &args.store.config)?;
     let path = folder(&args.store)?;
     write_back::skip(&path, args.sequence, &args.copy).await.map_err(advised)?;
     let fact = Skipped { skipped: args.sequence, copy: &args.copy };

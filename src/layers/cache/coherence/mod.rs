@@ -15,20 +15,20 @@
 //! The files of this room name locks and atomics in `sync` alone, so that the model checker runs the shipped code
 //! (`model_tests`).
 
-mod doubts;
+mod current_epoch;
 mod epoch;
-mod epochs;
 #[cfg(test)]
 mod model_tests;
 mod prefix_invalidation;
 mod protocol;
 mod single_flight;
 mod sync;
+mod unknown_outcomes;
 mod versions;
 mod write_guard;
 
+pub(super) use self::current_epoch::Epochs;
 pub(super) use self::epoch::{Epoch, Mode};
-pub(super) use self::epochs::Epochs;
 pub(super) use self::prefix_invalidation::Invalidated;
 pub(super) use self::protocol::{Admission, Coherence, Turn};
 pub(super) use self::single_flight::{InFlight, LoadEnd, Outcome, WaitGuard};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::epochs::Epochs;
+use super::current_epoch::Epochs;
 use super::single_flight::{InFlight, WaitGuard};
 use super::sync::{AtomicU64, Mutex, Ordering, RandomState, STRIPES};
 use super::versions::{Doubt, Stripe, StripeVersion, Ticket};

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::doubts::Doubts;
 use super::epoch::Epoch;
 use super::single_flight::InFlight;
 use super::sync::STRIPES;
+use super::unknown_outcomes::Doubts;
 use crate::clock::Clock;
 
 /// What a reader sees of the stripe of a key without its lock.

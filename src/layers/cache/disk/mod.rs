@@ -24,11 +24,11 @@ mod counters;
 mod folder;
 mod hash;
 mod index;
+mod index_file;
 mod log;
 mod open;
 mod read;
 mod record;
-mod saved;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -13,9 +13,9 @@ use super::counters::Counters;
 use super::folder::Folder;
 use super::hash::HashKey;
 use super::index::Index;
+use super::index_file::{self, Saved};
 use super::log::{Log, Segment, Shape};
 use super::record::Copy;
-use super::saved::{self, Saved};
 use super::table::{Held, State, Table};
 use super::timeline::Timeline;
 use crate::clock::Clock;
@@ -72,7 +72,7 @@ impl Tier {
             Error::new(crate::ErrorKind::Unavailable, "disk: opening the folder failed")
                 .with_source(error)
         };
-        let saved = folder.consume_index(saved::decode).map_err(opening)?;
+        let saved = folder.consume_index(index_file::decode).map_err(opening)?;
         let restored = saved.filter(|_| config.warm).and_then(|saved| {
             let restored = saved.and_then(|saved| restore(saved, &folder, &*clock));
             if restored.is_none() {

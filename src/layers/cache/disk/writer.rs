@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::index::Index;
+use super::index_file::{self, Saved};
 use super::log::Log;
-use super::saved::{self, Saved};
 use super::table::{State, Stop};
 use super::tier::Tier;
 
@@ -126,7 +126,7 @@ impl Tier {
     }
 
     pub(super) fn save(&self, log: &mut Log, mut index: Index, owner: u64) -> io::Result<()> {
-        let bytes = saved::length(log.segments().len(), index.len());
+        let bytes = index_file::length(log.segments().len(), index.len());
         log.make_room(bytes, |segment| index.drop_segment_everywhere(segment))?;
         let segments: Vec<_> = log.segments().collect();
         for segment in &segments {
@@ -134,7 +134,7 @@ impl Tier {
         }
         let stood = self.timeline.stands(&*self.clock);
         let saved = Saved { owner, hash_key: self.hash_key, stood, segments };
-        self.folder.save_index(|file| saved::encode(&saved, &index, file))?;
+        self.folder.save_index(|file| index_file::encode(&saved, &index, file))?;
         if self.table.lock().state == State::Spoiled {
             self.folder.forget_index()?;
         }

@@ -1,6 +1,6 @@
 //! `adopt`: what a store is that is there already, and a config that opens it as it is. It changes nothing.
 
-mod choose;
+mod candidates;
 mod target;
 mod text;
 mod trial;
@@ -49,12 +49,12 @@ pub(crate) async fn run(args: &Adopt, stop: &Shutdown) -> Outcome {
 /// The first settings by which the part opens, or why the likely ones do not.
 async fn first_that_opens(target: &Target, part: &Part, others: &[Store]) -> Result<Store, String> {
     let mut why = None;
-    for candidate in choose::candidates(target.backend, part) {
+    for candidate in candidates::candidates(target.backend, part) {
         let store = Store::new(target, part, candidate, others);
         match trial::opens(target, &store).await {
             Ok(()) => return Ok(store),
             Err(error) => why = why.or(Some(error.message().to_owned())),
         }
     }
-    Err(why.unwrap_or_else(|| choose::NO_KEY.to_owned()))
+    Err(why.unwrap_or_else(|| candidates::NO_KEY.to_owned()))
 }

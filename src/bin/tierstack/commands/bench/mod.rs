@@ -14,8 +14,8 @@ use tierstack::{Read, Scan, Stopwatch, Store};
 
 use crate::args::{Bench, StoreArgs};
 use crate::failure::{Failure, Outcome};
-use crate::file::{self, Target};
 use crate::output;
+use crate::output_file::{self, Target};
 use crate::progress::{Progress, Unit};
 use crate::replay::{self, Latencies, Pattern};
 use crate::session::{self, Use};
@@ -61,7 +61,7 @@ pub(crate) async fn run(args: &Bench, stop: &Shutdown) -> Outcome {
                 "--plot names a file, as the figures go to standard output",
             ));
         }
-        Some(path) => file::refuse_own(path, &args.store.config)?,
+        Some(path) => output_file::refuse_own(path, &args.store.config)?,
         None => {}
     }
     if args.against.is_none() && args.against_store.is_some() {

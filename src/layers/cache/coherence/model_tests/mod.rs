@@ -5,17 +5,14 @@
 //! below is a register: what it answers is true at one moment between question and answer. Values are numbers in the
 //! order in which the store below took them, so that an older one is a smaller one.
 
-#[path = "../doubts.rs"]
+#[path = "../current_epoch.rs"]
 #[expect(clippy::duplicate_mod, reason = "the same code, of other parts")]
-mod doubts;
+#[allow(dead_code, reason = "the shipped code uses all of it")]
+mod current_epoch;
 #[path = "../epoch.rs"]
 #[expect(clippy::duplicate_mod, reason = "the same code, of other parts")]
 #[allow(dead_code, reason = "the shipped code uses all of it")]
 mod epoch;
-#[path = "../epochs.rs"]
-#[expect(clippy::duplicate_mod, reason = "the same code, of other parts")]
-#[allow(dead_code, reason = "the shipped code uses all of it")]
-mod epochs;
 #[path = "../prefix_invalidation.rs"]
 #[expect(clippy::duplicate_mod, reason = "the same code, of other parts")]
 #[allow(dead_code, reason = "the shipped code uses all of it")]
@@ -30,6 +27,9 @@ mod scenarios;
 #[allow(dead_code, reason = "the shipped code uses all of it")]
 mod single_flight;
 mod sync;
+#[path = "../unknown_outcomes.rs"]
+#[expect(clippy::duplicate_mod, reason = "the same code, of other parts")]
+mod unknown_outcomes;
 #[path = "../versions.rs"]
 #[expect(clippy::duplicate_mod, reason = "the same code, of other parts")]
 #[allow(dead_code, reason = "the shipped code uses all of it")]
@@ -44,8 +44,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use loom::thread::{JoinHandle, spawn};
 
+use self::current_epoch::Epochs;
 use self::epoch::{Epoch, Mode};
-use self::epochs::Epochs;
 use self::prefix_invalidation::Invalidated;
 use self::protocol::{Admission, Coherence, Turn};
 use self::single_flight::{InFlight, LoadEnd};

@@ -24,7 +24,7 @@ use super::read::MOST_WAIT;
 use super::record::Copy;
 use super::table::{State, Stop};
 use super::tier::{DiskHit, Tier};
-use super::{record, saved, timeline};
+use super::{index_file, record, timeline};
 use crate::clock::{Clock as _, ManualClock};
 use crate::error::Result;
 use crate::layer::Context;

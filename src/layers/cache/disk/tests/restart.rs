@@ -478,11 +478,11 @@ fn version_2_is_what_is_written() {
     let folder = Path::new("tests/fixtures/cache-disk/v2");
     assert!(std::fs::read(folder.join("segment-0000000000000007")).unwrap().starts_with(&record));
     let index = std::fs::read(folder.join("index")).unwrap();
-    let (saved, entries) = saved::decode(&*index).unwrap().unwrap();
+    let (saved, entries) = index_file::decode(&*index).unwrap().unwrap();
     let mut written = Vec::new();
-    saved::encode(&saved, &entries, &mut written).unwrap();
+    index_file::encode(&saved, &entries, &mut written).unwrap();
     // The order of the entries is that of the map.
     assert_eq!(written.len(), index.len());
-    assert_eq!(written.len() as u64, saved::length(saved.segments.len(), entries.len()));
+    assert_eq!(written.len() as u64, index_file::length(saved.segments.len(), entries.len()));
     assert_eq!(written[..69], index[..69]);
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::alarm::Alarm;
+use super::deadline::Alarm;
 use super::problem::Problem;
 use crate::clock::Clock;
 
