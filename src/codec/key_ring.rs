@@ -62,7 +62,7 @@ const KEY_BYTES: usize = 32;
 const FORM: &str = "ts1:<8 hexadecimal digits>:<43 characters of base64>";
 
 impl KeyRing {
-    /// A fresh entry, drawn from the operating system's random numbers. Whoever holds it can read
+    /// A fresh entry, drawn from the operating system's random numbers. A program that holds it can read
     /// what is sealed; if it is lost, nobody can.
     ///
     /// # Errors

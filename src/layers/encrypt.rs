@@ -1,7 +1,7 @@
 //! `encrypt`: values sealed at rest.
 //!
 //! # Guarantees
-//! 1. Whoever has the store below, its files and its backups, but not the key ring, learns of a value
+//! 1. A reader of the store below, its files and its backups, without the key ring, learns of a value
 //!    nothing but its length. The cipher is [XAES-256-GCM](https://c2sp.org/XAES-256-GCM); each value has
 //!    a fresh nonce of 24 bytes from the operating system.
 //! 2. A value that was changed, or moved to another key, does not open: `Corruption`, never other bytes. So

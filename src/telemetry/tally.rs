@@ -189,7 +189,7 @@ mod tests {
         thread::scope(|scope| scope.spawn(|| tally.add([1, 1])).join().unwrap());
         drop(tally);
         let mut seen = (0, 0);
-        // Whoever gathers for all tallies at this moment may hold it for a moment more.
+        // The task that gathers for all tallies at this moment may hold it for a moment more.
         while seen.0 < 2 {
             let (events, bytes) = counted(&snapshotter);
             seen = (seen.0 + events, seen.1 + bytes);

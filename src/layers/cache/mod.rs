@@ -22,10 +22,10 @@
 //!    that they do not wait for each other.
 //! 5. Where the store below [announces](Store::changes) what others change, an entry is dropped when its change
 //!    is announced. Before the announcements have begun, and while they are interrupted, nothing is kept
-//!    and every read goes below. Whoever listens to this cache hears of a change once it is dropped here.
+//!    and every read goes below. A listener of this cache hears of a change once it is dropped here.
 //! 6. [`invalidate`](Store::invalidate) drops keys, the keys of a prefix, or everything, without looking for
 //!    them: the invalidation of a prefix is remembered, and what began before it is refused when it is read. First the store
-//!    below is told, then this cache forgets, then whoever listens to it is told. What loads under way bring is
+//!    below is told, then this cache forgets, then its listeners are told. What loads under way bring is
 //!    not kept, and who comes afterwards does not wait for them.
 //! 7. With `disk`, what the memory has no room for is kept in a folder, and 1, 3, 5 and 6 hold there as well: a
 //!    copy keeps the end of its ttl, also through a restart, and is gone before a write of its key is

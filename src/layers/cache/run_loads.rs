@@ -116,7 +116,7 @@ async fn find_on_disk<S>(shared: &Shared<S>, loads: Vec<Load<S>>) -> Vec<Load<S>
     let Some(disk) = &shared.disk else { return loads };
     let sought = loads.iter().filter(|load| load.may_be_kept());
     let keys: Vec<Bytes> = sought.map(|load| load.key.clone()).collect();
-    // Before the look: whoever forgets something later, does so behind what is found.
+    // Before the look, so that what is forgotten later is ordered behind what is found.
     let epoch = shared.coherence.epochs.now();
     let mut found = disk.tier().get_many(&keys, shared.patience_with_disk()).await.into_iter();
     let rest = loads.into_iter().filter_map(|load| {

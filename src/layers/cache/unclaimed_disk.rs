@@ -71,7 +71,7 @@ pub(super) fn write_evicted(disk: &Disk, config: &CacheConfig) -> Evicted {
     })
 }
 
-/// Until when an entry is served from the disk: while it is fresh. Who reads it in memory is not seen there.
+/// Until when an entry is served from the disk: while it is fresh. A read of it in memory is not seen there.
 pub(super) fn until(cached: &Cached, idle: Option<Duration>) -> CoarseTime {
     match (&cached.extra, idle) {
         (Some(extra), Some(idle)) => cached.until.min(extra.read().after(idle)),

@@ -122,7 +122,7 @@ impl Coherence {
         }
     }
 
-    /// Waits for whoever keeps something at this moment.
+    /// Waits for tasks that keep something at this moment.
     pub(in crate::layers::cache) fn wait_for_keepers(&self) {
         self.stripes.iter().for_each(|stripe| drop(stripe.lock()));
     }
@@ -183,7 +183,7 @@ impl Coherence {
 
     /// Finds the load of a key that a reader may wait for, or registers a new one.
     ///
-    /// A load that began before a write may bring what was there before it, so whoever comes after
+    /// A load that began before a write may bring what was there before it, so a reader that comes after
     /// the write does not join it. While a write is under way its moment is unknown: a reader may
     /// have seen the new value already, so it waits for the load that begins when this one ends.
     /// So it does while changes go unannounced: how old the answer of this one is, nobody knows. And so it

@@ -52,7 +52,7 @@ pub(in crate::layers::cache) struct Ticket {
     pub(super) hash: u64,
     pub(super) generation: u32,
     pub(in crate::layers::cache) epoch: Epoch,
-    /// A load that begins during a write may find what was there before it, and so may whoever waits
+    /// A load that begins during a write may find what was there before it, and so may a reader that waits
     /// for it while changes go unannounced.
     pub(super) in_doubt: bool,
 }

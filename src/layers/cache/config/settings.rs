@@ -36,7 +36,7 @@ pub struct CacheConfig {
     /// does not end together. Default 0; less than 1, and less than `refresh_ahead`.
     pub jitter: Fraction,
     /// After which part of its ttl an entry that is read is loaded anew, such as 0.8. Default: not before
-    /// the ttl ends. Who reads gets what is kept at once, so keys that are read often are always there.
+    /// the ttl ends. A reader gets what is kept at once, so keys that are read often are always there.
     pub refresh_ahead: Option<Fraction>,
     /// For how long after its ttl an entry is still served at once while it is loaded anew. Default: not
     /// at all. The first reader after the ttl does not wait, and gets an older answer.

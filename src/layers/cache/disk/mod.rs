@@ -10,7 +10,7 @@
 //!   that of its key.
 //! - Whatever removes a key from memory [removes](tier::Tier::remove) it here next, from the offers and from the
 //!   index. A record that is in neither is dead, wherever it stands.
-//! - An entry carries the epoch in which its load began, and whoever finds it asks the epochs whether it may be served.
+//! - An entry carries the epoch in which its load began, and a reader that finds it asks the epochs whether it may be served.
 //!   Where everything is forgotten the tier is emptied, and takes nothing more of before.
 //! - What was found is kept in memory only if it still is the copy of its key ([`Tier::is_current`](tier::Tier::is_current)), under
 //!   the lock of the stripe, with a ticket of before the disk was read.

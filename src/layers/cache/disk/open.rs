@@ -90,7 +90,7 @@ impl Drop for Disk {
             // It has told of its panic.
             let _ = writer.join();
         } else {
-            // In a runtime nobody may wait for a disk. Whoever opens the folder next does.
+            // A task of a runtime may not wait for a disk. The next one that opens the folder does.
             let mut ending = ENDING.lock();
             ending.retain(|(_, writer)| !writer.is_finished());
             ending.push((self.tier.folder.path().to_owned(), writer));

@@ -159,7 +159,7 @@ impl Engine {
 
     fn leave_room_for_copies(&self) {
         let Kind::S3Fifo(fifo, _) = &self.kind else { return };
-        // Without the lock: whoever changes the capacity holds it for long.
+        // Without the lock: a change of the capacity holds it for long.
         if self.copies.load(Ordering::Acquire) {
             return;
         }

@@ -102,7 +102,7 @@ async fn a_bulk_read_that_hangs_is_given_up_and_its_keys_are_free() {
 }
 
 #[tokio::test]
-async fn whoever_asked_in_bulk_may_leave() {
+async fn a_reader_in_bulk_may_leave() {
     let (cache, _) = with(settings(), &["a", "b"]).await;
     cache.0.inner.reads.shut();
     let keys = [Bytes::from("a"), Bytes::from("b")];

@@ -114,7 +114,7 @@ async fn a_refresh_asks_the_store_below_once() {
 }
 
 #[tokio::test]
-async fn whoever_asked_first_may_leave() {
+async fn the_reader_that_asked_first_may_leave() {
     let (cache, _) = cached(settings());
     let _ = cache.0.inner.memory.put("k", "v").await.unwrap();
     cache.0.inner.reads.shut();
@@ -131,7 +131,7 @@ async fn whoever_asked_first_may_leave() {
 
 /// The one who asked first begins the load, and leaves it to the runtime where it has to wait.
 #[test]
-fn whoever_asks_may_be_polled_outside_of_the_runtime_and_never_again() {
+fn a_reader_may_be_polled_outside_of_the_runtime_and_never_again() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_time().build().unwrap();
     let context = Context::default();
     let below = Gated::new(Arc::clone(&context.clock));

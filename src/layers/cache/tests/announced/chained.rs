@@ -1,4 +1,4 @@
-//! Whoever listens to a cache hears of a change once it was dropped there.
+//! A listener of a cache hears of a change once it was dropped there.
 
 use std::task::{Wake, Waker};
 

@@ -42,7 +42,7 @@ async fn while_the_connection_is_lost_every_read_goes_below() {
     assert_eq!(below(&cache).subscribed.load(Ordering::SeqCst), 1, "the stream went on by itself");
 }
 
-/// How old the answer of a load is that is under way, nobody knows; whoever comes later waits for the next
+/// How old the answer of a load is that is under way, nobody knows; a later reader waits for the next
 /// one, so there are two at most.
 #[tokio::test]
 async fn while_the_connection_is_lost_a_reader_waits_for_a_load_that_begins_after_it_asked() {
