@@ -1,9 +1,8 @@
 //! Tuple keys that sort as their parts do.
 //!
-//! A tuple of typed parts becomes a key whose bytes sort as the parts do, first by the first part, then
-//! by the second, and so on. [`unpack`] gives back the same parts with the same types.
-//! The format is the public tuple format of FoundationDB, so its bindings in other languages read and
-//! write the same keys.
+//! A tuple of typed parts becomes a key whose bytes sort as the parts do, first by the first part, then by the second, and so
+//! on. [`unpack`] returns the same parts with the same types. The format is the public tuple format of FoundationDB, so its
+//! bindings in other languages read and write the same keys.
 //!
 //! | Part | Rust | sorts |
 //! |------|------|-------|
@@ -21,8 +20,8 @@
 //!
 //! # Guarantees
 //! - **Order**: the bytes of two keys compare as the tuples do.
-//! - **Types**: integers stay integers, `f32` stays `f32`, a time stays a time. Of integers the width
-//!   is not kept: `1u16` and `1i64` are the same part.
+//! - **Types**: integers stay integers, `f32` stays `f32`, a time stays a time. The width of an integer is not kept: `1u16` and
+//!   `1i64` are the same part.
 //! - **Prefix-free**: the key of one tuple never begins with the key of another, except where
 //!   the longer tuple begins with the parts of the shorter, or where the shorter key goes on with a
 //!   byte 0xff, which begins no part: `("a",)` and `("a\0",)`. [`range`] leaves those out, so it holds

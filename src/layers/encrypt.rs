@@ -1,50 +1,44 @@
 //! `encrypt`: values sealed at rest.
 //!
 //! # Guarantees
-//! 1. A reader of the store below, its files and its backups, without the key ring, learns of a value
-//!    nothing but its length. The cipher is [XAES-256-GCM](https://c2sp.org/XAES-256-GCM); each value has
-//!    a fresh nonce of 24 bytes from the operating system.
-//! 2. A value that was changed, or moved to another key, does not open: `Corruption`, never other bytes. So
-//!    does one whose deadline was changed below by a second or more, if it was written with one.
-//! 3. Keys can be rotated under live data: a new entry put *first* in the ring seals what is written from
-//!    then on, the others still open what is there, and `tierstack rewrite` moves that over.
+//! 1. Without the key ring, a reader of the store below, its files and its backups learns only the length of a value. The
+//!    cipher is [XAES-256-GCM](https://c2sp.org/XAES-256-GCM); each value has a fresh nonce of 24 bytes from the system.
+//! 2. A value that was changed, or moved to another key, gives `Corruption`, never other bytes. So does a value that was
+//!    written with a deadline, if the deadline was changed below by a second or more.
+//! 3. Keys can be rotated under live data: the *first* entry of the ring seals new values, the others still open what is there,
+//!    and `tierstack rewrite` seals that by the first one.
 //! 4. No key is ever printed, logged or serialised, and keys are wiped from memory after use.
 //!
 //! # Gives up
 //! 49 bytes a value, 57 with a deadline, and the time of the cipher. Keys, expiries, lengths and the times of changes stay
-//! visible: a store must sort and expire. A deadline that a layer or store below gives to entries written
-//! without one is not sealed. A whole store, or one entry, can be put back to an *older* value
-//! of the same key by a writer below: backups are, and no layer can tell. Two stores with one ring
-//! can have the values of a key swapped likewise: give each a ring of its own. The ring lost, all is lost.
+//! visible, as a store must sort and expire. A deadline that a layer or store below gives to entries written without one is not
+//! sealed. A writer below can put an *older* value of the same key back, as a restore does; no layer can tell. With one ring
+//! for two stores it can also swap their values of a key: give each store its own ring. Without the ring, the values are lost.
 //!
 //! # Position
-//! Inside `compress`: sealed bytes do not compress. Everything below, with its files, journals and
-//! buckets, holds sealed values; a cache outside it holds plain ones in memory. Each value is bound to
-//! its key as this layer sees it, so a `prefix` layer must not move from one side of it to the other.
+//! Inside `compress`, as sealed bytes do not compress. Everything below, with its files, journals and buckets, holds sealed
+//! values; a cache outside it holds plain ones in memory. Each value is bound to its key as this layer sees it, so a `prefix`
+//! layer must not move from one side of it to the other.
 //!
 //! # Cancellation
-//! As the store below: a dropped write takes effect wholly or not at all. Sealing is done before it.
+//! As in the store below: a dropped write takes effect wholly or not at all. Values are sealed before it.
 //!
 //! # Errors
-//! `Corruption` (of one entry; a scan that meets it ends): damaged, moved, or sealed under a key that the
-//! ring does not hold, whose id the message then names. `Config` for a malformed or mistyped ring, before
-//! anything is read or written; `Config` too for a put into a store whose first 16 values are all sealed
-//! under keys that the ring does not hold: the wrong ring never mixes. A scan of keys only opens no value: it gives the keys
-//! that the store below gives, so a writer below can add a key to it, or hide one by its deadline. A batch of more than 256 KiB is sealed on a thread for blocking work.
+//! `Corruption` of one entry that is damaged, moved, or sealed by a key that the ring does not hold (the message names its id);
+//! a scan ends at it. `Config` for a malformed ring, before anything is read or written, and for a put into a store whose first
+//! 16 values are all sealed by keys that the ring does not hold, so that the wrong ring never mixes. A scan of keys only opens
+//! no value, so a writer below can add a key to it, or hide one by its deadline. A batch over 256 KiB is sealed on a blocking thread.
 //!
 //! # Metrics
-//! | name | type | labels | a rise means |
-//! |---|---|---|---|
-//! | `tierstack_codec_bytes_total` | counter | stack, layer, stage (`logical`, `stored`), op (`write`, `read`) | more or larger values |
+//! `tierstack_codec_bytes_total`: bytes by stage (`logical`, `stored`) and op (`write`, `read`).
 //!
 //! # Configuration
-//! `encrypt: { keys: { env: ORDERS_KEYS }, accept_plain: false }`, or `{ file: PATH }`. The form of a ring
-//! is that of [`KeyRing`]; `tierstack keys generate` prints an entry.
+//! `encrypt: { keys: { env: ORDERS_KEYS }, accept_plain: false }`, or `{ file: PATH }`. The form of a ring is that of
+//! [`KeyRing`]; `tierstack keys generate` prints an entry.
 //!
-//! With `accept_plain: true` a value that does not begin like a frame is read as it is, so that the layer
-//! can be added to a store that has values. Until it is taken out again, plain values rest in the store
-//! (which does not count as sealed), and **a program that can write to the store below can plant plain values**.
-//! So run `tierstack rewrite`, and take the setting out.
+//! With `accept_plain: true` a value that does not begin like a frame is read as it is, so that the layer can be added to a
+//! store that has values. The store does not count as sealed then, and **a program that can write to the store below can plant
+//! plain values**. So run `tierstack rewrite`, and remove the setting.
 //!
 //! # Example
 //! ```

@@ -148,7 +148,7 @@ families! {
         "more data";
 
     CACHE_REQUESTS = "tierstack_cache_requests_total", Counter, Count, ["stack", "layer", "result"],
-        "Reads that reached a cache, by result: hit, negative, stale, error, coalesced, disk, miss, bypass",
+        "Reads that reached a cache, by result: hit, negative (the key does not exist), stale (served after its ttl), error (its load has just failed), coalesced (joined a load), disk, miss, bypass (too large, or nothing is kept at present)",
         "`miss`: the store below is asked more often";
     CACHE_REFRESHES = "tierstack_cache_refreshes_total", Counter, Count, ["stack", "layer", "outcome"],
         "Loads that a cache began before it needed their answers, by outcome: kept, dropped, failed",
@@ -166,10 +166,10 @@ families! {
         "Entries in a cache",
         "it fills up to its capacity, which is no harm";
     CACHE_EVICTIONS = "tierstack_cache_evictions_total", Counter, Count, ["stack", "layer", "cause"],
-        "Entries that left a cache, by cause: size, expired, idle, disk",
+        "Entries that left a cache, by cause: size, expired and idle (looked up after their time), disk (its capacity is too small)",
         "`size`: the capacity is too small for what is read";
     CACHE_INVALIDATIONS = "tierstack_cache_invalidations_total", Counter, Count, ["stack", "layer", "cause"],
-        "What a cache dropped because it is old, or may be, by cause: key, prefix, all, announced, lost",
+        "What a cache dropped because it is old, or may be, by cause: key, prefix, all (also after missed changes), announced (a change by others), lost (the change feed broke)",
         "`lost`: the connection that announces changes breaks";
     CACHE_LISTENING = "tierstack_cache_listening", Gauge, Count, ["stack", "layer"],
         "1 while a cache is told of what others change, else 0",
@@ -184,7 +184,7 @@ families! {
         "1 while a cache's disk is in use, 0 once it failed",
         "a fall to 0: the disk failed, and the cache goes on without it";
     CACHE_DISK_DROPS = "tierstack_cache_disk_drops_total", Counter, Count, ["stack", "layer", "cause"],
-        "Entries that a cache's disk did not take, or could not give back, by cause: queue, busy, large, damaged, io",
+        "Entries that a cache's disk did not take, or could not give back, by cause: queue (loaded faster than written), busy (no thread was free to read), large (larger than a segment), damaged (read back other than written), io (it failed, or is full)",
         "`queue` and `busy`: the disk is too slow; `damaged` and `io`: it fails";
     CACHE_WARM_START_KEYS = "tierstack_cache_warm_start_keys_total", Counter, Count, ["stack", "layer"],
         "Keys that a cache loaded for its warm start",

@@ -245,6 +245,11 @@ fn every_module_says_what_it_is_and_stays_readable() {
         if !text.starts_with("//! ") {
             wrong.push(format!("{}: has no module documentation", source.path.display()));
         }
+        let header = text.lines().take_while(|line| line.starts_with("//!")).count();
+        if header >= 60 {
+            let path = source.path.display();
+            wrong.push(format!("{path}: a header of {header} lines; its numbers belong in docs/"));
+        }
         let lines = text.lines().count();
         if lines > 600 {
             wrong.push(format!("{}: {lines} lines; split it by role", source.path.display()));

@@ -286,7 +286,7 @@ fn has_test(place: &Path, name: &str) -> bool {
 
 #[test]
 fn every_fault_of_other_caches_has_a_test_that_exists_or_a_reason() {
-    let page = fs::read_to_string("docs/cache-regressions.md").unwrap();
+    let page = fs::read_to_string("src/layers/cache/tests/regressions.md").unwrap();
     let rows = page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| seen in"));
     let (mut faults, mut tests, mut wrong) = (0, 0, Vec::new());
     for row in rows {

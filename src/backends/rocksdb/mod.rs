@@ -1,25 +1,22 @@
 //! `rocksdb`: a RocksDB database, or one column family of it, as it is.
 //!
 //! # Guarantees
-//! It opens the database that a user already has and reads its values as they are; nothing about it
-//! changes until it is written to (beyond what opening RocksDB itself does: it replays its log and
-//! writes new `MANIFEST` and `LOG` files). What is left behind is in the format that the database's own `OPTIONS`
-//! file says, so that a program with an older RocksDB opens it again. Batches are atomic. An acknowledged write survives
-//! a power cut with `sync`, the default, and a crash of the process without. Snapshots see one moment.
-//! Nobody else can write: RocksDB locks the folder. So conditions are checked in this process: a batch with
-//! conditions is written alone, with no other write between its check and its end, while batches without
-//! conditions are written beside each other.
+//! It opens an existing database and reads its values as they are. Nothing about it changes until it is written to, except
+//! what RocksDB does at every open: it replays its log and writes new `MANIFEST` and `LOG` files. Files are written in the
+//! format that the database's own `OPTIONS` file names, so a program with an older RocksDB can open it again. Batches are
+//! atomic. An acknowledged write survives a power cut with `sync`, the default, and a crash of the process without.
+//! Snapshots see one moment. RocksDB locks the folder, so no other process writes, and conditions are checked in this
+//! process: a batch with conditions is written alone, from its check to its end; other batches are written concurrently.
 //!
-//! A sorted run is written as tables, which are taken in whole and need no log: a folder
-//! `tierstack-ingest` in that of the database holds them until then.
+//! A sorted run is written as tables, which are taken in whole and need no log. The folder `tierstack-ingest` in that of the
+//! database holds them until then. With `read_only` nothing in the folder is written, made or locked, and the database is
+//! read as it was when it was opened.
 //!
-//! With `read_only` nothing in its folder is written, made or locked, and it is read as it was when it was opened.
-//!
-//! What is in memory, in memtables and the block cache, is answered inline, without a future or a
-//! thread. What is not is read inline too, up to eight keys a call, while reads of the disk take less than 50 µs, as they do where the
-//! system has the block in memory. One that takes longer sends reads to threads of the runtime for twenty times as
-//! long, up to ten seconds. A disk that stops answering holds all threads of the machine but one at most, and at least one,
-//! each with one read. With `inline_reads: false` the disk is read in threads only. Scans read it in threads.
+//! What is in memory, in memtables and the block cache, is answered inline, without a future or a thread. The disk is read
+//! inline too, up to eight keys a call, while its reads take less than 50 µs, as they do where the system has the block in
+//! memory. A slower read sends reads to threads of the runtime for twenty times as long, up to ten seconds. A disk that stops
+//! answering blocks all but one of the machine's threads at most, and at least one, each with one read. With
+//! `inline_reads: false` the disk is read in threads only. Scans read it in threads.
 //!
 //! # Gives up
 //! Expiry of entries (the `expire` layer adds it). A database whose values only another program can

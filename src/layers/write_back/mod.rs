@@ -1,30 +1,23 @@
 //! `write_back`: writes are acknowledged before the store below has them, and are kept.
 //!
 //! # Guarantees
-//! - A write that was acknowledged under `ack: journal` is on the disk, in a [journal](crate::journal): it survives a crash
-//!   and a power cut, and so does a batch as a whole.
-//! - Every read through the stack sees every acknowledged write at once, in their order: `get`, `get_many`, scans and
-//!   snapshots. A page of a scan and a snapshot are of one moment.
-//! - What is acknowledged is never dropped. It leaves memory and the journal once the store below has it. When
-//!   `max_dirty` is reached, writers wait.
-//! - The first write of a run sets the moment at which it is flushed; later ones do not move it. Of the writes of one key in a run the
-//!   last one is written. A run is written below as one batch, in the order of the sequence.
+//! - A write that was acknowledged under `ack: journal` is on the disk, in a [journal](crate::journal). It survives a crash and
+//!   a power cut, and so does a batch as a whole.
+//! - Every read through the stack sees the acknowledged writes at once, in their order: `get`, `get_many`, scans and snapshots.
+//!   A page of a scan and a snapshot are of one moment.
+//! - What is acknowledged leaves memory and the journal only once the store below has it. At `max_dirty`, writers wait.
+//! - A run is one batch below, with the last write of each key. Its first write sets the moment of its flush. Runs are written
+//!   in order, and again until the store below takes them.
 //! - Conditions are checked against what is acknowledged, together with the acknowledgement.
-//! - A store below that fails is asked again, in order, until it takes the run.
 //!
 //! # Gives up
-//! - Others that read the store below see writes later, by about `flush_after`, and what they write there meanwhile is overwritten.
-//! - A batch that the store below refuses for good stops the layer: nothing is acknowledged any more. What is acknowledged stays
-//!   in the journal.
-//! - Over a store without atomic batches, the order of the operations of a run cannot be seen through the stack, but below it.
-//! - An attempt to write whose outcome was unknown, such as after a timeout, and that arrives below much later, may
-//!   replace a newer write there.
-//! - What an earlier process left in the journal is flushed by a stack that may write. One that only reads
+//! - Other readers of the store below see writes about `flush_after` later. What they write there meanwhile is overwritten.
+//! - A batch that the store below refuses for good stops the layer: it acknowledges nothing more, and keeps the journal.
+//! - Over a store without atomic batches, readers below can see a part of a run. Readers of the stack cannot.
+//! - A write whose outcome was unknown, such as after a timeout, may replace a newer one below if it arrives much later.
+//! - A stack that may write flushes what an earlier process left in the journal. One that only reads
 //!   ([`OpenOptions::reading`](crate::OpenOptions::reading)) shows it, and leaves it there until its first write or `flush`.
-//! - A restore below a journal that still holds writes is refused, as they would be written over what was restored, unless
-//!   [`OpenOptions::over_journal`](crate::OpenOptions::over_journal) asks for it.
-//! - Keys that begin with [`RESERVED_PREFIX`](crate::RESERVED_PREFIX) cannot be written.
-//! - A run of sorted entries is loaded in batches, which go through the journal as any other.
+//! - Keys that begin with [`RESERVED_PREFIX`](crate::RESERVED_PREFIX) cannot be written. `docs/write-back.md` has the other limits.
 //!
 //! # Position
 //! Inside `cache` and `expire`, and outside `backup`. Inside `encrypt`, the journal holds sealed values.
@@ -33,14 +26,12 @@
 //! A dropped write is taken wholly or not at all. A dropped `close` can be called again.
 //!
 //! # Errors
-//! `Capacity` where a writer waited `max_wait` for room, and `Unavailable` where that is because the store below fails. After a
-//! failure of the journal, and after the store below has refused a run for good, every write, `flush` and `close` gives that error. `flush`,
-//! `compact`, `count` and [`Commit::durable`](crate::Commit::durable) need the store below to have what is dirty, and fail with the error of the first attempt that
-//! fails. `close` tells what is left.
+//! `Capacity` if a writer waited `max_wait` for room, `Unavailable` if that is because the store below fails. After a failure
+//! of the journal, or of a batch for good, every write, `flush` and `close` gives that error. `flush`, `compact`, `count` and
+//! [`Commit::durable`](crate::Commit::durable) wait until nothing is dirty, and fail with an attempt's first error.
 //!
 //! # Metrics
-//! `tierstack_writeback_*`: what is dirty and since when, writers that wait for room, flushes, the journal, and whether writes are
-//! acknowledged. `docs/metrics.md` has them.
+//! `tierstack_writeback_*`: dirty bytes, waiting writers, flushes, the journal, failures. `docs/metrics.md` has them.
 //!
 //! # Configuration
 //! `write_back: { path: journal, ack: journal, flush_after: 500ms, flush_bytes: 1MiB, max_dirty: 64MiB, max_wait: 30s, open: later }`

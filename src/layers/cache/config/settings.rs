@@ -89,7 +89,7 @@ impl Default for CacheConfig {
     }
 }
 
-/// What a cache does with a value when its write is acknowledged. Figures are in `docs/cache.md`.
+/// What a cache does with a value when its write is acknowledged. Figures are in `docs/cache-figures.md`.
 ///
 /// ```
 /// use tierstack::layers::cache::{CacheConfig, OnWrite};
@@ -110,7 +110,7 @@ pub enum OnWrite {
     Drop,
 }
 
-/// Which entries a cache evicts when its memory is full. Figures of all three are in `docs/cache.md`.
+/// Which entries a cache evicts when its memory is full. Figures of all three are in `docs/cache-figures.md`.
 ///
 /// ```
 /// use tierstack::layers::cache::{CacheConfig, Policy};

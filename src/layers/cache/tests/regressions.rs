@@ -1,4 +1,4 @@
-//! Faults that other caches had, where no other test looks for them. See `docs/cache-regressions.md`.
+//! Faults that other caches had, where no other test looks for them. See `regressions.md`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
