@@ -84,8 +84,8 @@ struct Record {
 /// use tierstack::Store;
 /// use tierstack::jsonl::Rules;
 ///
-/// let promised = Memory::new().profile().guarantees;
-/// let rules = Rules { limits: promised.limits, expiry: promised.expiry };
+/// let guarantees = Memory::new().profile().guarantees;
+/// let rules = Rules { limits: guarantees.limits, expiry: guarantees.expiry };
 /// assert!(rules.expiry);
 /// ```
 #[derive(Clone, Copy, Debug)]

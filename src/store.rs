@@ -196,7 +196,7 @@ pub trait Store: Read {
     /// - **Ordering, visibility**: the last operation of a key wins. Once acknowledged, every read
     ///   through the stack sees it. Concurrent batches take effect in some order, the same for all.
     /// - **Durability**: at least `durability` of the profile; [`Commit::durable`] waits for what
-    ///   the whole stack promises. A batch that asks for more than `durability_on_request` is `Unsupported`; one that
+    ///   the whole stack guarantees. A batch that asks for more than `durability_on_request` is `Unsupported`; one that
     ///   asks for less than `durability` survives at least what it asks for.
     /// - **Dropped future**: the batch takes effect wholly or not at all; which is unknown.
     /// - **Errors**: `InvalidInput` (key, limits), `Unsupported`, `Capacity`, `Conflict` (nothing was
@@ -380,7 +380,7 @@ pub trait Store: Read {
     /// - **Errors**: as [`flush`](Self::flush); the store is closed nevertheless.
     async fn close(&self) -> Result<()>;
 
-    /// What this store is, promises, and has below it. Does not change while the store is open.
+    /// What this store is, guarantees, and has below it. Does not change while the store is open.
     fn profile(&self) -> Profile;
 
     /// Which data the store holds, so that what was kept of it is not taken for that of another store, and

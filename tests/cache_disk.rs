@@ -50,7 +50,7 @@ fn count(snapshotter: &Snapshotter, name: &str, labels: &[(&str, &str)]) -> Vec<
 
 const RESULTS: [(&str, &str); 3] = [("result", "disk"), ("result", "hit"), ("result", "miss")];
 
-/// What is promised of the disk holds whatever becomes of what is written.
+/// What is guaranteed of the disk holds whatever becomes of what is written.
 const MODES: [&str; 2] = ["keep", "drop"];
 
 fn config(folder: &Path, on_write: &str, cache: &str) -> Config {

@@ -5,7 +5,7 @@
 //! every byte of it, and [`restore`] writes a base into an empty store of any kind. The bytes and names
 //! of every object are drawn in `docs/formats/backup.md`.
 //!
-//! # Promises
+//! # Guarantees
 //! - A base is of one moment, and visible wholly or not at all: packs are uploaded first, then the
 //!   manifest that names them, then the head that names the manifest. A crash or a dropped future at any
 //!   step leaves the former state, and at most objects that nothing refers to.

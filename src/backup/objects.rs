@@ -123,7 +123,7 @@ impl Objects {
         listed.map_err(move |error| translate(error, "listing", &path)).boxed()
     }
 
-    /// Whether the store keeps the promise that everything rests on: of several clients that create an object,
+    /// Whether the store keeps the guarantee that everything rests on: of several clients that create an object,
     /// one wins and the others learn that they lost. Some servers ignore the condition and overwrite,
     /// some check it without a lock, so it is tried out, also in a race.
     pub(super) async fn probe(&self) -> Result<Capabilities> {
@@ -166,7 +166,7 @@ impl Objects {
             let stands = self.get(&path).await?;
             match winners.as_slice() {
                 [winner] if stands.as_deref() == Some(winner.as_bytes()) => {}
-                // All were told to lose, or one whose answer got lost has won: no promise is broken.
+                // All were told to lose, or one whose answer got lost has won: no guarantee is broken.
                 [] => {}
                 _ => {
                     return Err(no_create(&format!(

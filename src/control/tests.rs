@@ -73,7 +73,7 @@ fn a_request_is_read_as_it_was_written() {
     }
 }
 
-/// They are promised to programs in other languages.
+/// They are guaranteed to programs in other languages.
 #[test]
 fn the_lines_of_the_docs_are_understood() {
     let docs = include_str!("mod.rs").lines().filter_map(|line| line.strip_prefix("//! {"));

@@ -292,7 +292,7 @@ impl Default for Context {
     }
 }
 
-/// The settings of a layer: what it promises, and how it is opened.
+/// The settings of a layer: what it guarantees, and how it is opened.
 ///
 /// ```
 /// # tokio_test::block_on(async {
@@ -302,11 +302,11 @@ impl Default for Context {
 /// use tierstack::{Context, LayerConfig, Store};
 ///
 /// let config = TimeoutConfig { after: "2s".parse().unwrap() };
-/// let promised = config.profile(Memory::new().profile())?;
-/// assert_eq!(promised.to_string(), "timeout(memory)");
+/// let guarantees = config.profile(Memory::new().profile())?;
+/// assert_eq!(guarantees.to_string(), "timeout(memory)");
 ///
 /// let layer = config.open(&Context::default()).await?;
-/// assert_eq!(layer.wrap(Arc::new(Memory::new())).await?.profile(), promised);
+/// assert_eq!(layer.wrap(Arc::new(Memory::new())).await?.profile(), guarantees);
 /// # Ok::<(), tierstack::Error>(()) }).unwrap();
 /// ```
 #[async_trait]
@@ -316,11 +316,11 @@ pub trait LayerConfig: Send + Sync + 'static {
     /// Where it may stand.
     const ZONE: Zone;
 
-    /// What the stack promises at this level, over what it promises below. Opens nothing, so that a
+    /// What the stack guarantees at this level, over what it guarantees below. Opens nothing, so that a
     /// stack can be checked while another process runs it.
     ///
     /// # Errors
-    /// `Config` if the settings are out of range, or need what is not promised below.
+    /// `Config` if the settings are out of range, or need what is not guaranteed below.
     fn profile(&self, below: Profile) -> Result<Profile>;
 
     /// What the layer has for itself while it is open, as far as the settings tell.
@@ -340,7 +340,7 @@ pub trait LayerConfig: Send + Sync + 'static {
     async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>>;
 }
 
-/// The settings of a backend: what it promises, and how it is opened.
+/// The settings of a backend: what it guarantees, and how it is opened.
 ///
 /// ```
 /// # tokio_test::block_on(async {
@@ -348,9 +348,9 @@ pub trait LayerConfig: Send + Sync + 'static {
 /// use tierstack::{BackendConfig, Context, Store};
 ///
 /// let config = MemoryConfig::default();
-/// let promised = config.profile()?;
-/// assert!(promised.guarantees.snapshots);
-/// assert_eq!(config.open(&Context::default()).await?.profile(), promised);
+/// let guarantees = config.profile()?;
+/// assert!(guarantees.guarantees.snapshots);
+/// assert_eq!(config.open(&Context::default()).await?.profile(), guarantees);
 /// # Ok::<(), tierstack::Error>(()) }).unwrap();
 /// ```
 #[async_trait]
@@ -363,7 +363,7 @@ pub trait BackendConfig: Send + Sync + 'static {
     /// by prefixes.
     const OWN: &'static [&'static str] = &[];
 
-    /// What the backend promises with these settings. Opens nothing.
+    /// What the backend guarantees with these settings. Opens nothing.
     ///
     /// # Errors
     /// `Config` if the settings are out of range.

@@ -55,8 +55,8 @@ use crate::types::{Batch, Commit, Conditions, Profile};
 /// use tierstack::layers::read_only::ReadOnlyConfig;
 /// use tierstack::{LayerConfig, Store};
 ///
-/// let promised = ReadOnlyConfig {}.profile(Memory::new().profile())?;
-/// assert!(!promised.guarantees.writable);
+/// let guarantees = ReadOnlyConfig {}.profile(Memory::new().profile())?;
+/// assert!(!guarantees.guarantees.writable);
 /// # Ok::<(), tierstack::Error>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,8 +206,10 @@ mod tests {
         let below = Memory::new().profile();
         assert!(below.guarantees.writable);
         assert!(!ReadOnlyConfig {}.profile(below).unwrap().guarantees.writable);
-        let promised = ReadOnlyLayer.layer(Memory::new()).profile().guarantees;
-        assert!(!promised.writable && !promised.ingest && promised.conditions == Conditions::None);
+        let guarantees = ReadOnlyLayer.layer(Memory::new()).profile().guarantees;
+        assert!(
+            !guarantees.writable && !guarantees.ingest && guarantees.conditions == Conditions::None
+        );
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -71,7 +71,7 @@ pub(crate) fn too_large() -> Error {
 }
 
 /// What the settings of a backend come to.
-pub(crate) struct Promises {
+pub(crate) struct StoreGuarantees {
     pub(crate) durability: Durability,
     pub(crate) conditions: Conditions,
     pub(crate) scans: bool,
@@ -85,7 +85,7 @@ pub(crate) struct Promises {
     pub(crate) private: bool,
 }
 
-impl Promises {
+impl StoreGuarantees {
     pub(crate) fn profile(&self, name: &'static str) -> Profile {
         let place =
             |what: &'static str| Place { name: name.into(), what: what.into(), sealed: false };
@@ -171,7 +171,7 @@ pub(crate) struct Entries {
 }
 
 impl Entries {
-    /// Checks that the service does what the profile promises.
+    /// Checks that the service does what the profile guarantees.
     pub(crate) async fn open(objects: Arc<dyn Objects>, opening: Opening) -> Result<Self> {
         let Opening { naming, name_bytes, profile, identity, folder, may_create } = opening;
         let objects = match folder {

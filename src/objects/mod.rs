@@ -30,8 +30,8 @@ mod wire;
 
 #[cfg(any(feature = "object", feature = "opendal"))]
 pub(crate) use self::entries::{
-    Entries, Listed, MAX_VALUE_BYTES, Objects, Opening, Promises, check_durability, delegate,
-    too_large,
+    Entries, Listed, MAX_VALUE_BYTES, Objects, Opening, StoreGuarantees, check_durability,
+    delegate, too_large,
 };
 #[cfg(feature = "backup")]
 pub(crate) use self::error::kind_of;

@@ -101,8 +101,8 @@ pub(in crate::serve) struct Shared {
     ready: Gauge,
     /// One for each store.
     opened: OnceLock<Vec<Gauge>>,
-    /// What each open store promises, which does not change: a profile is made anew at each call.
-    promised: OnceLock<BTreeMap<String, Guarantees>>,
+    /// What each open store guarantees, which does not change: a profile is made anew at each call.
+    guarantees: OnceLock<BTreeMap<String, Guarantees>>,
 }
 
 impl Shared {
@@ -117,22 +117,22 @@ impl Shared {
             watched: Watched::default(),
             ready: Labels::new("", "").gauge(names::SERVE_READY, &[]),
             opened: OnceLock::new(),
-            promised: OnceLock::new(),
+            guarantees: OnceLock::new(),
         })
     }
 
     /// From now on the stores are served. Only the first call counts.
     pub(in crate::serve) fn open(&self, stores: Stores) {
-        let promised =
+        let guarantees =
             |(name, store): (&String, &Arc<dyn Store>)| (name.clone(), store.profile().guarantees);
-        let promised = stores.open.iter().map(promised).collect();
+        let guarantees = stores.open.iter().map(guarantees).collect();
         if self.stores.set(stores).is_ok() {
             let shown = |name| {
                 let gauge = Labels::new(name, "").gauge(names::SERVE_STORE_OPEN, &[]);
                 gauge.set(i64::from(matches!(self.find(name), Found::Open(_))));
                 gauge
             };
-            self.promised.get_or_init(|| promised);
+            self.guarantees.get_or_init(|| guarantees);
             self.opened.get_or_init(|| self.names().map(shown).collect());
             self.advance(Phase::Ready);
         }
@@ -169,9 +169,9 @@ impl Shared {
         }
     }
 
-    /// What a store promises, if it is open.
-    pub(in crate::serve) fn promised(&self, name: &str) -> Option<&Guarantees> {
-        self.promised.get()?.get(name)
+    /// What a store guarantees, if it is open.
+    pub(in crate::serve) fn guarantees(&self, name: &str) -> Option<&Guarantees> {
+        self.guarantees.get()?.get(name)
     }
 
     /// The names of the stores, with those that failed to open. Empty until they are open.

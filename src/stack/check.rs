@@ -21,9 +21,9 @@ use crate::store::Store;
 use crate::telemetry::{Labels, rehearse};
 use crate::types::Profile;
 
-/// A store of a config whose names, settings, order and promises hold together.
+/// A store of a config whose names, settings, order and guarantees hold together.
 ///
-/// Its [`Display`](std::fmt::Display) draws the stack and says what it promises at every level; it
+/// Its [`Display`](std::fmt::Display) draws the stack and says what it guarantees at every level; it
 /// serialises as the same facts.
 ///
 /// ```
@@ -111,7 +111,7 @@ impl Checked {
         &self.store
     }
 
-    /// What the whole stack promises, and each level below.
+    /// What the whole stack guarantees, and each level below.
     #[must_use]
     pub fn profile(&self) -> &Profile {
         &self.profile

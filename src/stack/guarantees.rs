@@ -15,7 +15,7 @@ use crate::types::{Conditions, Counting, Durability, Freshness, Place, Profile};
 pub(super) struct Aspect {
     /// One or two words, as in the table and, with `_`, in JSON.
     pub(super) name: &'static str,
-    /// The promise as whole sentences.
+    /// The guarantee as whole sentences.
     pub(super) say: fn(&Profile) -> String,
 }
 
@@ -71,12 +71,15 @@ fn writes(profile: &Profile) -> String {
         _ => String::new(),
     };
     let said = match (promised.durability, after_flush > promised.durability) {
-        (Durability::Nothing, false) if rests => "An acknowledged write survives this process; whether it survives the end of what holds it is not promised.".to_owned(),
+        (Durability::Nothing, false) if rests => {
+            "An acknowledged write survives this process; nothing is guaranteed beyond that."
+                .to_owned()
+        }
         (Durability::Nothing, false) => {
             "An acknowledged write is in memory only: it is gone when the process ends.".to_owned()
         }
         (Durability::Nothing, true) => format!(
-            "An acknowledged write is promised to survive nothing until `flush` returns; then it survives {after_flush}."
+            "Nothing is guaranteed for an acknowledged write until `flush` returns; then it survives {after_flush}."
         ),
         (now, false) => format!("An acknowledged write survives {now}."),
         (now, true) => format!(

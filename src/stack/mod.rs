@@ -183,7 +183,7 @@ pub struct Stack {
 
 impl Stack {
     /// Checks a store of a config, the default one if none is named: names, settings, order, and what
-    /// the stack promises. Opens nothing, so another process may be running it.
+    /// the stack guarantees. Opens nothing, so another process may be running it.
     ///
     /// # Errors
     /// `Config` that names the file, the path in it, what is wrong and what is allowed.

@@ -1,4 +1,4 @@
-//! What a checked stack promises, for a terminal and as data.
+//! What a checked stack guarantees, for a terminal and as data.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,7 +21,7 @@ impl fmt::Display for Checked {
         let default = if self.default { ", the default store" } else { "" };
         writeln!(f, "{}{default} of {}\n", self.store, self.origin.display())?;
         self.draw(f)?;
-        writeln!(f, "\nWhat the stack promises\n")?;
+        writeln!(f, "\nWhat the stack guarantees\n")?;
         for aspect in ASPECTS {
             let mut said = (aspect.say)(&self.profile);
             if aspect.name == AT_REST && self.sealed_required {
@@ -117,19 +117,18 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// The same facts as data: the promises in words and as guarantees, and each level, outermost first,
-/// with what it changes.
+/// The same facts as data: the guarantees, also as sentences, and each level, outermost first, with what it changes.
 impl Serialize for Checked {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let levels: Vec<_> = self.profile.levels().map(Level::of).collect();
-        let promises: BTreeMap<_, _> =
+        let sentences: BTreeMap<_, _> =
             ASPECTS.iter().map(|a| (key(a.name), (a.say)(&self.profile))).collect();
         let mut out = serializer.serialize_struct("Checked", 9)?;
         out.serialize_field("store", &self.store)?;
         out.serialize_field("default", &self.default)?;
         out.serialize_field("file", &self.origin.display().to_string())?;
         out.serialize_field("sealed_required", &self.sealed_required)?;
-        out.serialize_field("promises", &promises)?;
+        out.serialize_field("sentences", &sentences)?;
         out.serialize_field("guarantees", &self.profile.guarantees)?;
         out.serialize_field("levels", &levels)?;
         out.serialize_field("trade_offs", &self.trade_offs)?;

@@ -198,7 +198,7 @@ impl Use {
 }
 
 impl Shared {
-    /// What the backend promises to a store that shares it.
+    /// What the backend guarantees to a store that shares it.
     pub(super) fn profile(&self, backend: Profile) -> Profile {
         let in_part = self.in_part;
         let counted = move |guarantees: &mut crate::types::Guarantees| {

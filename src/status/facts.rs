@@ -54,7 +54,7 @@ pub struct StackFacts {
     pub backups: Option<BackupFacts>,
     /// What it guarantees, in words. Told once: absent from the later events of a stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub promises: Option<Vec<Said>>,
+    pub guarantees: Option<Vec<Said>>,
 }
 
 /// A guarantee in words. See the [module docs](super).
@@ -96,7 +96,7 @@ pub struct LayerFacts {
     pub write_back: Option<WriteBackFacts>,
     /// What the backend holds, as far as it tells.
     pub stored: Option<StoredFacts>,
-    /// What it changes about the guarantees. Told once, as `promises`.
+    /// What it changes about the guarantees. Told once, as `guarantees`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changes: Option<Vec<Said>>,
     /// What a person should know of it. Told once.

@@ -20,7 +20,7 @@
 //! let mut watch = monitor.watch();
 //! let facts = watch.next().await;
 //! assert_eq!(facts.stacks[0].layers[0].name, "memory");
-//! assert!(facts.stacks[0].promises.is_some(), "the first time everything is told");
+//! assert!(facts.stacks[0].guarantees.is_some(), "the first time everything is told");
 //! orders.close().await?;
 //! # Ok::<(), tierstack::Error>(()) }).unwrap();
 //! ```

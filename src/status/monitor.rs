@@ -259,7 +259,7 @@ impl Inner {
             shape: subject.shape.clone(),
             layers,
             backups: None,
-            promises: None,
+            guarantees: None,
         }
     }
 
@@ -293,7 +293,7 @@ impl Inner {
         for (stack, (subject, kept)) in
             facts.stacks.iter_mut().zip(self.subjects.iter().zip(&state.stacks))
         {
-            stack.promises = Some(subject.promises.clone());
+            stack.guarantees = Some(subject.guarantees.clone());
             let levels = subject.levels.iter().zip(&kept.histories);
             for (layer, (level, points)) in stack.layers.iter_mut().zip(levels) {
                 layer.changes = Some(level.changes.clone());

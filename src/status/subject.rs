@@ -14,7 +14,7 @@ pub struct Subject {
     pub(super) name: String,
     pub(super) error: Option<String>,
     pub(super) shape: String,
-    pub(super) promises: Vec<Said>,
+    pub(super) guarantees: Vec<Said>,
     /// Outermost first.
     pub(super) levels: Vec<Level>,
     #[cfg(feature = "backup")]
@@ -59,7 +59,7 @@ impl Subject {
             name: name.into(),
             error: Some(error.to_string()),
             shape: String::new(),
-            promises: Vec::new(),
+            guarantees: Vec::new(),
             levels: Vec::new(),
             #[cfg(feature = "backup")]
             backups: None,
@@ -82,7 +82,7 @@ impl Subject {
             name: name.into(),
             error: None,
             shape: profile.to_string(),
-            promises: said(guarantees::sentences(profile)),
+            guarantees: said(guarantees::sentences(profile)),
             levels: levels.collect(),
             #[cfg(feature = "backup")]
             backups: None,

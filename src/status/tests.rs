@@ -89,7 +89,7 @@ async fn rates_are_of_the_last_second_and_quantiles_of_ten() {
     let first = watch.next().await;
     assert_eq!(first.period, None);
     assert_eq!(first.stacks[0].layers[0].all.per_second, None, "what was before is no rate");
-    assert!(first.stacks[0].promises.is_some() && first.stacks[0].layers[0].history.is_some());
+    assert!(first.stacks[0].guarantees.is_some() && first.stacks[0].layers[0].history.is_some());
 
     *bench.counts.lock() = counted(1098, 12);
     bench.second().await;
@@ -105,7 +105,7 @@ async fn rates_are_of_the_last_second_and_quantiles_of_ten() {
     within(layer.all.p50, 100e-6, 250e-6);
     within(layer.all.p99, 10e-3, 25e-3);
     within(layer.read.p99, 100e-6, 250e-6);
-    assert!(second.stacks[0].promises.is_none() && layer.history.is_none(), "told once");
+    assert!(second.stacks[0].guarantees.is_none() && layer.history.is_none(), "told once");
 
     // Nothing more: no rate, but quantiles, until ten seconds have passed.
     let mut quantiles = Vec::new();
@@ -165,7 +165,7 @@ async fn once_waits_for_rates() {
     bench.second().await;
     let facts = once.await.unwrap();
     assert_eq!(facts.period, Some(1.0));
-    assert!(facts.stacks[0].promises.is_some());
+    assert!(facts.stacks[0].guarantees.is_some());
     assert_eq!(bench.monitor.watchers(), 0);
     let json = serde_json::to_string(&facts).unwrap();
     assert_eq!(serde_json::from_str::<Facts>(&json).unwrap(), facts, "the command reads the same");
@@ -229,7 +229,7 @@ fn stack() -> StackFacts {
         shape: "memory".into(),
         layers: Vec::new(),
         backups: None,
-        promises: None,
+        guarantees: None,
     }
 }
 

@@ -33,8 +33,8 @@ use crate::types::{Conditions, Guarantees};
 /// use tierstack::backends::Memory;
 /// use tierstack::{Isolation, Store};
 ///
-/// let promised = Memory::new().profile().guarantees;
-/// assert!(Isolation::Serializable.check(&promised).is_ok());
+/// let guarantees = Memory::new().profile().guarantees;
+/// assert!(Isolation::Serializable.check(&guarantees).is_ok());
 /// assert!(Isolation::Serializable > Isolation::RepeatableRead);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,13 +62,13 @@ impl Isolation {
     ///
     /// # Errors
     /// `Unsupported` that says what the store lacks.
-    pub fn check(self, promised: &Guarantees) -> Result<()> {
-        if !promised.writable {
+    pub fn check(self, guarantees: &Guarantees) -> Result<()> {
+        if !guarantees.writable {
             return Err(Error::unsupported(
                 "a transaction writes, and this store takes no writes; read from a snapshot instead",
             ));
         }
-        if !promised.atomic_batches {
+        if !guarantees.atomic_batches {
             return Err(Error::unsupported(
                 "a transaction is committed as one batch, and this store has no atomic batches",
             ));
@@ -76,9 +76,9 @@ impl Isolation {
         if self == Self::ReadCommitted {
             return Ok(());
         }
-        let lacks = if !promised.snapshots {
+        let lacks = if !guarantees.snapshots {
             "reads from a snapshot, and this store has none"
-        } else if promised.conditions < Conditions::Value {
+        } else if guarantees.conditions < Conditions::Value {
             "requires at its commit that values are unchanged, and this store cannot compare values"
         } else {
             return Ok(());

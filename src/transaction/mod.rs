@@ -69,21 +69,21 @@ pub struct Transaction {
     /// A snapshot, or the store itself.
     base: Arc<dyn Read>,
     isolation: Isolation,
-    promised: Guarantees,
+    guarantees: Guarantees,
     writes: Writes,
     seen: Seen,
 }
 
 impl Transaction {
     pub(crate) async fn begin(store: Arc<dyn Store>, isolation: Isolation) -> Result<Self> {
-        let promised = store.profile().guarantees;
-        isolation.check(&promised)?;
+        let guarantees = store.profile().guarantees;
+        isolation.check(&guarantees)?;
         let base: Arc<dyn Read> = match isolation {
             Isolation::ReadCommitted => Arc::clone(&store) as Arc<dyn Read>,
             Isolation::RepeatableRead | Isolation::Serializable => store.snapshot().await?,
         };
         let (writes, seen) = (Writes::default(), Seen::default());
-        Ok(Self { store, base, isolation, promised, writes, seen })
+        Ok(Self { store, base, isolation, guarantees, writes, seen })
     }
 
     /// How far it is kept apart from others.
@@ -110,7 +110,7 @@ impl Transaction {
 
     fn apply(&mut self, op: Op) -> Result<()> {
         let batch = Batch::from_iter([op]);
-        self.promised.check_batch(&batch)?;
+        self.guarantees.check_batch(&batch)?;
         for op in batch.into_ops() {
             self.writes.apply(op);
         }
@@ -127,7 +127,7 @@ impl Transaction {
     /// `Conflict` if a condition does not hold, and nothing of the batch is applied; `InvalidInput`, `Unsupported` as
     /// [`Store::write`]; as [`Read::get`] while conditions are looked up.
     pub async fn write(&mut self, batch: Batch) -> Result<()> {
-        self.promised.check_batch(&batch)?;
+        self.guarantees.check_batch(&batch)?;
         if batch.is_rewrite() {
             return Err(Error::unsupported(
                 "a batch that rewrites what is stored cannot be part of a transaction; write it to the store",
@@ -192,7 +192,7 @@ impl Transaction {
     /// batch of so many operations. Otherwise as [`Store::write`]. Where the [outcome](Error::outcome) is unknown, the
     /// transaction may have been committed: read before you begin again.
     pub async fn commit(self) -> Result<Commit> {
-        let Self { store, base, isolation, promised, writes, seen } = self;
+        let Self { store, base, isolation, guarantees, writes, seen } = self;
         if writes.is_empty() {
             return Ok(Commit::done());
         }
@@ -215,7 +215,7 @@ impl Transaction {
         for (key, value) in relied_on {
             batch = batch.require(unchanged(key, value));
         }
-        promised.check_batch(&batch).map_err(explain)?;
+        guarantees.check_batch(&batch).map_err(explain)?;
         store.write(batch).await.map_err(explain)
     }
 

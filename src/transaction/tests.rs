@@ -303,24 +303,25 @@ async fn wrong_input_is_refused_where_it_is_written() {
 
 #[test]
 fn what_a_store_lacks_is_named() {
-    let promised = |change: fn(&mut Guarantees)| {
-        let mut promised = Memory::new().profile().guarantees;
-        change(&mut promised);
-        promised
+    let guarantees = |change: fn(&mut Guarantees)| {
+        let mut guarantees = Memory::new().profile().guarantees;
+        change(&mut guarantees);
+        guarantees
     };
-    let refused = |isolation: Isolation, promised: &Guarantees| {
-        let error = isolation.check(promised).unwrap_err();
+    let refused = |isolation: Isolation, guarantees: &Guarantees| {
+        let error = isolation.check(guarantees).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         error.message().to_owned()
     };
-    let no_writes = promised(|promised| promised.writable = false);
-    let no_batches = promised(|promised| promised.atomic_batches = false);
+    let no_writes = guarantees(|guarantees| guarantees.writable = false);
+    let no_batches = guarantees(|guarantees| guarantees.atomic_batches = false);
     for isolation in Isolation::ALL {
         assert!(refused(isolation, &no_writes).contains("takes no writes"));
         assert!(refused(isolation, &no_batches).contains("no atomic batches"));
     }
-    let no_snapshots = promised(|promised| promised.snapshots = false);
-    let no_values = promised(|promised| promised.conditions = crate::types::Conditions::Absence);
+    let no_snapshots = guarantees(|guarantees| guarantees.snapshots = false);
+    let no_values =
+        guarantees(|guarantees| guarantees.conditions = crate::types::Conditions::Absence);
     for isolation in [Isolation::RepeatableRead, Isolation::Serializable] {
         assert!(refused(isolation, &no_snapshots).contains("snapshot, and this store has none"));
         assert!(refused(isolation, &no_values).contains("cannot compare values"));
@@ -447,7 +448,7 @@ async fn a_run_can_be_spawned() {
 async fn more_writes_than_a_batch_takes_are_refused_with_the_limit() {
     let store = over(&[]).await;
     let mut tx = store.begin(Isolation::Serializable).await.unwrap();
-    tx.promised.limits = Limits { batch_ops: Some(2), ..Limits::default() };
+    tx.guarantees.limits = Limits { batch_ops: Some(2), ..Limits::default() };
     for key in ["a", "b", "c"] {
         tx.put(key, "v").unwrap();
     }

@@ -127,7 +127,7 @@ impl Batch {
         self
     }
 
-    /// Asks that the acknowledgement means at least this. A store that cannot promise it refuses the
+    /// Asks that the acknowledgement means at least this. A store that cannot guarantee it refuses the
     /// batch with [`Unsupported`](crate::ErrorKind::Unsupported); `durability_on_request` of the profile says what it can. Less
     /// than the profile's `durability` lets a store that can acknowledge sooner do so. Unset: what the profile says.
     #[must_use]
@@ -311,12 +311,12 @@ pub struct Commit {
 }
 
 impl Commit {
-    /// A commit that is as durable as the stack promises, without a sequence.
+    /// A commit that is as durable as the stack guarantees, without a sequence.
     pub fn done() -> Self {
         Self::default()
     }
 
-    /// A commit that is as durable as the stack promises.
+    /// A commit that is as durable as the stack guarantees.
     pub fn at(sequence: u64) -> Self {
         Self { sequence: Some(sequence), wait: None }
     }
@@ -353,7 +353,7 @@ impl Commit {
         self
     }
 
-    /// Resolves once the write is as durable as the whole stack promises: at once, unless a
+    /// Resolves once the write is as durable as the whole stack guarantees: at once, unless a
     /// write-back holds it. Dropping the future changes nothing about the write.
     ///
     /// # Errors

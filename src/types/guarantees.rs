@@ -1,7 +1,7 @@
-//! What a store promises, as data.
+//! What a store guarantees, as data.
 //!
 //! Each backend states its own [`Profile`]; each layer takes the profile of what is below it and says
-//! how it changes it. The outermost profile is what the whole stack promises.
+//! how it changes it. The outermost profile is what the whole stack guarantees.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -37,7 +37,7 @@ pub enum Freshness {
 }
 
 impl Freshness {
-    /// The weaker of the two promises, where this layer adds a delay of its own.
+    /// The weaker of the two guarantees, where this layer adds a delay of its own.
     #[must_use]
     pub fn delayed(self, own: Option<Duration>) -> Self {
         match (self, own) {
@@ -58,7 +58,7 @@ impl Freshness {
 /// use tierstack::{LayerConfig, Place, Store};
 ///
 /// let file = Place { name: "mine".into(), what: "file".into(), sealed: false };
-/// let below = Memory::new().profile().changed(|promised| promised.places.push(file));
+/// let below = Memory::new().profile().changed(|guarantees| guarantees.places.push(file));
 /// assert!(!below.guarantees.sealed_everywhere());
 ///
 /// let encrypt = EncryptConfig { keys: Secret::Env("KEYS".into()), accept_plain: false };
@@ -177,16 +177,16 @@ impl Default for Limits {
     }
 }
 
-/// What a store promises.
+/// What a store guarantees.
 ///
 /// ```
 /// use tierstack::backends::Memory;
 /// use tierstack::{Durability, Store};
 ///
-/// let promised = Memory::new().profile().guarantees;
-/// assert!(promised.atomic_batches && promised.ordered_scans && promised.expiry);
-/// assert_eq!(promised.durability, Durability::Nothing);
-/// assert!(promised.check_durability(Some(Durability::PowerCut)).is_err());
+/// let guarantees = Memory::new().profile().guarantees;
+/// assert!(guarantees.atomic_batches && guarantees.ordered_scans && guarantees.expiry);
+/// assert_eq!(guarantees.durability, Durability::Nothing);
+/// assert!(guarantees.check_durability(Some(Durability::PowerCut)).is_err());
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Guarantees {
@@ -247,11 +247,11 @@ impl Guarantees {
         if self.atomic_batches { self.limits.batch_ops.map(|limit| limit.max(1)) } else { Some(1) }
     }
 
-    /// Checks that a batch asks for no more than is promised: keys and values within the limits,
+    /// Checks that a batch asks for no more than is guaranteed: keys and values within the limits,
     /// expiries, conditions, atomicity, durability. What every backend does before it writes anything.
     ///
     /// # Errors
-    /// `InvalidInput` or `Unsupported`, which say what is promised.
+    /// `InvalidInput` or `Unsupported`, which say what is guaranteed.
     pub fn check_batch(&self, batch: &Batch) -> Result<()> {
         for op in batch.ops() {
             self.check_op(op).map_err(|error| error.with_key(op.key()))?;
@@ -320,10 +320,10 @@ impl Guarantees {
         Ok(())
     }
 
-    /// Checks that no more durability is asked for than is promised.
+    /// Checks that no more durability is asked for than is guaranteed.
     ///
     /// # Errors
-    /// `Unsupported` that says what is promised.
+    /// `Unsupported` that says what is guaranteed.
     pub fn check_durability(&self, asked: Option<Durability>) -> Result<()> {
         match asked {
             Some(asked) if asked > self.durability_on_request => Err(Error::unsupported(format!(
@@ -356,7 +356,7 @@ pub enum ProfileKind {
     Layer,
 }
 
-/// What a store is, what it promises, and what is below it.
+/// What a store is, what it guarantees, and what is below it.
 ///
 /// ```
 /// use tierstack::backends::Memory;
@@ -375,7 +375,7 @@ pub struct Profile {
     pub name: Cow<'static, str>,
     /// Layer or backend.
     pub kind: ProfileKind,
-    /// What the stack promises at this level.
+    /// What the stack guarantees at this level.
     pub guarantees: Guarantees,
     /// What a person should know about this level: a price, a limit, a choice. Whole sentences.
     pub notes: Vec<String>,
@@ -468,7 +468,7 @@ mod tests {
     use crate::layer::BackendConfig;
 
     #[test]
-    fn delays_add_up_and_the_weakest_promise_wins() {
+    fn delays_add_up_and_the_weakest_guarantee_wins() {
         let second = Duration::from_secs(1);
         assert_eq!(Freshness::Immediate.delayed(Some(second)), Freshness::Within(second));
         assert_eq!(Freshness::Within(second).delayed(Some(second)), Freshness::Within(2 * second));

@@ -120,7 +120,7 @@ macro_rules! store {
             }
 
             fn profile(&self) -> Profile {
-                Memory::new().profile().changed(|promised| promised.ingest = false)
+                Memory::new().profile().changed(|guarantees| guarantees.ingest = false)
             }
         }
     };

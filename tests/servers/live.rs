@@ -219,7 +219,7 @@ fn a_name_is_text_and_no_markup() {
             stack.shape = stack.error = evil;
             Object.assign(stack.layers[0], {{ name: evil, notes: [evil], changes: [{{ about: evil, text: evil }}], errors_by_kind: {{ [evil]: 1 }} }});
             Object.assign(stack.backups, {{ error: evil, bases: [{{ id: evil, time: 1, entries: 1, bytes: 1 }}] }});
-            stack.promises = [{{ about: evil, text: evil }}];
+            stack.guarantees = [{{ about: evil, text: evil }}];
             facts.process.version = evil;
             facts.alerts = [{{ severity: evil, name: evil, stack: evil, layer: evil, text: evil }}];
             facts.listeners = [{{ address: evil, tls: false, tokens: 0, stores: {{ [evil]: evil }} }}];

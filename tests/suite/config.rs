@@ -106,7 +106,7 @@ fn the_three_formats_say_the_same() {
 }
 
 #[tokio::test]
-async fn a_running_stack_promises_what_was_checked() {
+async fn a_running_stack_guarantees_what_was_checked() {
     let config = yaml(FULL).unwrap();
     let stack = Stack::open(&config, None, &registry(), &OpenOptions::default()).await.unwrap();
     assert_eq!(stack.profile(), *stack.checked().profile());
@@ -437,7 +437,7 @@ orders, the default store of conf/tierstack.yaml
   │                  │            allows.
   └──────────────────┘
 
-What the stack promises
+What the stack guarantees
 
   writes    An acknowledged write survives a power cut.
   batches   A batch is applied wholly or not at all. It can be made to depend on keys being
@@ -463,7 +463,7 @@ fn the_same_facts_are_there_as_data() {
     let checked = Stack::check(&yaml(FULL).unwrap(), None, &registry()).unwrap();
     let facts = serde_json::to_value(&checked).unwrap();
     assert_eq!(facts["store"], "orders");
-    assert_eq!(facts["promises"]["writes"], "An acknowledged write survives a power cut.");
+    assert_eq!(facts["sentences"]["writes"], "An acknowledged write survives a power cut.");
     assert_eq!(facts["guarantees"]["durability"], "power_cut");
     let names: Vec<_> =
         facts["levels"].as_array().unwrap().iter().map(|level| &level["name"]).collect();
@@ -522,7 +522,7 @@ fn every_boundary_is_counted_under_its_own_name() {
 
 #[cfg(all(feature = "cache", feature = "compress", feature = "encrypt", feature = "backup"))]
 #[tokio::test]
-async fn each_layer_promises_the_same_checked_and_running() {
+async fn each_layer_guarantees_the_same_checked_and_running() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tierstack.yaml");
     let text = "

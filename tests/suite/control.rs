@@ -166,7 +166,7 @@ fn the_status_of_a_running_process_is_told_once_and_as_json() {
     assert_eq!(layers, ["cache", "memory"]);
     assert!(facts["period"].as_f64().unwrap() > 0.0, "{facts}");
     assert!(orders["layers"][0]["all"]["per_second"].is_number(), "{facts}");
-    assert!(orders["promises"].as_array().unwrap().len() > 5);
+    assert!(orders["guarantees"].as_array().unwrap().len() > 5);
 
     let ran = service.folder.run(&["status", "--store", "users"]).ok();
     assert!(ran.out.starts_with("tierstack ") && ran.out.contains(" 1 store "), "{}", ran.out);
@@ -175,7 +175,7 @@ fn the_status_of_a_running_process_is_told_once_and_as_json() {
         "{}",
         ran.out
     );
-    assert!(ran.out.contains("What 'users' promises"), "{}", ran.out);
+    assert!(ran.out.contains("What 'users' guarantees"), "{}", ran.out);
     service.folder.run(&["status", "--store", "none"]).refused().says("it has orders, users");
 }
 

@@ -313,8 +313,8 @@ fn isolation(backend: &str) -> String {
     let text = format!("stores: {{ main: {{ backend: {{ {backend} }} }} }}");
     let config = Config::parse(&text, Format::Yaml, "tierstack.yaml").unwrap();
     let checked = Stack::check(&config, None, &Registry::standard()).unwrap();
-    let promised = &checked.profile().guarantees;
-    let offered = Isolation::ALL.into_iter().rfind(|level| level.check(promised).is_ok());
+    let guarantees = &checked.profile().guarantees;
+    let offered = Isolation::ALL.into_iter().rfind(|level| level.check(guarantees).is_ok());
     offered.map_or("none".to_owned(), |level| format!("`{level}`"))
 }
 

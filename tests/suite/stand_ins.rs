@@ -131,11 +131,11 @@ impl BackendConfig for DiskConfig {
 
     fn profile(&self) -> Result<Profile> {
         let memory = Memory::new().profile().guarantees;
-        Ok(Profile::backend(Self::NAME, memory).changed(|promised| {
-            promised.durability = Durability::PowerCut;
-            promised.durability_after_flush = Durability::PowerCut;
-            promised.expiry = false;
-            promised.places =
+        Ok(Profile::backend(Self::NAME, memory).changed(|guarantees| {
+            guarantees.durability = Durability::PowerCut;
+            guarantees.durability_after_flush = Durability::PowerCut;
+            guarantees.expiry = false;
+            guarantees.places =
                 vec![Place { name: "disk".into(), what: "database".into(), sealed: false }];
         }))
     }
@@ -196,8 +196,9 @@ layer!(
     "seal",
     Encrypt,
     |_this, below| {
-        Ok(Profile::layer("seal", below)
-            .changed(|promised| promised.places.iter_mut().for_each(|place| place.sealed = true)))
+        Ok(Profile::layer("seal", below).changed(|guarantees| {
+            guarantees.places.iter_mut().for_each(|place| place.sealed = true)
+        }))
     },
     |this, context| context.secret(&this.keys).await
 );
@@ -206,13 +207,13 @@ layer!(
     "record",
     Backup,
     |_this, below| {
-        Ok(Profile::layer("record", below).changed(|promised| {
-            promised.places.push(Place {
+        Ok(Profile::layer("record", below).changed(|guarantees| {
+            guarantees.places.push(Place {
                 name: "record".into(),
                 what: "folder".into(),
                 sealed: false,
             });
-            promised.recovery = Some(Recovery { interval: None, window: None });
+            guarantees.recovery = Some(Recovery { interval: None, window: None });
         }))
     },
     |_this, _context| Ok::<(), Error>(())

@@ -1,4 +1,4 @@
-//! The settings: their ranges, and what they promise.
+//! The settings: their ranges, and what they guarantee.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,9 +44,9 @@ pub enum Foreign {
 ///     foreign: Foreign::Skip,
 ///     ..FileConfig::new("./data/documents")
 /// };
-/// let promised = config.profile()?.guarantees;
-/// assert!(promised.atomic_batches && promised.ordered_scans);
-/// assert_eq!(promised.durability, Durability::ProcessCrash);
+/// let guarantees = config.profile()?.guarantees;
+/// assert!(guarantees.atomic_batches && guarantees.ordered_scans);
+/// assert_eq!(guarantees.durability, Durability::ProcessCrash);
 /// # Ok::<(), tierstack::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

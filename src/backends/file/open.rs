@@ -205,7 +205,7 @@ fn recover(core: &Core, own: &Own) -> Result<()> {
         if error.kind() != ErrorKind::Corruption {
             return Err(error);
         }
-        // Only a power cut does this, which such a store does not promise to survive.
+        // Only a power cut does this, which such a store does not guarantee to survive.
         tracing::warn!("a power cut tore a batch of a store with `sync: false`; it is given up");
         let removed = own.home.remove(INTENT_UNSYNCED);
         removed.map_err(|error| failed("removing a torn intent", error))?;

@@ -1,4 +1,4 @@
-//! The settings: what they promise, and the client they make.
+//! The settings: what they guarantee, and the client they make.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -33,9 +33,9 @@ use crate::types::{Conditions, Durability, Identity, Profile};
 ///     conditional_writes: true,
 ///     ..ObjectConfig::new("s3://acme/orders")
 /// };
-/// let promised = config.profile()?.guarantees;
-/// assert!(promised.ordered_scans && !promised.atomic_batches);
-/// assert!(promised.conditions >= tierstack::Conditions::Absence);
+/// let guarantees = config.profile()?.guarantees;
+/// assert!(guarantees.ordered_scans && !guarantees.atomic_batches);
+/// assert!(guarantees.conditions >= tierstack::Conditions::Absence);
 /// # Ok::<(), tierstack::Error>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Deserialize)]

@@ -1,4 +1,4 @@
-//! The settings: what they promise, and the operator they make.
+//! The settings: what they guarantee, and the operator they make.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::services::{self, Service};
 use crate::error::{Error, Result};
 use crate::layer::{BackendConfig, Claim, Context};
 use crate::objects::{
-    Names, Naming, Opening, Options, Promises, Setting, check_durability, check_options,
+    Names, Naming, Opening, Options, Setting, StoreGuarantees, check_durability, check_options,
     read_options,
 };
 use crate::spelling::check_folder;
@@ -117,7 +117,7 @@ impl OpenDalConfig {
     ) -> Result<Opening> {
         Ok(Opening {
             naming: self.naming()?,
-            name_bytes: self.promises()?.name_bytes,
+            name_bytes: self.guarantees()?.name_bytes,
             profile: self.profile()?,
             identity,
             folder,
@@ -157,7 +157,7 @@ impl OpenDalConfig {
         })
     }
 
-    fn promises(&self) -> Result<Promises> {
+    fn guarantees(&self) -> Result<StoreGuarantees> {
         let service = self.service()?;
         check_options(&self.options)?;
         let known = (service.options)();
@@ -212,7 +212,7 @@ impl OpenDalConfig {
         if key_bytes == 0 {
             return Err(Error::config("`options.root` leaves no room for keys; shorten it"));
         }
-        Ok(Promises {
+        Ok(StoreGuarantees {
             durability: check_durability(self.durability, service.durability, service.most)?,
             conditions: if self.conditional_writes {
                 Conditions::Absence
@@ -253,9 +253,9 @@ impl OpenDalConfig {
         })
     }
 
-    /// Compares what is promised with what OpenDAL says.
+    /// Compares what is guaranteed with what OpenDAL says.
     pub(super) fn check_operator(&self, operator: &Operator) -> Result<()> {
-        let (info, promises) = (operator.info(), self.promises()?);
+        let (info, guarantees) = (operator.info(), self.guarantees()?);
         let can = info.capability();
         if info.scheme() != self.scheme {
             return Err(Error::config(format!(
@@ -267,19 +267,19 @@ impl OpenDalConfig {
         if !(can.read && can.write && can.delete) {
             return Err(Error::config("the service cannot read, write and delete"));
         }
-        if promises.scans && !(can.list && can.list_with_recursive) {
+        if guarantees.scans && !(can.list && can.list_with_recursive) {
             return Err(Error::config(
                 "the service does not list all names in order here; set `scans: false`",
             ));
         }
-        if promises.conditions > Conditions::None && !can.write_with_if_not_exists {
+        if guarantees.conditions > Conditions::None && !can.write_with_if_not_exists {
             return Err(Error::config(
                 "the service cannot write where an object is absent here; set `conditional_writes: false`",
             ));
         }
         match can.write_total_max_size {
-            Some(most) if (most as u64) < promises.value_bytes => Err(Error::config(format!(
-                "the service takes values of {most} bytes only, fewer than the profile promises"
+            Some(most) if (most as u64) < guarantees.value_bytes => Err(Error::config(format!(
+                "the service takes values of {most} bytes only, fewer than the profile guarantees"
             ))),
             _ => Ok(()),
         }
@@ -314,8 +314,8 @@ impl BackendConfig for OpenDalConfig {
     const NAME: &'static str = "opendal";
 
     fn profile(&self) -> Result<Profile> {
-        let promises = self.promises().map_err(|error| error.with_layer(Self::NAME))?;
-        let mut profile = promises.profile(Self::NAME);
+        let guarantees = self.guarantees().map_err(|error| error.with_layer(Self::NAME))?;
+        let mut profile = guarantees.profile(Self::NAME);
         if self.names == Names::Plain {
             profile = profile.note(
                 "`names` is plain: a key that cannot be a name, such as one that is not UTF-8, is refused.",

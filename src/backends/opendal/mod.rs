@@ -2,7 +2,7 @@
 //!
 //! # Guarantees
 //! What is under the service's `root` is opened as it is: the object `users/1` is the key `users/1`. A scheme
-//! is one of those compiled in (see [`OpenDalConfig::scheme`]); what it promises follows from the service,
+//! is one of those compiled in (see [`OpenDalConfig::scheme`]); what it guarantees follows from the service,
 //! and is checked when the store is opened: against the capabilities that OpenDAL tells of it, by a look at
 //! the listing, and, with `conditional_writes`, by races. Scans in key order where the service lists all
 //! names in order, checked at every name.
@@ -19,7 +19,7 @@
 //! survive a dropped one.
 //!
 //! # Errors
-//! Opening: `Config` (scheme, options; no such bucket; what is promised and the service cannot do),
+//! Opening: `Config` (scheme, options; no such bucket; what is guaranteed and the service cannot do),
 //! `Access`, `Unavailable`, `Timeout`. Later: `InvalidInput` (key, limits), `Unsupported`, `Access`, `Config` (a
 //! name that no key has, names out of order), `Conflict` (the key exists), `Unavailable`, `Timeout`. OpenDAL's
 //! own words are left out, as they hold the key.

@@ -1,4 +1,4 @@
-//! What each service promises. A profile is known before anything is opened, so it cannot ask OpenDAL;
+//! What each service guarantees. A profile is known before anything is opened, so it cannot ask OpenDAL;
 //! opening compares the two.
 
 use ::opendal::services as theirs;

@@ -10,7 +10,7 @@ use crate::store::Read;
 use crate::types::Scan;
 
 #[test]
-fn every_service_that_is_compiled_in_has_its_promises() {
+fn every_service_that_is_compiled_in_has_its_guarantees() {
     ::opendal::install_default();
     let mut schemes: Vec<_> = ::opendal::OperatorRegistry::get().schemes().into_iter().collect();
     // Other names of `cos` and `fs`.
@@ -102,7 +102,7 @@ fn names_fit_each_service_once_they_are_escaped() {
 }
 
 #[tokio::test]
-async fn the_capabilities_of_an_operator_are_compared_with_the_promises() {
+async fn the_capabilities_of_an_operator_are_compared_with_the_guarantees() {
     let operator = || Operator::new(Memory::default()).unwrap();
     let refused = OpenDal::over(operator(), &OpenDalConfig::new("s3")).await.unwrap_err();
     assert!(refused.to_string().contains("the service 'memory'"), "{refused}");

@@ -1,4 +1,4 @@
-//! The settings: their ranges, and what they promise.
+//! The settings: their ranges, and what they guarantee.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -76,9 +76,9 @@ pub enum Pooler {
 /// let rows = PostgresConfig { columns, values: Values::Bytea, ..config.clone() };
 /// assert!(rows.profile()?.guarantees.limits.text_values);
 ///
-/// let promised = config.profile()?.guarantees;
-/// assert_eq!(promised.durability, Durability::PowerCut);
-/// assert!(!promised.expiry, "the table has no column for it");
+/// let guarantees = config.profile()?.guarantees;
+/// assert_eq!(guarantees.durability, Durability::PowerCut);
+/// assert!(!guarantees.expiry, "the table has no column for it");
 /// # Ok::<(), tierstack::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -297,7 +297,7 @@ fn only_on_primary(settings: &PostgresConfig) -> bool {
 }
 
 /// The settings of a session or a transaction. What the database or the role sets for all programs must
-/// neither weaken what the profile promises, nor make a page of a scan read a whole table: with plans that
+/// neither weaken what the profile guarantees, nor make a page of a scan read a whole table: with plans that
 /// are made once for every range, PostgreSQL may prefer to sort.
 fn set(settings: &PostgresConfig, set: &str) -> String {
     let sync = if settings.durability == Durability::ProcessCrash { "off" } else { "on" };

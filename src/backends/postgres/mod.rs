@@ -21,7 +21,7 @@
 //!
 //! # Errors
 //! Opening: `Config` (settings; a table of another form or version; a server that cannot keep what is
-//! promised), `Access` (password, certificate, rights; a standby), `Unavailable`, `Timeout`. Later:
+//! guaranteed), `Access` (password, certificate, rights; a standby), `Unavailable`, `Timeout`. Later:
 //! `InvalidInput` (key, limits; a constraint), `Capacity` (the server's disk is full; too many
 //! snapshots), `Conflict` (a key that was to be absent; others kept in the way), `Access`, `Corruption`,
 //! `Unavailable`, `Timeout`, `Closed`. Neither keys nor values nor passwords are in them: of the server's

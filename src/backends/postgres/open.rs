@@ -1,5 +1,5 @@
 //! What is there when the store is opened: the server and the table, which must be able to keep what the
-//! settings promise.
+//! settings guarantee.
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;

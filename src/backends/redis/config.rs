@@ -1,4 +1,4 @@
-//! The settings: their ranges, and what they promise.
+//! The settings: their ranges, and what they guarantee.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -81,17 +81,17 @@ pub enum ScanBy {
 ///     foreign: Foreign::Skip,
 ///     ..RedisConfig::new("redis://127.0.0.1:6379/3")
 /// };
-/// let promised = config.profile()?.guarantees;
-/// assert_eq!(promised.durability, Durability::PowerCut);
-/// assert!(promised.ordered_scans && promised.atomic_batches);
+/// let guarantees = config.profile()?.guarantees;
+/// assert_eq!(guarantees.durability, Durability::PowerCut);
+/// assert!(guarantees.ordered_scans && guarantees.atomic_batches);
 ///
 /// let config = RedisConfig::cluster(["redis://10.0.0.1:6379", "redis://10.0.0.2:6379"]);
 /// assert!(!config.profile()?.guarantees.atomic_batches);
 ///
 /// // Nothing is changed on the server: for a replica, or a user who only reads.
 /// let config = RedisConfig { read_only: true, scan: Some(ScanBy::Sorted), ..config };
-/// let promised = config.profile()?.guarantees;
-/// assert!(promised.ordered_scans && !promised.writable);
+/// let guarantees = config.profile()?.guarantees;
+/// assert!(guarantees.ordered_scans && !guarantees.writable);
 /// # Ok::<(), tierstack::Error>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

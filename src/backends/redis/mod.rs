@@ -112,7 +112,7 @@ const LOAD_STEP: usize = 512;
 const LOAD_BYTES: usize = 1 << 20;
 
 impl Redis {
-    /// Connects to the server, and checks that it keeps what the settings promise.
+    /// Connects to the server, and checks that it keeps what the settings guarantee.
     ///
     /// # Errors
     /// See the [module docs](self).

@@ -154,7 +154,7 @@ pub(super) async fn verify(
         let paused = setting(servers, link, "no-appendfsync-on-rewrite").await?;
         if config.durability == Survives::PowerCut && paused.as_deref() != Some("no") {
             return Err(wrong(
-                "with `no-appendfsync-on-rewrite yes` the server does not fsync while it rewrites its append-only file; set it to `no` there, or a `durability` that promises less",
+                "with `no-appendfsync-on-rewrite yes` the server does not fsync while it rewrites its append-only file; set it to `no` there, or a `durability` that guarantees less",
             ));
         }
     }
@@ -195,7 +195,7 @@ fn check_fsync(survives: Survives, fsync: &str) -> Result<()> {
             "with `appendfsync everysec` the server may keep acknowledged writes in its own memory for up to 2 seconds; set `appendfsync always` or `no` there, or `durability: nothing`",
         )),
         (Survives::PowerCut, _) => Err(wrong(format!(
-            "with `appendfsync {fsync}` a power cut loses acknowledged writes; set `appendfsync always` there, or a `durability` that promises less"
+            "with `appendfsync {fsync}` a power cut loses acknowledged writes; set `appendfsync always` there, or a `durability` that guarantees less"
         ))),
     }
 }

@@ -1,4 +1,4 @@
-//! The settings: their ranges, and what they promise.
+//! The settings: their ranges, and what they guarantee.
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -82,9 +82,9 @@ pub struct TableFolder {
 ///     compaction: Some(Compaction::Off),
 ///     ..RocksDbConfig::new("./data/orders")
 /// };
-/// let promised = config.profile()?.guarantees;
-/// assert_eq!(promised.durability, Durability::ProcessCrash);
-/// assert_eq!(promised.durability_after_flush, Durability::PowerCut);
+/// let guarantees = config.profile()?.guarantees;
+/// assert_eq!(guarantees.durability, Durability::ProcessCrash);
+/// assert_eq!(guarantees.durability_after_flush, Durability::PowerCut);
 /// # Ok::<(), tierstack::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

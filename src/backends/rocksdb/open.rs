@@ -14,7 +14,7 @@ use super::engine::Database;
 use super::error::failed;
 use super::lock::Opened;
 use super::options::{
-    cache, keep_promises, keep_reading, load, new_database, new_family, place, put_back,
+    cache, keep_guarantees, keep_reading, load, new_database, new_family, place, put_back,
 };
 use super::options_file::Recorded;
 use super::{entities, ingest, ttl};
@@ -246,7 +246,7 @@ fn prepare(config: &RocksDbConfig, families: &[&RocksDbConfig], cache: &Cache) -
     };
     options.create_if_missing(false);
     options.set_error_if_exists(false);
-    keep_promises(&mut options);
+    keep_guarantees(&mut options);
     place(&mut options, config)?;
     Ok(Prepared { options, families, recorded, missing })
 }

@@ -1,5 +1,5 @@
 //! The options that a database is opened with: those that it recorded, changed where the settings or our
-//! promises say so; and what is left behind of them.
+//! guarantees say so; and what is left behind of them.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -90,7 +90,7 @@ fn changes(families: &[&RocksDbConfig], recorded: &Recorded) -> Vec<Change> {
         !named.iter().any(|(at, changed, _)| at == section && changed == key)
     });
     changes.extend(named);
-    let promised = [
+    let guarantees = [
         // Keys must get neither into messages nor into RocksDB's own log.
         ("allow_data_in_errors", "false"),
         // Where it is another folder, `place` names it.
@@ -99,8 +99,8 @@ fn changes(families: &[&RocksDbConfig], recorded: &Recorded) -> Vec<Change> {
         ("best_efforts_recovery", "false"),
         ("paranoid_checks", "true"),
     ];
-    let promised = promised.map(|(key, value)| (Section::Database, key, value.to_owned()));
-    changes.extend(promised);
+    let guarantees = guarantees.map(|(key, value)| (Section::Database, key, value.to_owned()));
+    changes.extend(guarantees);
     changes
 }
 
@@ -150,8 +150,8 @@ fn named(config: &RocksDbConfig) -> Vec<Change> {
     changes
 }
 
-/// What the profile promises must not depend on what another program has chosen.
-pub(super) fn keep_promises(options: &mut Options) {
+/// What the profile guarantees must not depend on what another program has chosen.
+pub(super) fn keep_guarantees(options: &mut Options) {
     // A write that was acknowledged is with the operating system at least.
     options.set_manual_wal_flush(false);
     // A batch is seen wholly or not at all, also by a snapshot.
@@ -214,7 +214,7 @@ pub(super) fn new_database(config: &RocksDbConfig) -> Result<Options> {
     options.set_max_background_jobs(config.background_jobs.map_or_else(processors, to_int));
     // Without this, a thousand of RocksDB's own logs are kept.
     options.set_keep_log_file_num(10);
-    keep_promises(&mut options);
+    keep_guarantees(&mut options);
     place(&mut options, config)?;
     Ok(options)
 }

@@ -1,4 +1,4 @@
-//! The settings: their ranges, and what they promise.
+//! The settings: their ranges, and what they guarantee.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -119,9 +119,9 @@ pub enum Journal {
 ///     journal: Some(Journal::Rollback),
 ///     ..SqliteConfig::new("./app.db")
 /// };
-/// let promised = config.profile()?.guarantees;
-/// assert!(promised.expiry && !promised.snapshots);
-/// assert_eq!(promised.durability, Durability::PowerCut);
+/// let guarantees = config.profile()?.guarantees;
+/// assert!(guarantees.expiry && !guarantees.snapshots);
+/// assert_eq!(guarantees.durability, Durability::PowerCut);
 /// # Ok::<(), tierstack::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -170,7 +170,7 @@ impl Site {
     }
 }
 
-/// Opens or makes the database, and checks that it can do what the settings promise. Blocks.
+/// Opens or makes the database, and checks that it can do what the settings guarantee. Blocks.
 pub(super) fn open(config: &SqliteConfig, layout: &Layout) -> Result<Opened> {
     let mut site = Site::new(config)?;
     let create = config.create && !config.read_only;

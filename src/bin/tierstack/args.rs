@@ -26,7 +26,7 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Draw the stacks of a config and say what each promises; opens nothing
+    /// Draw the stacks of a config and say what each guarantees; opens nothing
     Check(Check),
     /// Look at a store that is there already, and print a config that opens it as it is; changes nothing
     Adopt(Adopt),

@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Right {
-    /// Read entries, and see what the store promises and how it does.
+    /// Read entries, and see what the store guarantees and how it does.
     Read,
     /// Write and remove entries.
     Write,

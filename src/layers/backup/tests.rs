@@ -24,8 +24,8 @@ fn setup(clock: &ManualClock, to: &std::path::Path) -> (BackupConfig, Context) {
 fn what_is_lacking_below_is_named_and_nothing_else() {
     let config = BackupConfig { to: "x".into(), base: None };
     let refused = |snapshots, ordered_scans| {
-        let below = Memory::new().profile().changed(|promised| {
-            (promised.snapshots, promised.ordered_scans) = (snapshots, ordered_scans);
+        let below = Memory::new().profile().changed(|guarantees| {
+            (guarantees.snapshots, guarantees.ordered_scans) = (snapshots, ordered_scans);
         });
         config.profile(below).unwrap_err().to_string()
     };

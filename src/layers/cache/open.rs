@@ -27,7 +27,7 @@ impl LayerConfig for CacheConfig {
         if let Some(disk) = &self.disk {
             disk.check_below(&below.guarantees)?;
         }
-        Ok(self.promises(below))
+        Ok(self.profile_over(below))
     }
 
     fn claims(&self, context: &Context) -> Vec<Claim> {

@@ -152,7 +152,7 @@ impl<S: Store> Store for Cache<S> {
     }
 
     fn profile(&self) -> Profile {
-        self.0.config.promises(self.0.inner.profile())
+        self.0.config.profile_over(self.0.inner.profile())
     }
 
     fn identity(&self) -> Option<Identity> {

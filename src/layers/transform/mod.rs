@@ -112,7 +112,7 @@ pub trait Transform: fmt::Debug + Send + Sync + 'static {
     /// key that is not there. Cheap. A store that begins with such frames only is not written to.
     fn is_foreign(&self, stored: &[u8]) -> bool;
 
-    /// What the stack promises with this layer over what it promises below.
+    /// What the stack guarantees with this layer over what it guarantees below.
     fn profile(&self, accept_plain: bool, below: Profile) -> Profile;
 }
 

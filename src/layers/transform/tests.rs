@@ -184,10 +184,10 @@ impl Store for Slow {
     }
 
     fn profile(&self) -> Profile {
-        self.memory.profile().changed(|promised| {
-            promised.atomic_batches = !self.one_by_one;
+        self.memory.profile().changed(|guarantees| {
+            guarantees.atomic_batches = !self.one_by_one;
             if !self.compares {
-                promised.conditions = crate::Conditions::Absence;
+                guarantees.conditions = crate::Conditions::Absence;
             }
         })
     }

@@ -1,4 +1,4 @@
-//! The settings, and what they promise.
+//! The settings, and what they guarantee.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::path::Target;
 use super::query::Query;
 use super::write::{sequence, wait};
-use super::{body, caller, lines, promised, store};
+use super::{body, caller, guarantees, lines, store};
 use crate::clock::{Clock, Timestamp};
 use crate::error::Operation;
 use crate::jsonl::{self, Wrong};
@@ -65,9 +65,9 @@ pub(super) async fn write(
     let query = Query::of(request.uri(), &["durable"])?;
     let durable = query.flag("durable")?;
     body::check_lines(request.headers())?;
-    let (promised, limit) = (promised(&shared, &target)?, caller(&request)?.max_body());
+    let (guarantees, limit) = (guarantees(&shared, &target)?, caller(&request)?.max_body());
     let body = body::read(request.into_body(), limit).await?;
-    let batch = parse(&body, &*shared.clock, promised)?;
+    let batch = parse(&body, &*shared.clock, guarantees)?;
     let commit = store.write(batch).await;
     let commit = commit.map_err(|error| error.with_operation(Operation::Write))?;
     let place = sequence(&commit);
@@ -80,7 +80,7 @@ pub(super) async fn write(
 }
 
 /// The batch that lines describe.
-fn parse(body: &[u8], clock: &dyn Clock, promised: &Guarantees) -> Result<Batch, Problem> {
+fn parse(body: &[u8], clock: &dyn Clock, guarantees: &Guarantees) -> Result<Batch, Problem> {
     let mut batch = Batch::new();
     for (number, line) in lines::of_body(body) {
         let read = || -> Result<_, Wrong> {
@@ -89,10 +89,10 @@ fn parse(body: &[u8], clock: &dyn Clock, promised: &Guarantees) -> Result<Batch,
         };
         let (verb, (key, value)) = read().map_err(|wrong| lines::wrong(number, wrong))?;
         check_key(&key)
-            .and_then(|()| promised.limits.check(key.len(), value.bytes.len()))
+            .and_then(|()| guarantees.limits.check(key.len(), value.bytes.len()))
             .map_err(|error| {
                 let what = format!("line {number}: {}", error.message());
-                over(&promised.limits, key.len(), value.bytes.len(), what).at(number, None)
+                over(&guarantees.limits, key.len(), value.bytes.len(), what).at(number, None)
             })?;
         match verb {
             Verb::Put => batch.push(Op::Put(key, value)),

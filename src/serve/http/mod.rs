@@ -74,10 +74,10 @@ fn store<'a>(
     caller(request)?.store(shared, &target.store, right)
 }
 
-/// What the store of a request promises, once it is known to be open.
-fn promised<'a>(shared: &'a Shared, target: &Target<'_>) -> Result<&'a Guarantees, Problem> {
-    let promised = shared.promised(&target.store);
-    promised.ok_or_else(|| Problem::of(&Error::internal("an open store promises nothing")))
+/// What the store of a request guarantees, once it is known to be open.
+fn guarantees<'a>(shared: &'a Shared, target: &Target<'_>) -> Result<&'a Guarantees, Problem> {
+    let guarantees = shared.guarantees(&target.store);
+    guarantees.ok_or_else(|| Problem::of(&Error::internal("an open store guarantees nothing")))
 }
 
 /// What a store says about an entry. A key or a value that is over its limits has a status of its own.

@@ -12,7 +12,7 @@ use super::path::Target;
 use super::query::Query;
 use super::tag::{Preconditions, Tag, Verdict};
 use super::value::changed;
-use super::{body, caller, promised, refused, store};
+use super::{body, caller, guarantees, refused, store};
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Operation, Outcome};
 use crate::serve::access::Right;
@@ -44,18 +44,18 @@ pub(super) async fn put(
             "a value is put as a whole: the header Content-Range has no meaning here",
         ));
     }
-    let promised = promised(&shared, &target)?;
-    check(&conditions, promised)?;
+    let guarantees = guarantees(&shared, &target)?;
+    check(&conditions, guarantees)?;
     // Before the body is read, which may be long.
-    promised.limits.check(key.len(), 0).map_err(|error| refused(&error, &store, key.len(), 0))?;
+    guarantees.limits.check(key.len(), 0).map_err(|error| refused(&error, &store, key.len(), 0))?;
     let own = caller(&request)?.max_body();
-    let limit = promised.limits.value_bytes.map_or(own, |limit| limit.min(own));
+    let limit = guarantees.limits.value_bytes.map_or(own, |limit| limit.min(own));
     let value = Value { bytes: body::read(request.into_body(), limit).await?, expires_at };
     let length = value.bytes.len();
     let written = write(&store, Op::Put(key.clone(), value.clone()), &conditions).await;
     let written = written.map_err(|failed| failed.told(&store, key.len(), length))?;
     // What the store keeps may be another value, such as one with a default deadline.
-    let tag = if promised.verbatim { Some(Tag::of(&value).await) } else { None };
+    let tag = if guarantees.verbatim { Some(Tag::of(&value).await) } else { None };
     answer(written, tag, durable).await
 }
 
@@ -70,7 +70,7 @@ pub(super) async fn delete(
     let key = Bytes::from(target.key()?.into_owned());
     let conditions = Preconditions::of(request.headers())?;
     if !conditions.are_none() {
-        check(&conditions, promised(&shared, &target)?)?;
+        check(&conditions, guarantees(&shared, &target)?)?;
     }
     let written = write(store, Op::Delete(key.clone()), &conditions).await;
     let written = written.map_err(|failed| failed.told(store, key.len(), 0))?;
@@ -89,16 +89,16 @@ fn deadline(query: &Query<'_>, clock: &dyn Clock) -> Result<Option<Timestamp>, P
 }
 
 /// Whether the store can check what a request requires.
-fn check(conditions: &Preconditions, promised: &Guarantees) -> Result<(), Problem> {
+fn check(conditions: &Preconditions, guarantees: &Guarantees) -> Result<(), Problem> {
     let needed = match conditions {
         none if none.are_none() => Conditions::None,
         absence if absence.is_absence() => Conditions::Absence,
         _ => Conditions::Value,
     };
-    if needed <= promised.conditions {
+    if needed <= guarantees.conditions {
         return Ok(());
     }
-    let can = match promised.conditions {
+    let can = match guarantees.conditions {
         Conditions::None => "this store can check no condition",
         _ => "this store can only check that a key is absent (`If-None-Match: *`)",
     };
@@ -214,7 +214,7 @@ pub(super) fn sequence(commit: &Commit) -> Option<(HeaderName, HeaderValue)> {
     commit.sequence.map(|sequence| (SEQUENCE, sequence.into()))
 }
 
-/// Waits until a write is as durable as the stack promises. One that does not get there has still taken effect.
+/// Waits until a write is as durable as the stack guarantees. One that does not get there has still taken effect.
 pub(super) async fn wait(commit: Commit) -> Result<(), Problem> {
     commit.durable().await.map_err(|error| {
         let error = error.with_operation(Operation::Write).with_outcome(Outcome::Unknown);

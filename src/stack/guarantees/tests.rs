@@ -173,7 +173,7 @@ fn every_other_sentence_stands_as_it_is_read() {
         (
             writes,
             |p| p.durability_after_flush = Durability::PowerCut,
-            "An acknowledged write is promised to survive nothing until `flush` returns; then it survives a power cut.",
+            "Nothing is guaranteed for an acknowledged write until `flush` returns; then it survives a power cut.",
         ),
         (
             writes,

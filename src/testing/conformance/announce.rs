@@ -19,14 +19,16 @@ super::topic! { "announce":
     every_subscription_is_told,
 }
 
-/// How long an announcement is waited for, beyond what is promised. No check asserts that it comes in
+/// How long an announcement is waited for, beyond what is guaranteed. No check asserts that it comes in
 /// time: a test machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Bench {
     fn needs_changes(&self) -> Verdict<Duration> {
-        let promised = self.promises.announces;
-        promised.map(|within| within + PATIENCE).ok_or(Stop::Skipped("the store announces nothing"))
+        let guarantees = self.guarantees.announces;
+        guarantees
+            .map(|within| within + PATIENCE)
+            .ok_or(Stop::Skipped("the store announces nothing"))
     }
 
     /// Changes an entry behind the store's back.
@@ -84,7 +86,7 @@ async fn subscriptions_come_and_go(bench: Bench) -> Verdict {
             held.clear();
         }
     }
-    if bench.promises.writable {
+    if bench.guarantees.writable {
         bench.put("k", "1").await?;
         bench.gives("k", Some("1")).await?;
     }
@@ -108,7 +110,7 @@ async fn subscriptions_end_when_the_store_is_closed(bench: Bench) -> Verdict {
 async fn what_others_write_is_announced(bench: Bench) -> Verdict {
     let patience = bench.needs_changes()?;
     let key = Bytes::from_static(b"shared");
-    if bench.promises.writable {
+    if bench.guarantees.writable {
         bench.put(key.clone(), "ours").await?;
     }
     bench.store.get(&key).await?;
@@ -119,7 +121,7 @@ async fn what_others_write_is_announced(bench: Bench) -> Verdict {
         try_join(bench.change(op(&key, value.clone())), told).await?;
     }
     // Keys of any bytes, the longest among them.
-    let long = vec![b'l'; bench.promises.limits.key_bytes.min(2000)];
+    let long = vec![b'l'; bench.guarantees.limits.key_bytes.min(2000)];
     for key in [b"\x00\xff".to_vec(), b"quote'd \"key\"\n".to_vec(), "schl\u{fc}ssel".into(), long]
     {
         let (key, value) = (Bytes::from(key), Value::from("v"));

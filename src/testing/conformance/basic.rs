@@ -137,11 +137,11 @@ async fn every_byte_is_a_value(bench: Bench) -> Verdict {
 
 async fn large_values_are_read_back(bench: Bench) -> Verdict {
     bench.needs_writes()?;
-    let limit = bench.promises.limits.value_bytes.unwrap_or(u64::MAX);
+    let limit = bench.guarantees.limits.value_bytes.unwrap_or(u64::MAX);
     let mut random = Random::new(1);
     // Around the sizes at which buffers, pages and frames like to end, random and compressible.
     let sizes = [4095, 4096, 4097, 65_535, 65_536, 65_537, (1 << 20) + 1, 5 << 20];
-    let scans = bench.promises.ordered_scans;
+    let scans = bench.guarantees.ordered_scans;
     for size in sizes.into_iter().filter(|size| *size as u64 <= limit) {
         for value in [random.bytes(size), Bytes::from(vec![b'a'; size])] {
             bench.put("large", value.clone()).await?;

@@ -91,7 +91,7 @@ async fn a_large_batch_is_applied(bench: Bench) -> Verdict {
     for (key, got) in keys.iter().zip(bench.store.get_many(&keys).await?) {
         ensure!(got.as_ref() == entries.get(key), "an entry of a large batch is {got:?}");
     }
-    if bench.promises.ordered_scans {
+    if bench.guarantees.ordered_scans {
         scan_gives(&*bench.store, Scan::all(), &entries).await?;
     }
     bench.store.write(entries.into_keys().map(Op::Delete).collect()).await?.durable().await?;
@@ -158,7 +158,7 @@ where
 async fn a_snapshot_holds_a_batch_wholly_or_not_at_all(bench: Bench) -> Verdict {
     bench.needs_batches()?;
     bench.needs_snapshots()?;
-    let scans = bench.promises.ordered_scans;
+    let scans = bench.guarantees.ordered_scans;
     while_generations_change(&bench, move |store| async move {
         let snapshot = store.snapshot().await?;
         let keys: Vec<Bytes> = ["even", "odd"]
@@ -185,7 +185,7 @@ async fn a_snapshot_holds_a_batch_wholly_or_not_at_all(bench: Bench) -> Verdict 
 async fn a_page_holds_a_batch_wholly_or_not_at_all(bench: Bench) -> Verdict {
     bench.needs_batches()?;
     bench.needs_scans()?;
-    need(bench.promises.atomic_pages, "a page of a scan is not of one moment")?;
+    need(bench.guarantees.atomic_pages, "a page of a scan is not of one moment")?;
     while_generations_change(&bench, |store| async move {
         let mut pages = store.scan(Scan::all());
         let first = pages.next().await.ok_or_else(|| Stop::failed("a scan finds nothing"))??;

@@ -29,7 +29,7 @@ async fn a_dropped_write_happens_wholly_or_not_at_all(bench: Bench) -> Verdict {
         let after = Bytes::from(format!("{round}-after"));
         bench.put(after.clone(), "v").await?;
         ensure!(bench.store.get(&after).await?.is_some(), "a write after a dropped one is lost");
-        if !bench.promises.snapshots {
+        if !bench.guarantees.snapshots {
             continue;
         }
         let snapshot = bench.store.snapshot().await?;
@@ -87,7 +87,7 @@ async fn dropped_upkeep_can_be_called_again(bench: Bench) -> Verdict {
         poll_and_drop(bench.store.flush(), polls).await;
         poll_and_drop(bench.store.compact(), polls).await;
         poll_and_drop(bench.store.usage(), polls).await;
-        if bench.promises.snapshots {
+        if bench.guarantees.snapshots {
             poll_and_drop(bench.store.snapshot(), polls).await;
         }
     }

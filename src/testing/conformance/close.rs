@@ -28,7 +28,7 @@ const CLOSED: &[ErrorKind] = &[ErrorKind::Closed];
 const CLOSED_OR_UNSUPPORTED: &[ErrorKind] = &[ErrorKind::Closed, ErrorKind::Unsupported];
 
 async fn a_second_close_succeeds(bench: Bench) -> Verdict {
-    if bench.promises.writable {
+    if bench.guarantees.writable {
         bench.put("k", "1").await?;
     }
     for _ in 0..3 {
@@ -39,11 +39,11 @@ async fn a_second_close_succeeds(bench: Bench) -> Verdict {
 
 async fn operations_after_close_fail_as_closed(bench: Bench) -> Verdict {
     let store = &bench.store;
-    if bench.promises.writable {
+    if bench.guarantees.writable {
         bench.put("k", "1").await?;
     }
     // Read before, so that a cache could answer.
-    bench.gives("k", bench.promises.writable.then_some("1")).await?;
+    bench.gives("k", bench.guarantees.writable.then_some("1")).await?;
     store.close().await?;
     refused(store.get(b"k").await, CLOSED, "get after close")?;
     refused(store.get(b"missing").await, CLOSED, "get of a missing key after close")?;
@@ -51,11 +51,11 @@ async fn operations_after_close_fail_as_closed(bench: Bench) -> Verdict {
     refused(store.flush().await, CLOSED, "flush after close")?;
     // A store that takes no writes may refuse to compact, open or closed.
     let kinds =
-        if bench.promises.writable { CLOSED } else { &[ErrorKind::Closed, ErrorKind::Access] };
+        if bench.guarantees.writable { CLOSED } else { &[ErrorKind::Closed, ErrorKind::Access] };
     refused(store.compact().await, kinds, "compact after close")?;
     refused(store.usage().await, CLOSED, "usage after close")?;
     refused(store.count(b"").await, CLOSED, "count after close")?;
-    if bench.promises.writable {
+    if bench.guarantees.writable {
         refused(bench.put("k", "2").await, CLOSED, "a put after close")?;
         refused(bench.delete("k").await, CLOSED, "a delete after close")?;
         let group = vec![Batch::new().put("k", "2"), Batch::new().put("l", "2")];
@@ -65,9 +65,9 @@ async fn operations_after_close_fail_as_closed(bench: Bench) -> Verdict {
             refused(answer, kinds, "a batch of a group after close")?;
         }
         // What the store never offers, it may refuse as that.
-        let kinds = if bench.promises.ingest { CLOSED } else { CLOSED_OR_UNSUPPORTED };
+        let kinds = if bench.guarantees.ingest { CLOSED } else { CLOSED_OR_UNSUPPORTED };
         refused(store.ingest(stream::empty().boxed()).await, kinds, "a run after close")?;
-        let kinds = if bench.promises.conditions >= Conditions::Absence {
+        let kinds = if bench.guarantees.conditions >= Conditions::Absence {
             CLOSED
         } else {
             CLOSED_OR_UNSUPPORTED
@@ -75,17 +75,17 @@ async fn operations_after_close_fail_as_closed(bench: Bench) -> Verdict {
         let conditional = Batch::new().put("absent", "1").if_absent();
         refused(store.write(conditional).await, kinds, "a condition after close")?;
     }
-    let announces = bench.promises.announces.is_some();
+    let announces = bench.guarantees.announces.is_some();
     let kinds = if announces { CLOSED } else { CLOSED_OR_UNSUPPORTED };
     refused(store.changes().await, kinds, "a subscription after close")?;
     for scope in [Scope::Keys(vec!["k".into()]), Scope::Prefix("k".into()), Scope::All] {
         refused(store.invalidate(scope).await, CLOSED, "an invalidation after close")?;
     }
     refused(store.inspect(b"k").await, CLOSED, "an inspection after close")?;
-    if bench.promises.snapshots {
+    if bench.guarantees.snapshots {
         refused(store.snapshot().await, CLOSED, "snapshot after close")?;
     }
-    if bench.promises.ordered_scans {
+    if bench.guarantees.ordered_scans {
         refused(store.collect(Scan::all()).await, CLOSED, "scan after close")?;
     }
     Ok(())
@@ -113,7 +113,7 @@ async fn a_snapshot_stays_right_or_is_closed(bench: Bench) -> Verdict {
     match snapshot.get(&numbered_key(3)).await {
         Ok(got) => {
             ensure!(got.as_ref() == entries.get(&numbered_key(3)), "a snapshot changed on close");
-            if bench.promises.ordered_scans {
+            if bench.guarantees.ordered_scans {
                 scan_gives(&*snapshot, Scan::all(), &entries).await?;
             }
         }
@@ -131,7 +131,7 @@ async fn operations_during_close_finish_or_fail_as_closed(bench: Bench) -> Verdi
     for task in 0..4usize {
         let (store, entries) = (Arc::clone(&bench.store), entries.clone());
         let begun = Arc::clone(&begun);
-        let scans = bench.promises.ordered_scans;
+        let scans = bench.guarantees.ordered_scans;
         tasks.spawn(async move {
             begun.wait().await;
             for n in 0.. {
@@ -188,8 +188,8 @@ async fn nothing_acknowledged_is_lost(bench: Bench) -> Verdict {
     let Some(reopen) = bench.reopen.clone() else {
         return Err(Stop::Skipped("the fixture does not say how to open the store again"));
     };
-    if bench.promises.durability_after_flush == Durability::Nothing {
-        return Err(Stop::Skipped("the store promises to keep nothing"));
+    if bench.guarantees.durability_after_flush == Durability::Nothing {
+        return Err(Stop::Skipped("the store guarantees no durability"));
     }
     let mut entries = numbered(300);
     bench.fill(&entries).await?;
@@ -199,7 +199,7 @@ async fn nothing_acknowledged_is_lost(bench: Bench) -> Verdict {
     }
     bench.put("empty", "").await?;
     entries.insert("empty".into(), "".into());
-    if bench.promises.ingest {
+    if bench.guarantees.ingest {
         let key = numbered_key(400);
         let page = Page { entries: vec![Entry { key: key.clone(), value: "run".into() }] };
         bench.store.ingest(stream::iter([Ok(page)]).boxed()).await?;
@@ -211,7 +211,7 @@ async fn nothing_acknowledged_is_lost(bench: Bench) -> Verdict {
     for (key, got) in keys.iter().zip(again.get_many(&keys).await?) {
         ensure!(got.as_ref() == entries.get(key), "after closing and opening: {got:?}");
     }
-    if bench.promises.ordered_scans {
+    if bench.guarantees.ordered_scans {
         scan_gives(&*again, Scan::all(), &entries).await?;
     }
     again.put("k", "after").await?.durable().await?;

@@ -50,7 +50,7 @@ async fn writes_of_many_tasks_are_all_there(bench: Bench) -> Verdict {
             entries.extend(want.map(|value| (key(task, n), value)));
         }
     }
-    if bench.promises.ordered_scans {
+    if bench.guarantees.ordered_scans {
         scan_gives(&*bench.store, Scan::all().page_entries(50), &entries).await?;
     }
     Ok(())
@@ -58,7 +58,7 @@ async fn writes_of_many_tasks_are_all_there(bench: Bench) -> Verdict {
 
 async fn a_task_reads_its_own_writes(bench: Bench) -> Verdict {
     bench.needs_writes()?;
-    let (scans, snapshots) = (bench.promises.ordered_scans, bench.promises.snapshots);
+    let (scans, snapshots) = (bench.guarantees.ordered_scans, bench.guarantees.snapshots);
     let mut tasks = JoinSet::new();
     for task in 0..8usize {
         let store = Arc::clone(&bench.store);
@@ -105,7 +105,7 @@ async fn read(
 async fn a_key_never_goes_back(bench: Bench) -> Verdict {
     bench.needs_writes()?;
     bench.put("count", "0").await?;
-    let (scans, snapshots) = (bench.promises.ordered_scans, bench.promises.snapshots);
+    let (scans, snapshots) = (bench.guarantees.ordered_scans, bench.guarantees.snapshots);
     let acknowledged = Arc::new(AtomicU32::new(0));
     let writer = {
         let (store, acknowledged) = (Arc::clone(&bench.store), Arc::clone(&acknowledged));
@@ -181,8 +181,8 @@ async fn everybody_agrees_on_the_last_write(bench: Bench) -> Verdict {
                 &*bench.store,
                 &key,
                 way,
-                bench.promises.ordered_scans,
-                bench.promises.snapshots,
+                bench.guarantees.ordered_scans,
+                bench.guarantees.snapshots,
             );
             let again = again.await?.map(|value| value.bytes);
             ensure!(again == got, "two ways of reading differ after concurrent writes");

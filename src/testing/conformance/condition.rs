@@ -246,7 +246,7 @@ async fn other_keys_can_be_required(bench: Bench) -> Verdict {
         "a batch of which one condition does not hold",
     )?;
     bench.gives("k", Some("1")).await?;
-    if bench.promises.conditions == Conditions::Value {
+    if bench.guarantees.conditions == Conditions::Value {
         let there = |is: &'static str| {
             Batch::new().put("k", "2").delete("there").require(Condition::equals("there", is))
         };
@@ -269,7 +269,7 @@ async fn a_batch_without_operations_checks_only(bench: Bench) -> Verdict {
     let require = |condition| bench.store.write(Batch::new().require(condition));
     require(Condition::absent("absent")).await?.durable().await?;
     refused(require(Condition::absent("there")).await, CONFLICT, "a condition alone")?;
-    if bench.promises.conditions == Conditions::Value {
+    if bench.guarantees.conditions == Conditions::Value {
         require(Condition::equals("there", "v")).await?.durable().await?;
         refused(require(Condition::equals("there", "x")).await, CONFLICT, "a condition alone")?;
     }

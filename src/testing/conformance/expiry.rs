@@ -58,10 +58,10 @@ async fn the_deadline_is_reported(bench: Bench) -> Verdict {
     let many = bench.store.get_many(&[Bytes::from("k")]).await?;
     ensure!(many == [want.clone()], "get_many reports {many:?} instead of {want:?}");
     let entries: Known = want.into_iter().map(|value| ("k".into(), value)).collect();
-    if bench.promises.ordered_scans {
+    if bench.guarantees.ordered_scans {
         scan_gives(&*bench.store, Scan::all(), &entries).await?;
     }
-    if bench.promises.snapshots {
+    if bench.guarantees.snapshots {
         let got = bench.store.snapshot().await?.get(b"k").await?;
         ensure!(got.as_ref() == entries.get(b"k".as_slice()), "a snapshot reports {got:?}");
     }
@@ -202,14 +202,14 @@ async fn time_stands_still_in_a_snapshot(bench: Bench) -> Verdict {
         ensure!(before.contains(b"k").await?, "an entry expired in a snapshot");
         let many = before.get_many(&[Bytes::from("k")]).await?;
         ensure!(many == [got], "an entry expired in a snapshot, for get_many");
-        if bench.promises.ordered_scans {
+        if bench.guarantees.ordered_scans {
             scan_gives(&*before, Scan::all(), &entries).await?;
         }
     }
     let after = bench.store.snapshot().await?;
     ensure!(after.get(b"k").await?.is_none(), "an expired entry is in a new snapshot");
     let alive = known(&[("stays", "1"), ("sweeps", "1")]);
-    if bench.promises.ordered_scans {
+    if bench.guarantees.ordered_scans {
         scan_gives(&*after, Scan::all(), &alive).await?;
     }
     Ok(())

@@ -160,14 +160,14 @@ fn refusals(bench: &Bench) -> Vec<(Batch, ErrorKind)> {
         (Batch::new().delete(""), ErrorKind::InvalidInput),
         (put(long, "wrong"), ErrorKind::InvalidInput),
     ];
-    if bench.promises.durability_on_request < Durability::MachineLoss {
+    if bench.guarantees.durability_on_request < Durability::MachineLoss {
         let batch = put("more", "wrong").durability(Durability::MachineLoss);
         refusals.push((batch, ErrorKind::Unsupported));
     }
-    if !bench.promises.atomic_batches {
+    if !bench.guarantees.atomic_batches {
         refusals.push((put("a", "wrong").put("b", "wrong"), ErrorKind::Unsupported));
     }
-    if bench.promises.conditions == Conditions::None {
+    if bench.guarantees.conditions == Conditions::None {
         refusals.push((put("more", "wrong").if_absent(), ErrorKind::Unsupported));
     }
     refusals
@@ -221,7 +221,7 @@ async fn conditions_see_the_batches_before_them(bench: Bench) -> Verdict {
     written(bench.store.write_group(group).await, 5).await?;
     bench.gives("old", Some("2")).await?;
     bench.gives("new", Some("3")).await?;
-    if bench.promises.conditions == Conditions::Value {
+    if bench.guarantees.conditions == Conditions::Value {
         let step = |from: usize| {
             put("n", &(from + 1).to_string()).require(Condition::equals("n", from.to_string()))
         };
@@ -250,7 +250,7 @@ async fn a_condition_that_fails_ends_the_group(bench: Bench) -> Verdict {
             bench.gives("mine", Some("1")).await?;
         }
     }
-    if bench.promises.conditions == Conditions::Value {
+    if bench.guarantees.conditions == Conditions::Value {
         let held = Condition::equals("n", "1");
         let group = vec![
             put("n", "1"),
@@ -367,8 +367,8 @@ async fn a_group_is_there_when_the_store_is_opened_again(bench: Bench) -> Verdic
     let Some(reopen) = bench.reopen.clone() else {
         return Err(Stop::Skipped("the fixture does not say how to open the store again"));
     };
-    if bench.promises.durability_after_flush == Durability::Nothing {
-        return Err(Stop::Skipped("the store promises to keep nothing"));
+    if bench.guarantees.durability_after_flush == Durability::Nothing {
+        return Err(Stop::Skipped("the store guarantees no durability"));
     }
     let mut group: Vec<Batch> = (0..20).map(|n| put(numbered_key(n), "1")).collect();
     group.extend((0..20).step_by(3).map(|n| Batch::new().delete(numbered_key(n))));

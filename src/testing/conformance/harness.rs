@@ -73,7 +73,7 @@ pub(super) struct Bench {
     pub(super) reopen: Option<Reopen>,
     pub(super) foreign: Option<Foreign>,
     pub(super) outage: Outage,
-    pub(super) promises: Guarantees,
+    pub(super) guarantees: Guarantees,
 }
 
 impl Bench {
@@ -95,47 +95,47 @@ impl Bench {
             reopen,
             foreign: fixture.foreign.clone(),
             outage: fixture.outage.clone(),
-            promises: fixture.store.profile().guarantees,
+            guarantees: fixture.store.profile().guarantees,
         }
     }
 
     pub(super) fn needs_writes(&self) -> Verdict {
-        need(self.promises.writable, "the store is not writable")
+        need(self.guarantees.writable, "the store is not writable")
     }
 
     pub(super) fn needs_batches(&self) -> Verdict {
         self.needs_writes()?;
-        need(self.promises.atomic_batches, "the store has no atomic batches")
+        need(self.guarantees.atomic_batches, "the store has no atomic batches")
     }
 
     pub(super) fn needs_scans(&self) -> Verdict {
         self.needs_writes()?;
-        need(self.promises.ordered_scans, "the store has no ordered scans")
+        need(self.guarantees.ordered_scans, "the store has no ordered scans")
     }
 
     pub(super) fn needs_snapshots(&self) -> Verdict {
         self.needs_writes()?;
-        need(self.promises.snapshots, "the store has no snapshots")
+        need(self.guarantees.snapshots, "the store has no snapshots")
     }
 
     pub(super) fn needs_expiry(&self) -> Verdict {
         self.needs_writes()?;
-        need(self.promises.expiry, "the store has no expiry")
+        need(self.guarantees.expiry, "the store has no expiry")
     }
 
     pub(super) fn needs_conditions(&self) -> Verdict {
         self.needs_writes()?;
-        need(self.promises.conditions >= Conditions::Absence, "the store cannot check conditions")
+        need(self.guarantees.conditions >= Conditions::Absence, "the store cannot check conditions")
     }
 
     pub(super) fn needs_values_as_conditions(&self) -> Verdict {
         self.needs_conditions()?;
-        need(self.promises.conditions == Conditions::Value, "the store cannot compare values")
+        need(self.guarantees.conditions == Conditions::Value, "the store cannot compare values")
     }
 
     pub(super) fn needs_ingest(&self) -> Verdict {
         self.needs_writes()?;
-        need(self.promises.ingest, "the store takes no runs")
+        need(self.guarantees.ingest, "the store takes no runs")
     }
 
     /// The time by which entries expire.
@@ -208,14 +208,15 @@ impl Bench {
     /// How many times a check does something that takes a request for each entry: far fewer where every
     /// entry is a request to a service, which takes milliseconds.
     pub(super) fn times(&self, many: usize, few: usize) -> usize {
-        let service = self.promises.limits.batch_ops == Some(1) && !self.promises.places.is_empty();
+        let service =
+            self.guarantees.limits.batch_ops == Some(1) && !self.guarantees.places.is_empty();
         if service { few } else { many }
     }
 
     /// How many operations a batch may have here, if the check would like that many.
     pub(super) fn batch_ops(&self, wanted: usize) -> usize {
         let most =
-            if self.promises.atomic_batches { self.promises.limits.batch_ops } else { Some(1) };
+            if self.guarantees.atomic_batches { self.guarantees.limits.batch_ops } else { Some(1) };
         wanted.min(most.unwrap_or(wanted)).max(1)
     }
 
@@ -228,7 +229,7 @@ impl Bench {
     ) -> impl Future<Output = Verdict> + Send {
         let caller = Location::caller();
         let (store, scans, key) =
-            (Arc::clone(&self.store), self.promises.ordered_scans, key.into());
+            (Arc::clone(&self.store), self.guarantees.ordered_scans, key.into());
         async move {
             let want = want.map(Bytes::from);
             match seen(&*store, scans, &key).await {

@@ -1,4 +1,4 @@
-//! Runs of sorted entries: taken in bulk where that is promised, and loaded by every store.
+//! Runs of sorted entries: taken in bulk where that is guaranteed, and loaded by every store.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -59,7 +59,7 @@ async fn holds(bench: &Bench, entries: &Known) -> Verdict {
             ensure!(got.as_ref() == entries.get(key), "an entry of a run is {got:?}");
         }
     }
-    if bench.promises.ordered_scans {
+    if bench.guarantees.ordered_scans {
         scan_gives(&*bench.store, Scan::all(), entries).await?;
     }
     Ok(())
@@ -142,7 +142,7 @@ async fn a_run_out_of_order_is_refused(bench: Bench) -> Verdict {
 
 async fn wrong_entries_are_refused(bench: Bench) -> Verdict {
     bench.needs_ingest()?;
-    let limits = &bench.promises.limits;
+    let limits = &bench.guarantees.limits;
     let mut wrong = vec![
         entry("", "an empty key"),
         entry(vec![b'k'; Limits::MAX_KEY_BYTES + 1], "v"),
@@ -208,7 +208,7 @@ async fn deadlines_are_carried_or_refused(bench: Bench) -> Verdict {
         entry("stays", "3"),
     ];
     let ingested = bench.store.ingest(of_pages([page])).await;
-    if !bench.promises.expiry {
+    if !bench.guarantees.expiry {
         let kinds = &[ErrorKind::Unsupported];
         refused(ingested, kinds, "a run with an expiry, without expiry")?;
         bench.gives("expires", None).await?;
@@ -236,7 +236,7 @@ async fn a_snapshot_does_not_see_a_later_run(bench: Bench) -> Verdict {
     ensure!(got == Some("old".into()), "a snapshot sees an entry of a later run: {got:?}");
     let got = snapshot.get(b"key-00004").await?;
     ensure!(got.is_none(), "a snapshot has a new entry of a later run");
-    if bench.promises.ordered_scans {
+    if bench.guarantees.ordered_scans {
         scan_gives(&*snapshot, Scan::all(), &before).await?;
     }
     after.insert("other".into(), "stays".into());
@@ -291,8 +291,11 @@ async fn a_dropped_run_leaves_whole_entries(bench: Bench) -> Verdict {
 /// By whatever means, so also for stores that take no runs and no batches.
 async fn every_store_can_be_loaded(bench: Bench) -> Verdict {
     bench.needs_writes()?;
-    let many =
-        if bench.batch_ops(2) > 1 || bench.promises.ingest { bench.times(MANY, FEW) } else { 500 };
+    let many = if bench.batch_ops(2) > 1 || bench.guarantees.ingest {
+        bench.times(MANY, FEW)
+    } else {
+        500
+    };
     let mut entries = numbered(many);
     bench.fill(&known(&[("key-00007", "old"), ("other", "stays")])).await?;
     let count = bench.store.load(run(&entries, 700)).await?;

@@ -65,7 +65,7 @@ async fn no_data_are_changed(bench: Bench) -> Verdict {
     for (key, got) in keys.iter().zip(bench.store.get_many(&keys).await?) {
         ensure!(got.as_ref() == entries.get(key), "{} was changed", show(key));
     }
-    if bench.promises.ordered_scans {
+    if bench.guarantees.ordered_scans {
         scan_gives(&*bench.store, Scan::all(), &entries).await?;
     }
     // A write is no reason to invalidate, and comes through afterwards.

@@ -76,7 +76,7 @@ async fn their_values_are_empty_and_those_of_reads_are_not(bench: Bench) -> Verd
     bench.needs_scans()?;
     let mut entries = known(&[("empty", ""), ("small", "1")]);
     entries.insert("large".into(), Random::new(3).bytes(100_000).into());
-    if bench.promises.expiry {
+    if bench.guarantees.expiry {
         // In whole seconds, which is what some stores keep.
         let deadline = bench.now() + Duration::from_secs(3600);
         entries.insert("until".into(), Value::from("1").expiring_at(deadline));

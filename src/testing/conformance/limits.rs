@@ -18,13 +18,13 @@ super::topic! { "limits":
 
 async fn the_longest_key_works(bench: Bench) -> Verdict {
     bench.needs_writes()?;
-    let limit = bench.promises.limits.key_bytes;
+    let limit = bench.guarantees.limits.key_bytes;
     ensure!(
         (1..=Limits::MAX_KEY_BYTES).contains(&limit),
         "the profile must limit keys to between 1 and {} bytes, not {limit}",
         Limits::MAX_KEY_BYTES
     );
-    let scans = bench.promises.ordered_scans;
+    let scans = bench.guarantees.ordered_scans;
     // Two that differ in the last byte only, of the largest and the smallest bytes.
     let mut keys = Vec::new();
     for (fill, last) in [(0xff, 0xff), (0xff, 0xfe), (0, 0), (0, 1)] {
@@ -53,13 +53,13 @@ async fn wrong_keys_are_refused(bench: Bench) -> Verdict {
         refused(bench.store.get(&key).await, kinds, &what("get"))?;
         let many = bench.store.get_many(std::slice::from_ref(&key)).await;
         refused(many, kinds, &what("get_many"))?;
-        if bench.promises.writable {
+        if bench.guarantees.writable {
             refused(bench.put(key.clone(), "value").await, kinds, &what("a put"))?;
             refused(bench.delete(key.clone()).await, kinds, &what("a delete"))?;
         }
     }
-    let limit = bench.promises.limits.key_bytes;
-    if bench.promises.writable && limit < Limits::MAX_KEY_BYTES {
+    let limit = bench.guarantees.limits.key_bytes;
+    if bench.guarantees.writable && limit < Limits::MAX_KEY_BYTES {
         let key = Bytes::from(vec![b'k'; limit + 1]);
         refused(bench.put(key.clone(), "v").await, kinds, "a key over the store's own limit")?;
         // There is no such entry: whether the store says so or refuses the key is its choice.
@@ -127,7 +127,7 @@ async fn what_a_write_refuses_by_its_key_a_read_refuses_too(bench: Bench) -> Ver
 
 async fn a_value_over_the_limit_is_refused(bench: Bench) -> Verdict {
     bench.needs_writes()?;
-    let limit = bench.promises.limits.value_bytes.and_then(|limit| usize::try_from(limit).ok());
+    let limit = bench.guarantees.limits.value_bytes.and_then(|limit| usize::try_from(limit).ok());
     let Some(limit) = limit.filter(|limit| *limit <= 64 << 20) else {
         return Err(Stop::Skipped("the store has no limit on values, or a large one"));
     };
@@ -144,7 +144,7 @@ async fn a_value_over_the_limit_is_refused(bench: Bench) -> Verdict {
 
 async fn a_batch_over_the_limit_is_refused(bench: Bench) -> Verdict {
     bench.needs_batches()?;
-    let Some(limit) = bench.promises.limits.batch_ops.filter(|limit| *limit <= 100_000) else {
+    let Some(limit) = bench.guarantees.limits.batch_ops.filter(|limit| *limit <= 100_000) else {
         return Err(Stop::Skipped("the store has no limit on batches, or a large one"));
     };
     let batch = |count: usize| -> Batch {

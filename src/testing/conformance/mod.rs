@@ -1,7 +1,7 @@
 //! The conformance suite: what every store must do, whatever it is made of.
 //!
 //! Each check gets a fresh, empty store from a factory. What is checked follows from the store's
-//! profile: what it promises must hold, and what it does not offer must be refused. A store that is
+//! profile: what it guarantees must hold, and what it does not offer must be refused. A store that is
 //! not writable is only asked to refuse writes and to answer reads.
 //!
 //! Run it on a multi-thread runtime: on one thread, little happens at the same time.

@@ -1,4 +1,4 @@
-//! What the profile does not promise is refused, and leaves nothing behind.
+//! What the profile does not guarantee is refused, and leaves nothing behind.
 
 use std::time::Duration;
 
@@ -18,13 +18,13 @@ super::topic! { "refuse":
     conditions_where_there_are_none,
     runs_where_there_are_none,
     announcements_where_there_are_none,
-    more_durability_than_promised,
+    more_durability_than_guaranteed,
 }
 
 const UNSUPPORTED: &[ErrorKind] = &[ErrorKind::Unsupported];
 
 async fn writes_where_there_are_none(bench: Bench) -> Verdict {
-    if bench.promises.writable {
+    if bench.guarantees.writable {
         return Err(Stop::Skipped("the store is writable"));
     }
     let kinds = &[ErrorKind::Access, ErrorKind::Unsupported];
@@ -45,7 +45,7 @@ async fn writes_where_there_are_none(bench: Bench) -> Verdict {
 }
 
 async fn scans_where_there_are_none(bench: Bench) -> Verdict {
-    if bench.promises.ordered_scans {
+    if bench.guarantees.ordered_scans {
         return Err(Stop::Skipped("the store has ordered scans"));
     }
     for scan in [Scan::all(), Scan::prefix("a").reverse()] {
@@ -60,7 +60,7 @@ async fn scans_where_there_are_none(bench: Bench) -> Verdict {
 }
 
 async fn snapshots_where_there_are_none(bench: Bench) -> Verdict {
-    if bench.promises.snapshots {
+    if bench.guarantees.snapshots {
         return Err(Stop::Skipped("the store has snapshots"));
     }
     refused(bench.store.snapshot().await, UNSUPPORTED, "a snapshot without snapshots").map(drop)
@@ -68,7 +68,7 @@ async fn snapshots_where_there_are_none(bench: Bench) -> Verdict {
 
 async fn expiries_where_there_are_none(bench: Bench) -> Verdict {
     bench.needs_writes()?;
-    if bench.promises.expiry {
+    if bench.guarantees.expiry {
         return Err(Stop::Skipped("the store has expiry"));
     }
     let deadlines = [bench.now() + Duration::from_secs(3600), bench.now()];
@@ -83,7 +83,7 @@ async fn expiries_where_there_are_none(bench: Bench) -> Verdict {
 
 async fn batches_where_they_are_not_atomic(bench: Bench) -> Verdict {
     bench.needs_writes()?;
-    if bench.promises.atomic_batches {
+    if bench.guarantees.atomic_batches {
         return Err(Stop::Skipped("the store has atomic batches"));
     }
     // A store may apply a batch whose keys it keeps in one place. Redis keeps these apart (slots 15495 and
@@ -96,14 +96,14 @@ async fn batches_where_they_are_not_atomic(bench: Bench) -> Verdict {
 
 async fn conditions_where_there_are_none(bench: Bench) -> Verdict {
     bench.needs_writes()?;
-    if bench.promises.conditions == Conditions::Value {
+    if bench.guarantees.conditions == Conditions::Value {
         return Err(Stop::Skipped("the store can check every condition"));
     }
     bench.put("there", "old").await?;
     let equals = Condition::equals("there", "old");
     let written = bench.store.write(Batch::new().put("there", "new").require(equals)).await;
     refused(written, UNSUPPORTED, "a required value, where only absence can be checked")?;
-    if bench.promises.conditions == Conditions::Absence {
+    if bench.guarantees.conditions == Conditions::Absence {
         return bench.gives("there", Some("old")).await;
     }
     for key in ["there", "absent"] {
@@ -116,7 +116,7 @@ async fn conditions_where_there_are_none(bench: Bench) -> Verdict {
 
 async fn runs_where_there_are_none(bench: Bench) -> Verdict {
     bench.needs_writes()?;
-    if bench.promises.ingest {
+    if bench.guarantees.ingest {
         return Err(Stop::Skipped("the store takes runs"));
     }
     let entry = |key: &'static str| Entry { key: key.into(), value: "v".into() };
@@ -128,25 +128,25 @@ async fn runs_where_there_are_none(bench: Bench) -> Verdict {
 }
 
 async fn announcements_where_there_are_none(bench: Bench) -> Verdict {
-    if bench.promises.announces.is_some() {
+    if bench.guarantees.announces.is_some() {
         return Err(Stop::Skipped("the store announces changes"));
     }
     let changes = bench.store.changes().await;
     refused(changes, UNSUPPORTED, "a subscription to changes, without announcements").map(drop)
 }
 
-async fn more_durability_than_promised(bench: Bench) -> Verdict {
+async fn more_durability_than_guaranteed(bench: Bench) -> Verdict {
     bench.needs_writes()?;
     use Durability::{MachineLoss, Nothing, PowerCut, ProcessCrash};
     bench.put("k", "old").await?;
     for asked in [Nothing, ProcessCrash, PowerCut, MachineLoss] {
         let written = bench.store.write(Batch::new().put("k", "new").durability(asked)).await;
-        if asked <= bench.promises.durability_on_request {
+        if asked <= bench.guarantees.durability_on_request {
             written?.durable().await?;
             bench.gives("k", Some("new")).await?;
             bench.put("k", "old").await?;
         } else {
-            refused(written, UNSUPPORTED, "a batch that asks for more durability than promised")?;
+            refused(written, UNSUPPORTED, "a batch that asks for more durability than guaranteed")?;
             bench.gives("k", Some("old")).await?;
         }
     }

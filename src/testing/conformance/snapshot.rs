@@ -25,7 +25,7 @@ super::topic! { "snapshot":
 
 /// Checks that a snapshot holds exactly these entries among those keys, however it is read.
 async fn holds(bench: &Bench, snapshot: &dyn Read, entries: &Known, keys: &[Bytes]) -> Verdict {
-    let scans = bench.promises.ordered_scans;
+    let scans = bench.guarantees.ordered_scans;
     let values = snapshot.get_many(keys).await?;
     for (key, value) in keys.iter().zip(&values) {
         let want = entries.get(key);
@@ -139,7 +139,7 @@ async fn a_snapshot_serves_many_tasks(bench: Bench) -> Verdict {
     bench.needs_snapshots()?;
     let entries = numbered(50);
     bench.fill(&entries).await?;
-    let (snapshot, scans) = (bench.store.snapshot().await?, bench.promises.ordered_scans);
+    let (snapshot, scans) = (bench.store.snapshot().await?, bench.guarantees.ordered_scans);
     let mut tasks = JoinSet::new();
     for task in 0..8usize {
         let (snapshot, entries) = (Arc::clone(&snapshot), entries.clone());

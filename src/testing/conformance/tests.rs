@@ -458,14 +458,13 @@ impl Store for Broken {
     fn profile(&self) -> Profile {
         let profile = self.memory.profile();
         match self.bug {
-            Bug::ProfileChanges if self.calls.load(Ordering::SeqCst) > 0 => {
-                profile.changed(|promises| promises.durability_after_flush = Durability::PowerCut)
-            }
-            Bug::RefusesNothing => profile.changed(|promises| {
-                promises.ordered_scans = false;
-                promises.snapshots = false;
-                promises.expiry = false;
-                promises.atomic_batches = false;
+            Bug::ProfileChanges if self.calls.load(Ordering::SeqCst) > 0 => profile
+                .changed(|guarantees| guarantees.durability_after_flush = Durability::PowerCut),
+            Bug::RefusesNothing => profile.changed(|guarantees| {
+                guarantees.ordered_scans = false;
+                guarantees.snapshots = false;
+                guarantees.expiry = false;
+                guarantees.atomic_batches = false;
             }),
             _ => profile,
         }
@@ -533,7 +532,7 @@ mod notices {
             "batch::a_page_holds_a_batch_wholly_or_not_at_all";
         WrongKeyInTheMiddleLeavesTheStart => "batch::a_wrong_key_leaves_nothing_of_the_batch";
         AcceptsLongKeys => "limits::wrong_keys_are_refused";
-        AcceptsMoreDurability => "refuse::more_durability_than_promised";
+        AcceptsMoreDurability => "refuse::more_durability_than_guaranteed";
         SequenceStandsStill => "upkeep::commits_become_durable_in_order";
         EmptyValueIsADelete => "basic::an_empty_value_is_not_missing";
         DroppedWriteIsHalf => "cancel::a_dropped_write_happens_wholly_or_not_at_all";
@@ -597,7 +596,7 @@ mod notices {
             "refuse::snapshots_where_there_are_none",
             "refuse::expiries_where_there_are_none",
             "refuse::batches_where_they_are_not_atomic",
-            "refuse::more_durability_than_promised";
+            "refuse::more_durability_than_guaranteed";
         Panics => "basic::a_missing_key_gives_none";
     }
 }

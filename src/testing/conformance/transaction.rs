@@ -30,12 +30,12 @@ const CONFLICT: &[ErrorKind] = &[ErrorKind::Conflict];
 
 /// The levels that the store can have.
 fn levels(bench: &Bench) -> Vec<Isolation> {
-    Isolation::ALL.into_iter().filter(|level| level.check(&bench.promises).is_ok()).collect()
+    Isolation::ALL.into_iter().filter(|level| level.check(&bench.guarantees).is_ok()).collect()
 }
 
 fn needs(bench: &Bench, isolation: Isolation) -> Verdict {
     bench.needs_writes()?;
-    let offered = isolation.check(&bench.promises).is_ok();
+    let offered = isolation.check(&bench.guarantees).is_ok();
     if offered {
         Ok(())
     } else {
@@ -72,7 +72,7 @@ async fn a_transaction_sees_its_own_writes(bench: Bench) -> Verdict {
             let got = tx.get(key).await?;
             ensure!(got.as_ref() == after.get(key), "get of a transaction gives {got:?}");
         }
-        if bench.promises.ordered_scans {
+        if bench.guarantees.ordered_scans {
             for scan in
                 [Scan::all(), Scan::range("b"..="f").limit(3), Scan::range("a".."b").limit(9)]
             {
@@ -185,7 +185,7 @@ async fn a_key_that_was_read_is_unchanged(bench: Bench) -> Verdict {
         ensure!(!skewed, "with SERIALIZABLE two transactions each write what the other read");
         bench.fill(&known(&[("a", "there"), ("b", "there")])).await?;
     }
-    if bench.promises.ordered_scans {
+    if bench.guarantees.ordered_scans {
         let mut tx = bench.store.begin(Isolation::Serializable).await?;
         tx.collect(Scan::range("a".."c")).await?;
         bench.delete("b").await?;
@@ -248,7 +248,7 @@ async fn histories_show_what_is_allowed(bench: Bench) -> Verdict {
         let begin = Plain(Arc::clone(&bench.store), isolation);
         for seed in 0..3 {
             let prefix = format!("{isolation}-{seed}-");
-            let history = interleave(&begin, &prefix, bench.promises.ordered_scans, seed).await?;
+            let history = interleave(&begin, &prefix, bench.guarantees.ordered_scans, seed).await?;
             let (found, allowed) = (history.anomalies(), allowed(isolation));
             let wrong: Vec<_> = found.difference(&allowed).collect();
             ensure!(wrong.is_empty(), "with {isolation}, seed {seed}, the history shows {wrong:?}");
@@ -303,7 +303,7 @@ async fn the_bank_keeps_its_money(bench: Bench) -> Verdict {
             });
         }
         if isolation != Isolation::ReadCommitted {
-            let (store, scans) = (Arc::clone(&bench.store), bench.promises.ordered_scans);
+            let (store, scans) = (Arc::clone(&bench.store), bench.guarantees.ordered_scans);
             clerks.spawn(async move {
                 for _ in 0..TRANSFERS {
                     audit(&store.begin(isolation).await?, scans).await?;
@@ -313,7 +313,7 @@ async fn the_bank_keeps_its_money(bench: Bench) -> Verdict {
             });
         }
         join(clerks).await?;
-        audit(&*bench.store, bench.promises.ordered_scans).await?;
+        audit(&*bench.store, bench.guarantees.ordered_scans).await?;
         let count = bench.store.get(b"transfers").await?;
         let all = Value::new((CLERKS * TRANSFERS).to_string());
         ensure!(count == Some(all), "with {isolation} a transfer is lost: {count:?}");

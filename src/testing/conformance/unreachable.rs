@@ -51,7 +51,7 @@ async fn reads_fail(bench: Bench) -> Verdict {
         kept.push(bench.is_kept(key).await?);
     }
     let before = bench.store.usage().await?;
-    let frozen = match bench.promises.snapshots {
+    let frozen = match bench.guarantees.snapshots {
         true => Some(bench.store.snapshot().await?),
         false => None,
     };
@@ -89,10 +89,10 @@ async fn reads_fail(bench: Bench) -> Verdict {
             counted => told(counted, None, "count"),
         }
     }));
-    if bench.promises.ordered_scans {
+    if bench.guarantees.ordered_scans {
         looks.extend(scans_fail(&**store));
     }
-    if bench.promises.snapshots {
+    if bench.guarantees.snapshots {
         looks.push(Box::pin(async move {
             told(store.snapshot().await.map(|_| "a snapshot"), None, "snapshot")
         }));
@@ -106,7 +106,7 @@ async fn reads_fail(bench: Bench) -> Verdict {
         looks.push(Box::pin(async move {
             told(frozen.get_many(all).await, None, "get_many of a snapshot")
         }));
-        if bench.promises.ordered_scans {
+        if bench.guarantees.ordered_scans {
             looks.extend(scans_fail(&**frozen));
         }
     }
@@ -140,7 +140,7 @@ async fn pages_of_a_scan_fail(bench: Bench) -> Verdict {
     bench.needs_scans()?;
     let reach = bench.needs_an_outage()?;
     let entries = bench.filled().await?;
-    let snapshot = match bench.promises.snapshots {
+    let snapshot = match bench.guarantees.snapshots {
         true => Some(bench.store.snapshot().await?),
         false => None,
     };
@@ -189,13 +189,13 @@ async fn writes_fail(bench: Bench) -> Verdict {
     if bench.batch_ops(2) > 1 {
         batches.push(Batch::new().put(numbered_key(2), "new").delete(numbered_key(3)));
     }
-    if bench.promises.conditions >= Conditions::Absence {
+    if bench.guarantees.conditions >= Conditions::Absence {
         batches.push(Batch::new().put("absent", "new").if_absent());
         // Whether the condition holds cannot be known: it is no conflict.
         batches.push(Batch::new().put(numbered_key(4), "new").if_absent());
         batches.push(Batch::new().require(Condition::absent(MISSING[0])));
     }
-    if bench.promises.conditions == Conditions::Value {
+    if bench.guarantees.conditions == Conditions::Value {
         let equals = |n, value: &'static str| Condition::equals(numbered_key(n), value);
         batches.push(Batch::new().put(numbered_key(5), "new").require(equals(5, "value of 5")));
         batches.push(Batch::new().put(numbered_key(6), "new").require(equals(6, "another")));
@@ -236,7 +236,7 @@ async fn writes_fail(bench: Bench) -> Verdict {
         }
         Ok(())
     }));
-    if bench.promises.ingest {
+    if bench.guarantees.ingest {
         let entry = Entry { key: numbered_key(50), value: "new".into() };
         touched.push((entry.key.clone(), Some(entry.value.clone())));
         let run = stream::iter([Ok(Page { entries: vec![entry] })]).boxed();
@@ -261,7 +261,7 @@ impl Bench {
 
     /// Entries to look for, where entries can be put.
     async fn filled(&self) -> Verdict<Known> {
-        let entries = if self.promises.writable { numbered(20) } else { Known::new() };
+        let entries = if self.guarantees.writable { numbered(20) } else { Known::new() };
         self.fill(&entries).await?;
         self.store.flush().await?;
         Ok(entries)
@@ -338,12 +338,12 @@ impl Bench {
         let found = self.again(async || store.get_many(&keys).await).await?;
         let right = keys.iter().zip(&found).all(|(key, found)| found.as_ref() == left.get(key));
         ensure!(right && found.len() == keys.len(), "afterwards get_many gives {found:?}");
-        if self.promises.ordered_scans {
+        if self.guarantees.ordered_scans {
             let count = async || Ok(store.scan(Scan::all()).try_collect::<Vec<_>>().await?.len());
             self.again(count).await?;
             scan_gives(&**store, Scan::all().page_entries(7), &left).await?;
         }
-        if self.promises.writable {
+        if self.guarantees.writable {
             self.again(async || self.put("afterwards", "1").await).await?;
             self.gives("afterwards", Some("1")).await?;
         }

@@ -17,7 +17,7 @@ super::topic! { "upkeep":
     commits_become_durable_in_order,
     flush_and_compaction_change_nothing,
     usage_is_answered,
-    entries_are_counted_as_precisely_as_promised,
+    entries_are_counted_as_precisely_as_guaranteed,
     what_the_store_counts_itself_is_what_is_there,
     errors_do_not_tell_the_key,
 }
@@ -34,16 +34,16 @@ async fn the_profile_is_stable_and_prints(bench: Bench) -> Verdict {
             level.name
         );
     }
-    let promises = &profile.guarantees;
+    let guarantees = &profile.guarantees;
     ensure!(
-        promises.durability_after_flush >= promises.durability,
+        guarantees.durability_after_flush >= guarantees.durability,
         "a flush must not make an acknowledged write less durable"
     );
     ensure!(
-        promises.durability_on_request >= promises.durability,
+        guarantees.durability_on_request >= guarantees.durability,
         "a write that asks for no more must not survive more than one that asks"
     );
-    if promises.writable {
+    if guarantees.writable {
         bench.put("k", "1").await?;
         bench.store.flush().await?;
     }
@@ -92,7 +92,7 @@ async fn flush_and_compaction_change_nothing(bench: Bench) -> Verdict {
         bench.store.compact().await?;
         bench.gives("key-00003", None).await?;
         bench.gives("key-00004", Some("value of 4")).await?;
-        if bench.promises.ordered_scans {
+        if bench.guarantees.ordered_scans {
             scan_gives(&*bench.store, Scan::all(), &entries).await?;
         }
     }
@@ -110,8 +110,8 @@ async fn usage_is_answered(bench: Bench) -> Verdict {
     Ok(())
 }
 
-async fn entries_are_counted_as_precisely_as_promised(bench: Bench) -> Verdict {
-    let counts = bench.promises.counts;
+async fn entries_are_counted_as_precisely_as_guaranteed(bench: Bench) -> Verdict {
+    let counts = bench.guarantees.counts;
     let check = async |want: u64| {
         let got = bench.store.usage().await?.entries;
         let holds = match counts {

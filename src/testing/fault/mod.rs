@@ -193,7 +193,7 @@ impl<S: Store> Store for FaultStore<S> {
         self.other(Operation::Close, self.inner.close()).await
     }
 
-    /// That of the store below: a plan is no promise.
+    /// That of the store below: a plan is no guarantee.
     fn profile(&self) -> Profile {
         Profile::layer("fault", self.inner.profile())
     }

@@ -1,7 +1,7 @@
 //! Transactions that are open at the same time, of which a seed says which one does what next.
 //!
 //! One task runs them all, as no transaction waits for another. So the same seed gives the same history over every
-//! store that keeps its promises.
+//! store that keeps its guarantees.
 
 use std::collections::BTreeMap;
 use std::future::Future;

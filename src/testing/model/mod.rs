@@ -98,7 +98,7 @@ struct Model<'a, S: ?Sized> {
     store: &'a S,
     clock: Option<&'a ManualClock>,
     faults: Option<&'a Faults>,
-    promises: Guarantees,
+    guarantees: Guarantees,
     random: Random,
     known: Known,
     snapshots: Vec<(Arc<dyn Read>, Known)>,
@@ -116,7 +116,7 @@ impl<'a, S: Store + ?Sized> Model<'a, S> {
             store,
             clock,
             faults,
-            promises: store.profile().guarantees,
+            guarantees: store.profile().guarantees,
             random: Random::new(seed),
             known: Known::new(),
             snapshots: Vec::new(),
@@ -214,7 +214,7 @@ impl<'a, S: Store + ?Sized> Model<'a, S> {
 
     /// Near deadlines mostly, some now or past, some far.
     fn deadline(&mut self) -> Option<Timestamp> {
-        let clock = self.clock.filter(|_| self.promises.expiry)?;
+        let clock = self.clock.filter(|_| self.guarantees.expiry)?;
         let seconds = match self.random.below(12) {
             0 => 0,
             1..5 => 1 + self.random.below(30),
@@ -232,7 +232,7 @@ impl<'a, S: Store + ?Sized> Model<'a, S> {
         let mut key: Vec<u8> =
             (0..length).filter_map(|_| self.random.pick(&LETTERS).copied()).collect();
         if self.random.chance(0.02) {
-            key.resize(self.promises.limits.key_bytes.min(Limits::MAX_KEY_BYTES), b'a');
+            key.resize(self.guarantees.limits.key_bytes.min(Limits::MAX_KEY_BYTES), b'a');
         }
         key.into()
     }
@@ -260,7 +260,7 @@ impl<'a, S: Store + ?Sized> Model<'a, S> {
     }
 
     async fn scan(&mut self) -> Step {
-        if !self.promises.ordered_scans {
+        if !self.guarantees.ordered_scans {
             return Ok(());
         }
         let scan = self.some_scan();
@@ -292,7 +292,7 @@ impl<'a, S: Store + ?Sized> Model<'a, S> {
     }
 
     async fn take_snapshot(&mut self) -> Step {
-        if !self.promises.snapshots {
+        if !self.guarantees.snapshots {
             return Ok(());
         }
         self.log(format_args!("snapshot"));
@@ -317,7 +317,7 @@ impl<'a, S: Store + ?Sized> Model<'a, S> {
         same(&key, got.as_ref(), known.get(&key)).map_err(in_snapshot)?;
         let many = snapshot.get_many(std::slice::from_ref(&key)).await?;
         same(&key, many.first().and_then(Option::as_ref), known.get(&key)).map_err(in_snapshot)?;
-        if self.promises.ordered_scans {
+        if self.guarantees.ordered_scans {
             scan_agrees(&**snapshot, scan, known).await.map_err(|stop| match stop {
                 Stop::Wrong(why) => Stop::Wrong(in_snapshot(why)),
                 failed => failed,
@@ -367,7 +367,7 @@ impl<'a, S: Store + ?Sized> Model<'a, S> {
             let got = self.store.get(key).await?;
             same(key, got.as_ref(), Some(value))?;
         }
-        if self.promises.ordered_scans {
+        if self.guarantees.ordered_scans {
             scan_agrees(self.store, Scan::all(), &self.known).await?;
         }
         Ok(())

@@ -22,9 +22,9 @@ fn apply(known: &mut Known, ops: impl IntoIterator<Item = Op>) {
 impl<S: Store + ?Sized> Model<'_, S> {
     /// Draws a batch, mostly one whose conditions hold.
     fn batch(&mut self) -> (Vec<Op>, Batch) {
-        let limits = &self.promises.limits;
+        let limits = &self.guarantees.limits;
         let most =
-            if self.promises.atomic_batches { limits.batch_ops.unwrap_or(12).min(12) } else { 1 };
+            if self.guarantees.atomic_batches { limits.batch_ops.unwrap_or(12).min(12) } else { 1 };
         // Single operations mostly, sometimes none.
         let count = match self.random.below(10) {
             0 => 0,
@@ -36,13 +36,13 @@ impl<S: Store + ?Sized> Model<'_, S> {
         self.log(format_args!("write {}", shown.join(", ")));
         let mut batch: Batch = ops.iter().cloned().collect();
         if self.random.chance(0.2) {
-            batch = batch.durability(self.promises.durability_on_request);
+            batch = batch.durability(self.guarantees.durability_on_request);
         }
         self.forget_expired();
-        if self.promises.conditions >= Conditions::Absence && self.random.chance(0.2) {
+        if self.guarantees.conditions >= Conditions::Absence && self.random.chance(0.2) {
             self.log(format_args!("... where its keys are absent"));
             batch = batch.if_absent();
-        } else if self.promises.conditions == Conditions::Value && self.random.chance(0.3) {
+        } else if self.guarantees.conditions == Conditions::Value && self.random.chance(0.3) {
             let condition = self.condition(&ops);
             let holds = condition.holds(self.known.get(condition.key()));
             self.log(format_args!("... on a condition, which holds: {holds}"));
@@ -230,7 +230,7 @@ impl<S: Store + ?Sized> Model<'_, S> {
     /// A condition that mostly holds: on any key, or on the one that is written where there are no batches.
     fn condition(&mut self, ops: &[Op]) -> Condition {
         let key = match ops {
-            [op] if !self.promises.atomic_batches => op.key().clone(),
+            [op] if !self.guarantees.atomic_batches => op.key().clone(),
             _ => self.key(),
         };
         if self.random.chance(0.2) {

@@ -1,4 +1,4 @@
-//! What ends the life of the triggers, or goes past them, is noticed within the time that is promised; and
+//! What ends the life of the triggers, or goes past them, is noticed within the time that is guaranteed; and
 //! they never get in the way of other programs.
 
 use std::time::Duration;

@@ -183,7 +183,7 @@ async fn the_printed_schema_is_taken_for_ones_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_cannot_keep_what_is_promised_is_refused() {
+async fn a_server_that_cannot_keep_what_is_guaranteed_is_refused() {
     let options = Server::options().set("fsync", "off").set("full_page_writes", "off");
     let Some(server) = options.start().await else { return };
     let mut config = PostgresConfig::new(server.url());

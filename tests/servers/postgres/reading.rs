@@ -46,8 +46,8 @@ const SHOP: &str = "
 const WRITTEN: &str = "SELECT txid_snapshot_xmax(txid_current_snapshot()), (SELECT string_agg(concat(relname, xmin, relacl), ',' ORDER BY relname) FROM pg_class), (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory')";
 
 async fn only_reads(store: &Postgres) {
-    let promised = store.profile().guarantees;
-    assert!(!promised.writable && !promised.ingest);
+    let guarantees = store.profile().guarantees;
+    assert!(!guarantees.writable && !guarantees.ingest);
     let refused = [
         store.put("k", "v").await.unwrap_err(),
         store.write_group(vec![Batch::new().delete("000")]).await.remove(0).unwrap_err(),

@@ -170,7 +170,7 @@ async fn credentials() {
     assert_eq!(least.collect(Scan::all()).await.unwrap().len(), 1);
     assert_eq!(least.usage().await.unwrap().entries, Some(1));
     drop(least.changes().await.unwrap());
-    // What the settings promise is known when the store is opened.
+    // What the settings guarantee is known when the store is opened.
     let rules = ["acl", "setuser", "deaf", "on", ">s3cr3t", "~*", "+@all", "-client|tracking"];
     server.cli(&[&auth[..], &rules[..]].concat()).await;
     open(by("deaf")).await;

@@ -68,7 +68,7 @@ pub(crate) struct Load {
 pub(crate) enum Kept {
     /// All of them.
     Everything,
-    /// Any part of them, as the profile promises nothing for this fault. Only what was written is read.
+    /// Any part of them, as the profile guarantees nothing for this fault. Only what was written is read.
     Anything,
 }
 
@@ -142,7 +142,7 @@ impl Load {
         self
     }
 
-    /// The profile promises nothing about acknowledged writes for this fault.
+    /// The profile guarantees nothing about acknowledged writes for this fault.
     pub(crate) fn keeps(mut self, kept: Kept) -> Self {
         self.kept = kept;
         self

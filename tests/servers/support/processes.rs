@@ -83,8 +83,8 @@ async fn count(store: Arc<dyn Store>, rounds: usize) {
 
 /// Two of them where a batch can depend on several keys.
 fn counters(store: &dyn Store) -> Vec<Bytes> {
-    let promised = store.profile().guarantees;
-    let several = promised.atomic_batches && promised.conditions == Conditions::Value;
+    let guarantees = store.profile().guarantees;
+    let several = guarantees.atomic_batches && guarantees.conditions == Conditions::Value;
     ["a", "b"][..if several { 2 } else { 1 }].iter().map(|key| Bytes::from(*key)).collect()
 }
 

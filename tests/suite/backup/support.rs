@@ -260,7 +260,7 @@ impl ObjectStore for Faulty {
     }
 }
 
-/// A store that promises less, and whose writes fail after some.
+/// A store that guarantees less, and whose writes fail after some.
 pub struct Lesser {
     pub inner: Memory,
     pub change: fn(&mut Guarantees),

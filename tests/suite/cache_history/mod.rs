@@ -45,7 +45,7 @@ struct Setup {
     compress: bool,
     /// Next to the store below, which then fails only in ways that pass.
     write_back: Option<WriteBackConfig>,
-    /// Whether writes fail, and come late. The sweeper of `expire` promises nothing then, and rests.
+    /// Whether writes fail, and come late. The sweeper of `expire` guarantees nothing then, and rests.
     unruly: bool,
     /// Whether the store below announces what is written, and now and then that it cannot.
     announces: bool,

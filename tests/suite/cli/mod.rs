@@ -1,4 +1,4 @@
-//! The command, run as a user runs it: every message that it promises, and what it leaves behind.
+//! The command, run as a user runs it: every message that is documented, and what it leaves behind.
 
 #![cfg(all(feature = "cli", feature = "rocksdb"))]
 

@@ -36,7 +36,7 @@ fn known(rules: &[Rule]) -> BTreeMap<String, BTreeSet<String>> {
     known
 }
 
-/// The labels that the name of a recorded series promises.
+/// The labels that the name of a recorded series guarantees.
 fn level(rule: &Rule) -> Vec<&str> {
     rule.name.split(':').next().unwrap().split('_').collect()
 }
@@ -101,7 +101,7 @@ fn every_rule_that_records_is_used_and_keeps_the_labels_of_its_name() {
         let by = by.split(')').next().unwrap().split(',').map(str::trim);
         // The buckets are gone once a quantile was taken of them.
         let by: BTreeSet<_> = by.filter(|label| *label != "le").collect();
-        let promised: BTreeSet<_> = ADDED.into_iter().chain(level(rule)).collect();
-        assert_eq!(by, promised, "{}", rule.name);
+        let guarantees: BTreeSet<_> = ADDED.into_iter().chain(level(rule)).collect();
+        assert_eq!(by, guarantees, "{}", rule.name);
     }
 }

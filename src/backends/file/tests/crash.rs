@@ -258,7 +258,7 @@ fn a_torn_intent_was_never_acknowledged_and_a_damaged_one_is_an_error() {
     std::fs::write(&values[0], "1").unwrap();
     assert_eq!(known(&open_core(folder.path(), true).unwrap()).len(), 2);
 
-    // A store that does not sync promises nothing about a power cut: what it tears is given up.
+    // A store that does not sync guarantees nothing about a power cut: what it tears is given up.
     std::fs::write(folder.path().join(".tierstack/intent-unsynced"), &whole[..20]).unwrap();
     assert_eq!(known(&open_core(folder.path(), false).unwrap()).len(), 2);
     assert_eq!(own(folder.path()), ["layout", "lock", "temporary"]);

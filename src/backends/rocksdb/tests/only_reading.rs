@@ -97,8 +97,8 @@ async fn a_database_that_is_read_only_stays_as_it_was() {
 
 #[test]
 fn the_profile_says_that_nothing_is_written() {
-    let promised = reading(Path::new("db")).profile().unwrap().guarantees;
-    assert!(!promised.writable && !promised.ingest && promised.snapshots);
-    assert_eq!(promised.conditions, Conditions::None);
-    assert_eq!(promised.freshness, Freshness::Unbounded);
+    let guarantees = reading(Path::new("db")).profile().unwrap().guarantees;
+    assert!(!guarantees.writable && !guarantees.ingest && guarantees.snapshots);
+    assert_eq!(guarantees.conditions, Conditions::None);
+    assert_eq!(guarantees.freshness, Freshness::Unbounded);
 }

@@ -254,8 +254,8 @@ async fn write_all(
         (end, _) => end,
     };
     let flushed = store.flush().await;
-    let promised = store.profile().guarantees;
-    let needs_flush = promised.durability < promised.durability_after_flush;
+    let guarantees = store.profile().guarantees;
+    let needs_flush = guarantees.durability < guarantees.durability_after_flush;
     let kept = |failure: Failure| failure.next(is_in(imported)).next(source.resume(imported));
     match (end, flushed) {
         (None, Ok(())) => Ok(imported),
@@ -459,9 +459,9 @@ mod tests {
         }
 
         fn profile(&self) -> Profile {
-            self.0.profile().changed(|promised| {
-                promised.atomic_batches = false;
-                promised.ingest = false;
+            self.0.profile().changed(|guarantees| {
+                guarantees.atomic_batches = false;
+                guarantees.ingest = false;
             })
         }
 

@@ -20,12 +20,12 @@ pub(crate) async fn run(args: &Status, stop: &Shutdown) -> Outcome {
 fn words(facts: &Facts) -> String {
     let mut words = numbers(facts);
     for stack in &facts.stacks {
-        // One that did not open promises nothing.
-        let Some(promises) = stack.promises.as_ref().filter(|said| !said.is_empty()) else {
+        // One that did not open guarantees nothing.
+        let Some(guarantees) = stack.guarantees.as_ref().filter(|said| !said.is_empty()) else {
             continue;
         };
-        words += &format!("\nWhat '{}' promises\n\n", stack.name);
-        for said in promises {
+        words += &format!("\nWhat '{}' guarantees\n\n", stack.name);
+        for said in guarantees {
             words += &format!("  {:<9} {}\n", said.about, said.text);
         }
     }

@@ -114,20 +114,20 @@ mod tests {
 
     #[test]
     fn the_folder_is_a_place_and_a_plain_one() {
-        let promised = config(false).profile(below(|_| ())).unwrap().guarantees;
-        assert_eq!(promised.places.len(), 1);
-        assert!(!promised.places[0].sealed && promised.places[0].what == "disk cache");
-        assert_eq!(promised.freshness, Freshness::Exclusive);
+        let guarantees = config(false).profile(below(|_| ())).unwrap().guarantees;
+        assert_eq!(guarantees.places.len(), 1);
+        assert!(!guarantees.places[0].sealed && guarantees.places[0].what == "disk cache");
+        assert_eq!(guarantees.freshness, Freshness::Exclusive);
     }
 
     #[test]
     fn while_the_store_is_closed_nobody_is_alone_with_it() {
-        let promised = config(true).profile(below(|_| ())).unwrap();
-        assert_eq!(promised.guarantees.freshness, Freshness::Within(Duration::from_secs(600)));
-        assert!(promised.notes.iter().any(|note| note.contains("a restore")));
+        let guarantees = config(true).profile(below(|_| ())).unwrap();
+        assert_eq!(guarantees.guarantees.freshness, Freshness::Within(Duration::from_secs(600)));
+        assert!(guarantees.notes.iter().any(|note| note.contains("a restore")));
         let for_ever = CacheConfig { ttl: None, ..config(true) };
-        let promised = for_ever.profile(below(|_| ())).unwrap();
-        assert_eq!(promised.guarantees.freshness, Freshness::Unbounded);
+        let guarantees = for_ever.profile(below(|_| ())).unwrap();
+        assert_eq!(guarantees.guarantees.freshness, Freshness::Unbounded);
     }
 
     #[test]

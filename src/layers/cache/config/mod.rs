@@ -1,4 +1,4 @@
-//! The settings, their checks, and what a cache with them promises.
+//! The settings, their checks, and what a cache with them guarantees.
 
 mod check;
 mod disk;

@@ -1,4 +1,4 @@
-//! What a cache with these settings promises.
+//! What a cache with these settings guarantees.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use crate::types::units::Span;
 use crate::types::{Freshness, Place, Profile};
 
 impl CacheConfig {
-    /// What a cache with these settings promises.
-    pub(in crate::layers::cache) fn promises(&self, below: Profile) -> Profile {
+    /// What a cache with these settings guarantees.
+    pub(in crate::layers::cache) fn profile_over(&self, below: Profile) -> Profile {
         let announced = below.guarantees.announces;
         let more = |late: Option<Span>| late.unwrap_or_default().0;
         let longest = |stale: Option<Span>| {
@@ -48,7 +48,7 @@ impl CacheConfig {
             );
         }
         if let Some(disk) = &self.disk {
-            profile = disk.promise(profile, own);
+            profile = disk.profile_over(profile, own);
         }
         if self.warm_start.is_some() {
             profile = profile.changed(|guarantees| {
@@ -63,7 +63,7 @@ impl CacheConfig {
 
 impl DiskConfig {
     /// What the folder changes. `own`: how old an answer of this cache may be.
-    fn promise(&self, profile: Profile, own: Option<Duration>) -> Profile {
+    fn profile_over(&self, profile: Profile, own: Option<Duration>) -> Profile {
         let place =
             Place { name: CacheConfig::NAME.into(), what: "disk cache".into(), sealed: false };
         let profile = profile.changed(|guarantees| {

@@ -139,9 +139,9 @@ async fn a_close_brings_everything_that_is_in_memory_to_a_warm_disk() {
     (disk.warm, disk.capacity) = (true, ByteSize(256 << 20));
     let context = Context { below: Some(1), ..Context::default() };
     let layer = CacheLayer::new(&config, &context).unwrap();
-    let promises =
-        |promised: &mut Guarantees| promised.durability_after_flush = Durability::PowerCut;
-    let cache = layer.layer(Gated { promises, ..Gated::new(Arc::clone(&context.clock)) });
+    let guarantees =
+        |guarantees: &mut Guarantees| guarantees.durability_after_flush = Durability::PowerCut;
+    let cache = layer.layer(Gated { guarantees, ..Gated::new(Arc::clone(&context.clock)) });
     let keys: Vec<Bytes> = (0..1500u32).map(|n| n.to_be_bytes().to_vec().into()).collect();
     for key in &keys {
         let _ = cache.put(key.clone(), vec![key[3]; 60 << 10]).await.unwrap();

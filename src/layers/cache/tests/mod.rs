@@ -1,4 +1,4 @@
-//! What the cache promises, a file for each promise, and what they share.
+//! What the cache guarantees, a file for each guarantee, and what they share.
 
 mod announced;
 mod bound;
@@ -118,7 +118,7 @@ struct Gated {
     subscribing: Gate,
     subscribed: AtomicU64,
     /// What it changes about its guarantees.
-    promises: fn(&mut crate::types::Guarantees),
+    guarantees: fn(&mut crate::types::Guarantees),
     refuse: Mutex<Option<ErrorKind>>,
 }
 
@@ -143,7 +143,7 @@ impl Gated {
             listeners: Mutex::default(),
             subscribing: Gate::open_now(),
             subscribed: AtomicU64::new(0),
-            promises: |_| (),
+            guarantees: |_| (),
             refuse: Mutex::default(),
         }
     }
@@ -284,7 +284,7 @@ impl Store for Gated {
 
     fn profile(&self) -> Profile {
         self.memory.profile().changed(|guarantees| {
-            (self.promises)(guarantees);
+            (self.guarantees)(guarantees);
             guarantees.announces = self.announces;
             if self.announces.is_some() {
                 guarantees.freshness = Freshness::Immediate;

@@ -1,4 +1,4 @@
-//! What is refused, and what is promised.
+//! What is refused, and what is guaranteed.
 
 use super::*;
 use crate::layer::LayerConfig;

@@ -17,9 +17,9 @@ fn keeping() -> CacheConfig {
     }
 }
 
-fn over(config: &CacheConfig, promises: fn(&mut Guarantees)) -> Cache<Gated> {
+fn over(config: &CacheConfig, guarantees: fn(&mut Guarantees)) -> Cache<Gated> {
     let context = Context { clock: Arc::new(ManualClock::new()), ..Context::default() };
-    let below = Gated { promises, ..Gated::new(Arc::clone(&context.clock)) };
+    let below = Gated { guarantees, ..Gated::new(Arc::clone(&context.clock)) };
     CacheLayer::new(config, &context).unwrap().layer(below)
 }
 
@@ -317,7 +317,7 @@ async fn a_deadline_is_kept_with_its_value_and_one_that_has_passed_is_not() {
 /// A store that gives back something else than was put is asked what that is.
 #[tokio::test]
 async fn over_a_store_that_changes_what_is_put_nothing_is_kept() {
-    let cache = over(&keeping(), |promised| promised.verbatim = false);
+    let cache = over(&keeping(), |guarantees| guarantees.verbatim = false);
     put(&cache, "1").await;
     assert_eq!(kept(&cache, b"k"), None);
     let said = |notes: &[String]| notes.iter().any(|note| note.contains("on_write"));

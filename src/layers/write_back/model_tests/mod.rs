@@ -105,7 +105,7 @@ struct Parts {
     section: Mutex<()>,
     gate: RwLock<()>,
     /// The least that may be read of each key from now on.
-    promised: Mutex<BTreeMap<&'static str, Number>>,
+    guaranteed: Mutex<BTreeMap<&'static str, Number>>,
     /// The last write of each key, in their order. Of the section, so that no other thread comes between.
     written: parking_lot::Mutex<BTreeMap<&'static str, Number>>,
 }
@@ -133,35 +133,38 @@ impl World {
             overlay: Overlay::new(1),
             section: Mutex::default(),
             gate: RwLock::default(),
-            promised: Mutex::default(),
+            guaranteed: Mutex::default(),
             written: parking_lot::Mutex::default(),
         };
         Self(Arc::new(parts))
     }
 
-    fn promised(&self, key: &'static str) -> Number {
-        self.0.promised.lock().get(key).copied().unwrap_or(ABSENT)
+    fn guaranteed(&self, key: &'static str) -> Number {
+        self.0.guaranteed.lock().get(key).copied().unwrap_or(ABSENT)
     }
 
-    fn promise(&self, key: &'static str, number: Number) {
-        let mut promised = self.0.promised.lock();
-        let least = promised.entry(key).or_default();
+    fn guarantee(&self, key: &'static str, number: Number) {
+        let mut guaranteed = self.0.guaranteed.lock();
+        let least = guaranteed.entry(key).or_default();
         *least = number.max(*least);
     }
 
     /// From the answer on, no reader may get an older one. What a crash would take away is not read.
-    fn saw(&self, key: &'static str, promised: Number, number: Number) {
-        assert!(number >= promised, "{number} was read of {key} after {promised} was promised");
+    fn saw(&self, key: &'static str, guaranteed: Number, number: Number) {
+        assert!(
+            number >= guaranteed,
+            "{number} was read of {key} after {guaranteed} was guaranteed"
+        );
         let durable = self.0.journal.lock().durable;
         assert!(number <= durable, "{number} was read of {key}, and {durable} is on the disk");
-        self.promise(key, number);
+        self.guarantee(key, number);
     }
 
     fn get(&self, key: &'static str) -> Number {
-        let promised = self.promised(key);
+        let guaranteed = self.guaranteed(key);
         let dirty = self.0.overlay.look(key.as_bytes(), number_of);
         let number = dirty.unwrap_or_else(|| self.below(key));
-        self.saw(key, promised, number);
+        self.saw(key, guaranteed, number);
         number
     }
 
@@ -171,7 +174,7 @@ impl World {
 
     /// A page of both keys, which only pairs were written of: it is of one moment.
     fn page(&self) {
-        let promised = [A, B].map(|key| self.promised(key));
+        let guaranteed = [A, B].map(|key| self.guaranteed(key));
         let found = {
             let _together = self.0.gate.read();
             let dirty = self.0.overlay.freeze();
@@ -181,8 +184,8 @@ impl World {
                 None => below.get(key.as_bytes()).map_or(ABSENT, number),
             })
         };
-        self.saw(A, promised[0], found[0]);
-        self.saw(B, promised[1], found[1]);
+        self.saw(A, guaranteed[0], found[0]);
+        self.saw(B, guaranteed[1], found[1]);
         assert_eq!(found[0], found[1], "a batch in part");
     }
 
@@ -222,7 +225,7 @@ impl World {
             self.place(keys)
         };
         self.durable(sequence);
-        keys.iter().for_each(|key| self.promise(key, sequence));
+        keys.iter().for_each(|key| self.guarantee(key, sequence));
     }
 
     /// Writes a key on the condition that it holds this number. Whether it does is of the moment at which the batch gets its place.
@@ -236,7 +239,7 @@ impl World {
                 Ended::Again => {}
                 Ended::Written(sequence) => {
                     self.durable(sequence);
-                    return self.promise(key, sequence);
+                    return self.guarantee(key, sequence);
                 }
                 Ended::Refused(written, after) => {
                     after.into_iter().for_each(|sequence| self.durable(sequence));

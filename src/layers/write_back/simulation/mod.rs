@@ -161,7 +161,7 @@ impl<'a> World<'a> {
         rounds: &mut std::ops::Range<u64>,
         last: bool,
     ) {
-        // What an acknowledgement in memory promises, a crash does not keep.
+        // What an acknowledgement in memory guarantees, a crash does not keep.
         let memory = rounds.end == u64::MAX && last;
         let clients: Vec<_> = (0..4)
             .map(|_| {

@@ -1,4 +1,4 @@
-//! A store in memory that promises something else, and counts the pages that were read.
+//! A store in memory that guarantees something else, and counts the pages that were read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +20,7 @@ use crate::types::{
 #[derive(Clone)]
 pub(super) struct Altered {
     pub(super) memory: Arc<Memory>,
-    promise: Arc<dyn Fn(&mut Guarantees) + Send + Sync>,
+    guarantees: Arc<dyn Fn(&mut Guarantees) + Send + Sync>,
     /// Pages of scans so far.
     pub(super) pages: Arc<AtomicUsize>,
     /// What is announced to a subscriber.
@@ -30,10 +30,10 @@ pub(super) struct Altered {
 }
 
 impl Altered {
-    pub(super) fn new(promise: impl Fn(&mut Guarantees) + Send + Sync + 'static) -> Self {
+    pub(super) fn new(guarantees: impl Fn(&mut Guarantees) + Send + Sync + 'static) -> Self {
         Self {
             memory: Arc::new(Memory::new()),
-            promise: Arc::new(promise),
+            guarantees: Arc::new(guarantees),
             pages: Arc::default(),
             changes: Arc::default(),
             kept: None,
@@ -142,7 +142,7 @@ impl Store for Altered {
     }
 
     fn profile(&self) -> Profile {
-        self.memory.profile().changed(|promised| (self.promise)(promised))
+        self.memory.profile().changed(|guarantees| (self.guarantees)(guarantees))
     }
 
     fn identity(&self) -> Option<Identity> {

@@ -115,8 +115,8 @@ async fn a_line_that_is_wrong_is_named_and_nothing_is_written() {
 #[tokio::test]
 async fn what_the_store_does_not_take_is_refused() {
     let put = |key: &str, value: &str| format!("{{\"key\":\"{key}\",\"value\":\"{value}\"}}\n");
-    let small = Altered::new(|promised| {
-        (promised.limits.key_bytes, promised.limits.value_bytes) = (4, Some(6));
+    let small = Altered::new(|guarantees| {
+        (guarantees.limits.key_bytes, guarantees.limits.value_bytes) = (4, Some(6));
     });
     let client = Client::of(small).await;
     let long = client.post("~batch", put("a", "1") + &put("12345", "")).await;
@@ -126,7 +126,7 @@ async fn what_the_store_does_not_take_is_refused() {
     large.refused(413, "line 1: a value of 7 bytes is over this store's limit of 6");
     assert_eq!(large.json()["limit"], 6);
 
-    let single = Client::of(Altered::new(|promised| promised.atomic_batches = false)).await;
+    let single = Client::of(Altered::new(|guarantees| guarantees.atomic_batches = false)).await;
     single.post("~batch", put("a", "1") + &put("b", "2")).await.refused(501, "no atomic batches");
     assert_eq!(single.post("~batch", put("a", "1")).await.status.as_u16(), 204);
 

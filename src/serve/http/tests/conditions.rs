@@ -119,8 +119,8 @@ async fn another_deadline_is_another_value() {
 
 #[tokio::test]
 async fn a_store_that_cannot_check_says_what_can() {
-    let none = || Altered::new(|promised| promised.conditions = Conditions::None);
-    let absence = || Altered::new(|promised| promised.conditions = Conditions::Absence);
+    let none = || Altered::new(|guarantees| guarantees.conditions = Conditions::None);
+    let absence = || Altered::new(|guarantees| guarantees.conditions = Conditions::Absence);
     for method in ["PUT", "DELETE"] {
         let line = format!("{method} ~kv/k");
         let client = Client::of(none()).await;
@@ -146,7 +146,7 @@ async fn a_store_that_cannot_check_says_what_can() {
 
 #[tokio::test]
 async fn a_tag_is_given_for_a_write_only_where_the_store_keeps_what_it_is_given() {
-    let client = Client::of(Altered::new(|promised| promised.verbatim = false)).await;
+    let client = Client::of(Altered::new(|guarantees| guarantees.verbatim = false)).await;
     let put = client.put("~kv/k", "v").await;
     assert_eq!((put.status.as_u16(), put.headers.get("etag")), (204, None));
 }

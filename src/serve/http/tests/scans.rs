@@ -98,7 +98,7 @@ async fn what_does_not_fit_together_is_refused() {
     ] {
         client.get(&format!("~kv?{query}")).await.refused(400, why);
     }
-    let unordered = Client::of(Altered::new(|promised| promised.ordered_scans = false)).await;
+    let unordered = Client::of(Altered::new(|guarantees| guarantees.ordered_scans = false)).await;
     unordered.get("~kv").await.refused(501, "no order of keys");
 }
 

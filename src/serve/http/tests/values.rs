@@ -113,8 +113,8 @@ proptest! {
 
 #[tokio::test]
 async fn an_over_long_key_or_value_is_refused_with_the_limit() {
-    let small = |promised: &mut Guarantees| {
-        (promised.limits.key_bytes, promised.limits.value_bytes) = (4, Some(6));
+    let small = |guarantees: &mut Guarantees| {
+        (guarantees.limits.key_bytes, guarantees.limits.value_bytes) = (4, Some(6));
     };
     let client = Client::of(Altered::new(small)).await;
     assert_eq!(client.put("~kv/1234", "123456").await.status.as_u16(), 204);
@@ -183,7 +183,7 @@ async fn a_deadline_is_kept_and_told() {
         .get("~kv/c?ttl=1m")
         .await
         .refused(400, "there is no parameter `ttl`; this route takes none");
-    let forgetful = Client::of(Altered::new(|promised| promised.expiry = false)).await;
+    let forgetful = Client::of(Altered::new(|guarantees| guarantees.expiry = false)).await;
     forgetful.put("~kv/a?ttl=10m", "v").await.refused(501, "add the `expire` layer");
 }
 

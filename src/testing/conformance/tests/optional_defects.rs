@@ -41,7 +41,7 @@ enum Bug {
     ConditionsOnOtherKeysAreIgnored,
     EmptyBatchesCheckNothing,
     ValuesAreComparedBefore,
-    ConditionIsTakenUnpromised,
+    ConditionIsTakenUnguaranteed,
     // Runs
     RunKeepsWhatExists,
     RunRemovesOthers,
@@ -57,18 +57,18 @@ enum Bug {
     RunShowsInSnapshots,
     RunHoldsALock,
     DroppedRunLeavesALock,
-    RunIsTakenUnpromised,
+    RunIsTakenUnguaranteed,
     // Announcements
     AnnouncesNothing,
     AnnouncesNoDeletes,
     AnnouncesTooEarly,
     AnnouncesToOne,
     AnnouncesAfterClose,
-    AnnouncesUnpromised,
+    AnnouncesUnguaranteed,
     // Counts
     CountsOverwrites,
     CountsExpired,
-    CountsUnpromised,
+    CountsUnguaranteed,
     CountsTheRest,
     CountIsOneShort,
 }
@@ -87,22 +87,22 @@ struct Offering {
     subscriptions: Mutex<Vec<broadcast::Sender<Change>>>,
 }
 
-fn everything(promised: &mut Guarantees) {
-    promised.freshness = Freshness::Immediate;
-    promised.announces = Some(Duration::from_millis(1));
-    promised.counts = Counting::Exact;
+fn everything(guarantees: &mut Guarantees) {
+    guarantees.freshness = Freshness::Immediate;
+    guarantees.announces = Some(Duration::from_millis(1));
+    guarantees.counts = Counting::Exact;
 }
 
-fn hardly_anything(promised: &mut Guarantees) {
-    promised.atomic_batches = false;
-    promised.conditions = Conditions::None;
-    promised.ordered_scans = false;
-    promised.atomic_pages = false;
-    promised.snapshots = false;
-    promised.expiry = false;
-    promised.ingest = false;
-    promised.counts = Counting::No;
-    promised.limits = Limits {
+fn hardly_anything(guarantees: &mut Guarantees) {
+    guarantees.atomic_batches = false;
+    guarantees.conditions = Conditions::None;
+    guarantees.ordered_scans = false;
+    guarantees.atomic_pages = false;
+    guarantees.snapshots = false;
+    guarantees.expiry = false;
+    guarantees.ingest = false;
+    guarantees.counts = Counting::No;
+    guarantees.limits = Limits {
         key_bytes: 250,
         value_bytes: Some(1 << 20),
         batch_ops: Some(1),
@@ -372,7 +372,7 @@ impl Read for Offering {
 #[async_trait]
 impl Store for Offering {
     async fn write(&self, batch: Batch) -> Result<Commit> {
-        if self.has(Bug::ConditionIsTakenUnpromised) && batch.is_conditional() {
+        if self.has(Bug::ConditionIsTakenUnguaranteed) && batch.is_conditional() {
             return self.memory.write(batch).await;
         }
         self.guarantees.check_batch(&batch)?;
@@ -407,7 +407,7 @@ impl Store for Offering {
 
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
         let _ = self.memory.usage().await?;
-        if !self.guarantees.ingest && !self.has(Bug::RunIsTakenUnpromised) {
+        if !self.guarantees.ingest && !self.has(Bug::RunIsTakenUnguaranteed) {
             return Err(Error::unsupported("no runs"));
         }
         let limits = self.guarantees.limits;
@@ -423,7 +423,7 @@ impl Store for Offering {
 
     async fn changes(&self) -> Result<Changes> {
         let _ = self.memory.usage().await?;
-        if self.guarantees.announces.is_none() && !self.has(Bug::AnnouncesUnpromised) {
+        if self.guarantees.announces.is_none() && !self.has(Bug::AnnouncesUnguaranteed) {
             return Err(Error::unsupported("nothing is announced"));
         }
         let (sender, receiver) = broadcast::channel(100);
@@ -453,7 +453,7 @@ impl Store for Offering {
             _ => self.count(),
         };
         let entries = match self.guarantees.counts {
-            Counting::No if !self.has(Bug::CountsUnpromised) => None,
+            Counting::No if !self.has(Bug::CountsUnguaranteed) => None,
             _ => Some(exact),
         };
         Ok(Usage { entries, ..usage })
@@ -473,7 +473,7 @@ impl Store for Offering {
     }
 
     fn profile(&self) -> Profile {
-        self.memory.profile().changed(|promised| *promised = self.guarantees.clone())
+        self.memory.profile().changed(|guarantees| *guarantees = self.guarantees.clone())
     }
 
     forward!(self => self.memory; invalidate, inspect, flush, compact, identity);
@@ -558,8 +558,8 @@ mod notices {
         AnnouncesTooEarly => "announce::what_others_write_is_announced";
         AnnouncesToOne => "announce::every_subscription_is_told";
         AnnouncesAfterClose => "announce::subscriptions_end_when_the_store_is_closed";
-        CountsOverwrites => "upkeep::entries_are_counted_as_precisely_as_promised";
-        CountsExpired => "upkeep::entries_are_counted_as_precisely_as_promised";
+        CountsOverwrites => "upkeep::entries_are_counted_as_precisely_as_guaranteed";
+        CountsExpired => "upkeep::entries_are_counted_as_precisely_as_guaranteed";
         CountsTheRest => "upkeep::what_the_store_counts_itself_is_what_is_there";
         CountIsOneShort => "upkeep::what_the_store_counts_itself_is_what_is_there";
     }
@@ -569,10 +569,10 @@ mod notices_of_those_that_offer_less {
     use super::*;
 
     mutants! { hardly_anything:
-        ConditionIsTakenUnpromised => "refuse::conditions_where_there_are_none";
-        RunIsTakenUnpromised => "refuse::runs_where_there_are_none";
-        AnnouncesUnpromised => "refuse::announcements_where_there_are_none";
-        CountsUnpromised => "upkeep::entries_are_counted_as_precisely_as_promised";
+        ConditionIsTakenUnguaranteed => "refuse::conditions_where_there_are_none";
+        RunIsTakenUnguaranteed => "refuse::runs_where_there_are_none";
+        AnnouncesUnguaranteed => "refuse::announcements_where_there_are_none";
+        CountsUnguaranteed => "upkeep::entries_are_counted_as_precisely_as_guaranteed";
     }
 }
 
@@ -594,12 +594,12 @@ async fn a_store_that_offers_hardly_anything_passes() {
 /// by its waiting, so this is the time that the requests take and not that of the test.
 #[tokio::test(start_paused = true)]
 async fn a_store_that_is_far_away_is_checked_in_half_a_minute() {
-    let bucket = |promised: &mut Guarantees| {
-        promised.atomic_batches = false;
-        promised.snapshots = false;
-        promised.expiry = false;
-        promised.ingest = false;
-        promised.counts = Counting::No;
+    let bucket = |guarantees: &mut Guarantees| {
+        guarantees.atomic_batches = false;
+        guarantees.snapshots = false;
+        guarantees.expiry = false;
+        guarantees.ingest = false;
+        guarantees.counts = Counting::No;
     };
     let far_away = || async {
         let (store, clock) = store(Bug::None, bucket);

@@ -69,7 +69,7 @@ fn explore(mode: Mode, scenario: impl Fn(&World) + Send + Sync + 'static) {
     model.check(move || {
         let world = World::new(mode);
         scenario(&world);
-        // Whatever is kept, is not older than what was promised.
+        // Whatever is kept, is not older than what was guaranteed.
         world.get(Below::Now);
     });
 }
@@ -117,7 +117,7 @@ struct Parts {
     coherence: Coherence,
     time: Arc<Time>,
     /// The least that may be read from now on.
-    promised: Mutex<u64>,
+    guaranteed: Mutex<u64>,
 }
 
 /// Time that a thread of the model moves.
@@ -152,23 +152,23 @@ impl World {
             engine: Mutex::default(),
             coherence: Coherence::new(clock, 0, DOUBT, Epochs::new(mode)),
             time,
-            promised: Mutex::default(),
+            guaranteed: Mutex::default(),
         };
         Self(Arc::new(parts), Copied::default())
     }
 
-    fn promise(&self, number: u64) {
-        let mut promised = self.0.promised.lock();
-        *promised = number.max(*promised);
+    fn guarantee(&self, number: u64) {
+        let mut guaranteed = self.0.guaranteed.lock();
+        *guaranteed = number.max(*guaranteed);
     }
 
-    /// Reads, and checks that the answer is no older than what was promised before the question. From the
+    /// Reads, and checks that the answer is no older than what was guaranteed before the question. From the
     /// answer on, nobody may get an older one.
     fn get(&self, below: Below) -> u64 {
-        let promised = *self.0.promised.lock();
+        let guaranteed = *self.0.guaranteed.lock();
         let check = |number| {
-            assert!(number >= promised, "{number} was read after {promised} was promised");
-            self.promise(number);
+            assert!(number >= guaranteed, "{number} was read after {guaranteed} was guaranteed");
+            self.guarantee(number);
             number
         };
         if let Some(kept) = self.lookup() {
@@ -299,7 +299,7 @@ impl World {
         self.forget();
         let number = self.take(deletes);
         writing.settle();
-        self.promise(number);
+        self.guarantee(number);
     }
 
     /// A write through the cache that keeps what was written.
@@ -309,7 +309,7 @@ impl World {
         let number = self.take(false);
         writing.keep(KEY, |epoch| *self.0.engine.lock() = Some((number, epoch)));
         writing.settle();
-        self.promise(number);
+        self.guarantee(number);
     }
 
     /// A write that the store below refuses.
@@ -332,7 +332,7 @@ impl World {
         let writing = self.0.coherence.begin_write([KEY].into_iter());
         self.forget();
         writing.settle();
-        self.promise(number);
+        self.guarantee(number);
     }
 
     /// Somebody else changes any keys, and that is announced.
@@ -340,7 +340,7 @@ impl World {
         let number = self.take(false);
         self.0.coherence.epochs.begin(Mode::Keeping);
         self.forget();
-        self.promise(number);
+        self.guarantee(number);
     }
 
     /// Somebody else changes the key, and its prefix is invalidated. What a sweep does to copies is not modelled:
@@ -348,7 +348,7 @@ impl World {
     fn prefix_invalidated(&self) {
         let number = self.take(false);
         self.invalidate_prefix(KEY);
-        self.promise(number);
+        self.guarantee(number);
     }
 
     fn invalidate_prefix(&self, prefix: &[u8]) {
@@ -373,7 +373,7 @@ impl World {
         self.forget();
         let number = self.take(false);
         writing.settle();
-        self.promise(number);
+        self.guarantee(number);
     }
 }
 

@@ -73,7 +73,7 @@ fn who_joins_a_load_that_began_during_a_write() {
         let readers = [(); 2].map(|()| spawned(world, get_later));
         let number = world.take(false);
         writing.settle();
-        world.promise(number);
+        world.guarantee(number);
         readers.into_iter().for_each(|reader| reader.join().unwrap());
     });
 }
@@ -283,7 +283,7 @@ fn nothing_is_served_once_it_is_closed() {
             world.0.coherence.epochs.begin(Mode::Closed);
             world.forget();
             let number = world.take(false);
-            world.promise(number);
+            world.guarantee(number);
         };
         together(world, [get_now, get_now, close]);
         assert!(world.lookup().is_none());
