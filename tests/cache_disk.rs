@@ -93,7 +93,7 @@ async fn after_a_warm_restart_the_store_below_is_not_asked() {
     let (_turn, counts) = counted().await;
     for on_write in MODES {
         let folder = tempfile::tempdir().unwrap();
-        let disk = "capacity: 64KiB, disk: { path: tier, capacity: 64MiB, warm: true }";
+        let disk = "capacity: 64KiB, disk: { path: disk, capacity: 64MiB, warm: true }";
         let config = config(folder.path(), on_write, disk);
         let stack = open(&config).await;
         count(&counts, "tierstack_cache_requests_total", &RESULTS);
@@ -131,7 +131,7 @@ async fn what_was_written_is_there_after_a_warm_restart() {
     for (policy, capacity) in [("s3_fifo", "64MiB"), ("s3_fifo", "64KiB"), ("tiny_lfu", "64KiB")] {
         let folder = tempfile::tempdir().unwrap();
         let disk = format!(
-            "on_write: keep, policy: {policy}, capacity: {capacity}, disk: {{ path: tier, capacity: 64MiB, warm: true }}"
+            "on_write: keep, policy: {policy}, capacity: {capacity}, disk: {{ path: disk, capacity: 64MiB, warm: true }}"
         );
         let config = writing(folder.path(), &disk);
         let stack = open(&config).await;
@@ -165,7 +165,7 @@ async fn what_is_refused_after_a_close_takes_nothing_from_the_next_open() {
     let (_turn, counts) = counted().await;
     for on_write in MODES {
         let folder = tempfile::tempdir().unwrap();
-        let disk = "capacity: 64KiB, disk: { path: tier, capacity: 64MiB, warm: true }";
+        let disk = "capacity: 64KiB, disk: { path: disk, capacity: 64MiB, warm: true }";
         let config = config(folder.path(), on_write, disk);
         let stack = open(&config).await;
         fill(&stack).await;
@@ -187,7 +187,7 @@ async fn a_store_that_was_dropped_can_be_opened_at_once() {
     let _turn = counted().await;
     for on_write in MODES {
         let folder = tempfile::tempdir().unwrap();
-        let config = config(folder.path(), on_write, "disk: { path: tier, capacity: 64MiB }");
+        let config = config(folder.path(), on_write, "disk: { path: disk, capacity: 64MiB }");
         for _ in 0..50 {
             let stack = open(&config).await;
             let _ = stack.put("k", "v").await.unwrap();
@@ -203,7 +203,7 @@ async fn what_a_stack_over_another_backend_left_is_not_served() {
     let folder = tempfile::tempdir().unwrap();
     let config = |backend: &str, ttl: &str| {
         let text = format!(
-            "stores: {{ main: {{ layers: [{{ cache: {{ ttl: {ttl}, disk: {{ path: tier, capacity: 64MiB, warm: true }} }} }}], backend: {{ file: {{ path: {backend} }} }} }} }}"
+            "stores: {{ main: {{ layers: [{{ cache: {{ ttl: {ttl}, disk: {{ path: disk, capacity: 64MiB, warm: true }} }} }}], backend: {{ file: {{ path: {backend} }} }} }} }}"
         );
         Config::parse(&text, Format::Yaml, folder.path().join("tierstack.yaml")).unwrap()
     };
@@ -226,7 +226,7 @@ async fn what_was_left_over_other_data_is_not_served() {
     let (_turn, counts) = counted().await;
     for on_write in MODES {
         let folder = tempfile::tempdir().unwrap();
-        let disk = "capacity: 64KiB, disk: { path: tier, capacity: 64MiB, warm: true }";
+        let disk = "capacity: 64KiB, disk: { path: disk, capacity: 64MiB, warm: true }";
         let config = config(folder.path(), on_write, disk);
         let link_to = |target: &str| {
             let (link, target) = (folder.path().join("data"), folder.path().join(target));
@@ -258,7 +258,7 @@ async fn an_opening_that_fails_leaves_what_was_warm() {
     let (_turn, counts) = counted().await;
     for on_write in MODES {
         let folder = tempfile::tempdir().unwrap();
-        let disk = "capacity: 64KiB, disk: { path: tier, capacity: 64MiB, warm: true }";
+        let disk = "capacity: 64KiB, disk: { path: disk, capacity: 64MiB, warm: true }";
         let config = config(folder.path(), on_write, disk);
         let stack = open(&config).await;
         fill(&stack).await;
@@ -288,7 +288,7 @@ async fn without_warm_a_restart_begins_empty_and_a_drop_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
         for (warm, closes) in [(false, true), (true, false)] {
             let text =
-                format!("capacity: 64KiB, disk: {{ path: tier, capacity: 64MiB, warm: {warm} }}");
+                format!("capacity: 64KiB, disk: {{ path: disk, capacity: 64MiB, warm: {warm} }}");
             let config = config(folder.path(), on_write, &text);
             let stack = open(&config).await;
             fill(&stack).await;
@@ -313,7 +313,7 @@ async fn after_an_invalidation_of_a_prefix_a_restart_begins_empty() {
     let (_turn, counts) = counted().await;
     for on_write in MODES {
         let folder = tempfile::tempdir().unwrap();
-        let disk = "capacity: 64KiB, disk: { path: tier, capacity: 64MiB, warm: true }";
+        let disk = "capacity: 64KiB, disk: { path: disk, capacity: 64MiB, warm: true }";
         let config = config(folder.path(), on_write, disk);
         let stack = open(&config).await;
         fill(&stack).await;
@@ -334,8 +334,8 @@ async fn two_stacks_do_not_share_a_folder() {
     let _turn = counted().await;
     for on_write in MODES {
         let folder = tempfile::tempdir().unwrap();
-        let config = config(folder.path(), on_write, "disk: { path: tier, capacity: 64MiB }");
-        let text = "stores: { main: { layers: [{ cache: { disk: { path: tier, capacity: 64MiB } } }], backend: memory } }";
+        let config = config(folder.path(), on_write, "disk: { path: disk, capacity: 64MiB }");
+        let text = "stores: { main: { layers: [{ cache: { disk: { path: disk, capacity: 64MiB } } }], backend: memory } }";
         let other = Config::parse(text, Format::Yaml, folder.path().join("other.yaml")).unwrap();
         let stack = open(&config).await;
         let error = Stack::open(&other, None, &Registry::standard(), &OpenOptions::default()).await;
@@ -357,7 +357,7 @@ fn a_plain_folder_is_refused_where_sealing_is_required() {
         let config = Config::parse(&text, Format::Yaml, "tierstack.yaml").unwrap();
         Stack::check(&config, None, &Registry::standard())
     };
-    let cache = "{ cache: { disk: { path: tier, capacity: 64MiB } } }";
+    let cache = "{ cache: { disk: { path: disk, capacity: 64MiB } } }";
     let encrypt = "{ encrypt: { keys: { env: KEYS } } }";
     let error = check(&format!("{cache}, {encrypt}")).unwrap_err().to_string();
     assert!(error.contains("disk cache"), "{error}");
@@ -367,7 +367,7 @@ fn a_plain_folder_is_refused_where_sealing_is_required() {
 
 #[test]
 fn a_store_that_forgets_cannot_have_a_warm_folder() {
-    let text = "stores: { main: { layers: [{ cache: { disk: { path: tier, capacity: 64MiB, warm: true } } }], backend: memory } }";
+    let text = "stores: { main: { layers: [{ cache: { disk: { path: disk, capacity: 64MiB, warm: true } } }], backend: memory } }";
     let config = Config::parse(text, Format::Yaml, "tierstack.yaml").unwrap();
     let error = Stack::check(&config, None, &Registry::standard()).unwrap_err().to_string();
     assert!(error.contains("disk.warm"), "{error}");

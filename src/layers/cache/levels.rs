@@ -21,7 +21,7 @@ impl<S> Shared<S> {
     pub(super) fn remove(&self, key: &[u8]) {
         self.engine.remove(key);
         if let Some(disk) = &self.disk {
-            disk.tier().remove(key);
+            disk.level().remove(key);
         }
     }
 
@@ -33,7 +33,7 @@ impl<S> Shared<S> {
 
     pub(super) fn clear_disk(&self) {
         if let Some(disk) = &self.disk {
-            disk.tier().forget(self.coherence.epochs.now());
+            disk.level().forget(self.coherence.epochs.now());
         }
     }
 
@@ -43,7 +43,7 @@ impl<S> Shared<S> {
         if let Some(disk) = self.disk.as_ref().filter(|_| warm) {
             tokio::select! {
                 biased;
-                () = self.engine.evict_all(|| disk.tier().has_room()) => {}
+                () = self.engine.evict_all(|| disk.level().has_room()) => {}
                 () = self.clock.sleep(self.load_timeout) => {
                     tracing::warn!("the disk of a cache was too slow to take what is in memory at a close; the rest is loaded again after the next open");
                 }
@@ -56,7 +56,7 @@ impl<S> Shared<S> {
     /// not know that they are old.
     pub(super) fn leave_nothing_on_disk(&self) {
         if let Some(disk) = &self.disk {
-            disk.tier().leave_nothing();
+            disk.level().leave_nothing();
         }
     }
 
@@ -68,7 +68,7 @@ impl<S> Shared<S> {
     /// Whether the disk has left its entries to the next open. What a write removed then would come back.
     pub(super) fn has_left_disk(&self) -> bool {
         self.coherence.epochs.now().is_closed()
-            && self.disk.as_ref().is_some_and(|disk| disk.tier().is_left())
+            && self.disk.as_ref().is_some_and(|disk| disk.level().is_left())
     }
 
     /// What is on the disk, if it may be served.
@@ -76,7 +76,7 @@ impl<S> Shared<S> {
         let disk = self.disk.as_ref()?;
         let epoch = self.coherence.epochs.now();
         let key = Bytes::copy_from_slice(key);
-        let asked = disk.tier().get_many(std::slice::from_ref(&key), self.patience_with_disk());
+        let asked = disk.level().get_many(std::slice::from_ref(&key), self.patience_with_disk());
         let found = asked.await.pop().flatten();
         let found = found.filter(|found| self.coherence.epochs.serve(epoch, found.began, &key));
         let value = found.as_ref().map(|found| &found.value);
@@ -101,9 +101,9 @@ impl<S> Shared<S> {
         match cached {
             Some(cached @ Cached { answer: Answer::Value(value), .. }) => {
                 let until = until(cached, self.config.idle.map(|idle| idle.0));
-                disk.tier().offer(key, value, until, cached.epoch);
+                disk.level().offer(key, value, until, cached.epoch);
             }
-            _ => disk.tier().remove(key),
+            _ => disk.level().remove(key),
         }
     }
 
@@ -115,7 +115,7 @@ impl<S> Shared<S> {
             return;
         }
         self.coherence.if_unchanged(ticket, key, || {
-            if disk.tier().is_current(key, found) {
+            if disk.level().is_current(key, found) {
                 self.engine.insert(key, cached);
             }
         });
@@ -130,7 +130,7 @@ impl<S: Store> Shared<S> {
         // What the store below could still lose must not be found on the disk the next time.
         let flushed = if warm { self.inner.flush().await } else { Ok(()) };
         let closed = self.inner.close().await;
-        disk.tier().close(flushed.is_ok() && closed.is_ok(), self.load_timeout).await;
+        disk.level().close(flushed.is_ok() && closed.is_ok(), self.load_timeout).await;
         closed
     }
 }

@@ -118,7 +118,7 @@ async fn find_on_disk<S>(shared: &Shared<S>, loads: Vec<Load<S>>) -> Vec<Load<S>
     let keys: Vec<Bytes> = sought.map(|load| load.key.clone()).collect();
     // Before the look, so that what is forgotten later is ordered behind what is found.
     let epoch = shared.coherence.epochs.now();
-    let mut found = disk.tier().get_many(&keys, shared.patience_with_disk()).await.into_iter();
+    let mut found = disk.level().get_many(&keys, shared.patience_with_disk()).await.into_iter();
     let rest = loads.into_iter().filter_map(|load| {
         let copy = if load.may_be_kept() { found.next().flatten() } else { None };
         let served = |copy: &DiskHit| shared.coherence.epochs.serve(epoch, copy.began, &load.key);

@@ -56,17 +56,17 @@ impl UnclaimedDisk {
                 format!("{stack}\n{layers:016x}\n{}\n{below}\n{times}", data.as_str())
             });
         let disk = disk.taken();
-        disk.tier().belongs_to(owner.as_deref());
+        disk.level().belongs_to(owner.as_deref());
         Some(disk)
     }
 }
 
 /// Writes to the disk what the memory evicts and is not there any more.
 pub(super) fn write_evicted(disk: &Disk, config: &CacheConfig) -> Evicted {
-    let (tier, idle) = (Arc::clone(disk.tier()), config.idle.map(|idle| idle.0));
+    let (level, idle) = (Arc::clone(disk.level()), config.idle.map(|idle| idle.0));
     Arc::new(move |key: &[u8], cached: &Cached| {
         if let Answer::Value(value) = &cached.answer {
-            tier.offer_evicted(key, value, until(cached, idle), cached.epoch);
+            level.offer_evicted(key, value, until(cached, idle), cached.epoch);
         }
     })
 }

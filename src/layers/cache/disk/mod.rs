@@ -4,15 +4,15 @@
 //! carries a checksum, its key, its segment and its deadlines, and whatever is wrong with it makes it a miss.
 //!
 //! # Never an old answer
-//! - An entry is [offered](tier::Tier::offer) under the lock of its stripe, in the same step in which it is kept in
+//! - An entry is [offered](disk_level::DiskLevel::offer) under the lock of its stripe, in the same step in which it is kept in
 //!   memory; from then on the offer is what a reader finds, and the copy of before is gone, whether or not the
 //!   offer is taken. The writer makes a record of it, and the record enters the index only if the offer is still
 //!   that of its key.
-//! - Whatever removes a key from memory [removes](tier::Tier::remove) it here next, from the offers and from the
+//! - Whatever removes a key from memory [removes](disk_level::DiskLevel::remove) it here next, from the offers and from the
 //!   index. A record that is in neither is dead, wherever it stands.
 //! - An entry carries the epoch in which its load began, and a reader that finds it asks the epochs whether it may be served.
-//!   Where everything is forgotten the tier is emptied, and takes nothing more of before.
-//! - What was found is kept in memory only if it still is the copy of its key ([`Tier::is_current`](tier::Tier::is_current)), under
+//!   Where everything is forgotten the level is emptied, and takes nothing more of before.
+//! - What was found is kept in memory only if it still is the copy of its key ([`DiskLevel::is_current`](disk_level::DiskLevel::is_current)), under
 //!   the lock of the stripe, with a ticket of before the disk was read.
 //!
 //! # Restart
@@ -21,6 +21,7 @@
 //! deleted since.
 
 mod counters;
+mod disk_level;
 mod folder;
 mod hash;
 mod index;
@@ -32,10 +33,9 @@ mod record;
 mod table;
 #[cfg(test)]
 mod tests;
-mod tier;
 mod timeline;
 mod writer;
 
 pub(super) use self::counters::register_counters;
+pub(super) use self::disk_level::DiskHit;
 pub(super) use self::open::Disk;
-pub(super) use self::tier::DiskHit;

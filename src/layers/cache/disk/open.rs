@@ -1,4 +1,4 @@
-//! An open disk: its tier, and the thread that writes.
+//! An open disk: its level, and the thread that writes.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,17 +8,17 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use super::super::config::DiskConfig;
+use super::disk_level::DiskLevel;
 use super::log::Shape;
 use super::table::Stop;
-use super::tier::Tier;
 use crate::error::{Error, Result};
 use crate::layer::Context;
 use crate::types::units::ByteSize;
 
-/// An open tier, and the thread that writes for it.
+/// An open level, and the thread that writes for it.
 #[derive(Debug)]
 pub(in crate::layers::cache) struct Disk {
-    tier: Arc<Tier>,
+    level: Arc<DiskLevel>,
     writer: Option<JoinHandle<()>>,
     /// A cache has it: what was there of before may have been changed since.
     taken: bool,
@@ -37,15 +37,15 @@ impl Disk {
     ) -> Result<Self> {
         let shape = Shape::new(config.capacity.0, index_memory.0);
         await_former(&context.resolve(&config.path));
-        let tier = Arc::new(Tier::open(config, shape, context)?);
+        let level = Arc::new(DiskLevel::open(config, shape, context)?);
         let writer = std::thread::Builder::new().name("tierstack-cache".to_owned()).spawn({
-            let tier = Arc::clone(&tier);
-            move || tier.run()
+            let level = Arc::clone(&level);
+            move || level.run()
         });
         let writer = writer.map_err(|error| {
             Error::internal("the thread of the cache's disk did not start").with_source(error)
         })?;
-        Ok(Self { tier, writer: Some(writer), taken: false })
+        Ok(Self { level, writer: Some(writer), taken: false })
     }
 
     /// One that is written by hand.
@@ -55,22 +55,22 @@ impl Disk {
         context: &Context,
     ) -> Result<Self> {
         let shape = Shape::new(config.capacity.0, 1 << 20);
-        let tier = Arc::new(Tier::open(config, shape, context)?);
-        Ok(Self { tier, writer: None, taken: true })
+        let level = Arc::new(DiskLevel::open(config, shape, context)?);
+        Ok(Self { level, writer: None, taken: true })
     }
 
     #[cfg(test)]
     pub(in crate::layers::cache) fn write_out(&self) {
-        while self.tier.step(false) {}
+        while self.level.step(false) {}
     }
 
     #[cfg(test)]
     pub(in crate::layers::cache) fn break_it(&self) {
-        self.tier.folder.fault.after(0);
+        self.level.folder.fault.after(0);
     }
 
-    pub(in crate::layers::cache) fn tier(&self) -> &Arc<Tier> {
-        &self.tier
+    pub(in crate::layers::cache) fn level(&self) -> &Arc<DiskLevel> {
+        &self.level
     }
 
     pub(in crate::layers::cache) fn taken(mut self) -> Self {
@@ -83,8 +83,8 @@ impl Disk {
 /// opening of its stack failed, what was there is there the next time.
 impl Drop for Disk {
     fn drop(&mut self) {
-        let keep = self.tier.warm && !self.taken;
-        self.tier.stop(if keep { Stop::Written { keep } } else { Stop::Now });
+        let keep = self.level.warm && !self.taken;
+        self.level.stop(if keep { Stop::Written { keep } } else { Stop::Now });
         let Some(writer) = self.writer.take() else { return };
         if Handle::try_current().is_err() {
             // It has told of its panic.
@@ -93,7 +93,7 @@ impl Drop for Disk {
             // A task of a runtime may not wait for a disk. The next one that opens the folder does.
             let mut ending = ENDING.lock();
             ending.retain(|(_, writer)| !writer.is_finished());
-            ending.push((self.tier.folder.path().to_owned(), writer));
+            ending.push((self.level.folder.path().to_owned(), writer));
         }
     }
 }

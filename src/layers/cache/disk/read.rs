@@ -1,4 +1,4 @@
-//! Reading what the tier holds: what waits is there at once, the rest in another thread.
+//! Reading what the level holds: what waits is there at once, the rest in another thread.
 
 use std::io;
 use std::sync::Arc;
@@ -10,15 +10,15 @@ use tokio::sync::oneshot;
 
 use super::super::coherence::Epoch;
 use super::super::policy::CoarseTime;
+use super::disk_level::{DiskHit, DiskLevel};
 use super::index::Location;
 use super::record::{self, Copy};
 use super::table::Held;
-use super::tier::{DiskHit, Tier};
 
 /// A free thread to read the disk with is waited for that long. Without one the store below is asked.
 pub(super) const MOST_WAIT: Duration = Duration::from_millis(100);
 
-impl Tier {
+impl DiskLevel {
     /// The copies of these keys, in their order. It reads the disk once for each, in another thread. A disk that takes
     /// longer than `patience` is not used any more.
     ///
@@ -38,14 +38,14 @@ impl Tier {
         }
         let none = || keys.iter().map(|_| None).collect();
         let Ok(runtime) = Handle::try_current() else { return none() };
-        let (tier, asked) = (Arc::clone(self), keys.to_vec());
+        let (level, asked) = (Arc::clone(self), keys.to_vec());
         let (begin, begun) = oneshot::channel();
         let mut read = runtime.spawn_blocking(move || {
             // Nobody waits for it any more.
             if begin.send(()).is_err() {
                 return Vec::new();
             }
-            asked.iter().zip(held).map(|(key, held)| tier.read(key, held?)).collect()
+            asked.iter().zip(held).map(|(key, held)| level.read(key, held?)).collect()
         });
         // Threads that are busy with something else say nothing about the disk.
         tokio::select! {

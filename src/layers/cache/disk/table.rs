@@ -1,4 +1,4 @@
-//! What the tier knows without the disk: entries that wait to be written, and where the others are.
+//! What the level knows without the disk: entries that wait to be written, and where the others are.
 //!
 //! Pure state, behind one lock. That lock is a leaf: it may be taken under the lock of a stripe or of the
 //! engine, and nothing is locked or waited for under it.
@@ -15,7 +15,7 @@ use super::record::{self, Copy};
 /// What an entry costs while it waits, beside its key and value.
 const WAITING_BYTES: u64 = 256;
 
-/// Whether the tier takes and gives entries.
+/// Whether the level takes and gives entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     Open,
@@ -55,7 +55,7 @@ pub(super) enum Refused {
     Full,
     /// It fits into no segment.
     Large,
-    /// It began before everything was forgotten, or the tier is not open.
+    /// It began before everything was forgotten, or the level is not open.
     Late,
 }
 

@@ -1,7 +1,7 @@
-//! The time of the tier: of the wall clock when a folder is used first, and from then on steady.
+//! The time of the level: of the wall clock when a folder is used first, and from then on steady.
 //!
 //! A deadline must survive a restart, so it cannot stand on a clock that begins with the machine; and it must
-//! not move when the wall clock is set, so it cannot stand on that one either. While the tier is open its time
+//! not move when the wall clock is set, so it cannot stand on that one either. While the level is open its time
 //! goes on with the steady clock. From a close to the next open it goes on by as much as the wall clock did, and
 //! where that went back, what was kept is given up.
 

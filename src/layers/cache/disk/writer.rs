@@ -4,13 +4,13 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use super::disk_level::DiskLevel;
 use super::index::Index;
 use super::index_file::{self, Saved};
 use super::log::Log;
 use super::table::{State, Stop};
-use super::tier::Tier;
 
-impl Tier {
+impl DiskLevel {
     pub(super) fn run(&self) {
         if catch_unwind(AssertUnwindSafe(|| while self.step(true) {})).is_err() {
             self.fail(&io::Error::other("the thread that writes panicked"));

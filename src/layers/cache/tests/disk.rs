@@ -11,7 +11,7 @@ fn config(folder: &tempfile::TempDir) -> CacheConfig {
 }
 
 /// A cache whose disk is written by hand.
-fn tiered(config: CacheConfig, announces: Option<Duration>) -> (Cache<Gated>, ManualClock) {
+fn two_levels(config: CacheConfig, announces: Option<Duration>) -> (Cache<Gated>, ManualClock) {
     let clock = ManualClock::new();
     let context = Context { clock: Arc::new(clock.clone()), below: Some(1), ..Context::default() };
     let below = Gated { announces, ..Gated::new(Arc::clone(&context.clock)) };
@@ -31,7 +31,7 @@ fn write_out(cache: &Cache<Gated>) {
 
 /// Whether the disk has a copy.
 fn on_disk(cache: &Cache<Gated>, key: &[u8]) -> bool {
-    cache.0.disk.as_ref().unwrap().tier().may_hold(key)
+    cache.0.disk.as_ref().unwrap().level().may_hold(key)
 }
 
 async fn below(cache: &Cache<Gated>, key: &'static str, value: impl Into<Value>) {
@@ -49,7 +49,7 @@ async fn put_on_disk(cache: &Cache<Gated>, key: &'static [u8]) {
 #[tokio::test]
 async fn what_the_memory_has_no_room_for_comes_from_the_disk() {
     let folder = tempfile::tempdir().unwrap();
-    let (cache, _) = tiered(config(&folder), None);
+    let (cache, _) = two_levels(config(&folder), None);
     let keys: Vec<Bytes> = (0..300u32).map(|n| n.to_be_bytes().to_vec().into()).collect();
     for key in &keys {
         let value = [key.as_ref(), &[7; 1000]].concat();
@@ -72,7 +72,7 @@ async fn what_the_memory_has_no_room_for_comes_from_the_disk() {
 #[tokio::test]
 async fn what_was_found_on_the_disk_is_kept_in_memory() {
     let folder = tempfile::tempdir().unwrap();
-    let (cache, _) = tiered(config(&folder), None);
+    let (cache, _) = two_levels(config(&folder), None);
     below(&cache, "k", "v").await;
     put_on_disk(&cache, b"k").await;
     assert_eq!(get(&cache, b"k").await.unwrap(), Some("v".into()));
@@ -83,7 +83,7 @@ async fn what_was_found_on_the_disk_is_kept_in_memory() {
 #[tokio::test]
 async fn a_write_and_a_delete_remove_the_copy_before_they_are_acknowledged() {
     let folder = tempfile::tempdir().unwrap();
-    let (cache, _) = tiered(config(&folder), None);
+    let (cache, _) = two_levels(config(&folder), None);
     below(&cache, "k", "old").await;
     put_on_disk(&cache, b"k").await;
     let _ = cache.put("k", "new").await.unwrap();
@@ -105,7 +105,7 @@ async fn a_write_and_a_delete_remove_the_copy_before_they_are_acknowledged() {
 #[tokio::test]
 async fn what_was_written_and_evicted_is_on_the_disk() {
     let folder = tempfile::tempdir().unwrap();
-    let (cache, _) = tiered(CacheConfig { on_write: OnWrite::Keep, ..config(&folder) }, None);
+    let (cache, _) = two_levels(CacheConfig { on_write: OnWrite::Keep, ..config(&folder) }, None);
     below(&cache, "k", "old").await;
     put_on_disk(&cache, b"k").await;
     let _ = cache.put("k", "new").await.unwrap();
@@ -147,9 +147,9 @@ async fn a_close_brings_everything_that_is_in_memory_to_a_warm_disk() {
         let _ = cache.put(key.clone(), vec![key[3]; 60 << 10]).await.unwrap();
     }
     assert!(cache.0.engine.bytes() > 80 << 20);
-    let tier = Arc::clone(cache.0.disk.as_ref().unwrap().tier());
+    let level = Arc::clone(cache.0.disk.as_ref().unwrap().level());
     cache.0.empty_memory().await;
-    assert!(keys.iter().all(|key| tier.may_hold(key)));
+    assert!(keys.iter().all(|key| level.may_hold(key)));
     assert_eq!(cache.0.engine.entries(), 0);
     cache.close().await.unwrap();
 }
@@ -157,7 +157,7 @@ async fn a_close_brings_everything_that_is_in_memory_to_a_warm_disk() {
 #[tokio::test]
 async fn a_load_that_a_write_overtook_does_not_reach_the_disk() {
     let folder = tempfile::tempdir().unwrap();
-    let (cache, _) = tiered(config(&folder), None);
+    let (cache, _) = two_levels(config(&folder), None);
     below(&cache, "k", "old").await;
     cache.0.inner.reads.shut();
     let slow = reader(&cache, b"k");
@@ -172,13 +172,13 @@ async fn a_load_that_a_write_overtook_does_not_reach_the_disk() {
 #[tokio::test]
 async fn a_copy_that_a_write_overtook_is_not_kept_in_memory() {
     let folder = tempfile::tempdir().unwrap();
-    let (cache, _) = tiered(config(&folder), None);
+    let (cache, _) = two_levels(config(&folder), None);
     for overtaken in [false, true] {
         below(&cache, "k", "old").await;
         put_on_disk(&cache, b"k").await;
         let ticket = cache.0.coherence.ticket(b"k");
-        let tier = cache.0.disk.as_ref().unwrap().tier();
-        let found = tier.get_many(&["k".into()], Duration::from_secs(15)).await.remove(0).unwrap();
+        let level = cache.0.disk.as_ref().unwrap().level();
+        let found = level.get_many(&["k".into()], Duration::from_secs(15)).await.remove(0).unwrap();
         if overtaken {
             let _ = cache.delete("k").await.unwrap();
         }
@@ -191,12 +191,12 @@ async fn a_copy_that_a_write_overtook_is_not_kept_in_memory() {
 #[tokio::test]
 async fn a_copy_does_not_replace_a_later_answer_in_memory() {
     let folder = tempfile::tempdir().unwrap();
-    let (cache, _) = tiered(config(&folder), None);
+    let (cache, _) = two_levels(config(&folder), None);
     below(&cache, "k", "old").await;
     put_on_disk(&cache, b"k").await;
     let ticket = cache.0.coherence.ticket(b"k");
-    let tier = cache.0.disk.as_ref().unwrap().tier();
-    let found = tier.get_many(&["k".into()], Duration::from_secs(15)).await.remove(0).unwrap();
+    let level = cache.0.disk.as_ref().unwrap().level();
+    let found = level.get_many(&["k".into()], Duration::from_secs(15)).await.remove(0).unwrap();
     cache.0.take(b"k", &Ok(Some("foreign".into())), cache.0.now(), ticket);
     cache.0.promote(b"k", &found, ticket);
     assert_eq!(get(&cache, b"k").await.unwrap(), Some("foreign".into()));
@@ -206,7 +206,7 @@ async fn a_copy_does_not_replace_a_later_answer_in_memory() {
 #[tokio::test]
 async fn an_answer_that_is_not_kept_removes_the_copy() {
     let folder = tempfile::tempdir().unwrap();
-    let (cache, _) = tiered(config(&folder), None);
+    let (cache, _) = two_levels(config(&folder), None);
     for answer in [None, Some(Value::from(vec![0; 20 << 20]))] {
         below(&cache, "k", "old").await;
         put_on_disk(&cache, b"k").await;
@@ -219,7 +219,7 @@ async fn an_answer_that_is_not_kept_removes_the_copy() {
 #[tokio::test]
 async fn what_is_too_large_for_the_memory_is_on_the_disk() {
     let folder = tempfile::tempdir().unwrap();
-    let (cache, _) = tiered(config(&folder), None);
+    let (cache, _) = two_levels(config(&folder), None);
     below(&cache, "k", vec![1; 60 << 10]).await;
     for _ in 0..3 {
         assert_eq!(get(&cache, b"k").await.unwrap().unwrap().bytes.len(), 60 << 10);
@@ -232,7 +232,7 @@ async fn what_is_too_large_for_the_memory_is_on_the_disk() {
 async fn a_ttl_goes_on_on_the_disk() {
     let folder = tempfile::tempdir().unwrap();
     let ttl = Some(Span(Duration::from_secs(10)));
-    let (cache, clock) = tiered(CacheConfig { ttl, ..config(&folder) }, None);
+    let (cache, clock) = two_levels(CacheConfig { ttl, ..config(&folder) }, None);
     below(&cache, "k", "old").await;
     put_on_disk(&cache, b"k").await;
     below(&cache, "k", "new").await;
@@ -252,7 +252,7 @@ async fn a_refresh_does_not_ask_the_disk() {
         refresh_ahead: Some("0.5".parse().unwrap()),
         ..config(&folder)
     };
-    let (cache, clock) = tiered(config, None);
+    let (cache, clock) = two_levels(config, None);
     below(&cache, "k", "old").await;
     put_on_disk(&cache, b"k").await;
     get(&cache, b"k").await.unwrap();
@@ -267,7 +267,7 @@ async fn a_refresh_does_not_ask_the_disk() {
 async fn nobody_reads_it_on_the_disk_so_idle_goes_on_there() {
     let folder = tempfile::tempdir().unwrap();
     let idle = Some(Span(Duration::from_secs(10)));
-    let (cache, clock) = tiered(CacheConfig { idle, ..config(&folder) }, None);
+    let (cache, clock) = two_levels(CacheConfig { idle, ..config(&folder) }, None);
     below(&cache, "k", "old").await;
     put_on_disk(&cache, b"k").await;
     below(&cache, "k", "new").await;
@@ -280,7 +280,7 @@ async fn what_forgets_everything_empties_the_disk() {
     let announces = Some(Duration::from_secs(1));
     for change in [Change::All, Change::Lost, Change::Keys(vec!["k".into()])] {
         let folder = tempfile::tempdir().unwrap();
-        let (cache, _) = tiered(config(&folder), announces);
+        let (cache, _) = two_levels(config(&folder), announces);
         get(&cache, b"first").await.unwrap();
         settle().await;
         below(&cache, "k", "old").await;
@@ -292,7 +292,7 @@ async fn what_forgets_everything_empties_the_disk() {
         assert_eq!(get(&cache, b"k").await.unwrap(), Some("new".into()));
     }
     let folder = tempfile::tempdir().unwrap();
-    let (cache, _) = tiered(config(&folder), None);
+    let (cache, _) = two_levels(config(&folder), None);
     below(&cache, "k", "old").await;
     put_on_disk(&cache, b"k").await;
     let run = Entry { key: "k".into(), value: "new".into() };
@@ -311,7 +311,7 @@ async fn what_is_invalidated_is_not_served_from_the_disk() {
     ];
     for scope in scopes {
         let folder = tempfile::tempdir().unwrap();
-        let (cache, _) = tiered(config(&folder), None);
+        let (cache, _) = two_levels(config(&folder), None);
         for key in ["user:1", "order:1"] {
             below(&cache, key, "old").await;
             put_on_disk(&cache, key.as_bytes()).await;
@@ -331,7 +331,7 @@ async fn what_is_invalidated_is_not_served_from_the_disk() {
 async fn a_copy_that_an_invalidation_matches_does_not_come_back() {
     for prefixes in [1, 5000] {
         let folder = tempfile::tempdir().unwrap();
-        let (cache, _) = tiered(config(&folder), None);
+        let (cache, _) = two_levels(config(&folder), None);
         below(&cache, "user:1", "old").await;
         get(&cache, b"user:1").await.unwrap();
         let kept = cache.0.engine.get(b"user:1").unwrap();
@@ -339,9 +339,9 @@ async fn a_copy_that_an_invalidation_matches_does_not_come_back() {
             let prefix = if n == 0 { "user:".to_owned() } else { n.to_string() };
             cache.invalidate(Scope::Prefix(prefix.into())).await.unwrap();
             if n == 0 {
-                let tier = cache.0.disk.as_ref().unwrap().tier();
-                tier.remove(b"user:1");
-                tier.offer_evicted(b"user:1", &"old".into(), CoarseTime::NEVER, kept.epoch);
+                let level = cache.0.disk.as_ref().unwrap().level();
+                level.remove(b"user:1");
+                level.offer_evicted(b"user:1", &"old".into(), CoarseTime::NEVER, kept.epoch);
             }
         }
         below(&cache, "user:1", "new").await;
@@ -353,7 +353,7 @@ async fn a_copy_that_an_invalidation_matches_does_not_come_back() {
 #[tokio::test]
 async fn an_inspection_tells_what_is_on_the_disk() {
     let folder = tempfile::tempdir().unwrap();
-    let (cache, _) = tiered(config(&folder), None);
+    let (cache, _) = two_levels(config(&folder), None);
     below(&cache, "k", "v").await;
     put_on_disk(&cache, b"k").await;
     let places = |found: Vec<Sighting>| -> Vec<(String, Presence)> {
@@ -370,7 +370,7 @@ async fn an_inspection_tells_what_is_on_the_disk() {
 #[tokio::test]
 async fn a_copy_of_an_epoch_that_has_ended_is_not_served() {
     let folder = tempfile::tempdir().unwrap();
-    let (cache, _) = tiered(config(&folder), None);
+    let (cache, _) = two_levels(config(&folder), None);
     below(&cache, "k", "old").await;
     put_on_disk(&cache, b"k").await;
     below(&cache, "k", "new").await;
@@ -382,7 +382,7 @@ async fn a_copy_of_an_epoch_that_has_ended_is_not_served() {
 #[tokio::test]
 async fn a_bulk_read_asks_below_for_what_neither_level_has() {
     let folder = tempfile::tempdir().unwrap();
-    let (cache, _) = tiered(config(&folder), None);
+    let (cache, _) = two_levels(config(&folder), None);
     for (key, value) in [("a", "1"), ("b", "2"), ("c", "3")] {
         below(&cache, key, value).await;
     }
@@ -399,7 +399,7 @@ async fn each_read_is_counted_once() {
     let recorder = DebuggingRecorder::new();
     let _guard = metrics::set_default_local_recorder(&recorder);
     let folder = tempfile::tempdir().unwrap();
-    let (cache, _) = tiered(config(&folder), None);
+    let (cache, _) = two_levels(config(&folder), None);
     below(&cache, "k", "v").await;
     put_on_disk(&cache, b"k").await;
     get(&cache, b"k").await.unwrap();
@@ -420,12 +420,12 @@ async fn each_read_is_counted_once() {
 #[tokio::test]
 async fn with_s3_fifo_what_is_evicted_is_written_if_it_is_not_there() {
     let folder = tempfile::tempdir().unwrap();
-    let (cache, _) = tiered(config(&folder), None);
+    let (cache, _) = two_levels(config(&folder), None);
     below(&cache, "k", "v").await;
     put_on_disk(&cache, b"k").await;
     get(&cache, b"k").await.unwrap();
     // As if its segment were gone.
-    cache.0.disk.as_ref().unwrap().tier().remove(b"k");
+    cache.0.disk.as_ref().unwrap().level().remove(b"k");
     for n in 0..500u32 {
         let _ = cache.0.inner.memory.put(n.to_be_bytes().to_vec(), vec![0; 500]).await.unwrap();
         for _ in 0..3 {
@@ -441,7 +441,7 @@ async fn with_s3_fifo_what_is_evicted_is_written_if_it_is_not_there() {
 #[tokio::test]
 async fn a_disk_that_fails_is_noticed_by_no_reader_or_writer() {
     let folder = tempfile::tempdir().unwrap();
-    let (cache, _) = tiered(config(&folder), None);
+    let (cache, _) = two_levels(config(&folder), None);
     below(&cache, "k", "v").await;
     put_on_disk(&cache, b"k").await;
     cache.0.disk.as_ref().unwrap().break_it();

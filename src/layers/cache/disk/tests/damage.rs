@@ -2,9 +2,9 @@
 
 use super::*;
 
-/// A closed tier of a few entries.
+/// A closed level of a few entries.
 fn closed(rig: &Rig) -> Vec<(Vec<u8>, Value)> {
-    let tier = rig.open();
+    let level = rig.open();
     let at = rig.clock.now() + Duration::from_secs(60);
     let entries = vec![
         (b"a".to_vec(), Value::from("of a")),
@@ -13,9 +13,9 @@ fn closed(rig: &Rig) -> Vec<(Vec<u8>, Value)> {
         (b"c".to_vec(), Value::from(vec![1; 500])),
     ];
     for (key, value) in &entries {
-        rig.put(&tier, key, value.clone());
+        rig.put(&level, key, value.clone());
     }
-    close(&tier);
+    close(&level);
     entries
 }
 
@@ -35,18 +35,18 @@ fn with_file(
         }
         std::fs::write(copy.path().join(entry.file_name()), content).unwrap();
     }
-    let tier = rig.try_open(copy.path(), true).unwrap();
+    let level = rig.try_open(copy.path(), true).unwrap();
     let mut hits = 0;
     for (key, value) in entries {
-        if let Some(found) = get(&tier, key) {
+        if let Some(found) = get(&level, key) {
             assert_eq!(found, *value);
             hits += 1;
         }
     }
     // It goes on.
-    rig.put(&tier, b"new", "new");
-    write_all(&tier);
-    assert_eq!(get(&tier, b"new"), Some("new".into()));
+    rig.put(&level, b"new", "new");
+    write_all(&level);
+    assert_eq!(get(&level, b"new"), Some("new".into()));
     hits
 }
 
@@ -96,7 +96,7 @@ fn a_file_that_was_cut_off_makes_misses() {
 }
 
 #[test]
-fn damage_under_an_open_tier_is_a_miss_that_is_counted_once() {
+fn damage_under_an_open_level_is_a_miss_that_is_counted_once() {
     let recorder = DebuggingRecorder::new();
     let _guard = metrics::set_default_local_recorder(&recorder);
     let damages: [fn(&Path); 3] = [
@@ -110,12 +110,12 @@ fn damage_under_an_open_tier_is_a_miss_that_is_counted_once() {
     ];
     for damage in damages {
         let rig = Rig::new();
-        let tier = rig.open();
-        rig.put(&tier, b"k", "v");
-        write_all(&tier);
+        let level = rig.open();
+        rig.put(&level, b"k", "v");
+        write_all(&level);
         damage(&segments(&rig.path())[0]);
         for _ in 0..2 {
-            assert_eq!(get(&tier, b"k"), None);
+            assert_eq!(get(&level, b"k"), None);
         }
         let count = counted(&recorder);
         assert_eq!(count("disk_drops_total", "damaged"), 1.0);
@@ -127,13 +127,13 @@ fn damage_under_an_open_tier_is_a_miss_that_is_counted_once() {
 #[test]
 fn a_record_of_another_segment_is_not_believed() {
     let rig = Rig::new();
-    let tier = rig.open();
+    let level = rig.open();
     for value in [1, 2] {
-        rig.put(&tier, b"k", vec![value; 900]);
-        write_all(&tier);
+        rig.put(&level, b"k", vec![value; 900]);
+        write_all(&level);
     }
     let files = segments(&rig.path());
     let [older, newest] = &files[..] else { panic!("a segment each") };
     std::fs::copy(older, newest).unwrap();
-    assert_eq!(get(&tier, b"k"), None);
+    assert_eq!(get(&level, b"k"), None);
 }

@@ -17,13 +17,13 @@ use tempfile::TempDir;
 use super::super::coherence::{Epoch, Epochs, Mode};
 use super::super::config::DiskConfig;
 use super::super::policy::CoarseTime;
+use super::disk_level::{DiskHit, DiskLevel};
 use super::hash::HashKey;
 use super::log::Shape;
 use super::open::Disk;
 use super::read::MOST_WAIT;
 use super::record::Copy;
 use super::table::{State, Stop};
-use super::tier::{DiskHit, Tier};
 use super::{index_file, record, timeline};
 use crate::clock::{Clock as _, ManualClock};
 use crate::error::Result;
@@ -68,7 +68,7 @@ impl Fault {
 const SHAPE: Shape =
     Shape { capacity: 8 << 10, segment: 1 << 10, waiting: 4 << 10, entries: 1 << 20 };
 
-/// A folder, and a clock that outlives the tiers in it.
+/// A folder, and a clock that outlives the levels in it.
 struct Rig {
     folder: TempDir,
     clock: ManualClock,
@@ -80,35 +80,35 @@ impl Rig {
     }
 
     fn path(&self) -> std::path::PathBuf {
-        self.folder.path().join("tier")
+        self.folder.path().join("level")
     }
 
-    fn try_open(&self, path: &Path, warm: bool) -> Result<Tier> {
-        let tier = self.open_with(path, warm, SHAPE)?;
-        tier.belongs_to(Some("stack"));
-        Ok(tier)
+    fn try_open(&self, path: &Path, warm: bool) -> Result<DiskLevel> {
+        let level = self.open_with(path, warm, SHAPE)?;
+        level.belongs_to(Some("stack"));
+        Ok(level)
     }
 
-    fn open_with(&self, path: &Path, warm: bool, shape: Shape) -> Result<Tier> {
+    fn open_with(&self, path: &Path, warm: bool, shape: Shape) -> Result<DiskLevel> {
         let (path, capacity) = (path.to_owned(), ByteSize(0));
         let config = DiskConfig { path, capacity, index_memory: None, warm };
         let context = Context { clock: Arc::new(self.clock.clone()), ..Context::default() };
-        Tier::open(&config, shape, &context)
+        DiskLevel::open(&config, shape, &context)
     }
 
-    fn open(&self) -> Tier {
+    fn open(&self) -> DiskLevel {
         self.try_open(&self.path(), true).unwrap()
     }
 
-    /// A tier in a copy of the folder as it is now, as after a crash.
-    fn after_crash(&self) -> (TempDir, Tier) {
+    /// A level in a copy of the folder as it is now, as after a crash.
+    fn after_crash(&self) -> (TempDir, DiskLevel) {
         let copy = tempfile::tempdir().unwrap();
         for entry in std::fs::read_dir(self.path()).unwrap() {
             let entry = entry.unwrap();
             std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
         }
-        let tier = self.try_open(copy.path(), true).unwrap();
-        (copy, tier)
+        let level = self.try_open(copy.path(), true).unwrap();
+        (copy, level)
     }
 
     /// A moment from now.
@@ -116,8 +116,8 @@ impl Rig {
         CoarseTime(CoarseTime::now(&self.clock).0 + seconds * 1000)
     }
 
-    fn put(&self, tier: &Tier, key: &[u8], value: impl Into<Value>) {
-        tier.offer(key, &value.into(), CoarseTime::NEVER, Epoch::FIRST);
+    fn put(&self, level: &DiskLevel, key: &[u8], value: impl Into<Value>) {
+        level.offer(key, &value.into(), CoarseTime::NEVER, Epoch::FIRST);
     }
 }
 
@@ -127,28 +127,28 @@ fn later_epoch() -> Epoch {
     epochs.now()
 }
 
-fn write_all(tier: &Tier) {
-    while tier.step(false) {}
+fn write_all(level: &DiskLevel) {
+    while level.step(false) {}
 }
 
 /// As a clean close does. Tells whether it came to its end.
-fn close(tier: &Tier) {
-    tier.stop(Stop::Written { keep: tier.warm });
-    write_all(tier);
-    assert!(*tier.closed.borrow());
+fn close(level: &DiskLevel) {
+    level.stop(Stop::Written { keep: level.warm });
+    write_all(level);
+    assert!(*level.closed.borrow());
 }
 
-fn found(tier: &Tier, key: &[u8]) -> Option<DiskHit> {
-    let held = tier.table.lock().find(tier.hash(key), key)?;
-    tier.read(key, held)
+fn found(level: &DiskLevel, key: &[u8]) -> Option<DiskHit> {
+    let held = level.table.lock().find(level.hash(key), key)?;
+    level.read(key, held)
 }
 
-fn get(tier: &Tier, key: &[u8]) -> Option<Value> {
-    found(tier, key).map(|found| found.value)
+fn get(level: &DiskLevel, key: &[u8]) -> Option<Value> {
+    found(level, key).map(|found| found.value)
 }
 
-fn entries(tier: &Tier) -> usize {
-    tier.table.lock().entries()
+fn entries(level: &DiskLevel) -> usize {
+    level.table.lock().entries()
 }
 
 /// Bytes of all files there.

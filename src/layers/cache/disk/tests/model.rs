@@ -39,7 +39,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 struct Model {
     rig: Rig,
-    tier: Tier,
+    level: DiskLevel,
     epochs: Epochs,
     /// The value of each key in this epoch, and until when.
     entries: HashMap<u8, (Vec<u8>, CoarseTime)>,
@@ -50,18 +50,18 @@ struct Model {
 impl Model {
     fn new() -> Self {
         let rig = Rig::new();
-        let tier = rig.open();
+        let level = rig.open();
         let epochs = Epochs::new(Mode::Keeping);
-        Self { rig, tier, epochs, entries: HashMap::new(), serial: 0, hits: 0 }
+        Self { rig, level, epochs, entries: HashMap::new(), serial: 0, hits: 0 }
     }
 
     fn offer(&self, key: u8, evicted: bool) {
         let Some((bytes, until)) = self.entries.get(&key) else { return };
         let (value, epoch) = (bytes.clone().into(), self.epochs.now());
         if evicted {
-            self.tier.offer_evicted(&[key], &value, *until, epoch);
+            self.level.offer_evicted(&[key], &value, *until, epoch);
         } else {
-            self.tier.offer(&[key], &value, *until, epoch);
+            self.level.offer(&[key], &value, *until, epoch);
         }
     }
 
@@ -78,11 +78,11 @@ impl Model {
             Step::PutEvicted { key } => self.offer(key, true),
             Step::Remove { key } => {
                 self.entries.remove(&key);
-                self.tier.remove(&[key]);
+                self.level.remove(&[key]);
             }
             Step::Write { times } => {
                 for _ in 0..times {
-                    self.tier.step(false);
+                    self.level.step(false);
                 }
             }
             Step::Pass { seconds } => self.rig.clock.advance(Duration::from_secs(seconds)),
@@ -90,22 +90,22 @@ impl Model {
             Step::Epoch => {
                 self.epochs.renew();
                 self.entries.clear();
-                self.tier.forget(self.epochs.now());
+                self.level.forget(self.epochs.now());
             }
             Step::Crash => {
-                let (_copy, tier) = self.rig.after_crash();
-                assert_eq!(entries(&tier), 0);
+                let (_copy, level) = self.rig.after_crash();
+                assert_eq!(entries(&level), 0);
             }
             Step::Restart { other } => {
-                close(&self.tier);
+                close(&self.level);
                 self.epochs = Epochs::new(Mode::Keeping);
                 if other {
                     self.entries.clear();
                 }
-                self.tier = self.rig.open();
+                self.level = self.rig.open();
                 if other {
-                    self.tier.belongs_to(Some("another stack"));
-                    self.tier.belongs_to(Some("stack"));
+                    self.level.belongs_to(Some("another stack"));
+                    self.level.belongs_to(Some("stack"));
                 }
             }
         }
@@ -114,14 +114,14 @@ impl Model {
     fn check(&mut self) {
         let now = self.rig.after(0);
         for key in 0..12 {
-            let Some(found) = found(&self.tier, &[key]) else { continue };
+            let Some(found) = found(&self.level, &[key]) else { continue };
             let (bytes, until) = &self.entries[&key];
             assert_eq!(found.value.bytes, bytes);
             assert!(*until > now, "its time has come");
             assert!(found.until <= *until);
             self.hits += 1;
         }
-        assert!(self.tier.bytes() <= SHAPE.capacity);
+        assert!(self.level.bytes() <= SHAPE.capacity);
         assert!(bytes(&self.rig.path()) <= SHAPE.capacity + 64, "with the small files");
     }
 }

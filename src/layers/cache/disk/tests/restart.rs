@@ -4,21 +4,21 @@ use super::*;
 use crate::error::ErrorKind;
 
 #[test]
-fn a_warm_tier_has_its_entries_again() {
+fn a_warm_level_has_its_entries_again() {
     let rig = Rig::new();
-    let tier = rig.open();
-    rig.put(&tier, b"written", "a");
-    write_all(&tier);
-    rig.put(&tier, b"waiting", "b");
-    close(&tier);
+    let level = rig.open();
+    rig.put(&level, b"written", "a");
+    write_all(&level);
+    rig.put(&level, b"waiting", "b");
+    close(&level);
     rig.clock.advance(Duration::from_secs(1));
-    let tier = rig.open();
-    assert_eq!(get(&tier, b"written"), Some("a".into()));
-    assert_eq!(get(&tier, b"waiting"), Some("b".into()));
+    let level = rig.open();
+    assert_eq!(get(&level, b"written"), Some("a".into()));
+    assert_eq!(get(&level, b"waiting"), Some("b".into()));
     // It goes on where it was.
-    rig.put(&tier, b"written", "c");
-    write_all(&tier);
-    close(&tier);
+    rig.put(&level, b"written", "c");
+    write_all(&level);
+    close(&level);
     assert_eq!(get(&rig.open(), b"written"), Some("c".into()));
 }
 
@@ -26,26 +26,26 @@ fn a_warm_tier_has_its_entries_again() {
 #[test]
 fn what_was_there_before_a_restart_is_of_the_first_epoch() {
     let rig = Rig::new();
-    let tier = rig.open();
-    tier.offer(b"k", &"v".into(), CoarseTime::NEVER, later_epoch());
-    close(&tier);
-    let tier = rig.open();
-    tier.offer(b"new", &"v".into(), CoarseTime::NEVER, later_epoch());
-    write_all(&tier);
-    assert_eq!(found(&tier, b"k").unwrap().began, Epoch::FIRST);
-    assert_eq!(found(&tier, b"new").unwrap().began, later_epoch());
+    let level = rig.open();
+    level.offer(b"k", &"v".into(), CoarseTime::NEVER, later_epoch());
+    close(&level);
+    let level = rig.open();
+    level.offer(b"new", &"v".into(), CoarseTime::NEVER, later_epoch());
+    write_all(&level);
+    assert_eq!(found(&level, b"k").unwrap().began, Epoch::FIRST);
+    assert_eq!(found(&level, b"new").unwrap().began, later_epoch());
 }
 
 #[test]
 fn without_warm_nothing_is_left_and_nothing_is_taken_over() {
     let rig = Rig::new();
-    let tier = rig.open();
-    rig.put(&tier, b"k", "v");
-    close(&tier);
-    let tier = rig.try_open(&rig.path(), false).unwrap();
-    assert_eq!((entries(&tier), segments(&rig.path()).len()), (0, 0));
-    rig.put(&tier, b"k", "v");
-    close(&tier);
+    let level = rig.open();
+    rig.put(&level, b"k", "v");
+    close(&level);
+    let level = rig.try_open(&rig.path(), false).unwrap();
+    assert_eq!((entries(&level), segments(&rig.path()).len()), (0, 0));
+    rig.put(&level, b"k", "v");
+    close(&level);
     assert_eq!(segments(&rig.path()).len(), 0, "its place on the disk is free");
     assert_eq!(entries(&rig.open()), 0);
 }
@@ -53,80 +53,80 @@ fn without_warm_nothing_is_left_and_nothing_is_taken_over() {
 #[test]
 fn after_a_crash_it_is_empty() {
     let rig = Rig::new();
-    let tier = rig.open();
-    rig.put(&tier, b"k", "v");
-    close(&tier);
-    let tier = rig.open();
+    let level = rig.open();
+    rig.put(&level, b"k", "v");
+    close(&level);
+    let level = rig.open();
     assert_eq!(entries(&rig.after_crash().1), 0, "before anything was written");
-    rig.put(&tier, b"k", "new");
-    write_all(&tier);
+    rig.put(&level, b"k", "new");
+    write_all(&level);
     let (copy, crashed) = rig.after_crash();
     assert_eq!((entries(&crashed), segments(copy.path()).len()), (0, 0));
-    drop(tier);
+    drop(level);
     assert_eq!(entries(&rig.open()), 0, "a drop is no close");
 }
 
 #[test]
 fn what_was_deleted_does_not_come_back_with_a_restart() {
     let rig = Rig::new();
-    let tier = rig.open();
+    let level = rig.open();
     for key in [b"a", b"b"] {
-        rig.put(&tier, key, "v");
+        rig.put(&level, key, "v");
     }
-    write_all(&tier);
-    tier.remove(b"a");
-    close(&tier);
-    let tier = rig.open();
-    assert_eq!((get(&tier, b"a"), get(&tier, b"b")), (None, Some("v".into())));
-    close(&tier);
+    write_all(&level);
+    level.remove(b"a");
+    close(&level);
+    let level = rig.open();
+    assert_eq!((get(&level, b"a"), get(&level, b"b")), (None, Some("v".into())));
+    close(&level);
     // By somebody who did not wait for the close.
-    tier.remove(b"b");
+    level.remove(b"b");
     assert_eq!(entries(&rig.open()), 0);
 }
 
 #[test]
 fn what_is_deleted_while_the_index_is_saved_does_not_come_back() {
     let rig = Rig::new();
-    let tier = rig.open();
-    rig.put(&tier, b"k", "v");
-    write_all(&tier);
+    let level = rig.open();
+    rig.put(&level, b"k", "v");
+    write_all(&level);
     // Between the two steps of the thread.
-    let mut table = tier.table.lock();
+    let mut table = level.table.lock();
     let index = std::mem::take(table.index());
     table.state = State::Saved;
     drop(table);
-    tier.remove(b"k");
-    let mut log = tier.log.lock().take().unwrap();
-    tier.save(&mut log, index, 1).unwrap();
-    tier.folder.leave();
+    level.remove(b"k");
+    let mut log = level.log.lock().take().unwrap();
+    level.save(&mut log, index, 1).unwrap();
+    level.folder.leave();
     assert_eq!(entries(&rig.open()), 0);
 }
 
 #[test]
 fn time_goes_on_while_it_is_closed() {
     let rig = Rig::new();
-    let tier = rig.open();
-    tier.offer(b"k", &"v".into(), rig.after(100), Epoch::FIRST);
+    let level = rig.open();
+    level.offer(b"k", &"v".into(), rig.after(100), Epoch::FIRST);
     // While it is open the wall clock does not matter, in whichever direction it is set.
     rig.clock.jump(Duration::from_secs(1000));
-    close(&tier);
+    close(&level);
     // Another machine start: the steady clock begins again.
     let rig = Rig { clock: ManualClock::new(), folder: rig.folder };
     rig.clock.jump(Duration::from_secs(1040));
-    let tier = rig.open();
-    let until = found(&tier, b"k").unwrap().until;
+    let level = rig.open();
+    let until = found(&level, b"k").unwrap().until;
     assert!(until <= rig.after(60) && until > rig.after(59));
     rig.clock.advance(Duration::from_secs(60));
-    assert_eq!(get(&tier, b"k"), None);
+    assert_eq!(get(&level, b"k"), None);
 }
 
 #[test]
 fn a_wall_clock_that_went_back_empties_it() {
     let rig = Rig::new();
-    let tier = rig.open();
-    rig.put(&tier, b"k", "v");
+    let level = rig.open();
+    rig.put(&level, b"k", "v");
     rig.clock.jump(Duration::from_secs(1));
-    close(&tier);
+    close(&level);
     let rig = Rig { clock: ManualClock::new(), folder: rig.folder };
     assert_eq!(entries(&rig.open()), 0);
 }
@@ -134,40 +134,40 @@ fn a_wall_clock_that_went_back_empties_it() {
 #[test]
 fn the_entries_of_another_stack_are_not_served() {
     let rig = Rig::new();
-    let tier = rig.open();
-    rig.put(&tier, b"k", "v");
-    close(&tier);
-    let tier = rig.open();
-    tier.belongs_to(Some("another"));
-    assert_eq!(get(&tier, b"k"), None);
+    let level = rig.open();
+    rig.put(&level, b"k", "v");
+    close(&level);
+    let level = rig.open();
+    level.belongs_to(Some("another"));
+    assert_eq!(get(&level, b"k"), None);
 }
 
 #[test]
 fn a_smaller_capacity_keeps_the_newest() {
     let rig = Rig::new();
-    let tier = rig.open();
+    let level = rig.open();
     for key in 0..8u8 {
-        rig.put(&tier, &[key], vec![key; 900]);
-        write_all(&tier);
+        rig.put(&level, &[key], vec![key; 900]);
+        write_all(&level);
     }
-    close(&tier);
+    close(&level);
     let shape = Shape { capacity: 3 << 10, ..SHAPE };
-    let tier = rig.open_with(&rig.path(), true, shape).unwrap();
-    let there: Vec<u8> = (0..8).filter(|key| get(&tier, &[*key]).is_some()).collect();
+    let level = rig.open_with(&rig.path(), true, shape).unwrap();
+    let there: Vec<u8> = (0..8).filter(|key| get(&level, &[*key]).is_some()).collect();
     assert_eq!(there, [5, 6, 7]);
-    assert!(tier.bytes() <= 3 << 10);
+    assert!(level.bytes() <= 3 << 10);
 }
 
 #[test]
 fn the_index_takes_its_place_from_the_capacity() {
     let rig = Rig::new();
-    let tier = rig.open();
+    let level = rig.open();
     for key in 0..2000u32 {
-        rig.put(&tier, &key.to_be_bytes(), "");
-        write_all(&tier);
+        rig.put(&level, &key.to_be_bytes(), "");
+        write_all(&level);
     }
-    assert!(tier.bytes() > SHAPE.capacity - 2 * SHAPE.segment);
-    close(&tier);
+    assert!(level.bytes() > SHAPE.capacity - 2 * SHAPE.segment);
+    close(&level);
     assert!(bytes(&rig.path()) <= SHAPE.capacity + 64, "with the small files");
     assert!(entries(&rig.open()) > 0);
 }
@@ -177,25 +177,26 @@ fn the_index_takes_its_place_from_the_capacity() {
 fn the_index_holds_no_more_than_its_memory_allows() {
     let rig = Rig::new();
     let shape = Shape { capacity: 1 << 20, segment: 64 << 10, entries: 640, ..SHAPE };
-    let tier = rig.open_with(&rig.path(), true, shape).unwrap();
-    tier.belongs_to(Some("stack"));
+    let level = rig.open_with(&rig.path(), true, shape).unwrap();
+    level.belongs_to(Some("stack"));
     for key in 0..5000u32 {
-        rig.put(&tier, &key.to_be_bytes(), "v");
-        write_all(&tier);
-        assert!(entries(&tier) <= 640);
+        rig.put(&level, &key.to_be_bytes(), "v");
+        write_all(&level);
+        assert!(entries(&level) <= 640);
     }
-    let kept =
-        |tier: &Tier| (0..5000u32).filter(|key| get(tier, &key.to_be_bytes()).is_some()).count();
-    assert!(kept(&tier) > 600, "the oldest go, a few at a time: {} are there", kept(&tier));
-    assert!(get(&tier, &4999u32.to_be_bytes()).is_some());
-    close(&tier);
-    let tier = rig.open_with(&rig.path(), true, Shape { entries: 100, ..shape }).unwrap();
-    tier.belongs_to(Some("stack"));
-    assert!((80..=100).contains(&kept(&tier)), "with less memory fewer are taken over");
+    let kept = |level: &DiskLevel| {
+        (0..5000u32).filter(|key| get(level, &key.to_be_bytes()).is_some()).count()
+    };
+    assert!(kept(&level) > 600, "the oldest go, a few at a time: {} are there", kept(&level));
+    assert!(get(&level, &4999u32.to_be_bytes()).is_some());
+    close(&level);
+    let level = rig.open_with(&rig.path(), true, Shape { entries: 100, ..shape }).unwrap();
+    level.belongs_to(Some("stack"));
+    assert!((80..=100).contains(&kept(&level)), "with less memory fewer are taken over");
 }
 
 #[test]
-fn an_index_of_version_1_is_an_empty_tier() {
+fn an_index_of_version_1_is_an_empty_level() {
     let rig = Rig::new();
     copy_fixture(&rig, "tests/fixtures/cache-disk/v1");
     assert_eq!(entries(&rig.open()), 0);
@@ -239,7 +240,7 @@ fn a_folder_of_another_user_is_refused() {
 }
 
 #[test]
-fn a_damaged_index_is_an_empty_tier_and_counted() {
+fn a_damaged_index_is_an_empty_level_and_counted() {
     let recorder = DebuggingRecorder::new();
     let _guard = metrics::set_default_local_recorder(&recorder);
     let rig = Rig::new();
@@ -324,10 +325,10 @@ fn a_crash_while_the_folder_is_made_leaves_it_usable() {
 #[test]
 fn one_at_a_time() {
     let rig = Rig::new();
-    let tier = rig.open();
+    let level = rig.open();
     let error = rig.try_open(&rig.path(), true).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
-    close(&tier);
+    close(&level);
     rig.open();
 }
 
@@ -336,9 +337,9 @@ fn one_at_a_time() {
 fn nobody_else_can_read_it() {
     use std::os::unix::fs::PermissionsExt;
     let rig = Rig::new();
-    let tier = rig.open();
-    rig.put(&tier, b"k", "v");
-    close(&tier);
+    let level = rig.open();
+    rig.put(&level, b"k", "v");
+    close(&level);
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&rig.path()), 0o700);
     let files: Vec<_> = listing(&rig.path()).into_iter().map(|(path, _)| path).collect();
@@ -359,10 +360,10 @@ async fn a_folder_that_was_dropped_can_be_opened_at_once() {
     let rig = Rig::new();
     for round in 0..50 {
         let disk = Disk::open(&config(&rig, false), INDEX_MEMORY, &Context::default()).unwrap();
-        disk.tier().belongs_to(Some("stack"));
+        disk.level().belongs_to(Some("stack"));
         for key in 0..round {
             let value = vec![0; 10_000].into();
-            disk.tier().offer(&[key], &value, CoarseTime::NEVER, Epoch::FIRST);
+            disk.level().offer(&[key], &value, CoarseTime::NEVER, Epoch::FIRST);
         }
     }
 }
@@ -378,13 +379,13 @@ fn a_busy_thread_pool_is_no_failure_of_the_disk() {
     runtime.block_on(async {
         let recorder = DebuggingRecorder::new();
         let rig = Rig::new();
-        let tier = Arc::new(metrics::with_local_recorder(&recorder, || rig.open()));
-        rig.put(&tier, b"k", "v");
-        write_all(&tier);
+        let level = Arc::new(metrics::with_local_recorder(&recorder, || rig.open()));
+        rig.put(&level, b"k", "v");
+        write_all(&level);
         let keys = [Bytes::from("k")];
         let (wake, sleeps) = std::sync::mpsc::channel::<()>();
         let busy = tokio::task::spawn_blocking(move || sleeps.recv().is_ok());
-        let mut asked = tokio_test::task::spawn(tier.get_many(&keys, Duration::from_secs(15)));
+        let mut asked = tokio_test::task::spawn(level.get_many(&keys, Duration::from_secs(15)));
         tokio_test::assert_pending!(asked.poll());
         rig.clock.advance(MOST_WAIT);
         let found = tokio_test::assert_ready!(asked.poll());
@@ -392,7 +393,7 @@ fn a_busy_thread_pool_is_no_failure_of_the_disk() {
         drop(wake);
         busy.await.unwrap();
         drop(asked);
-        let found = tier.get_many(&keys, Duration::from_secs(15)).await;
+        let found = level.get_many(&keys, Duration::from_secs(15)).await;
         assert_eq!(found[0].as_ref().unwrap().value, "v".into());
         let count = counted(&recorder);
         assert_eq!(
@@ -407,17 +408,17 @@ async fn the_thread_writes_and_a_close_waits_for_it() {
     let rig = Rig::new();
     let context = Context::default();
     let disk = Disk::open(&config(&rig, true), INDEX_MEMORY, &context).unwrap();
-    disk.tier().belongs_to(Some("stack"));
+    disk.level().belongs_to(Some("stack"));
     for key in 0..1000u32 {
         let value = key.to_be_bytes().to_vec().into();
-        disk.tier().offer(&key.to_be_bytes(), &value, CoarseTime::NEVER, Epoch::FIRST);
+        disk.level().offer(&key.to_be_bytes(), &value, CoarseTime::NEVER, Epoch::FIRST);
     }
-    disk.tier().close(true, Duration::from_secs(60)).await;
+    disk.level().close(true, Duration::from_secs(60)).await;
     let again = Disk::open(&config(&rig, true), INDEX_MEMORY, &context).unwrap();
-    again.tier().belongs_to(Some("stack"));
+    again.level().belongs_to(Some("stack"));
     let keys = (0..1000u32).map(|key| key.to_be_bytes().to_vec().into());
     let keys: Vec<Bytes> = keys.collect();
-    let found = again.tier().get_many(&keys, Duration::from_secs(60)).await;
+    let found = again.level().get_many(&keys, Duration::from_secs(60)).await;
     for (key, found) in (0..1000u32).zip(found) {
         assert_eq!(found.unwrap().value.bytes, key.to_be_bytes().to_vec());
     }
@@ -430,14 +431,14 @@ async fn the_thread_writes_and_a_close_waits_for_it() {
 #[tokio::test]
 async fn a_close_does_not_wait_longer_than_it_was_told() {
     let rig = Rig::new();
-    let tier = rig.open();
-    rig.put(&tier, b"k", "v");
-    let mut close = tokio_test::task::spawn(tier.close(true, Duration::from_secs(30)));
+    let level = rig.open();
+    rig.put(&level, b"k", "v");
+    let mut close = tokio_test::task::spawn(level.close(true, Duration::from_secs(30)));
     tokio_test::assert_pending!(close.poll());
     rig.clock.advance(Duration::from_secs(30));
     tokio_test::assert_ready!(close.poll());
     drop(close);
-    write_all(&tier);
+    write_all(&level);
     assert_eq!(entries(&rig.open()), 0, "nothing is left by halves");
 }
 
@@ -455,14 +456,14 @@ fn version_2_is_read_for_ever() {
     copy_fixture(&rig, "tests/fixtures/cache-disk/v2");
     let start = rig.clock.now();
     rig.clock.advance(Duration::from_secs(1));
-    let tier = rig.open();
-    let copy = found(&tier, b"user:1").unwrap();
+    let level = rig.open();
+    let copy = found(&level, b"user:1").unwrap();
     assert_eq!(copy.value, "Ada".into());
     assert!(copy.until <= rig.after(599) && copy.until > rig.after(598));
-    let copy = found(&tier, &[0xff, 0]).unwrap();
+    let copy = found(&level, &[0xff, 0]).unwrap();
     assert_eq!(copy.value, Value::from("").expiring_at(start + Duration::from_secs(60)));
     assert_eq!(copy.until, CoarseTime::NEVER);
-    assert_eq!(tier.hash_key, FIXTURE_KEY);
+    assert_eq!(level.hash_key, FIXTURE_KEY);
 }
 
 const FIXTURE_KEY: HashKey = HashKey([0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908]);

@@ -35,13 +35,13 @@ pub(in crate::layers::cache) struct DiskHit {
 }
 
 /// What readers, writers of the store and the thread share.
-pub(in crate::layers::cache) struct Tier {
+pub(in crate::layers::cache) struct DiskLevel {
     pub(super) table: Mutex<Table>,
     /// Something waits to be written, or to be ended. With the table.
     pub(super) wake: Condvar,
     /// Something was written, or nothing will be any more.
     pub(super) written: Notify,
-    /// Gone once the tier is closed. Locked before the table.
+    /// Gone once the level is closed. Locked before the table.
     pub(super) log: Mutex<Option<Log>>,
     pub(super) folder: Arc<Folder>,
     pub(super) hash_key: HashKey,
@@ -57,13 +57,13 @@ pub(in crate::layers::cache) struct Tier {
 }
 
 /// Prints no key.
-impl std::fmt::Debug for Tier {
+impl std::fmt::Debug for DiskLevel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Tier({} entries)", self.table.lock().entries())
+        write!(f, "DiskLevel({} entries)", self.table.lock().entries())
     }
 }
 
-impl Tier {
+impl DiskLevel {
     pub(super) fn open(config: &DiskConfig, shape: Shape, context: &Context) -> Result<Self> {
         let counters = Counters::new(&context.labels);
         let clock = Arc::clone(&context.clock);
