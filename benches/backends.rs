@@ -477,7 +477,7 @@ async fn loading(url: &str, client: &tokio_postgres::Client) {
 async fn announcing(url: &str, client: &tokio_postgres::Client) {
     let config = PostgresConfig {
         table: "announce_bench".into(),
-        announce: true,
+        change_feed: true,
         ..PostgresConfig::new(url)
     };
     let store = Postgres::open(config).await.unwrap();

@@ -126,7 +126,7 @@ impl Store for Shelf {
 
     async fn changes(&self) -> Result<Changes> {
         let _open = self.entries()?;
-        Err(Error::unsupported("a shelf announces nothing"))
+        Err(Error::unsupported("a shelf has no change feed"))
     }
 
     /// There is no cache in a shelf.
@@ -177,7 +177,7 @@ impl Store for Shelf {
                 conditions: Conditions::None,
                 verbatim: true,
                 freshness: Freshness::Exclusive,
-                announces: None,
+                change_feed: None,
                 ordered_scans: true,
                 atomic_pages: true,
                 snapshots: false,

@@ -2,7 +2,7 @@
 //!
 //! Prints the value of a key whenever somebody changes it, here or elsewhere, read through the cache.
 //! The config names a cache over a backend that announces, such as PostgreSQL or Redis with
-//! `announce: true`. In one terminal
+//! `change_feed: true`. In one terminal
 //!
 //! ```sh
 //! cargo run --release --features full --example shared_store -- tierstack.yaml greeting

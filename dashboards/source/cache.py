@@ -21,8 +21,8 @@ BOARD = board(
             thresholds=steps((None, BAD), (0.7, NOTICE), (0.9, GOOD)),
         ),
         stat(
-            "Hears of changes", "Whether every cache over a store that announces changes is told of them. While it is not, it keeps nothing.", "none",
-            query("min(tierstack_cache_listening{@layer})"),
+            "Change feed", "Whether every cache over a store with a change feed is connected to it. While it is not, it keeps nothing.", "none",
+            query("min(tierstack_cache_change_feed_connected{@layer})"),
             thresholds=steps((None, BAD), (1, GOOD)), mappings={"0": "no", "1": "yes"},
         ),
         stat(
@@ -85,7 +85,7 @@ BOARD = board(
             query("sum by (stack, layer, cause) (rate(tierstack_cache_evictions_total{@layer}[$__rate_interval]))", "{{stack}} {{layer}} {{cause}}"),
         ),
         graph(
-            "Invalidations by cause", "`announced`: others wrote. `lost`, `all`: everything was dropped. `key`, `prefix`: somebody asked for it.", "ops",
+            "Invalidations by cause", "`foreign`: others wrote. `lost`, `all`: everything was dropped. `key`, `prefix`: somebody asked for it.", "ops",
             query("sum by (stack, layer, cause) (rate(tierstack_cache_invalidations_total{@layer}[$__rate_interval]))", "{{stack}} {{layer}} {{cause}}"),
         ),
         graph(

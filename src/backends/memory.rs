@@ -169,7 +169,7 @@ impl Memory {
             conditions: Conditions::Value,
             verbatim: true,
             freshness: Freshness::Exclusive,
-            announces: None,
+            change_feed: None,
             ordered_scans: true,
             atomic_pages: true,
             snapshots: true,

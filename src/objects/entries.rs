@@ -97,7 +97,7 @@ impl StoreGuarantees {
             conditions: self.conditions,
             verbatim: true,
             freshness: if self.private { Freshness::Exclusive } else { Freshness::Immediate },
-            announces: None,
+            change_feed: None,
             ordered_scans: self.scans,
             // Names first, then what each has.
             atomic_pages: false,
@@ -352,7 +352,9 @@ impl Entries {
 
     pub(crate) fn changes(&self) -> Result<Changes> {
         self.check_open()?;
-        Err(Error::unsupported("the service does not announce what others change"))
+        Err(Error::unsupported(
+            "the service has no change feed: it does not report what others change",
+        ))
     }
 
     /// There is nothing in front of the objects here.

@@ -164,8 +164,8 @@ fn reads(profile: &Profile) -> String {
         }
         Freshness::Unbounded => "What others write may never be seen.".to_owned(),
     };
-    let announced = match profile.guarantees.announces {
-        Some(delay) => format!(" It is announced within {}.", span(delay)),
+    let announced = match profile.guarantees.change_feed {
+        Some(delay) => format!(" The change feed reports it within {}.", span(delay)),
         None => String::new(),
     };
     let changed = if profile.guarantees.verbatim || !profile.guarantees.writable {

@@ -32,9 +32,9 @@ pub(super) fn of(
         .chain(damaged(stack))
         .chain(stack.layers.iter().flat_map(|layer| {
             let cache = layer.cache.as_ref();
-            cache
-                .into_iter()
-                .flat_map(|cache| caches(&layer.name, cache.listening, cache.disk_active))
+            cache.into_iter().flat_map(|cache| {
+                caches(&layer.name, cache.change_feed_connected, cache.disk_active)
+            })
         }))
         .chain(stack.layers.iter().flat_map(|layer| {
             layer.write_back.iter().flat_map(|write_back| writes(&layer.name, write_back, now))
@@ -75,13 +75,12 @@ fn damaged(stack: &StackFacts) -> Option<Said<'_>> {
 
 fn caches(
     layer: &str,
-    listening: Option<bool>,
+    change_feed_connected: Option<bool>,
     disk: Option<bool>,
 ) -> impl Iterator<Item = Said<'_>> {
-    let deaf = (listening == Some(false)).then(|| {
-        let text =
-            "It is not told of what others change, and keeps nothing until it is told again.";
-        (Severity::Warning, "TierstackCacheNotListening", Some(layer), text.to_owned())
+    let deaf = (change_feed_connected == Some(false)).then(|| {
+        let text = "The change feed below it is lost. It keeps nothing until the feed is back.";
+        (Severity::Warning, "TierstackCacheChangeFeedLost", Some(layer), text.to_owned())
     });
     let failed = (disk == Some(false)).then(|| {
         let text = "Its disk failed and is out of use; it goes on in memory alone.";

@@ -61,7 +61,7 @@ pub(super) struct Cache {
     pub(super) entries: Option<u64>,
     pub(super) disk_bytes: Option<u64>,
     pub(super) disk_active: Option<bool>,
-    pub(super) listening: Option<bool>,
+    pub(super) change_feed_connected: Option<bool>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -189,7 +189,7 @@ impl Boundary {
             names::CACHE_ENTRIES => cache.entries = Some(amount),
             names::CACHE_DISK_BYTES => cache.disk_bytes = Some(amount),
             names::CACHE_DISK_ACTIVE => cache.disk_active = Some(number > 0.0),
-            names::CACHE_LISTENING => cache.listening = Some(number > 0.0),
+            names::CACHE_CHANGE_FEED_CONNECTED => cache.change_feed_connected = Some(number > 0.0),
             family if family.starts_with(WRITE_BACK) => {
                 self.write_back.number(family, label, number);
             }

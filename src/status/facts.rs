@@ -136,7 +136,7 @@ pub struct CacheFacts {
     /// Whether its disk is in use.
     pub disk_active: Option<bool>,
     /// Whether it is told of what others change, where the store below announces that.
-    pub listening: Option<bool>,
+    pub change_feed_connected: Option<bool>,
 }
 
 /// What is told of `write_back`. See the [module docs](super).

@@ -337,7 +337,7 @@ fn layer(level: &Level, now: &super::counts::Boundary, rates: Rates) -> LayerFac
         entries: now.cache.entries,
         disk_bytes: now.cache.disk_active.and(now.cache.disk_bytes),
         disk_active: now.cache.disk_active,
-        listening: now.cache.listening.filter(|_| level.is_told),
+        change_feed_connected: now.cache.change_feed_connected.filter(|_| level.is_told),
         ..rates.cache
     });
     let measured = rates.all.per_second.is_some();

@@ -76,7 +76,10 @@ impl Subject {
             kind: level.kind,
             changes: said(guarantees::changes(level)),
             notes: level.notes.clone(),
-            is_told: level.below.as_ref().is_some_and(|below| below.guarantees.announces.is_some()),
+            is_told: level
+                .below
+                .as_ref()
+                .is_some_and(|below| below.guarantees.change_feed.is_some()),
         });
         Self {
             name: name.into(),

@@ -169,11 +169,11 @@ families! {
         "Entries that left a cache, by cause: size, expired and idle (looked up after their time), disk (its capacity is too small)",
         "`size`: the capacity is too small for what is read";
     CACHE_INVALIDATIONS = "tierstack_cache_invalidations_total", Counter, Count, ["stack", "layer", "cause"],
-        "What a cache dropped because it is old, or may be, by cause: key, prefix, all (also after missed changes), announced (a change by others), lost (the change feed broke)",
-        "`lost`: the connection that announces changes breaks";
-    CACHE_LISTENING = "tierstack_cache_listening", Gauge, Count, ["stack", "layer"],
-        "1 while a cache is told of what others change, else 0",
-        "a fall to 0: the cache keeps nothing until it is told again";
+        "What a cache dropped because it is old, or may be, by cause: key, prefix, all (also after missed changes), foreign (a change by others), lost (the change feed broke)",
+        "`lost`: the connection of the change feed breaks";
+    CACHE_CHANGE_FEED_CONNECTED = "tierstack_cache_change_feed_connected", Gauge, Count, ["stack", "layer"],
+        "1 while the change feed below a cache is connected, else 0",
+        "a fall to 0: the cache keeps nothing until it is connected again";
     CACHE_DISK_BYTES = "tierstack_cache_disk_bytes", Gauge, Bytes, ["stack", "layer"],
         "Bytes of the files of a cache's disk",
         "it fills up to its capacity, which is no harm";

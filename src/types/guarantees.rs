@@ -211,7 +211,7 @@ pub struct Guarantees {
     pub freshness: Freshness,
     /// How late changes that bypass this stack are announced by [`changes`](crate::Store::changes), at
     /// most, the loss of the connection included. `None`: not at all.
-    pub announces: Option<Duration>,
+    pub change_feed: Option<Duration>,
     /// Whether scans are offered, in key order.
     pub ordered_scans: bool,
     /// Whether each page of a scan is of one moment, so that it holds an atomic batch wholly or not at all.

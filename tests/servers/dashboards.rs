@@ -77,7 +77,7 @@ async fn every_query_gives_data() {
     let address = support::free_address();
     // A cache that is told of changes, beside what the example has.
     let baskets = format!(
-        "  baskets:\n    layers: [cache: {{ ttl: 10s }}]\n    backend: {{ redis: {{ url: '{}', announce: true }} }}\n",
+        "  baskets:\n    layers: [cache: {{ ttl: 10s }}]\n    backend: {{ redis: {{ url: '{}', change_feed: true }} }}\n",
         redis.fresh_url()
     );
     let config = fs::read_to_string("examples/dashboards.yaml").unwrap();

@@ -132,7 +132,7 @@ impl FileConfig {
             conditions: Conditions::Value,
             verbatim: true,
             freshness: Freshness::Immediate,
-            announces: None,
+            change_feed: None,
             ordered_scans: true,
             atomic_pages: true,
             snapshots: false,

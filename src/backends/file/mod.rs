@@ -213,7 +213,9 @@ impl Store for FileStore {
 
     async fn changes(&self) -> Result<Changes> {
         self.core.check_open()?;
-        Err(Error::unsupported("a folder does not announce what other programs change in it"))
+        Err(Error::unsupported(
+            "a folder has no change feed: it does not report what other programs change in it",
+        ))
     }
 
     /// There is nothing in front of the data here.

@@ -15,8 +15,8 @@ use super::client::Client;
 use crate::error::{Error, Result};
 use crate::layer::{BackendConfig, Claim, Context};
 use crate::objects::{
-    Connection, Location, MAX_VALUE_BYTES, Names, Naming, Opening, Options, Promises, Setting,
-    Shown, check_durability,
+    Connection, Location, MAX_VALUE_BYTES, Names, Naming, Opening, Options, Setting, Shown,
+    StoreGuarantees, check_durability,
 };
 use crate::store::Store;
 use crate::types::units::Span;
@@ -152,7 +152,7 @@ impl ObjectConfig {
     pub(super) async fn opening(&self, context: &Context) -> Result<Opening> {
         Ok(Opening {
             naming: self.naming()?,
-            name_bytes: self.promises()?.name_bytes,
+            name_bytes: self.guarantees()?.name_bytes,
             profile: self.profile()?,
             identity: self.identity(context).await?,
             folder: self.folder(context)?,
@@ -203,7 +203,7 @@ impl ObjectConfig {
         })
     }
 
-    fn promises(&self) -> Result<Promises> {
+    fn guarantees(&self) -> Result<StoreGuarantees> {
         use Durability::{MachineLoss, Nothing, PowerCut, ProcessCrash};
         crate::objects::check_options(&self.options)?;
         if self.timeout.0.is_zero() {
@@ -247,7 +247,7 @@ impl ObjectConfig {
         if key_bytes == 0 {
             return Err(Error::config("`url`: the path leaves no room for keys; shorten it"));
         }
-        Ok(Promises {
+        Ok(StoreGuarantees {
             durability: check_durability(self.durability, durability, most)?,
             conditions: match (self.conditional_values, self.conditional_writes) {
                 (true, _) => Conditions::Value,
@@ -302,8 +302,8 @@ impl BackendConfig for ObjectConfig {
     const NAME: &'static str = "object";
 
     fn profile(&self) -> Result<Profile> {
-        let promises = self.promises().map_err(|error| error.with_layer(Self::NAME))?;
-        let profile = promises.profile(Self::NAME);
+        let guarantees = self.guarantees().map_err(|error| error.with_layer(Self::NAME))?;
+        let profile = guarantees.profile(Self::NAME);
         Ok(match self.names {
             Names::Escaped => profile,
             Names::Plain => profile.note(

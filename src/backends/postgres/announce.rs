@@ -120,10 +120,10 @@ impl Installed {
     pub(super) fn check(self, table: &Table) -> Result<Self> {
         let why = match self {
             Self { inherited: true, .. } => format!(
-                "other tables inherit from {table}, and what is written to them goes unannounced; leave `announce` out"
+                "other tables inherit from {table}, and what is written to them is not in the change feed; leave `change_feed` out"
             ),
             Self { in_order: false, .. } => format!(
-                "the triggers of the table {table} that announce changes are missing, disabled, of another version, or another BEFORE trigger has a name that sorts behind `{TRIGGER}`; make them with what `tierstack schema postgres` prints below CREATE TABLE"
+                "the change feed needs triggers on the table {table}: they are missing, disabled, of another version, or a BEFORE trigger has a name that sorts behind `{TRIGGER}`; make them with what `tierstack schema postgres` prints below CREATE TABLE"
             ),
             _ => return Ok(self),
         };
@@ -182,7 +182,8 @@ impl Announcements {
     pub(super) async fn subscribe(self: &Arc<Self>) -> Result<Changes> {
         let (receiver, mut state) = self.listen();
         let active = async {
-            let mut last = Error::new(ErrorKind::Unavailable, "the listening connection is lost");
+            let mut last =
+                Error::new(ErrorKind::Unavailable, "the connection of the change feed is lost");
             loop {
                 match state.borrow_and_update().clone() {
                     State::Active => return Ok(()),
@@ -291,7 +292,7 @@ async fn listen(
             let _ = tell.send(State::Active);
             let listener = Listener { session, table, key, origin };
             let error = listener.follow(|change| drop(sender.send(change))).await;
-            tracing::warn!(%error, "changes of others are not heard any more");
+            tracing::warn!(%error, "the change feed is lost");
             // In this order: who subscribes in between waits for the next connection, or hears of the loss.
             let _ = tell.send(State::Lost(error));
             let _ = sender.send(Change::Lost);

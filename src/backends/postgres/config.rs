@@ -123,7 +123,7 @@ pub struct PostgresConfig {
     /// on the table, which are made together with it; `tierstack schema postgres` prints them for a table
     /// of your own. Each write then costs about 0.1 ms more. Default: false.
     #[serde(default)]
-    pub announce: bool,
+    pub change_feed: bool,
     /// Whether the rows of expired entries are removed, once a minute and by `compact`. Default: only in a
     /// table that tierstack made. `true` does so in a table of others too, `false` nowhere.
     #[serde(default)]
@@ -210,7 +210,7 @@ impl PostgresConfig {
             scans: true,
             create: true,
             read_only: false,
-            announce: false,
+            change_feed: false,
             sweep: None,
             pooler: None,
             durability: default_durability(),
@@ -223,7 +223,7 @@ impl PostgresConfig {
         }
     }
 
-    /// The SQL that makes the table, and with `announce` its triggers: what opening the store with
+    /// The SQL that makes the table, and with `change_feed` its triggers: what opening the store with
     /// `create` runs where the table is missing. For those who run such things by hand.
     ///
     /// # Errors
@@ -241,7 +241,7 @@ impl PostgresConfig {
         let table = self.parsed_table()?;
         let mut sql = schema::create(&table, self)
             .unwrap_or_else(|| "-- The table is one of your own.\n".to_owned());
-        if self.announce {
+        if self.change_feed {
             sql.push_str("\n-- The triggers. On a table of your own, run only what is below.\n\n");
             sql.push_str(&announce::triggers(&table, &key::told(self)));
         }
@@ -311,9 +311,9 @@ impl PostgresConfig {
                 ));
             }
         }
-        if self.announce && self.pooler.is_some() {
+        if self.change_feed && self.pooler.is_some() {
             return Err(Error::config(
-                "`announce` needs a connection that stays the same, and behind a `pooler` in transaction mode there is none; leave one of them out, or connect past the pooler",
+                "`change_feed` needs a connection that stays the same, and behind a `pooler` in transaction mode there is none; leave one of them out, or connect past the pooler",
             ));
         }
         within("pool", self.pool, 1, 1000)?;
@@ -342,12 +342,12 @@ impl PostgresConfig {
             conditions: if writable { Conditions::Value } else { Conditions::None },
             verbatim: self.columns == Columns::default() && self.values == Values::Bytea,
             // A standby may be behind by any time. Announcements come from the primary.
-            freshness: if writable || self.announce {
+            freshness: if writable || self.change_feed {
                 Freshness::Immediate
             } else {
                 Freshness::Unbounded
             },
-            announces: self.announce.then_some(announce::WITHIN),
+            change_feed: self.change_feed.then_some(announce::WITHIN),
             ordered_scans: self.scans,
             atomic_pages: true,
             snapshots: self.snapshots > 0,
@@ -384,7 +384,7 @@ impl BackendConfig for PostgresConfig {
         "values",
         "scans",
         "create",
-        "announce",
+        "change_feed",
         "sweep",
         "snapshots",
     ];
@@ -428,8 +428,8 @@ impl BackendConfig for PostgresConfig {
             );
         }
         if self.read_only {
-            profile = profile.note(if self.announce {
-                "`read_only`: nothing is written. The server must be the primary, as others do not announce."
+            profile = profile.note(if self.change_feed {
+                "`read_only`: nothing is written. The server must be the primary, as a standby has no change feed."
             } else {
                 "`read_only`: nothing is written. The server may be a standby, which may be behind; a view must have each key once."
             });

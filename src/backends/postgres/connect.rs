@@ -293,7 +293,7 @@ const ON_PRIMARY: &str = "SELECT pg_current_wal_lsn();";
 
 /// A standby announces nothing.
 fn only_on_primary(settings: &PostgresConfig) -> bool {
-    !settings.read_only || settings.announce
+    !settings.read_only || settings.change_feed
 }
 
 /// The settings of a session or a transaction. What the database or the role sets for all programs must

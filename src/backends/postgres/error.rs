@@ -149,7 +149,7 @@ fn classify(code: &SqlState) -> (ErrorKind, &'static str) {
         SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE => {
             return (
                 ErrorKind::Access,
-                "the server is a standby, whose data may be behind; name the primary, or several hosts, or set `read_only: true` without `announce`",
+                "the server is a standby, whose data may be behind; name the primary, or several hosts, or set `read_only: true` without `change_feed`",
             );
         }
         SqlState::INSUFFICIENT_PRIVILEGE => {

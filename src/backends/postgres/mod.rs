@@ -4,7 +4,7 @@
 //! Batches are transactions. Several processes, tierstack or not, may read and write the table at the
 //! same time. An acknowledged write survives a power cut of the server, with `durability: machine_loss`
 //! also the loss of its machine. A snapshot, and each page of a scan, sees one moment. Entries expire by
-//! the server's clock. With `announce`, what others write is announced to the caches of all.
+//! the server's clock. With `change_feed`, what others write is announced to the caches of all.
 //!
 //! `get`, `get_many` of any number of keys, a page of a scan, and a batch up to 16 MiB and 8192 operations
 //! take one round trip each. (A batch that depends on absent keys, and has several, takes a few.)
@@ -143,7 +143,7 @@ impl Postgres {
         }
         let server = Server::connect(&config);
         let server = match &context.common {
-            Some(common) if !config.announce => common.share(server).await?,
+            Some(common) if !config.change_feed => common.share(server).await?,
             // Its name stands on its connections: by that it leaves out its own writes, and those of no other store, also
             // where a trigger in the database passes them on to its table.
             _ => server.await?,
@@ -156,7 +156,7 @@ impl Postgres {
         let opening = open::open(session, &config, context.may_create);
         let found = within(Operation::Open, config.timeout.0, opening).await?;
         let sql = Arc::new(Statements::new(&found, &config, settings.as_deref()));
-        let announcements = config.announce.then(|| {
+        let announcements = config.change_feed.then(|| {
             Announcements::new(
                 connector.clone(),
                 Arc::clone(&connections),
@@ -218,7 +218,7 @@ impl Server {
         };
         if config.pooler.is_none() && !connector.has_session().await? {
             return Err(Error::config(
-                "there is a pooler in transaction mode between here and PostgreSQL, such as PgBouncer: it gives each transaction another connection, to which settings would leak and on which nothing is announced; say `pooler: transaction`, which does without both, or connect past it",
+                "there is a pooler in transaction mode between here and PostgreSQL, such as PgBouncer: it gives each transaction another connection, to which settings would leak and on which there is no change feed; set `pooler: transaction`, which does without both, or connect to PostgreSQL directly",
             ));
         }
         let (way, _) = connect::way(config);
@@ -329,7 +329,7 @@ impl Store for Postgres {
         match &self.announcements {
             Some(announcements) => announcements.subscribe().await,
             None => Err(Error::unsupported(
-                "what others write is announced with the setting `announce: true`",
+                "there is no change feed without the setting `change_feed: true`",
             )),
         }
     }

@@ -60,7 +60,7 @@ pub(super) async fn open(
         _ => make(session, settings, may_create).await?,
     };
     let found = found.checked(session, settings).await?;
-    if settings.announce {
+    if settings.change_feed {
         announcing(session, settings, &found, settings.create && may_create && !settings.read_only)
             .await?;
     }
@@ -267,9 +267,9 @@ impl Relation {
         let name = &self.table;
         let what = match self.kind.as_str() {
             "r" => return Ok(()),
-            "p" if settings.announce => {
+            "p" if settings.change_feed => {
                 return Err(config(format!(
-                    "{name} is partitioned, and what is written to a partition by its own name goes unannounced; leave `announce` out"
+                    "{name} is partitioned, and what is written to a partition by its own name is not in the change feed; leave `change_feed` out"
                 )));
             }
             "p" => return Ok(()),
@@ -278,12 +278,12 @@ impl Relation {
             "f" => "a foreign table",
             _ => return Err(config(format!("{name} is not a table"))),
         };
-        match (settings.read_only, settings.announce) {
+        match (settings.read_only, settings.change_feed) {
             (false, _) => Err(config(format!(
                 "{name} is not a table but {what}; set `read_only: true` to read it"
             ))),
             (true, true) => Err(config(format!(
-                "{name} is {what}, of which no changes are announced; leave `announce` out"
+                "{name} is {what}, which has no change feed; leave `change_feed` out"
             ))),
             (true, false) => Ok(()),
         }

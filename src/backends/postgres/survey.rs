@@ -49,7 +49,7 @@ impl PostgresConfig {
     /// ```
     pub async fn survey(&self) -> Result<Survey> {
         self.profile()?;
-        let config = Self { read_only: true, announce: false, ..self.clone() };
+        let config = Self { read_only: true, change_feed: false, ..self.clone() };
         let looked = Postgres::look(&config).await;
         looked.map_err(|error| error.with_operation(Operation::Open).with_layer(Self::NAME))
     }

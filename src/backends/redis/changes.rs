@@ -237,7 +237,7 @@ impl Watch {
                 true => Ok(tracked),
                 false => Err(said(
                     ErrorKind::Unavailable,
-                    "changes are announced by another server than the one that is read",
+                    "the change feed is of another server than the one that is read",
                 )),
             }
         };
@@ -365,7 +365,7 @@ async fn prove(live: &mut Live, prefix: &[u8]) -> Result<Proof> {
     proof(answers.collect::<Result<_>>()?, prefix).ok_or_else(|| {
         said(
             ErrorKind::Unavailable,
-            "the server does not announce changes on this connection; a proxy may have ended it, or it is a replica by now",
+            "the server sends no change feed on this connection; a proxy may have ended it, or the server is a replica by now",
         )
     })
 }

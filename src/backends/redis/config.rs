@@ -139,7 +139,7 @@ pub struct RedisConfig {
     /// Whether to announce what others change, with client tracking. Default: false. It costs a second
     /// connection to each server for as long as somebody listens, and the server a message for each
     /// change.
-    pub announce: bool,
+    pub change_feed: bool,
     /// How long to wait for a connection, from 10ms to 1h. Default: 2s.
     pub connect_timeout: Span,
     /// How long an operation may take as a whole, connecting and redirections included, from 10ms to 1h.
@@ -162,7 +162,7 @@ impl Default for RedisConfig {
             durability: Survives::default(),
             wait_replicas: 0,
             evicts: false,
-            announce: false,
+            change_feed: false,
             connect_timeout: Span(Duration::from_secs(2)),
             timeout: Span(Duration::from_secs(5)),
         }
@@ -283,9 +283,9 @@ impl RedisConfig {
                 "an `index` is kept by those that write; with `read_only`, set `scan: sorted` in its place",
             ));
         }
-        if self.read_only && self.announce {
+        if self.read_only && self.change_feed {
             return Err(Error::config(
-                "`announce` needs the primary; leave `read_only` out, which a user who only reads does not need there",
+                "`change_feed` needs the primary; leave `read_only` out, which a user who only reads does not need there",
             ));
         }
         for (name, Span(span)) in
@@ -309,7 +309,7 @@ impl RedisConfig {
             verbatim: true,
             // A replica does not say how far behind it is.
             freshness: if self.read_only { Freshness::Unbounded } else { Freshness::Immediate },
-            announces: self.announce.then_some(LATEST),
+            change_feed: self.change_feed.then_some(LATEST),
             ordered_scans: self.index || self.scan.is_some(),
             // Keys that come between the listing and the page are not in it.
             atomic_pages: self.index,

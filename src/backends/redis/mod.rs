@@ -410,9 +410,9 @@ impl Store for Redis {
 
     async fn changes(&self) -> Result<Changes> {
         self.shared.servers.check_open()?;
-        if self.shared.guarantees().announces.is_none() {
+        if self.shared.guarantees().change_feed.is_none() {
             return Err(Error::unsupported(
-                "changes are not announced; set `announce: true` for client tracking",
+                "there is no change feed; set `change_feed: true` for client tracking",
             ));
         }
         changes::subscribe(&self.shared).await

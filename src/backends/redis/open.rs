@@ -113,7 +113,7 @@ pub(super) async fn verify(
     if fact("role") == Some("slave") && fact("master_link_status") != Some("up") {
         return Err(said(
             ErrorKind::Unavailable,
-            "the server is a replica that does not hear from its primary (`master_link_status`)",
+            "the server is a replica without a connection to its primary (`master_link_status`)",
         ));
     }
     let full = fact("maxmemory").is_some_and(|bytes| bytes != "0");
@@ -128,7 +128,7 @@ pub(super) async fn verify(
             "the server may evict the index when its memory is full (`maxmemory-policy {policy}`); set one of the `volatile-` policies there, or leave the `index` out"
         )));
     }
-    if config.announce {
+    if config.change_feed {
         // Also what the listener proves itself with.
         let tracking = super::changes::tracking(&config.prefix().into_bytes());
         let mut commands = vec![tracking];

@@ -268,7 +268,7 @@ impl RocksDbConfig {
             // A deadline is added.
             verbatim: self.ttl.is_none_or(|Span(ttl)| ttl.is_zero()),
             freshness: if writable { Freshness::Exclusive } else { Freshness::Unbounded },
-            announces: None,
+            change_feed: None,
             ordered_scans: true,
             atomic_pages: true,
             snapshots: true,

@@ -295,7 +295,7 @@ impl SqliteConfig {
             conditions: if writable { Conditions::Value } else { Conditions::None },
             verbatim: self.columns == Columns::default(),
             freshness: Freshness::Immediate,
-            announces: None,
+            change_feed: None,
             ordered_scans: true,
             atomic_pages: true,
             snapshots: self.journal != Some(Journal::Rollback),

@@ -267,7 +267,9 @@ impl Store for Sqlite {
 
     async fn changes(&self) -> Result<Changes> {
         self.base.check_open()?;
-        Err(Error::unsupported("SQLite does not announce what other programs write"))
+        Err(Error::unsupported(
+            "SQLite has no change feed: it does not report what other programs write",
+        ))
     }
 
     /// There is nothing in front of the data here.

@@ -27,7 +27,7 @@ pub(super) struct ChangeFeed {
     pub(super) seed: u64,
     pub(super) labels: Labels,
     pub(super) active: Gauge,
-    pub(super) announced: Counter,
+    pub(super) foreign: Counter,
     pub(super) all: Counter,
     pub(super) lost: Counter,
 }
@@ -43,8 +43,8 @@ impl ChangeFeed {
             outer: Mutex::new(Some(broadcast::Sender::new(BEHIND))),
             seed: context.seed,
             labels: labels.clone(),
-            active: labels.gauge(names::CACHE_LISTENING, &[]),
-            announced: cause("announced"),
+            active: labels.gauge(names::CACHE_CHANGE_FEED_CONNECTED, &[]),
+            foreign: cause("foreign"),
             all: cause("all"),
             lost: cause("lost"),
         }

@@ -33,12 +33,12 @@ impl<S> Shared<S> {
         match change {
             Change::Keys(keys) => {
                 self.drop_keys(&keys);
-                change_feed.announced.increment(keys.len() as u64);
+                change_feed.foreign.increment(keys.len() as u64);
                 change_feed.tell(Change::Keys(keys));
             }
             Change::Prefix(prefix) => {
                 self.drop_prefix(&prefix);
-                change_feed.announced.increment(1);
+                change_feed.foreign.increment(1);
                 change_feed.tell(Change::Prefix(prefix));
             }
             Change::All => {
@@ -196,7 +196,7 @@ impl<S: Store> FeedTask<S> {
             let began = clock.monotonic();
             let outcome = AssertUnwindSafe(self.listen()).catch_unwind().await;
             let error =
-                outcome.unwrap_or_else(|_| Error::internal("listening to changes panicked"));
+                outcome.unwrap_or_else(|_| Error::internal("following the change feed panicked"));
             self.with(|shared, change_feed| {
                 shared.disconnected(change_feed);
                 change_feed.failed(&error);
@@ -234,7 +234,7 @@ impl<S: Store> FeedTask<S> {
             // Announcements that are there already must not keep the thread from others.
             tokio::task::coop::consume_budget().await;
         }
-        Error::new(ErrorKind::Unavailable, "the announcements of the store below have ended")
+        Error::new(ErrorKind::Unavailable, "the change feed of the store below has ended")
     }
 
     async fn subscribe(&self) -> Result<Changes> {

@@ -60,7 +60,7 @@ impl<S: Store> Layer<S> for CacheLayer {
     fn layer(&self, inner: S) -> Cache<S> {
         let (config, labels, clock) = (&self.config, &self.context.labels, &self.context.clock);
         let below = inner.profile().guarantees;
-        let announced = below.announces.is_some();
+        let announced = below.change_feed.is_some();
         let epochs = Epochs::new(if announced { Mode::Disconnected } else { Mode::Keeping });
         let disk = self.disk.take(config, &self.context, &inner);
         let evicted = disk.as_ref().map(|disk| write_evicted(disk, config));

@@ -41,7 +41,7 @@ impl LayerConfig for CacheConfig {
         let labels = &context.labels;
         drop((Counters::new(labels), Invalidations::new(labels)));
         memory::register_counters(labels);
-        if below.guarantees.announces.is_some() {
+        if below.guarantees.change_feed.is_some() {
             drop(ChangeFeed::new(context));
         }
         if self.disk.is_some() {

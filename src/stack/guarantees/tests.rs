@@ -83,9 +83,9 @@ fn what_only_some_stores_offer_has_its_words() {
         |say: fn(&Profile) -> String, change: fn(&mut Guarantees)| say(&memory().changed(change));
     let announced = say(reads, |promised| {
         promised.freshness = Freshness::Immediate;
-        promised.announces = Some(Duration::from_secs(2));
+        promised.change_feed = Some(Duration::from_secs(2));
     });
-    assert!(announced.ends_with("seen at once. It is announced within 2 seconds."));
+    assert!(announced.ends_with("seen at once. The change feed reports it within 2 seconds."));
     assert!(!say(reads, |_| ()).contains("may differ"));
     assert!(say(reads, |p| p.verbatim = false).contains("may differ from what was put"));
     assert!(say(batches, |_| ()).ends_with("keys being absent, or holding given values."));
@@ -148,12 +148,12 @@ fn every_other_sentence_stands_as_it_is_read() {
     type Change = fn(&mut Guarantees);
     type Case = (fn(&Profile) -> String, Change, &'static str);
     let second = Duration::from_secs(1);
-    let reads_of = |freshness, announces| {
+    let reads_of = |freshness, change_feed| {
         reads(&memory().changed(|promised| {
-            (promised.freshness, promised.announces) = (freshness, announces);
+            (promised.freshness, promised.change_feed) = (freshness, change_feed);
         }))
     };
-    for (freshness, announces, sentence) in [
+    for (freshness, change_feed, sentence) in [
         (Freshness::Exclusive, None, "Nobody else can write while it is open."),
         (Freshness::Unbounded, None, "What others write may never be seen."),
         (Freshness::Immediate, None, "What others write is seen at once."),
@@ -162,11 +162,11 @@ fn every_other_sentence_stands_as_it_is_read() {
         (
             Freshness::Within(90 * second),
             Some(second),
-            "What others write is seen after at most 90 seconds. It is announced within 1 second.",
+            "What others write is seen after at most 90 seconds. The change feed reports it within 1 second.",
         ),
     ] {
         let own = "Never older than the last write acknowledged through this stack.";
-        assert_eq!(reads_of(freshness, announces), format!("{own} {sentence}"));
+        assert_eq!(reads_of(freshness, change_feed), format!("{own} {sentence}"));
     }
     let cases: [Case; 20] = [
         (writes, |p| p.writable = false, "Writes are refused: the stack only reads."),

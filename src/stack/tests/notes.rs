@@ -136,9 +136,9 @@ const NOTED: &[(&str, &[&str])] = &[
     ),
     #[cfg(all(feature = "postgres", feature = "cache"))]
     (
-        "layers: [ cache: {} ], backend: { postgres: { url: 'postgres://a@localhost/d', announce: true } }",
+        "layers: [ cache: {} ], backend: { postgres: { url: 'postgres://a@localhost/d', change_feed: true } }",
         &[
-            "What others change is dropped from the cache when the store below announces it, within 5s. While the announcements are interrupted nothing is kept, and every read goes below.",
+            "What others change is dropped from the cache when the change feed of the store below reports it, within 5s. While the feed is interrupted nothing is kept, and every read goes below.",
         ],
     ),
     #[cfg(feature = "redis")]

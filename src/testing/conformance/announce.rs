@@ -25,10 +25,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Bench {
     fn needs_changes(&self) -> Verdict<Duration> {
-        let guarantees = self.guarantees.announces;
+        let guarantees = self.guarantees.change_feed;
         guarantees
             .map(|within| within + PATIENCE)
-            .ok_or(Stop::Skipped("the store announces nothing"))
+            .ok_or(Stop::Skipped("the store has no change feed"))
     }
 
     /// Changes an entry behind the store's back.
@@ -60,12 +60,12 @@ impl Bench {
                     return Ok(());
                 }
             }
-            Err(Stop::failed("the announcements ended while the store was open"))
+            Err(Stop::failed("the change feed ended while the store was open"))
         };
         match select(Box::pin(told), SystemClock.sleep(patience)).await {
             Either::Left((verdict, _)) => verdict,
             Either::Right(_) => Err(Stop::failed(format_args!(
-                "a change of {} is not announced, or read before the announcement, after {patience:?}",
+                "a change of {} is not in the change feed, or read before it is reported, after {patience:?}",
                 show(key)
             ))),
         }
@@ -101,7 +101,7 @@ async fn subscriptions_end_when_the_store_is_closed(bench: Bench) -> Verdict {
     for changes in [read, unread] {
         let ended = Box::pin(changes.for_each(|_| ready(())));
         if let Either::Right(_) = select(ended, SystemClock.sleep(patience)).await {
-            return Err(Stop::failed("announcements go on after the store was closed"));
+            return Err(Stop::failed("the change feed goes on after the store was closed"));
         }
     }
     Ok(())

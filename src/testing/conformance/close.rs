@@ -75,8 +75,8 @@ async fn operations_after_close_fail_as_closed(bench: Bench) -> Verdict {
         let conditional = Batch::new().put("absent", "1").if_absent();
         refused(store.write(conditional).await, kinds, "a condition after close")?;
     }
-    let announces = bench.guarantees.announces.is_some();
-    let kinds = if announces { CLOSED } else { CLOSED_OR_UNSUPPORTED };
+    let change_feed = bench.guarantees.change_feed.is_some();
+    let kinds = if change_feed { CLOSED } else { CLOSED_OR_UNSUPPORTED };
     refused(store.changes().await, kinds, "a subscription after close")?;
     for scope in [Scope::Keys(vec!["k".into()]), Scope::Prefix("k".into()), Scope::All] {
         refused(store.invalidate(scope).await, CLOSED, "an invalidation after close")?;

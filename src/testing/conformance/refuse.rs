@@ -128,11 +128,11 @@ async fn runs_where_there_are_none(bench: Bench) -> Verdict {
 }
 
 async fn announcements_where_there_are_none(bench: Bench) -> Verdict {
-    if bench.guarantees.announces.is_some() {
-        return Err(Stop::Skipped("the store announces changes"));
+    if bench.guarantees.change_feed.is_some() {
+        return Err(Stop::Skipped("the store has a change feed"));
     }
     let changes = bench.store.changes().await;
-    refused(changes, UNSUPPORTED, "a subscription to changes, without announcements").map(drop)
+    refused(changes, UNSUPPORTED, "a subscription without a change feed").map(drop)
 }
 
 async fn more_durability_than_guaranteed(bench: Bench) -> Verdict {

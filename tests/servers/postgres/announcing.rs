@@ -46,7 +46,7 @@ async fn of_stores_that_share_a_table_each_hears_of_its_own_keys() {
     let _dropped = Dropped::after(&config);
     let (url, table) = (support::var("TIERSTACK_TEST_POSTGRES").unwrap(), &config.table);
     let backend = format!(
-        "postgres: {{ url: '{url}', table: {table}, announce: true, timeout: 100s, connect_timeout: 100s }}"
+        "postgres: {{ url: '{url}', table: {table}, change_feed: true, timeout: 100s, connect_timeout: 100s }}"
     );
     let client = connect(&url).await;
     let upsert = format!(
@@ -61,7 +61,7 @@ async fn of_stores_that_share_a_table_each_hears_of_its_own_keys() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_another_store_and_not_of_ones_own() {
     let Some(config) = config() else { return };
-    let config = PostgresConfig { announce: true, ..config };
+    let config = PostgresConfig { change_feed: true, ..config };
     let _dropped = Dropped::after(&config);
     let (store, other) = (open(&config).await, open(&config).await);
     let mut changes = store.changes().await.unwrap();
@@ -82,7 +82,7 @@ async fn of_another_store_and_not_of_ones_own() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_who_writes_sql() {
     let Some(config) = config() else { return };
-    let config = PostgresConfig { announce: true, ..config };
+    let config = PostgresConfig { change_feed: true, ..config };
     let dropped = Dropped::after(&config);
     let store = open(&config).await;
     store.put("k", "v").await.unwrap();
@@ -118,7 +118,7 @@ async fn of_who_writes_sql() {
 #[tokio::test(flavor = "multi_thread")]
 async fn to_all_who_subscribe_and_to_those_who_come_after_the_last_left() {
     let Some(config) = config() else { return };
-    let config = PostgresConfig { announce: true, ..config };
+    let config = PostgresConfig { change_feed: true, ..config };
     let _dropped = Dropped::after(&config);
     let (store, other) = (open(&config).await, open(&config).await);
     let mut first = store.changes().await.unwrap();
@@ -147,13 +147,13 @@ async fn only_where_it_is_asked_for() {
     let store = open(&config).await;
     let refused = store.changes().await.err().unwrap();
     assert_eq!(refused.kind(), ErrorKind::Unsupported);
-    assert!(refused.message().contains("`announce: true`"), "{refused}");
+    assert!(refused.message().contains("`change_feed: true`"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invalidation_reaches_the_caches_of_every_process() {
     let Some(config) = config() else { return };
-    let config = PostgresConfig { announce: true, ..config };
+    let config = PostgresConfig { change_feed: true, ..config };
     let _dropped = Dropped::after(&config);
     let (store, other) = (open(&config).await, open(&config).await);
     let mut changes = [store.changes().await.unwrap(), other.changes().await.unwrap()];

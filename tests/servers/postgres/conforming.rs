@@ -39,7 +39,7 @@ async fn with_one_connection() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_sync_and_with_announcements() {
     let durability = Durability::ProcessCrash;
-    conforms(|config| PostgresConfig { durability, announce: true, ..config }).await;
+    conforms(|config| PostgresConfig { durability, change_feed: true, ..config }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

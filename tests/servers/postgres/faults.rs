@@ -296,7 +296,7 @@ async fn idle_connections_survive_a_restart_unnoticed() {
 async fn a_lost_listener_says_so_and_comes_back() {
     let Some(server) = Server::start().await else { return };
     let proxy = Proxy::to(server.addr()).await;
-    let config = PostgresConfig { announce: true, ..config(&proxy.url(&server.url())) };
+    let config = PostgresConfig { change_feed: true, ..config(&proxy.url(&server.url())) };
     let store = open(&config).await;
     let direct = connect(&server.url()).await;
     let mut changes = store.changes().await.unwrap();

@@ -22,7 +22,7 @@ impl Scene {
     async fn new() -> Option<Self> {
         let server = Server::start().await?;
         let sql = connect(&server.url()).await;
-        let config = PostgresConfig { announce: true, ..PostgresConfig::new(server.url()) };
+        let config = PostgresConfig { change_feed: true, ..PostgresConfig::new(server.url()) };
         let store = open(&config).await;
         store.put("k", "old").await.unwrap();
         let mut changes = store.changes().await.unwrap();
@@ -47,7 +47,7 @@ impl Scene {
     /// Changes go unheard until what is run has repaired it.
     async fn deaf_until(&mut self, repair: &str) {
         assert_eq!(self.next().await, Change::Lost);
-        assert!(self.store.profile().guarantees.announces <= Some(Duration::from_secs(5)));
+        assert!(self.store.profile().guarantees.change_feed <= Some(Duration::from_secs(5)));
         self.run(repair).await;
         assert_eq!(self.next().await, Change::All);
         self.run("INSERT INTO tierstack VALUES ('heard', '') ON CONFLICT DO NOTHING; DELETE FROM tierstack WHERE key = 'heard'").await;
@@ -58,7 +58,7 @@ impl Scene {
 /// The SQL of the triggers for a table.
 fn triggers(table: &str) -> String {
     let config =
-        PostgresConfig { announce: true, table: table.into(), ..PostgresConfig::new("host=x") };
+        PostgresConfig { change_feed: true, table: table.into(), ..PostgresConfig::new("host=x") };
     config.schema().unwrap().split_once("\n\n").unwrap().1.to_owned()
 }
 
@@ -86,7 +86,8 @@ async fn another_table_takes_the_name() {
     scene.deaf_until(&triggers("tierstack")).await;
     // What is told by this store is heard by others.
     let other =
-        open(&PostgresConfig { announce: true, ..PostgresConfig::new(scene.server.url()) }).await;
+        open(&PostgresConfig { change_feed: true, ..PostgresConfig::new(scene.server.url()) })
+            .await;
     let mut changes = other.changes().await.unwrap();
     assert_eq!(next(&mut changes).await, Change::All);
     scene.store.invalidate(tierstack::Scope::Keys(vec!["told".into()])).await.unwrap();

@@ -105,7 +105,7 @@ async fn a_table_that_does_not_fit_is_refused_and_left_alone() {
         sql.batch_execute(&format!("CREATE TABLE {} ({table})", dropped.table)).await.unwrap();
         if says.is_empty() {
             open(&config).await;
-            let announced = PostgresConfig { announce: true, ..config };
+            let announced = PostgresConfig { change_feed: true, ..config };
             assert!(refused(&announced).await.message().contains("partitioned"));
             continue;
         }
@@ -126,7 +126,7 @@ async fn a_table_that_does_not_fit_is_refused_and_left_alone() {
 
     // Triggers are not made on a table of somebody else, but those that are printed fit.
     let columns = columns(None);
-    let config = PostgresConfig { columns, announce: true, ..config };
+    let config = PostgresConfig { columns, change_feed: true, ..config };
     sql.batch_execute(&format!("CREATE TABLE {} ({fits})", dropped.table)).await.unwrap();
     let error = refused(&config).await;
     assert!(error.message().contains("tierstack schema postgres"), "{error}");
@@ -174,7 +174,7 @@ async fn versions_of_the_table() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_printed_schema_is_taken_for_ones_own() {
     let Some(config) = config() else { return };
-    let config = PostgresConfig { announce: true, ..config };
+    let config = PostgresConfig { change_feed: true, ..config };
     let dropped = Dropped::after(&config);
     let sql = connect(&dropped.url).await;
     sql.batch_execute(&config.schema().unwrap()).await.unwrap();

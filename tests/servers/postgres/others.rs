@@ -281,7 +281,7 @@ async fn names_with_dots_and_quotes() {
     for table in ["\"my.table\"", "public.\"a.\"\"b\"\".c\"", "\"my.schema\".\"my.table\""] {
         let config = PostgresConfig {
             table: table.into(),
-            announce: true,
+            change_feed: true,
             ..PostgresConfig::new(server.url())
         };
         let store = open(&config).await;
@@ -297,12 +297,12 @@ async fn names_with_dots_and_quotes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_only_reads_makes_nothing_and_names_what_is_there() {
     let Some(server) = Server::start().await else { return };
-    let config = PostgresConfig { announce: true, ..PostgresConfig::new(server.url()) };
+    let config = PostgresConfig { change_feed: true, ..PostgresConfig::new(server.url()) };
     let reading = Context { may_create: false, ..Context::default() };
     let error = config.open(&reading).await.map(drop).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config, "{error:?}");
     assert_eq!(server.sql("SELECT to_regclass('tierstack') IS NULL").await, "t");
-    open(&PostgresConfig { announce: false, ..config.clone() }).await;
+    open(&PostgresConfig { change_feed: false, ..config.clone() }).await;
     // Nor are triggers made.
     assert!(config.open(&reading).await.map(drop).unwrap_err().message().contains("triggers"));
     for table in ["tierstock", "Tierstack", "public.tierstac"] {

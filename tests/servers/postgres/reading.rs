@@ -95,8 +95,8 @@ async fn a_role_with_select_alone_reads_and_writes_nothing() {
         let error = refused(PostgresConfig { read_only: false, ..config.clone() }).await;
         assert!(error.message().contains(refusal), "{table}: {error}");
         if ["seen", "kept"].contains(&table) {
-            let error = refused(PostgresConfig { announce: true, ..config }).await;
-            assert!(error.message().contains("leave `announce` out"), "{error}");
+            let error = refused(PostgresConfig { change_feed: true, ..config }).await;
+            assert!(error.message().contains("leave `change_feed` out"), "{error}");
         }
     }
     let error = refused(reading(url.clone(), "missing")).await;
@@ -128,7 +128,7 @@ async fn a_standby_is_read_where_that_was_asked_for() {
     only_reads(&open(&config).await).await;
     for other in [
         PostgresConfig { read_only: false, ..config.clone() },
-        PostgresConfig { announce: true, ..config.clone() },
+        PostgresConfig { change_feed: true, ..config.clone() },
     ] {
         let error = refused(other).await;
         assert_eq!(error.kind(), ErrorKind::Access, "{error:?}");
@@ -142,11 +142,11 @@ async fn a_standby_is_read_where_that_was_asked_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_only_reads_hears_what_others_write() {
     let Some(server) = Server::start().await else { return };
-    let owner = PostgresConfig { announce: true, ..PostgresConfig::new(server.url()) };
+    let owner = PostgresConfig { change_feed: true, ..PostgresConfig::new(server.url()) };
     let owner = open(&owner).await;
     server.sql("CREATE ROLE reader LOGIN; GRANT SELECT ON tierstack TO reader").await;
     let url = server.url().replace("postgres://postgres@", "postgres://reader@");
-    let config = PostgresConfig { announce: true, read_only: true, ..PostgresConfig::new(url) };
+    let config = PostgresConfig { change_feed: true, read_only: true, ..PostgresConfig::new(url) };
     assert_eq!(config.profile().unwrap().guarantees.freshness, Freshness::Immediate);
     let store = open(&config).await;
     let mut changes = store.changes().await.unwrap();

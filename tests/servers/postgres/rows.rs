@@ -24,7 +24,7 @@ async fn a_row_is_a_json_object() {
     let with = |config| {
         let config = with(config);
         let columns = Columns { value: row(named.clone()), ..config.columns };
-        PostgresConfig { columns, announce: true, ..config }
+        PostgresConfig { columns, change_feed: true, ..config }
     };
     let Some((config, sql, _dropped)) = table(PEOPLE, with).await else { return };
     let name = &config.table;

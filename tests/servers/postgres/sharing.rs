@@ -16,7 +16,7 @@ use crate::support::processes;
 #[tokio::test(flavor = "multi_thread")]
 async fn the_table_is_made_once_by_eight_at_once() {
     let Some(config) = config() else { return };
-    let config = PostgresConfig { announce: true, pool: 1, ..config };
+    let config = PostgresConfig { change_feed: true, pool: 1, ..config };
     let _dropped = Dropped::after(&config);
     let mut tasks = JoinSet::new();
     for task in 0..8 {
@@ -282,7 +282,7 @@ async fn a_batch_that_deletes_sees_one_moment() {
 #[tokio::test(flavor = "multi_thread")]
 async fn runs_of_all_sorts() {
     let Some(config) = config() else { return };
-    let config = PostgresConfig { announce: true, pool: 1, ..config };
+    let config = PostgresConfig { change_feed: true, pool: 1, ..config };
     let dropped = Dropped::after(&config);
     let (store, other) = (open(&config).await, open(&config).await);
     let at = tierstack::Timestamp::from_millis(4_102_444_800_123);
@@ -327,7 +327,7 @@ async fn runs_of_all_sorts() {
     // A table of another program, whose times are not filled by default.
     let config = PostgresConfig {
         table: super::fresh_table(),
-        announce: false,
+        change_feed: false,
         columns: tierstack::backends::postgres::Columns { created: None, ..config.columns.clone() },
         ..config
     };
@@ -371,7 +371,7 @@ async fn stores_of_one_config_share_the_connections() {
 backends: {{ main: {{ postgres: {{ url: '{url}{separator}application_name={name}', pool: 2, timeout: 100s, connect_timeout: 100s }} }} }}
 stores:
   orders: {{ backend: {{ shared: main, table: {} }} }}
-  heard: {{ backend: {{ shared: main, table: {}, announce: true }} }}
+  heard: {{ backend: {{ shared: main, table: {}, change_feed: true }} }}
   left: {{ backend: {{ shared: main, table: {}, prefix: l/ }} }}
   right: {{ layers: [ cache ], backend: {{ shared: main, table: {}, prefix: r/ }} }}
 default: orders

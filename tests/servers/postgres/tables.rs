@@ -544,7 +544,7 @@ async fn the_keys_of_others_are_announced() {
         ("id uuid PRIMARY KEY", Keys::Text, Bytes::from(Uuid::from_u128(7).to_string())),
     ] {
         let with = of(form, Values::Text, "id", "body");
-        let with = |config| PostgresConfig { announce: true, ..with(config) };
+        let with = |config| PostgresConfig { change_feed: true, ..with(config) };
         let Some((config, sql, _dropped)) = table(format!("{key}, body text"), with).await else {
             return;
         };

@@ -40,7 +40,7 @@ async fn two_stores_and_another_program() {
     // With thousands of databases, as other tests use, it takes minutes until one is searched for what has
     // expired.
     let Some(server) = Server::start(&["--databases", "16"]).await else { return };
-    let config = || RedisConfig { announce: true, ..on(server.url()) };
+    let config = || RedisConfig { change_feed: true, ..on(server.url()) };
     let (one, other) = (open(config()).await, open(config()).await);
     let mut changes = one.changes().await.unwrap();
     let mut late = Vec::new();
@@ -74,7 +74,7 @@ async fn two_stores_and_another_program() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_stores_that_share_a_server_each_hears_of_its_own_keys() {
     let Some(server) = Server::start(&["--databases", "16"]).await else { return };
-    let backend = format!("redis: {{ url: '{}', announce: true }}", server.url());
+    let backend = format!("redis: {{ url: '{}', change_feed: true }}", server.url());
     support::sharing::each_hears_of_its_own(&backend, async |key, value| {
         server.cli(&["set", key, value]).await;
     })
@@ -85,9 +85,9 @@ async fn of_stores_that_share_a_server_each_hears_of_its_own_keys() {
 async fn a_lost_connection_is_told_and_made_again() {
     let Some(server) = server().await else { return };
     let proxy = Proxy::to(server.addr()).await;
-    let config = RedisConfig { announce: true, ..on(proxy.url(&server.url())) };
+    let config = RedisConfig { change_feed: true, ..on(proxy.url(&server.url())) };
     let store = open(hasty(config)).await;
-    let within = store.profile().guarantees.announces.unwrap();
+    let within = store.profile().guarantees.change_feed.unwrap();
     let mut changes = store.changes().await.unwrap();
     for silent in [false, true] {
         let begun = Instant::now();
@@ -112,7 +112,7 @@ async fn a_lost_connection_is_told_and_made_again() {
 async fn tracking_that_somebody_ended_is_told_and_begun_again() {
     let Some(server) = server().await else { return };
     let proxy = Meddler::to(server.addr()).await;
-    let store = open(RedisConfig { announce: true, ..on(proxy.url()) }).await;
+    let store = open(RedisConfig { change_feed: true, ..on(proxy.url()) }).await;
     let mut changes = store.changes().await.unwrap();
     for (command, answer) in
         [("CLIENT TRACKING OFF\r\n", "+OK\r\n".len()), ("RESET\r\n", "+RESET\r\n".len())]
@@ -131,7 +131,7 @@ async fn tracking_that_somebody_ended_is_told_and_begun_again() {
 async fn reads_that_lead_to_another_server_are_noticed() {
     let (Some(old), Some(new)) = (server().await, server().await) else { return };
     let proxy = Meddler::to(old.addr()).await;
-    let store = open(RedisConfig { announce: true, ..on(proxy.url()) }).await;
+    let store = open(RedisConfig { change_feed: true, ..on(proxy.url()) }).await;
     let mut changes = store.changes().await.unwrap();
     proxy.lead_to(new.addr());
     proxy.cut_reads();
@@ -151,7 +151,7 @@ async fn reads_that_lead_to_another_server_are_noticed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_became_a_replica_announces_nothing() {
     let (Some(server), Some(other)) = (server().await, server().await) else { return };
-    let store = open(hasty(RedisConfig { announce: true, ..on(server.url()) })).await;
+    let store = open(hasty(RedisConfig { change_feed: true, ..on(server.url()) })).await;
     let mut changes = store.changes().await.unwrap();
     server.cli(&["replicaof", "127.0.0.1", &other.port().to_string()]).await;
     while next(&mut changes).await != Change::Lost {}
@@ -166,7 +166,7 @@ async fn a_server_that_became_a_replica_announces_nothing() {
 async fn swapped_databases_are_told() {
     let Some(server) = server().await else { return };
     server.cli(&["swapdb", "1", "2"]).await;
-    let store = open(RedisConfig { announce: true, ..on(server.url()) }).await;
+    let store = open(RedisConfig { change_feed: true, ..on(server.url()) }).await;
     let mut changes = store.changes().await.unwrap();
     server.cli(&["-n", "1", "set", "k", "other"]).await;
     for _ in 0..2 {
@@ -182,7 +182,7 @@ async fn a_node_without_slots_announces_what_moves_there() {
     let Some(cluster) = RedisCluster::start(3, 0).await else { return };
     let settings = ["--databases", "1", "--cluster-enabled", "yes"];
     let Some(empty) = Server::start(&settings).await else { return };
-    let config = RedisConfig { announce: true, ..RedisConfig::cluster(cluster.urls()) };
+    let config = RedisConfig { change_feed: true, ..RedisConfig::cluster(cluster.urls()) };
     let store = open(hasty(config)).await;
     store.put("k", "1").await.unwrap();
     let mut changes = store.changes().await.unwrap();
@@ -217,7 +217,7 @@ async fn a_node_without_slots_announces_what_moves_there() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_falls_behind_is_told_to_drop_everything() {
     let Some(server) = server().await else { return };
-    let store = open(RedisConfig { announce: true, ..on(server.url()) }).await;
+    let store = open(RedisConfig { change_feed: true, ..on(server.url()) }).await;
     let mut changes = store.changes().await.unwrap();
     let script = "for n = 1, 50000 do redis.call('set', 'k' .. n, n) end";
     server.cli(&["eval", script, "0"]).await;
@@ -230,7 +230,7 @@ async fn a_reader_that_falls_behind_is_told_to_drop_everything() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_node_of_a_cluster_announces_and_so_does_its_successor() {
     let Some(mut cluster) = RedisCluster::start(3, 1).await else { return };
-    let config = RedisConfig { announce: true, ..RedisConfig::cluster(cluster.urls()) };
+    let config = RedisConfig { change_feed: true, ..RedisConfig::cluster(cluster.urls()) };
     let store = open(hasty(config)).await;
     let mut changes = store.changes().await.unwrap();
     for key in ["a", "b", "c", "d", "e", "f"] {
@@ -258,7 +258,7 @@ async fn every_node_of_a_cluster_announces_and_so_does_its_successor() {
 async fn a_cache_above_hears_of_it() {
     let Some(server) = server().await else { return };
     let text = format!(
-        "stores: {{ main: {{ layers: [{{ cache: {{ capacity: 1MiB, ttl: 1h }} }}], backend: {{ redis: {{ url: '{}', announce: true }} }} }} }}",
+        "stores: {{ main: {{ layers: [{{ cache: {{ capacity: 1MiB, ttl: 1h }} }}], backend: {{ redis: {{ url: '{}', change_feed: true }} }} }} }}",
         server.url()
     );
     let config = Config::parse(&text, Format::Yaml, "tierstack.yaml").unwrap();

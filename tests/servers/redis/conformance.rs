@@ -35,7 +35,7 @@ async fn fixture(config: RedisConfig) -> Result<Fixture> {
 #[tokio::test(flavor = "multi_thread")]
 async fn conforms() {
     let Some(server) = server().await else { return };
-    let config = || RedisConfig { announce: true, ..on(server.fresh_url()) };
+    let config = || RedisConfig { change_feed: true, ..on(server.fresh_url()) };
     assert_conforms(|| fixture(config())).await;
 }
 
@@ -59,7 +59,7 @@ async fn conforms_under_a_hash_tag() {
     let config = || RedisConfig {
         hash_tag: Some("a*b[".into()),
         index: true,
-        announce: true,
+        change_feed: true,
         ..on(server.fresh_url())
     };
     assert_conforms(|| fixture(config())).await;
@@ -70,7 +70,7 @@ async fn conforms_with_tls() {
     let Some(certificates) = Certificates::make().await.map(Arc::new) else { return };
     let Some(server) = Server::start_tls(&certificates, &[]).await else { return };
     let config =
-        || RedisConfig { ca: Some(certificates.ca()), announce: true, ..on(server.fresh_url()) };
+        || RedisConfig { ca: Some(certificates.ca()), change_feed: true, ..on(server.fresh_url()) };
     assert_conforms(|| fixture(config())).await;
     // Whoever is not known is not trusted.
     assert_eq!(kind(Redis::open(on(server.url())).await), ErrorKind::Access);
@@ -85,7 +85,7 @@ async fn conforms_in_a_cluster() {
         }
         fixture(config).await
     };
-    let config = || RedisConfig { announce: true, ..RedisConfig::cluster(cluster.urls()) };
+    let config = || RedisConfig { change_feed: true, ..RedisConfig::cluster(cluster.urls()) };
     assert_conforms(|| empty(config())).await;
     let tagged = || RedisConfig { hash_tag: Some("orders".into()), index: true, ..config() };
     assert_conforms(|| empty(tagged())).await;
@@ -142,7 +142,7 @@ async fn conforms_on_the_servers_that_are_named() {
             fixture(RedisConfig {
                 hash_tag: Some(tag),
                 index: true,
-                announce: true,
+                change_feed: true,
                 ..config.clone()
             })
         })

@@ -166,7 +166,7 @@ fn settings_that_do_not_go_together_are_refused() {
     for (config, word) in [
         (sorted(RedisConfig { index: true, ..on() }), "leave `scan: sorted` out"),
         (RedisConfig { index: true, read_only: true, ..on() }, "`scan: sorted`"),
-        (RedisConfig { announce: true, read_only: true, ..on() }, "`announce`"),
+        (RedisConfig { change_feed: true, read_only: true, ..on() }, "`change_feed`"),
     ] {
         let error = config.profile().unwrap_err();
         assert!(error.message().contains(word), "{error}");

@@ -163,7 +163,7 @@ async fn credentials() {
     let rules: Vec<&str> = rules.split(' ').collect();
     let user = ["acl", "setuser", "least", "on", ">s3cr3t", "~*"];
     server.cli(&[&auth[..], &user, &rules].concat()).await;
-    let least = open(RedisConfig { announce: true, index: true, ..by("least") }).await;
+    let least = open(RedisConfig { change_feed: true, index: true, ..by("least") }).await;
     least.write(Batch::new().put("k", "v").put("l", "w")).await.unwrap();
     least.delete("l").await.unwrap();
     assert_eq!(least.get_many(&["k".into(), "l".into()]).await.unwrap(), [Some("v".into()), None]);
@@ -174,7 +174,7 @@ async fn credentials() {
     let rules = ["acl", "setuser", "deaf", "on", ">s3cr3t", "~*", "+@all", "-client|tracking"];
     server.cli(&[&auth[..], &rules[..]].concat()).await;
     open(by("deaf")).await;
-    let error = Redis::open(RedisConfig { announce: true, ..by("deaf") }).await;
+    let error = Redis::open(RedisConfig { change_feed: true, ..by("deaf") }).await;
     assert_eq!(kind(error), ErrorKind::Access);
     // What an operation needs beside the obvious is looked up when the store is opened, and named.
     for (rules, index, lacks) in [

@@ -23,7 +23,7 @@ pub(crate) struct Unruly {
     random: Mutex<Random>,
     fails: Fails,
     /// Whether it announces what is written. Those that listen, and whether they were told that nothing is heard.
-    announces: bool,
+    change_feed: bool,
     listeners: Mutex<Vec<mpsc::UnboundedSender<Change>>>,
     lost: AtomicBool,
     /// Batches that nobody waits for any more, with the rounds until they arrive.
@@ -53,14 +53,14 @@ enum Fate {
 }
 
 impl Unruly {
-    pub(crate) fn new(seed: u64, clock: &ManualClock, fails: Fails, announces: bool) -> Self {
+    pub(crate) fn new(seed: u64, clock: &ManualClock, fails: Fails, change_feed: bool) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(clock.clone());
         let memory = Memory::with_clock(clock);
         Self {
             memory,
             random: Mutex::new(Random::new(seed)),
             fails,
-            announces,
+            change_feed,
             listeners: Mutex::default(),
             lost: AtomicBool::new(false),
             late: Mutex::default(),
@@ -195,7 +195,7 @@ impl Store for Unruly {
     }
 
     async fn changes(&self) -> Result<Changes> {
-        if !self.announces {
+        if !self.change_feed {
             return self.memory.changes().await;
         }
         self.dawdle().await;
@@ -211,11 +211,11 @@ impl Store for Unruly {
 
     fn profile(&self) -> Profile {
         let profile = self.memory.profile();
-        if !self.announces {
+        if !self.change_feed {
             return profile;
         }
         profile.changed(|guarantees| {
-            guarantees.announces = Some(Duration::from_millis(1));
+            guarantees.change_feed = Some(Duration::from_millis(1));
             guarantees.freshness = Freshness::Immediate;
         })
     }

@@ -48,15 +48,15 @@ struct Setup {
     /// Whether writes fail, and come late. The sweeper of `expire` guarantees nothing then, and rests.
     unruly: bool,
     /// Whether the store below announces what is written, and now and then that it cannot.
-    announces: bool,
+    change_feed: bool,
 }
 
 impl fmt::Debug for Setup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { caches, expire, compress, write_back, unruly, announces } = self;
+        let Self { caches, expire, compress, write_back, unruly, change_feed } = self;
         write!(
             f,
-            "expire: {expire}, compress: {compress}, {write_back:?}, unruly: {unruly}, announces: {announces}, {caches:#?}"
+            "expire: {expire}, compress: {compress}, {write_back:?}, unruly: {unruly}, change_feed: {change_feed}, {caches:#?}"
         )
     }
 }
@@ -71,7 +71,7 @@ impl Setup {
             expire: random.chance(0.3),
             compress: random.chance(0.3),
             unruly: random.chance(0.7),
-            announces: random.chance(0.4),
+            change_feed: random.chance(0.4),
             write_back: written_back.then(|| write_back(random, &folder.join("journal"))),
         }
     }
@@ -151,7 +151,7 @@ async fn run(seed: u64, written_back: bool) {
     let setup = Setup::random(&mut random, folder.path(), written_back);
     let clock = ManualClock::new();
     let context = Context { clock: Arc::new(clock.clone()), ..Context::default() };
-    let below = Unruly::new(random.next_u64(), &clock, setup.fails(), setup.announces);
+    let below = Unruly::new(random.next_u64(), &clock, setup.fails(), setup.change_feed);
     let below = Arc::new(below);
     let log = Arc::new(Log::new(&clock));
     let time = tokio::spawn(time(

@@ -248,7 +248,7 @@ fn a_secret_that_never_comes_keeps_nobody_waiting() {
 fn the_schema_of_a_table_is_sql() {
     let folder = Folder::new(
         "default: main\nstores:\n  main: { backend: { postgres: { url: 'postgres://app@db/shop', table: \
-         shop.carts, announce: true } } }\n  other: { backend: { memory: {} } }",
+         shop.carts, change_feed: true } } }\n  other: { backend: { memory: {} } }",
     );
     folder.run(&["schema", "postgres"]).ok().prints("CREATE TABLE \"tierstack\"");
     let args = ["schema", "postgres", "--config", "tierstack.yaml"];

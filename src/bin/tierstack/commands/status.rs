@@ -190,7 +190,7 @@ mod tests {
               {"name":"cache","kind":"layer","all":{"per_second":1210000.0,"p50":1.9e-7,"p99":2.3e-6},
                "read":{"per_second":null,"p50":null,"p99":null},"write":{"per_second":null,"p50":null,"p99":null},
                "bytes_per_second":1048576.0,"errors":0,"errors_by_kind":{},"errors_per_second":0.0,"in_flight":3,
-               "cache":{"hit_ratio":0.9843,"requests_per_second":1.0,"evictions_per_second":0.0,"bytes":1,"entries":1,"disk_bytes":null,"disk_active":null,"listening":null},"stored":null},
+               "cache":{"hit_ratio":0.9843,"requests_per_second":1.0,"evictions_per_second":0.0,"bytes":1,"entries":1,"disk_bytes":null,"disk_active":null,"change_feed_connected":null},"stored":null},
               {"name":"memory","kind":"backend","all":{"per_second":19.5,"p50":null,"p99":null},
                "read":{"per_second":null,"p50":null,"p99":null},"write":{"per_second":null,"p50":null,"p99":null},
                "bytes_per_second":null,"errors":1200,"errors_by_kind":{"timeout":1200},"errors_per_second":0.0,"in_flight":0,"cache":null,"stored":null,

@@ -59,9 +59,9 @@ impl DiskConfig {
         if !self.warm {
             return Ok(());
         }
-        if below.announces.is_some() {
+        if below.change_feed.is_some() {
             return Err(Error::config(
-                "disk.warm is set over a store that announces what others change: what it announces while it is closed is lost, and old answers would be served; leave `warm` out",
+                "disk.warm is set over a store with a change feed: changes are missed while the cache is closed, and old answers would be served; leave `warm` out",
             ));
         }
         if below.durability_after_flush < Durability::PowerCut {
@@ -132,10 +132,10 @@ mod tests {
 
     #[test]
     fn warm_needs_a_store_that_remembers_and_has_nothing_to_announce() {
-        let announces = below(|guarantees| guarantees.announces = Some(Duration::from_secs(1)));
+        let change_feed = below(|guarantees| guarantees.change_feed = Some(Duration::from_secs(1)));
         let forgets =
             below(|guarantees| guarantees.durability_after_flush = Durability::ProcessCrash);
-        for (below, why) in [(announces, "announces"), (forgets, "has lost")] {
+        for (below, why) in [(change_feed, "change feed"), (forgets, "has lost")] {
             let error = config(true).profile(below.clone()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config);
             assert!(error.to_string().contains(why), "{error}");

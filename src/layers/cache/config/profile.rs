@@ -11,7 +11,7 @@ use crate::types::{Freshness, Place, Profile};
 impl CacheConfig {
     /// What a cache with these settings guarantees.
     pub(in crate::layers::cache) fn profile_over(&self, below: Profile) -> Profile {
-        let announced = below.guarantees.announces;
+        let announced = below.guarantees.change_feed;
         let more = |late: Option<Span>| late.unwrap_or_default().0;
         let longest = |stale: Option<Span>| {
             let aged = self.ttl.map(|ttl| ttl.0.saturating_add(more(stale)));
@@ -24,7 +24,7 @@ impl CacheConfig {
             .changed(|guarantees| guarantees.freshness = guarantees.freshness.delayed(own));
         if let Some(within) = announced {
             profile = profile.note(format!(
-                "What others change is dropped from the cache when the store below announces it, within {}. While the announcements are interrupted nothing is kept, and every read goes below.",
+                "What others change is dropped from the cache when the change feed of the store below reports it, within {}. While the feed is interrupted nothing is kept, and every read goes below.",
                 Span(within)
             ));
         }

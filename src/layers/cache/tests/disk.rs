@@ -11,10 +11,10 @@ fn config(folder: &tempfile::TempDir) -> CacheConfig {
 }
 
 /// A cache whose disk is written by hand.
-fn two_levels(config: CacheConfig, announces: Option<Duration>) -> (Cache<Gated>, ManualClock) {
+fn two_levels(config: CacheConfig, change_feed: Option<Duration>) -> (Cache<Gated>, ManualClock) {
     let clock = ManualClock::new();
     let context = Context { clock: Arc::new(clock.clone()), below: Some(1), ..Context::default() };
-    let below = Gated { announces, ..Gated::new(Arc::clone(&context.clock)) };
+    let below = Gated { change_feed, ..Gated::new(Arc::clone(&context.clock)) };
     let plain = CacheConfig { disk: None, ..config.clone() };
     let disk = Disk::by_hand(config.disk.as_ref().unwrap(), &context).unwrap();
     let layer = CacheLayer {
@@ -277,10 +277,10 @@ async fn nobody_reads_it_on_the_disk_so_idle_goes_on_there() {
 
 #[tokio::test]
 async fn what_forgets_everything_empties_the_disk() {
-    let announces = Some(Duration::from_secs(1));
+    let change_feed = Some(Duration::from_secs(1));
     for change in [Change::All, Change::Lost, Change::Keys(vec!["k".into()])] {
         let folder = tempfile::tempdir().unwrap();
-        let (cache, _) = two_levels(config(&folder), announces);
+        let (cache, _) = two_levels(config(&folder), change_feed);
         get(&cache, b"first").await.unwrap();
         settle().await;
         below(&cache, "k", "old").await;

@@ -113,7 +113,7 @@ struct Gated {
     wanted: Mutex<Vec<usize>>,
     panic: AtomicBool,
     /// How late it announces, and to whom.
-    announces: Option<Duration>,
+    change_feed: Option<Duration>,
     listeners: Mutex<Vec<mpsc::UnboundedSender<Change>>>,
     subscribing: Gate,
     subscribed: AtomicU64,
@@ -139,7 +139,7 @@ impl Gated {
             early: AtomicBool::new(false),
             wanted: Mutex::default(),
             panic: AtomicBool::new(false),
-            announces: None,
+            change_feed: None,
             listeners: Mutex::default(),
             subscribing: Gate::open_now(),
             subscribed: AtomicU64::new(0),
@@ -285,8 +285,8 @@ impl Store for Gated {
     fn profile(&self) -> Profile {
         self.memory.profile().changed(|guarantees| {
             (self.guarantees)(guarantees);
-            guarantees.announces = self.announces;
-            if self.announces.is_some() {
+            guarantees.change_feed = self.change_feed;
+            if self.change_feed.is_some() {
                 guarantees.freshness = Freshness::Immediate;
             }
         })

@@ -158,8 +158,8 @@ async fn where_changes_are_announced_it_waits_until_they_are_heard_of() {
     before.close().await.unwrap();
     let clock = ManualClock::new();
     let context = Context { clock: Arc::new(clock.clone()), ..Context::default() };
-    let announces = Some(Duration::from_secs(1));
-    let below = Gated { announces, ..Gated::new(Arc::clone(&context.clock)) };
+    let change_feed = Some(Duration::from_secs(1));
+    let below = Gated { change_feed, ..Gated::new(Arc::clone(&context.clock)) };
     below.subscribing.shut();
     let cache = CacheLayer::new(&config, &context).unwrap().layer(below);
     fill(&cache, 50).await;

@@ -102,7 +102,7 @@ impl Store for Altered {
 
     async fn changes(&self) -> Result<Changes> {
         let changes = self.changes.lock().take();
-        let changes = changes.ok_or_else(|| Error::unsupported("nothing is announced here"))?;
+        let changes = changes.ok_or_else(|| Error::unsupported("there is no change feed here"))?;
         let next = |mut changes: mpsc::UnboundedReceiver<Change>| async {
             Some((changes.recv().await?, changes))
         };

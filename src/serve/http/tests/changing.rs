@@ -87,7 +87,7 @@ async fn a_silent_stream_is_alive_and_ends_when_the_server_drains() {
 #[tokio::test]
 async fn a_store_that_announces_nothing_says_so() {
     let client = Client::of(Altered::new(|_| ())).await;
-    client.get("~changes").await.refused(501, "nothing is announced");
+    client.get("~changes").await.refused(501, "there is no change feed");
     client
         .get("~changes?key=a")
         .await

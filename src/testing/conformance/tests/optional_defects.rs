@@ -89,7 +89,7 @@ struct Offering {
 
 fn everything(guarantees: &mut Guarantees) {
     guarantees.freshness = Freshness::Immediate;
-    guarantees.announces = Some(Duration::from_millis(1));
+    guarantees.change_feed = Some(Duration::from_millis(1));
     guarantees.counts = Counting::Exact;
 }
 
@@ -423,8 +423,8 @@ impl Store for Offering {
 
     async fn changes(&self) -> Result<Changes> {
         let _ = self.memory.usage().await?;
-        if self.guarantees.announces.is_none() && !self.has(Bug::AnnouncesUnguaranteed) {
-            return Err(Error::unsupported("nothing is announced"));
+        if self.guarantees.change_feed.is_none() && !self.has(Bug::AnnouncesUnguaranteed) {
+            return Err(Error::unsupported("there is no change feed"));
         }
         let (sender, receiver) = broadcast::channel(100);
         self.subscriptions.lock().push(sender);

@@ -27,7 +27,7 @@ fn fresh() -> (Cache<Gated>, ManualClock) {
 pub(super) fn fresh_with(config: CacheConfig) -> (Cache<Gated>, ManualClock) {
     let clock = ManualClock::new();
     let context = Context { clock: Arc::new(clock.clone()), ..Context::default() };
-    let below = Gated { announces: Some(WITHIN), ..Gated::new(Arc::clone(&context.clock)) };
+    let below = Gated { change_feed: Some(WITHIN), ..Gated::new(Arc::clone(&context.clock)) };
     (CacheLayer::new(&config, &context).unwrap().layer(below), clock)
 }
 
@@ -191,10 +191,10 @@ async fn what_is_dropped_is_counted_by_cause() {
         announce(&cache, change).await;
     }
     let count = counted(&recorder);
-    for (cause, times) in [("announced", 2.0), ("all", 1.0), ("lost", 1.0)] {
+    for (cause, times) in [("foreign", 2.0), ("all", 1.0), ("lost", 1.0)] {
         assert_eq!(count("tierstack_cache_invalidations_total", cause), times, "{cause}");
     }
-    assert_eq!(count("tierstack_cache_listening", ""), 0.0);
+    assert_eq!(count("tierstack_cache_change_feed_connected", ""), 0.0);
 }
 
 #[tokio::test]
@@ -224,13 +224,13 @@ async fn own_writes_that_are_announced_cost_a_load_and_no_more() {
 
 #[test]
 fn the_profile_says_how_late_a_foreign_write_is_seen() {
-    let below = |announces| {
-        let store = Gated { announces, ..Gated::new(SystemClock::shared()) };
+    let below = |change_feed| {
+        let store = Gated { change_feed, ..Gated::new(SystemClock::shared()) };
         store.profile().changed(|guarantees| guarantees.freshness = Freshness::Immediate)
     };
     let second = Duration::from_secs(1);
     let ttl = Some(Span(10 * second));
-    for (ttl, announces, expected) in [
+    for (ttl, change_feed, expected) in [
         (None, None, Freshness::Unbounded),
         (ttl, None, Freshness::Within(10 * second)),
         (None, Some(second), Freshness::Within(second)),
@@ -238,15 +238,15 @@ fn the_profile_says_how_late_a_foreign_write_is_seen() {
         (ttl, Some(20 * second), Freshness::Within(10 * second)),
     ] {
         let config = CacheConfig { ttl, ..settings() };
-        let profile = config.profile(below(announces)).unwrap();
+        let profile = config.profile(below(change_feed)).unwrap();
         assert_eq!(profile.guarantees.freshness, expected);
-        assert_eq!(profile.guarantees.announces, announces);
+        assert_eq!(profile.guarantees.change_feed, change_feed);
         assert_eq!(
             profile.notes.iter().any(|note| note.contains("within 1s")),
-            announces == Some(second)
+            change_feed == Some(second)
         );
         let layer = CacheLayer::new(&config, &Context::default()).unwrap();
-        let store = Gated { announces, ..Gated::new(SystemClock::shared()) };
+        let store = Gated { change_feed, ..Gated::new(SystemClock::shared()) };
         assert_eq!(layer.layer(store).profile().notes, profile.notes);
     }
 }

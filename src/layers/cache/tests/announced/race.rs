@@ -9,7 +9,7 @@ async fn no_reader_sees_less_than_what_was_announced() {
     const KEYS: usize = 4;
     const WRITES: u64 = 3000;
 
-    let below = Gated { announces: Some(WITHIN), ..Gated::new(SystemClock::shared()) };
+    let below = Gated { change_feed: Some(WITHIN), ..Gated::new(SystemClock::shared()) };
     let inner = CacheLayer::new(&settings(), &Context::default()).unwrap().layer(below);
     let outer = CacheLayer::new(&settings(), &Context::default()).unwrap().layer(inner.clone());
     let key = |at: usize| Bytes::from(format!("key {at}"));

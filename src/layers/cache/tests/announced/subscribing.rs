@@ -36,7 +36,7 @@ async fn a_subscription_that_fails_is_made_again_with_growing_pauses() {
     let count = counted(&recorder);
     assert_eq!(count("tierstack_errors_total", "unavailable"), 7.0);
     assert_eq!(count("tierstack_errors_total", ""), 7.0);
-    assert_eq!(count("tierstack_cache_listening", ""), 1.0);
+    assert_eq!(count("tierstack_cache_change_feed_connected", ""), 1.0);
 }
 
 #[tokio::test]
