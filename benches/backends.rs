@@ -328,7 +328,7 @@ fn name(key: &Bytes) -> String {
     String::from_utf8(key.to_vec()).unwrap()
 }
 
-/// What a program does that wants a file to be there whole, also after a power cut, and beside other writers.
+/// What a program does that wants a file to be there whole, also after a power cut, and concurrently with other writers.
 fn replace(folder: &Path, name: &str, value: &[u8]) {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let draft = folder.join(format!(".draft-{:016x}", NEXT.fetch_add(1, Ordering::Relaxed)));

@@ -1,4 +1,4 @@
-//! The cache: what a hit costs, how it scales, how many loads are kept beside writes, what an entry takes of memory, and
+//! The cache: what a hit costs, how it scales, how many loads are kept concurrently with writes, what an entry takes of memory, and
 //! how often each policy hits, with and without writes.
 //!
 //! `cargo bench --features full --bench cache`
@@ -267,7 +267,7 @@ fn writes(runtime: &Runtime) {
     const LOADS: usize = 4000;
     const LOAD: Duration = Duration::from_millis(20);
 
-    println!("\nloads that are kept, each of 20 ms, beside writes of other keys");
+    println!("\nloads that are kept, each of 20 ms, concurrently with writes of other keys");
     for capacity in ["4MiB", "256MiB"] {
         for rate in [0, 10_000, 50_000] {
             let config =

@@ -1,5 +1,5 @@
 //! What HTTP adds: a cached value against a handler that returns a constant, a scan against what `export` writes, and
-//! `/metrics` beside hits.
+//! `/metrics` under hits.
 //!
 //! `cargo bench --features full --bench serve`
 //!

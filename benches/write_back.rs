@@ -237,7 +237,7 @@ fn reads(runtime: &Runtime) {
         }
     });
     compare(
-        "a read of a clean key beside 1000 dirty ones",
+        "a read of a clean key with 1000 dirty ones",
         |times| read(&plain, &clean, times),
         |times| read(&*store, &clean, times),
     );

@@ -28,7 +28,7 @@ struct ProtectConfig {
 #[async_trait]
 impl LayerConfig for ProtectConfig {
     const NAME: &'static str = "protect";
-    /// It only watches what passes, so it may stand anywhere.
+    /// It only watches what passes, so it may be anywhere.
     const ZONE: Zone = Zone::Guard;
 
     fn profile(&self, below: Profile) -> Result<Profile> {

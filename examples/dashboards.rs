@@ -1,4 +1,4 @@
-//! A service under load, to look at: `scripts/dashboards` runs it beside Prometheus.
+//! A service under load, to look at: `scripts/dashboards` runs it next to Prometheus.
 //!
 //! ```sh
 //! cargo run --release --features full --example dashboards -- examples/dashboards.yaml

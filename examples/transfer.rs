@@ -1,4 +1,4 @@
-//! Transactions: money moves between two accounts of a store, beside other processes that move it too.
+//! Transactions: money moves between two accounts of a store, concurrently with other processes that move it too.
 //!
 //! ```sh
 //! tierstack put ada 100; tierstack put bob 100

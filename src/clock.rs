@@ -194,7 +194,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// Linux keeps a clock that the timer tick advances: a fifth of the price of the exact one. It stands still while the
+/// Linux keeps a clock that the timer tick advances: a fifth of the price of the exact one. It does not move while the
 /// machine sleeps.
 #[cfg(target_os = "linux")]
 fn monotonic(coarse: bool) -> Duration {
@@ -289,7 +289,7 @@ impl Stopwatch {
     }
 }
 
-/// A clock that stands still until a test moves it.
+/// A clock that does not move until a test moves it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -306,7 +306,7 @@ pub struct ManualClock(Arc<Mutex<ManualState>>);
 #[derive(Debug, Default)]
 struct ManualState {
     elapsed: Duration,
-    /// How far the wall clock was set forward by hand, beside the time that passed.
+    /// How far the wall clock was set forward by hand, in addition to the time that passed.
     jumped: Duration,
     sleepers: Vec<(Duration, oneshot::Sender<()>)>,
 }

@@ -40,7 +40,7 @@ pub(crate) fn identity(about: &std::fs::Metadata) -> Option<[String; 3]> {
     }
 }
 
-/// A file beside the one that is meant, for its owner alone, as `object_store` calls them: it leaves names that end so
+/// A file next to the one that is meant, for its owner alone, as `object_store` calls them: it leaves names that end so
 /// out when it lists a folder.
 #[allow(dead_code, reason = "used by some features only")]
 pub(crate) fn stage(path: &Path) -> io::Result<(File, PathBuf)> {

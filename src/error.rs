@@ -374,7 +374,7 @@ impl Error {
 
     /// Sets the name under which the backend keeps the entry that it is about, such as that of a file or an
     /// object, unless one is set already. A name may spell a key, so it is kept for [`name`](Self::name), and
-    /// not printed. A scan that stops at a name of no key also sets the key that stands at this place of
+    /// not printed. A scan that stops at a name of no key also sets the key that is at this place of
     /// the order, so that a reader can [go on behind it](crate::Scan::resume_after).
     #[must_use]
     pub fn with_name(mut self, name: impl AsRef<[u8]>) -> Self {

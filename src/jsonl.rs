@@ -1,6 +1,6 @@
 //! JSON lines: one entry a line, `{"key": "...", "value": "..."}`.
 //!
-//! Bytes that are not UTF-8 stand as base64 under `key64` and `value64`. `expires_at` (RFC 3339) stands
+//! Bytes that are not UTF-8 are written as base64 under `key64` and `value64`. `expires_at` (RFC 3339) is
 //! where an entry has an expiry. `docs/command.md` has the fields.
 //!
 //! ```
@@ -153,7 +153,7 @@ fn malformed(error: &serde_json::Error, form: &str) -> Wrong {
     // The position is told apart from the message.
     let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
     let what = if error.is_eof() {
-        format!("the line ends within the object ({what}); an entry stands on one line")
+        format!("the line ends within the object ({what}); an entry must be on one line")
     } else if error.is_data() {
         format!("{what}; write {form}")
     } else if what.contains("hex escape") {

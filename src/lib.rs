@@ -118,7 +118,7 @@
 //! | [Performance](https://docs.rs/crate/tierstack/latest/source/docs/performance.md) | what a layer and a backend cost |
 //! | [Decisions](https://docs.rs/crate/tierstack/latest/source/docs/decisions/README.md) | why the code is as it is |
 //! | [Glossary](https://docs.rs/crate/tierstack/latest/source/docs/glossary.md) | each term of these pages, once |
-//! | [Security](https://docs.rs/crate/tierstack/latest/source/SECURITY.md) | what is protected against whom |
+//! | [Security](https://docs.rs/crate/tierstack/latest/source/SECURITY.md) | what is protected, and against what |
 //!
 //! A backend or a layer of your own implements the contract, passes the [`testing`] suite, and can be registered under a name
 //! for the config file: see `examples/custom_backend.rs` and `examples/custom_layer.rs`.

@@ -38,7 +38,7 @@ pub(crate) fn nearest<'a>(name: &str, allowed: impl Iterator<Item = &'a str>) ->
 ))]
 const NAMES: usize = 1000;
 
-/// The name beside a missing file or folder that was probably meant.
+/// The name next to a missing file or folder that was probably meant.
 #[cfg(any(
     feature = "backup",
     feature = "file",

@@ -301,7 +301,7 @@ pub trait Store: Read {
     /// A frozen view of this moment. It outlives flushes, compactions and later writes, and may be
     /// used from many tasks; dropping it releases it. It may hold back space meanwhile.
     ///
-    /// - **Missing key**: a key that did not exist at this moment stays missing. Time stands still
+    /// - **Missing key**: a key that did not exist at this moment stays missing. Time does not pass
     ///   in the view: an entry that expires later stays in it.
     /// - **Atomicity**: of one moment; a batch is in it wholly or not at all.
     /// - **Ordering, visibility**: contains every write acknowledged before the call, none begun
@@ -368,7 +368,7 @@ pub trait Store: Read {
     ///   entry can be and that scans pass by, as the settings say.
     async fn count(&self, prefix: &[u8]) -> Result<Option<u64>>;
 
-    /// Flushes, ends background work and releases what the store holds. Whoever opened the store
+    /// Flushes, ends background work and releases what the store holds. The caller that opened the store
     /// closes it. A second call succeeds and does nothing; other operations then fail with `Closed`.
     /// Snapshots taken before stay usable until they are dropped, or fail with `Closed`.
     ///

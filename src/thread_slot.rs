@@ -30,7 +30,7 @@ impl Drop for Lease {
     }
 }
 
-// Beside the lease, as a value that has nothing to drop is found faster.
+// Next to the lease, as a value that has nothing to drop is found faster.
 thread_local!(static NUMBER: Cell<usize> = const { Cell::new(0) });
 
 /// The least number, from 1, that no other thread has.

@@ -12,7 +12,7 @@ use tierstack::layers::cache::{CacheConfig, CacheLayer, Policy};
 use tierstack::units::ByteSize;
 use tierstack::{Batch, Context, Layer, Read, Reply, Store};
 
-/// What an allocator takes for each of its pieces, beside what was asked for: a word, and rounding up.
+/// What an allocator takes for each of its pieces, in addition to what was asked for: a word, and rounding up.
 const PIECE: u64 = 16;
 
 fn key(number: u64) -> Bytes {
@@ -85,7 +85,7 @@ async fn the_memory_that_is_really_taken_stays_within_the_capacity() {
                 - 16.0
                 - own;
             println!(
-                "{policy:?}: {overhead:.0} bytes beside key and value of {value} bytes, {entries} entries; counted as {:.0}",
+                "{policy:?}: {overhead:.0} bytes in addition to key and value of {value} bytes, {entries} entries; counted as {:.0}",
                 counted / entries - 16.0 - value as f64
             );
             let bytes = entries * (overhead + 16.0 + value as f64);
@@ -93,7 +93,7 @@ async fn the_memory_that_is_really_taken_stays_within_the_capacity() {
             println!("  {of_capacity:.3} of the capacity");
             most = most.max(of_capacity);
             if policy == Policy::S3Fifo && value == 32 {
-                assert!(overhead <= 110.0, "{overhead:.0} bytes beside a key and a value");
+                assert!(overhead <= 110.0, "{overhead:.0} bytes in addition to a key and a value");
             }
         }
     }

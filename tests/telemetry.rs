@@ -64,7 +64,7 @@ async fn a_stack_is_measured_at_every_boundary() {
     assert_eq!(find(&[&ops[..], &[r#"layer="memory""#]].concat()), 1.0, "two were hits");
     assert_eq!(find(&["tierstack_cache_requests_total", orders, r#"result="hit""#]), 2.0);
     assert_eq!(find(&["tierstack_cache_requests_total", orders, r#"result="miss""#]), 1.0);
-    assert_eq!(samples["visits_total"], 3.0, "what the program counts beside its stacks");
+    assert_eq!(samples["visits_total"], 3.0, "what the program counts in addition to its stacks");
     assert!(samples.keys().any(|series| series.contains(r#"le="0.0000001""#)), "from 100 ns");
     let durations = ["tierstack_op_duration_seconds_count", orders, r#"layer="memory""#];
     find(&[&durations[..], &[r#"op="write""#]].concat());

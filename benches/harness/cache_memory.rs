@@ -1,4 +1,4 @@
-//! What an entry takes of memory beside its key and value: ours, and what others take.
+//! What an entry takes of memory in addition to its key and value: ours, and what others take.
 //!
 //! Two figures: what the allocator is asked for, with two words for each piece, and by how much the memory of the
 //! process grows. Redis tells its own.
@@ -18,7 +18,7 @@ use tokio::runtime::Runtime;
 /// Two points between which tables that double have doubled.
 const ENTRIES: [usize; 2] = [150_000, 250_000];
 const KEY: usize = 16;
-/// What an allocator takes for each of its pieces, beside what was asked for: a word, and rounding up.
+/// What an allocator takes for each of its pieces, in addition to what was asked for: a word, and rounding up.
 const PIECE: u64 = 16;
 
 fn key(number: usize) -> Bytes {
@@ -55,7 +55,7 @@ pub(crate) fn memory(runtime: &Runtime) {
         return;
     }
     println!(
-        "\nbytes of an entry beside its key of {KEY} bytes and its value: asked for (grown by), {} and {} entries",
+        "\nbytes of an entry in addition to its key of {KEY} bytes and its value: asked for (grown by), {} and {} entries",
         ENTRIES[0], ENTRIES[1]
     );
     println!("| | 32 B | 1 KiB |");

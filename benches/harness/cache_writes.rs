@@ -1,4 +1,4 @@
-//! How often reads hit beside writes, by what becomes of what is written.
+//! How often reads hit concurrently with writes, by what becomes of what is written.
 
 use std::collections::BTreeSet;
 
@@ -33,7 +33,7 @@ pub(crate) fn on_write(runtime: &Runtime) {
     }
     for requests in all {
         println!(
-            "\nhits in percent beside writes: {}, {} keys, memory for a tenth",
+            "\nhits in percent concurrently with writes: {}, {} keys, memory for a tenth",
             requests.origin, requests.keys
         );
         println!("| policy | writes | which | drop | keep |");
@@ -116,7 +116,7 @@ pub(crate) fn hits(runtime: &Runtime, requests: &Requests, policy: Policy, entri
     100.0 - faults.calls(Operation::Get) as f64 * 100.0 / requests.order.len() as f64
 }
 
-/// Settings with memory for that many entries, beside what is for loads.
+/// Settings with memory for that many entries, in addition to what is for loads.
 fn holding(entries: usize, policy: Policy) -> CacheConfig {
     let each = if policy == Policy::S3Fifo { 521 } else { 576 + 17 + BYTES };
     let bytes = (entries * each) as u64;

@@ -1,4 +1,4 @@
-"""python3 dashboards/source: writes dashboards/boards/*.json, one for each module beside this one that has a BOARD.
+"""python3 dashboards/source: writes dashboards/boards/*.json, one for each module next to this one that has a BOARD.
 
 With --check it writes nothing, and fails where a file is not what it would write.
 """

@@ -116,7 +116,7 @@ impl fmt::Debug for Root {
     }
 }
 
-/// Expired entries that one write removes at most, beside one for each entry that it may add: so
+/// Expired entries that one write removes at most, in addition to one for each entry that it may add: so
 /// they cannot accumulate.
 const SWEEP: usize = 16;
 

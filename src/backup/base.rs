@@ -263,7 +263,7 @@ struct Writer<'a> {
     /// Of the run that is being filled, unless it is empty.
     boundary: Bytes,
     sealing: VecDeque<Sealing>,
-    /// Where each pack of the base before stands in the new list.
+    /// Where each pack of the base before is in the new list.
     reused: HashMap<u32, u32>,
     /// Pieces only: no key occurs twice, and so no run.
     written: HashMap<Hash, Place>,

@@ -2,7 +2,7 @@
 //!
 //! A *run* is a chunk of neighbouring entries. It ends where a hash of a key says so, with bounds on the
 //! number of entries and the bytes of keys: what the values are never moves a boundary, and a key more or
-//! less moves only the boundaries beside it (the idea of Dolt's prolly trees). A value above
+//! less moves only the boundaries next to it (the idea of Dolt's prolly trees). A value above
 //! `inline_bytes` is kept out of its run, in *pieces* of its own, so that a run stays small.
 //!
 //! 64 entries in a run on average: of 400,000 keys with one in a thousand changed at random, runs of 64
@@ -141,7 +141,7 @@ pub(super) const FRAME_HEADER: usize = 32 + 1 + 4 + 4;
 const PLAIN: u8 = 0;
 const ZSTD: u8 = 1;
 
-/// A chunk as it stands in a pack.
+/// A chunk as it is in a pack.
 pub(super) fn encode_frame(hash: &Hash, plain: &[u8]) -> Result<Vec<u8>> {
     let compressed = zstd::bulk::compress(plain, 3)
         .map_err(|error| Error::internal("a chunk cannot be compressed").with_source(error))?;

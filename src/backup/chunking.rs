@@ -58,7 +58,7 @@ impl Chunking {
 
     /// What a chunk can grow to before compression: every length that is read is checked against it.
     pub(super) fn largest_chunk(&self) -> u64 {
-        // Beside its key and value, an entry takes at most 21 bytes.
+        // In addition to its key and value, an entry takes at most 21 bytes.
         let keys = u64::from(self.key_bytes) + Limits::MAX_KEY_BYTES as u64;
         let entry = u64::from(self.inline_bytes) + 21;
         let run = keys.saturating_add(u64::from(self.max_entries).saturating_mul(entry));

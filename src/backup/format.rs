@@ -242,7 +242,7 @@ pub(super) fn random(bytes: &mut [u8]) -> Result<()> {
     })
 }
 
-/// Whether an identifier from outside may stand in a path.
+/// Whether an identifier from outside may be in a path.
 pub(super) fn check_id(id: &str) -> Result<()> {
     if id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         Ok(())

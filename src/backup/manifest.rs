@@ -31,7 +31,7 @@ pub(super) struct Chunk {
     pub(super) run: Option<Run>,
 }
 
-/// Where a chunk stands, and how large it is.
+/// Where a chunk is, and how large it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     /// Its pack, by its place in the list of packs.
@@ -67,7 +67,7 @@ pub(super) fn boundary(before: &[u8], first: &[u8]) -> Bytes {
     Bytes::copy_from_slice(first.get(..length).unwrap_or(first))
 }
 
-/// The lists of a base that is being taken, the chunks as they will stand in the manifest: that takes
+/// The lists of a base that is being taken, the chunks as they will be in the manifest: that takes
 /// half of the memory that [`Chunk`]s would.
 #[derive(Default)]
 pub(super) struct Lists {
@@ -166,7 +166,7 @@ fn read_chunks(cursor: &mut Cursor, packs: &[Pack], chunking: &Chunking) -> Resu
         };
         let pack = packs
             .get(place.pack as usize)
-            .ok_or_else(|| Error::corruption("a chunk stands in a pack that is not listed"))?;
+            .ok_or_else(|| Error::corruption("a chunk is in a pack that is not listed"))?;
         let end = place.offset.checked_add(u64::from(place.stored_bytes));
         if end.is_none_or(|end| end > pack.bytes) {
             return Err(Error::corruption("a chunk ends behind its pack"));

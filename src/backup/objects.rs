@@ -19,7 +19,7 @@ use crate::objects::{kind_of, lacks_a_bucket};
 #[derive(Clone, Debug)]
 pub(super) struct Objects(pub(super) Arc<dyn ObjectStore>);
 
-/// Whose object stands under a name after an attempt to create it.
+/// Whose object is under a name after an attempt to create it.
 pub(super) enum Created {
     Ours,
     Theirs,
@@ -75,7 +75,7 @@ impl Objects {
     }
 
     /// Creates an object that nobody else writes with the same bytes (it holds an identifier drawn at
-    /// random), and says whose stands there.
+    /// random), and says whose is there.
     ///
     /// After an error the object may have been created all the same: a retry inside the client then
     /// says that it exists, a timeout says nothing. And S3's "409 conflict" is told as existing even

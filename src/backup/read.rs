@@ -28,7 +28,7 @@ const LOT_CHUNKS: usize = 1024;
 /// Lots that are decoded at a time.
 const DECODERS: usize = 4;
 
-/// Chunks that stand side by side in one pack, in the order of the list.
+/// Chunks that are side by side in one pack, in the order of the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Span {
     pack: u32,
@@ -198,7 +198,7 @@ impl<S: Stream<Item = Read> + Unpin> Entries<S> {
         Ok(Some(entry.key.len() as u64 + length))
     }
 
-    /// The next entry, as it stands in its run.
+    /// The next entry, as it is in its run.
     async fn head(&mut self) -> Result<Option<RunEntry>> {
         let of = |at| move |error: Error| error.with_context(format!("chunk {at}"));
         let entry = loop {
@@ -270,7 +270,7 @@ impl<S: Stream<Item = Read> + Unpin> Entries<S> {
                 return Err(Error::corruption("the pieces of a value are missing"));
             };
             if self.manifest.chunks.get(at).is_none_or(|chunk| chunk.run.is_some()) {
-                return Err(Error::corruption(format!("chunk {at} stands where a piece must be")));
+                return Err(Error::corruption(format!("chunk {at} is where a piece must be")));
             }
             let plain = plain?;
             // An empty piece would let a list without an end pass for a value.

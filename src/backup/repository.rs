@@ -205,7 +205,7 @@ impl Repository {
         self.state_at(number).await
     }
 
-    /// Whether a head stands behind the gap after this one: what was lost in the middle must not pass for
+    /// Whether a head follows the gap after this one: what was lost in the middle must not pass for
     /// the end. A wider gap is found by `verify`, which lists; without any head, listing is cheap.
     async fn hides(&self, number: u64) -> Result<bool> {
         Ok(self.objects.size(&head_path(number.saturating_add(2))).await?.is_some()

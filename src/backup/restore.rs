@@ -2,7 +2,7 @@
 //!
 //! No backend can take all of a base in one atomic batch, so a restore that is cut off leaves part of
 //! it. To keep that from passing for the whole, the first thing that is written is a mark under a
-//! reserved key, and the last thing is that it is removed. Whoever opens a store asks
+//! reserved key, and the last thing is that it is removed. A program that opens a store asks
 //! [`unfinished_restore`]; [`run`](super::run) refuses such a store, and so does `restore`, unless it is
 //! told to go on with the same base.
 
@@ -128,7 +128,7 @@ pub struct UnfinishedRestore {
     pub started: Timestamp,
 }
 
-/// Whether the store holds part of a restore that was cut off. Whoever opens a store should ask, and
+/// Whether the store holds part of a restore that was cut off. A program that opens a store should ask, and
 /// refuse to work on it.
 ///
 /// # Errors

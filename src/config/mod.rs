@@ -4,7 +4,7 @@
 //! settings they take, is in a [`Registry`]. [`Stack::check`](crate::Stack::check) puts both together.
 //!
 //! An error names the file, the path in it, what is allowed, and the nearest name for a misspelt one.
-//! It never quotes a value, which may be a secret that stands where it should not.
+//! It never quotes a value, which may be a secret that is where it should not.
 //!
 //! # Limits
 //! A file has at most 1 MiB, and 64 levels of nesting in YAML.
@@ -121,7 +121,7 @@ pub struct StoreConfig {
     #[serde(default)]
     pub layers: Vec<Part>,
     /// What holds the data. Where it is one of [`Config::backends`], the name is `shared`, and the settings are
-    /// what stands beside it, `shared` included.
+    /// what is next to it, `shared` included.
     #[serde(deserialize_with = "backend")]
     pub backend: Part,
     /// `required`: the stack is refused if values rest unsealed anywhere. Unset: they may.
@@ -377,7 +377,7 @@ fn socket<'de, D: Deserializer<'de>>(
     path(deserializer).map(Some)
 }
 
-/// A path as it stands in the file.
+/// A path as it is in the file.
 fn path<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<PathBuf, D::Error> {
     let path = PathBuf::from(String::deserialize(deserializer)?);
     check_path(&path).map_err(|why| D::Error::custom(format!("this {why}")))?;

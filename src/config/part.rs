@@ -1,4 +1,4 @@
-//! A layer or a backend as it stands in the file.
+//! A layer or a backend as it is in the file.
 
 use std::fmt;
 
@@ -8,14 +8,14 @@ use serde_json::{Map, Value};
 
 use super::SHARED;
 
-/// A layer or a backend: its name, and its settings as they stand in the file.
+/// A layer or a backend: its name, and its settings as they are in the file.
 ///
 /// In the file: `name`, `name:`, or `name: { settings }`. See [`StoreConfig`](super::StoreConfig) for an example.
 #[derive(Clone, PartialEq)]
 pub struct Part {
     /// The name, as registered.
     pub name: String,
-    /// The settings, not yet typed. Not printed: a secret may stand among them by mistake.
+    /// The settings, not yet typed. Not printed: a secret may be among them by mistake.
     pub settings: Value,
 }
 
@@ -50,7 +50,7 @@ impl<'de> Visitor<'de> for PartVisitor {
     }
 }
 
-/// What `backend` in a store may be: a [`Part`], or the name of a shared one with what stands beside it.
+/// What `backend` in a store may be: a [`Part`], or the name of a shared one with what is next to it.
 pub(super) fn backend<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Part, D::Error> {
     deserializer.deserialize_any(BackendVisitor)
 }

@@ -277,10 +277,10 @@ impl Registry {
         }
         Error::config(match kind {
             Kind::Layer if self.backends.contains_key(name) => {
-                format!("'{name}' is a backend; it stands under `backend`, below the layers")
+                format!("'{name}' is a backend; it belongs under `backend`, below the layers")
             }
             Kind::Backend if self.layers.contains_key(name) => {
-                format!("'{name}' is a layer; it stands in the list `layers`, above the backend")
+                format!("'{name}' is a layer; it belongs in the list `layers`, above the backend")
             }
             Kind::Layer => explain::unknown(word, name, self.layer_names()),
             Kind::Backend => {

@@ -28,7 +28,7 @@ pub struct TelemetryConfig {
     pub anyone: bool,
 }
 
-/// As it stands in the file.
+/// As it is in the file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
@@ -51,7 +51,7 @@ impl TryFrom<Written> for TelemetryConfig {
     }
 }
 
-/// An address as it stands in the file.
+/// An address as it is in the file.
 pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     String::deserialize(deserializer)?.parse().map_err(|_| {
         D::Error::custom(

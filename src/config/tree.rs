@@ -279,7 +279,7 @@ impl<'de> Visitor<'de> for Node {
                 return Ok(value);
             }
             if map.contains_key(&name) {
-                return Err(A::Error::custom(format!("'{name}' stands twice in the same map")));
+                return Err(A::Error::custom(format!("'{name}' occurs twice in the same map")));
             }
             map.insert(name, value);
         }

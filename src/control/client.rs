@@ -143,8 +143,8 @@ impl Client {
     }
 }
 
-/// Refuses a process of a user who has nothing to do with the socket: anybody who can write into its folder can have a
-/// process listen there. The owner of the folder decides what stands in it, and root about everything.
+/// Refuses a process of a user who has nothing to do with the socket: anyone who can write into its folder can have a
+/// process listen there. The owner of the folder decides what is in it, and root about everything.
 #[cfg(unix)]
 fn check_peer(stream: &tokio::net::UnixStream, path: &Path) -> Result<()> {
     use std::os::unix::fs::MetadataExt;

@@ -5,8 +5,8 @@
 //! a config calls [`Control::of`] once; where the config has `control: ./orders.sock`, `tierstack cache
 //! invalidate`, `tierstack inspect`, `tierstack status` and `tierstack top` then ask that process.
 //!
-//! Whoever may open the socket may ask: it belongs to the user of the process (mode 0600). A [`Client`] asks a process
-//! of its own user only, of root, or of the owner of the socket's folder. While a socket is made, a file beside it,
+//! A process that may open the socket may ask: it belongs to the user of the process (mode 0600). A [`Client`] asks a process
+//! of its own user only, of root, or of the owner of the socket's folder. While a socket is made, a file next to it,
 //! `orders.sock.lock`, keeps other processes of the user from replacing it. One request and one answer are a line of
 //! JSON each:
 //!

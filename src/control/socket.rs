@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 const ATTEMPTS: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The file of a socket. Removed when dropped, unless another stands there by then.
+/// The file of a socket. Removed when dropped, unless another is there by then.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
@@ -58,7 +58,7 @@ fn too_long() -> Error {
     )
 }
 
-/// A file beside the socket, locked, which no other user may open: a process that can open a file can keep it locked for ever.
+/// A file next to the socket, locked, which no other user may open: a process that can open a file can keep it locked for ever.
 /// Removed when dropped.
 struct Lock {
     path: PathBuf,
@@ -73,7 +73,7 @@ impl Lock {
         for _ in 0..ATTEMPTS {
             let file = open_own(&path, user)?;
             match file.try_lock() {
-                // Who had it before may have removed the file meanwhile, and another one stands there.
+                // The process that had it before may have removed the file meanwhile, and another one is there.
                 Ok(()) if stands_there(&file, &path) => return Ok(Self { path, _file: file }),
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => std::thread::sleep(PAUSE),
@@ -129,10 +129,10 @@ fn stands_there(file: &File, path: &Path) -> bool {
 fn make_room(path: &Path) -> Result<()> {
     let found = match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == Io::NotFound => return Ok(()),
-        found => found.map_err(|error| failed("what stands there cannot be looked at", error))?,
+        found => found.map_err(|error| failed("what is there cannot be looked at", error))?,
     };
     if !found.file_type().is_socket() {
-        let message = "another file stands there, which is no socket; name another path";
+        let message = "another file is there, which is no socket; name another path";
         return Err(Error::new(ErrorKind::Conflict, message));
     }
     match UnixStream::connect(path) {

@@ -243,7 +243,7 @@ async fn only_what_nobody_listens_on_is_replaced() {
     assert!(error.to_string().contains("another process listens there"), "{error}");
     place.client().await.invalidate("orders", Scope::All).await.unwrap();
 
-    // Somebody has removed the file, and another stands there now.
+    // Somebody has removed the file, and another is there now.
     std::fs::remove_file(place.path()).unwrap();
     let _second = place.listen(&Faults::new()).unwrap();
     drop(first);
@@ -251,7 +251,7 @@ async fn only_what_nobody_listens_on_is_replaced() {
     assert_eq!(place.files(), 1);
 }
 
-/// Whoever can open the folder, or what stands in it, can lock that for ever.
+/// A user who can open the folder, or what is in it, can lock that for ever.
 #[tokio::test]
 async fn a_lock_on_the_folder_keeps_nobody_out() {
     let place = Place::new();
@@ -316,7 +316,7 @@ async fn a_process_of_another_user_is_told_nothing() {
     let error = Client::connect(place.path()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Access);
     assert!(error.to_string().contains("uid 65534"), "{error}");
-    // Who owns the folder decides what stands in it: root asks a service of another user.
+    // The owner of the folder decides what is in it: root asks a service of another user.
     std::os::unix::fs::chown(place.0.path(), Some(NOBODY), None).unwrap();
     assert!(Client::connect(place.path()).await.unwrap().is_some());
     drop(listener.stdin.take());

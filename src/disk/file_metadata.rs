@@ -1,4 +1,4 @@
-//! What a file has beside its content: the one that takes its place gets it too.
+//! What a file has in addition to its content: the one that takes its place gets it too.
 
 use std::fs::{File, Permissions};
 use std::io;

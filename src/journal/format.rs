@@ -93,7 +93,7 @@ impl Header {
 pub(super) enum Kind {
     /// What was appended.
     Data,
-    /// Where the readers stand.
+    /// Where the readers are.
     Positions,
 }
 

@@ -1,4 +1,4 @@
-//! Where the readers stand. A segment lives until the last of them has passed it.
+//! Where the readers are. A segment lives until the last of them has passed it.
 
 use std::collections::BTreeMap;
 
@@ -37,7 +37,7 @@ impl Positions {
         self.readers.iter().map(|(name, next)| (name.as_str(), *next))
     }
 
-    /// Adds a reader, at the earliest where the journal begins. Gives where it stands.
+    /// Adds a reader, at the earliest where the journal begins. Gives where it is.
     pub(super) fn add(&mut self, reader: &str, next: u64) -> Result<u64> {
         if reader.is_empty() || reader.len() > MAX_NAME {
             return Err(Error::invalid(format!(

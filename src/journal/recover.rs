@@ -1,7 +1,7 @@
 //! Opens what a process left behind: takes what was written wholly, forgives a torn end, refuses a hole.
 //!
 //! Records at the end that no later one says to be on the disk were perhaps never synced, or the sync failed. They
-//! are written anew, at the begin of a new segment. The old one ends where that begins, whatever lies there.
+//! are written again, at the begin of a new segment. The old one ends where that begins, whatever lies there.
 
 use std::io;
 
@@ -192,9 +192,8 @@ fn tail(disk: &dyn Disk, name: &str, file: &dyn DiskFile, header: &Header) -> Re
         return Err(hole(disk, name, end, &why));
     }
     let torn = scanner.is_written().map_err(reading)?;
-    let positions = positions.ok_or_else(|| {
-        damaged(disk, name, SEGMENT_HEADER, "does not say where its readers stand")
-    })?;
+    let positions = positions
+        .ok_or_else(|| damaged(disk, name, SEGMENT_HEADER, "does not say where its readers are"))?;
     Ok(Tail { confirmed, first, records, positions, torn })
 }
 

@@ -100,7 +100,7 @@ pub(super) struct State {
     pub(super) segments: VecDeque<Segment>,
     /// Bytes of all segments, and of what waits.
     pub(super) held: u64,
-    /// Bytes that the last segment has room for, beside what waits.
+    /// Bytes that the last segment has room for, in addition to what waits.
     pub(super) room: u64,
     /// And those that it keeps for positions.
     pub(super) reserve: u64,
@@ -176,7 +176,7 @@ impl State {
     }
 
     fn check_size(&self, entry: &Entry) -> Result<()> {
-        // Beside it there is a segment with nothing in it.
+        // Next to it there is a segment with nothing in it.
         let most = MAX_RECORD.min(self.shape.budget.saturating_sub(2 * RESERVE));
         let bytes = entry.payload.len() as u64;
         if bytes <= most {

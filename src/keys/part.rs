@@ -13,7 +13,7 @@ use num_bigint::BigInt;
 use super::time::{TAG, Time, within_tuple};
 use super::{malformed, refuse};
 
-/// How many tuples may stand inside one another below the key: a bound on the stack that decoding
+/// How many tuples may be inside one another below the key: a bound on the stack that decoding
 /// untrusted bytes can use.
 pub const MAX_NESTING: usize = 64;
 

@@ -81,7 +81,7 @@ impl<'k> TupleUnpack<'k> for Time {
     }
 }
 
-/// The depth inside a tuple: the encoder leaves the brackets off at the root, and a part that stands
+/// The depth inside a tuple: the encoder leaves the brackets off at the root, and a part that is
 /// there alone must not lose its own.
 pub(super) fn within_tuple(depth: TupleDepth) -> TupleDepth {
     if depth.depth() == 0 { depth.increment() } else { depth }

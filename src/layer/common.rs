@@ -205,7 +205,7 @@ mod tests {
         // What lies in a folder that belongs to one alone.
         assert!(at("a").whole().is_same(&at("a/b")) && at("a/b").is_same(&at("a").whole()));
         assert!(!at("ab").is_same(&at("a").whole()));
-        // Several may have it, but not beside one that needs it for itself.
+        // Several may have it, but not together with one that needs it for itself.
         assert!(!at("a").common().is_same(&at("a").common()));
         assert!(!at("a").whole().common().is_same(&at("a/b").common()));
         assert!(at("a").whole().common().is_same(&at("a/b")));

@@ -1,4 +1,4 @@
-//! Layers: what wraps a store, and where in a stack it may stand.
+//! Layers: what wraps a store, and where in a stack it may be.
 //!
 //! A layer is a [`tower_layer::Layer`], so `tower::ServiceBuilder` stacks ours too. What a layer needs
 //! (a key ring, a bucket) is opened when the layer value is made; wrapping is then pure.
@@ -25,15 +25,15 @@ use crate::telemetry::Labels;
 use crate::types::units::{ByteSize, Secret, SecretText, check_path};
 use crate::types::{Profile, Scan};
 
-/// Where a layer may stand. Zones are declared from the outside in; within a stack they may not go
-/// back, except that [`Zone::Guard`] stands anywhere.
+/// Where a layer may be. Zones are declared from the outside in; within a stack they may not go
+/// back, except that [`Zone::Guard`] is anywhere.
 ///
 /// ```
 /// use tierstack::layers::cache::CacheConfig;
 /// use tierstack::layers::timeout::TimeoutConfig;
 /// use tierstack::{LayerConfig, Zone};
 ///
-/// assert!(CacheConfig::ZONE < Zone::Compress, "a cache stands outside");
+/// assert!(CacheConfig::ZONE < Zone::Compress, "a cache is outside");
 /// assert_eq!(TimeoutConfig::ZONE, Zone::Guard);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -168,7 +168,7 @@ pub trait Rewrite: Send + Sync + 'static {
     /// To pace it, give the scan a limit, and go on with [`Scan::resume_after`]`(last_key)`; to resume
     /// after a failure, likewise.
     ///
-    /// - **Concurrency**: safe beside every read and write, those of other processes included: an entry that
+    /// - **Concurrency**: safe concurrently with every read and write, those of other processes included: an entry that
     ///   was changed since it was read stays as it is.
     /// - **Durability**: as of a write below; [`Store::flush`] afterwards makes sure.
     /// - **Dropped future**, and after an error: what was rewritten stays.
@@ -214,7 +214,7 @@ impl fmt::Debug for RewriteReport {
     }
 }
 
-/// What layers and backends are opened with, beside their settings.
+/// What layers and backends are opened with, in addition to their settings.
 ///
 /// ```
 /// use std::path::Path;
@@ -313,7 +313,7 @@ impl Default for Context {
 pub trait LayerConfig: Send + Sync + 'static {
     /// The name, as in a config file.
     const NAME: &'static str;
-    /// Where it may stand.
+    /// Where it may be.
     const ZONE: Zone;
 
     /// What the stack guarantees at this level, over what it guarantees below. Opens nothing, so that a
@@ -404,7 +404,7 @@ pub(crate) fn check_order(
             };
             if let Some(why) = why {
                 return Err(Error::config(format!(
-                    "'{outer}' stands outside '{inner}', but {why}; put '{inner}' before '{outer}'"
+                    "'{outer}' is outside '{inner}', but {why}; put '{inner}' before '{outer}'"
                 )));
             }
             if let Some(cost) = cost(outer, *above, inner, *zone) {
@@ -415,7 +415,7 @@ pub(crate) fn check_order(
     Ok(())
 }
 
-/// Why `outer` may not stand outside `inner`.
+/// Why `outer` may not be outside `inner`.
 #[cfg(any(test, feature = "config"))]
 fn conflict(outer: Zone, inner: Zone) -> Option<&'static str> {
     use Zone::{Backup, Cache, Compress, Encrypt, Expire, Guard, WriteBack};
@@ -426,16 +426,16 @@ fn conflict(outer: Zone, inner: Zone) -> Option<&'static str> {
             "a backup records what the backend holds, so writes still on their way to it would be missing",
         ),
         (Backup, Cache) => {
-            Some("a backup stands next to the backend and must not read through a cache")
+            Some("a backup is next to the backend and must not read through a cache")
         }
         (Backup, Compress | Encrypt | Expire) => Some(
             "a backup records what the backend holds, so that it restores without any layer and is sealed like the backend",
         ),
         (Expire, Compress | Encrypt) => Some(
-            "the expiry of an entry stands in a header that the store must read without decoding the value",
+            "the expiry of an entry is in a header that the store must read without decoding the value",
         ),
         (Expire | WriteBack, Cache) => {
-            Some("a cache answers before the layers below it are asked, so it stands outside them")
+            Some("a cache answers before the layers below it are asked, so it is outside them")
         }
         (WriteBack, Expire) => Some("what is written back must carry its expiry"),
         _ => None,
@@ -447,13 +447,13 @@ fn conflict(outer: Zone, inner: Zone) -> Option<&'static str> {
 fn cost(outer_name: &str, outer: Zone, inner_name: &str, inner: Zone) -> Option<String> {
     match (outer, inner) {
         (Zone::Compress, Zone::Cache) => Some(format!(
-            "'{inner_name}' stands inside '{outer_name}': it holds more, as compressed bytes, and each hit pays for decoding."
+            "'{inner_name}' is inside '{outer_name}': it holds more, as compressed bytes, and each hit pays for decoding."
         )),
         (Zone::Encrypt, Zone::Cache) => Some(format!(
-            "'{inner_name}' stands inside '{outer_name}': only sealed bytes are in its memory, and each hit pays for opening them."
+            "'{inner_name}' is inside '{outer_name}': only sealed bytes are in its memory, and each hit pays for opening them."
         )),
         (Zone::WriteBack, Zone::Compress | Zone::Encrypt) => Some(format!(
-            "'{outer_name}' stands outside '{inner_name}': it acknowledges sooner, and its journal holds what '{inner_name}' has not yet encoded."
+            "'{outer_name}' is outside '{inner_name}': it acknowledges sooner, and its journal holds what '{inner_name}' has not yet encoded."
         )),
         _ => None,
     }

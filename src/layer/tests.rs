@@ -44,10 +44,11 @@ fn each_order_of_two_layers_has_its_words() {
     const SEALED: &str = "sealed bytes do not compress";
     const RECORDS: &str = "a backup records what the backend holds, so that it restores without any layer and is sealed like the backend";
     const ON_THEIR_WAY: &str = "a backup records what the backend holds, so writes still on their way to it would be missing";
-    const THROUGH: &str = "a backup stands next to the backend and must not read through a cache";
-    const HEADER: &str = "the expiry of an entry stands in a header that the store must read without decoding the value";
+    const THROUGH: &str = "a backup is next to the backend and must not read through a cache";
+    const HEADER: &str =
+        "the expiry of an entry is in a header that the store must read without decoding the value";
     const ANSWERS: &str =
-        "a cache answers before the layers below it are asked, so it stands outside them";
+        "a cache answers before the layers below it are asked, so it is outside them";
     const CARRIES: &str = "what is written back must carry its expiry";
     let refused = [
         (Encrypt, Compress, SEALED),
@@ -66,22 +67,22 @@ fn each_order_of_two_layers_has_its_words() {
         (
             Compress,
             Cache,
-            "'b' stands inside 'a': it holds more, as compressed bytes, and each hit pays for decoding.",
+            "'b' is inside 'a': it holds more, as compressed bytes, and each hit pays for decoding.",
         ),
         (
             Encrypt,
             Cache,
-            "'b' stands inside 'a': only sealed bytes are in its memory, and each hit pays for opening them.",
+            "'b' is inside 'a': only sealed bytes are in its memory, and each hit pays for opening them.",
         ),
         (
             WriteBack,
             Compress,
-            "'a' stands outside 'b': it acknowledges sooner, and its journal holds what 'b' has not yet encoded.",
+            "'a' is outside 'b': it acknowledges sooner, and its journal holds what 'b' has not yet encoded.",
         ),
         (
             WriteBack,
             Encrypt,
-            "'a' stands outside 'b': it acknowledges sooner, and its journal holds what 'b' has not yet encoded.",
+            "'a' is outside 'b': it acknowledges sooner, and its journal holds what 'b' has not yet encoded.",
         ),
     ];
     for outer in [Guard, Cache, Compress, Encrypt, Expire, WriteBack, Backup] {
@@ -91,7 +92,7 @@ fn each_order_of_two_layers_has_its_words() {
                 check_order(&[("a", outer), ("b", inner)], |trade_off| trade_offs.push(trade_off));
             let of_these = |(one, two, _): &&(Zone, Zone, &str)| (*one, *two) == (outer, inner);
             let why = refused.iter().find(of_these).map(|(.., why)| {
-                format!("config: 'a' stands outside 'b', but {why}; put 'b' before 'a'")
+                format!("config: 'a' is outside 'b', but {why}; put 'b' before 'a'")
             });
             assert_eq!(checked.map_err(|error| error.to_string()).err(), why);
             let trade_off: Vec<_> =

@@ -241,7 +241,7 @@ impl Entries {
         }
     }
 
-    /// Looked for behind the name that stood before it: its own place may be another, as it is not its name.
+    /// Looked for behind the name that was before it: its own place may be another, as it is not its name.
     async fn is_listed(&self, name: &str, after: Option<&str>) -> Result<bool> {
         let mut listing = self.objects.list(after);
         while let Some(listed) = listing.try_next().await? {

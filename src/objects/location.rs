@@ -70,7 +70,7 @@ impl FromStr for Location {
         };
         if rest.contains(['@', '?', '#']) {
             return Err(format!(
-                "a place is only {scheme}://bucket/path, without `@`, `?` and `#`; credentials and the like stand in the options or in the environment"
+                "a place is only {scheme}://bucket/path, without `@`, `?` and `#`; credentials and the like are in the options or in the environment"
             ));
         }
         let (bucket, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -80,7 +80,7 @@ impl FromStr for Location {
         }
         if !bucket.bytes().all(of_a_name) {
             return Err(format!(
-                "what stands behind {scheme}:// cannot be the name of a bucket; write {scheme}://bucket/path"
+                "what follows {scheme}:// cannot be the name of a bucket; write {scheme}://bucket/path"
             ));
         }
         let path = path.strip_suffix('/').unwrap_or(path);
@@ -129,7 +129,7 @@ fn file(path: &str) -> Result<Location, String> {
     Ok(Location::Folder(path.into()))
 }
 
-/// A place as it stands in a setting. What may be a password is not printed, also of a place that is going
+/// A place as it is in a setting. What may be a password is not printed, also of a place that is going
 /// to be refused.
 pub(crate) struct Shown<'a>(pub(crate) &'a str);
 

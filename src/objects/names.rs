@@ -217,7 +217,7 @@ impl Naming {
     }
 }
 
-/// What stands behind a key, and before a name of no key, in the key that stands for the place of this name.
+/// What follows a key, and before a name of no key, in the key that stands for the place of this name.
 const PLACE: &[u8] = b"\0\0a name of no key\0\0";
 
 /// A key for the place of a name that no key has, behind this key: a scan up to it, and one from it on, leave the

@@ -122,14 +122,14 @@ fn holds_a_secret(name: &str) -> bool {
         && SECRETS.iter().any(|part| name.contains(part))
 }
 
-/// Refuses secrets that stand in the config.
+/// Refuses secrets that are in the config.
 pub(crate) fn check(options: &Options) -> Result<()> {
     let written = |(name, setting): &(&String, &Setting)| {
         holds_a_secret(name) && matches!(setting, Setting::Text(_) | Setting::Number(_))
     };
     match options.iter().find(written) {
         Some((name, _)) => Err(Error::config(format!(
-            "`options.{name}` holds a secret, which does not stand in the config; say where it is: {{ env: NAME }} or {{ file: PATH }}"
+            "`options.{name}` holds a secret, which must not be in the config; say where it is: {{ env: NAME }} or {{ file: PATH }}"
         ))),
         None => Ok(()),
     }

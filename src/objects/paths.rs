@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-/// Before a segment in hex: a character for private use, and how it stands in a URL.
+/// Before a segment in hex: a character for private use, and how it is in a URL.
 pub(super) const MARK: char = '\u{10FFFD}';
 #[allow(dead_code, reason = "used by some features only")]
 pub(super) const MARK_IN_URL: &str = "%F4%8F%BF%BD";

@@ -1,4 +1,4 @@
-//! A folder in which a file that takes the place of another gets what that had beside its content: owner, rights,
+//! A folder in which a file that takes the place of another gets what that had in addition to its content: owner, rights,
 //! extended attributes. `object_store` does everything else.
 
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Scans: names from a listing whose order is checked, values fetched beside each other. Keys only are the
+//! Scans: names from a listing whose order is checked, values fetched concurrently. Keys only are the
 //! listing, and no request more.
 //!
 //! Forwards, one listing goes through the whole scan, at most one page of it in memory. Backwards there is

@@ -25,7 +25,7 @@ const STALL: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(in crate::serve) enum BodyError {
     TooLarge(u64),
-    /// There is no room for it beside the others.
+    /// There is no room for it next to the others.
     Crowded,
     Stalled,
     Broken,

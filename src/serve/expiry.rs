@@ -1,4 +1,4 @@
-//! When a certificate expires. It is told to those who watch, and decides nothing.
+//! When a certificate expires. It is told to the watchers, and decides nothing.
 
 use crate::clock::Timestamp;
 

@@ -35,7 +35,7 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
 
 /// For every caller that the listener knows, whatever its rights: there is no key and no value in it.
 async fn metrics() -> Response {
-    // Beside the tasks, which a large text would hold up.
+    // Concurrently with the tasks, which a large text would hold up.
     uncached(match tokio::task::spawn_blocking(telemetry::render).await {
         Ok(text) => ([(CONTENT_TYPE, telemetry::CONTENT_TYPE)], text).into_response(),
         Err(_) => Problem::new(

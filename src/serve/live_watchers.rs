@@ -1,4 +1,4 @@
-//! What is common to all who watch a server.
+//! What is common to all watchers of a server.
 
 use std::sync::{Arc, OnceLock};
 

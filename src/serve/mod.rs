@@ -147,7 +147,7 @@ impl Server {
         self.shared.open(stores);
     }
 
-    /// How many series Prometheus keeps of a server with this config and that many stores, beside those that the stores
+    /// How many series Prometheus keeps of a server with this config and that many stores, in addition to those that the stores
     /// [have themselves](crate::Checked::series).
     ///
     /// ```

@@ -58,7 +58,7 @@ impl Policy {
         })
     }
 
-    /// What those who watch are told of the listener, as far as it has these stores.
+    /// What watchers are told of the listener, as far as it has these stores.
     pub(in crate::serve) fn told(&self, address: &str, stores: &[&str]) -> ListenerFacts {
         let right =
             |name: &&str| Some(((*name).to_owned(), self.stores.right(name)?.as_str().to_owned()));
@@ -76,7 +76,7 @@ impl Policy {
     }
 }
 
-/// Files, and what tells each from the one that stood there before.
+/// Files, and what tells each from the one that was there before.
 #[derive(Clone, Default, PartialEq)]
 struct Files(Vec<(PathBuf, Option<(SystemTime, u64)>)>);
 

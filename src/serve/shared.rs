@@ -101,7 +101,7 @@ pub(in crate::serve) struct Shared {
     ready: Gauge,
     /// One for each store.
     opened: OnceLock<Vec<Gauge>>,
-    /// What each open store guarantees, which does not change: a profile is made anew at each call.
+    /// What each open store guarantees, which does not change: a profile is made again at each call.
     guarantees: OnceLock<BTreeMap<String, Guarantees>>,
 }
 

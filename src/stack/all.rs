@@ -141,7 +141,7 @@ pub(super) fn check_together<'a>(
     let check = |name| Checked::new(config, Some(name), registry);
     let checked: Vec<_> = names.into_iter().map(check).collect::<Result<_>>()?;
     let claims: Vec<_> = checked.iter().flat_map(Checked::claims).collect();
-    // A shared backend is there once, and stands here with each of its stores. What one store has twice was
+    // A shared backend is there once, and is here with each of its stores. What one store has twice was
     // refused before.
     refuse_same(config.origin(), &claims, |one, two| {
         one.store != two.store && one.path != two.path

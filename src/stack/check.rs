@@ -202,7 +202,7 @@ impl Checked {
         (&*self.backend.config as &dyn Any).downcast_ref()
     }
 
-    /// What the outermost layer of that name is opened with, for work beside the stack that needs what
+    /// What the outermost layer of that name is opened with, for work outside of the stack that needs what
     /// the layer needs, such as restoring a backup. `None` if the store has no such layer.
     #[must_use]
     pub fn layer_context(&self, layer: &str, options: &OpenOptions) -> Option<Context> {
@@ -231,7 +231,7 @@ impl Checked {
         self.open_layers(outermost, None, options).await
     }
 
-    /// The place in the list behind the innermost layer that stands between what a user reads and
+    /// The place in the list behind the innermost layer that is between what a user reads and
     /// what is stored.
     fn stored(&self) -> usize {
         self.layers.iter().rposition(|layer| layer.zone != Zone::Guard).map_or(0, |at| at + 1)
@@ -434,7 +434,7 @@ fn layers(at: &str, store: &StoreConfig, registry: &Registry) -> Result<Vec<Part
         let (name, entry) = registry.find_layer(&part.name).map_err(|e| e.with_context(&at))?;
         if entry.zone != Zone::Guard && layers.iter().any(|outer| outer.name == name) {
             return Err(Error::config(format!(
-                "{at}: '{name}' stands here for the second time; a stack takes one, so remove the other"
+                "{at}: '{name}' is here for the second time; a stack takes one, so remove the other"
             )));
         }
         let path = format!("{at}.{name}");

@@ -22,7 +22,7 @@ use crate::types::{Batch, Commit, Identity, Profile, Scan, Scope, Sighting, Usag
 pub(super) struct Lease {
     share: Share,
     closed: Arc<AtomicBool>,
-    /// Ends announcements; beside `closed`, which costs a read nothing.
+    /// Ends the change feed; separate from `closed`, which costs a read nothing.
     closing: watch::Sender<bool>,
     /// Whether others keep entries in the same part, so that its size is not that of this store.
     in_part: bool,

@@ -100,7 +100,7 @@ impl Registry {
     }
 }
 
-/// What a stack is opened with, beside its config. By default, the system's clock and a seed from the
+/// What a stack is opened with, in addition to its config. By default, the system's clock and a seed from the
 /// operating system; what is missing may be made, and no schedule runs.
 ///
 /// ```
@@ -277,7 +277,7 @@ impl Stack {
     pub fn resize(&self, layer: usize, capacity: ByteSize) -> Result<()> {
         match self.resizers.get(&layer) {
             Some(resizer) => resizer.resize(capacity),
-            None => Err(Error::unsupported("no layer that keeps values in memory stands there")),
+            None => Err(Error::unsupported("no layer that keeps values in memory is there")),
         }
     }
 

@@ -15,7 +15,7 @@ const WIDTH: usize = 92;
 /// Columns between the bars of a box, at least; the arrows above it need them.
 const BOX: usize = 18;
 
-/// Draws the stack, says beside each level what changes there, and then what it all comes to.
+/// Draws the stack, says next to each level what changes there, and then what it all comes to.
 impl fmt::Display for Checked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let default = if self.default { ", the default store" } else { "" };
@@ -73,7 +73,7 @@ impl Checked {
     }
 }
 
-/// The lines beside a level: what it changes, and what a person should know.
+/// The lines next to a level: what it changes, and what a person should know.
 fn beside(level: &Profile, width: usize) -> Vec<String> {
     let changes =
         ASPECTS.into_iter().filter_map(|aspect| Some((aspect.name, aspect.change(level)?)));
@@ -85,7 +85,7 @@ fn beside(level: &Profile, width: usize) -> Vec<String> {
     lines
 }
 
-/// A name, and beside it a text.
+/// A name, and next to it a text.
 fn entry(name: &str, text: &str, width: usize) -> Vec<String> {
     let names = std::iter::once(name).chain(std::iter::repeat(""));
     names.zip(wrap(text, width - 10)).map(|(name, line)| format!("{name:<9} {line}")).collect()

@@ -1,6 +1,6 @@
 //! Keys of tierstack's own are refused and hidden, for every operation of every stack.
 //!
-//! The wrapper stands between what encodes values and what stores them, where a restore reads and writes its
+//! The wrapper is between what encodes values and what stores them, where a restore reads and writes its
 //! mark below it.
 
 use std::sync::Arc;

@@ -16,7 +16,7 @@ use crate::layers::prefix::PrefixConfig;
 use crate::store::Store;
 use crate::types::{Counting, Profile};
 
-/// The setting beside the name of a shared backend that every backend has.
+/// The setting in addition to the name of a shared backend that every backend has.
 const PREFIX: &str = "prefix";
 
 /// What a store has as its backend.
@@ -138,7 +138,7 @@ impl Use {
                     let allowed = [PREFIX].into_iter().chain(entry.own.iter().copied());
                     let what = unknown_setting(other, allowed);
                     return Err(Error::config(format!(
-                        "{at}.{other}: {what}; what is for all stores stands under `{}`",
+                        "{at}.{other}: {what}; what is for all stores is under `{}`",
                         whole.path
                     )));
                 }

@@ -4,7 +4,7 @@
 ///
 /// A wrapper decides about every method, as neither trait has a provided one: it writes those that it changes, and names the
 /// others here. The future of the store below is returned itself, so a method that is passed on costs no allocation.
-/// It stands in an `impl` of either trait, below `#[async_trait]` for `Store`.
+/// It is in an `impl` of either trait, below `#[async_trait]` for `Store`.
 ///
 /// ```
 /// # use std::sync::Arc;

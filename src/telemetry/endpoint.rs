@@ -52,7 +52,7 @@ pub(super) async fn serve(listener: TcpListener) {
 async fn answer(request: Request<Incoming>) -> Result<Response<String>, Infallible> {
     let (status, body) = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/metrics" | "/") => {
-            // Beside the tasks, which a large text would hold up.
+            // Concurrently with the tasks, which a large text would hold up.
             match tokio::task::spawn_blocking(text::render).await {
                 Ok(text) => (StatusCode::OK, text),
                 Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "writing the text failed\n".into()),

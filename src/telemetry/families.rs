@@ -210,7 +210,7 @@ families! {
         "the setting was changed";
     WRITEBACK_OLDEST_DIRTY = "tierstack_writeback_oldest_dirty_timestamp_seconds", Gauge, Seconds, ["stack", "layer"],
         "When the oldest write that the store below does not have was acknowledged, in seconds since the epoch; 0: there is none",
-        "older writes were flushed; while it stands still, none is";
+        "older writes were flushed; while it does not advance, none is";
     WRITEBACK_WAITING = "tierstack_writeback_waiting", Gauge, Count, ["stack", "layer"],
         "Writers that wait for room in a full buffer",
         "writes come faster than the store below takes them";

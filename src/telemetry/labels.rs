@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind};
 
 /// Which stack and layer a series belongs to, and what makes its handles.
 ///
-/// Clones belong together: when the store that they stand at is closed, the series of all of them end.
+/// Clones belong together: when the store that they are at is closed, the series of all of them end.
 ///
 /// ```
 /// use tierstack::telemetry::{Labels, names, snapshot};

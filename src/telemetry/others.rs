@@ -1,4 +1,4 @@
-//! What the program records beside this crate, where [`listen`](super::listen()) serves it.
+//! What the program records in addition to this crate, where [`listen`](super::listen()) serves it.
 
 use std::sync::OnceLock;
 use std::time::Duration;

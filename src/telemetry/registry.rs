@@ -180,7 +180,7 @@ pub(super) fn is_rehearsal() -> bool {
     REHEARSAL.with_borrow(Option::is_some)
 }
 
-/// The series that are registered meanwhile on this thread. They are not in the registry, and no recorder hears
+/// The series that are registered meanwhile on this thread. They are not in the registry, and no recorder is told
 /// of them.
 #[cfg(feature = "config")]
 pub(crate) fn rehearse(register: impl FnOnce()) -> Snapshot {
@@ -275,7 +275,7 @@ static FEATURE_NAMES: LazyLock<String> = LazyLock::new(|| {
 static STARTED: LazyLock<f64> =
     LazyLock::new(|| SystemClock::shared().now().as_millis() as f64 / 1000.0);
 
-/// How many series a process has beside those of its stores and its server.
+/// How many series a process has in addition to those of its stores and its server.
 ///
 /// ```
 /// use tierstack::telemetry::{PROCESS_SERIES, snapshot};

@@ -8,7 +8,7 @@ use super::distribution::{BUCKETS, Distribution};
 /// Labels of what a series belongs to: its stack and its layer.
 pub(super) type Own = Arc<[(&'static str, Arc<str>)]>;
 
-/// Labels of a series beside these.
+/// Labels of a series in addition to these.
 pub(super) type More = Arc<[(&'static str, &'static str)]>;
 
 /// The value of a series. See [`Snapshot`] for an example.

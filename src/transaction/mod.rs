@@ -37,7 +37,7 @@ use crate::types::{Batch, Commit, Condition, Guarantees, Op, Scan, Value};
 /// behind. While it lives it holds a snapshot (not with [`ReadCommitted`](Isolation::ReadCommitted)), its writes, and
 /// what it read by key; with [`Serializable`](Isolation::Serializable) also what its scans gave.
 ///
-/// **Time stands still in it**, as in a snapshot: an entry that expires meanwhile stays in it, and so does what it
+/// **Time does not pass in it**, as in a snapshot: an entry that expires meanwhile stays in it, and so does what it
 /// wrote itself, whatever its expiry. At the commit the entry is gone, which is a `Conflict` where the commit relies
 /// on it.
 ///

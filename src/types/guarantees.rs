@@ -138,7 +138,7 @@ pub struct Limits {
     pub value_bytes: Option<u64>,
     /// Operations of a batch. `None`: bounded by memory.
     pub batch_ops: Option<usize>,
-    /// Whether values must be UTF-8. A layer that writes other bytes cannot stand above such a store.
+    /// Whether values must be UTF-8. A layer that writes other bytes cannot be above such a store.
     pub text_values: bool,
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// Stands before a prefix.
+/// Before a prefix.
 const PREFIX: &str = ":prefix:";
 
 /// Names the data that a store holds: equal for two openings of the same data, different for other data.

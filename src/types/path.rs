@@ -1,4 +1,4 @@
-//! Paths as they stand in settings and arguments.
+//! Paths as they are in settings and arguments.
 
 use std::path::Path;
 

@@ -272,7 +272,7 @@ impl Secret {
         };
         match self {
             Self::Env(name) if !is_name(name) => Err(
-                "what stands behind `env:` is not the name of an environment variable; write a name, such as ORDERS_SECRET"
+                "what follows `env:` is not the name of an environment variable; write a name, such as ORDERS_SECRET"
                     .to_owned(),
             ),
             Self::Env(_) => Ok(()),
@@ -281,7 +281,7 @@ impl Secret {
     }
 }
 
-/// The name of a variable, where it is one by its looks. It may also be a secret that stands in its place.
+/// The name of a variable, where it is one by its looks. It may also be a secret that is in its place.
 fn printable(name: &str) -> &str {
     let by_its_looks = name.len() <= 64
         && name
@@ -290,7 +290,7 @@ fn printable(name: &str) -> &str {
     if by_its_looks { name } else { "that `env:` names" }
 }
 
-/// Prints no secret that stands in the place of a name.
+/// Prints no secret that is in the place of a name.
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -301,7 +301,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// By hand: the derived one quotes what it does not understand, and that is where a secret stands that
+/// By hand: the derived one quotes what it does not understand, and that is where a secret is that
 /// somebody wrote into the config. Nothing within is typed either, as the path of an error would quote
 /// a name.
 impl<'de> Deserialize<'de> for Secret {
@@ -316,7 +316,7 @@ impl<'de> Deserialize<'de> for Secret {
             (Some((place, Scalar::Text(path))), None) if place == "file" => Self::File(path.into()),
             _ => {
                 return Err(D::Error::custom(
-                    "a secret does not stand in the config; say where it is: { env: NAME } or { file: PATH }",
+                    "a secret must not be in the config; say where it is: { env: NAME } or { file: PATH }",
                 ));
             }
         };

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::units::Secret;
 
-/// The address of a server: written out, without a password, or where it stands.
+/// The address of a server: written out, without a password, or where it is.
 ///
 /// ```
 /// use tierstack::units::{Secret, Url};
@@ -21,7 +21,7 @@ use super::units::Secret;
 pub enum Url {
     /// The address itself. One that holds a password is refused.
     Plain(String),
-    /// Where the address stands, which may hold a password.
+    /// Where the address is, which may hold a password.
     Secret(Secret),
 }
 
@@ -100,7 +100,7 @@ impl<'de> Deserialize<'de> for Url {
             Form::Text(text) => Ok(Self::Plain(text)),
             Form::Place(secret) => Ok(Self::Secret(secret)),
             Form::Other(_) => Err(D::Error::custom(
-                "an address is a text such as scheme://user@host, or where it stands: { env: NAME } or { file: PATH }",
+                "an address is a text such as scheme://user@host, or where it is: { env: NAME } or { file: PATH }",
             )),
         }
     }

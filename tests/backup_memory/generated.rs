@@ -61,7 +61,7 @@ impl Read for Generated {
     }
 }
 
-/// What a store does beside reading, by way of an empty one.
+/// What a store does in addition to reading, by way of an empty one.
 macro_rules! store {
     ($store:ty, |$self:ident, $batch:ident| $write:expr, $memory:expr) => {
         #[async_trait]

@@ -24,7 +24,7 @@ impl Taken {
         Self { before: status("VmRSS"), _alone: alone }
     }
 
-    /// Asserts that the process never had more than that many bytes beside what it had before.
+    /// Asserts that the process never had more than that many bytes in addition to what it had before.
     pub fn assert_below(&self, most: u64, doing: &str) {
         let taken = status("VmHWM").saturating_sub(self.before);
         assert!(taken < most, "{doing}: {} MiB instead of {} MiB", taken >> 20, most >> 20);

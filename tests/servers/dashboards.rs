@@ -75,7 +75,7 @@ async fn every_query_gives_data() {
     let Some(redis) = Redis::start(&[]).await else { return };
     let folder = tempfile::tempdir().unwrap();
     let address = support::free_address();
-    // A cache that is told of changes, beside what the example has.
+    // A cache with a change feed, in addition to what the example has.
     let baskets = format!(
         "  baskets:\n    layers: [cache: {{ ttl: 10s }}]\n    backend: {{ redis: {{ url: '{}', change_feed: true }} }}\n",
         redis.fresh_url()

@@ -382,7 +382,7 @@ async fn every_name_of_a_bucket_is_seen_and_carried() {
     }
     assert_eq!(there(Scan::all()).await, []);
 
-    // One that cannot be asked for is named, and stops a scan where it stands.
+    // One that cannot be asked for is named, and stops a scan where it is.
     for name in ["a/b", "a/%2E/b", "c"] {
         let _ = make(name, "v");
     }

@@ -278,7 +278,7 @@ fn every_layer_has_the_same_headings() {
             continue;
         }
         layers += 1;
-        // Those of a layer in a folder stand at its face.
+        // Those of a layer in a folder are at its face.
         let face = source.path.with_file_name("mod.rs");
         let text = if face.exists() && source.module.matches('/').count() > 1 {
             fs::read_to_string(face).unwrap()

@@ -1,4 +1,4 @@
-//! What changes data beside a write, and a cache of the same process: runs that are loaded, and values that a layer
+//! What changes data in addition to a write, and a cache of the same process: runs that are loaded, and values that a layer
 //! below rewrites.
 
 #![cfg(all(feature = "cache", feature = "compress", feature = "testing"))]

@@ -507,7 +507,7 @@ fn every_boundary_is_counted_under_its_own_name() {
         let labels: Vec<_> = key.key().labels().map(|l| (l.key(), l.value())).collect();
         if key.key().name() == "tierstack_ops_total" && labels.contains(&("op", "get")) {
             assert!(labels.contains(&("stack", "orders")), "{labels:?}");
-            // Beside the read above, opening looks once whether a restore was cut off.
+            // Next to the read above, opening looks once whether a restore was cut off.
             if !matches!(value, metrics_util::debugging::DebugValue::Counter(1..=2)) {
                 continue;
             }

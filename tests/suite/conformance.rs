@@ -1,7 +1,7 @@
 //! The conformance suite over every backend, every layer over each backend, and every pair of layers.
 //!
 //! The last test fails when a module of `src/backends/` or `src/layers/` is not among them.
-//! Below the layers stands a fault store, so that what is below them can become unreachable.
+//! Below the layers is a fault store, so that what is below them can become unreachable.
 
 #![cfg(all(feature = "cli", feature = "rocksdb"))]
 
@@ -187,7 +187,7 @@ async fn each_layer_over_memory() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_layer_over_rocksdb() {
-    // Opening a database waits for the disk, so they are opened beside each other.
+    // Opening a database waits for the disk, so they are opened concurrently.
     let all =
         LAYERS.iter().map(|layer| tokio::spawn(async { conforms(&[layer], BACKENDS[1]).await }));
     for done in all.collect::<Vec<_>>() {
@@ -197,7 +197,7 @@ async fn each_layer_over_rocksdb() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_layer_over_files() {
-    // They wait for the disk, beside each other.
+    // They wait for the disk, at the same time.
     let all = stacks::layers_over(BACKENDS[2]).into_iter();
     let all = all.map(|layer| tokio::spawn(async move { conforms(&[layer], BACKENDS[2]).await }));
     for done in all.collect::<Vec<_>>() {

@@ -1,4 +1,4 @@
-//! `cache invalidate` and `inspect`, as a user runs them beside a process that runs the store.
+//! `cache invalidate` and `inspect`, as a user runs them next to a process that runs the store.
 
 #![cfg(all(feature = "cli", unix))]
 

@@ -356,7 +356,7 @@ async fn the_profile_is_kept() {
     }
 }
 
-/// What a file has beside its content, as other programs see it.
+/// What a file has in addition to its content, as other programs see it.
 #[derive(Debug, PartialEq)]
 struct Beside {
     mode: u32,
@@ -403,7 +403,7 @@ async fn a_file_that_is_replaced_keeps_its_owner_rights_and_attributes() {
         let store = FileStore::open(config).await.unwrap();
         store.put("one", "new").await.unwrap();
         store.write(Batch::new().put("of/a/batch", "new").put("other", "1")).await.unwrap();
-        // The file moves beside the folder that needs its name.
+        // The file moves next to the folder that needs its name.
         store.put("name/below", "1").await.unwrap();
         store.put("name", "new").await.unwrap();
         let page = tierstack::Entry { key: "run".into(), value: "new".into() };

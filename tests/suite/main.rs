@@ -1,7 +1,7 @@
 //! Everything that needs this process alone: `cargo test --test suite cli::` runs the tests of one module.
 //!
 //! One binary, as each links everything. A test that looks at the memory or the metrics of its whole process has
-//! another (`tests/cache_memory.rs` and its neighbours), and one that needs servers stands in `tests/servers/`.
+//! another (`tests/cache_memory.rs` and its neighbours), and one that needs servers is in `tests/servers/`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 #![allow(unreachable_pub, reason = "nothing here is reachable from outside")]
@@ -44,6 +44,7 @@ mod journal;
 mod journal_strace;
 mod metrics;
 mod model;
+mod prose;
 mod schema;
 mod serve;
 mod sqlite;

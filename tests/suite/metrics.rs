@@ -214,7 +214,7 @@ async fn what_is_slow_is_a_span_without_a_key() {
     let backup = backup.unwrap().clone();
     let context = checked.layer_context("backup", &OpenOptions::default()).unwrap();
     let stack = checked.open(&OpenOptions::default()).await.unwrap();
-    // So large that it is decoded beside the tasks, for which the cache waits.
+    // So large that it is decoded concurrently with the tasks, for which the cache waits.
     let value = "secret value ".repeat(40_000);
     let _ = stack.put("secret-key", value).await.unwrap();
     stack.get(b"secret-key").await.unwrap();
@@ -281,7 +281,7 @@ async fn promtool_has_nothing_to_say_about_a_scrape_under_load() {
     // It ended here, not by an error.
     assert!(load.await.unwrap_err().is_cancelled());
     stack.close().await.unwrap();
-    // Tests beside this one count under labels that the table does not have.
+    // Tests next to this one count under labels that the table does not have.
     let stack = format!("stack=\"{}\"", stack.name());
     let ours = text.lines().filter(|line| line.starts_with('#') || line.contains(&stack));
     let ours: String = ours.flat_map(|line| [line, "\n"]).collect();

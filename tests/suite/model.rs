@@ -74,7 +74,7 @@ async fn failed_writes_happen_wholly_or_not_at_all() {
         let memory = Memory::with_clock(Arc::new(clock.clone()));
         let below = Arc::new(FaultStore::new(memory, &faults));
         let mut random = Random::new(seed);
-        // A retry waits for a clock that stands still, and would hide what this looks for.
+        // A retry waits for a clock that does not move, and would hide what this looks for.
         let layers = LAYERS.iter().copied().filter(|layer| !layer.starts_with("retry"));
         let layers = some_of(layers, &mut random);
         let layers: Vec<&str> = layers.iter().map(String::as_str).collect();

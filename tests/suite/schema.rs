@@ -239,7 +239,7 @@ fn what_is_wrong_is_refused_by_both_with_words_that_help() {
         (
             "stores: { a: { sealed: required, layers: [ record: { to: x }, seal: { keys: { env: K } } ], backend: memory } }".into(),
             ByLoader,
-            &["stores.a.layers: 'record' stands outside 'seal'", "put 'seal' before 'record'"],
+            &["stores.a.layers: 'record' is outside 'seal'", "put 'seal' before 'record'"],
         ),
         // Backends.
         (backend("{ memory: {}, disk: { path: d } }"), ByBoth, &["stores.a.backend: here are two names, 'memory' and 'disk'"]),
@@ -259,7 +259,7 @@ fn what_is_wrong_is_refused_by_both_with_words_that_help() {
         (shared("{ shared: m, prefix: '' }", "memory"), ByBoth, &["stores.b.backend"]),
         (shared("{ shared: 5 }", "memory"), ByBoth, &["stores.b.backend.shared: expected the name of one of `backends`, as text"]),
         (shared("shared", "memory"), ByBoth, &["stores.b.backend.shared: expected the name of one of `backends`, as text"]),
-        (shared("{ shared: m, path: x }", "{ disk: { path: d } }"), ByBoth, &["stores.b.backend.path: unknown setting 'path'. Allowed: prefix; what is for all stores stands under `backends.m.disk`"]),
+        (shared("{ shared: m, path: x }", "{ disk: { path: d } }"), ByBoth, &["stores.b.backend.path: unknown setting 'path'. Allowed: prefix; what is for all stores is under `backends.m.disk`"]),
         (shared("memory", "{ shared: m }"), ByBoth, &["backends.m: this is a backend that stores share"]),
         (shared("memory", "{ disk: { path: 5 } }"), ByBoth, &["backends.m.disk.path: expected text, found a number"]),
         (shared("memory", "dsik"), ByBoth, &["backends.m: unknown backend 'dsik'; did you mean 'disk'?"]),
@@ -291,11 +291,11 @@ fn what_is_wrong_is_refused_by_both_with_words_that_help() {
         (layer("record: { to: x, keep: { dayly: 3 } }"), ByBoth, &["layers[0].record.keep.dayly: unknown setting 'dayly'; did you mean 'daily'?"]),
         (layer("record: { to: x, keep: [ 3, 4 ] }"), ByBoth, &["layers[0].record.keep: expected a map of settings, found a list"]),
         (layer("record: { to: 5 }"), ByBoth, &["layers[0].record.to: expected text, found a number; put it in quotes"]),
-        (layer("seal: { keys: hunter2 }"), ByBoth, &["layers[0].seal.keys: a secret does not stand in the config", "{ env: NAME }"]),
-        (layer("seal: { keys: { env: 5 } }"), ByBoth, &["layers[0].seal.keys: a secret does not stand in the config"]),
+        (layer("seal: { keys: hunter2 }"), ByBoth, &["layers[0].seal.keys: a secret must not be in the config", "{ env: NAME }"]),
+        (layer("seal: { keys: { env: 5 } }"), ByBoth, &["layers[0].seal.keys: a secret must not be in the config"]),
         (layer("loose: { fnie: true }"), ByBoth, &["layers[0].loose.fnie: unknown setting 'fnie'; did you mean 'fine'? Allowed: fine"]),
-        (layer("seal: { keys: { env: K } }, shrink"), ByLoader, &["stores.a.layers: 'seal' stands outside 'shrink'", "do not compress", "put 'shrink' before 'seal'"]),
-        (layer("shrink, watch, shrink"), ByLoader, &["stores.a.layers[2]: 'shrink' stands here for the second time"]),
+        (layer("seal: { keys: { env: K } }, shrink"), ByLoader, &["stores.a.layers: 'seal' is outside 'shrink'", "do not compress", "put 'shrink' before 'seal'"]),
+        (layer("shrink, watch, shrink"), ByLoader, &["stores.a.layers[2]: 'shrink' is here for the second time"]),
     ];
     let validator = validator(&registry());
     for (text, seen, words) in &cases {
@@ -528,7 +528,7 @@ fn least(name: &str) -> Value {
     }
 }
 
-/// What only `check` can refuse: ranges that stand in no type, settings that need or exclude another, and texts in a
+/// What only `check` can refuse: ranges that are in no type, settings that need or exclude another, and texts in a
 /// grammar of their own. Everything else is refused by both.
 const BY_CHECK: [(&str, &[&str]); 17] = [
     (

@@ -342,7 +342,7 @@ async fn a_full_disk_fails_writes_wholly_and_not_reads() {
         assert!(written < 1000, "the disk never fills");
     };
     assert_eq!(error.kind(), ErrorKind::Capacity, "{error:?}");
-    // One that is too large fails, and takes no small one with it that waits beside it.
+    // One that is too large fails, and takes no small one with it that waits next to it.
     let large = Batch::new().put("large", vec![7; 8 << 20]);
     assert_eq!(store.write(large).await.unwrap_err().kind(), ErrorKind::Capacity);
     assert_eq!(store.get(b"first").await.unwrap(), Some("here".into()));

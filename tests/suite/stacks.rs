@@ -17,7 +17,7 @@ use tierstack::{
     StackLayer, Store, Zone,
 };
 
-/// Every layer once, as a config names it, in an order in which all may stand together.
+/// Every layer once, as a config names it, in an order in which all may be together.
 pub(crate) const LAYERS: &[&str] = &[
     "metrics: {}",
     "retry: {}",
@@ -138,7 +138,7 @@ pub(crate) async fn reopen(
     Stack::open(&config, None, &registry, &options).await
 }
 
-/// The layers that can stand over a backend: `backup` needs snapshots.
+/// The layers that can be over a backend: `backup` needs snapshots.
 pub(crate) fn layers_over(backend: &str) -> Vec<&'static str> {
     let snapshots = !backend.starts_with("file:");
     LAYERS.iter().copied().filter(|layer| snapshots || !layer.starts_with("backup:")).collect()

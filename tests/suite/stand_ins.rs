@@ -30,7 +30,7 @@ pub fn registry() -> Registry {
     registry
 }
 
-/// Stands where a cache stands.
+/// In the place of a cache.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HoldConfig {
@@ -40,7 +40,7 @@ pub struct HoldConfig {
     pub ttl: Option<Span>,
 }
 
-/// Stands where compress stands.
+/// In the place of `compress`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ShrinkConfig {
@@ -65,7 +65,7 @@ pub enum Codec {
     Lz4,
 }
 
-/// Stands where encrypt stands.
+/// In the place of `encrypt`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SealConfig {
@@ -73,7 +73,7 @@ pub struct SealConfig {
     pub keys: Secret,
 }
 
-/// Stands where backup stands.
+/// In the place of `backup`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RecordConfig {
@@ -91,7 +91,7 @@ pub struct Keep {
     pub monthly: u16,
 }
 
-/// Stands anywhere.
+/// Anywhere.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct WatchConfig {

@@ -1,4 +1,4 @@
-//! Writes: prepared beside each other, decided one at a time, and never seen half done.
+//! Writes: prepared concurrently, decided one at a time, and never seen half done.
 //!
 //! 1. Values are written to files in `.tierstack/temporary`, and synced, with no lock held.
 //! 2. Under `deciding`, a batch of several operations writes down its intent: from here on it will be
@@ -186,7 +186,7 @@ impl Core {
             }
         };
         // Others may rely on a folder that was made here once they get their turn, so it is synced
-        // before; that of the entry alone is synced beside the writes of others.
+        // before; that of the entry alone is synced next to the writes of others.
         let mut turn = Some(turn);
         if touched.len() == 1 && done.is_ok() {
             turn = None;

@@ -82,7 +82,7 @@ pub(super) fn not_kept(error: io::Error) -> Error {
     .with_source(error)
 }
 
-/// An entry needs the name beside a folder's, and a folder has that as well.
+/// An entry needs the name next to a folder's, and a folder has that as well.
 pub(super) fn taken() -> Error {
     Error::new(
         ErrorKind::Unsupported,

@@ -86,7 +86,7 @@ impl Folder {
         }
     }
 
-    /// What a file has beside its content. `None`: no file has the name.
+    /// What a file has in addition to its content. `None`: no file has the name.
     pub(super) fn kept(&self, name: &[u8]) -> io::Result<Option<Kept>> {
         let Ok(file) = self.file(name)? else { return Ok(None) };
         let about = file.metadata()?;
@@ -122,7 +122,7 @@ impl Folder {
         Ok(rustix::fs::openat(&self.0, name, flags, Mode::from_raw_mode(0o666))?.into())
     }
 
-    /// Makes a file, writes it, and syncs it if asked. It gets what another one has beside its content, or
+    /// Makes a file, writes it, and syncs it if asked. It gets what another one has in addition to its content, or
     /// what the umask says.
     pub(super) fn create(
         &self,

@@ -187,7 +187,7 @@ impl Store for FileStore {
         crate::write_in_order(self, group).await
     }
 
-    /// A page at a time: its values are written and synced beside each other, and each folder is synced
+    /// A page at a time: its values are written and synced concurrently, and each folder is synced
     /// once, at the end.
     async fn ingest(&self, mut run: Pages<'_>) -> Result<u64> {
         self.core.check_open()?;

@@ -2,18 +2,18 @@
 //!
 //! A key is cut into components. All but the last are folders, the last is a file:
 //!
-//! - a `/` ends a component, unless it is the first or the last byte of the key, or stands beside another
+//! - a `/` ends a component, unless it is the first or the last byte of the key, or is next to another
 //!   one: then it is escaped;
 //! - a component also ends once its name is [`FULL`], and at the widths of `fan_out`. Its folder is then a
-//!   *part*, marked `%+`, as no `/` stands between it and what follows.
+//!   *part*, marked `%+`, as no `/` is between it and what follows.
 //!
 //! Whether a component ends depends on nothing but the bytes before, and on whether any follow. So all keys
 //! that begin with the bytes of a folder are in that folder, and visiting the entries of each folder in
 //! the order of their bytes (a folder's with a `/` behind them, a part's without) visits the keys in
 //! bytewise order, whatever the names look like.
 //!
-//! A file whose name is needed by a folder, as `a` is by the key `a/b`, is marked `%=` and stands
-//! *beside* it.
+//! A file whose name is needed by a folder, as `a` is by the key `a/b`, is marked `%=` and is
+//! *next to* it.
 
 use serde::{Deserialize, Serialize};
 
@@ -65,7 +65,7 @@ const BESIDE: &[u8] = b"%=";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     File,
-    /// A file beside a folder of its name.
+    /// A file next to a folder of its name.
     Beside,
     /// The entries whose keys go on behind a slash.
     Folder,
@@ -73,7 +73,7 @@ pub(super) enum Kind {
     Part,
 }
 
-/// Where a folder stands: what decides how the keys in it go on.
+/// Where a folder is: what decides how the keys in it go on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct At {
     /// Bytes of every key in it that are spelt by the folders above.
@@ -105,7 +105,7 @@ impl Path {
     }
 }
 
-/// The name of a file that stands beside a folder of its own name.
+/// The name of a file that is next to a folder of its own name.
 pub(super) fn beside(file: &[u8]) -> Vec<u8> {
     [file, BESIDE].concat()
 }
@@ -293,7 +293,7 @@ fn is_portable(byte: u8) -> bool {
     matches!(byte, b'a'..=b'z' | b'0'..=b'9') || b" !#$&'()+,-.;=@[]_`{}".contains(&byte)
 }
 
-/// Whether Windows takes the name for a device, whatever stands behind its first dot. Upper-case letters
+/// Whether Windows takes the name for a device, whatever follows its first dot. Upper-case letters
 /// are escaped in any case.
 fn is_device(bytes: &[u8]) -> bool {
     let stem = bytes.split(|byte| *byte == b'.').next().unwrap_or_default().trim_ascii_end();

@@ -112,14 +112,14 @@ fn lock(home: &Folder) -> Result<(File, bool)> {
     match held {
         Ok(()) => {}
         Err(std::fs::TryLockError::WouldBlock) => {
-            let who = match read {
+            let state = match read {
                 Ok(_) if said.starts_with("open") => said.trim().to_owned(),
                 _ => "open".to_owned(),
             };
             return Err(Error::new(
                 ErrorKind::Conflict,
                 format!(
-                    "the folder is {who}, and one process at a time can write to it; close it there first"
+                    "the folder is {state}, and one process at a time can write to it; close it there first"
                 ),
             ));
         }

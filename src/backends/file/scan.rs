@@ -29,7 +29,7 @@ use crate::types::{Entry, Limits, Order, Page, Scan, Value};
 pub(super) const MOST_BYTES: usize = 8 << 20;
 /// Folders that a page keeps open at once.
 const MOST_OPEN: usize = 16;
-/// What a name takes beside its bytes.
+/// What a name takes in addition to its bytes.
 const OVERHEAD: usize = 48;
 
 pub(super) fn pages(core: &Arc<Core>, scan: Scan) -> Pages<'static> {
@@ -100,7 +100,7 @@ impl Item {
     fn is_within(&self, prefix: &[u8], scan: &Scan) -> bool {
         let key = [prefix, &self.bytes].concat();
         if self.wrong.is_some() {
-            // Where it stands, or where it stands in the way of a folder in which the range begins.
+            // Where it is, or where it is in the way of a folder in which the range begins.
             return scan.contains(&key) || begins_in(&[&*key, b"/"].concat(), scan);
         }
         if self.kind == Kind::File {
@@ -378,7 +378,7 @@ impl Visit {
                 Ok::<_, io::Error>(())
             })
             .map_err(|error| failed("listing a folder", error))?;
-        // The next one last, and a file beside a folder once.
+        // The next one last, and a file next to a folder once.
         items.sort_unstable_by(|a, b| b.order(a, scan.order));
         items.dedup();
         self.items = items;

@@ -43,7 +43,7 @@ impl Tree {
         read.map_err(|error| path.told(error))
     }
 
-    /// The value of the entry that has this name in a folder, or the name beside it.
+    /// The value of the entry that has this name in a folder, or the name next to it.
     pub(super) fn read(&self, folder: &Folder, name: &[u8]) -> Result<Option<Bytes>> {
         for name in [name, &beside(name)] {
             let found = folder.read(name, MAX_VALUE_BYTES);
@@ -57,7 +57,7 @@ impl Tree {
         Ok(None)
     }
 
-    /// Whether the entry that has this name in a folder, or the name beside it, is there. Opens nothing.
+    /// Whether the entry that has this name in a folder, or the name next to it, is there. Opens nothing.
     pub(super) fn is_there(&self, folder: &Folder, name: &[u8]) -> Result<bool> {
         for name in [name, &beside(name)] {
             match look_at(folder, name)? {
@@ -69,7 +69,7 @@ impl Tree {
         Ok(false)
     }
 
-    /// What the entry's file has beside its content.
+    /// What the entry's file has in addition to its content.
     pub(super) fn kept(&self, path: &Path) -> Result<Option<Kept>> {
         let Some(folder) = self.enter(&path.folders)? else { return Ok(None) };
         for name in [&path.file, &beside(&path.file)] {
@@ -108,7 +108,7 @@ impl Tree {
         Ok(Some(spot))
     }
 
-    /// Makes the folders that are missing. A file that has the name of one moves beside it.
+    /// Makes the folders that are missing. A file that has the name of one moves next to it.
     pub(super) fn make_way(&self, way: &[Vec<u8>], touched: &mut Touched) -> Result<Spot<'_>> {
         let making = |error| failed("making a folder", error);
         let mut spot = Spot::Root(&self.root);
@@ -208,7 +208,7 @@ impl Tree {
         let Some(folder) = folder else { return Ok(()) };
         let beside = beside(&path.file);
         let mut found = Vec::new();
-        // The one beside first: after a crash in between, the other is still the entry.
+        // The file next to it first: after a crash in between, the other is still the entry.
         for name in [&beside, &path.file] {
             match look_at(&folder, name)? {
                 What::File => found.push(name),

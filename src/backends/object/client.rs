@@ -31,7 +31,7 @@ pub(super) struct Client {
     repeating: Arc<dyn ObjectStore>,
     /// The same place without retries: a create that is repeated may meet its own object.
     once: Arc<dyn ObjectStore>,
-    /// Whether a put keeps what the object has beside its content.
+    /// Whether a put keeps what the object has in addition to its content.
     keep_attributes: bool,
 }
 
@@ -130,7 +130,7 @@ impl Client {
         Ok(true)
     }
 
-    /// What an object has beside its content: its type, user metadata, class of storage. A put without them
+    /// What an object has in addition to its content: its type, user metadata, class of storage. A put without them
     /// would take them away.
     async fn attributes(&self, path: &Path) -> ::object_store::Result<Attributes> {
         if !self.keep_attributes {

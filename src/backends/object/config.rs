@@ -65,7 +65,7 @@ pub struct ObjectConfig {
     /// `expire` layer need. Default: false. For S3 and Google Cloud Storage; tried out likewise.
     #[serde(default)]
     pub conditional_values: bool,
-    /// Whether a put keeps what an object has beside its content: content type, encoding, language and
+    /// Whether a put keeps what an object has in addition to its content: content type, encoding, language and
     /// disposition, cache control, user metadata, class of storage. Default: true, for buckets; each put is then
     /// preceded by a look at the object. False where tierstack alone writes.
     #[serde(default = "yes")]

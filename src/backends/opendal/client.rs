@@ -42,9 +42,9 @@ pub(super) struct Client {
     deadline: Option<Duration>,
     /// Whether a request that is dropped in the middle leaves nothing behind.
     whole: bool,
-    /// Whether a file can be written beside its place first.
+    /// Whether a file can be written next to its place first.
     may_put: bool,
-    /// Whether a put keeps what the object has beside its content.
+    /// Whether a put keeps what the object has in addition to its content.
     keep_attributes: bool,
     /// For a service that shows a file while it is written: a reader of a name waits here for its writer.
     /// What other processes write is theirs to look after.
@@ -139,7 +139,7 @@ impl Client {
         self.to_its_end(async move { read(&operator, &name).await }).await
     }
 
-    /// What an object has beside its content, as far as the service tells and takes it.
+    /// What an object has in addition to its content, as far as the service tells and takes it.
     async fn attributes(&self, name: &str) -> ::opendal::Result<WriteOptions> {
         if !self.keep_attributes {
             return Ok(WriteOptions::default());

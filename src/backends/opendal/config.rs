@@ -60,7 +60,7 @@ pub struct OpenDalConfig {
     /// opened, which writes a few small objects and removes them.
     #[serde(default)]
     pub conditional_writes: bool,
-    /// Whether a put keeps what an object has beside its content, as far as the service tells it: content type,
+    /// Whether a put keeps what an object has in addition to its content, as far as the service tells it: content type,
     /// encoding and disposition, cache control, user metadata. Default: true, for buckets; each put is then
     /// preceded by a look at the object. False where tierstack alone writes.
     #[serde(default = "yes")]
@@ -286,7 +286,7 @@ impl OpenDalConfig {
     }
 }
 
-/// A file is written beside its place and renamed, so that nobody reads half of it.
+/// A file is written next to its place and renamed, so that nobody reads half of it.
 fn place_files(options: &mut Vec<(String, String)>, context: &Context) -> Result<()> {
     let Some((_, root)) = options.iter_mut().find(|(name, _)| name == "root") else {
         return Err(Error::config("`options.root` is missing; name the folder of the files"));

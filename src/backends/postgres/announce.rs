@@ -1,5 +1,5 @@
 //! Announcements of what others write: triggers on the table notify a channel, and one connection of a
-//! store listens to it for all who subscribed.
+//! store listens to it for all subscribers.
 //!
 //! The triggers tell each key in hexadecimal, behind the origin of the writer: the random name that each
 //! store gives to its sessions, by which it leaves out its own writes. They are row-level ones, which fire
@@ -202,7 +202,7 @@ impl Announcements {
         Ok(changes(receiver))
     }
 
-    /// Joins those who listen, or begins to.
+    /// Joins the subscribers, or begins to listen.
     fn listen(self: &Arc<Self>) -> (broadcast::Receiver<Change>, watch::Receiver<State>) {
         let mut listening = self.listening.lock();
         if let Some(now) = &*listening
@@ -218,7 +218,7 @@ impl Announcements {
         (receiver, state)
     }
 
-    /// Tells every process that listens, this one too: caches here may stand in front of another part of the
+    /// Tells every process that listens, this one too: caches here may be in front of another part of the
     /// stack than the one that was asked.
     pub(super) async fn tell(&self, scope: &Scope) -> Result<()> {
         let payloads = payloads(&self.key.told(scope));
@@ -293,7 +293,7 @@ async fn listen(
             let listener = Listener { session, table, key, origin };
             let error = listener.follow(|change| drop(sender.send(change))).await;
             tracing::warn!(%error, "the change feed is lost");
-            // In this order: who subscribes in between waits for the next connection, or hears of the loss.
+            // In this order: a subscriber that comes in between waits for the next connection, or is told of the loss.
             let _ = tell.send(State::Lost(error));
             let _ = sender.send(Change::Lost);
         }
@@ -323,7 +323,7 @@ struct Session {
     installed: Installed,
 }
 
-/// The channel on which a listener proves to itself that it hears.
+/// The channel on which a store proves to itself that its change feed is alive.
 fn own_channel(origin: &str) -> String {
     format!("tierstack_{origin}")
 }

@@ -227,7 +227,7 @@ impl<'a> Attributes<'a> {
         };
         if fields.is_empty() {
             return Err(config(format!(
-                "the table {} has no columns beside those of the key and of times, so there is nothing for a value",
+                "the table {} has no columns but those of the key and of times, so there is nothing for a value",
                 self.table
             )));
         }
@@ -286,7 +286,7 @@ struct Attribute {
     kind: String,
     not_null: bool,
     has_default: bool,
-    /// As it stands in SQL.
+    /// As it is in SQL.
     collation: Option<String>,
     /// Whether texts sort by their bytes.
     bytewise: bool,
@@ -294,7 +294,7 @@ struct Attribute {
     deterministic: bool,
     /// The encoding of the database.
     utf8: bool,
-    /// What stands in parentheses behind the type; -1 where nothing does.
+    /// What is in parentheses behind the type; -1 where nothing does.
     modifier: i32,
     /// The type with that.
     whole: String,

@@ -26,7 +26,7 @@ use crate::types::{
 pub enum Tls {
     /// Not at all: only where nobody else can listen, such as on the same machine.
     Disable,
-    /// Always; the server must show a certificate for its name, signed by who is trusted.
+    /// Always; the server must show a certificate for its name, signed by a trusted authority.
     Require,
 }
 
@@ -86,14 +86,14 @@ pub enum Pooler {
 #[serde(deny_unknown_fields)]
 pub struct PostgresConfig {
     /// Where the database is: `postgres://user@host:5432/database`, without a password, or where such
-    /// a text, then also with a password, stands: `{ env: NAME }` or `{ file: PATH }`. Several hosts may
+    /// a text, then also with a password, is: `{ env: NAME }` or `{ file: PATH }`. Several hosts may
     /// be named, `host1,host2`: the first that takes writes is used.
     pub url: Url,
     /// The password, where `url` has none.
     #[serde(default)]
     pub password: Option<Secret>,
     /// The table, as `table` or `schema.table`. Names are taken as they are written here; one with a dot in
-    /// it stands in double quotes, `schema."my.table"`. Default: `tierstack`.
+    /// it is in double quotes, `schema."my.table"`. Default: `tierstack`.
     #[serde(default = "default_table")]
     pub table: String,
     /// The columns of the table. Default: those of the table that is created.
@@ -224,7 +224,7 @@ impl PostgresConfig {
     }
 
     /// The SQL that makes the table, and with `change_feed` its triggers: what opening the store with
-    /// `create` runs where the table is missing. For those who run such things by hand.
+    /// `create` runs where the table is missing. For users who run such statements by hand.
     ///
     /// # Errors
     /// `Config` if the settings are out of range.
@@ -446,7 +446,7 @@ impl BackendConfig for PostgresConfig {
         }
         if self.tls == Some(Tls::Disable) {
             profile = profile.note(
-                "`tls` is `disable`: whoever can listen on the way to the server reads keys, values and, unless it uses SCRAM, the password.",
+                "`tls` is `disable`: anyone who can listen on the way to the server reads keys, values and, unless it uses SCRAM, the password.",
             );
         }
         Ok(profile)

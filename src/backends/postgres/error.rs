@@ -63,7 +63,7 @@ fn of_connection(error: Theirs) -> Error {
     } else if text.starts_with("error performing TLS handshake") {
         (
             ErrorKind::Access,
-            "no TLS with the server: its certificate is not for this name, not signed by who is trusted here (see `ca`), or it has none (`tls: disable` does without)",
+            "no TLS with the server: its certificate is not for this name, not signed by an authority that is trusted here (see `ca`), or it has none (`tls: disable` does without)",
         )
     } else if text.starts_with("error serializing") || text.starts_with("error deserializing") {
         (ErrorKind::Internal, "a column is not of the type that was seen when the store was opened")

@@ -21,7 +21,7 @@ pub(super) struct Part {
     pub(super) name: String,
     /// As `format_type` writes it.
     pub(super) kind: String,
-    /// Its collation as it stands in SQL, if its type has one.
+    /// Its collation as it is in SQL, if its type has one.
     pub(super) collation: Option<String>,
     /// Whether texts sort by their bytes in it.
     pub(super) bytewise: bool,

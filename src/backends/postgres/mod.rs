@@ -27,7 +27,7 @@
 //! `Unavailable`, `Timeout`, `Closed`. Neither keys nor values nor passwords are in them: of the server's
 //! words only those about connections, rights and names are passed on.
 //!
-//! After a restart of the server connections are made anew. Reads are tried a second time where a
+//! After a restart of the server connections are made again. Reads are tried a second time where a
 //! connection was broken; writes are not, as nobody knows whether they took effect.
 //!
 //! # Configuration
@@ -144,7 +144,7 @@ impl Postgres {
         let server = Server::connect(&config);
         let server = match &context.common {
             Some(common) if !config.change_feed => common.share(server).await?,
-            // Its name stands on its connections: by that it leaves out its own writes, and those of no other store, also
+            // Its name is on its connections: by that it leaves out its own writes, and those of no other store, also
             // where a trigger in the database passes them on to its table.
             _ => server.await?,
         };

@@ -140,7 +140,7 @@ fn relation(row: &Row) -> Result<Relation, tokio_postgres::Error> {
     })
 }
 
-/// A lock that those who make or change a table hold, so that one of them does it: "tiers", as a number.
+/// A lock that every process holds while it makes or changes a table, so that one of them does it: "tiers", as a number.
 const MAKING: i64 = 0x7469_6572_7300_0001;
 
 /// Makes the table, or brings it up to date, unless another process has done so meanwhile.

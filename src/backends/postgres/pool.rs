@@ -157,7 +157,7 @@ fn forget_idle(pool: &Pool) {
 }
 
 /// A connection that goes back to the pool once its operation is [finished](Self::finish), and is thrown
-/// away otherwise: the answer to what was left off, or a transaction, must not meet who comes next.
+/// away otherwise: the answer to what was left off, or a transaction, must not meet the next caller.
 pub(super) struct Lease {
     object: Option<Object>,
     way: Arc<Way>,

@@ -1,7 +1,7 @@
 //! The table that tierstack makes: its SQL, its version, and the way from one version to the next.
 //!
-//! The version stands in the name of a constraint, which only `CREATE TABLE` brings: a part of the SQL that is
-//! run on a table of somebody else must not make it one of ours. It stood in the comment of the table before.
+//! The version is in the name of a constraint, which only `CREATE TABLE` brings: a part of the SQL that is
+//! run on a table of somebody else must not make it one of ours. It was in the comment of the table before.
 
 use std::fmt;
 use std::str::FromStr;
@@ -36,7 +36,7 @@ impl FromStr for Table {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "`table` is '{text}', but must be `table` or `schema.table`; a name with a dot stands in double quotes, `\"my.table\"`"
+                "`table` is '{text}', but must be `table` or `schema.table`; a name with a dot is in double quotes, `\"my.table\"`"
             )
         };
         let (first, rest) = name(text).ok_or_else(wrong)?;
@@ -75,7 +75,7 @@ fn name(text: &str) -> Option<(String, Option<&str>)> {
     }
 }
 
-/// As it stands in SQL.
+/// As it is in SQL.
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(schema) = &self.schema {
@@ -85,12 +85,12 @@ impl fmt::Display for Table {
     }
 }
 
-/// A name as it stands in SQL.
+/// A name as it is in SQL.
 pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A text as it stands in SQL.
+/// A text as it is in SQL.
 pub(super) fn literal(text: &str) -> String {
     // `E''` means the same whatever `standard_conforming_strings` is.
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))

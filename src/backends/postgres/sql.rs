@@ -58,7 +58,7 @@ pub(super) struct Statements {
     /// Fails unless the keys of `$1` are absent, and those of `$2` have the values and deadlines of `$3`
     /// and `$4`.
     pub(super) hold: String,
-    /// Begins a transaction beside others that write, and one beside which nobody writes.
+    /// Begins a transaction concurrently with others that write, and one during which nobody writes.
     pub(super) begin: String,
     pub(super) begin_alone: String,
     /// Begins a transaction that reads one moment, and the whole of the table: it fails where row-level
@@ -158,7 +158,7 @@ impl Statements {
                 key.equals("kept.", "wanted.k")
             ),
             begin: begin("ROW EXCLUSIVE"),
-            // A weaker one is granted beside a batch that has locked rows, and is about to write them: each
+            // A weaker one is granted while a batch runs that has locked rows, and is about to write them: each
             // would wait for the other.
             begin_alone: begin("EXCLUSIVE"),
             // The first statement that sees rows fixes the moment; `BEGIN` does not.
@@ -254,7 +254,7 @@ struct Writing<'a> {
     kept: Expires,
     /// Of the locks by key.
     class: i32,
-    /// Columns of a new row, with what stands there.
+    /// Columns of a new row, with what is there.
     constants: &'a [(String, String)],
     /// Whether a trigger may change what is written.
     rewrites: bool,
@@ -362,7 +362,7 @@ impl Writing<'_> {
         let sets = names.iter().filter(|name| !self.key.is(name)).map(|name| {
             let column = quoted(name);
             match &old_live {
-                // What has expired comes to be anew.
+                // What has expired is a new entry.
                 _ if Some(*name) != created.as_deref() => format!("{column} = excluded.{column}"),
                 Some(live) => format!(
                     "{column} = CASE WHEN {live} THEN old.{column} ELSE excluded.{column} END"

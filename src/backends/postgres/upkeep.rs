@@ -53,7 +53,7 @@ async fn sweep(session: Session<'_>, text: &str) -> Result<i64, Theirs> {
 }
 
 /// Removes what has expired, then vacuums. It may take long, so it has a connection of its own and no
-/// deadline; but it is given up when the server does not answer beside it.
+/// deadline; but it is given up when the server does not answer meanwhile.
 pub(super) async fn compact(
     connector: &Connector,
     connections: &Connections,

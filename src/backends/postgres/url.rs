@@ -12,7 +12,7 @@ pub(super) fn check(url: &Url) -> Result<()> {
         Url::Plain(text) => match parse(text)?.get_password() {
             None => Ok(()),
             Some(_) => Err(Error::config(
-                "`url` holds a password, which does not stand in a config; leave it out and say where it is with `password: { env: NAME }`, or give the whole `url` as `{ env: NAME }`",
+                "`url` holds a password, which must not be in a config; leave it out and say where it is with `password: { env: NAME }`, or give the whole `url` as `{ env: NAME }`",
             )),
         },
     }

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug)]
 pub(super) struct Field {
     pub(super) name: String,
-    /// The type as it stands in SQL.
+    /// The type as it is in SQL.
     pub(super) kind: String,
     pub(super) not_null: bool,
 }
@@ -200,7 +200,7 @@ impl Shape {
     }
 }
 
-/// The fields of a JSON object in the order in which they stand, each with whether it is null.
+/// The fields of a JSON object in the order in which they are, each with whether it is null.
 struct Object(Vec<(String, bool)>);
 
 impl<'de> Deserialize<'de> for Object {

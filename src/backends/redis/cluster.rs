@@ -254,7 +254,7 @@ impl Cluster {
         link
     }
 
-    /// The node that a redirection names as `host:port`; without a host, it is that of the one who said so.
+    /// The node that a redirection names as `host:port`; without a host, it is that of the node that said so.
     pub(super) fn link_to(&self, target: &str, from: &Arc<Link>) -> Arc<Link> {
         let Some((host, port)) = target.rsplit_once(':') else { return Arc::clone(from) };
         let host = match (host, node(from)) {

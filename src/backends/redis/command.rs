@@ -23,7 +23,7 @@ const SIMPLE_BYTES: usize = 16 << 10;
 
 /// Where entries are in the database.
 pub(super) struct Place {
-    /// What stands before each key.
+    /// What precedes each key.
     pub(super) prefix: Vec<u8>,
     pub(super) index: Option<Vec<u8>>,
     pub(super) in_cluster: bool,

@@ -99,7 +99,7 @@ pub enum ScanBy {
 #[serde(default, deny_unknown_fields)]
 pub struct RedisConfig {
     /// The server: `redis://[user@]host[:port][/database]`, `rediss://` for TLS, or
-    /// `redis+unix:///path`, without a password, or where such a text, then also with a password, stands:
+    /// `redis+unix:///path`, without a password, or where such a text, then also with a password, is:
     /// `{ env: NAME }` or `{ file: PATH }`.
     pub url: Option<Url>,
     /// Nodes of a cluster, in place of `url`, each as it is there. One that answers is enough: it names the
@@ -193,7 +193,7 @@ impl RedisConfig {
         !self.cluster.is_empty()
     }
 
-    /// What stands before each key in the database.
+    /// What precedes each key in the database.
     pub(super) fn prefix(&self) -> String {
         self.hash_tag.as_ref().map(|tag| format!("{{{tag}}}")).unwrap_or_default()
     }
@@ -316,7 +316,7 @@ impl RedisConfig {
             snapshots: false,
             expiry: true,
             ingest: !self.read_only,
-            // Beside the entries under a tag there may be any number of others.
+            // Next to the entries under a tag there may be any number of others.
             counts: if self.index || self.hash_tag.is_none() {
                 Counting::Estimated
             } else {

@@ -62,7 +62,7 @@ pub(super) struct Link {
     client: Client,
     dial: Dial,
     current: Mutex<Option<Live>>,
-    /// Held by the one who connects; the others wait for what comes of it.
+    /// Held by the task that connects; the others wait for what comes of it.
     connecting: tokio::sync::Mutex<()>,
     attempts: AtomicU64,
     failure: Mutex<Option<Error>>,
@@ -102,7 +102,7 @@ impl Link {
         self.current.lock().as_ref().filter(|live| !live.gone.load(Ordering::Acquire)).cloned()
     }
 
-    /// The connection, which is made if there is none. Who waits while another one tries shares the
+    /// The connection, which is made if there is none. A task that waits while another one tries shares the
     /// failure, so that a server that is down costs everybody one attempt's time, not one after the other.
     pub(super) async fn live(&self) -> Result<Live> {
         if let Some(live) = self.present() {

@@ -5,7 +5,7 @@
 //! opened. Building adds what is there, and may be given up and begun again at any time.
 //!
 //! What other programs write is not in it. So the mark has a score of its own, below that of the keys: it says how
-//! many keys the database had beside those of the index. If there are more, the index is behind, and is brought up to
+//! many keys the database had in addition to those of the index. If there are more, the index is behind, and is brought up to
 //! date. Keys that other programs removed, and entries that expired, make up for keys that they added: the mark
 //! proves nothing, and a scan of everything looks at every key of the database first.
 

@@ -1,6 +1,6 @@
 //! What the user may do, looked up when the store is opened.
 //!
-//! A command may need rights of its own for what it does beside: a read looks up the deadline, a put gives what was
+//! A command may need rights of its own for what it does in addition: a read looks up the deadline, a put gives what was
 //! there. What is missing is named here, and not by the first operation that fails.
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::error::{Forbidden, forbidden, lacks, said};
 use super::router::Servers;
 use crate::error::{Error, ErrorKind, Operation, Result};
 
-/// Refuses a user who cannot read, or who can write and not in every way. One who only reads is fine. Without an index
+/// Refuses a user that cannot read, or can write and not in every way. A user who only reads is fine. Without an index
 /// nothing is said about keys: nobody knows which ones will be used.
 pub(super) async fn verify(
     servers: &Servers,

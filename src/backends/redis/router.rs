@@ -2,7 +2,7 @@
 //!
 //! A read is repeated once when the connection was lost meanwhile. A write is repeated only if the server
 //! refused it, or it never left: otherwise it may have taken effect, and somebody else may have written
-//! since. That is the reason for a router of our own beside the client's, which repeats writes.
+//! since. That is the reason for a router of our own in addition to the client's, which repeats writes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

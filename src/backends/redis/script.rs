@@ -74,7 +74,7 @@ return found
 /// key, value and deadline of each entry, or its key alone. What is gone, as it expired or was removed by somebody else, is
 /// taken out of the index on the way, as far as the user may: nothing can bring it back in between.
 ///
-/// KEYS: the index. ARGV: what stands before the keys; the first and the last key, as the command takes
+/// KEYS: the index. ARGV: what precedes the keys; the first and the last key, as the command takes
 /// them; the command; how many keys to look at; the bytes that end the page; `x` to look whether there are more
 /// keys, which only a store that has the database to itself can tell; `k` for keys alone.
 pub(super) const PAGE: &str = "\
@@ -125,7 +125,7 @@ return page
 /// Takes what is gone out of a part of the index. Gives the last key that was looked at, or nothing at the
 /// end.
 ///
-/// KEYS: the index. ARGV: what stands before the keys; the first key, as the command takes it; how many.
+/// KEYS: the index. ARGV: what precedes the keys; the first key, as the command takes it; how many.
 pub(super) const SWEEP: &str = "\
 local prefix, most = ARGV[1], tonumber(ARGV[3])
 local found = redis.call('ZRANGEBYLEX', KEYS[1], ARGV[2], '+', 'LIMIT', 0, most)
@@ -143,7 +143,7 @@ return found[#found]
 /// Takes keys that another program wrote into the index, of one step of `SCAN`. Gives the next cursor, how many keys
 /// there were that no entry can have: of another type, too long, empty; and one of these.
 ///
-/// KEYS: the index. ARGV: what stands before the keys; the cursor; how many keys to look at; `x` to do it only where
+/// KEYS: the index. ARGV: what precedes the keys; the cursor; how many keys to look at; `x` to do it only where
 /// the index is complete, which otherwise gives no cursor; and perhaps the pattern of the keys.
 pub(super) const FILL: &str = "\
 local index, prefix = KEYS[1], ARGV[1]
@@ -251,7 +251,7 @@ end
 return forbidden
 ";
 
-/// Marks the index as complete. The score of the mark is how many keys there are beside those that it knows of, as
+/// Marks the index as complete. The score of the mark is how many keys there are in addition to those that it knows of, as
 /// -1 - n: below that of the others, so that the mark stays the first.
 ///
 /// KEYS: the index.

@@ -66,7 +66,7 @@ async fn look(config: &RedisConfig) -> Result<Survey> {
     }
     let others = fact("connected_clients").parse::<u64>().unwrap_or(1).saturating_sub(1);
     facts.push(format!(
-        "{} connected beside this one.",
+        "{} connected next to this one.",
         match others {
             1 => "One client is".to_owned(),
             n => format!("{n} clients are"),

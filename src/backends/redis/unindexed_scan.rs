@@ -9,7 +9,7 @@ use super::{index, walk};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::types::{Entry, Order, Scan, Value};
 
-/// Keys that are held at most, in bytes, with what each takes beside its bytes.
+/// Keys that are held at most, in bytes, with what each takes in addition to its bytes.
 const MOST_BYTES: usize = 256 << 20;
 const OVERHEAD: usize = 64;
 /// Values that are asked for at a time.

@@ -4,7 +4,7 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
 use crate::error::{Error, Result};
 
-/// Where the server is, and as whom.
+/// Where the server is, and as which user.
 ///
 /// What is refused is never repeated, nor what the client says of it: the text may hold a password.
 pub(super) fn parse(text: &str, of_cluster: bool) -> Result<ConnectionInfo> {
@@ -19,7 +19,7 @@ pub(super) fn parse(text: &str, of_cluster: bool) -> Result<ConnectionInfo> {
         )
     })?;
     let is_path = matches!(info.addr(), ConnectionAddr::Unix(_));
-    // Otherwise what stands before such a sign would be the host, which messages name.
+    // Otherwise what precedes such a sign would be the host, which messages name.
     if url.fragment().is_some() || (!is_path && url.query().is_some_and(|rest| rest.contains('@')))
     {
         return Err(Error::config(
@@ -43,7 +43,7 @@ pub(super) fn parse_plain(text: &str, of_cluster: bool) -> Result<ConnectionInfo
         url.password().is_some() || url.query_pairs().any(|(name, _)| name == "pass")
     }) {
         return Err(Error::config(
-            "a password does not stand in the address; say where it is: password: { env: NAME } or { file: PATH }, or give the whole address so",
+            "a password must not be in the address; say where it is: password: { env: NAME } or { file: PATH }, or give the whole address so",
         ));
     }
     parse(text, of_cluster)

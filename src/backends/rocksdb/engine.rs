@@ -455,7 +455,7 @@ impl Engine {
         let before = failures();
         let mut options = CompactOptions::default();
         options.set_bottommost_level_compaction(BottommostLevelCompaction::ForceOptimized);
-        // Automatic compactions go on beside it.
+        // Automatic compactions go on meanwhile.
         options.set_exclusive_manual_compaction(false);
         // It reports no error, so it is asked for afterwards.
         self.db().compact_range_cf_opt(self.family(), None::<&[u8]>, None::<&[u8]>, &options);

@@ -17,7 +17,7 @@ use crate::error::{Error, Operation, Result};
 
 /// The type of an entity, which is the first byte of the trailer of its key.
 const ENTITY: u8 = 0x16;
-/// Bytes of the trailer, which stands behind each key.
+/// Bytes of the trailer, which follows each key.
 const TRAILER: usize = 8;
 
 pub(super) fn refused() -> Error {
@@ -61,7 +61,7 @@ fn begins_with_entity(folder: &Path, table: &LiveFile) -> bool {
 
 /// Looks at the entries of a block that begins with a key. `None`: it does not.
 ///
-/// Behind the entries stands a zero, which is no entry.
+/// Behind the entries is a zero, which is no entry.
 fn has_entity(mut block: &[u8], first: &[u8]) -> Option<bool> {
     let mut key = Vec::new();
     let mut kind = next_entry(&mut block, &mut key)?;
@@ -77,7 +77,7 @@ fn has_entity(mut block: &[u8], first: &[u8]) -> Option<bool> {
     Some(true)
 }
 
-/// Reads the key of the next entry, of which only the end may stand there, and passes over its value. Gives the
+/// Reads the key of the next entry, of which only the end may be there, and passes over its value. Gives the
 /// type of the entry.
 fn next_entry(block: &mut &[u8], key: &mut Vec<u8>) -> Option<u8> {
     let (shared, rest, value) = (varint(block)?, varint(block)?, varint(block)?);
@@ -181,7 +181,7 @@ fn varint(from: &mut &[u8]) -> Option<usize> {
     None
 }
 
-/// Appends what stands so far back, which may overlap with what is appended.
+/// Appends what is so far back, which may overlap with what is appended.
 fn repeat(out: &mut Vec<u8>, back: usize, length: usize) -> Option<()> {
     let from = out.len().checked_sub(back).filter(|_| back > 0 && length <= 1 << 20)?;
     for at in from..from + length {

@@ -115,7 +115,7 @@ fn beside(path: &Path) -> String {
     if names.is_empty() {
         String::new()
     } else {
-        format!(" (beside it there are: {})", names.join(", "))
+        format!(" (next to it there are: {})", names.join(", "))
     }
 }
 
@@ -148,7 +148,7 @@ fn survey(path: &Path) -> Result<Contents> {
     if names.iter().any(|name| name.starts_with("MANIFEST-") || is_table(name)) {
         return Ok(Contents::Headless);
     }
-    // `lost+found` stands at the root of a file system that is the database's own.
+    // `lost+found` is at the root of a file system that is the database's own.
     let left_over = |name: &str| {
         matches!(name, "LOCK" | "LOG" | "IDENTITY" | "lost+found")
             || name.starts_with("LOG.old.")

@@ -104,7 +104,7 @@ fn changes(families: &[&RocksDbConfig], recorded: &Recorded) -> Vec<Change> {
     changes
 }
 
-/// What the settings of all column families name. What is of the database stands in each of them.
+/// What the settings of all column families name. What is of the database is in each of them.
 fn all_named(families: &[&RocksDbConfig]) -> Vec<Change> {
     let mut all = Vec::new();
     for change in families.iter().flat_map(|config| named(config)) {
@@ -194,7 +194,7 @@ pub(super) fn new_family(config: &RocksDbConfig, cache: &Cache) -> Options {
     options
 }
 
-/// Names the folders in which the files of the database are, beside its own.
+/// Names the folders in which the files of the database are, next to its own.
 pub(super) fn place(options: &mut Options, config: &RocksDbConfig) -> Result<()> {
     if let Some(folder) = &config.wal_dir {
         options.set_wal_dir(folder);

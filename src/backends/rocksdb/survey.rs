@@ -48,7 +48,7 @@ fn look(path: &Path) -> Result<Survey> {
     facts.extend(match users::of(&path.join("LOCK")) {
         none if none.is_empty() => None,
         users => Some(format!(
-            "{} has it open: while it does, only `read_only: true` opens it beside it.",
+            "{} has it open: while it does, only `read_only: true` opens it next to it.",
             users.join(", ")
         )),
     });

@@ -90,7 +90,7 @@ fn classify(cause: ffi::Error) -> (ErrorKind, &'static str) {
         ),
         ErrorCode::SystemIoFailure => classify_io(cause.extended_code),
         ErrorCode::CannotOpen => {
-            (ErrorKind::Unavailable, "the database file, or its log beside it, cannot be opened")
+            (ErrorKind::Unavailable, "the database file, or its log next to it, cannot be opened")
         }
         ErrorCode::OperationInterrupted | ErrorCode::OperationAborted => {
             (ErrorKind::Unavailable, "the operation was interrupted; try again")

@@ -47,7 +47,7 @@ mod tests {
     const FAST: Duration = Duration::from_micros(5);
     const DISK: Duration = Duration::from_millis(1);
 
-    /// How many of so many operations are done at once, if every so manieth needs the disk.
+    /// How many of so many operations are done at once, if one in so many needs the disk.
     fn at_once(pace: &Pace, operations: u32, every: u32) -> u32 {
         let mut count = 0;
         for n in 0..operations {

@@ -27,7 +27,7 @@ const STATEMENTS: usize = 32;
 pub(super) struct Site {
     /// As in the settings, absolute.
     path: PathBuf,
-    /// Where symbolic links lead: SQLite puts its log beside that. The same until the file is opened.
+    /// Where symbolic links lead: SQLite puts its log next to that. The same until the file is opened.
     real: PathBuf,
     read_only: bool,
     busy_timeout: Duration,

@@ -19,7 +19,7 @@ use crate::types::units::{ByteSize, counted};
 const TABLES: i64 = 1000;
 
 impl SqliteConfig {
-    /// Looks at the database of `path`, and changes nothing: no file is made beside it, as SQLite does where a program
+    /// Looks at the database of `path`, and changes nothing: no file is made next to it, as SQLite does where a program
     /// opens one with a write-ahead log. Not while this process has it open, whose locks would be lost.
     ///
     /// # Errors

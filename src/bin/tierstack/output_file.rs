@@ -1,6 +1,6 @@
 //! The files that commands write. Every one is opened here.
 //!
-//! A file is written beside its place and renamed at the end, so that it is whole, or as it was before. What
+//! A file is written next to its place and renamed at the end, so that it is whole, or as it was before. What
 //! is there already keeps its mode and its owner; through a symbolic link its target is written; a pipe and a
 //! device are written into. A file of a store, or the config, is refused.
 
@@ -208,7 +208,7 @@ fn keep(_there: &Metadata, _path: &Path, _new: &File) -> Outcome {
 
 /// Settings whose text is a path, or a URL of one.
 const PATHS: [&str; 8] = ["path", "to", "url", "root", "file", "ca", "cert", "key"];
-/// What SQLite keeps beside a database.
+/// What SQLite keeps next to a database.
 const BESIDE_DATABASE: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 /// Refuses a target that is the config, or a file of one of its stores.

@@ -87,7 +87,7 @@ pub(crate) async fn with_checked<T>(
     until_closed(stack.store(), work).await
 }
 
-/// Opens the whole stack. Whoever opens it ends with [`until_closed`].
+/// Opens the whole stack. The caller ends with [`until_closed`].
 pub(crate) async fn open(args: &StoreArgs, what_for: Use, stop: &Shutdown) -> Outcome<Stack> {
     wait_for(check(args)?.open(&what_for.options()), stop).await
 }

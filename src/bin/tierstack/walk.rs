@@ -69,7 +69,7 @@ pub(crate) fn is_of_entry(error: &Error) -> bool {
 
 /// The pages of a scan without what cannot be read.
 ///
-/// An error that names its entry may come before entries that stand in front of it in the order. So the range
+/// An error that names its entry may come before entries that are in front of it in the order. So the range
 /// in front of it is read again, without it, and then the one behind it.
 pub(crate) fn pages<'a>(source: &'a dyn Read, scan: Scan, skips: &'a Skips) -> Pages<'a> {
     let state = Walk { source, skips, ranges: VecDeque::from([scan]), current: None };

@@ -177,7 +177,7 @@ pub enum Listen {
     Tcp(SocketAddr),
     /// A Unix domain socket.
     Unix {
-        /// Where its file stands.
+        /// Where its file is.
         path: PathBuf,
         /// The mode of its file.
         mode: u32,
@@ -300,7 +300,7 @@ impl ListenerConfig {
     }
 }
 
-/// A listener as it stands in a file.
+/// A listener as it is in a file.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "ListenerConfig")]

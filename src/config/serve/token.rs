@@ -29,7 +29,7 @@ impl TokenConfig {
     }
 }
 
-/// A token as it stands in a file.
+/// A token as it is in a file.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "TokenConfig")]
@@ -71,7 +71,7 @@ impl TryFrom<Token> for TokenConfig {
             (None, Some(file)) => Secret::File(file),
             _ => {
                 return Err(
-                    "a token does not stand in the config; say where it is: `env: NAME` or `file: PATH`"
+                    "a token must not be in the config; say where it is: `env: NAME` or `file: PATH`"
                         .to_owned(),
                 );
             }

@@ -50,7 +50,7 @@
 //! let store = config.open(&context).await?.wrap(Arc::new(Memory::new())).await?;
 //! store.put("user:1", "Ada").await?;
 //!
-//! // By hand, beside the schedule:
+//! // By hand, in addition to the schedule:
 //! let repository = config.create_repository(&context).await?;
 //! backup::run(&store, &repository, &|_| ()).await?;
 //! assert_eq!(repository.plan(Target::Latest).await?.base.entries, 1);

@@ -127,7 +127,7 @@ impl Worker {
                 self.repository.insert(opened).clone()
             }
         };
-        // Whoever took the last base, perhaps another process, it counts.
+        // The last base counts, also if another process took it.
         let last = self.last(&repository).await?;
         if let Some(last) = last {
             self.meters.succeeded(last);

@@ -1,4 +1,4 @@
-//! The change feed of a cache: whether the task that follows the store below runs, and who follows this cache.
+//! The change feed of a cache: whether the task that follows the store below runs, and the subscribers of this cache.
 
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, watch};
@@ -8,7 +8,7 @@ use crate::layer::Context;
 use crate::store::Change;
 use crate::telemetry::{Counter, Gauge, Labels, names};
 
-/// Announcements that somebody further out may be behind by. Who is further behind is told that any key
+/// Changes that a subscriber may be behind by. One that is further behind is told that any key
 /// may have changed.
 const BEHIND: usize = 1024;
 
@@ -22,7 +22,7 @@ pub(super) struct ChangeFeed {
     pub(super) stop: watch::Sender<bool>,
     pub(super) starting: Mutex<()>,
     pub(super) attempt: watch::Sender<Attempt>,
-    /// Those who listen to this cache. Gone once it is closed.
+    /// The subscribers of this cache. Gone once it is closed.
     pub(super) outer: Mutex<Option<broadcast::Sender<Change>>>,
     pub(super) seed: u64,
     pub(super) labels: Labels,
@@ -61,7 +61,7 @@ impl ChangeFeed {
         self.active.set(0);
     }
 
-    /// Tells those who listen to this cache.
+    /// Tells the subscribers of this cache.
     pub(super) fn tell(&self, change: Change) {
         if let Some(outer) = &*self.outer.lock() {
             // An error means that nobody listens.

@@ -1,7 +1,7 @@
 //! The change feed: what others change, as the store below announces it.
 //!
 //! A task of its own subscribes, drops from the cache what was changed, and then passes each
-//! announcement on to those who listen to this cache. In that order: a cache further out that heard first
+//! change on to the subscribers of this cache. In that order: a cache further out that was told first
 //! could ask this one, and keep the old answer. For the same reason there is one subscription for both: of
 //! two, one could be ahead of the other.
 

@@ -9,7 +9,7 @@ use crate::telemetry::Labels;
 use crate::types::units::Span;
 use crate::types::{Presence, Sighting};
 
-/// What this cache is called where it stands among others.
+/// What this cache is called where it is among others.
 pub(super) fn name(labels: &Labels) -> String {
     let name = if labels.layer().is_empty() { CacheConfig::NAME } else { labels.layer() };
     name.to_owned()

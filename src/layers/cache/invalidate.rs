@@ -9,7 +9,7 @@ use crate::store::{Change, Store};
 use crate::types::Scope;
 
 impl<S: Store> Cache<S> {
-    /// First below: what is dropped here first, a cache below would give again. Then those who listen to this
+    /// First below: what is dropped here first, a cache below would give again. Then the subscribers of this
     /// cache, which they would ask.
     pub(super) async fn drop_below_and_here(&self, scope: Scope) -> Result<()> {
         let shared = &self.0;

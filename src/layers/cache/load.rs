@@ -1,4 +1,4 @@
-//! The load of a key: for whom it is, and how it ends.
+//! The load of a key: which read it is for, and how it ends.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::shared::Shared;
 use crate::error::Error;
 use crate::types::Value;
 
-/// For whom a key is loaded or waited for, and with that, what counts the read. Each is counted once.
+/// Which read a key is loaded or waited for, and with that, what counts the read. Each is counted once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// A reader. It is counted when it joins a load, or by the end of the load that began for it.
@@ -31,7 +31,7 @@ impl Purpose {
     }
 }
 
-/// The load of a key, to be ended. However it ends, those who wait are told: by `Drop`, as a panic and
+/// The load of a key, to be ended. However it ends, waiting readers are told: by `Drop`, as a panic and
 /// the end of the runtime come without a word.
 pub(super) struct Load<S> {
     pub(super) shared: Arc<Shared<S>>,
@@ -84,7 +84,7 @@ impl<S> Load<S> {
         self.purpose != Purpose::Refresh
     }
 
-    /// Tells those who wait what the disk held. Gives the load that waited for this one.
+    /// Tells the waiting readers what the disk held. Gives the load that waited for this one.
     pub(super) fn end_on_disk(mut self, value: Value) -> Option<Self> {
         if self.purpose == Purpose::Read {
             self.shared.counters.disk.increment(1);
@@ -92,7 +92,7 @@ impl<S> Load<S> {
         self.tell(LoadEnd::Alone(Ok(Some(value)))).then_some(self)
     }
 
-    /// Keeps the outcome and tells those who wait. Gives the load that waited for this one.
+    /// Keeps the outcome and tells the waiting readers. Gives the load that waited for this one.
     pub(super) fn end(mut self, outcome: Outcome, many: bool, asked: CoarseTime) -> Option<Self> {
         match outcome {
             // Which key it is about, nobody knows.
@@ -120,7 +120,7 @@ impl<S> Load<S> {
         }
     }
 
-    /// Tells those who wait. Whether another load waited for the end of this one, which this is now.
+    /// Tells the waiting readers. Whether another load waited for the end of this one, which this is now.
     fn tell(&mut self, ended: LoadEnd) -> bool {
         let Some(in_flight) = self.in_flight.take() else { return false };
         let next = self.shared.coherence.unregister(&self.key, &in_flight);

@@ -11,13 +11,13 @@ use crate::types::Value;
 pub(super) enum Lookup {
     /// The answer, which was counted.
     Answer(Outcome),
-    /// A value that should be loaded anew, or has to be.
+    /// A value that should be loaded again, or has to be.
     Old(Old),
     /// The store below has to be asked.
     Nothing,
 }
 
-/// A value that was found, and may stand in for that of a load.
+/// A value that was found, and may replace that of a load.
 pub(super) struct Old {
     value: Value,
     age: Age,
@@ -26,12 +26,12 @@ pub(super) struct Old {
 }
 
 impl Old {
-    /// Whether it is the answer, and what is loaded is for those who come later.
+    /// Whether it is the answer, and what is loaded is for later readers.
     pub(super) fn is_served(&self) -> bool {
         self.age != Age::Late
     }
 
-    /// The value, if it may be served still: who waited for a load may have waited for long.
+    /// The value, if it may be served still: a reader may have waited long for a load.
     pub(super) fn value<S>(&self, shared: &Shared<S>) -> Option<Value> {
         let over = shared.now() >= self.end || shared.is_expired(&self.value);
         (!over).then(|| self.value.clone())
@@ -51,7 +51,7 @@ impl<S> Shared<S> {
     pub(super) fn lookup(&self, key: &[u8]) -> Lookup {
         let epoch = self.coherence.epochs.now();
         let is_old = |cached: &Cached| !self.coherence.epochs.serve(epoch, cached.epoch, key);
-        // What is to be loaded anew has to be seen as it is in the engine.
+        // What is to be loaded again has to be seen as it is in the engine.
         let mut copied = false;
         let usable = |copy: &Cached| {
             copied = !is_old(copy) && self.age(copy) == (Age::Fresh { due: false });
@@ -127,7 +127,7 @@ impl<S> Shared<S> {
         CoarseTime::now(&*self.clock)
     }
 
-    /// Answers with a value that is loaded anew for others.
+    /// Answers with a value that is loaded again for others.
     pub(super) fn serve(&self, old: Old) -> Outcome {
         let fresh = matches!(old.age, Age::Fresh { .. });
         let result = if fresh { &self.counters.hit } else { &self.counters.stale };

@@ -16,10 +16,10 @@ use crate::reply::Reply;
 use crate::store::Store;
 use crate::types::Value;
 
-/// A reader who waits for a load.
+/// A reader that waits for a load.
 pub(super) struct Waiter {
     guard: WaitGuard,
-    /// What may stand in for the answer of the load.
+    /// What may replace the answer of the load.
     old: Option<Old>,
     /// The load began for this reader.
     led: bool,
@@ -139,7 +139,7 @@ impl<S: Store> Cache<S> {
         let outcome = match in_flight.ended().await {
             LoadEnd::Alone(outcome) => outcome,
             LoadEnd::AmongMany(error) if led => Err(error),
-            // Somebody else who asked again may have it by now.
+            // Another reader that asked again may have it by now.
             LoadEnd::AmongMany(_) => match shared.fresh(key) {
                 Some(value) => Ok(Some(value)),
                 None => {
@@ -174,7 +174,7 @@ impl<S> Shared<S> {
         value.map(Some).ok_or(error)
     }
 
-    /// What a reader gets for whom the store below was asked at once.
+    /// What a reader gets if the store below was asked at once.
     fn settle(&self, outcome: Outcome, fate: Fate, old: Option<Old>) -> Outcome {
         if let (Err(error), Some(old)) = (&outcome, old)
             && old.instead_of(error, self).is_some()

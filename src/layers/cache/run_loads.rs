@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::store::{Read, Store};
 use crate::types::Value;
 
-/// Begins loads in the task of their reader, who does not wait for another task to begin them, and leaves them to one
+/// Begins loads in the task of their reader, which does not wait for another task to begin them, and leaves them to one
 /// of their own where they have to wait. Is ready at once.
 pub(super) fn begin<S: Store>(
     runtime: &Handle,

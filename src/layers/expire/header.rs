@@ -11,7 +11,7 @@ const MAGIC: [u8; 4] = *b"\xf5tse";
 const VERSION: u8 = 1;
 /// The flag of an entry that expires.
 const EXPIRES: u8 = 1;
-/// Where the checksum stands.
+/// Where the checksum is.
 const CHECKSUM: usize = 14;
 /// Bytes of the header.
 pub(super) const LENGTH: usize = 18;
@@ -76,7 +76,7 @@ fn open(frame: &Bytes) -> Result<Value, &'static str> {
     Ok(Value { bytes: frame.slice(LENGTH..), expires_at })
 }
 
-/// Whether the checksum is that of the frame, whatever stands in place of the magic.
+/// Whether the checksum is that of the frame, whatever is in place of the magic.
 fn sound(frame: &[u8]) -> bool {
     let fields = MAGIC.len()..CHECKSUM;
     match (frame.get(fields), frame.get(CHECKSUM..LENGTH), frame.get(LENGTH..)) {

@@ -2,7 +2,7 @@
 //!
 //! # Guarantees
 //! - From its deadline on, an entry is gone for every read: `get`, `get_many` and scans, whose limits
-//!   count what is there. In a snapshot time stands still.
+//!   count what is there. In a snapshot time does not pass.
 //! - A sweeper removes expired entries from the store below, each on the condition that it is still the one
 //!   that expired: never one that was written since, by whatever process.
 //! - Every flipped bit of an entry is found.
@@ -314,7 +314,7 @@ impl<S: Store> Store for Expire<S> {
         self.view.inner.ingest(encoded.boxed()).await
     }
 
-    /// The store below knows no deadline: it stands in the header of the value.
+    /// The store below knows no deadline: it is in the header of the value.
     async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
         let mut sightings = self.view.inner.inspect(key).await?;
         if let Some(stored) = self.view.inner.get(key).await? {

@@ -17,7 +17,7 @@ use crate::types::{Batch, Condition, Entry, Op, Scan, Value};
 /// Entries that are deleted at a time.
 const CHUNK: usize = 64;
 
-/// What a sweep works with, beside the store.
+/// What a sweep works with, in addition to the store.
 pub(super) struct Sweeper {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) accept_plain: bool,

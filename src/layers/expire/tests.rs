@@ -421,7 +421,7 @@ async fn the_contract_is_kept_while_sweeping() {
     .await;
 }
 
-/// `compress` stands outside; its rewrite writes through this layer.
+/// `compress` is outside; its rewrite writes through this layer.
 #[cfg(feature = "compress")]
 #[tokio::test]
 async fn a_rewrite_of_a_layer_outside_gives_no_entry_a_deadline() {

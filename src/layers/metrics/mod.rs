@@ -1,4 +1,4 @@
-//! `metrics`: every operation counted and timed at the boundary where this layer stands.
+//! `metrics`: every operation counted and timed at the boundary where this layer is.
 //!
 //! A stack built from a config has one at every boundary without being asked.
 //!

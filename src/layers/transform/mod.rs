@@ -86,7 +86,7 @@ pub trait Transform: fmt::Debug + Send + Sync + 'static {
     /// The name of the layer.
     const NAME: &'static str;
 
-    /// The bytes of the value of a key as they are stored. The expiry is stored beside them as it is.
+    /// The bytes of the value of a key as they are stored. The expiry is stored next to them as it is.
     ///
     /// # Errors
     /// `InvalidInput` for a value that is too large.
@@ -376,7 +376,7 @@ impl<S: Store, T: Transform> Transformed<S, T> {
         }
         if let Some((key, value)) = first_foreign {
             let error = Error::config(
-                "the store holds values that these settings cannot read, so nothing is written beside them",
+                "the store holds values that these settings cannot read, so nothing is written next to them",
             );
             let error = match self.shared.plain(&key, value) {
                 Ok(_) => error,

@@ -123,7 +123,7 @@ impl<T: Transform> Rewrite for Rewriter<T> {
     }
 }
 
-/// A value that was read, and what is to stand in its place.
+/// A value that was read, and what is to be in its place.
 struct Change {
     key: Bytes,
     from: Value,

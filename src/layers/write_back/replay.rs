@@ -19,7 +19,7 @@ const PAGE: usize = 1 << 20;
 /// The name by which the journal knows what is flushed.
 pub(super) const READER: &str = "store";
 
-/// The file beside the journal that says which data its writes are for.
+/// The file next to the journal that says which data its writes are for.
 const OWNER: &str = "store";
 /// The first line of it.
 const MAGIC: &str = "tierstack write_back 1";

@@ -9,7 +9,7 @@ use foldhash::fast::RandomState;
 use crate::clock::Timestamp;
 use crate::types::{Batch, Op, Value};
 
-/// What an entry takes in memory beside its key and value, about.
+/// What an entry takes in memory in addition to its key and value, about.
 pub(super) const ENTRY_BYTES: u64 = 160;
 
 /// A batch that was given its sequence. One operation for each key.

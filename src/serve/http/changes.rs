@@ -23,7 +23,7 @@ use crate::serve::problem::Problem;
 use crate::serve::shared::{Phase, Shared};
 use crate::store::{Change, Changes};
 
-/// A silent stream says that often that it is alive, so that what stands between keeps it open.
+/// A silent stream says that often that it is alive, so that what is between keeps it open.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 pub(super) async fn changes(

@@ -27,7 +27,7 @@ use crate::types::Value;
 /// Bytes that are handed on at a time.
 const CHUNK: usize = 64 << 10;
 
-/// A field that is a text where it stands: `null` is no way to leave it out.
+/// A field that is a text where it is: `null` is no way to leave it out.
 pub(super) fn text<'de, D: Deserializer<'de>>(text: D) -> Result<Option<String>, D::Error> {
     String::deserialize(text).map(Some)
 }

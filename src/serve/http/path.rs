@@ -28,7 +28,7 @@ impl<'a> Target<'a> {
         Ok(Self { store, rest })
     }
 
-    /// What stands behind `kv/`. The store refuses a key that is none.
+    /// What follows `kv/`. The store refuses a key that is none.
     pub(super) fn key(&self) -> Result<Cow<'a, [u8]>, Problem> {
         decoded(self.rest.strip_prefix("kv/").unwrap_or_default(), "the key")
     }

@@ -1,4 +1,4 @@
-//! What stands behind the `?` of a request.
+//! What follows the `?` of a request.
 
 use std::borrow::Cow;
 use std::fmt::Display;

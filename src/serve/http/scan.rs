@@ -91,7 +91,7 @@ fn range(query: &Query<'_>) -> Result<Scan, Problem> {
         },
     };
     if from.zip(to).is_some_and(|(from, to)| from > to) {
-        return Err(Problem::bad_request("`from` stands behind `to`; no key lies between them"));
+        return Err(Problem::bad_request("`from` is after `to`; no key lies between them"));
     }
     if query.flag("reverse")? {
         scan = scan.reverse();

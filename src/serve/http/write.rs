@@ -209,7 +209,7 @@ async fn answer(written: Written, tag: Option<Tag>, durable: bool) -> Result<Res
     Ok(response)
 }
 
-/// The header that says where a write stands, if the store has an order of writes.
+/// The header that says where a write is, if the store has an order of writes.
 pub(super) fn sequence(commit: &Commit) -> Option<(HeaderName, HeaderValue)> {
     commit.sequence.map(|sequence| (SEQUENCE, sequence.into()))
 }

@@ -1,6 +1,6 @@
 //! The live page at `/`, and what it shows: as a stream of events, once, and of one key.
 //!
-//! What is told is computed by [`status::Monitor`](crate::status::Monitor), once for all who watch. `docs/live.md` is
+//! What is told is computed by [`status::Monitor`](crate::status::Monitor), once for all watchers. `docs/live.md` is
 //! the description for a user.
 
 mod inspect;

@@ -21,7 +21,7 @@ use crate::status::{Facts, Watch};
 
 /// A line is sent at least this often, so that each side notices when the other is gone.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// A stream ends after this, and the page asks anew: with a token that may have been revoked.
+/// A stream ends after this, and the page asks again: with a token that may have been revoked.
 const LONGEST: Duration = Duration::from_secs(600);
 
 /// One caller's stream.

@@ -123,7 +123,7 @@ const NOTED: &[(&str, &[&str])] = &[
         &[
             "`durability` is `process_crash`: PostgreSQL acknowledges a write before it is on its disk, and a crash of its machine can cost the writes of three times its `wal_writer_delay`. `flush` makes all of them survive one.",
             "`sweep` is true: rows of expired entries are removed, also those that other programs have written.",
-            "`tls` is `disable`: whoever can listen on the way to the server reads keys, values and, unless it uses SCRAM, the password.",
+            "`tls` is `disable`: anyone who can listen on the way to the server reads keys, values and, unless it uses SCRAM, the password.",
         ],
     ),
     #[cfg(feature = "postgres")]

@@ -184,7 +184,7 @@ fn a_share_that_cannot_be_is_refused_with_words_that_help() {
         (two(", prefix: ''", ", part: y"), "stores.a.backend.prefix: prefix is empty; it must have at least 1 byte"),
         (two(", prefix: 5", ", part: y"), "stores.a.backend.prefix: expected text"),
         (two(", part: 5", ", part: y"), "stores.a.backend.part: expected text"),
-        (two(", log: y", ", part: y"), "stores.a.backend.log: unknown setting 'log'. Allowed: prefix, part, fail; what is for all stores stands under `backends.main.probe`"),
+        (two(", log: y", ", part: y"), "stores.a.backend.log: unknown setting 'log'. Allowed: prefix, part, fail; what is for all stores is under `backends.main.probe`"),
         (two(", prefxi: y", ", part: y"), "stores.a.backend.prefxi: unknown setting 'prefxi'; did you mean 'prefix'?"),
         (
             "{ backends: { main: memory }, stores: { a: { backend: { shared: mian } } } }".to_owned(),

@@ -263,7 +263,7 @@ async fn two_parts_of_one_store_with_the_same_files_are_refused() {
     );
     Stack::check(&shared("cache"), None, &registry).unwrap();
 
-    // Several stores may use the objects of one place, and beside them is free.
+    // Several stores may use the objects of one place, and next to them is free.
     let two = |one: &str, two: &str| {
         let text = format!("stores: {{ one: {{ {one} }}, two: {{ {two} }} }}\ndefault: one");
         Stack::check_all(&parse(&text).unwrap(), &registry).map_err(|error| error.to_string())

@@ -127,7 +127,7 @@ fn of_one_generation(entries: &[Entry], all: bool) -> Verdict {
     Ok(())
 }
 
-/// Runs a writer of generations, and beside it `look` again and again.
+/// Runs a writer of generations, and next to it `look` again and again.
 async fn while_generations_change<F>(
     bench: &Bench,
     look: impl Fn(Arc<dyn Store>) -> F + Send + Copy + 'static,

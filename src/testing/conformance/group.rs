@@ -188,7 +188,7 @@ async fn a_group_ends_at_the_batch_that_fails(bench: Bench) -> Verdict {
         }
     }
     bench.gives("more", None).await?;
-    // Nothing of it stands in the way of the next.
+    // Nothing of it is in the way of the next.
     written(bench.store.write_group(vec![put("a", "1"), put("b", "2")]).await, 2).await?;
     bench.gives("b", Some("2")).await
 }

@@ -357,7 +357,7 @@ pub(super) async fn join(mut tasks: JoinSet<Verdict>) -> Verdict {
     Ok(())
 }
 
-/// Runs a writer beside readers, until it has written that often and each of them has read as often:
+/// Runs a writer concurrently with readers, until it has written that often and each of them has read as often:
 /// so they meet, however the runtime schedules them. Gives the number of the last write.
 pub(super) async fn race<W, F, R, G>(
     rounds: u32,

@@ -115,7 +115,7 @@ pub(super) fn ranges() -> (Known, Vec<Scan>) {
 }
 
 /// All of many combinations, or for a service every seventh: no number of choices divides by seven, so each
-/// is among them, beside different ones of the others.
+/// is among them, concurrently with different ones of the others.
 pub(super) fn some(bench: &Bench, scans: Vec<Scan>) -> impl Iterator<Item = Scan> + use<> {
     scans.into_iter().step_by(bench.times(1, 7))
 }
@@ -127,7 +127,7 @@ async fn every_limit_and_page_size(bench: Bench) -> Verdict {
     scans_give(&*bench.store, some(&bench, limits_and_page_sizes()), &entries).await
 }
 
-/// Limits and sizes of pages on and beside the borders of 25 numbered keys.
+/// Limits and sizes of pages on and next to the borders of 25 numbered keys.
 pub(super) fn limits_and_page_sizes() -> Vec<Scan> {
     let (from, to) = (numbered_key(3), numbered_key(20));
     let ranges = [

@@ -1,4 +1,4 @@
-//! Rows whose columns are read and written as one JSON object, with another program beside.
+//! Rows whose columns are read and written as one JSON object, with another program at the same time.
 
 use tierstack::backends::postgres::{
     All, Columns, Fields, Keys, RowColumns, RowForm, ValueColumns, Values,

@@ -403,7 +403,7 @@ default: orders
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
 
-    // A store hears of its table alone, and of what its table gets by way of another store.
+    // The change feed of a store has its table alone, and what its table gets by way of another store.
     let mut changes = stacks["heard"].changes().await.unwrap();
     assert_eq!(futures_util::StreamExt::next(&mut changes).await, Some(Change::All));
     let passed_on = format!(

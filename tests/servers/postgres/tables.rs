@@ -1,4 +1,4 @@
-//! Tables with keys and values of other types than `bytea`, with another program beside.
+//! Tables with keys and values of other types than `bytea`, with another program at the same time.
 
 use bytes::Bytes;
 use tierstack::backends::postgres::{Columns, KeyColumns, Keys, Values};

@@ -72,7 +72,7 @@ async fn conforms_with_tls() {
     let config =
         || RedisConfig { ca: Some(certificates.ca()), change_feed: true, ..on(server.fresh_url()) };
     assert_conforms(|| fixture(config())).await;
-    // Whoever is not known is not trusted.
+    // A certificate of an unknown authority is not trusted.
     assert_eq!(kind(Redis::open(on(server.url())).await), ErrorKind::Access);
 }
 

@@ -185,7 +185,7 @@ async fn an_index_of_an_earlier_version_is_brought_up_to_date() {
     assert_eq!(server.cli(&["zscore", "tierstack:index", ""]).await, "-1");
 }
 
-/// Who only reads leaves the database as it is.
+/// A user who only reads leaves the database as it is.
 #[tokio::test]
 async fn no_index_is_made_for_those_who_only_read() {
     let Some(server) = server().await else { return };

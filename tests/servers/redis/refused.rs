@@ -23,9 +23,9 @@ fn settings_are_checked_before_anything_is_opened() {
     let local = || on("redis://localhost");
     refuses(&RedisConfig::default(), "`url` is missing");
     refuses(&RedisConfig { cluster: vec!["redis://a".into()], ..local() }, "exclude each other");
-    refuses(&on("redis://:s3cr3t@localhost"), "does not stand in the address");
+    refuses(&on("redis://:s3cr3t@localhost"), "must not be in the address");
     refuses(&on("redis://me:s3cr3t@localhost"), "password: { env: NAME }");
-    refuses(&on("unix:///run/redis?pass=s3cr3t"), "does not stand in the address");
+    refuses(&on("unix:///run/redis?pass=s3cr3t"), "must not be in the address");
     refuses(&on("http://s3cr3t"), "must look like");
     refuses(&on("redis://localhost/s3cr3t"), "not understood");
     refuses(&RedisConfig { ca: Some("ca.pem".into()), ..local() }, "rediss://");
@@ -41,7 +41,7 @@ fn settings_are_checked_before_anything_is_opened() {
 fn a_password_that_is_refused_is_not_printed_with_its_address() {
     for url in ["redis://me:s3cr3t@localhost", "unix:///run/redis?pass=s3cr3t"] {
         let config = on(url);
-        refuses(&config, "does not stand in the address");
+        refuses(&config, "must not be in the address");
         assert_eq!(format!("{:?}", config.url), "Some(Plain(<redacted>))");
     }
 }
@@ -176,7 +176,7 @@ async fn credentials() {
     open(by("deaf")).await;
     let error = Redis::open(RedisConfig { change_feed: true, ..by("deaf") }).await;
     assert_eq!(kind(error), ErrorKind::Access);
-    // What an operation needs beside the obvious is looked up when the store is opened, and named.
+    // What an operation needs in addition to the obvious is looked up when the store is opened, and named.
     for (rules, index, lacks) in [
         ("~* +@all -pexpiretime", false, "+pexpiretime"),
         ("~* +@all -multi -mget", false, "+mget +multi"),
@@ -195,7 +195,7 @@ async fn credentials() {
         assert_eq!(error.kind(), ErrorKind::Access, "{rules:?} {error:?}");
         assert!(error.to_string().contains(lacks), "{rules:?} {error}");
     }
-    // Whoever uses some keys only is told of another one when it comes.
+    // A user with some keys only is told of another one when it comes.
     let user = ["acl", "setuser", "some", "on", ">s3cr3t", "~app:*", "+@all"];
     server.cli(&[&auth[..], &user].concat()).await;
     let some = open(by("some")).await;

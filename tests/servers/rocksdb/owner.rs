@@ -46,7 +46,7 @@ fn alone(folder: &Path) -> RocksDbConfig {
 /// `rocksdict` of PyPI, which links RocksDB in.
 struct Python {
     program: String,
-    /// The log and some of the tables are in folders of their own, beside that of the database.
+    /// The log and some of the tables are in folders of their own, next to that of the database.
     spread: bool,
 }
 

@@ -69,7 +69,7 @@ default: left
         assert!(heard.iter().all(|key| *key == last), "{heard:?}");
         assert_eq!(ends(right.get(b"k")).await.unwrap(), Some(old.into()));
     }
-    // One that is closed hears nothing more, and the other still does.
+    // One that is closed is told nothing more, and the other still does.
     ends(left.close()).await.unwrap();
     assert!(ends(of_left.next()).await.is_none());
     put("r/k", "at last").await;

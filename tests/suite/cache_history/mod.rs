@@ -190,7 +190,7 @@ async fn run(seed: u64, written_back: bool) {
     }
 }
 
-/// A round for each so many operations, so that time neither flies nor stands still. `leaps`: where all wait for time, more of it passes.
+/// A round for each so many operations, so that time neither flies nor stops. `leaps`: where all wait for time, more of it passes.
 async fn time(log: Arc<Log>, clock: ManualClock, below: Arc<Unruly>, leaps: bool) {
     let mut until = log.asked();
     loop {

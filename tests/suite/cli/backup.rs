@@ -186,7 +186,7 @@ fn one_value_that_cannot_be_opened_does_not_stop_a_rotation() {
     folder
         .run(&["put", "mine", "1"])
         .refused()
-        .says("nothing is written beside them")
+        .says("nothing is written next to them")
         .says("add that key to the ring");
     folder.write("keys.txt", format!("{second}{first}"));
     folder.run(&["put", "mine", "1"]).ok();

@@ -50,7 +50,7 @@ fn check_takes_one_store_or_all() {
     assert_eq!(both["stores"].as_array().unwrap().len(), 2);
     let one = folder.run(&["check", "--json", "--store", "two"]).ok().json();
     assert_eq!(one["stores"].as_array().unwrap().len(), 1);
-    // What the process has beside its stores is the same.
+    // What the process has in addition to its stores is the same.
     let of = |json: &serde_json::Value| json["series"].as_u64().unwrap();
     let store = |at: usize| of(&both["stores"][at]);
     assert_eq!(of(&both) - store(0) - store(1), of(&one) - of(&one["stores"][0]));
@@ -87,7 +87,7 @@ fn each_wrong_setting_names_its_place_and_what_is_allowed() {
         (
             format!("layers: [ {{ encrypt: {{ keys: {{ env: K }} }} }}, compress ], {rocksdb}"),
             [
-                "'encrypt' stands outside 'compress'",
+                "'encrypt' is outside 'compress'",
                 "sealed bytes do not compress",
                 "put 'compress' before",
             ],
@@ -197,7 +197,7 @@ fn a_key_ring_is_written_for_its_owner_and_replaces_nothing() {
     let json = folder.run(&["keys", "generate", "--out", "more.txt", "--json"]).ok().json();
     assert!(folder.read("more.txt").contains(&format!("ts1:{}:", json["id"].as_str().unwrap())));
     folder.run(&["keys", "generate", "--out", "no/keys.txt"]).fails().says("no/keys.txt");
-    // Whoever may read it can read the values.
+    // A user who may read it can read the values.
     let public = std::fs::Permissions::from_mode(0o644);
     std::fs::set_permissions(folder.path("keys.txt"), public).unwrap();
     folder.run(&["get", "a"]).ok().says("every user of this machine can read").says("keys.txt");

@@ -58,7 +58,7 @@ fn wrong_keys_are_wrong_usage() {
         .run(&["put", "a", "b", "--expires-in", "10"])
         .refused()
         .says("write a number with ms, s, m");
-    folder.run(&["scan", "--from", "b", "--to", "a"]).refused().says("--from stands behind --to");
+    folder.run(&["scan", "--from", "b", "--to", "a"]).refused().says("--from is after --to");
     folder.run(&["scan", "--prefix", "b", "--to", "a"]).refused().says("cannot be used with");
 }
 

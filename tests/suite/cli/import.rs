@@ -54,7 +54,7 @@ fn a_bad_line_of_a_file_means_that_nothing_is_written() {
             "{\"key\":\"a\",\"value\":\"\",\"expires_at\":\"2030-01-01T00:00:00Z\"}\n",
             "add the layer `expire`",
         ),
-        ("{\"key\":\"a\",\n\"value\":\"\"}\n", "an entry stands on one line"),
+        ("{\"key\":\"a\",\n\"value\":\"\"}\n", "an entry must be on one line"),
     ] {
         folder.write("all.jsonl", format!("{good}{bad}{}", lines(0..3)));
         folder

@@ -1,4 +1,4 @@
-//! What is brought to the disk: the calls of `fsync` and `fdatasync` of the command, seen by a library that stands in
+//! What is brought to the disk: the calls of `fsync` and `fdatasync` of the command, seen by a library that is in
 //! front of the system's.
 
 use std::path::Path;
@@ -104,7 +104,7 @@ fn a_backup_is_on_the_disk_with_the_folders_that_lead_to_it() {
     }
 }
 
-/// SQLite puts the log beside what a link leads to.
+/// SQLite puts the log next to what a link leads to.
 #[cfg(feature = "sqlite")]
 #[test]
 fn a_flush_syncs_the_log_of_a_database_behind_a_link() {

@@ -12,7 +12,7 @@ pub(crate) struct Board {
     pub(crate) json: Value,
 }
 
-/// A query, and where it stands.
+/// A query, and where it is.
 pub(crate) struct Query {
     pub(crate) place: String,
     pub(crate) expr: String,
@@ -111,9 +111,9 @@ pub(crate) struct Selector {
     pub(crate) name: String,
     /// Label, operator and value.
     pub(crate) matchers: Vec<(String, String, String)>,
-    /// What stands in brackets after it.
+    /// What is in brackets after it.
     pub(crate) range: Option<String>,
-    /// As it stands there, without the range.
+    /// As it is there, without the range.
     pub(crate) text: String,
 }
 

@@ -43,7 +43,7 @@ fn an_alert_has_a_severity_a_pause_and_words() {
         );
         assert!(yaml.get("for").is_some(), "{name} has no `for`");
         let labels = yaml["labels"].as_object().unwrap();
-        assert_eq!(labels.len(), 1, "{name}: a value in a label begins `for` anew");
+        assert_eq!(labels.len(), 1, "{name}: a value in a label begins `for` again");
         assert!(
             ["critical", "warning", "info"].contains(&text(&labels["severity"]).as_str()),
             "{name}"

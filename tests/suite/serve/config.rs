@@ -51,7 +51,7 @@ fn what_is_wrong_is_refused_with_words_that_help() {
         (listener("listen: '127.0.0.1:1', stores: { order: read }"), "serve.listeners[0].stores: unknown store 'order'; did you mean 'orders'? Allowed: archive, orders"),
         (listener("listen: '127.0.0.1:1', stores: { orders: rea }"), "serve.listeners[0].stores.orders: unknown value 'rea'"),
         (listener("listen: '127.0.0.1:1', store: read, stores: read"), "unknown setting 'store'; did you mean 'stores'?"),
-        (listener("listen: '127.0.0.1:1', stores: read, tokens: [ { name: a } ]"), "serve.listeners[0].tokens[0]: a token does not stand in the config"),
+        (listener("listen: '127.0.0.1:1', stores: read, tokens: [ { name: a } ]"), "serve.listeners[0].tokens[0]: a token must not be in the config"),
         (listener("listen: '127.0.0.1:1', stores: read, tokens: [ { name: a, env: A, file: b } ]"), "say where it is"),
         (listener("listen: '127.0.0.1:1', stores: read, tokens: [ { name: a, env: 'hunter2!' } ]"), "not the name of an environment variable"),
         (listener("listen: '127.0.0.1:1', stores: read, tokens: [ { name: 'a b', env: A } ]"), "serve.listeners[0].tokens[0].name: use 1 to 64"),

@@ -22,7 +22,7 @@ fn before() -> Batch {
 fn batch() -> Batch {
     let batch = Batch::new().put("kept", "new").delete("deep/er/gone").put("a/b", "needs a folder");
     batch
-        .put("folder", "file beside its folder")
+        .put("folder", "file next to its folder")
         .put("new/er/x", "")
         .delete("folder/x")
         .delete("none")
@@ -152,7 +152,7 @@ fn a_failing_disk_shows_nobody_half_a_batch() {
             let is_new = values[0].as_deref() == Some(b"new");
             let there: Vec<bool> = values.iter().map(Option::is_some).collect();
             assert_eq!(there[1..5], [!is_new, is_new, is_new, !is_new], "after {steps} steps");
-            assert!(there[5], "what moved beside a folder is there");
+            assert!(there[5], "what moved next to a folder is there");
         } else {
             assert_eq!(read.unwrap_err().kind(), ErrorKind::Unavailable);
             unfinished += 1;

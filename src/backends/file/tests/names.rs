@@ -69,7 +69,7 @@ proptest! {
     fn names_are_safe(layout in layout(), key in key()) {
         let path = layout.path(&key);
         prop_assert!(path.folders.iter().chain([&path.file]).next().unwrap() != HOME);
-        // It may get the mark of a file that stands beside a folder.
+        // It may get the mark of a file that is next to a folder.
         prop_assert!(path.file.len() + 2 <= 255);
         for name in path.folders.iter().chain([&path.file]) {
             prop_assert!((1..=255).contains(&name.len()), "{} bytes", name.len());
@@ -232,7 +232,7 @@ fn every_short_key_and_every_long_one_has_a_place_of_its_own() {
                 assert!(last.is_none_or(|last| last < items), "{layout:?}: the order at {key:?}");
                 last = Some(items);
             }
-            // Of a folder's names only a file that then stands beside it.
+            // Of a folder's names only a file that then is next to it.
             for folder in folders.iter().filter(|folder| folder.last().unwrap().ends_with(b"%+")) {
                 assert!(!files.contains_key(folder), "a part has the name of a file");
             }

@@ -1,10 +1,10 @@
-//! Writes that depend on what is there, beside others, and which data it is.
+//! Writes that depend on what is there, concurrently with others, and which data it is.
 
 use crate::types::Condition;
 
 use super::*;
 
-/// Increments that lose no other, beside writes and bulk loads without conditions.
+/// Increments that lose no other, concurrently with writes and bulk loads without conditions.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_condition_holds_until_the_write_is_done() {
     for sync in [true, false] {

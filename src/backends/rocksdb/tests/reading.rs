@@ -26,7 +26,7 @@ async fn memory_answers_inline_and_the_disk_in_a_thread() {
     assert!(matches!(store.get(b"key-000003"), Reply::Now(Ok(None))));
 }
 
-/// A database of ten blocks, under a clock that stands still: each read takes no time.
+/// A database of ten blocks, under a clock that does not move: each read takes no time.
 async fn of_blocks(folder: &Path, inline_reads: bool) -> (RocksDb, ManualClock) {
     let mut options = creating();
     options.set_compression_type(DBCompressionType::None);

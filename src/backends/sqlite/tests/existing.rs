@@ -275,7 +275,7 @@ async fn settings_out_of_range_are_refused() {
     }
 }
 
-/// SQLite puts the log beside what a link leads to.
+/// SQLite puts the log next to what a link leads to.
 #[cfg(unix)]
 #[tokio::test]
 async fn a_database_behind_a_link_has_its_log_where_the_file_is() {
@@ -401,7 +401,7 @@ async fn a_store_for_reading_only_reads_and_refuses_to_write() {
     assert_eq!(reader.get(b"k").await.unwrap(), Some("v".into()));
     let frozen = reader.snapshot().await.unwrap();
     let _ = store.put("k", "w").await.unwrap();
-    assert_eq!(reader.get(b"k").await.unwrap(), Some("w".into()), "beside a writer");
+    assert_eq!(reader.get(b"k").await.unwrap(), Some("w".into()), "concurrently with a writer");
     assert_eq!(frozen.get(b"k").await.unwrap(), Some("v".into()));
     assert_eq!(reader.put("k", "x").await.unwrap_err().kind(), ErrorKind::Access);
     assert_eq!(reader.compact().await.unwrap_err().kind(), ErrorKind::Access);

@@ -1,4 +1,4 @@
-//! Reads: inline and in threads, snapshots, scans, beside other programs.
+//! Reads: inline and in threads, snapshots, scans, concurrently with other programs.
 
 use super::*;
 

@@ -73,7 +73,7 @@ async fn a_failed_sync_ends_the_writes_of_every_store_over_the_database() {
     let _ = elsewhere.put("k", "v").await.unwrap();
     assert_eq!(one.close().await.unwrap_err().kind(), ErrorKind::Closed);
     drop(one);
-    // What is opened beside one that knows, knows.
+    // What is opened next to one that knows, knows.
     let again = open(table(&folder, "one")).await;
     assert_eq!(again.put("k", "w").await.unwrap_err().kind(), ErrorKind::Closed);
     let _ = (again.close().await, two.close().await);

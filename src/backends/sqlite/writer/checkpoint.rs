@@ -8,7 +8,7 @@ use super::Engine;
 /// New frames in the log at which it is copied into the database: about 4 MiB, as SQLite does by itself.
 const CHECKPOINT_FRAMES: i64 = 1000;
 /// Frames in the log, about 64 MiB, at which readers are waited for: reads that overlap without end keep it
-/// from beginning anew by itself.
+/// from beginning again by itself.
 pub(super) const LONG_LOG_FRAMES: i64 = if cfg!(test) { 2_000 } else { 16_000 };
 /// How long. A page of a scan takes less; a snapshot is not worth the wait.
 const RESTART_PATIENCE: Duration = Duration::from_millis(100);
@@ -32,7 +32,7 @@ impl Engine {
                 .is_ok_and(|log| log.uncopied - self.behind.get() >= CHECKPOINT_FRAMES)
     }
 
-    /// In a turn of the writer, as a log that is begun anew is locked for that long.
+    /// In a turn of the writer, as a log that is begun again is locked for that long.
     pub(super) fn look_after_log(&self) {
         if !self.log_is_long() {
             return;

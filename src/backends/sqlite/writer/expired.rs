@@ -74,7 +74,7 @@ impl Engine {
         let mut found = Vec::new();
         let mut rows = statement.raw_query();
         while let Some(row) = rows.next()? {
-            // What is no key is left to the one who wrote it.
+            // What is no key is left to the program that wrote it.
             found.extend(key(row.get_ref(0)?, layout.keys));
         }
         drop(rows);

@@ -1,4 +1,4 @@
-//! Writing: one connection, whoever waits for it shares a commit, and with it an fsync.
+//! Writing: one connection; all that wait for it share a commit, and with it an fsync.
 //!
 //! The writer's thread takes all batches that wait and commits them in one transaction, each in a
 //! savepoint of its own, so that one that is refused takes no other with it, except those behind it in its
@@ -339,7 +339,7 @@ pub(super) struct Engine {
     behind: Cell<i64>,
     /// Frames in the log at which readers are waited for.
     long: Cell<i64>,
-    /// Whether the next commit may begin the log anew, which is synced.
+    /// Whether the next commit may begin the log again, which is synced.
     restarts: Cell<bool>,
 }
 

@@ -28,7 +28,7 @@ pub(crate) async fn run(cache: Cache, stop: &Shutdown) -> Outcome {
     }
 }
 
-/// Who was asked.
+/// Which process was asked.
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Asked {

@@ -31,7 +31,7 @@ struct Copied {
 /// What a comparison of the two stores found.
 #[derive(Default, Serialize)]
 struct Compared {
-    /// Entries of the source as it counts them itself. `None`: it has no way beside its scans.
+    /// Entries of the source as it counts them itself. `None`: it has no way but its scans.
     counted: Option<u64>,
     /// Whether that was not counted but told: what its scans pass by.
     #[serde(skip)]
@@ -127,7 +127,7 @@ async fn count(source: &Arc<dyn Read>, scan: Scan, progress: &Progress) {
     }
 }
 
-/// Does some work beside other work, until that is done.
+/// Does some work concurrently with other work, until that is done.
 async fn beside<T>(work: impl Future<Output = T>, other: impl Future<Output = ()>) -> T {
     let other = async {
         other.await;
@@ -370,7 +370,7 @@ mod tests {
         let expiring = |millis| Value::from("x").expiring_at(Timestamp::from_millis(millis));
         let clock = tierstack::ManualClock::new();
         clock.jump(std::time::Duration::ZERO);
-        // It stands at 2024: the entry is there for it, and gone for the system's clock.
+        // It is at 2024: the entry is there for it, and gone for the system's clock.
         let source = Memory::with_clock(Arc::new(clock));
         source.put("a", expiring(1_704_067_300_000)).await.unwrap();
         let source: Arc<dyn Read> = Arc::new(source);

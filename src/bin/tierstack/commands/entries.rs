@@ -135,7 +135,7 @@ pub(crate) async fn delete(args: Delete, stop: &Shutdown) -> Outcome {
 pub(crate) async fn scan(args: ScanArgs, stop: &Shutdown) -> Outcome {
     let range = range(&args);
     if range.limit != Some(0) && range.is_empty() {
-        return Err(Failure::usage("--from stands behind --to; no key lies between them"));
+        return Err(Failure::usage("--from is after --to; no key lies between them"));
     }
     let skips = Skips::asked(args.skip.skip);
     session::with(&args.store, Use::Existing, stop, async |store: &Arc<dyn Store>| {

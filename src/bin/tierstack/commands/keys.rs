@@ -51,7 +51,7 @@ pub(crate) fn run(args: &Keys) -> Outcome {
     output::fact(args.json.json, &Written { file: path, id: &id }, words)
 }
 
-/// Replaces nothing: with the ring that stood there, all that was sealed with it would be lost.
+/// Replaces nothing: with the ring that was there, all that was sealed with it would be lost.
 fn write_new(path: &Path, entry: &str) -> Outcome {
     let mut file = create_new(path).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => Failure::usage(format!(

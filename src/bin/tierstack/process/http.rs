@@ -56,7 +56,7 @@ impl Address {
         {
             return Err(wrong("only scheme, host and port belong there"));
         }
-        // An IPv6 address stands in brackets there, and alone elsewhere.
+        // An IPv6 address is in brackets there, and alone elsewhere.
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let (tls, port) = match uri.scheme_str() {
             Some("http") => (None, 80),

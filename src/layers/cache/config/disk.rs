@@ -18,7 +18,7 @@ pub struct DiskConfig {
     pub path: PathBuf,
     /// Bytes that it may take on the disk, from 16MiB to 64TiB.
     pub capacity: ByteSize,
-    /// Memory that its index may take, beside the capacity of the cache: 30 to 60 bytes for each entry. Default: as
+    /// Memory that its index may take, in addition to the capacity of the cache: 30 to 60 bytes for each entry. Default: as
     /// much as the capacity of the cache; at least 64KiB, at most 64TiB. With more, small entries fill more of the disk.
     #[serde(default)]
     pub index_memory: Option<ByteSize>,

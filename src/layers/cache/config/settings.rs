@@ -35,10 +35,10 @@ pub struct CacheConfig {
     /// By which part of it at most the ttl of an entry is shortened, at random: what was loaded together
     /// does not end together. Default 0; less than 1, and less than `refresh_ahead`.
     pub jitter: Fraction,
-    /// After which part of its ttl an entry that is read is loaded anew, such as 0.8. Default: not before
+    /// After which part of its ttl an entry that is read is loaded again, such as 0.8. Default: not before
     /// the ttl ends. A reader gets what is kept at once, so keys that are read often are always there.
     pub refresh_ahead: Option<Fraction>,
-    /// For how long after its ttl an entry is still served at once while it is loaded anew. Default: not
+    /// For how long after its ttl an entry is still served at once while it is loaded again. Default: not
     /// at all. The first reader after the ttl does not wait, and gets an older answer.
     pub stale_while_refresh: Option<Span>,
     /// For how long after its ttl an entry is served when its load fails as the store below is unwell.
@@ -50,7 +50,7 @@ pub struct CacheConfig {
     /// How long a reader waits for a load if there is an old value for `stale_if_error`, and then gets
     /// that. The load goes on until `load_timeout`. Default: until the load ends.
     pub soft_timeout: Option<Span>,
-    /// How long a load may take before those who wait get an error, how long subscribing to changes
+    /// How long a load may take before waiting readers get an error, how long subscribing to changes
     /// may take, and how long the keys of a write with an unknown outcome are not kept. Default 30s.
     pub load_timeout: Span,
     /// How many loads may run at once. More wait for their turn, within their deadline and their share of the

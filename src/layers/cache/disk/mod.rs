@@ -9,7 +9,7 @@
 //!   offer is taken. The writer makes a record of it, and the record enters the index only if the offer is still
 //!   that of its key.
 //! - Whatever removes a key from memory [removes](disk_level::DiskLevel::remove) it here next, from the offers and from the
-//!   index. A record that is in neither is dead, wherever it stands.
+//!   index. A record that is in neither is dead, wherever it is.
 //! - An entry carries the epoch in which its load began, and a reader that finds it asks the epochs whether it may be served.
 //!   Where everything is forgotten the level is emptied, and takes nothing more of before.
 //! - What was found is kept in memory only if it still is the copy of its key ([`DiskLevel::is_current`](disk_level::DiskLevel::is_current)), under

@@ -1,4 +1,4 @@
-//! An entry as it stands in a segment. Drawn in `docs/formats/cache-disk.md`.
+//! An entry as it is in a segment. Drawn in `docs/formats/cache-disk.md`.
 
 use bytes::Bytes;
 
@@ -9,17 +9,17 @@ use crate::types::Value;
 
 const MAGIC: [u8; 4] = *b"tscr";
 const VERSION: u8 = 1;
-/// What the checksum covers begins behind it; what stands before it is compared as it is.
+/// What the checksum covers begins behind it; what precedes it is compared as it is.
 const COVERED: usize = 9;
 const HEADER: usize = 50;
 /// The flag of a value with an expiry.
 const EXPIRES: u8 = 1;
 
-/// What is kept of an entry beside its key.
+/// What is kept of an entry in addition to its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Copy {
     pub(super) value: Value,
-    /// In which its load began. Epochs are numbered anew when the folder is opened.
+    /// In which its load began. Epochs are numbered from the start when the folder is opened.
     pub(super) began: Epoch,
     /// From then on it is not served.
     pub(super) until: Tick,

@@ -12,7 +12,7 @@ use super::index::{Index, Location};
 use super::log::Shape;
 use super::record::{self, Copy};
 
-/// What an entry costs while it waits, beside its key and value.
+/// What an entry costs while it waits, in addition to its key and value.
 const WAITING_BYTES: u64 = 256;
 
 /// Whether the level takes and gives entries.
@@ -29,7 +29,7 @@ pub(super) enum State {
     Spoiled,
 }
 
-/// What the thread is asked to do beside writing.
+/// What the thread is asked to do in addition to writing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Stop {
     #[default]

@@ -1,7 +1,7 @@
 //! The time of the level: of the wall clock when a folder is used first, and from then on steady.
 //!
-//! A deadline must survive a restart, so it cannot stand on a clock that begins with the machine; and it must
-//! not move when the wall clock is set, so it cannot stand on that one either. While the level is open its time
+//! A deadline must survive a restart, so it cannot be measured by a clock that begins with the machine; and it must
+//! not move when the wall clock is set, so it cannot be measured by that one either. While the level is open its time
 //! goes on with the steady clock. From a close to the next open it goes on by as much as the wall clock did, and
 //! where that went back, what was kept is given up.
 
@@ -16,7 +16,7 @@ impl Tick {
     const NEVER: Self = Self(u64::MAX);
 }
 
-/// How the two clocks stood at a close.
+/// What the two clocks showed at a close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stood {
     pub(super) tick: Tick,

@@ -24,7 +24,7 @@ use crate::types::Value;
 /// What is larger than this part of the capacity would push out too much else.
 pub(super) const LARGEST_PART: u64 = 8;
 
-/// Bytes of a load under way beside its key: its task with the future of the store below, its place in
+/// Bytes of a load under way in addition to its key: its task with the future of the store below, its place in
 /// the list, the channel on which its outcome is told.
 pub(super) const LOAD_OVERHEAD: u64 = 1024;
 
@@ -34,7 +34,7 @@ const LOADS_PART: u64 = 32;
 const LEAST_FOR_LOADS: u64 = 512 << 10;
 const MOST_FOR_LOADS: u64 = 64 << 20;
 
-/// Rounds of moka's housekeeping in which there has to be room for an entry. One makes it, but for others who take it.
+/// Rounds of moka's housekeeping in which there has to be room for an entry. One makes it, but others may take it.
 const MOST_ROUNDS: u32 = 16;
 
 /// Two engines, told apart by a branch that a processor predicts.
@@ -208,7 +208,7 @@ impl Engine {
     }
 
     /// Counts an entry for moka, and makes room for it: by its policy, as far as it keeps less than the capacity, and
-    /// without where that is not enough. What finds no room then waits for others who take it.
+    /// without where that is not enough. What finds no room then waits, as others take it.
     fn admit(&self, moka: &Moka, weight: u64) -> bool {
         (0..MOST_ROUNDS).any(|_| {
             self.admit_now(weight) || {

@@ -13,14 +13,14 @@ use super::super::config::Policy;
 use super::super::policy::Cached;
 use super::counters::Counters;
 
-/// Bytes of an entry beside its key and value: the nodes of the engine's table and queues, and the
+/// Bytes of an entry in addition to its key and value: the nodes of the engine's table and queues, and the
 /// headers of its allocations.
 const OVERHEAD: u64 = 576;
 
 /// What is larger than this part of the capacity is not kept. It keeps entries first and evicts then: so much is free.
 pub(super) const LARGEST_PART: u64 = 32;
 
-/// What was removed may take this part of the capacity, beside it.
+/// What was removed may take this part of the capacity, in addition to it.
 const MOST_REMOVED_PART: u64 = 128;
 
 type Key = Box<[u8]>;
@@ -83,7 +83,7 @@ impl Moka {
         self.cache.get(key).map(|cached| weight(key, &cached))
     }
 
-    /// Never in the place of an entry of another weight: where such a one goes before the housekeeping hears of it, the
+    /// Never in the place of an entry of another weight: where such a one goes before the housekeeping sees it, the
     /// engine takes the new weight from its sum and not the old one, and the sum stays wrong.
     pub(super) fn insert(&self, key: &[u8], cached: Cached) {
         if self.removed.load(Ordering::Relaxed) > self.most_removed {

@@ -1,6 +1,6 @@
 //! Thread-local near caches: copies of the entries that are read most, for each thread its own.
 //!
-//! A hit in an engine writes to memory that all threads share: the lock of its part, the count of those who
+//! A hit in an engine writes to memory that all threads share: the lock of its part, the count of those that
 //! hold the value. Two processors that do so wait for each other, so that two threads together read no
 //! faster than one. Here a thread writes to memory of its own only: its copy of an entry has a count
 //! of holders of its own, over the same bytes.
@@ -25,7 +25,7 @@ use crate::thread_slot;
 
 /// What copies take of the capacity at most, all together.
 const PART: u64 = 32;
-/// More threads share near caches. Who finds one in use goes to the engine.
+/// More threads share near caches. A thread that finds one in use goes to the engine.
 const MOST_NEAR_CACHES: usize = 16;
 /// Bytes of a near cache for each of its ways.
 const BYTES_PER_WAY: u64 = 256;
@@ -36,7 +36,7 @@ const MOST_WAYS: u64 = 1 << 15;
 const LARGEST_PART: u64 = 64;
 /// One hit of a copy in so many is counted by the engine too, which would otherwise evict the entry.
 const TOUCH_EVERY: u32 = 32;
-/// Bytes of what a copy allocates beside its key: the count of those who hold the value, and headers.
+/// Bytes of what a copy allocates in addition to its key: the count of holders of the value, and headers.
 const HEADERS: u64 = 112;
 
 /// The near caches of a cache, one for each thread or few.
@@ -65,7 +65,7 @@ struct Ways {
 
 #[derive(Default)]
 struct Way {
-    /// The hash of who was found last and not copied.
+    /// The hash of the key that was found last and not copied.
     candidate: u64,
     copy: Option<Copy>,
 }

@@ -34,7 +34,7 @@ fn cached(value: Option<Value>, until: CoarseTime) -> Cached {
     Cached { answer, until, epoch: Epochs::new(Mode::Keeping).now(), extra: None }
 }
 
-/// What a large entry takes beside its key and value.
+/// What a large entry takes in addition to its key and value.
 fn overhead_of_large(engine: &Engine) -> u64 {
     let length = 4 << 10;
     engine.weight(b"", &cached(Some(vec![0; length].into()), CoarseTime::NEVER)) - length as u64
@@ -127,7 +127,7 @@ fn the_bound_holds_at_all_times() {
     }
 }
 
-/// moka counts what is replaced and removed before its housekeeping hears of it with the wrong weight.
+/// moka counts what is replaced and removed before its housekeeping sees it with the wrong weight.
 #[test]
 fn what_is_replaced_and_removed_at_once_takes_nothing_from_the_rest() {
     for policy in POLICIES {

@@ -66,7 +66,7 @@ impl Cached {
         }
     }
 
-    /// Beside its key and what every entry has.
+    /// In addition to its key and what every entry has.
     pub(in crate::layers::cache) fn bytes(&self) -> u64 {
         let answer = match &self.answer {
             Answer::Value(value) => value.bytes.len() as u64,

@@ -1,4 +1,4 @@
-//! How long an entry is served, and when it is loaded anew: decisions about moments, without a clock.
+//! How long an entry is served, and when it is loaded again: decisions about moments, without a clock.
 
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,11 +17,11 @@ use crate::types::units::Span;
 /// What may be done with an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::layers::cache) enum Age {
-    /// It is the answer. `due`: it should be loaded anew.
+    /// It is the answer. `due`: it should be loaded again.
     Fresh {
         due: bool,
     },
-    /// Past its ttl, it is the answer still. `due`: it should be loaded anew.
+    /// Past its ttl, it is the answer still. `due`: it should be loaded again.
     Stale {
         due: bool,
     },
@@ -47,7 +47,7 @@ pub(in crate::layers::cache) struct Times {
     stale_while_refresh: Duration,
     stale_if_error: Duration,
     retry_after_error: Duration,
-    /// How long a reader who has an old value waits for a load.
+    /// How long a reader that has an old value waits for a load.
     pub(in crate::layers::cache) patience: Option<Duration>,
 }
 
@@ -117,7 +117,7 @@ impl Times {
         shortened(ttl, self.jitter * part)
     }
 
-    /// Whether entries stay after their ttl, or are loaded anew before it ends: then a load may find an older
+    /// Whether entries stay after their ttl, or are loaded again before it ends: then a load may find an older
     /// answer than its own.
     pub(in crate::layers::cache) fn overlap(&self) -> bool {
         self.ahead.is_some() || self.longest_stale() > Duration::ZERO

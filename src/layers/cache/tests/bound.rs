@@ -9,7 +9,7 @@ fn tolerated<T>(outcome: Result<T>) {
 }
 
 /// Readers and writers of keys with values of every size, alone and in bulk, with more loads under way than entries
-/// that fit, and one who looks at what is held.
+/// that fit, and one that looks at what is held.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn entries_and_loads_stay_within_the_capacity_at_all_times() {
     const CAPACITY: u64 = 1 << 20;

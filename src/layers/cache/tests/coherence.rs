@@ -181,7 +181,7 @@ async fn a_failed_batch_leaves_no_doubt_about_other_keys() {
     assert_eq!(kept.count(), 0, "those that the batch wrote stay in doubt");
 }
 
-/// 50,000 writes a second, beside loads of 20 ms.
+/// 50,000 writes a second, concurrently with loads of 20 ms.
 #[tokio::test]
 async fn writes_of_other_keys_keep_few_loads_from_being_kept() {
     let (cache, _) = cached(settings());

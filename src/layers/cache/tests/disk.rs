@@ -258,7 +258,11 @@ async fn a_refresh_does_not_ask_the_disk() {
     get(&cache, b"k").await.unwrap();
     below(&cache, "k", "new").await;
     clock.advance(Duration::from_secs(6));
-    assert_eq!(get(&cache, b"k").await.unwrap(), Some("old".into()), "it is loaded anew meanwhile");
+    assert_eq!(
+        get(&cache, b"k").await.unwrap(),
+        Some("old".into()),
+        "it is loaded again meanwhile"
+    );
     settle().await;
     assert_eq!(get(&cache, b"k").await.unwrap(), Some("new".into()));
 }

@@ -129,7 +129,7 @@ async fn the_reader_that_asked_first_may_leave() {
     assert_eq!(asked(&cache), 1);
 }
 
-/// The one who asked first begins the load, and leaves it to the runtime where it has to wait.
+/// The reader that asked first begins the load, and leaves it to the runtime where it has to wait.
 #[test]
 fn a_reader_may_be_polled_outside_of_the_runtime_and_never_again() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_time().build().unwrap();

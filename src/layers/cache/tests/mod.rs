@@ -101,7 +101,7 @@ struct Gated {
     called: AtomicU64,
     fail: AtomicBool,
     failure: Mutex<ErrorKind>,
-    /// How bulk reads fail, beside that.
+    /// How bulk reads fail, in addition to that.
     fail_many: Mutex<Option<ErrorKind>>,
     /// Bulk reads answer one key less.
     forgets: AtomicBool,
@@ -112,7 +112,7 @@ struct Gated {
     /// For how many keys it was asked in each call.
     wanted: Mutex<Vec<usize>>,
     panic: AtomicBool,
-    /// How late it announces, and to whom.
+    /// How late it reports changes, and to which subscribers.
     change_feed: Option<Duration>,
     listeners: Mutex<Vec<mpsc::UnboundedSender<Change>>>,
     subscribing: Gate,
@@ -160,7 +160,7 @@ impl Gated {
         fails.then(|| Error::new(*self.failure.lock(), "out of order"))
     }
 
-    /// Says it to all who listen.
+    /// Says it to all subscribers.
     fn announce(&self, change: Change) {
         self.listeners.lock().retain(|listener| listener.send(change.clone()).is_ok());
     }

@@ -1,4 +1,4 @@
-//! An entry that is read is loaded anew before its ttl ends.
+//! An entry that is read is loaded again before its ttl ends.
 
 use tokio_test::{assert_pending, assert_ready};
 
@@ -37,7 +37,7 @@ async fn who_reads_late_in_the_ttl_gets_what_is_kept_and_the_next_what_was_loade
     assert_eq!(asked(&cache), 2);
     assert_eq!(now(&cache, b"k"), Some("new".into()));
     clock.advance(Duration::from_secs(79));
-    assert_eq!(now(&cache, b"k"), Some("new".into()), "its ttl began when it was loaded anew");
+    assert_eq!(now(&cache, b"k"), Some("new".into()), "its ttl began when it was loaded again");
 }
 
 #[tokio::test]
@@ -136,7 +136,7 @@ async fn a_refresh_that_panics_or_hangs_frees_its_key() {
     assert_eq!(asked(&cache), 3);
     clock.advance(Duration::from_secs(15));
     assert_eq!(now(&cache, b"k"), Some("old".into()));
-    // Beyond the ttl, who reads waits for the refresh, and learns that it hangs.
+    // Beyond the ttl, a reader waits for the refresh, and learns that it hangs.
     clock.advance(Duration::from_secs(10));
     let mut waits = tokio_test::task::spawn(cache.get(b"k"));
     assert_pending!(waits.poll());
@@ -177,7 +177,7 @@ async fn a_refresh_that_fails_late_does_not_remove_what_another_load_brought() {
     assert_eq!(now(&cache, b"k"), Some("old".into()));
     settle().await;
     clock.advance(Duration::from_secs(20));
-    // The next answer is there at once, so it comes beside the load under way.
+    // The next answer is there at once, so it comes before the load under way ends.
     cache.0.inner.at_once.store(true, Ordering::SeqCst);
     assert_eq!(now(&cache, b"k"), Some("new".into()));
     fail(&cache, Some(ErrorKind::Unavailable));

@@ -106,7 +106,7 @@ async fn nothing_of_a_load_stays_behind_however_it_ends() {
     let mut leaves = tokio_test::task::spawn(cache.get(b"leaves"));
     tokio_test::assert_pending!(leaves.poll());
     drop(leaves);
-    // A write makes the next reader lead a load of its own, beside the one that nobody waits for.
+    // A write makes the next reader lead a load of its own, in addition to the one that nobody waits for.
     let _ = cache.put("leaves", "v").await.unwrap();
     let overtakes = reader(&cache, b"leaves");
     settle().await;
@@ -230,7 +230,7 @@ async fn a_new_value_has_nothing_of_the_expiry_of_the_old() {
     assert_eq!(asked(&cache), 2, "kept");
 }
 
-/// The store below had its answer in time, and who asks when its time is over waits for the same load.
+/// The store below had its answer in time, and a reader that asks when its time is over waits for the same load.
 #[tokio::test]
 async fn who_joins_a_load_does_not_get_what_has_expired_meanwhile() {
     let (cache, clock) = cached(settings());

@@ -158,7 +158,7 @@ async fn what_does_not_speak_of_an_outage_is_not_hidden() {
     }
 }
 
-/// A refresh that fails says nothing to anybody. The next reader who would wait gets its error.
+/// A refresh that fails says nothing to anybody. The next reader that would wait gets its error.
 #[tokio::test]
 async fn a_refresh_that_finds_damage_does_not_lengthen_what_is_served() {
     let (cache, clock) =

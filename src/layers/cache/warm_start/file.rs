@@ -84,7 +84,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Bytes>> {
     })
 }
 
-/// Writes the keys beside the file, and renames them to its name.
+/// Writes the keys next to the file, and renames them to its name.
 pub(super) fn write(path: &Path, keys: &[Bytes]) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(".tierstack.new");

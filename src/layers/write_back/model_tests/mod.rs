@@ -1,6 +1,6 @@
 //! The core under a model checker: every interleaving of a few threads, by `loom`.
 //!
-//! `filter`, `overlay`, `run` and `state` are the shipped files, built of the checker's locks and atomics. What stands around them is small, and does
+//! `filter`, `overlay`, `run` and `state` are the shipped files, built of the checker's locks and atomics. What is around them is small, and does
 //! in the same order what the layer does: [`World::write`] as `commit.rs`, [`World::flush`] as `flush.rs`, [`World::get`] and
 //! [`World::page`] as `store.rs` and `scan.rs`. The store below is a map, of which a call happens at one moment, and the
 //! journal two numbers.

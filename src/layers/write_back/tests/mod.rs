@@ -91,7 +91,7 @@ impl Bed {
         assert!(self.store.shared.overlay.is_empty());
     }
 
-    /// Runs an operation that waits for flushes, beside the flusher.
+    /// Runs an operation that waits for flushes, concurrently with the flusher.
     async fn beside<T>(&mut self, operation: impl Future<Output = T>) -> T {
         let mut operation = pin!(operation);
         loop {

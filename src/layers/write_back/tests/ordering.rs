@@ -1,4 +1,4 @@
-//! The filter of dirty keys under a model checker, and beside the map that it stands in front of.
+//! The filter of dirty keys under a model checker, and compared with the map that it is in front of.
 //!
 //! `filter` is the shipped file, built of the checker's atomics.
 
@@ -101,7 +101,7 @@ fn keys_that_were_never_dirty_or_are_no_more_are_known_as_clean() {
     assert!(passed() < 10, "{}", passed());
 }
 
-/// Readers beside a writer that acknowledges keys, and a flusher that takes them out once they are below.
+/// Readers concurrently with a writer that acknowledges keys, and a flusher that takes them out once they are below.
 #[test]
 fn every_key_is_dirty_or_below_from_its_acknowledgement_on() {
     const KEYS: usize = 5000;

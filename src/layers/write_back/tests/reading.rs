@@ -79,7 +79,7 @@ async fn an_entry_that_expires_before_it_is_flushed_stays_gone() {
     bed.clock.advance(Duration::from_millis(100));
     bed.gives("k", None).await;
     assert_eq!(scanned(&*bed.store, Scan::all()).await, [""; 0]);
-    assert_eq!(scanned(&*snapshot, Scan::all()).await, ["k=new"], "time stands still in it");
+    assert_eq!(scanned(&*snapshot, Scan::all()).await, ["k=new"], "time does not pass in it");
     bed.flush_all().await;
     bed.gives("k", None).await;
     assert_eq!(bed.below.usage().await.unwrap().entries, Some(0));

@@ -70,7 +70,7 @@ async fn a_scan_that_finds_no_room_on_its_way_says_so() {
     let client = client([("a", 1 << 20), ("b", 5 << 19), ("v", 1 << 20)]).await;
     let value = begin(&client, "kv/v").await;
     let scan = client.get("~kv?from=a&to=c").await.lines();
-    // The first page had room beside the value, and the second has not.
+    // The first page had room in addition to the value, and the second has not.
     assert_eq!(scan.len(), 2);
     assert_eq!((&scan[0]["key"], &scan[1]["error"]["status"]), (&"a".into(), &503.into()));
     assert_eq!(scan[1]["error"]["retry"], "later");

@@ -83,7 +83,7 @@ async fn a_range_is_answered_as_lines_with_a_last_one() {
 async fn what_does_not_fit_together_is_refused() {
     let client = Client::of(letters().await).await;
     for (query, why) in [
-        ("from=c&to=a", "`from` stands behind `to`"),
+        ("from=c&to=a", "`from` is after `to`"),
         ("prefix=a&from=b", "`prefix` is given with `from` or `to`"),
         ("prefix=a&to=b", "`prefix` is given with `from` or `to`"),
         ("to=", "`to` is empty"),

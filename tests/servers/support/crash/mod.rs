@@ -150,7 +150,7 @@ struct Oracle {
 }
 
 impl Oracle {
-    /// Hears so many lines, or until the process ends.
+    /// Reads so many lines, or until the process ends.
     fn hear(&mut self, process: &mut Process, lines: usize) {
         for _ in 0..lines {
             let Some(line) = process.line() else { return };

@@ -5,7 +5,7 @@ use tierstack::survey::{Chosen, Column, Part};
 use super::target::quoted;
 
 /// Why there is nothing to try.
-pub(super) const NO_KEY: &str = "it has no primary key, or no column beside it, so there is nothing by which an entry could be found";
+pub(super) const NO_KEY: &str = "it has no primary key, or no other column, so there is nothing by which an entry could be found";
 
 const VALUES: [&str; 11] = [
     "value",
@@ -32,7 +32,7 @@ const DEADLINES: [&str; 9] = [
     "until",
 ];
 
-/// Each is the settings beside those of the place.
+/// Each is the settings next to those of the place.
 pub(super) fn candidates(backend: &str, part: &Part) -> Vec<Vec<Chosen>> {
     if !matches!(backend, "postgres" | "sqlite") {
         return vec![part.settings.clone()];

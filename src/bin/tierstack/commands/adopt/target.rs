@@ -41,7 +41,7 @@ impl Target {
                 local(Path::new(rest)).await
             }
             _ if args.password.is_some() => Err(Error::config(
-                "a bucket has no password; its credentials stand in the environment (AWS_..., GOOGLE_..., AZURE_...)",
+                "a bucket has no password; its credentials are in the environment (AWS_..., GOOGLE_..., AZURE_...)",
             )),
             _ => Ok((at("object", "url"), whole("bucket", "Objects under a URL"))),
         }

@@ -46,7 +46,7 @@ impl Store {
         reading
     }
 
-    /// As it stands under `stores`.
+    /// As it is under `stores`.
     pub(super) fn yaml(&self) -> String {
         self.over(None)
     }

@@ -11,7 +11,7 @@ pub(super) async fn opens(target: &Target, store: &Store) -> Result<()> {
     let checked = checked(store)?;
     #[cfg(feature = "sqlite")]
     if target.backend == "sqlite" {
-        // Opening makes files beside one that has a write-ahead log.
+        // Opening makes files next to one that has a write-ahead log.
         let settings = checked.backend_config::<tierstack::backends::SqliteConfig>();
         let settings =
             settings.ok_or_else(|| Error::internal("the settings are of another backend"))?;

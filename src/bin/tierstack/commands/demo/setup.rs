@@ -16,7 +16,7 @@ const QUICKSTART: &str = include_str!("../../../../../examples/quickstart.yaml")
 
 /// The folder of the store that is shown.
 pub(super) const DATA: &str = "data";
-/// Names of the stores beside it, and of their folders.
+/// Names of the stores next to it, and of their folders.
 pub(super) const BARE: &str = "alone";
 const RESTORED: &str = "restored";
 

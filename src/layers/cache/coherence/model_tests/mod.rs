@@ -1,6 +1,6 @@
 //! The core of the cache under a model checker: every interleaving of a few threads, by `loom`.
 //!
-//! The other files of this room are the shipped ones, built of the checker's locks and atomics. What stands around
+//! The other files of this room are the shipped ones, built of the checker's locks and atomics. What is around
 //! them is small, and does in the same order what `Cache` does: [`World::get`] and [`World::write`]. The store
 //! below is a register: what it answers is true at one moment between question and answer. Values are numbers in the
 //! order in which the store below took them, so that an older one is a smaller one.
@@ -344,7 +344,7 @@ impl World {
     }
 
     /// Somebody else changes the key, and its prefix is invalidated. What a sweep does to copies is not modelled:
-    /// those who have some are not here.
+    /// those that have some are not here.
     fn prefix_invalidated(&self) {
         let number = self.take(false);
         self.invalidate_prefix(KEY);

@@ -22,7 +22,7 @@ fn delete(world: &World) {
     world.write(true);
 }
 
-/// The store below takes something of which nobody here hears.
+/// The store below takes something that is not reported here.
 fn foreign(world: &World) {
     world.take(false);
 }
@@ -57,7 +57,7 @@ fn two_fills_against_a_write() {
     explore(Mode::Keeping, |world| together(world, [get_now, get_now, put]));
 }
 
-/// Who comes after the acknowledgement never gets an older value from a load that others wait for.
+/// A reader that comes after the acknowledgement never gets an older value from a load that others wait for.
 #[test]
 fn who_joins_a_load_against_a_write() {
     explore(Mode::Keeping, |world| together(world, [get_later, get_later, put]));
@@ -78,7 +78,7 @@ fn who_joins_a_load_that_began_during_a_write() {
     });
 }
 
-/// Who has seen what is not acknowledged yet may then meet the load of somebody who has not.
+/// A reader that has seen what is not acknowledged yet may then meet the load of one that has not.
 #[test]
 fn who_has_seen_the_new_value_does_not_join_a_load_from_before_it() {
     for first in [get_later as fn(&World), get_early] {
@@ -106,7 +106,7 @@ fn a_refresh_against_a_write() {
     });
 }
 
-/// Who joins a load that its reader has left is answered all the same, and not with what is too old.
+/// A reader that joins a load which its reader has left is answered all the same, and not with what is too old.
 #[test]
 fn a_load_that_nobody_waits_for_against_one_who_comes_to_wait() {
     explore(Mode::Keeping, |world| together(world, [World::leave, get_later]));
@@ -218,7 +218,7 @@ fn a_fill_against_the_sweep_of_full_prefixes() {
             let marker = spawned(world, invalidated);
             reader.join().unwrap();
             marker.join().unwrap();
-            // Who has no copy of before.
+            // A reader without a copy from before.
             spawned(world, get_now).join().unwrap();
             *world.1.lock() = None;
         });

@@ -123,7 +123,7 @@ fn damage_under_an_open_level_is_a_miss_that_is_counted_once() {
     }
 }
 
-/// An older record of the key, whole and of the same length, stands where the newest should.
+/// An older record of the key, whole and of the same length, is where the newest should.
 #[test]
 fn a_record_of_another_segment_is_not_believed() {
     let rig = Rig::new();

@@ -79,7 +79,7 @@ fn what_was_deleted_does_not_come_back_with_a_restart() {
     let level = rig.open();
     assert_eq!((get(&level, b"a"), get(&level, b"b")), (None, Some("v".into())));
     close(&level);
-    // By somebody who did not wait for the close.
+    // By a caller that did not wait for the close.
     level.remove(b"b");
     assert_eq!(entries(&rig.open()), 0);
 }
@@ -427,7 +427,7 @@ async fn the_thread_writes_and_a_close_waits_for_it() {
     Disk::open(&config(&rig, true), INDEX_MEMORY, &context).unwrap();
 }
 
-/// The thread stands still, as on a disk that hangs.
+/// The thread does not go on, as on a disk that hangs.
 #[tokio::test]
 async fn a_close_does_not_wait_longer_than_it_was_told() {
     let rig = Rig::new();

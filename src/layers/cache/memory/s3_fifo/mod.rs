@@ -1,7 +1,7 @@
-//! The engine of the policy `s3_fifo`: [S3-FIFO](part) over entries that take little memory beside their keys and values.
+//! The engine of the policy `s3_fifo`: [S3-FIFO](part) over entries that take little memory in addition to their keys and values.
 //!
 //! A library is what evicts for the other policies. None was found for this one whose entries take less than half
-//! as much as ours beside what they hold (figures: `docs/cache-figures.md`): a key and a value are pieces of their own there, and
+//! as much as ours in addition to what they hold (figures: `docs/cache-figures.md`): a key and a value are pieces of their own there, and
 //! the places of entries grow by doubling.
 //!
 //! A hit takes a lock for reading, of one of several parts.

@@ -4,7 +4,7 @@
 //! flags: u8 │ length of the key: u16 │ epoch: u48 │ [until: u48] │ [expires_at: u48] │ key │ value
 //! ```
 //!
-//! The allocation is a [`Bytes`] over an array: the array and the count of those who hold it lie together, and a value is
+//! The allocation is a [`Bytes`] over an array: the array and the count of its holders lie together, and a value is
 //! handed out as a part of it. Arrays come in [classes](class) of sizes, as their length is a part of their type.
 
 use std::sync::Arc;
@@ -33,7 +33,7 @@ const MOST_HEAD: usize = HEAD + 3 * NUMBER;
 /// Longer entries have their value in the allocation that it came in.
 const LONGEST: usize = 1024 + 64;
 
-/// What an allocator takes for each of its pieces, beside what was asked for: a word, and rounding up.
+/// What an allocator takes for each of its pieces, in addition to what was asked for: a word, and rounding up.
 const PIECE: u64 = 16;
 /// The count of holders before an array, and what the allocator takes.
 const PACKED: u64 = 8 + PIECE;
@@ -112,7 +112,7 @@ const fn class(length: usize) -> usize {
     if length <= 512 { length.next_multiple_of(16) } else { length.next_multiple_of(64) }
 }
 
-/// The numbers that an entry has beside its epoch.
+/// The numbers that an entry has in addition to its epoch.
 fn numbers(cached: &Cached) -> (Option<u64>, Option<u64>) {
     let until = (cached.until != CoarseTime::NEVER).then_some(cached.until.0);
     let expires = cached.value().and_then(|value| value.expires_at);

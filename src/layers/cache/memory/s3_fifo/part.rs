@@ -20,7 +20,7 @@ const MOST_USES: u8 = 3;
 /// Of a table of four bytes and a mark for each bucket, which is at least 7/16 full.
 const TABLE_BYTES: u64 = 12;
 
-/// What an entry takes beside its allocations.
+/// What an entry takes in addition to its allocations.
 pub(super) const OVERHEAD: u64 = SLOT_BYTES + TABLE_BYTES + GHOST_BYTES;
 
 #[derive(Debug)]

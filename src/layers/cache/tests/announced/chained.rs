@@ -1,4 +1,4 @@
-//! A listener of a cache hears of a change once it was dropped there.
+//! A subscriber of a cache is told of a change once it was dropped there.
 
 use std::task::{Wake, Waker};
 
@@ -18,7 +18,7 @@ impl Wake for Look {
     }
 }
 
-/// The outer one would ask the inner one as soon as it hears of a change, and keep the old answer for good.
+/// The outer one would ask the inner one as soon as it is told of a change, and keep the old answer for good.
 #[tokio::test]
 async fn a_cache_passes_an_announcement_on_when_it_has_dropped_the_key() {
     let (inner, _) = listening().await;
@@ -39,7 +39,7 @@ async fn a_cache_passes_an_announcement_on_when_it_has_dropped_the_key() {
     }
     let mut late = inner.changes().await.unwrap();
     let told = late.next().now_or_never();
-    assert_eq!(told, Some(Some(Change::Lost)), "who comes meanwhile is told");
+    assert_eq!(told, Some(Some(Change::Lost)), "a subscriber that comes meanwhile is told");
     announce(&inner, Change::All).await;
     assert_eq!(late.next().await, Some(Change::All));
 }

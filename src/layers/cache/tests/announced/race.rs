@@ -16,7 +16,7 @@ async fn no_reader_sees_less_than_what_was_announced() {
     let number = |value: Option<Value>| {
         value.map_or(0, |value| u64::from_be_bytes(value.bytes[..].try_into().unwrap()))
     };
-    /// What was written, and which of it was announced by whom.
+    /// What was written, and which of it was reported by which cache.
     #[derive(Default)]
     struct StripeVersion {
         written: [AtomicU64; KEYS],
