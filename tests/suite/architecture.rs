@@ -355,6 +355,9 @@ fn no_name_has_a_retired_word() {
             if path.is_dir() {
                 paths.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
             }
+            if path.extension().is_some_and(|extension| extension != "rs") {
+                continue;
+            }
             let file = path.file_stem().unwrap().to_str().unwrap().to_owned();
             let text =
                 if path.is_file() { fs::read_to_string(&path).unwrap() } else { String::new() };
