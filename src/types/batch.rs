@@ -9,7 +9,8 @@ use bytes::Bytes;
 use futures_util::future::try_join;
 use serde::{Deserialize, Serialize};
 
-use super::{Condition, Value};
+use super::condition::Condition;
+use super::value::Value;
 use crate::error::Result;
 
 /// What an acknowledged write survives. Each includes the ones before it.

@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::Value;
+use super::value::Value;
 use crate::error::{Error, ErrorKind};
 
 /// What a [`Batch`](super::Batch) requires of a key. The batch is applied only if all of its conditions hold

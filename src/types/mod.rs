@@ -7,10 +7,14 @@ mod expires;
 mod fraction;
 mod guarantees;
 mod identity;
+mod limits;
 mod path;
+mod scalar;
 mod scan;
 mod scope;
+mod secret;
 pub(crate) mod secret_file;
+mod secret_text;
 pub mod survey;
 pub mod units;
 mod url;
@@ -24,12 +28,13 @@ pub use condition::{Condition, Conditions};
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use expires::ExpiresUnit;
 pub use guarantees::{
-    Counting, Freshness, Guarantees, Limits, Place, Profile, ProfileKind, Recovery, Usage,
+    Counting, Freshness, Guarantees, Place, Profile, ProfileKind, Recovery, Usage,
 };
 pub use identity::Identity;
+pub use limits::Limits;
+pub(crate) use limits::check_key;
 #[allow(unused_imports, reason = "used by some features only")]
 pub(crate) use path::check_path_of;
-pub(crate) use scan::check_key;
 pub use scan::{Order, Page, RunOrder, Scan};
 pub use scope::{Presence, Scope, Sighting};
 pub use value::{Entry, Value};

@@ -5,7 +5,8 @@ use std::ops::{Bound, RangeBounds};
 
 use bytes::Bytes;
 
-use super::{Entry, Value};
+use super::limits::check_key;
+use super::value::{Entry, Value};
 use crate::error::{Error, Result};
 
 /// The direction of a scan.
@@ -309,24 +310,6 @@ impl fmt::Debug for RunOrder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RunOrder")
     }
-}
-
-/// Checks a key against the contract: 1 to 64 KiB.
-///
-/// # Errors
-/// `InvalidInput` for an empty key or one over 65,536 bytes.
-pub(crate) fn check_key(key: &[u8]) -> Result<()> {
-    if key.is_empty() {
-        return Err(Error::invalid("a key must have at least 1 byte"));
-    }
-    if key.len() > super::Limits::MAX_KEY_BYTES {
-        return Err(Error::invalid(format!(
-            "a key of {} bytes is over the limit of {} bytes",
-            key.len(),
-            super::Limits::MAX_KEY_BYTES
-        )));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

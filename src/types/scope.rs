@@ -5,8 +5,8 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::Value;
 use super::units::Span;
+use super::value::Value;
 use crate::clock::Timestamp;
 
 /// The keys of an [invalidation](crate::Store::invalidate).

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tokio::sync::oneshot;
 
-use super::units::SecretText;
+use super::secret_text::SecretText;
 use crate::error::{Error, Result};
 
 /// No secret is larger. What never ends, such as `/dev/zero`, is not read to its end.
@@ -200,7 +200,7 @@ mod tests {
         let path = folder.path().join("pipe");
         let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
         assert!(made.success());
-        let secret = super::super::units::Secret::File(path.clone());
+        let secret = super::super::secret::Secret::File(path.clone());
         let mut reading = Box::pin(secret.load());
         tokio::select! {
             biased;

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::units::Secret;
+use super::secret::Secret;
 
 /// The address of a server: written out, without a password, or where it is.
 ///
