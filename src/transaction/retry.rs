@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 
-use super::{Isolation, Transaction};
+use super::isolation::Isolation;
+use super::optimistic::Transaction;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::store::Store;

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 
+use bytes::Bytes;
 use futures_util::TryStreamExt;
 use proptest::prelude::*;
 use tokio_test::task::spawn;
@@ -12,10 +14,13 @@ use tokio_test::task::spawn;
 use super::*;
 use crate::backends::Memory;
 use crate::clock::{ManualClock, Timestamp};
-use crate::error::{Operation, Retry};
+use crate::error::{Error, ErrorKind, Operation, Outcome, Result, Retry};
 use crate::ext::{ReadExt, StoreExt};
+use crate::store::{Read, Store};
 use crate::testing::{Call, FaultStore, Faults};
-use crate::types::{Durability, Limits, Order, Page};
+use crate::types::{
+    Batch, Commit, Condition, Durability, Guarantees, Limits, Op, Order, Page, Scan, Value,
+};
 
 async fn over(entries: &[(&'static str, &'static str)]) -> Arc<Memory> {
     let store = Arc::new(Memory::new());
