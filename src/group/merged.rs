@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{complete, write_in_order};
+use super::in_order::{complete, write_in_order};
 use crate::error::{Outcome, Result};
 use crate::store::Store;
 use crate::types::{Batch, Commit, Op};

@@ -1,10 +1,11 @@
 use super::*;
 use crate::backends::Memory;
 use crate::error::Operation;
-use crate::error::{ErrorKind, Outcome};
+use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::ext::ReadExt;
+use crate::store::Store;
 use crate::testing::{Call, FaultStore, Faults};
-use crate::types::{Condition, Durability, Scan};
+use crate::types::{Batch, Commit, Condition, Durability, Scan};
 
 fn kinds(answers: &[Result<Commit>]) -> Vec<Option<ErrorKind>> {
     answers.iter().map(|answer| answer.as_ref().err().map(Error::kind)).collect()
