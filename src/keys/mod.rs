@@ -63,6 +63,7 @@
 #[doc = include_str!("../../docs/keys.md")]
 struct Guide;
 
+mod error;
 mod part;
 #[cfg(feature = "postgres")]
 pub(crate) mod row;
@@ -74,10 +75,11 @@ use std::io;
 use std::ops::Range;
 
 use bytes::Bytes;
-use foundationdb_tuple::{PackError, VersionstampOffset};
+use foundationdb_tuple::VersionstampOffset;
 pub use foundationdb_tuple::{TuplePack, TupleUnpack, Uuid};
 pub use num_bigint::BigInt;
 
+use self::error::refuse;
 pub use self::part::{MAX_NESTING, Part};
 pub use self::time::Time;
 use crate::error::{Error, Result};
@@ -189,14 +191,4 @@ impl io::Write for BoundedKey {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// An error of ours on its way through the encoder.
-fn refuse(message: impl Into<std::borrow::Cow<'static, str>>) -> io::Error {
-    io::Error::other(Error::invalid(message))
-}
-
-/// An error of ours on its way through the decoder.
-fn malformed(message: &'static str) -> PackError {
-    PackError::Message(message.into())
 }

@@ -10,8 +10,8 @@ use foundationdb_tuple::{
 };
 use num_bigint::BigInt;
 
+use super::error::{malformed, refuse};
 use super::time::{TAG, Time, within_tuple};
-use super::{malformed, refuse};
 
 /// How many tuples may be inside one another below the key: a bound on the stack that decoding
 /// untrusted bytes can use.

@@ -6,7 +6,7 @@ use std::io;
 
 use foundationdb_tuple::{PackResult, TupleDepth, TuplePack, TupleUnpack, VersionstampOffset};
 
-use super::malformed;
+use super::error::malformed;
 use crate::clock::Timestamp;
 use crate::error::Error;
 
