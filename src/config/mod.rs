@@ -30,6 +30,7 @@ mod part;
 mod registry;
 mod schema;
 mod serve;
+mod setting;
 mod shared;
 mod strict;
 mod telemetry;
@@ -40,10 +41,10 @@ use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 pub use self::part::Part;
+pub(crate) use self::part::SHARED;
 use self::part::backend;
 pub use self::registry::Registry;
 pub(crate) use self::registry::{AnyBackend, AnyLayer};
@@ -52,16 +53,12 @@ pub use self::serve::{
     Grants, LimitsConfig, Listen, ListenerConfig, LogLevel, Right, ServeConfig, TlsConfig,
     TokenConfig,
 };
+use self::setting::{path, present};
 use self::shared::SharedBackends;
 pub(crate) use self::shared::{Share, SharedBackend};
 pub use self::telemetry::TelemetryConfig;
-use self::telemetry::address;
 pub use self::tree::Format;
 use crate::error::{Error, Result};
-use crate::types::units::check_path;
-
-/// What a store says in place of the name of a backend to use one of [`Config::backends`].
-pub(crate) const SHARED: &str = "shared";
 
 /// A config file: stores by name, which of them is meant when none is named, and telemetry.
 ///
@@ -363,23 +360,8 @@ fn read(path: &Path) -> Result<String> {
     }
 }
 
-/// A setting that may be left out but, if it is there, holds something: a blank `sealed:` must not
-/// read as "not required".
-fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
-    deserializer: D,
-) -> std::result::Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
-}
-
 fn socket<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> std::result::Result<Option<PathBuf>, D::Error> {
     path(deserializer).map(Some)
-}
-
-/// A path as it is in the file.
-fn path<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<PathBuf, D::Error> {
-    let path = PathBuf::from(String::deserialize(deserializer)?);
-    check_path(&path).map_err(|why| D::Error::custom(format!("this {why}")))?;
-    Ok(path)
 }

@@ -6,7 +6,8 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use super::SHARED;
+/// What a store says in place of the name of a backend to use one of [`Config::backends`](super::Config::backends).
+pub(crate) const SHARED: &str = "shared";
 
 /// A layer or a backend: its name, and its settings as they are in the file.
 ///

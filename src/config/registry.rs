@@ -10,7 +10,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{SHARED, explain, strict};
+use super::part::SHARED;
+use super::{explain, strict};
 use crate::error::{Error, Result};
 use crate::layer::{BackendConfig, Claim, Context, LayerConfig, StackLayer, Zone};
 use crate::store::Store;

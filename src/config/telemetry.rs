@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
+
+use super::setting::address;
 
 /// Telemetry of the process.
 ///
@@ -49,13 +50,4 @@ impl TryFrom<Written> for TelemetryConfig {
         }
         Ok(Self { listen, anyone })
     }
-}
-
-/// An address as it is in the file.
-pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
-    String::deserialize(deserializer)?.parse().map_err(|_| {
-        D::Error::custom(
-            "this is not an address; write IP:PORT, such as 127.0.0.1:9187 or [::1]:9187",
-        )
-    })
 }

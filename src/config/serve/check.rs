@@ -4,15 +4,33 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Grants, Listen, ListenerConfig, Right, ServeConfig, TokenConfig};
+use super::grants::{Grants, Right};
+use super::token::TokenConfig;
+use super::{Listen, ListenerConfig, ServeConfig};
 use crate::config::explain;
 
 const MOST_CONNECTIONS: u32 = 100_000;
 const IDLE: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 const DRAIN: Duration = Duration::from_secs(3600);
 
+impl ServeConfig {
+    /// Checks what can be decided without opening anything; reading a file does so already.
+    ///
+    /// # Errors
+    /// `Config` that says what is wrong where, and what is allowed: among others a listener that other machines reach, without a token or
+    /// without TLS.
+    pub fn check(&self) -> crate::error::Result<()> {
+        check(self, None).map_err(crate::error::Error::config)
+    }
+
+    /// As [`check`](Self::check), with the names of the stores that there are.
+    pub(in crate::config) fn check_with(&self, stores: &[&str]) -> Result<(), String> {
+        check(self, Some(stores))
+    }
+}
+
 /// The path within the section, and what is wrong there. `stores`: those that there are, if they are known.
-pub(super) fn check(config: &ServeConfig, stores: Option<&[&str]>) -> Result<(), String> {
+fn check(config: &ServeConfig, stores: Option<&[&str]>) -> Result<(), String> {
     if config.listeners.is_empty() {
         return Err(
             "serve.listeners: there is none; write at least one, such as `- { listen: 127.0.0.1:9187, stores: write }`"

@@ -20,7 +20,7 @@ use serde::{Deserialize, Deserializer};
 
 pub use self::grants::{Grants, Right};
 pub use self::token::TokenConfig;
-use super::{address, path};
+use super::setting::{address, path};
 use crate::types::units::{ByteSize, Span};
 
 /// How the stores of a config are served. A file has a list of listeners, or settings with the list among them.
@@ -268,20 +268,6 @@ impl ServeConfig {
             drain: default_drain(),
             log: LogLevel::default(),
         }
-    }
-
-    /// Checks what can be decided without opening anything; reading a file does so already.
-    ///
-    /// # Errors
-    /// `Config` that says what is wrong where, and what is allowed: among others a listener that other machines reach, without a token or
-    /// without TLS.
-    pub fn check(&self) -> crate::Result<()> {
-        check::check(self, None).map_err(crate::Error::config)
-    }
-
-    /// As [`check`](Self::check), with the names of the stores that there are.
-    pub(super) fn check_with(&self, stores: &[&str]) -> Result<(), String> {
-        check::check(self, Some(stores))
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
-use super::Grants;
+use super::grants::Grants;
 use crate::types::units::Secret;
 
 /// A token of a listener. The name stands for it in logs. See [`ServeConfig`](super::ServeConfig) for an example.
