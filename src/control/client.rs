@@ -61,7 +61,7 @@ impl Client {
         #[cfg(not(unix))]
         {
             let _ = path;
-            Err(super::unsupported())
+            Err(unsupported())
         }
     }
 
@@ -105,7 +105,7 @@ impl Client {
 
         use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 
-        use super::{MAX_LINE, PATIENCE};
+        use super::wire::{MAX_LINE, PATIENCE};
         use crate::clock::{Clock, SystemClock};
         use crate::error::ErrorKind;
 
@@ -139,7 +139,7 @@ impl Client {
     #[expect(clippy::unused_async, reason = "as on Unix")]
     async fn ask(&mut self, store: &str, ask: Ask) -> Result<Answer> {
         Request { store: store.to_owned(), ask }.to_line()?;
-        Err(super::unsupported())
+        Err(unsupported())
     }
 }
 
@@ -172,4 +172,9 @@ fn check_peer(stream: &tokio::net::UnixStream, path: &Path) -> Result<()> {
 
 fn another() -> Error {
     Error::internal("the process on the control socket answered another question")
+}
+
+#[cfg_attr(unix, expect(dead_code, reason = "for the other systems"))]
+pub(super) fn unsupported() -> Error {
+    Error::unsupported("`control` needs Unix domain sockets, which this system does not have here")
 }

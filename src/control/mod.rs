@@ -60,22 +60,15 @@ mod wire;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 pub use self::client::Client;
 #[cfg(all(unix, feature = "serve"))]
 pub(crate) use self::socket::{SocketFile, bind as bind_socket};
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::stack::Stack;
 use crate::status::Subject;
 use crate::store::Store;
-
-/// The longest line.
-const MAX_LINE: u64 = 4 << 20;
-
-/// How long a line, and an answer, is waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A socket on which this process can be reached, until it is dropped. See the [module docs](self).
 #[derive(Debug)]
@@ -118,7 +111,7 @@ impl Control {
         #[cfg(not(unix))]
         {
             let _ = (path, stores, subjects);
-            Err(unsupported())
+            Err(client::unsupported())
         }
     }
 
@@ -137,9 +130,4 @@ impl Control {
             .unzip();
         Self::serve(&path, stores, subjects).map(Some)
     }
-}
-
-#[cfg_attr(unix, expect(dead_code, reason = "for the other systems"))]
-fn unsupported() -> Error {
-    Error::unsupported("`control` needs Unix domain sockets, which this system does not have here")
 }

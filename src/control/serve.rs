@@ -11,8 +11,7 @@ use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::socket::{self, SocketFile};
-use super::wire::{Answer, Ask, Request};
-use super::{MAX_LINE, PATIENCE};
+use super::wire::{Answer, Ask, MAX_LINE, PATIENCE, Request};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::status::{Monitor, Subject};

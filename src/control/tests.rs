@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
-use super::wire::{Answer, Ask, Request};
+use super::wire::{Answer, Ask, MAX_LINE, PATIENCE, Request};
 use super::*;
 use crate::backends::Memory;
 use crate::error::{ErrorKind, Operation};

@@ -1,5 +1,7 @@
 //! The lines: requests and answers as JSON.
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_PAD_INDIFFERENT};
 use bytes::Bytes;
@@ -8,6 +10,12 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorKind, Result};
 use crate::status::Facts;
 use crate::types::{Scope, Sighting};
+
+/// The longest line.
+pub(super) const MAX_LINE: u64 = 4 << 20;
+
+/// How long a line, and an answer, is waited for.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What this program speaks.
 const VERSION: u32 = 1;
