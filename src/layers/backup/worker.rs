@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::BackupConfig;
+use super::config::BackupConfig;
 use crate::backup::{self, Progress, Repository, Schedule};
 use crate::clock::Timestamp;
 use crate::error::{ErrorKind, Result};

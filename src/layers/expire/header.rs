@@ -6,6 +6,9 @@ use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::types::Value;
 
+/// The layer that writes it.
+pub(super) const LAYER: &str = "expire";
+
 /// No text in UTF-8 begins like this.
 const MAGIC: [u8; 4] = *b"\xf5tse";
 const VERSION: u8 = 1;

@@ -128,7 +128,7 @@ impl ExpireConfig {
 
 #[async_trait]
 impl LayerConfig for ExpireConfig {
-    const NAME: &'static str = "expire";
+    const NAME: &'static str = header::LAYER;
     const ZONE: Zone = Zone::Expire;
 
     fn profile(&self, below: Profile) -> Result<Profile> {

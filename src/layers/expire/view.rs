@@ -5,10 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::StreamExt;
 
-use super::{ExpireConfig, header};
+use super::header;
 use crate::clock::{Clock, Timestamp};
 use crate::error::Result;
-use crate::layer::LayerConfig;
 use crate::reply::Reply;
 use crate::store::{Pages, Read};
 use crate::types::{Page, Scan, Value};
@@ -39,7 +38,7 @@ impl<S> View<S> {
     /// The value of an entry below, unless it has expired.
     pub(super) fn live(&self, key: &[u8], below: Value) -> Result<Option<Value>> {
         let mut value = header::decode(below.bytes, self.accept_plain)
-            .map_err(|error| error.with_layer(ExpireConfig::NAME).with_key(key))?;
+            .map_err(|error| error.with_layer(header::LAYER).with_key(key))?;
         // An entry from before this layer may have a deadline that the store below keeps.
         value.expires_at = value.expires_at.into_iter().chain(below.expires_at).min();
         // The clock is read only for an entry that can expire.
