@@ -3,7 +3,9 @@
 //! A [`Transform`] says how; everything else is here once: reads, scans, snapshots, batches,
 //! `accept_plain`, and [`Rewrite`](crate::Rewrite). Keys and expiries pass as they are.
 
+mod encoding;
 mod rewrite;
+mod shared;
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +15,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 
+pub use self::encoding::Transform;
 pub use self::rewrite::Rewriter;
+use self::shared::{Bytecount, Shared, blocking};
 use crate::decoded::{Absence, write_decoded, write_group_decoded};
 use crate::error::{Error, Outcome, Result};
 use crate::forward;
@@ -21,112 +25,12 @@ use crate::group::{admitted, complete};
 use crate::layer::{Layer, Resize, Rewrite, StackLayer};
 use crate::reply::Reply;
 use crate::store::{Pages, Read, Store};
-use crate::telemetry::{Counter, Labels, names};
-use crate::types::{Batch, Commit, Entry, Op, Page, Profile, Scan, Value};
-
-/// How values are encoded. Pure: bytes in, bytes out.
-///
-/// ```
-/// # tokio_test::block_on(async {
-/// use std::sync::Arc;
-/// use bytes::Bytes;
-/// use tierstack::backends::Memory;
-/// use tierstack::layers::{Transform, TransformLayer};
-/// use tierstack::telemetry::Labels;
-/// use tierstack::{Error, Layer, Profile, Read, Result, StoreExt, Value};
-///
-/// /// Puts a byte before each value.
-/// #[derive(Debug)]
-/// struct Tag;
-///
-/// impl Transform for Tag {
-///     const NAME: &'static str = "tag";
-///
-///     fn encode(&self, _: &[u8], value: &Value) -> Result<Bytes> {
-///         Ok([b"#", &value.bytes[..]].concat().into())
-///     }
-///
-///     fn decode(&self, _: &[u8], stored: Value) -> Result<Value> {
-///         if !Self::is_frame(&stored.bytes) {
-///             return Err(Error::corruption("the value has no tag"));
-///         }
-///         Ok(Value { bytes: stored.bytes.slice(1..), ..stored })
-///     }
-///
-///     fn claimed(stored: &[u8]) -> usize {
-///         stored.len()
-///     }
-///
-///     fn is_frame(stored: &[u8]) -> bool {
-///         stored.starts_with(b"#")
-///     }
-///
-///     fn is_current(&self, stored: &[u8]) -> bool {
-///         Self::is_frame(stored)
-///     }
-///
-///     fn is_foreign(&self, _: &[u8]) -> bool {
-///         false
-///     }
-///
-///     fn profile(&self, _: bool, below: Profile) -> Profile {
-///         Profile::layer(Self::NAME, below)
-///     }
-/// }
-///
-/// let below = Arc::new(Memory::new());
-/// let layer = TransformLayer::from_transform(Tag, false, &Labels::default());
-/// let store = layer.layer(below.clone());
-/// store.put("k", "v").await?;
-/// assert_eq!(below.get(b"k").await?, Some("#v".into()));
-/// assert_eq!(store.get(b"k").await?, Some("v".into()));
-/// # Ok::<(), tierstack::Error>(()) }).unwrap();
-/// ```
-pub trait Transform: fmt::Debug + Send + Sync + 'static {
-    /// The name of the layer.
-    const NAME: &'static str;
-
-    /// The bytes of the value of a key as they are stored. The expiry is stored next to them as it is.
-    ///
-    /// # Errors
-    /// `InvalidInput` for a value that is too large.
-    fn encode(&self, key: &[u8], value: &Value) -> Result<Bytes>;
-
-    /// The value of a key from what is stored.
-    ///
-    /// # Errors
-    /// `Corruption` if that is not what [`encode`](Self::encode) made for this key.
-    fn decode(&self, key: &[u8], stored: Value) -> Result<Value>;
-
-    /// How many bytes the value has, as the stored bytes claim. Cheap; what is large is decoded where it
-    /// holds up no other task.
-    fn claimed(stored: &[u8]) -> usize;
-
-    /// Whether stored bytes are a frame of this layer, whole or damaged, and not plain.
-    fn is_frame(stored: &[u8]) -> bool;
-
-    /// Whether encoding the value again would change nothing of note. Cheap.
-    fn is_current(&self, stored: &[u8]) -> bool;
-
-    /// Whether stored bytes are a frame that these settings cannot decode, though it is whole: under a
-    /// key that is not there. Cheap. A store that begins with such frames only is not written to.
-    fn is_foreign(&self, stored: &[u8]) -> bool;
-
-    /// What the stack guarantees with this layer over what it guarantees below.
-    fn profile(&self, accept_plain: bool, below: Profile) -> Profile;
-}
+use crate::telemetry::Labels;
+use crate::types::{Batch, Commit, Entry, Profile, Scan, Value};
 
 /// A layer that encodes values. Every store that it wraps shares its counters.
 /// See [`Transform`] for an example.
 pub struct TransformLayer<T>(Arc<Shared<T>>);
-
-struct Shared<T> {
-    transform: T,
-    accept_plain: bool,
-    name: String,
-    written: Bytecount,
-    read: Bytecount,
-}
 
 /// A store whose values are encoded below. See [`Transform`] for an example.
 pub struct Transformed<S, T> {
@@ -389,83 +293,6 @@ impl<S: Store, T: Transform> Transformed<S, T> {
     }
 }
 
-impl<T: Transform> Shared<T> {
-    fn decode(&self, key: &[u8], stored: Value) -> Result<Value> {
-        let size = stored.bytes.len();
-        let value = self.plain(key, stored)?;
-        self.read.add(value.bytes.len(), size);
-        Ok(value)
-    }
-
-    fn decode_found(&self, key: &[u8], stored: Option<Value>) -> Result<Option<Value>> {
-        stored.map(|stored| self.decode(key, stored)).transpose()
-    }
-
-    fn decode_all(&self, keys: &[Bytes], stored: Vec<Option<Value>>) -> Result<Vec<Option<Value>>> {
-        keys.iter().zip(stored).map(|(key, stored)| self.decode_found(key, stored)).collect()
-    }
-
-    fn plain(&self, key: &[u8], stored: Value) -> Result<Value> {
-        if self.accept_plain && !T::is_frame(&stored.bytes) {
-            return Ok(stored);
-        }
-        self.transform.decode(key, stored).map_err(|error| self.blame(error, key))
-    }
-
-    /// The next entries, until they reach the size of a page: what is small below may be large above.
-    fn decode_page(
-        &self,
-        stored: &mut impl Iterator<Item = Entry>,
-        page_bytes: usize,
-    ) -> Result<Page> {
-        let mut page = Page { entries: Vec::with_capacity(stored.size_hint().0) };
-        let mut bytes = 0;
-        for Entry { key, value } in stored {
-            let value = self.decode(&key, value)?;
-            bytes += key.len() + value.bytes.len();
-            page.entries.push(Entry { key, value });
-            if bytes >= page_bytes {
-                break;
-            }
-        }
-        Ok(page)
-    }
-
-    fn encode_batch(&self, batch: Batch) -> Result<Batch> {
-        let (mut logical, mut stored) = (0, 0);
-        let batch = batch.try_map(|op| match op {
-            Op::Put(key, value) => {
-                logical += value.bytes.len();
-                let value = self.encode(&key, value)?;
-                stored += value.bytes.len();
-                Ok(Op::Put(key, value))
-            }
-            Op::Delete(key) => Ok(Op::Delete(key)),
-        })?;
-        self.written.add(logical, stored);
-        Ok(batch)
-    }
-
-    fn encode_page(&self, mut page: Page) -> Result<Page> {
-        let logical = page.bytes();
-        for Entry { key, value } in &mut page.entries {
-            *value = self.encode(key, std::mem::take(value))?;
-        }
-        let keys = page.entries.iter().map(|entry| entry.key.len()).sum::<usize>();
-        self.written.add(logical - keys, page.bytes() - keys);
-        Ok(page)
-    }
-
-    fn encode(&self, key: &[u8], value: Value) -> Result<Value> {
-        let bytes = self.transform.encode(key, &value).map_err(|error| self.blame(error, key))?;
-        Ok(Value { bytes, expires_at: value.expires_at })
-    }
-
-    fn blame(&self, error: Error, key: &[u8]) -> Error {
-        error.with_layer(self.name.clone()).with_key(key)
-    }
-}
-
 impl<T: fmt::Debug> fmt::Debug for TransformLayer<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("TransformLayer").field(&self.0.transform).finish()
@@ -476,33 +303,6 @@ impl<S, T: fmt::Debug> fmt::Debug for Transformed<S, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Transformed").field(&self.shared.transform).finish()
     }
-}
-
-/// Bytes of values before and after the codec, in one direction.
-struct Bytecount {
-    logical: Counter,
-    stored: Counter,
-}
-
-impl Bytecount {
-    fn new(labels: &Labels, op: &'static str) -> Self {
-        let counter = |stage| labels.counter(names::CODEC_BYTES, &[("stage", stage), ("op", op)]);
-        Self { logical: counter("logical"), stored: counter("stored") }
-    }
-
-    fn add(&self, logical: usize, stored: usize) {
-        self.logical.increment(logical as u64);
-        self.stored.increment(stored as u64);
-    }
-}
-
-/// Runs work for the processor where it holds up no other task.
-async fn blocking<R: Send + 'static>(
-    work: impl FnOnce() -> Result<R> + Send + 'static,
-) -> Result<R> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| Error::internal("encoding did not finish").with_source(error))?
 }
 
 #[cfg(test)]

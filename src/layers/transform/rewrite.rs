@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 
-use super::{Shared, Transform, blocking};
+use super::encoding::Transform;
+use super::shared::{Shared, blocking};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::{Rewrite, RewriteReport};
 use crate::store::{Read, Store};

@@ -7,6 +7,7 @@ use super::*;
 use crate::backends::Memory;
 use crate::forward;
 use crate::layer::RewriteReport;
+use crate::types::{Op, Page};
 use crate::{ErrorKind, ReadExt, StoreExt, Timestamp};
 
 /// A frame is `~`, a stamp, the value.
