@@ -12,6 +12,11 @@ pub(super) fn is_incomplete(error: &::rocksdb::Error) -> bool {
     error.kind() == Theirs::Incomplete
 }
 
+/// A column family that was opened is in the handle's list.
+pub(super) fn lost() -> Error {
+    Error::internal("RocksDB opened the column family but does not know it")
+}
+
 /// The error of a write that RocksDB would not take for too long.
 pub(super) fn stalled(operation: Operation, broken: bool, error: ::rocksdb::Error) -> Error {
     let (kind, message) = if broken {

@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ::rocksdb::{Options, SstFileWriter};
 
 use super::config::RocksDbConfig;
-use super::engine::{Engine, Tier};
+use super::engine::Engine;
 use super::error::failed;
 use super::options::table_options;
+use super::tiers::Tier;
 use super::ttl::Stamps;
 use crate::error::{Error, Operation, Result};
 use crate::types::{Batch, Op};

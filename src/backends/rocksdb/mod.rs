@@ -56,6 +56,7 @@
 //! # Ok::<(), tierstack::Error>(()) }).unwrap();
 //! ```
 
+mod backend;
 mod blocking;
 mod config;
 mod engine;
@@ -64,6 +65,7 @@ mod error;
 mod ingest;
 mod inline_policy;
 mod lock;
+mod look_up;
 mod open;
 mod options;
 mod options_file;
@@ -72,7 +74,10 @@ mod scan;
 mod survey;
 #[cfg(test)]
 mod tests;
+mod tiers;
 mod ttl;
+mod view;
+mod write;
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -85,12 +90,13 @@ use tokio::sync::watch;
 
 use self::blocking::{Offloaded, offload, spawn};
 pub use self::config::{Compaction, Compression, RocksDbConfig, TableFolder};
-use self::engine::{Engine, Moment};
+use self::engine::Engine;
 use self::error::{failed, is_incomplete};
 use self::ingest::{LOT_BYTES, Tables};
 use self::inline_policy::Pace;
 use self::reader::Reader;
 use self::ttl::Stamps;
+use self::view::Moment;
 use crate::error::{Error, ErrorKind, Operation, Outcome, Result};
 use crate::group::{admitted, complete};
 use crate::layer::{BackendConfig, Common, Context};

@@ -378,11 +378,6 @@ fn file_number(path: &Path) -> Option<String> {
     Some(fs::canonicalize(path).ok()?.to_string_lossy().into_owned())
 }
 
-/// A column family that was opened is in the handle's list.
-pub(super) fn lost() -> Error {
-    Error::internal("RocksDB opened the column family but does not know it")
-}
-
 /// Whether anything was ever written: a table, or a log that is not empty.
 fn has_data(path: &Path) -> Result<bool> {
     let unreadable = |error| Error::io("the folder cannot be read", error);

@@ -6,10 +6,10 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 
 use super::blocking::offload;
-use super::engine::{Tier, View};
-use super::entities;
-use super::error::{failed, is_incomplete};
+use super::look_up::{checked, look_up};
 use super::scan;
+use super::tiers::Tier;
+use super::view::View;
 use crate::error::{Error, Operation, Result};
 use crate::reply::Reply;
 use crate::store::{Pages, Read};
@@ -48,16 +48,6 @@ impl<V: View> Reader<V> {
     }
 }
 
-/// The value of a key. `None`: it is not in memory.
-pub(super) fn look_up<V: View>(
-    view: &V,
-    key: &[u8],
-    tier: Tier,
-    operation: Operation,
-) -> Result<Option<Option<Value>>> {
-    checked(view, key, tier, operation, view.get(key, tier))
-}
-
 /// The value of a key that is not in memory. `None`: a thread has to read it.
 fn from_disk_inline<V: View>(
     view: &V,
@@ -66,30 +56,6 @@ fn from_disk_inline<V: View>(
 ) -> Result<Option<Option<Value>>> {
     let Some(_held) = view.engine().pace().hold() else { return Ok(None) };
     look_up(view, key, Tier::Disk, operation)
-}
-
-/// What RocksDB answered. An empty value is looked at again, as an entity may be shown as one.
-fn checked<V: View>(
-    view: &V,
-    key: &[u8],
-    tier: Tier,
-    operation: Operation,
-    answer: Result<Option<Value>, ::rocksdb::Error>,
-) -> Result<Option<Option<Value>>> {
-    let empty = matches!(&answer, Ok(Some(value)) if value.bytes.is_empty());
-    let entity = if empty { view.is_entity(key, tier) } else { Ok(false) };
-    match entity.and_then(|entity| answer.map(|value| (entity, value))) {
-        Ok((true, _)) => Err(entities::refused().with_operation(operation).with_key(key)),
-        Ok((false, value)) => match (value, view.engine().stamps()) {
-            (Some(stored), Some(stamps)) => {
-                let read = stamps.read(&stored).map(Some);
-                read.map_err(|error| error.with_operation(operation).with_key(key))
-            }
-            (value, _) => Ok(Some(value)),
-        },
-        Err(error) if tier == Tier::Memory && is_incomplete(&error) => Ok(None),
-        Err(error) => Err(failed(operation, error).with_key(key)),
-    }
 }
 
 fn closed() -> Error {

@@ -16,10 +16,12 @@ use futures_util::StreamExt;
 use futures_util::stream::unfold;
 
 use super::blocking::spawn;
-use super::engine::{Tier, View};
+use super::engine::Engine;
 use super::entities;
 use super::error::{failed, is_incomplete};
+use super::tiers::Tier;
 use super::ttl::Stamps;
+use super::view::View;
 use crate::clock::Timestamp;
 use crate::error::{Error, Operation, Result};
 use crate::store::Pages;
@@ -267,5 +269,32 @@ impl Building {
             Entry { key, value: Value { bytes, expires_at: held.expires_at } }
         });
         Page { entries: entries.collect() }
+    }
+}
+
+/// Keys that are counted by one iterator, which holds files back.
+const COUNTED: u64 = if cfg!(test) { 10 } else { 100_000 };
+
+impl Engine {
+    /// Counts the next keys that begin with a prefix. Gives the key that is to be counted first behind them.
+    pub(super) fn count(&self, from: Vec<u8>, prefix: &[u8]) -> Result<(u64, Option<Vec<u8>>)> {
+        let mut options = self.scan_options(Tier::Disk);
+        options.fill_cache(false);
+        let mut entries = self.db().raw_iterator_cf_opt(self.family(), options);
+        entries.seek(from);
+        let mut counted = 0;
+        while let Some((key, value)) = entries.item().filter(|(key, _)| key.starts_with(prefix)) {
+            if counted == COUNTED {
+                return Ok((counted, Some(key.to_vec())));
+            }
+            let there = match self.stamps() {
+                Some(stamps) => stamps.split(value)?.is_some(),
+                None => true,
+            };
+            counted += u64::from(there);
+            entries.next();
+        }
+        entries.status().map_err(|error| failed(Operation::Usage, error))?;
+        Ok((counted, None))
     }
 }
