@@ -1,19 +1,15 @@
 //! The settings: their ranges, and what they guarantee.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::FileStore;
 use super::names::Names;
 use super::tree::MAX_VALUE_BYTES;
 use crate::error::{Error, Result};
-use crate::layer::{BackendConfig, Claim, Context};
-use crate::store::Store;
+use crate::layer::BackendConfig;
 use crate::types::{
-    Conditions, Counting, Durability, Freshness, Guarantees, Limits, Place, Profile, check_path_of,
+    Conditions, Counting, Durability, Freshness, Guarantees, Limits, Place, check_path_of,
 };
 
 /// What happens to that which is in the folder and is no entry: a symbolic link, a device, a file whose name
@@ -100,7 +96,7 @@ impl FileConfig {
         }
     }
 
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         if self.path.as_os_str().is_empty() {
             return Err(Error::config("`path` is empty; name the folder that holds the entries"));
         }
@@ -119,7 +115,7 @@ impl FileConfig {
         Ok(())
     }
 
-    fn guarantees(&self) -> Guarantees {
+    pub(super) fn guarantees(&self) -> Guarantees {
         Guarantees {
             durability: if self.sync { Durability::PowerCut } else { Durability::ProcessCrash },
             durability_on_request: if self.sync {
@@ -144,34 +140,5 @@ impl FileConfig {
             recovery: None,
             limits: Limits { value_bytes: Some(MAX_VALUE_BYTES), ..Limits::default() },
         }
-    }
-}
-
-#[async_trait]
-impl BackendConfig for FileConfig {
-    const NAME: &'static str = "file";
-
-    fn profile(&self) -> Result<Profile> {
-        self.check().map_err(|error| error.with_layer(Self::NAME))?;
-        let profile = Profile::backend(Self::NAME, self.guarantees()).note(
-            "Other programs may change files: their changes are seen at once, are not atomic with each other, and are not seen by conditional writes that run at the same moment.",
-        );
-        Ok(if self.sync {
-            profile
-        } else {
-            profile.note(
-                "`sync` is false: a write is acknowledged before it is on the disk, and a power cut can cost what was written since the last `flush` or leave a batch half done. `flush` makes all of them survive one.",
-            )
-        })
-    }
-
-    fn claims(&self, context: &Context) -> Vec<Claim> {
-        vec![Claim::new("the folder", &context.resolve(&self.path)).whole()]
-    }
-
-    async fn open(&self, context: &Context) -> Result<Arc<dyn Store>> {
-        let path = context.resolve(&self.path);
-        let config = Self { path, ..self.clone() };
-        Ok(Arc::new(FileStore::open_for(config, context.may_create).await?))
     }
 }

@@ -49,6 +49,8 @@
 //! # Ok::<(), tierstack::Error>(()) }).unwrap();
 //! ```
 
+mod backend;
+mod batch;
 mod blocking;
 mod config;
 mod core;
@@ -59,11 +61,13 @@ mod intent;
 mod layout_file;
 mod names;
 mod open;
+mod prepare;
 mod private_files;
 mod scan;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod write;
 
 use std::fmt;
 use std::sync::Arc;
