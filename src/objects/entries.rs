@@ -5,70 +5,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 
 use super::folder::InFolder;
-use super::names::{Naming, PROBE};
-use super::{probe, scan};
+use super::names::Naming;
+use super::probe;
+use super::service::Objects;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read};
 use crate::types::{
     Batch, Commit, Condition, Conditions, Counting, Durability, Freshness, Guarantees, Identity,
-    Limits, Op, Place, Profile, RunOrder, Scan, Sighting, Usage, Value, check_key,
+    Limits, Op, Place, Profile, RunOrder, Sighting, Usage, Value, check_key,
 };
-
-/// What a service of named objects can do. Errors hold no name.
-#[async_trait]
-pub(crate) trait Objects: Send + Sync + 'static {
-    /// The object of that name.
-    async fn get(&self, name: &str) -> Result<Option<Bytes>>;
-    /// Sets the object of that name, visible once it is whole.
-    async fn put(&self, name: &str, value: Bytes) -> Result<()>;
-    /// Makes the object unless there is one. `false`: there is one, and nothing was written. Is never
-    /// repeated by itself, as it might meet its own object.
-    async fn create(&self, name: &str, value: Bytes) -> Result<bool>;
-    /// Sets or removes the object, provided that it holds just this. `false`: it does not, and nothing was
-    /// changed. Is never repeated by itself.
-    async fn change(&self, name: &str, from: &[u8], to: Option<Bytes>) -> Result<bool>;
-    /// Removes the object, if it is there.
-    async fn delete(&self, name: &str) -> Result<()>;
-    /// The objects whose names lie behind `after`, in the order of the service.
-    fn list(&self, after: Option<&str>) -> BoxStream<'static, Result<Listed>>;
-}
-
-/// What a listing tells of an object.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Listed {
-    pub(crate) name: String,
-    /// `None`: the listing does not tell.
-    pub(crate) size: Option<u64>,
-}
-
-impl Listed {
-    /// Whether it is no entry: a folder as consoles mark them, also the one that the store is in, or a probe.
-    pub(super) fn is_mark(&self) -> bool {
-        let is_folder = self.name.is_empty() || self.name.ends_with('/');
-        self.size == Some(0) && is_folder || self.name.starts_with(PROBE)
-    }
-}
 
 /// Requests at a time of one operation.
 pub(super) const CONCURRENCY: usize = 16;
-
-/// 5 GiB: a value is in memory as a whole.
-pub(crate) const MAX_VALUE_BYTES: u64 = 5 << 30;
-
-/// An object of others.
-pub(crate) fn too_large() -> Error {
-    Error::new(
-        ErrorKind::Capacity,
-        "reading: an object is larger than 5 GiB, the most that a value has",
-    )
-}
 
 /// What the settings of a backend come to.
 pub(crate) struct StoreGuarantees {
@@ -276,10 +229,6 @@ impl Entries {
         let requests: Vec<_> =
             keys.iter().map(|key| self.get_one(key, Operation::GetMany).boxed()).collect();
         Reply::later(futures_util::stream::iter(requests).buffered(CONCURRENCY).try_collect())
-    }
-
-    pub(crate) fn scan(&self, scan: Scan) -> Pages<'_> {
-        scan::pages(self, scan)
     }
 
     /// One operation on a key, one condition on it, or both.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
-use super::entries::{Listed, Objects};
+use super::service::{Listed, Objects};
 use crate::disk;
 use crate::error::{Error, ErrorKind, Outcome, Result};
 

@@ -4,11 +4,13 @@ use std::fmt;
 use std::path::{Path as FilePath, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 
+#[cfg(feature = "cloud")]
+use super::bucket::open as open_bucket;
+use super::connection::Connection;
 use crate::disk::make_folder;
 use crate::error::{Error, Result};
 use crate::layer::Claim;
@@ -210,42 +212,7 @@ impl Location {
         self.check()?;
         match self {
             Self::Folder(path) => open_folder(path, create, connection),
-            Self::Bucket { scheme, bucket, path } => cloud::open(scheme, bucket, path, connection),
-        }
-    }
-}
-
-/// How a place is talked to.
-#[derive(Clone, Debug)]
-#[cfg_attr(
-    not(feature = "cloud"),
-    allow(dead_code, reason = "only buckets have a line to wait for")
-)]
-pub(crate) struct Connection {
-    /// The deadline of one request.
-    pub(crate) timeout: Duration,
-    /// How often, and for how long, a request is repeated.
-    pub(crate) retries: usize,
-    pub(crate) retry_for: Duration,
-    /// Whether objects may be those of others, with any name.
-    pub(crate) foreign: bool,
-    /// Whether a file is on the disk before a put is acknowledged.
-    pub(crate) sync: bool,
-    /// What the environment does not say, or says otherwise, by `object_store`'s names.
-    pub(crate) options: Vec<(String, SecretText)>,
-}
-
-/// Of a repository: a pack of 16 MiB must get through a slow line, and an acknowledged backup
-/// survives a power cut.
-impl Default for Connection {
-    fn default() -> Self {
-        Self {
-            timeout: Duration::from_secs(600),
-            retries: 10,
-            retry_for: Duration::from_secs(180),
-            foreign: false,
-            sync: true,
-            options: Vec::new(),
+            Self::Bucket { scheme, bucket, path } => open_bucket(scheme, bucket, path, connection),
         }
     }
 }
@@ -299,138 +266,8 @@ fn open_folder(
 }
 
 #[cfg(not(feature = "cloud"))]
-mod cloud {
-    use super::{Arc, Connection, Error, ObjectStore, Result};
-
-    pub(super) fn open(
-        scheme: &str,
-        _: &str,
-        _: &str,
-        _: &Connection,
-    ) -> Result<Arc<dyn ObjectStore>> {
-        Err(Error::config(format!("{scheme}:// needs the feature 'cloud'")))
-    }
-}
-
-#[cfg(feature = "cloud")]
-mod cloud {
-    use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
-    use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
-    use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
-    use object_store::path::Path;
-    use object_store::prefix::PrefixStore;
-    use object_store::{BackoffConfig, ClientConfigKey, RetryConfig};
-
-    #[cfg(feature = "object")]
-    use super::super::wire::Wire;
-    use super::{Arc, Connection, Error, ObjectStore, Result};
-
-    /// A client from the environment and the options.
-    macro_rules! client {
-        ($builder:ty, $key:ty, [$($endpoint:ident),+], $connection:expr) => {{
-            let connection: &Connection = $connection;
-            let retry = RetryConfig {
-                backoff: BackoffConfig::default(),
-                max_retries: connection.retries,
-                retry_timeout: connection.retry_for,
-            };
-            let timeout = <$key>::Client(ClientConfigKey::Timeout);
-            let mut builder = <$builder>::from_env()
-                .with_config(timeout, format!("{}ms", connection.timeout.as_millis()))
-                .with_retry(retry);
-            for (name, value) in &connection.options {
-                let key: $key = name.to_ascii_lowercase().parse().map_err(|_| {
-                    Error::config(format!(
-                        "`options.{name}` is not known; options are named as in `object_store`, such as endpoint, region, allow_http"
-                    ))
-                })?;
-                builder = builder.with_config(key, value.expose());
-            }
-            check_http(
-                &[$(builder.get_config_value(&<$key>::$endpoint)),+],
-                builder.get_config_value(&<$key>::Client(ClientConfigKey::AllowHttp)),
-            )?;
-            builder
-        }};
-    }
-
-    /// The client would only say that it cannot build a request, again and again.
-    fn check_http(endpoints: &[Option<String>], allowed: Option<String>) -> Result<()> {
-        let is_plain =
-            endpoints.iter().flatten().any(|url| url.to_ascii_lowercase().starts_with("http://"));
-        let allowed = allowed.is_some_and(|value| {
-            matches!(&*value.to_ascii_lowercase(), "1" | "true" | "on" | "yes" | "y")
-        });
-        if is_plain && !allowed {
-            return Err(Error::config(
-                "the endpoint begins with http://, so that nothing on the way to it is encrypted; write https://, or allow it by the option `allow_http: true` (in the environment, AWS_ALLOW_HTTP=true)",
-            ));
-        }
-        Ok(())
-    }
-
-    pub(super) fn open(
-        scheme: &str,
-        bucket: &str,
-        path: &str,
-        connection: &Connection,
-    ) -> Result<Arc<dyn ObjectStore>> {
-        // The client's words may quote an option, so they are not kept.
-        let wrong = |_: object_store::Error| {
-            Error::config(format!(
-                "{scheme}://{bucket} cannot be opened with these options and this environment"
-            ))
-        };
-        let store: Arc<dyn ObjectStore> = match scheme {
-            "s3" => {
-                let builder =
-                    client!(AmazonS3Builder, AmazonS3ConfigKey, [Endpoint, S3Endpoint], connection);
-                let builder = builder.with_bucket_name(bucket);
-                Arc::new(open_s3(builder, connection).map_err(wrong)?)
-            }
-            "gs" => {
-                let builder =
-                    client!(GoogleCloudStorageBuilder, GoogleConfigKey, [BaseUrl], connection);
-                #[cfg(feature = "object")]
-                let builder = builder.with_http_connector(Wire::default());
-                Arc::new(builder.with_bucket_name(bucket).build().map_err(wrong)?)
-            }
-            _ => {
-                let builder =
-                    client!(MicrosoftAzureBuilder, AzureConfigKey, [Endpoint], connection);
-                #[cfg(feature = "object")]
-                let builder = builder.with_http_connector(Wire::default());
-                Arc::new(builder.with_container_name(bucket).build().map_err(wrong)?)
-            }
-        };
-        let path = Path::parse(path).map_err(|error| {
-            Error::config(format!("'{path}' cannot be a path in a bucket")).with_source(error)
-        })?;
-        Ok(Arc::new(PrefixStore::new(store, path)))
-    }
-
-    #[cfg(not(feature = "object"))]
-    fn open_s3(builder: AmazonS3Builder, _: &Connection) -> object_store::Result<AmazonS3> {
-        builder.build()
-    }
-
-    #[cfg(feature = "object")]
-    fn open_s3(
-        builder: AmazonS3Builder,
-        connection: &Connection,
-    ) -> object_store::Result<AmazonS3> {
-        let wire = Wire::default();
-        let signer = Arc::clone(&wire.signer);
-        let builder = builder.with_http_connector(wire);
-        let client = if connection.foreign {
-            // In a list of names to remove, they would not be as they are.
-            builder.with_disable_bulk_delete(true).build()?
-        } else {
-            builder.build()?
-        };
-        let _ = signer.set(Arc::clone(client.credentials()));
-        Ok(client)
-    }
+fn open_bucket(scheme: &str, _: &str, _: &str, _: &Connection) -> Result<Arc<dyn ObjectStore>> {
+    Err(Error::config(format!("{scheme}:// needs the feature 'cloud'")))
 }
 
 #[cfg(test)]

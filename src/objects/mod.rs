@@ -3,6 +3,10 @@
 //!
 //! A service is reduced to [`Objects`]: get, put, create, delete, list. [`Entries`] makes a store of it.
 
+#[cfg(all(feature = "cloud", any(feature = "backup", feature = "object")))]
+mod bucket;
+#[cfg(any(feature = "backup", feature = "object"))]
+mod connection;
 #[cfg(any(feature = "backup", feature = "object"))]
 mod error;
 #[cfg(any(feature = "backup", feature = "object"))]
@@ -25,14 +29,15 @@ mod probe;
 mod replace;
 #[cfg(any(feature = "object", feature = "opendal"))]
 mod scan;
+#[cfg(any(feature = "object", feature = "opendal"))]
+mod service;
 #[cfg(all(feature = "object", feature = "cloud"))]
 mod wire;
 
+#[cfg(any(feature = "backup", feature = "object"))]
+pub(crate) use self::connection::Connection;
 #[cfg(any(feature = "object", feature = "opendal"))]
-pub(crate) use self::entries::{
-    Entries, Listed, MAX_VALUE_BYTES, Objects, Opening, StoreGuarantees, check_durability,
-    delegate, too_large,
-};
+pub(crate) use self::entries::{Entries, Opening, StoreGuarantees, check_durability, delegate};
 #[cfg(feature = "backup")]
 pub(crate) use self::error::kind_of;
 #[cfg(any(feature = "backup", feature = "object"))]
@@ -43,7 +48,7 @@ pub(crate) use self::error::redacted;
 #[cfg_attr(not(feature = "backup"), expect(unreachable_pub, reason = "`backup` offers it"))]
 pub use self::location::Location;
 #[cfg(any(feature = "backup", feature = "object"))]
-pub(crate) use self::location::{Connection, Shown};
+pub(crate) use self::location::Shown;
 #[cfg(any(feature = "object", feature = "opendal"))]
 pub use self::names::Names;
 #[cfg(any(feature = "object", feature = "opendal"))]
@@ -54,5 +59,7 @@ pub use self::options::{Options, Setting};
 pub(crate) use self::options::{check as check_options, read as read_options};
 #[cfg(feature = "object")]
 pub(crate) use self::paths::{to_name, to_path};
+#[cfg(any(feature = "object", feature = "opendal"))]
+pub(crate) use self::service::{Listed, MAX_VALUE_BYTES, Objects, too_large};
 #[cfg(all(feature = "object", feature = "cloud"))]
 pub(crate) use self::wire::{StorageClass, only_if};

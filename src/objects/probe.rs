@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::StreamExt;
 
-use super::entries::Objects;
 use super::names::PROBE;
+use super::service::Objects;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Names that are looked at: one page of a listing, at most.

@@ -12,9 +12,10 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 
-use super::entries::{CONCURRENCY, Entries, Listed};
+use super::entries::{CONCURRENCY, Entries};
 use super::names::{place, without_place};
 use super::probe::unordered;
+use super::service::Listed;
 use crate::error::{Error, Operation, Result};
 use crate::store::Pages;
 use crate::types::{Entry, Order, Page, Scan, Value};
@@ -37,14 +38,17 @@ struct Found {
     size: Option<u64>,
 }
 
-pub(super) fn pages(entries: &Entries, scan: Scan) -> Pages<'_> {
-    let walk = Walk { entries, scan, ahead: VecDeque::new(), failed: None, way: None };
-    let pages = futures_util::stream::try_unfold(walk, |mut walk| async move {
-        let entries = walk.entries;
-        let page = walk.next_page().await.map_err(|error| entries.told(error, Operation::Scan))?;
-        Ok(page.map(|page| (page, walk)))
-    });
-    pages.boxed()
+impl Entries {
+    pub(crate) fn scan(&self, scan: Scan) -> Pages<'_> {
+        let walk = Walk { entries: self, scan, ahead: VecDeque::new(), failed: None, way: None };
+        let pages = futures_util::stream::try_unfold(walk, |mut walk| async move {
+            let entries = walk.entries;
+            let page =
+                walk.next_page().await.map_err(|error| entries.told(error, Operation::Scan))?;
+            Ok(page.map(|page| (page, walk)))
+        });
+        pages.boxed()
+    }
 }
 
 struct Walk<'a> {
