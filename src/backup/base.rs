@@ -13,12 +13,12 @@ use super::digest::Digest;
 use super::format::{BaseInfo, Hash, HeadBase, manifest_path, pack_path, random_id};
 use super::manifest::{Lists, Pack, Place, Run, boundary};
 use super::objects::Created;
+use super::progress::{OnProgress, Progress};
 use super::repository::{MAX_PACK_BYTES, Repository, State, conflict};
 use super::restore::unfinished_restore;
-use super::{OnProgress, Progress, RESERVED_PREFIX};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::store::Store;
-use crate::types::{Entry, Scan};
+use crate::types::{Entry, RESERVED_PREFIX, Scan};
 
 /// Packs that are uploaded at a time: with the one being filled, this bounds the memory.
 const UPLOADS: usize = 4;

@@ -16,16 +16,16 @@ use serde::{Deserialize, Serialize};
 use super::digest::Digest;
 use super::format::{BaseInfo, Hash};
 use super::manifest::{Manifest, Run};
+use super::progress::{OnProgress, Progress};
 use super::read::{Entries, chunks};
 use super::repository::Repository;
 use super::restore_plan::Plan;
-use super::{OnProgress, Progress, RESERVED_PREFIX};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::ext::{ReadExt, StoreExt};
 use crate::store::{Read, Store};
 use crate::types::units::counted;
-use crate::types::{Entry, Guarantees, Page, Scan};
+use crate::types::{Entry, Guarantees, Page, RESERVED_PREFIX, Scan};
 
 const MARK: &[u8] = b"\0tierstack/restore";
 

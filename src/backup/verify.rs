@@ -12,9 +12,9 @@ use super::digest::Digest;
 use super::format::{Hash, HeadBase, head_path, manifest_path, pack_of, pack_path};
 use super::manifest::Manifest;
 use super::objects::missing;
+use super::progress::{OnProgress, Progress};
 use super::read::{Entries, chunks};
 use super::repository::{Repository, State};
-use super::{OnProgress, Progress};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Packs that are looked at at a time.
