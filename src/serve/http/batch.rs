@@ -11,8 +11,9 @@ use serde::Deserialize;
 
 use super::path::Target;
 use super::query::Query;
+use super::request::{caller, guarantees, store};
 use super::write::{sequence, wait};
-use super::{body, caller, guarantees, lines, store};
+use super::{body, lines};
 use crate::clock::{Clock, Timestamp};
 use crate::error::Operation;
 use crate::jsonl::{self, Wrong};

@@ -14,10 +14,11 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use serde::Serialize;
 
+use super::headers::stream_headers;
 use super::lines::Key;
 use super::path::Target;
 use super::query::Query;
-use super::{store, stream_headers};
+use super::request::store;
 use crate::serve::access::Right;
 use crate::serve::problem::Problem;
 use crate::serve::shared::{Phase, Shared};

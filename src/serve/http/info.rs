@@ -9,8 +9,8 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::caller;
 use super::query::Query;
+use super::request::caller;
 use crate::error::Error;
 use crate::serve::problem::Problem;
 use crate::serve::shared::{Found, Shared};

@@ -16,7 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use tokio::sync::mpsc;
 
 use super::body::LINES;
-use super::stream_headers;
+use super::headers::stream_headers;
 use crate::error::Error;
 use crate::jsonl::{self, Wrong};
 use crate::serve::access::Caller;

@@ -8,10 +8,11 @@ use axum::response::Response;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::body;
 use super::lines::{self, Key, Lines, Stop};
 use super::path::Target;
 use super::query::Query;
-use super::{body, caller, refused, store};
+use super::request::{caller, refused, store};
 use crate::jsonl;
 use crate::serve::access::Right;
 use crate::serve::problem::Problem;

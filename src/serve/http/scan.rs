@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::lines::{self, Lines, Stop};
 use super::path::Target;
 use super::query::Query;
-use super::{caller, store};
+use super::request::{caller, store};
 use crate::jsonl::text_or_base64;
 use crate::serve::access::Right;
 use crate::serve::problem::Problem;

@@ -10,11 +10,12 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 
+use super::headers::SEALED;
 use super::path::Target;
 use super::query::Query;
 use super::range::{Wanted, wanted};
+use super::request::{caller, refused, store};
 use super::tag::{Preconditions, Tag, Verdict};
-use super::{SEALED, caller, refused, store};
 use crate::serve::access::Right;
 use crate::serve::problem::Problem;
 use crate::serve::shared::Shared;

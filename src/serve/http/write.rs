@@ -8,11 +8,12 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 
+use super::body;
 use super::path::Target;
 use super::query::Query;
+use super::request::{caller, guarantees, refused, store};
 use super::tag::{Preconditions, Tag, Verdict};
 use super::value::changed;
-use super::{body, caller, guarantees, refused, store};
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Operation, Outcome};
 use crate::serve::access::Right;

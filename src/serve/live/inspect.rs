@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::super::access::{Caller, Right};
 use super::super::problem::Problem;
 use super::super::shared::Shared;
-use super::json;
+use super::facts::json;
 use crate::clock::Timestamp;
 use crate::types::Sighting;
 

@@ -16,7 +16,7 @@ use super::super::access::Caller;
 use super::super::live_watchers::STREAMS;
 use super::super::problem::Problem;
 use super::super::shared::{Phase, Shared};
-use super::{FRESH, check_reader, monitor, visible};
+use super::facts::{FRESH, check_reader, monitor, visible};
 use crate::status::{Facts, Watch};
 
 /// A line is sent at least this often, so that each side notices when the other is gone.

@@ -11,11 +11,10 @@ use tokio::sync::{mpsc, watch};
 
 use crate::backends::Memory;
 use crate::error::{Error, ErrorKind, Result};
+use crate::forward;
 use crate::reply::Reply;
 use crate::store::{Change, Changes, Pages, Read, Store};
-use crate::types::{
-    Batch, Commit, Guarantees, Identity, Profile, Scan, Scope, Sighting, Usage, Value,
-};
+use crate::types::{Batch, Commit, Guarantees, Profile, Scan, Value};
 
 #[derive(Clone)]
 pub(super) struct Altered {
@@ -96,10 +95,6 @@ impl Store for Altered {
         crate::group::write_in_order(self, group).await
     }
 
-    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
-        self.memory.ingest(run).await
-    }
-
     async fn changes(&self) -> Result<Changes> {
         let changes = self.changes.lock().take();
         let changes = changes.ok_or_else(|| Error::unsupported("there is no change feed here"))?;
@@ -109,43 +104,9 @@ impl Store for Altered {
         Ok(futures_util::stream::unfold(changes, next).boxed())
     }
 
-    async fn invalidate(&self, scope: Scope) -> Result<()> {
-        self.memory.invalidate(scope).await
-    }
-
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
-        self.memory.inspect(key).await
-    }
-
-    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
-        self.memory.snapshot().await
-    }
-
-    async fn flush(&self) -> Result<()> {
-        self.memory.flush().await
-    }
-
-    async fn compact(&self) -> Result<()> {
-        self.memory.compact().await
-    }
-
-    async fn usage(&self) -> Result<Usage> {
-        self.memory.usage().await
-    }
-
-    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
-        self.memory.count(prefix).await
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.memory.close().await
-    }
-
     fn profile(&self) -> Profile {
         self.memory.profile().changed(|guarantees| (self.guarantees)(guarantees))
     }
 
-    fn identity(&self) -> Option<Identity> {
-        self.memory.identity()
-    }
+    forward!(self => self.memory; ingest, invalidate, inspect, snapshot, flush, compact, usage, count, close, identity);
 }
