@@ -12,7 +12,7 @@ use crate::store::{Change, Changes, Read, Store};
 use crate::testing::oracle::show;
 use crate::types::{Op, Value};
 
-super::topic! { "announce":
+super::check::topic! { "announce":
     subscriptions_come_and_go,
     subscriptions_end_when_the_store_is_closed,
     what_others_write_is_announced,

@@ -9,7 +9,7 @@ use crate::testing::Random;
 use crate::testing::oracle::{Known, show};
 use crate::types::{Batch, Limits, Value};
 
-super::topic! { "basic":
+super::check::topic! { "basic":
     a_missing_key_gives_none,
     a_put_is_read_back,
     an_overwrite_replaces_the_value,

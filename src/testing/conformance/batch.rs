@@ -14,7 +14,7 @@ use crate::store::{Read, Store};
 use crate::testing::oracle::Known;
 use crate::types::{Batch, Entry, Limits, Op, Scan, Value};
 
-super::topic! { "batch":
+super::check::topic! { "batch":
     the_last_operation_of_a_key_wins,
     puts_and_deletes_happen_together,
     a_wrong_key_leaves_nothing_of_the_batch,

@@ -7,7 +7,7 @@ use super::harness::{Bench, Verdict, ensure, numbered, numbered_key, poll_and_dr
 use crate::store::{Read, Store};
 use crate::types::{Op, Scan};
 
-super::topic! { "cancel":
+super::check::topic! { "cancel":
     a_dropped_write_happens_wholly_or_not_at_all,
     dropped_reads_leave_nothing_behind,
     dropped_scans_leave_nothing_behind,

@@ -15,7 +15,7 @@ use crate::ext::{ReadExt, StoreExt};
 use crate::store::{Read, Store};
 use crate::types::{Batch, Conditions, Durability, Entry, Page, Scan, Scope};
 
-super::topic! { "close":
+super::check::topic! { "close":
     a_second_close_succeeds,
     operations_after_close_fail_as_closed,
     an_idle_scan_does_not_hold_up_close,

@@ -14,7 +14,7 @@ use crate::store::{Read, Store};
 use crate::testing::oracle::{Known, show};
 use crate::types::{Batch, Scan, Value};
 
-super::topic! { "concurrency":
+super::check::topic! { "concurrency":
     writes_of_many_tasks_are_all_there,
     a_task_reads_its_own_writes,
     a_key_never_goes_back,

@@ -12,7 +12,7 @@ use crate::error::ErrorKind;
 use crate::store::{Read, Store};
 use crate::types::{Batch, Condition, Conditions, Op, Value};
 
-super::topic! { "condition":
+super::check::topic! { "condition":
     absent_keys_are_written,
     a_key_that_exists_refuses_the_batch,
     a_key_that_was_deleted_is_absent,

@@ -12,7 +12,7 @@ use crate::store::{Read, Store};
 use crate::testing::oracle::Known;
 use crate::types::{Batch, Op, Scan, Value};
 
-super::topic! { "expiry":
+super::check::topic! { "expiry":
     an_entry_is_there_until_its_deadline,
     the_deadline_is_reported,
     a_deadline_in_the_past_is_a_delete,

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::store::{Read, Store};
 use crate::types::{Batch, Commit, Condition, Conditions, Durability, Limits, Op};
 
-super::topic! { "group":
+super::check::topic! { "group":
     each_batch_has_its_answer,
     batches_take_effect_in_order,
     a_reader_sees_a_prefix,

@@ -11,8 +11,8 @@ use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use tokio::sync::watch;
 use tokio::task::{JoinSet, yield_now};
 
+use super::fixture::{Fixture, Foreign, Outage, Reopen};
 use super::progress::{Progress, Watched};
-use super::{Fixture, Foreign, Outage, Reopen};
 use crate::clock::{Clock, ManualClock, SystemClock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ext::{ReadExt, StoreExt};

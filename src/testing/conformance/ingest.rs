@@ -16,7 +16,7 @@ use crate::store::{Pages, Read, Store};
 use crate::testing::oracle::Known;
 use crate::types::{Entry, Limits, Page, Scan, Value};
 
-super::topic! { "ingest":
+super::check::topic! { "ingest":
     entries_are_replaced_and_others_stay,
     a_large_run_is_there_on_return,
     an_empty_run_changes_nothing,

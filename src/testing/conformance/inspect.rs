@@ -7,7 +7,7 @@ use crate::error::ErrorKind;
 use crate::store::Store;
 use crate::types::{Presence, Sighting};
 
-super::topic! { "inspect":
+super::check::topic! { "inspect":
     an_entry_is_seen_in_the_innermost_place,
     a_missing_key_is_nowhere,
     looking_changes_nothing,

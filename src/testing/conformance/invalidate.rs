@@ -12,7 +12,7 @@ use crate::store::{Read, Store};
 use crate::testing::oracle::show;
 use crate::types::{Op, Scan, Scope};
 
-super::topic! { "invalidate":
+super::check::topic! { "invalidate":
     no_data_are_changed,
     keys_that_are_not_there_succeed,
     what_others_changed_is_seen,

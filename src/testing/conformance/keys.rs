@@ -13,7 +13,7 @@ use crate::testing::Random;
 use crate::testing::oracle::{Known, show_value};
 use crate::types::{Scan, Value};
 
-super::topic! { "keys":
+super::check::topic! { "keys":
     they_are_those_of_the_entries,
     every_range_in_both_directions,
     every_limit_and_page_size,

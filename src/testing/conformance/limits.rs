@@ -8,7 +8,7 @@ use crate::store::{Read, Store};
 use crate::testing::oracle::show;
 use crate::types::{Batch, Limits, Op};
 
-super::topic! { "limits":
+super::check::topic! { "limits":
     the_longest_key_works,
     wrong_keys_are_refused,
     what_a_write_refuses_by_its_key_a_read_refuses_too,

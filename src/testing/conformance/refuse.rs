@@ -9,7 +9,7 @@ use crate::error::ErrorKind;
 use crate::store::{Read, Store};
 use crate::types::{Batch, Commit, Condition, Conditions, Durability, Entry, Page, Scan, Value};
 
-super::topic! { "refuse":
+super::check::topic! { "refuse":
     writes_where_there_are_none,
     scans_where_there_are_none,
     snapshots_where_there_are_none,

@@ -15,7 +15,7 @@ use crate::testing::Random;
 use crate::testing::oracle::{Known, show};
 use crate::types::{Order, Scan, Value};
 
-super::topic! { "scan":
+super::check::topic! { "scan":
     an_empty_store_has_no_pages,
     keys_are_ordered_bytewise,
     every_range_in_both_directions,

@@ -13,7 +13,7 @@ use crate::store::{Read, Store};
 use crate::testing::oracle::{Known, show};
 use crate::types::{Limits, Scan};
 
-super::topic! { "snapshot":
+super::check::topic! { "snapshot":
     a_snapshot_does_not_see_later_writes,
     a_snapshot_sees_every_earlier_write,
     snapshots_of_several_moments_differ,

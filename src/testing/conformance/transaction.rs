@@ -13,7 +13,7 @@ use crate::testing::history::{Plain, allowed, interleave};
 use crate::transaction::{Isolation, Transact, Transaction};
 use crate::types::{Batch, Condition, Scan, Value};
 
-super::topic! { "transaction":
+super::check::topic! { "transaction":
     a_level_that_cannot_be_had_is_refused,
     a_transaction_sees_its_own_writes,
     nothing_is_seen_before_the_commit,

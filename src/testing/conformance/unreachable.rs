@@ -8,15 +8,15 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, Either, select};
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 
+use super::fixture::{Outage, Reach};
 use super::harness::{Bench, Stop, Verdict, ensure, numbered, numbered_key, refused, scan_gives};
-use super::{Outage, Reach};
 use crate::clock::{Clock, ManualClock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Pages, Read, Store};
 use crate::testing::oracle::{Known, show};
 use crate::types::{Batch, Condition, Conditions, Entry, Op, Page, Presence, Scan, Value};
 
-super::topic! { "unreachable":
+super::check::topic! { "unreachable":
     reads_fail,
     pages_of_a_scan_fail,
     writes_fail,

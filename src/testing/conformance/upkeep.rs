@@ -12,7 +12,7 @@ use crate::types::{
     Batch, Counting, Durability, Entry, Limits, Page, ProfileKind, Scan, Scope, Value,
 };
 
-super::topic! { "upkeep":
+super::check::topic! { "upkeep":
     the_profile_is_stable_and_prints,
     commits_become_durable_in_order,
     flush_and_compaction_change_nothing,

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::reply::Reply;
-use crate::testing::Random;
+use crate::testing::random::Random;
 use crate::types::{Batch, Scan};
 
 /// The plan of a [`FaultStore`](super::FaultStore), shared with the test, which may change it at any time.

@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Event, History, Run, Version};
+use super::anomalies::{Event, History, Run, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ext::{ReadExt, StoreExt};
 use crate::store::{Read, Store};
-use crate::testing::Random;
+use crate::testing::random::Random;
 use crate::transaction::{Isolation, Transaction};
 use crate::types::{Scan, Value};
 

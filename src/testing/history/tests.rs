@@ -1,11 +1,15 @@
 //! Each level forbids what it says and no more, and each flaw of a transaction is found.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Anomaly::{FuzzyRead, G0, G1a, G1b, G1c, G2Item, GSingle, Internal, LostUpdate};
-use super::Event::{Read as R, Write as W};
+use super::anomalies::Anomaly::{
+    FuzzyRead, G0, G1a, G1b, G1c, G2Item, GSingle, Internal, LostUpdate,
+};
+use super::anomalies::Event::{Read as R, Write as W};
+use super::anomalies::{Anomaly, Event, History, Run, Version};
 use super::interleave::{Begin, Client};
 use super::*;
 use crate::backends::Memory;

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::super::{Fixture, Outcome, checks};
+use super::{Fixture, Outcome, checks, outcome};
 use crate::backends::Memory;
 use crate::error::{Error, ErrorKind, Result};
 use crate::forward;
@@ -187,26 +187,10 @@ impl Store for Keeping {
     forward!(self => self.memory; ingest, changes, snapshot, flush, compact, usage, count, close, profile, identity);
 }
 
-async fn outcome(name: &str, bug: Bug) -> Outcome {
-    let check = checks().find(|check| check.name() == name);
-    check.unwrap_or_else(|| panic!("there is no check '{name}'")).run(keeping(bug)).await
-}
-
-macro_rules! mutants {
-    ($($bug:ident => $($check:literal),+;)+) => {
-        $(#[allow(non_snake_case, reason = "named after the bug")]
-        #[tokio::test(flavor = "multi_thread")]
-        async fn $bug() {
-            $(let came = outcome($check, Bug::$bug).await;
-            assert!(matches!(came, Outcome::Failed(_)), "{} must fail, not {came:?}", $check);)+
-        })+
-    };
-}
-
 mod notices {
     use super::*;
 
-    mutants! {
+    mutants! { (flavor = "multi_thread") keeping:
         DropsNothing =>
             "invalidate::what_others_changed_is_seen",
             "invalidate::who_comes_afterwards_sees_no_older_value";

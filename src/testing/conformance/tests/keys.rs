@@ -2,7 +2,7 @@
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::{Broken, Bug};
+use super::broken::{Broken, Bug};
 use crate::forward;
 use crate::store::{Pages, Read};
 use crate::types::{Entry, Page, Scan, Value};

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use parking_lot::Mutex;
 
-use super::super::{Fixture, Outcome, checks, run};
+use super::{Fixture, Outcome, checks, outcome, run};
 use crate::backends::Memory;
 use crate::error::{Error, ErrorKind, Result};
 use crate::forward;
@@ -193,41 +193,34 @@ impl Store for Broken {
     forward!(self => self.store; changes, invalidate, flush, compact, close, profile, identity);
 }
 
-async fn outcome(name: &str, bug: Bug) -> Outcome {
-    let check = checks().find(|check| check.name() == name);
-    check.unwrap_or_else(|| panic!("there is no check '{name}'")).run(broken(bug)).await
-}
+mod notices {
+    use super::*;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn each_lie_is_noticed() {
-    for (bug, check) in [
-        (Bug::GetSaysNone, "unreachable::reads_fail"),
-        (Bug::GetManySaysNone, "unreachable::reads_fail"),
-        (Bug::GetAnswersFromACopy, "unreachable::reads_fail"),
-        (Bug::ScanIsEmpty, "unreachable::reads_fail"),
-        (Bug::SnapshotIsEmpty, "unreachable::reads_fail"),
-        (Bug::InspectSaysNone, "unreachable::reads_fail"),
-        (Bug::UsageSaysZero, "unreachable::reads_fail"),
-        (Bug::CountSaysZero, "unreachable::reads_fail"),
-        (Bug::FailsAsInternal, "unreachable::reads_fail"),
-        (Bug::AbsenceIsKept, "unreachable::reads_fail"),
-        (Bug::LaterPagesEnd, "unreachable::pages_of_a_scan_fail"),
-        (Bug::PageIsPassedOver, "unreachable::pages_of_a_scan_fail"),
-        (Bug::Acknowledges, "unreachable::writes_fail"),
-        (Bug::AcknowledgesFromMemory, "unreachable::writes_fail"),
-        (Bug::AcknowledgesTheRest, "unreachable::writes_fail"),
-        (Bug::SaysConflict, "unreachable::writes_fail"),
-        (Bug::RunIsTaken, "unreachable::writes_fail"),
-    ] {
-        let outcome = outcome(check, bug).await;
-        assert!(matches!(outcome, Outcome::Failed(_)), "{bug:?}: {check} is {outcome:?}");
+    mutants! { (flavor = "multi_thread") broken:
+        GetSaysNone => "unreachable::reads_fail";
+        GetManySaysNone => "unreachable::reads_fail";
+        GetAnswersFromACopy => "unreachable::reads_fail";
+        ScanIsEmpty => "unreachable::reads_fail";
+        SnapshotIsEmpty => "unreachable::reads_fail";
+        InspectSaysNone => "unreachable::reads_fail";
+        UsageSaysZero => "unreachable::reads_fail";
+        CountSaysZero => "unreachable::reads_fail";
+        FailsAsInternal => "unreachable::reads_fail";
+        AbsenceIsKept => "unreachable::reads_fail";
+        LaterPagesEnd => "unreachable::pages_of_a_scan_fail";
+        PageIsPassedOver => "unreachable::pages_of_a_scan_fail";
+        Acknowledges => "unreachable::writes_fail";
+        AcknowledgesFromMemory => "unreachable::writes_fail";
+        AcknowledgesTheRest => "unreachable::writes_fail";
+        SaysConflict => "unreachable::writes_fail";
+        RunIsTaken => "unreachable::writes_fail";
     }
 }
 
 /// Noticed after two minutes: on a paused runtime, at once.
 #[tokio::test(start_paused = true)]
 async fn a_store_that_stays_down_is_noticed() {
-    let outcome = outcome("unreachable::reads_fail", Bug::StaysDown).await;
+    let outcome = outcome("unreachable::reads_fail", broken(Bug::StaysDown)).await;
     assert!(
         matches!(&outcome, Outcome::Failed(why) if why.contains("reached again")),
         "{outcome:?}"
