@@ -3,17 +3,19 @@
 mod adopt;
 mod demo;
 mod journal;
+mod shared;
 
 use std::path::{Path, PathBuf};
 
-use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{ArgGroup, Args as Group, Parser, Subcommand, ValueHint};
 
 pub(crate) use self::adopt::Adopt;
 pub(crate) use self::demo::{Demo, Engine};
 pub(crate) use self::journal::{Journal, JournalDrain, JournalInspect, JournalSkip};
+pub(crate) use self::shared::{JsonArgs, StoreArgs};
+use self::shared::{path, secret};
 use tierstack::Timestamp;
-use tierstack::units::{ByteSize, Secret, Span, check_path};
+use tierstack::units::{ByteSize, Secret, Span};
 
 /// Cache, compression, encryption and backups in front of any key-value store.
 #[derive(Parser)]
@@ -92,31 +94,6 @@ impl Command {
     }
 }
 
-/// A path as it is: nobody but the shell replaces a `~`.
-fn path() -> impl TypedValueParser<Value = PathBuf> {
-    PathBufValueParser::new()
-        .try_map(|path| check_path(&path).map(|()| path).map_err(|why| format!("it {why}")))
-}
-
-/// Which store.
-#[derive(Group, Clone)]
-pub(crate) struct StoreArgs {
-    /// The config file: YAML, TOML or JSON
-    #[arg(long, value_name = "FILE", default_value = "tierstack.yaml", value_hint = ValueHint::FilePath, value_parser = path())]
-    pub(crate) config: PathBuf,
-    /// The store of the config [default: the config's `default`]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) store: Option<String>,
-}
-
-/// How facts are printed.
-#[derive(Group, Clone, Copy)]
-pub(crate) struct JsonArgs {
-    /// Print facts as JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
 /// Which running process, and which of its stores.
 #[derive(Group, Clone)]
 pub(crate) struct ProcessArgs {
@@ -140,15 +117,6 @@ pub(crate) struct Status {
     pub(crate) process: ProcessArgs,
     #[command(flatten)]
     pub(crate) json: JsonArgs,
-}
-
-/// Where a secret is. A command line is no place for one: others can read it.
-fn secret(text: &str) -> Result<Secret, String> {
-    match text.split_once(':') {
-        Some(("env", name)) => Ok(Secret::Env(name.to_owned())),
-        Some(("file", path)) => Ok(Secret::File(path.into())),
-        _ => Err("write env:NAME, the name of an environment variable, or file:PATH".to_owned()),
-    }
 }
 
 /// What is done about entries that cannot be read.

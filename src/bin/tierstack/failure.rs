@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use tierstack::{Error, ErrorKind, Operation, Retry};
 
-use crate::output;
+use crate::entry_in_words;
 
 /// What a command returns.
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
@@ -94,7 +94,7 @@ impl fmt::Display for Failure {
         writeln!(f, "error: {}", self.error.message())?;
         let place = [self.error.layer(), self.error.operation().map(|op| op.as_str())];
         let mut place: Vec<_> = place.into_iter().flatten().map(str::to_owned).collect();
-        place.extend(output::entry(&self.error));
+        place.extend(entry_in_words::entry(&self.error));
         if !place.is_empty() {
             writeln!(f, "  where: {}", place.join(", "))?;
         }

@@ -5,9 +5,11 @@
 
 mod args;
 mod commands;
+mod entry_in_words;
 mod failure;
 mod lines;
 mod log;
+mod numbers;
 mod output;
 mod output_file;
 mod process;

@@ -1,14 +1,12 @@
-//! Standard output: facts as JSON or words, tables, numbers as people read them.
+//! Standard output: facts as JSON or words, and tables.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
 use crate::failure::{Failure, Outcome};
+pub(crate) use crate::numbers::{bytes, count, counted, duration, entries};
 
 /// Prints one line.
 pub(crate) fn line(text: impl AsRef<str>) -> Outcome {
@@ -34,6 +32,12 @@ pub(crate) fn to_json(fact: &impl Serialize) -> Outcome<String> {
     })
 }
 
+/// On standard error. A closed one leaves nobody to tell.
+#[cfg(feature = "serve")]
+pub(crate) fn say(what: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "{what}");
+}
+
 /// Fails where standard output was closed (`>&-`), for what would be written to nowhere.
 ///
 /// Rust's runtime opens `/dev/null` in its place, for reading and writing, and so does a program that hands on a
@@ -56,76 +60,6 @@ pub(crate) fn refuse_closed() -> Outcome {
 #[cfg(not(unix))]
 pub(crate) fn refuse_closed() -> Outcome {
     Ok(())
-}
-
-/// `1.4 MiB`
-pub(crate) fn bytes(bytes: u64) -> String {
-    indicatif::BinaryBytes(bytes).to_string()
-}
-
-/// `12,345`
-pub(crate) fn count(number: u64) -> String {
-    indicatif::HumanCount(number).to_string()
-}
-
-/// `1 entry`, `12,345 entries`
-pub(crate) fn counted(number: u64, one: &str, many: &str) -> String {
-    format!("{} {}", count(number), if number == 1 { one } else { many })
-}
-
-/// `12,345 entries`
-pub(crate) fn entries(number: u64) -> String {
-    counted(number, "entry", "entries")
-}
-
-/// The entry that an error is about: its name in the backend where it has one, else its key.
-pub(crate) fn entry(error: &tierstack::Error) -> Option<String> {
-    match (error.name(), error.key()) {
-        (Some(name), _) => Some(format!("named {}", quoted(name))),
-        (None, Some(bytes)) => Some(key(bytes)),
-        (None, None) => None,
-    }
-}
-
-/// `key 'user:1'`, and `key64 AP8=` where the key is not text: as the arguments of commands are named.
-pub(crate) fn key(key: &[u8]) -> String {
-    match std::str::from_utf8(key) {
-        Ok(_) => format!("key {}", quoted(key)),
-        Err(_) if key.len() > SHOWN => format!("key {}", quoted(key)),
-        Err(_) => format!("key64 {}", STANDARD.encode(key)),
-    }
-}
-
-/// The most of a key that is shown, in bytes.
-const SHOWN: usize = 256;
-
-/// Bytes between quotes, with what a terminal would not show as it is escaped.
-fn quoted(bytes: &[u8]) -> String {
-    let shown = bytes.get(..SHOWN).unwrap_or(bytes);
-    let mut text = String::new();
-    for chunk in shown.utf8_chunks() {
-        text.extend(chunk.valid().escape_debug());
-        text.extend(chunk.invalid().escape_ascii().map(char::from));
-    }
-    match bytes.len() {
-        length if length > SHOWN => format!("'{text}…' ({} bytes)", count(length as u64)),
-        _ => format!("'{text}'"),
-    }
-}
-
-/// `850 ns`, `1.43 µs`, `12.0 ms`, `3.2 s`, `2m 5s`
-pub(crate) fn duration(span: Duration) -> String {
-    let nanos = span.as_nanos();
-    let (scale, unit) = match nanos {
-        0..1_000 => return format!("{nanos} ns"),
-        1_000..1_000_000 => (1e3, "µs"),
-        1_000_000..1_000_000_000 => (1e6, "ms"),
-        _ if span.as_secs() < 60 => (1e9, "s"),
-        _ => return format!("{}m {}s", span.as_secs() / 60, span.as_secs() % 60),
-    };
-    let number = nanos as f64 / scale;
-    let digits = if number < 10.0 { 2 } else { usize::from(number < 100.0) };
-    format!("{number:.digits$} {unit}")
 }
 
 /// A table: the first column reads from the left, the others from the right.
@@ -161,22 +95,6 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_have_three_digits() {
-        let cases = [
-            (850, "850 ns"),
-            (1_430, "1.43 µs"),
-            (31_000, "31.0 µs"),
-            (128_000, "128 µs"),
-            (12_000_000, "12.0 ms"),
-            (3_200_000_000, "3.20 s"),
-            (125_000_000_000, "2m 5s"),
-        ];
-        for (nanos, text) in cases {
-            assert_eq!(duration(Duration::from_nanos(nanos)), text);
-        }
-    }
 
     #[test]
     fn columns_line_up() {

@@ -10,6 +10,7 @@ use futures_util::{StreamExt, stream};
 
 use tierstack::{Error, ErrorKind, Order, Page, Pages, Read, Result, Retry, Scan};
 
+use crate::entry_in_words;
 use crate::output;
 
 /// What a walk does about an entry that cannot be read.
@@ -47,7 +48,7 @@ impl Skips {
 
 /// Says on standard error what is skipped, and why.
 pub(crate) fn tell(error: &Error) {
-    let entry = output::entry(error).unwrap_or_default();
+    let entry = entry_in_words::entry(error).unwrap_or_default();
     let entry = if error.name().is_some() { format!("the entry {entry}") } else { entry };
     // A closed standard error leaves nobody to tell.
     let _ = writeln!(std::io::stderr(), "skipped {entry}: {}", error.message());

@@ -9,6 +9,6 @@ pub(crate) struct Adopt {
     /// s3://…
     pub(crate) target: String,
     /// Where the password is: env:NAME or file:PATH
-    #[arg(long, value_name = "WHERE", value_parser = super::secret)]
+    #[arg(long, value_name = "WHERE", value_parser = super::shared::secret)]
     pub(crate) password: Option<Secret>,
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as Group, ValueEnum, ValueHint};
 
-use super::{JsonArgs, path};
+use super::shared::{JsonArgs, path};
 
 /// A database whose files the demo can damage.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as Group, Subcommand, ValueHint};
 
-use super::{JsonArgs, StoreArgs, path};
+use super::shared::{JsonArgs, StoreArgs, path};
 
 #[derive(Subcommand)]
 pub(crate) enum Journal {

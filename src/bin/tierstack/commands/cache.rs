@@ -14,6 +14,7 @@ use tierstack::{Clock, Presence, Scan, Scope, Sighting, Store, SystemClock, Time
 
 use super::entries::{decode, key};
 use crate::args::{Cache, Inspect, Invalidate, StoreArgs};
+use crate::entry_in_words;
 use crate::failure::{Failure, Outcome};
 use crate::output;
 use crate::progress::{Progress, Unit};
@@ -144,7 +145,7 @@ pub(crate) async fn inspect(args: Inspect, stop: &Shutdown) -> Outcome {
     };
     if args.fingerprint.is_some() && !args.json.json {
         // Before it is inspected, which fails where the entry is damaged.
-        output::line(format!("it is the {}", output::key(&key)))?;
+        output::line(format!("it is the {}", entry_in_words::key(&key)))?;
     }
     let (reached, store) = reach(&args.store).await?;
     let (asked, sightings) = match reached {

@@ -18,6 +18,8 @@ mod rewrite;
 mod schema;
 #[cfg(feature = "serve")]
 mod serve;
+#[cfg(feature = "serve")]
+mod serve_section;
 mod status;
 mod top;
 

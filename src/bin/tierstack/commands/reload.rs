@@ -8,10 +8,11 @@ use tierstack::serve::Server;
 use tierstack::units::ByteSize;
 use tierstack::{LayerConfig, Stack, Stacks};
 
-use super::serve::{say, section};
+use super::serve_section::section;
 use crate::args::Serve;
 use crate::failure::Outcome;
 use crate::log;
+use crate::output::say;
 
 /// SIGHUP, where there is such a thing.
 pub(super) struct Hangups {

@@ -1,21 +1,20 @@
 //! `tierstack serve`: the stores of a config, open and served until somebody asks for the end.
 
-use std::io::Write;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tierstack::config::{Config, Listen, Registry, ServeConfig};
+use tierstack::config::{Config, Registry, ServeConfig};
 use tierstack::control::Control;
 use tierstack::serve::{Left, Server, Stores};
 use tierstack::{OpenOptions, Stack, Stacks};
 use tokio::time::sleep;
 
 use super::reload::{self, Hangups};
+use super::serve_section::section;
 use crate::args::Serve;
 use crate::failure::{Failure, Outcome};
-use crate::output;
+use crate::output::{self, say};
 use crate::shutdown::Shutdown;
 use crate::{log, supervisor};
 
@@ -60,36 +59,6 @@ pub(crate) async fn run(args: Serve, stop: &Shutdown) -> Outcome {
         (Ok(()), Err(closing)) => Err(closing),
         (Err(failure), Err(closing)) => Err(failure.also(closing)),
     }
-}
-
-/// What is served where.
-pub(super) fn section(config: &Config, listen: Option<SocketAddr>) -> Outcome<ServeConfig> {
-    let serve = match (&config.serve, listen) {
-        (Some(serve), None) => serve.clone(),
-        (None, Some(address)) => ServeConfig::at(address),
-        (Some(serve), Some(address)) => {
-            let mut serve = serve.clone();
-            match &mut *serve.listeners {
-                [listener] => listener.place = Listen::Tcp(address),
-                several => {
-                    return Err(Failure::usage(format!(
-                        "{}: `serve` has {} listeners, and --listen names the address of a single one",
-                        config.origin().display(),
-                        several.len()
-                    )));
-                }
-            }
-            serve
-        }
-        (None, None) => {
-            return Err(Failure::usage(format!(
-                "{}: there is no section `serve`; write one, or name an address, such as `tierstack serve --listen 127.0.0.1:9187`",
-                config.origin().display()
-            )));
-        }
-    };
-    serve.check()?;
-    Ok(serve)
 }
 
 /// Opens the stores that can be opened. `None`: the end was asked for before.
@@ -197,8 +166,3 @@ fn raise_file_limit() {
 
 #[cfg(not(unix))]
 fn raise_file_limit() {}
-
-/// On standard error. A closed one leaves nobody to tell.
-pub(super) fn say(what: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stderr(), "{what}");
-}
