@@ -10,13 +10,9 @@ use crate::support::{
     self, Certificates, Counters, Kept, Load, Postgres, Proxy, Redis, RedisCluster, Way,
 };
 use async_trait::async_trait;
-use bytes::Bytes;
 use tierstack::backends::Memory;
 use tierstack::testing::{FaultStore, Faults};
-use tierstack::{
-    Batch, Changes, Commit, ErrorKind, Identity, Operation, Pages, Profile, Read, Reply, Result,
-    Scan, Scope, Sighting, Store, Usage, Value,
-};
+use tierstack::{Batch, Commit, ErrorKind, Operation, Read, Result, Store, forward};
 
 /// Long enough for a frozen server not to have answered, however busy the machine.
 const A_WHILE: Duration = Duration::from_millis(300);
@@ -398,67 +394,11 @@ impl Store for Broken {
         tierstack::write_in_order(self, group).await
     }
 
-    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
-        self.inner.ingest(run).await
-    }
-
-    async fn changes(&self) -> Result<Changes> {
-        self.inner.changes().await
-    }
-
-    async fn invalidate(&self, scope: Scope) -> Result<()> {
-        self.inner.invalidate(scope).await
-    }
-
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
-        self.inner.inspect(key).await
-    }
-
-    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
-        self.inner.snapshot().await
-    }
-
-    async fn flush(&self) -> Result<()> {
-        self.inner.flush().await
-    }
-
-    async fn compact(&self) -> Result<()> {
-        self.inner.compact().await
-    }
-
-    async fn usage(&self) -> Result<Usage> {
-        self.inner.usage().await
-    }
-
-    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
-        self.inner.count(prefix).await
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.inner.close().await
-    }
-
-    fn profile(&self) -> Profile {
-        self.inner.profile()
-    }
-
-    fn identity(&self) -> Option<Identity> {
-        self.inner.identity()
-    }
+    forward!(self => self.inner; ingest, changes, invalidate, inspect, snapshot, flush, compact, usage, count, close, profile, identity);
 }
 
 impl Read for Broken {
-    fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
-        self.inner.get(key)
-    }
-
-    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> Reply<'a, Vec<Option<Value>>> {
-        self.inner.get_many(keys)
-    }
-
-    fn scan(&self, scan: Scan) -> Pages<'_> {
-        self.inner.scan(scan)
-    }
+    forward!(self => self.inner; get, get_many, scan);
 }
 
 async fn found_in(load: Load, how: How) -> std::result::Result<support::Report, Vec<String>> {

@@ -50,13 +50,13 @@ use crate::backends::Memory;
 use crate::clock::{Clock, ManualClock, SystemClock};
 use crate::error::{Error, ErrorKind, Result, Retry};
 use crate::ext::StoreExt;
+use crate::forward;
 use crate::layer::{Context, Layer};
 use crate::reply::Reply;
 use crate::store::{Change, Changes, Pages, Read, Store};
 use crate::types::units::{ByteSize, Fraction, Span};
 use crate::types::{
-    Batch, Commit, Condition, Entry, Freshness, Op, Page, Profile, Scan, Scope, Sighting, Usage,
-    Value,
+    Batch, Commit, Condition, Entry, Freshness, Op, Page, Profile, Scan, Scope, Sighting, Value,
 };
 
 /// The defaults, with the engine under test: these tests are compiled once for each.
@@ -229,10 +229,6 @@ impl Store for Gated {
         crate::write_in_order(self, group).await
     }
 
-    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
-        self.memory.ingest(run).await
-    }
-
     async fn changes(&self) -> Result<Changes> {
         self.subscribing.pass().await;
         self.subscribed.fetch_add(1, Ordering::SeqCst);
@@ -253,30 +249,6 @@ impl Store for Gated {
         self.memory.invalidate(scope).await
     }
 
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
-        self.memory.inspect(key).await
-    }
-
-    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
-        self.memory.snapshot().await
-    }
-
-    async fn flush(&self) -> Result<()> {
-        self.memory.flush().await
-    }
-
-    async fn compact(&self) -> Result<()> {
-        self.memory.compact().await
-    }
-
-    async fn usage(&self) -> Result<Usage> {
-        self.memory.usage().await
-    }
-
-    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
-        self.memory.count(prefix).await
-    }
-
     async fn close(&self) -> Result<()> {
         self.listeners.lock().clear();
         self.memory.close().await
@@ -292,9 +264,7 @@ impl Store for Gated {
         })
     }
 
-    fn identity(&self) -> Option<crate::types::Identity> {
-        self.memory.identity()
-    }
+    forward!(self => self.memory; ingest, inspect, snapshot, flush, compact, usage, count, identity);
 }
 
 fn cached(config: CacheConfig) -> (Cache<Gated>, ManualClock) {

@@ -85,26 +85,6 @@ async fn race(config: CacheConfig, fails: bool) {
             crate::write_in_order(self, group).await
         }
 
-        async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
-            self.0.ingest(run).await
-        }
-
-        async fn changes(&self) -> Result<Changes> {
-            self.0.changes().await
-        }
-
-        async fn invalidate(&self, scope: Scope) -> Result<()> {
-            self.0.invalidate(scope).await
-        }
-
-        async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
-            self.0.inspect(key).await
-        }
-
-        async fn snapshot(&self) -> Result<Arc<dyn Read>> {
-            self.0.snapshot().await
-        }
-
         async fn flush(&self) -> Result<()> {
             Ok(())
         }
@@ -113,25 +93,11 @@ async fn race(config: CacheConfig, fails: bool) {
             Ok(())
         }
 
-        async fn usage(&self) -> Result<Usage> {
-            self.0.usage().await
-        }
-
-        async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
-            self.0.count(prefix).await
-        }
-
         async fn close(&self) -> Result<()> {
             Ok(())
         }
 
-        fn profile(&self) -> Profile {
-            self.0.profile()
-        }
-
-        fn identity(&self) -> Option<crate::types::Identity> {
-            self.0.identity()
-        }
+        forward!(self => self.0; ingest, changes, invalidate, inspect, snapshot, usage, count, profile, identity);
     }
 
     let layer = CacheLayer::new(&config, &Context::default()).unwrap();

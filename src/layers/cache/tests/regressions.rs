@@ -141,61 +141,11 @@ impl Read for Panics {
 
 #[async_trait]
 impl Store for Panics {
-    async fn write(&self, batch: Batch) -> Result<Commit> {
-        self.gated.write(batch).await
-    }
-
     async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
         crate::write_in_order(self, group).await
     }
 
-    async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
-        self.gated.ingest(run).await
-    }
-
-    async fn changes(&self) -> Result<Changes> {
-        self.gated.changes().await
-    }
-
-    async fn invalidate(&self, scope: Scope) -> Result<()> {
-        self.gated.invalidate(scope).await
-    }
-
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
-        self.gated.inspect(key).await
-    }
-
-    async fn snapshot(&self) -> Result<Arc<dyn Read>> {
-        self.gated.snapshot().await
-    }
-
-    async fn flush(&self) -> Result<()> {
-        self.gated.flush().await
-    }
-
-    async fn compact(&self) -> Result<()> {
-        self.gated.compact().await
-    }
-
-    async fn usage(&self) -> Result<Usage> {
-        self.gated.usage().await
-    }
-
-    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
-        self.gated.count(prefix).await
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.gated.close().await
-    }
-
-    fn profile(&self) -> Profile {
-        self.gated.profile()
-    }
-
-    fn identity(&self) -> Option<crate::types::Identity> {
-        self.gated.identity()
-    }
+    forward!(self => self.gated; write, ingest, changes, invalidate, inspect, snapshot, flush, compact, usage, count, close, profile, identity);
 }
 
 #[tokio::test]

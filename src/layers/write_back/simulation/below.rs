@@ -11,13 +11,12 @@ use parking_lot::Mutex;
 use crate::backends::Memory;
 use crate::clock::{Clock, ManualClock};
 use crate::error::{Error, ErrorKind, Result};
+use crate::forward;
 use crate::journal::tests::faulty::End;
 use crate::journal::tests::rng::Rng;
 use crate::reply::Reply;
-use crate::store::{Changes, Pages, Read, Store};
-use crate::types::{
-    Batch, Commit, Durability, Identity, Op, Profile, Scan, Scope, Sighting, Usage, Value,
-};
+use crate::store::{Pages, Read, Store};
+use crate::types::{Batch, Commit, Durability, Identity, Op, Profile, Scan, Value};
 
 /// The data, which outlives the process.
 #[derive(Debug)]
@@ -179,18 +178,6 @@ impl Store for Below {
         Ok(entries)
     }
 
-    async fn changes(&self) -> Result<Changes> {
-        self.memory.changes().await
-    }
-
-    async fn invalidate(&self, scope: Scope) -> Result<()> {
-        self.memory.invalidate(scope).await
-    }
-
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
-        self.memory.inspect(key).await
-    }
-
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
         self.call(self.memory.snapshot()).await
     }
@@ -201,22 +188,6 @@ impl Store for Below {
         self.data.lock().sync();
         self.dawdle().await;
         self.strike(ErrorKind::Timeout)
-    }
-
-    async fn compact(&self) -> Result<()> {
-        self.memory.compact().await
-    }
-
-    async fn usage(&self) -> Result<Usage> {
-        self.memory.usage().await
-    }
-
-    async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
-        self.memory.count(prefix).await
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.memory.close().await
     }
 
     fn profile(&self) -> Profile {
@@ -232,4 +203,6 @@ impl Store for Below {
     fn identity(&self) -> Option<Identity> {
         None
     }
+
+    forward!(self => self.memory; changes, invalidate, inspect, compact, usage, count, close);
 }
