@@ -65,7 +65,7 @@ struct Guide;
 
 mod error;
 mod part;
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) mod row;
 #[cfg(test)]
 mod tests;

@@ -22,6 +22,8 @@ pub(crate) enum Form {
 pub(crate) enum Kind {
     /// Text without NUL.
     Text,
+    /// Bytes, as their hexadecimal digits in lower case.
+    Bytes,
     Uuid,
     /// A signed integer of that many bits, 64 at most.
     Integer(u32),
@@ -37,6 +39,7 @@ impl Kind {
     fn name(self) -> String {
         match self {
             Self::Text => "a text in UTF-8, without NUL".to_owned(),
+            Self::Bytes => "bytes in hexadecimal digits of lower case, such as 00ff".to_owned(),
             Self::Uuid => {
                 "a UUID such as 67e55044-10b1-426f-9247-bb680e5fe0c8, in lower case".to_owned()
             }
@@ -48,10 +51,10 @@ impl Kind {
         }
     }
 
-    /// Its values but for those of a text, in their order: their number, less one.
+    /// Its values but for those of a text or of bytes, in their order: their number, less one.
     fn last(self) -> u128 {
         match self {
-            Self::Text => 0,
+            Self::Text | Self::Bytes => 0,
             Self::Uuid => u128::MAX,
             Self::Integer(bits) => (1 << bits) - 1,
             Self::Time => LAST_TIME.abs_diff(FIRST_TIME).into(),
@@ -61,7 +64,7 @@ impl Kind {
     /// The value at that place of the order.
     fn nth(self, at: u128) -> String {
         match self {
-            Self::Text => String::new(),
+            Self::Text | Self::Bytes => String::new(),
             Self::Uuid => Uuid::from_u128(at).to_string(),
             Self::Integer(bits) => (at.cast_signed() - (1 << (bits - 1))).to_string(),
             Self::Time => {
@@ -78,6 +81,7 @@ impl Kind {
     fn check(self, text: &str) -> Option<()> {
         let same = match self {
             Self::Text => !text.contains('\0'),
+            Self::Bytes => unhex(text).is_some(),
             Self::Uuid => text.parse::<Uuid>().ok()?.to_string() == text,
             Self::Integer(bits) => {
                 let number: i64 = text.parse().ok()?;
@@ -95,6 +99,7 @@ impl Kind {
     fn of_part(self, part: &Part) -> Option<String> {
         let text = match (self, part) {
             (Self::Text, Part::Text(text)) => text.clone(),
+            (Self::Bytes, Part::Bytes(bytes)) => hex(bytes),
             (Self::Uuid, Part::Uuid(uuid)) => uuid.to_string(),
             (Self::Integer(_), Part::Integer(number)) => number.to_string(),
             (Self::Time, Part::Time(time)) if time.as_nanos() % 1000 == 0 => written(time.0),
@@ -108,6 +113,7 @@ impl Kind {
         let malformed = || Error::invalid(format!("the key's part must be {}", self.name()));
         match self {
             Self::Text => pack(&text),
+            Self::Bytes => pack(&Part::Bytes(unhex(text).ok_or_else(malformed)?.into())),
             Self::Uuid => pack(&text.parse::<Uuid>().map_err(|_| malformed())?),
             Self::Integer(_) => pack(&text.parse::<i64>().map_err(|_| malformed())?),
             Self::Time => pack(&text.parse::<Time>().map_err(|_| malformed())?),
@@ -121,6 +127,7 @@ impl Kind {
     fn after(self, form: Form, text: &str) -> Option<String> {
         match self {
             Self::Text => Some(format!("{text}\u{1}")),
+            Self::Bytes => Some(format!("{text}00")),
             _ => {
                 let before = form.bytes(self, text).ok()?;
                 self.first_of(form, |bytes| bytes > before)
@@ -130,6 +137,15 @@ impl Kind {
 
     /// The smallest value whose bytes do not sort before the bound, unless the bound begins with them.
     fn at_least(self, form: Form, bound: &[u8]) -> Option<String> {
+        if self == Self::Bytes {
+            return match (form, bound) {
+                (Form::Text, _) => hex_at_least(bound),
+                (Form::Tuple, []) => Some(String::new()),
+                // What an encoding of bytes begins with is the least of those that begin so.
+                (Form::Tuple, [BYTES, rest @ ..]) => Some(hex(&unescaped(rest))),
+                (Form::Tuple, [first, ..]) => (*first < BYTES).then(String::new),
+            };
+        }
         if self == Self::Text {
             return match (form, bound) {
                 (Form::Text, _) => text_at_least(bound),
@@ -163,8 +179,67 @@ impl Kind {
     }
 }
 
-/// What a text in a tuple begins with.
+/// What bytes and a text in a tuple begin with.
+const BYTES: u8 = 0x01;
 const TEXT: u8 = 0x02;
+
+/// Bytes as hexadecimal digits, which sort as they do.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// `None`: they are no such digits.
+pub(crate) fn unhex(digits: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
+    rest.is_empty().then_some(())?;
+    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
+}
+
+/// The bytes that are encoded in a tuple up to their end, or to the end of what is there.
+fn unescaped(encoded: &[u8]) -> Vec<u8> {
+    let (mut bytes, mut rest) = (Vec::new(), encoded);
+    loop {
+        rest = match rest {
+            [0, 0xff, rest @ ..] => {
+                bytes.push(0);
+                rest
+            }
+            [] | [0, ..] => return bytes,
+            [byte, rest @ ..] => {
+                bytes.push(*byte);
+                rest
+            }
+        };
+    }
+}
+
+/// The smallest pairs of hexadecimal digits that do not sort before those bytes.
+fn hex_at_least(bound: &[u8]) -> Option<String> {
+    let (pairs, rest) = bound.as_chunks::<2>();
+    let pair = |pair: &[u8; 2]| unhex(std::str::from_utf8(pair).ok()?)?.pop();
+    let mut bytes: Vec<u8> = pairs.iter().map_while(pair).collect();
+    let rest =
+        pairs.get(bytes.len()).map_or(rest, |_| bound.get(bytes.len() * 2..).unwrap_or(rest));
+    if rest.is_empty() {
+        return Some(hex(&bytes));
+    }
+    if let Some(next) = (0..=u8::MAX).find(|byte| hex(&[*byte]).as_bytes() >= rest) {
+        bytes.push(next);
+        return Some(hex(&bytes));
+    }
+    while let Some(last) = bytes.pop() {
+        if let Some(next) = last.checked_add(1) {
+            bytes.push(next);
+            return Some(hex(&bytes));
+        }
+    }
+    None
+}
 
 fn written(time: jiff::Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
@@ -208,6 +283,32 @@ impl Form {
             Self::Text => Ok(Bytes::copy_from_slice(text.as_bytes())),
             Self::Tuple => kind.packed(text),
         }
+    }
+}
+
+/// Why no index can have the order of keys, and what would help.
+pub(crate) const UNORDERED: &str = "keys as texts sort in another way than the column does, 10 before 9; with `keys: tuple` they sort as it does";
+
+/// Why a restore cannot write into a table of rows.
+pub(crate) const NO_MARKS: &str = "the table takes no keys of tierstack's own, under which a restore keeps its mark; restore into another store, and `copy` from there";
+
+/// Whether scans are offered: why not, if not. `missing`: the index that would allow them.
+///
+/// # Errors
+/// `Config`: they are to be, and cannot.
+pub(crate) fn scans(wanted: bool, missing: Option<String>) -> Result<Option<String>> {
+    match (missing, wanted) {
+        (None, true) => Ok(None),
+        (Some(why), true) => {
+            Err(Error::config(format!("{why}; or do without scans, with `scans: false`")))
+        }
+        (why, false) => Ok(Some(format!(
+            "`scans` is false, so entries are found by their keys alone; {}",
+            why.map_or_else(
+                || "leave it out".to_owned(),
+                |why| format!("{why}; then leave `scans` out")
+            )
+        ))),
     }
 }
 
@@ -347,6 +448,12 @@ mod tests {
         let last = kind.last();
         match kind {
             Kind::Text => text().boxed(),
+            Kind::Bytes => proptest::collection::vec(
+                prop_oneof![Just(0), Just(1), Just(0xff), any::<u8>()],
+                0..5,
+            )
+            .prop_map(|bytes| hex(&bytes))
+            .boxed(),
             _ => prop_oneof![
                 0..=last,
                 Just(0),
@@ -362,6 +469,7 @@ mod tests {
     fn kinds() -> impl Strategy<Value = Vec<Kind>> {
         let kind = proptest::sample::select(vec![
             Kind::Text,
+            Kind::Bytes,
             Kind::Uuid,
             Kind::Integer(16),
             Kind::Integer(64),

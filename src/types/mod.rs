@@ -1,6 +1,8 @@
 //! Plain data of the contract: no I/O, no locks.
 
 mod batch;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod columns;
 mod condition;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod expires;
@@ -8,6 +10,8 @@ mod fraction;
 mod guarantees;
 mod identity;
 mod limits;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub(crate) mod object;
 mod path;
 mod scalar;
 mod scan;
@@ -24,6 +28,8 @@ mod value;
 pub const RESERVED_PREFIX: &[u8] = b"\0tierstack/";
 
 pub use batch::{Batch, Commit, Durability, Op};
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub use columns::{All, Fields, KeyColumns, RowColumns, RowForm, ValueColumns};
 pub use condition::{Condition, Conditions};
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use expires::ExpiresUnit;

@@ -157,6 +157,25 @@ impl Scan {
             }
     }
 
+    /// The smallest key of the range, and the smallest behind its largest. `None`: there is no such bound.
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    pub(crate) fn half_open(&self) -> [Option<Vec<u8>>; 2] {
+        // The next key in bytewise order.
+        let successor = |key: &[u8]| [key, &[0]].concat();
+        let from = match &self.from {
+            Bound::Included(key) if key.is_empty() => None,
+            Bound::Included(key) => Some(key.to_vec()),
+            Bound::Excluded(key) => Some(successor(key)),
+            Bound::Unbounded => None,
+        };
+        let to = match &self.to {
+            Bound::Included(key) => Some(successor(key)),
+            Bound::Excluded(key) => Some(key.to_vec()),
+            Bound::Unbounded => None,
+        };
+        [from, to]
+    }
+
     /// Whether no key can lie in the range, or the limit is zero.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -315,6 +334,17 @@ impl fmt::Debug for RunOrder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    #[test]
+    fn bounds_are_half_open() {
+        let bounds_of = |scan: Scan| scan.half_open().map(Option::<Vec<u8>>::unwrap_or_default);
+        assert_eq!(bounds_of(Scan::all()), [b"".to_vec(), b"".to_vec()]);
+        assert_eq!(bounds_of(Scan::prefix("a")), [b"a".to_vec(), b"b".to_vec()]);
+        assert_eq!(bounds_of(Scan::range("a"..="b")), [b"a".to_vec(), b"b\0".to_vec()]);
+        let open = (Bound::Excluded("a"), Bound::Excluded("b"));
+        assert_eq!(bounds_of(Scan::range::<&str>(open)), [b"a\0".to_vec(), b"b".to_vec()]);
+    }
 
     #[test]
     fn the_end_of_a_prefix_skips_trailing_0xff() {

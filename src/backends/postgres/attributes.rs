@@ -3,7 +3,7 @@
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::columns::{Fields, Keys, RowColumns, ValueColumns};
+use super::columns::Keys;
 use super::config::PostgresConfig;
 use super::error::failed;
 use super::expires::Expires;
@@ -13,6 +13,8 @@ use super::schema::{Table, literal, quoted};
 use super::session::Session;
 use super::value::{Field, Shape};
 use crate::error::{Error, Operation, Result};
+use crate::keys::row;
+use crate::types::{Fields, RowColumns, ValueColumns};
 
 fn config(message: impl Into<String>) -> Error {
     Error::config(message.into())
@@ -253,7 +255,7 @@ impl<'a> Attributes<'a> {
     pub(super) fn scans(&self, key: &Key, indexes: &[Index]) -> Result<Option<String>> {
         let names = || key.parts.iter().map(|part| part.name.as_str());
         let why = if !key.is_ordered() {
-            Some("keys as texts sort in another way than the column does, 10 before 9; with `keys: tuple` they sort as it does".to_owned())
+            Some(row::UNORDERED.to_owned())
         } else if !self.indexed || indexes.iter().any(|index| index.begins_with(names())) {
             None
         } else {
@@ -264,19 +266,7 @@ impl<'a> Attributes<'a> {
                 key.order("").join(", ")
             ))
         };
-        match (why, self.settings.scans) {
-            (None, true) => Ok(None),
-            (Some(why), true) => {
-                Err(config(format!("{why}; or do without scans, with `scans: false`")))
-            }
-            (why, false) => Ok(Some(format!(
-                "`scans` is false, so entries are found by their keys alone; {}",
-                why.map_or_else(
-                    || "leave it out".to_owned(),
-                    |why| format!("{why}; then leave `scans` out")
-                )
-            ))),
-        }
+        row::scans(self.settings.scans, why)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::ExpiresUnit;
+use crate::types::{ExpiresUnit, KeyColumns, ValueColumns};
 
 /// How the key of a row becomes the key of an entry. See [`PostgresConfig`](super::PostgresConfig) for an example.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,94 +31,6 @@ pub enum Values {
     Bytea,
     /// The column is `text`, `varchar`, `json` or `jsonb`, and the value its text.
     Text,
-}
-
-/// The column of the key, or the columns. See [`PostgresConfig`](super::PostgresConfig) for an example.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
-#[serde(untagged, expecting = "a key is a column, or several: `[tenant, id]`")]
-pub enum KeyColumns {
-    /// One column.
-    One(String),
-    /// Several, in the order in which they are parts of the key.
-    Several(Vec<String>),
-}
-
-impl KeyColumns {
-    pub(super) fn names(&self) -> &[String] {
-        match self {
-            Self::One(name) => std::slice::from_ref(name),
-            Self::Several(names) => names,
-        }
-    }
-}
-
-impl From<&str> for KeyColumns {
-    fn from(name: &str) -> Self {
-        Self::One(name.to_owned())
-    }
-}
-
-/// The column of the value, or the columns that are read and written as one JSON object.
-/// See [`PostgresConfig`](super::PostgresConfig) for an example.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
-#[serde(
-    untagged,
-    expecting = "a value is a column, or several: `{ columns: [a, b], as: json }`, or `{ columns: all, as: json }`"
-)]
-pub enum ValueColumns {
-    /// One column.
-    One(String),
-    /// Several, as one object.
-    Row(RowColumns),
-}
-
-impl From<&str> for ValueColumns {
-    fn from(name: &str) -> Self {
-        Self::One(name.to_owned())
-    }
-}
-
-/// Columns that are read and written together. See [`PostgresConfig`](super::PostgresConfig) for an example.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct RowColumns {
-    /// Which ones: `[a, b]`, or `all` but for the key, times that are named, and what the server computes.
-    pub columns: Fields,
-    /// As what: `json`, an object with a field for each column.
-    #[serde(rename = "as")]
-    pub form: RowForm,
-}
-
-/// Which columns are fields of an object. See [`PostgresConfig`](super::PostgresConfig) for an example.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
-#[serde(untagged, expecting = "`columns` of a value is `all`, or a list of columns")]
-pub enum Fields {
-    /// Every one but for the key, times that are named, and what the server computes.
-    All(All),
-    /// These.
-    Named(Vec<String>),
-}
-
-/// The word `all`. See [`PostgresConfig`](super::PostgresConfig) for an example.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum All {
-    /// All of them.
-    All,
-}
-
-/// How a row becomes a value. See [`PostgresConfig`](super::PostgresConfig) for an example.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum RowForm {
-    /// One JSON object.
-    Json,
 }
 
 /// The columns of the table. See [`PostgresConfig`](super::PostgresConfig) for an example.
@@ -188,13 +100,8 @@ impl Columns {
             ("updated", self.updated.as_deref()),
         ];
         let keys = self.key.names().iter().map(|name| ("key", name.as_str()));
-        let values: &[String] = match &self.value {
-            ValueColumns::One(name) => std::slice::from_ref(name),
-            ValueColumns::Row(RowColumns { columns: Fields::Named(names), .. }) => names,
-            ValueColumns::Row(_) => &[],
-        };
         let constants = self.constants.keys().map(|name| ("constants", name.as_str()));
-        keys.chain(values.iter().map(|name| ("value", name.as_str())))
+        keys.chain(self.value.names().iter().map(|name| ("value", name.as_str())))
             .chain(optional.into_iter().filter_map(|(setting, name)| Some((setting, name?))))
             .chain(constants)
     }

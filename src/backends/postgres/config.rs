@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::columns::{Columns, Fields, Keys, RowColumns, ValueColumns, Values};
+use super::columns::{Columns, Keys, Values};
 use super::schema::{self, Table};
 use super::{Postgres, announce, key, url};
 use crate::error::{Error, Result};
@@ -15,8 +15,8 @@ use crate::layer::{BackendConfig, Context};
 use crate::store::Store;
 use crate::types::units::{Secret, Span, Url};
 use crate::types::{
-    Conditions, Counting, Durability, ExpiresUnit, Freshness, Guarantees, Limits, Place, Profile,
-    check_path_of,
+    Conditions, Counting, Durability, ExpiresUnit, Fields, Freshness, Guarantees, Limits, Place,
+    Profile, RowColumns, ValueColumns, check_path_of,
 };
 
 /// Whether the connection is encrypted. See [`PostgresConfig`] for an example.

@@ -11,7 +11,7 @@ use super::columns::Keys;
 use super::config::PostgresConfig;
 use super::schema::quoted;
 use crate::error::{Error, Result};
-use crate::keys::row::{Form, Kind, RowKey};
+use crate::keys::row::{Form, Kind, NO_MARKS, RowKey};
 use crate::store::Change;
 use crate::types::{Batch, Condition, Op, RESERVED_PREFIX, Scope};
 
@@ -231,9 +231,7 @@ impl Key {
         let Some(row) = &self.row else { return Ok(Cow::Borrowed(key)) };
         let refused = |error: Error| {
             if key.starts_with(RESERVED_PREFIX) {
-                return Error::unsupported(
-                    "the table takes no keys of tierstack's own, under which a restore keeps its mark; restore into another store, and `copy` from there",
-                );
+                return Error::unsupported(NO_MARKS);
             }
             error.with_key(key)
         };

@@ -83,9 +83,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use self::announce::Announcements;
-pub use self::columns::{
-    All, Columns, Fields, KeyColumns, Keys, RowColumns, RowForm, ValueColumns, Values,
-};
+pub use self::columns::{Columns, Keys, Values};
 pub use self::config::{Pooler, PostgresConfig, Tls};
 use self::connect::Connector;
 use self::open::Found;
@@ -97,8 +95,8 @@ use crate::error::{Error, ErrorKind, Operation, Outcome, Result};
 use crate::layer::{BackendConfig, Context};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
-pub use crate::types::ExpiresUnit;
 pub use crate::types::units::Url;
+pub use crate::types::{All, ExpiresUnit, Fields, KeyColumns, RowColumns, RowForm, ValueColumns};
 use crate::types::{
     Batch, Commit, Durability, Identity, Profile, Scan, Scope, Sighting, Usage, Value, check_key,
 };

@@ -1,7 +1,6 @@
 //! Reads over one connection: of the pool, or of a snapshot.
 
 use std::collections::HashMap;
-use std::ops::Bound;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -155,36 +154,12 @@ type Edge = Option<Vec<u8>>;
 
 /// The bounds of a scan as they travel. `None`: no key can be within.
 fn sent_bounds(sql: &Statements, scan: &Scan) -> Option<(Edge, Edge)> {
-    let (from, to) = bounds(scan);
+    let [from, to] = scan.half_open();
     let from = match from {
         Some(from) => Some(sql.key.bound(&from)?.into_owned()),
         None => None,
     };
     Some((from, to.and_then(|to| sql.key.bound(&to).map(|to| to.into_owned()))))
-}
-
-/// The smallest key, and the smallest that is behind the largest.
-fn bounds(scan: &Scan) -> (Edge, Edge) {
-    let from = match &scan.from {
-        Bound::Included(key) if key.is_empty() => None,
-        Bound::Included(key) => Some(key.to_vec()),
-        Bound::Excluded(key) => Some(successor(key)),
-        Bound::Unbounded => None,
-    };
-    let to = match &scan.to {
-        Bound::Included(key) => Some(successor(key)),
-        Bound::Excluded(key) => Some(key.to_vec()),
-        Bound::Unbounded => None,
-    };
-    (from, to)
-}
-
-/// The next key in bytewise order.
-fn successor(key: &[u8]) -> Vec<u8> {
-    let mut next = Vec::with_capacity(key.len() + 1);
-    next.extend_from_slice(key);
-    next.push(0);
-    next
 }
 
 /// A scan that is refused.
@@ -237,22 +212,4 @@ fn value(row: &Row, at: usize, operation: Operation) -> Result<Value> {
     // The 64 bits as they are: see `Expires::Millis`.
     let expires_at = expires.map(|bits| Timestamp::from_millis(bits.cast_unsigned()));
     Ok(Value { bytes, expires_at })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bounds_are_half_open() {
-        let bounds_of = |scan: Scan| {
-            let (from, to) = bounds(&scan);
-            (from.unwrap_or_default(), to.unwrap_or_default())
-        };
-        assert_eq!(bounds_of(Scan::all()), (vec![], vec![]));
-        assert_eq!(bounds_of(Scan::prefix("a")), (b"a".to_vec(), b"b".to_vec()));
-        assert_eq!(bounds_of(Scan::range("a"..="b")), (b"a".to_vec(), b"b\0".to_vec()));
-        let open = (Bound::Excluded("a"), Bound::Excluded("b"));
-        assert_eq!(bounds_of(Scan::range::<&str>(open)), (b"a\0".to_vec(), b"b".to_vec()));
-    }
 }

@@ -6,8 +6,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::columns::{Keys, ValueColumns, Values};
+use super::columns::{Keys, Values};
 use super::config::PostgresConfig;
+use crate::types::ValueColumns;
 
 /// The version of the table that this program makes.
 pub(super) const VERSION: u32 = 1;

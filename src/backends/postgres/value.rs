@@ -1,13 +1,12 @@
 //! The value of a row, and the SQL that reads and writes it. A value travels as `bytea`: the bytes of a column that is
 //! `bytea`, otherwise the text of the column, or of several columns a JSON object.
 
-use std::fmt;
-
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::IgnoredAny;
 
 use super::columns::Values;
 use super::schema::quoted;
 use crate::error::{Error, Result};
+use crate::types::object;
 
 /// A column of a value.
 #[derive(Clone, Debug)]
@@ -166,86 +165,11 @@ impl Shape {
         }
     }
 
-    /// The names in an object are of the value, so no message has them.
     fn check_fields(&self, value: &[u8]) -> Result<()> {
-        let list = self.list("");
-        let Ok(Object(fields)) = serde_json::from_slice(value) else {
-            return Err(Error::invalid(format!(
-                "the value must be a JSON object with the fields {list}: the columns of the row"
-            )));
-        };
-        if fields.iter().any(|(name, _)| !self.names().any(|known| known == name)) {
-            return Err(Error::invalid(format!(
-                "the object has a field that is no column of the value; its fields are {list}"
-            )));
-        }
-        for Field { name, not_null, .. } in &self.fields {
-            let mut found = fields.iter().filter(|(other, _)| other == name);
-            let name = quoted(name);
-            let wrong = match (found.next(), found.next()) {
-                (None, _) => {
-                    format!(
-                        "the object lacks the field {name}; a put writes all of {list}, null where there is nothing"
-                    )
-                }
-                (_, Some(_)) => format!("the object has the field {name} twice"),
-                (Some((_, true)), _) if *not_null => {
-                    format!("the field {name} is null, but its column is NOT NULL")
-                }
-                _ => continue,
-            };
-            return Err(Error::invalid(wrong));
-        }
-        Ok(())
-    }
-}
-
-/// The fields of a JSON object in the order in which they are, each with whether it is null.
-struct Object(Vec<(String, bool)>);
-
-impl<'de> Deserialize<'de> for Object {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Names;
-        impl<'de> Visitor<'de> for Names {
-            type Value = Object;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
-                let mut fields = Vec::new();
-                while let Some((name, value)) = map.next_entry::<_, Option<IgnoredAny>>()? {
-                    fields.push((name, value.is_none()));
-                }
-                Ok(Object(fields))
-            }
-        }
-        from.deserialize_map(Names)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_object_has_the_fields_of_the_row() {
-        let field =
-            |name: &str, not_null| Field { name: name.into(), kind: "text".into(), not_null };
-        let row = Shape::row(vec![field("name", true), field("email", false)]);
-        row.check(br#"{"email": null, "name": {"of": [1]}}"#).unwrap();
-        for (value, says) in [
-            (r#"{"name": "Ada"}"#, "lacks the field \"email\""),
-            (r#"{"name": null, "email": "a"}"#, "\"name\" is null"),
-            (r#"{"name": "Ada", "email": "a", "emial": 1}"#, "no column of the value"),
-            (r#"{"name": "Ada", "email": "a", "name": "Bo"}"#, "\"name\" twice"),
-            ("[1]", "must be a JSON object"),
-            ("{", "must be a JSON object"),
-            (r#"{"name": "Ada", "email": "a"} x"#, "must be a JSON object"),
-        ] {
-            let refused = row.check(value.as_bytes()).unwrap_err();
-            assert!(refused.message().contains(says), "{refused}");
-        }
+        let columns = self.fields.iter();
+        let columns: Vec<_> = columns
+            .map(|field| object::Field { name: &field.name, not_null: field.not_null })
+            .collect();
+        object::fields::<IgnoredAny>(value, &columns).map(drop)
     }
 }

@@ -1,5 +1,6 @@
 //! The settings: their ranges, and what they guarantee.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +15,8 @@ use crate::layer::{BackendConfig, Claim, Context};
 use crate::store::Store;
 use crate::types::units::Span;
 use crate::types::{
-    Conditions, Counting, Durability, ExpiresUnit, Freshness, Guarantees, Limits, Place, Profile,
-    check_path_of,
+    Conditions, Counting, Durability, ExpiresUnit, Fields, Freshness, Guarantees, KeyColumns,
+    Limits, Place, Profile, RowColumns, ValueColumns, check_path_of,
 };
 
 /// The columns that are used. See [`SqliteConfig`] for an example.
@@ -26,12 +27,12 @@ use crate::types::{
 #[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Columns {
-    /// The key, with a unique index of its own. Default: `key`.
+    /// The key, with a unique index of its own; several columns are `[a, b]`. Default: `key`.
     #[serde(default = "key_column")]
-    pub key: String,
-    /// The value. Default: `value`.
+    pub key: KeyColumns,
+    /// The value; or several columns as one JSON object: `{ columns: [a, b], as: json }`. Default: `value`.
     #[serde(default = "value_column")]
-    pub value: String,
+    pub value: ValueColumns,
     /// When the entry expires, in `expires_unit` since 1970, or NULL. Left out: entries cannot expire.
     #[serde(default)]
     pub expires: Option<String>,
@@ -45,13 +46,17 @@ pub struct Columns {
     /// When the entry was last put, in milliseconds since 1970. Left out: it is not recorded.
     #[serde(default)]
     pub updated: Option<String>,
+    /// What is written into other columns of a row that is new, as text: `{ kind: web }`. Those that are not named
+    /// have their default. Default: none.
+    #[serde(default)]
+    pub constants: BTreeMap<String, String>,
 }
 
-fn key_column() -> String {
+fn key_column() -> KeyColumns {
     "key".into()
 }
 
-fn value_column() -> String {
+fn value_column() -> ValueColumns {
     "value".into()
 }
 
@@ -65,7 +70,24 @@ impl Default for Columns {
             expires_unit: ExpiresUnit::Milliseconds,
             created: Some("created".into()),
             updated: Some("updated".into()),
+            constants: BTreeMap::new(),
         }
+    }
+}
+
+impl Columns {
+    /// Each that is named, with the setting that names it.
+    pub(super) fn named(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let keys = self.key.names().iter().map(|name| ("columns.key", name.as_str()));
+        let values = self.value.names().iter().map(|name| ("columns.value", name.as_str()));
+        let optional = [
+            ("columns.expires", &self.expires),
+            ("columns.created", &self.created),
+            ("columns.updated", &self.updated),
+        ];
+        let optional = optional.into_iter().filter_map(|(at, name)| Some((at, name.as_deref()?)));
+        let constants = self.constants.keys().map(|name| ("columns.constants", name.as_str()));
+        keys.chain(values).chain(optional).chain(constants)
     }
 }
 
@@ -80,6 +102,21 @@ pub enum Storage {
     Blob,
     /// As TEXT: UTF-8 only, others are refused.
     Text,
+}
+
+/// How the key of a row becomes the key of an entry. See [`SqliteConfig`] for an example.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Keys {
+    /// As BLOB: any bytes.
+    #[default]
+    Blob,
+    /// As TEXT: UTF-8 only, others are refused. A number is what a person would type, `42`; several columns stand
+    /// with a `/` between them, a BLOB of them in hexadecimal digits, and `%2F` for a `/` within a text.
+    Text,
+    /// The key is a tuple of the columns (`tierstack::keys`), which sorts as they do: of INTEGER, TEXT and BLOB.
+    Tuple,
 }
 
 /// How SQLite makes commits atomic. See [`SqliteConfig`] for an example.
@@ -99,7 +136,7 @@ pub enum Journal {
 ///
 /// ```
 /// use tierstack::backends::SqliteConfig;
-/// use tierstack::backends::sqlite::{Columns, ExpiresUnit, Journal, Storage};
+/// use tierstack::backends::sqlite::{Columns, ExpiresUnit, Journal, Keys, Storage};
 /// use tierstack::{BackendConfig, Durability};
 ///
 /// // A table that another program made:
@@ -113,8 +150,9 @@ pub enum Journal {
 ///         expires_unit: ExpiresUnit::Seconds,
 ///         created: None,
 ///         updated: None,
+///         ..Columns::default()
 ///     },
-///     keys: Storage::Text,
+///     keys: Keys::Text,
 ///     values: Storage::Text,
 ///     journal: Some(Journal::Rollback),
 ///     ..SqliteConfig::new("./app.db")
@@ -136,12 +174,17 @@ pub struct SqliteConfig {
     /// The columns that are used. Default: those of a table that tierstack makes.
     #[serde(default)]
     pub columns: Columns,
-    /// How keys are stored. Default: `blob`. All keys of the table must be of this one kind.
+    /// How keys are stored: `blob`, `text`, or `tuple` for numbers and several columns. Default: `blob`. All keys of
+    /// the table must be of this one kind.
     #[serde(default)]
-    pub keys: Storage,
+    pub keys: Keys,
     /// How values are written. Default: `blob`. Values of both kinds are read.
     #[serde(default)]
     pub values: Storage,
+    /// Whether scans are offered, in the order of keys. They need an index with that order, for which opening looks;
+    /// `false` does without both. Default: true.
+    #[serde(default = "yes")]
+    pub scans: bool,
     /// Whether a missing file, folder or table is made. Default: true.
     #[serde(default = "yes")]
     pub create: bool,
@@ -196,8 +239,9 @@ impl SqliteConfig {
             path: path.into(),
             table: default_table(),
             columns: Columns::default(),
-            keys: Storage::Blob,
+            keys: Keys::Blob,
             values: Storage::Blob,
+            scans: true,
             create: true,
             read_only: false,
             sweep: None,
@@ -218,7 +262,7 @@ impl SqliteConfig {
     /// ```
     #[must_use]
     pub fn schema(&self) -> String {
-        Layout::new(self).create
+        Layout::new(self).create.unwrap_or_else(|| "-- The table is one of your own.\n".to_owned())
     }
 
     fn check(&self) -> Result<()> {
@@ -226,21 +270,45 @@ impl SqliteConfig {
             return Err(Error::config("`path` is empty; name the database file"));
         }
         check_path_of("path", &self.path)?;
-        let names = self.names();
-        for (setting, name) in &names {
+        let table = ("table", self.table.as_str());
+        for (setting, name) in std::iter::once(table).chain(self.columns.named()) {
             if name.is_empty() || name.contains('\0') {
                 return Err(Error::config(format!(
                     "`{setting}` must have at least one character and no NUL"
                 )));
             }
         }
-        let columns = names.iter().skip(1);
-        for (at, (setting, name)) in columns.clone().enumerate() {
-            let twin = columns.clone().take(at).find(|(_, other)| other.eq_ignore_ascii_case(name));
+        for (at, (setting, name)) in self.columns.named().enumerate() {
+            let mut before = self.columns.named().take(at);
+            let twin = before.find(|(_, other)| other.eq_ignore_ascii_case(name));
             if let Some((other, _)) = twin {
                 return Err(Error::config(format!(
                     "`{other}` and `{setting}` name the same column"
                 )));
+            }
+        }
+        let several = self.columns.key.names().len();
+        if several == 0 || several > 32 {
+            return Err(Error::config("`columns.key` must name from 1 to 32 columns"));
+        }
+        if several > 1 && self.keys == Keys::Blob {
+            return Err(Error::config(
+                "`columns.key` names several columns, which make one key with `keys: tuple`, or `keys: text`",
+            ));
+        }
+        if self.columns.constants.values().any(|text| text.contains('\0')) {
+            return Err(Error::config("`columns.constants` must hold texts without NUL"));
+        }
+        if let ValueColumns::Row(RowColumns { columns, .. }) = &self.columns.value {
+            if *columns == Fields::Named(Vec::new()) {
+                return Err(Error::config(
+                    "`columns.value.columns` names no column; name at least one, or say `all`",
+                ));
+            }
+            if self.values == Storage::Text {
+                return Err(Error::config(
+                    "`values` says how one column is written, and `columns.value` names a row; leave `values` out",
+                ));
             }
         }
         if self.columns.expires.is_none() && self.columns.expires_unit == ExpiresUnit::Seconds {
@@ -264,21 +332,8 @@ impl SqliteConfig {
         Ok(())
     }
 
-    /// Every name in the settings, the table first.
-    fn names(&self) -> Vec<(&'static str, &str)> {
-        let columns = &self.columns;
-        let required = [
-            ("table", self.table.as_str()),
-            ("columns.key", &columns.key),
-            ("columns.value", &columns.value),
-        ];
-        let optional = [
-            ("columns.expires", &columns.expires),
-            ("columns.created", &columns.created),
-            ("columns.updated", &columns.updated),
-        ];
-        let optional = optional.into_iter().filter_map(|(at, name)| Some((at, name.as_deref()?)));
-        required.into_iter().chain(optional).collect()
+    fn has_rows(&self) -> bool {
+        matches!(self.columns.value, ValueColumns::Row(_))
     }
 
     fn guarantees(&self) -> Guarantees {
@@ -296,7 +351,7 @@ impl SqliteConfig {
             verbatim: self.columns == Columns::default(),
             freshness: Freshness::Immediate,
             change_feed: None,
-            ordered_scans: true,
+            ordered_scans: self.scans,
             atomic_pages: true,
             snapshots: self.journal != Some(Journal::Rollback),
             expiry: self.columns.expires.is_some(),
@@ -307,7 +362,7 @@ impl SqliteConfig {
             recovery: None,
             limits: Limits {
                 value_bytes: Some(MAX_VALUE_BYTES),
-                text_values: self.values == Storage::Text,
+                text_values: self.values == Storage::Text || self.has_rows(),
                 ..Limits::default()
             },
         }
@@ -317,7 +372,8 @@ impl SqliteConfig {
 #[async_trait]
 impl BackendConfig for SqliteConfig {
     const NAME: &'static str = "sqlite";
-    const OWN: &'static [&'static str] = &["table", "columns", "keys", "values", "create", "sweep"];
+    const OWN: &'static [&'static str] =
+        &["table", "columns", "keys", "values", "scans", "create", "sweep"];
 
     /// SQLite does not tell upper and lower case of ASCII apart.
     fn part(&self) -> String {
@@ -345,12 +401,24 @@ impl BackendConfig for SqliteConfig {
                 "`sweep` is true: rows of expired entries are removed, also those that other programs have written.",
             ),
             (
-                self.keys == Storage::Text,
+                self.keys == Keys::Text,
                 "`keys` is text: only UTF-8 is a key, and others are refused.",
+            ),
+            (
+                self.keys == Keys::Tuple,
+                "`keys` is tuple: a key that is no tuple of the key's columns is refused.",
+            ),
+            (
+                !self.scans,
+                "`scans` is false: entries are found by their keys alone, so nothing above can list or back them up.",
             ),
             (
                 self.values == Storage::Text,
                 "`values` is text: only UTF-8 is a value, and others are refused.",
+            ),
+            (
+                self.has_rows(),
+                "`columns.value` names columns of a row: a value is a JSON object with a field for each, spelt as SQLite has it and not as it was put, and only such a one is taken.",
             ),
         ];
         let profile = Profile::backend(Self::NAME, self.guarantees());

@@ -1,5 +1,6 @@
 //! SQLite's errors as ours.
 
+use rusqlite::types::ValueRef;
 use rusqlite::{ErrorCode, ffi};
 
 use crate::error::{Error, ErrorKind, Operation};
@@ -133,6 +134,27 @@ pub(super) fn wrong_cell(what: &str, is: &str, must: &str) -> Error {
         "the table holds {what} that is {is}, but {must}; correct it with the program that wrote it"
     ))
     .with_layer(NAME)
+}
+
+/// An error of opening.
+pub(super) fn opening(error: rusqlite::Error) -> Error {
+    failed(Operation::Open, error)
+}
+
+/// The settings and the database do not fit.
+pub(super) fn refused(message: impl Into<String>) -> Error {
+    Error::config(message.into()).with_layer(NAME)
+}
+
+/// What is in a cell.
+pub(super) const fn kind(cell: ValueRef<'_>) -> &'static str {
+    match cell {
+        ValueRef::Null => "NULL",
+        ValueRef::Integer(_) => "an INTEGER",
+        ValueRef::Real(_) => "a REAL",
+        ValueRef::Text(_) => "TEXT",
+        ValueRef::Blob(_) => "a BLOB",
+    }
 }
 
 pub(super) fn closed() -> Error {

@@ -54,10 +54,13 @@
 //! # Ok::<(), tierstack::Error>(()) }).unwrap();
 //! ```
 
+mod columns;
 mod config;
 mod database;
 mod error;
+mod indexes;
 mod inline_policy;
+mod key;
 mod open;
 mod pool;
 mod reader;
@@ -67,6 +70,8 @@ mod survey;
 #[cfg(test)]
 mod tests;
 mod times;
+mod value;
+mod verify;
 mod writer;
 
 use std::fmt;
@@ -77,7 +82,7 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use parking_lot::Mutex;
 
-pub use self::config::{Columns, Journal, SqliteConfig, Storage};
+pub use self::config::{Columns, Journal, Keys, SqliteConfig, Storage};
 use self::error::NAME;
 use self::pool::{Base, Moment, Pool, Source, offload};
 use self::reader::Reader;
@@ -89,7 +94,7 @@ use crate::group::{admitted, complete};
 use crate::layer::BackendConfig;
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
-pub use crate::types::ExpiresUnit;
+pub use crate::types::{All, ExpiresUnit, Fields, KeyColumns, RowColumns, RowForm, ValueColumns};
 use crate::types::{
     Batch, Commit, Identity, Op, Profile, RunOrder, Scan, Scope, Sighting, Usage, Value,
 };
@@ -134,8 +139,8 @@ impl Sqlite {
     ) -> Result<Self> {
         let profile = config.profile()?;
         let opening = offload(move || {
-            let layout = Layout::new(&config);
-            let opened = open::open(&config, &layout)?;
+            let mut layout = Layout::new(&config);
+            let opened = open::open(&config, &mut layout)?;
             let first = opened.site.reader()?;
             let (sync, sweep) = (config.sync, config.sweep);
             let manner = Manner { sync, wal: opened.wal, sweep, background };
@@ -193,7 +198,7 @@ impl Sqlite {
     fn check_batch(&self, batch: &Batch) -> Result<()> {
         self.profile.guarantees.check_batch(batch)?;
         for condition in batch.conditions() {
-            let checked = self.base.layout.check_key(condition.key());
+            let checked = self.base.layout.key.check(condition.key());
             checked.map_err(|error| error.with_key(condition.key()))?;
         }
         batch.ops().iter().try_for_each(|op| self.base.layout.check_op(op))
@@ -332,6 +337,9 @@ impl Store for Sqlite {
 
     async fn count(&self, prefix: &[u8]) -> Result<Option<u64>> {
         self.base.check_open()?;
+        if self.base.layout.no_scans.is_some() {
+            return Ok(None);
+        }
         self.reader.count(prefix).await.map(Some)
     }
 

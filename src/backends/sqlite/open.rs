@@ -9,8 +9,9 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 
 use super::config::{Journal, SqliteConfig};
 use super::database::{Database, FileId, file_id};
-use super::error::{NAME, failed, moved};
-use super::schema::{Found, Layout};
+use super::error::{NAME, failed, moved, opening, refused};
+use super::schema::Layout;
+use super::verify::Found;
 use crate::disk::{self, make_folder};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::spelling::nearest_beside;
@@ -45,14 +46,6 @@ pub(super) struct Opened {
     pub(super) found: Found,
     /// Whether the database is in WAL mode.
     pub(super) wal: bool,
-}
-
-fn opening(error: rusqlite::Error) -> Error {
-    failed(Operation::Open, error)
-}
-
-fn refused(message: impl Into<String>) -> Error {
-    Error::config(message.into()).with_layer(NAME)
 }
 
 impl Site {
@@ -171,7 +164,7 @@ impl Site {
 }
 
 /// Opens or makes the database, and checks that it can do what the settings guarantee. Blocks.
-pub(super) fn open(config: &SqliteConfig, layout: &Layout) -> Result<Opened> {
+pub(super) fn open(config: &SqliteConfig, layout: &mut Layout) -> Result<Opened> {
     let mut site = Site::new(config)?;
     let create = config.create && !config.read_only;
     prepare(&site.path, create)?;
@@ -198,8 +191,7 @@ pub(super) fn open(config: &SqliteConfig, layout: &Layout) -> Result<Opened> {
         if create {
             make(db, layout)?;
         }
-        let found = layout.verify(db, !config.read_only)?;
-        Ok::<_, Error>((found, wal))
+        Ok::<_, Error>((layout.adapt(config, db)?, wal))
     })?;
     drop(turn);
     site.readers_wait = !wal;
@@ -300,7 +292,10 @@ fn make(db: &Connection, layout: &Layout) -> Result<()> {
         Transaction::new_unchecked(db, TransactionBehavior::Immediate).map_err(opening)?;
     // Somebody else may have been faster.
     if !layout.exists(db)? {
-        transaction.execute_batch(&layout.create).map_err(|error| {
+        let sql = layout.create.as_deref().ok_or_else(|| {
+            refused("there is no such table, and with `keys: tuple`, or with several columns of a key, none is made, as their types are not known; make it first")
+        })?;
+        transaction.execute_batch(sql).map_err(|error| {
             opening(error).with_context("making the table, as `create` is true")
         })?;
     }

@@ -7,13 +7,13 @@ use futures_util::StreamExt;
 use futures_util::stream::unfold;
 use rusqlite::Connection;
 
-use super::error::is_busy;
+use super::error::{NAME, is_busy};
 use super::pool::{Base, Source};
 use super::rows::{self, Miss};
-use crate::error::{Operation, Result};
+use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::reply::Reply;
 use crate::store::{Pages, Read};
-use crate::types::{Page, Scan, Value, check_key};
+use crate::types::{Page, RESERVED_PREFIX, Scan, Value, check_key};
 
 /// Keys that one call looks up on the caller's thread at most, in about 50 µs.
 const INLINE_KEYS: usize = 16;
@@ -27,7 +27,7 @@ impl<S: Source> Reader<S> {
 
     fn check(&self, key: &[u8]) -> Result<()> {
         check_key(key)?;
-        self.base().layout.check_key(key)
+        self.base().layout.key.check(key)
     }
 
     /// The answer, unless it may take long or a lock is in the way.
@@ -89,7 +89,9 @@ impl<S: Source> Reader<S> {
 impl<S: Source> Read for Reader<S> {
     fn get<'a>(&'a self, key: &'a [u8]) -> Reply<'a, Option<Value>> {
         if let Err(error) = self.check(key).and_then(|()| self.base().check_open()) {
-            return Reply::Now(Err(error));
+            // What a restore looks for in every store is in no row.
+            let mark = error.kind() == ErrorKind::Unsupported && key.starts_with(RESERVED_PREFIX);
+            return Reply::Now(if mark { Ok(None) } else { Err(error) });
         }
         let now = self.at_once(Operation::Get, 1, |db| rows::get(db, &self.base().layout, key));
         match now {
@@ -129,6 +131,11 @@ impl<S: Source> Read for Reader<S> {
 
     /// Each page is a query of its own, so that an idle scan holds neither a connection nor the log.
     fn scan(&self, scan: Scan) -> Pages<'_> {
+        if let Some(why) = &self.base().layout.no_scans {
+            let error =
+                Error::unsupported(why.clone()).with_operation(Operation::Scan).with_layer(NAME);
+            return futures_util::stream::once(std::future::ready(Err(error))).boxed();
+        }
         unfold((scan, true), move |(mut scan, more)| async move {
             if !more || scan.is_empty() {
                 return None;

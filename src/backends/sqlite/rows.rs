@@ -1,23 +1,22 @@
 //! Reading rows: what is in a cell is checked before it is believed.
 
 use std::fmt::Write as _;
-use std::ops::Bound;
 
 use bytes::Bytes;
-use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, Statement};
 
-use super::config::Storage;
-use super::error::{NAME, failed, wrong_cell};
-use super::schema::{Layout, quoted};
+use super::error::failed;
+use super::key::{Range, quoted};
+use super::schema::Layout;
 use crate::clock::Timestamp;
 use crate::error::{Error, Operation, Result};
-use crate::types::{Entry, Page, Scan, Value, check_key};
+use crate::types::{Entry, Page, Scan, Value};
 
 /// The value of a key, expired or not.
 pub(super) fn get(db: &Connection, layout: &Layout, key: &[u8]) -> Result<Option<Value>, Miss> {
     let mut statement = db.prepare_cached(&layout.get)?;
-    let mut rows = statement.query([layout.key_cell(key)])?;
+    layout.key.bind(&mut statement, 1, &layout.key.cells(key)?)?;
+    let mut rows = statement.raw_query();
     match rows.next()? {
         Some(row) => Ok(Some(value(row, 0, layout).map_err(|error| error.with_key(key))?)),
         None => Ok(None),
@@ -72,18 +71,23 @@ pub(super) fn page(
     scan: &Scan,
     now: impl Fn() -> Timestamp,
 ) -> Result<(Page, bool), Miss> {
-    let mut statement = db.prepare_cached(&layout.scan(scan))?;
-    bind_bound(&mut statement, 1, layout, &scan.from)?;
-    bind_bound(&mut statement, 2, layout, &scan.to)?;
+    let Some(range) = layout.key.range(scan) else { return Ok((Page::default(), false)) };
+    let mut statement = db.prepare_cached(&layout.scan(scan, &range))?;
+    bind(&mut statement, layout, &range)?;
     let mut rows = statement.raw_query();
     let (mut page, mut bytes) = (Page::default(), 0);
     let (full, now) = (scan.next_page_entries(), now());
     while let Some(row) = rows.next()? {
-        let entry = key(row.get_ref(0)?, layout.keys).and_then(|key| {
-            let value = value(row, 1, layout).map_err(|error| error.with_key(&key))?;
-            Ok((key, value))
+        let entry = layout.key.read(row).and_then(|key| {
+            let width = layout.key.width();
+            let value = match scan.keys_only {
+                true => deadline(row, width, layout)
+                    .map(|expires_at| Value { expires_at, ..Value::default() }),
+                false => value(row, width, layout),
+            };
+            Ok((value.map_err(|error| error.with_key(&key))?, key))
         });
-        let (key, value) = match entry {
+        let (value, key) = match entry {
             Ok(entry) => entry,
             // What was read is given first, so that a reader can go on behind the error.
             Err(_) if !page.is_empty() => return Ok((page, true)),
@@ -103,14 +107,18 @@ pub(super) fn page(
 }
 
 impl Layout {
-    /// The number of entries of a range, the bounds as `?1` and `?2`, the moment as `?3`.
-    fn count(&self, scan: &Scan) -> String {
+    /// The number of entries of a range, the bounds as the first parameters, the moment as the next.
+    fn count(&self, range: &Range<'_>) -> String {
         let mut sql = format!("SELECT count(*) FROM {} AS t", self.full);
-        self.narrow(&mut sql, scan);
+        self.narrow(&mut sql, range);
         if let Some(expires) = &self.columns.expires {
             let (at, types) = (format!("t.{}", quoted(expires)), self.unit().types());
             let word = if sql.contains(" WHERE ") { "AND" } else { "WHERE" };
-            let _ = write!(sql, " {word} NOT (typeof({at}) IN {types} AND {at} BETWEEN 0 AND ?3)");
+            let _ = write!(
+                sql,
+                " {word} NOT (typeof({at}) IN {types} AND {at} BETWEEN 0 AND ?{})",
+                2 * self.key.width() + 1
+            );
         }
         sql
     }
@@ -123,75 +131,39 @@ pub(super) fn count(
     scan: &Scan,
     now: Timestamp,
 ) -> Result<u64, Miss> {
-    let mut statement = db.prepare(&layout.count(scan))?;
-    bind_bound(&mut statement, 1, layout, &scan.from)?;
-    bind_bound(&mut statement, 2, layout, &scan.to)?;
+    let Some(range) = layout.key.range(scan) else { return Ok(0) };
+    let mut statement = db.prepare(&layout.count(&range))?;
+    bind(&mut statement, layout, &range)?;
     if layout.columns.expires.is_some() {
-        statement.raw_bind_parameter(3, layout.unit().passed(now))?;
+        statement.raw_bind_parameter(2 * layout.key.width() + 1, layout.unit().passed(now))?;
     }
     let mut rows = statement.raw_query();
     let row = rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
     Ok(row.get::<_, i64>(0)?.unsigned_abs())
 }
 
-fn bind_bound(
-    statement: &mut Statement<'_>,
-    at: usize,
-    layout: &Layout,
-    bound: &Bound<Bytes>,
-) -> rusqlite::Result<()> {
-    match bound {
-        Bound::Included(key) | Bound::Excluded(key) => {
-            statement.raw_bind_parameter(at, layout.key_cell(key))
-        }
-        Bound::Unbounded => Ok(()),
+fn bind(statement: &mut Statement<'_>, layout: &Layout, range: &Range<'_>) -> rusqlite::Result<()> {
+    if let Some((_, from)) = &range.from {
+        layout.key.bind(statement, 1, from)?;
     }
+    if let Some((_, to)) = &range.to {
+        layout.key.bind(statement, 1 + layout.key.width(), to)?;
+    }
+    Ok(())
 }
 
-pub(super) fn key(cell: ValueRef<'_>, storage: Storage) -> Result<Bytes> {
-    let bytes = match (cell, storage) {
-        (ValueRef::Blob(bytes), Storage::Blob) | (ValueRef::Text(bytes), Storage::Text) => bytes,
-        (_, Storage::Blob) => {
-            return Err(wrong_cell("a key", kind(cell), "`keys` is blob, and all must be BLOB"));
-        }
-        (_, Storage::Text) => {
-            return Err(wrong_cell("a key", kind(cell), "`keys` is text, and all must be TEXT"));
-        }
-    };
-    check_key(bytes).map_err(|_| {
-        Error::unsupported(format!(
-            "the table holds a key of {} bytes, but keys here are 1 to 65536 bytes; remove it with the program that wrote it, or scan a range without it",
-            bytes.len()
-        ))
-        .with_key(bytes)
-        .with_layer(NAME)
-    })?;
-    Ok(Bytes::copy_from_slice(bytes))
+fn deadline(row: &Row<'_>, at: usize, layout: &Layout) -> Result<Option<Timestamp>> {
+    let cell = row.get_ref(at).map_err(|error| failed(Operation::Get, error));
+    layout.unit().deadline(cell?)
 }
 
-/// The value in that column, with the expiry in the next.
+/// The value, with its deadline in that column and its own in those behind it.
 fn value(row: &Row<'_>, at: usize, layout: &Layout) -> Result<Value> {
-    let cell = |at| row.get_ref(at).map_err(|error| failed(Operation::Get, error));
-    let bytes = match cell(at)? {
-        ValueRef::Blob(bytes) | ValueRef::Text(bytes) => Bytes::copy_from_slice(bytes),
-        other => {
-            return Err(wrong_cell("a value", kind(other), "values must be BLOB or TEXT"));
-        }
-    };
-    Ok(Value { bytes, expires_at: layout.unit().deadline(cell(at + 1)?)? })
+    let bytes = layout.value.read(row, at + 1)?;
+    Ok(Value { bytes, expires_at: deadline(row, at, layout)? })
 }
 
 /// A time of ours, in milliseconds.
 pub(super) fn millis(at: Timestamp) -> i64 {
     at.as_millis().cast_signed()
-}
-
-pub(super) const fn kind(cell: ValueRef<'_>) -> &'static str {
-    match cell {
-        ValueRef::Null => "NULL",
-        ValueRef::Integer(_) => "an INTEGER",
-        ValueRef::Real(_) => "a REAL",
-        ValueRef::Text(_) => "TEXT",
-        ValueRef::Blob(_) => "a BLOB",
-    }
 }

@@ -52,7 +52,7 @@ impl SqliteConfig {
         let config = self.clone();
         let checking = move || {
             let (db, _) = connect(&config.path)?;
-            Layout::new(&config).verify(&db, !config.read_only).map(drop)
+            Layout::new(&config).adapt(&config, &db).map(drop)
         };
         offload(checking).await.map_err(opening)
     }

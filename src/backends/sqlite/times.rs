@@ -5,9 +5,9 @@ use std::time::Duration;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension};
 
-use super::error::wrong_cell;
-use super::rows::kind;
-use super::schema::{Layout, opening, quoted};
+use super::error::{kind, opening, wrong_cell};
+use super::key::quoted;
+use super::schema::Layout;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::types::ExpiresUnit;
@@ -202,10 +202,10 @@ impl Times<'_> {
     fn sample(&self) -> String {
         let end = |order: &str| {
             format!(
-                "SELECT x FROM (SELECT t.{} AS x FROM {} AS t ORDER BY {} {order} LIMIT {SAMPLE})",
+                "SELECT x FROM (SELECT t.{} AS x FROM {} AS t ORDER BY {} LIMIT {SAMPLE})",
                 quoted(self.column),
                 self.layout.full,
-                self.layout.key
+                self.layout.key.order(order)
             )
         };
         format!("({} UNION ALL {})", end("ASC"), end("DESC"))

@@ -467,7 +467,7 @@ right: { backend: { shared: main, prefix: r/ } }";
     assert!(text.contains("which is opened once, but `values` differs"), "{text}");
     let text = refused("table: users, sync: false");
     assert!(
-        text.contains("stores.other.backend.sync: unknown setting 'sync'. Allowed: prefix, table, columns, keys, values, create, sweep"),
+        text.contains("stores.other.backend.sync: unknown setting 'sync'. Allowed: prefix, table, columns, keys, values, scans, create, sweep"),
         "{text}"
     );
 }

@@ -3,12 +3,15 @@
 
 mod damage;
 mod existing;
+mod keys;
 mod reading;
+mod rows;
 mod rules;
 mod tables;
 mod times;
 mod writing;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -64,6 +67,7 @@ fn columns(key: &str, value: &str) -> Columns {
         expires_unit: ExpiresUnit::Milliseconds,
         created: None,
         updated: None,
+        constants: BTreeMap::new(),
     }
 }
 

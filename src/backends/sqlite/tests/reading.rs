@@ -48,7 +48,9 @@ async fn a_scan_of_keys_only_looks_at_no_value() {
 fn reads_values(store: &Sqlite, folder: &Folder, scan: &Scan) -> bool {
     let db = folder.foreign();
     let value = number(&db, "SELECT cid FROM pragma_table_info('entries') WHERE name = 'value'");
-    let mut explained = db.prepare(&format!("EXPLAIN {}", store.base.layout.scan(scan))).unwrap();
+    let layout = &store.base.layout;
+    let sql = layout.scan(scan, &layout.key.range(scan).unwrap());
+    let mut explained = db.prepare(&format!("EXPLAIN {sql}")).unwrap();
     let bounds = rusqlite::params_from_iter(vec![0; explained.parameter_count()]);
     let step = |row: &rusqlite::Row<'_>| Ok((row.get(1)?, row.get(3)?));
     let mut steps = explained.query_map(bounds, step).unwrap();

@@ -192,7 +192,7 @@ async fn an_expired_row_that_the_table_keeps_fails_no_write() {
 async fn the_type_any_keeps_what_it_is_given_in_strict_tables_only() {
     let folder = Folder::new();
     folder.foreign_did("CREATE TABLE t (k ANY PRIMARY KEY, v BLOB)");
-    let text = SqliteConfig { keys: Storage::Text, ..folder.plain() };
+    let text = SqliteConfig { keys: Keys::Text, ..folder.plain() };
     assert!(refusal(text.clone()).await.message().contains("number"));
     folder.foreign_did("DROP TABLE t; CREATE TABLE t (k ANY PRIMARY KEY, v ANY) STRICT");
     let store = open(text).await;

@@ -45,26 +45,33 @@ impl Engine {
         self.check_conditions(batch, now)?;
         let layout = &self.base.layout;
         for op in batch.ops() {
-            let key = layout.key_cell(op.key());
+            let cells = layout.key.cells(op.key()).map_err(Failed::Refused)?;
+            let values = layout.key.width() + 1;
+            let behind = values + layout.value.width();
             match op {
                 Op::Put(_, value) => {
                     let expires = layout.expired.as_ref().and(value.expires_at);
                     let mut put = self.db.prepare_cached(&layout.put)?;
-                    put.raw_bind_parameter(1, key)?;
-                    put.raw_bind_parameter(2, layout.value_cell(&value.bytes))?;
-                    // Parameters 3 and 4 are there only where a column takes them.
-                    if layout.expired.is_some() {
-                        put.raw_bind_parameter(3, layout.unit().deadline_cell(expires))?;
+                    layout.key.bind(&mut put, 1, &cells)?;
+                    let cells = layout.value.cells(&value.bytes).map_err(Failed::Refused)?;
+                    for (at, cell) in (values..).zip(cells) {
+                        put.raw_bind_parameter(at, cell)?;
                     }
-                    if put.parameter_count() > 3 {
-                        put.raw_bind_parameter(4, millis(now))?;
+                    // The next two are there only where a column takes them.
+                    if layout.expired.is_some() {
+                        put.raw_bind_parameter(behind, layout.unit().deadline_cell(expires))?;
+                    }
+                    if put.parameter_count() > behind {
+                        put.raw_bind_parameter(behind + 1, millis(now))?;
                     }
                     if put.raw_execute()? == 0 {
                         return Err(Failed::Refused(overruled()));
                     }
                 }
                 Op::Delete(_) => {
-                    self.db.prepare_cached(&layout.delete)?.execute([key])?;
+                    let mut delete = self.db.prepare_cached(&layout.delete)?;
+                    layout.key.bind(&mut delete, 1, &cells)?;
+                    delete.raw_execute()?;
                 }
             }
         }
@@ -85,15 +92,33 @@ impl Engine {
                 // It is neither key, value nor time, and so nothing that was written.
                 Err(Miss::Cell(_)) => return Ok(false),
             };
-            let kept = |value: &Value| Value {
-                bytes: value.bytes.clone(),
-                expires_at: value.expires_at.map(|at| layout.unit().kept(at)),
+            let kept = |value: &Value| value.expires_at.map(|at| layout.unit().kept(at));
+            let is_written = match (op.value(), there) {
+                (None, there) => there.is_none(),
+                (Some(_), None) => false,
+                (Some(value), Some(there)) if there.expires_at != kept(value) => false,
+                (Some(value), Some(there)) if layout.value.is_verbatim() => {
+                    there.bytes == value.bytes
+                }
+                (Some(value), Some(_)) => self.holds(op.key(), &value.bytes)?,
             };
-            if there != op.value().map(kept) {
+            if !is_written {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// Whether the row of a key has that value, as SQLite writes it.
+    fn holds(&self, key: &[u8], value: &[u8]) -> Result<bool, Failed> {
+        let layout = &self.base.layout;
+        let mut asked = self.db.prepare_cached(&layout.holds)?;
+        layout.key.bind(&mut asked, 1, &layout.key.cells(key).map_err(Failed::Refused)?)?;
+        let cells = layout.value.cells(value).map_err(Failed::Refused)?;
+        for (at, cell) in (layout.key.width() + 1..).zip(cells) {
+            asked.raw_bind_parameter(at, cell)?;
+        }
+        Ok(asked.raw_query().next()?.is_some())
     }
 
     fn check_conditions(&self, batch: &Batch, now: Timestamp) -> Result<(), Failed> {

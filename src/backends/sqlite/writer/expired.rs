@@ -4,7 +4,6 @@ use bytes::Bytes;
 use rusqlite::{Transaction, TransactionBehavior};
 
 use super::super::error::is_refused;
-use super::super::rows::key;
 use super::{Engine, Failed};
 use crate::clock::Timestamp;
 use crate::error::{Operation, Result};
@@ -69,20 +68,22 @@ impl Engine {
         statement.raw_bind_parameter(1, passed)?;
         statement.raw_bind_parameter(2, most)?;
         if let Some(behind) = behind {
-            statement.raw_bind_parameter(3, layout.key_cell(behind))?;
+            let cells = layout.key.cells(behind).map_err(Failed::Refused)?;
+            layout.key.bind(&mut statement, 3, &cells)?;
         }
         let mut found = Vec::new();
         let mut rows = statement.raw_query();
         while let Some(row) = rows.next()? {
             // What is no key is left to the program that wrote it.
-            found.extend(key(row.get_ref(0)?, layout.keys));
+            found.extend(layout.key.read(row));
         }
         drop(rows);
         let mut delete = self.db.prepare_cached(&expired.delete)?;
         let mut removed = 0;
         for key in &found {
             delete.raw_bind_parameter(1, passed)?;
-            delete.raw_bind_parameter(2, layout.key_cell(key))?;
+            let cells = layout.key.cells(key).map_err(Failed::Refused)?;
+            layout.key.bind(&mut delete, 2, &cells)?;
             match delete.raw_execute() {
                 Ok(rows) => removed += i64::from(rows > 0),
                 Err(error) if is_refused(&error) && !self.db.is_autocommit() => {}
@@ -100,7 +101,11 @@ impl Engine {
         let now = self.base.clock.now();
         let _turn = self.base.site.writing();
         let removed = self.base.site.patient(&self.db, |_| {
-            let removing = || self.remove(&expired.behind, now, super::STEP, Some(behind));
+            let (query, behind) = match behind.is_empty() {
+                true => (&expired.first, None),
+                false => (&expired.behind, Some(behind)),
+            };
+            let removing = || self.remove(query, now, super::STEP, behind);
             let removed = self.removing(removing)?;
             self.look_after_log();
             Ok::<_, Failed>(removed.and_then(|(last, _)| last))

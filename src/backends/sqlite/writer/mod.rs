@@ -21,9 +21,9 @@ use tokio::sync::{oneshot, watch};
 use super::error::{NAME, closed, failed, is_busy, is_failed_sync};
 use super::inline_policy::Pace;
 use super::pool::{Base, offload};
-use super::schema::{Found, schema_version};
+use super::verify::{Found, schema_version};
 use crate::clock::Timestamp;
-use crate::error::{Error, Operation, Outcome, Result};
+use crate::error::{Error, ErrorKind, Operation, Outcome, Result};
 use crate::group::complete;
 use crate::types::Batch;
 
@@ -477,6 +477,13 @@ impl Engine {
         }
         // There may be triggers, until the next write has looked.
         self.found.set(Found { has_triggers: true, ..self.found.get() });
+        match self.base.layout.verify(&self.db, true) {
+            Ok(_) => {}
+            // As above.
+            Err(error) if error.kind() == ErrorKind::Unavailable => return Ok(()),
+            // Another table may hold it under another key.
+            Err(error) => return Err(Failed::Refused(error.with_outcome(Outcome::Unknown))),
+        }
         if self.is_as_written(written)? {
             return Ok(());
         }
