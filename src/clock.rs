@@ -97,11 +97,12 @@ impl std::str::FromStr for Timestamp {
     fn from_str(text: &str) -> Result<Self, String> {
         let malformed =
             || format!("'{text}' is not a time; write RFC 3339, such as 2026-01-31T12:00:00Z");
-        let too_late = || format!("'{text}' lies behind the end of time, {}", Self(u64::MAX));
+        let too_late =
+            || format!("'{text}' is after the last time that can be stored, {}", Self(u64::MAX));
         let (cycles, near) = within_jiff(text).unwrap_or((0, text.into()));
         let time: jiff::Timestamp = near.parse().map_err(|_| malformed())?;
         let millis = u64::try_from(time.as_millisecond())
-            .map_err(|_| format!("'{text}' lies before 1970, which no entry of a store does"))?;
+            .map_err(|_| format!("'{text}' is before 1970, the first year that can be stored"))?;
         let cycles = cycles.checked_mul(CYCLE_MILLIS);
         cycles.and_then(|past| past.checked_add(millis)).map(Self).ok_or_else(too_late)
     }
@@ -147,7 +148,7 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     fn coarse(&self) -> Duration;
 
     /// Returns once that much time has passed. Dropping the future cancels the wait. Time in which the machine sleeps may
-    /// come on top.
+    /// be added.
     async fn sleep(&self, span: Duration);
 }
 
@@ -443,9 +444,9 @@ mod tests {
             ("++12345-01-01T00:00:00Z", "is not a time"),
             ("+012345-02-30T00:00:00Z", "is not a time"),
             ("9999-13-01T00:00:00Z", "is not a time"),
-            ("+584556020-01-01T00:00:00Z", "lies behind the end of time"),
-            ("1969-12-31T23:59:59Z", "lies before 1970"),
-            ("-000044-03-15T12:00:00Z", "lies before 1970"),
+            ("+584556020-01-01T00:00:00Z", "is after the last time that can be stored"),
+            ("1969-12-31T23:59:59Z", "is before 1970"),
+            ("-000044-03-15T12:00:00Z", "is before 1970"),
         ] {
             let said = text.parse::<Timestamp>().unwrap_err();
             assert!(said.contains(why), "{said}");

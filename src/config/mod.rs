@@ -251,7 +251,7 @@ impl Config {
         let names = || self.stores.keys().map(String::as_str);
         if self.stores.is_empty() {
             return Err(
-                "stores: there is none; write at least one, such as `main: { backend: memory }`"
+                "stores: the map is empty; write at least one store, such as `main: { backend: memory }`"
                     .to_owned(),
             );
         }

@@ -97,7 +97,7 @@ fn one_of<E: serde::de::Error>(entries: Vec<(String, Value)>) -> Result<Part, E>
     };
     if let Some((second, _)) = entries.next() {
         return Err(E::custom(format!(
-            "here are two names, '{name}' and '{second}', where one belongs; a layer is an item of the list on its own, its settings are indented below its name"
+            "there are two names, '{name}' and '{second}', and only one is allowed; a layer is an item of the list on its own, its settings are indented below its name"
         )));
     }
     let settings = match settings {

@@ -81,7 +81,7 @@ pub fn schema(registry: &Registry) -> Value {
                     },
                     "anyone": {
                         "type": "boolean",
-                        "description": "Whether an address that other machines reach may be listened on: whatever reaches it can read the metrics.",
+                        "description": "Whether an address that other machines reach may be listened on: any client there can read the metrics.",
                         "default": false,
                     },
                 },

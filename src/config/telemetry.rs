@@ -24,7 +24,7 @@ use super::setting::address;
 pub struct TelemetryConfig {
     /// The address and port on which Prometheus text is served, such as `127.0.0.1:9187`.
     pub listen: SocketAddr,
-    /// Whether an address that other machines reach may be listened on. There is no token: whatever reaches it reads
+    /// Whether an address that other machines reach may be listened on. There is no token: any client there reads
     /// the names of the stores and how much they are used, and no keys and no values.
     pub anyone: bool,
 }
@@ -45,7 +45,7 @@ impl TryFrom<Written> for TelemetryConfig {
     fn try_from(Written { listen, anyone }: Written) -> Result<Self, String> {
         if !anyone && !listen.ip().to_canonical().is_loopback() {
             return Err(format!(
-                "{listen} is reached from other machines, and whatever reaches it can read the metrics; listen on 127.0.0.1, or add `anyone: true` where that is meant"
+                "{listen} is reached from other machines, and any client there can read the metrics; listen on 127.0.0.1, or add `anyone: true` where that is meant"
             ));
         }
         Ok(Self { listen, anyone })

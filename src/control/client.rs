@@ -151,8 +151,9 @@ fn check_peer(stream: &tokio::net::UnixStream, path: &Path) -> Result<()> {
 
     use crate::error::ErrorKind;
 
-    let unknown =
-        |error| Error::io("whose process listens on the control socket cannot be told", error);
+    let unknown = |error| {
+        Error::io("it is unknown which user's process listens on the control socket", error)
+    };
     let peer = stream.peer_cred().map_err(unknown)?.uid();
     let (one, _other) = tokio::net::UnixStream::pair().map_err(unknown)?;
     let own = one.peer_cred().map_err(unknown)?.uid();

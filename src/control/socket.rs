@@ -137,7 +137,7 @@ fn make_room(path: &Path) -> Result<()> {
     }
     match UnixStream::connect(path) {
         Err(error) if matches!(error.kind(), Io::ConnectionRefused | Io::NotFound) => Ok(()),
-        Err(error) => Err(failed("whether somebody listens there cannot be told", error)),
+        Err(error) => Err(failed("it is unknown whether a process listens there", error)),
         Ok(_) => Err(Error::new(
             ErrorKind::Conflict,
             "another process listens there; give each process a path of its own",

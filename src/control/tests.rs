@@ -151,7 +151,7 @@ async fn bad_input_is_answered_and_harms_nobody() {
         assert!(answers[0].contains(r#""error""#) && !answers[0].contains(secret), "{answers:?}");
     }
     let answers = place.say(b"\xff\xfe\x00\n").await;
-    assert!(answers[0].contains("this is no request; write"), "{answers:?}");
+    assert!(answers[0].contains("this is not a request; write"), "{answers:?}");
     let answers = place.say(r#"{"version":2}"#.to_owned() + "\n").await;
     assert!(answers[0].contains("speaks version 1"), "{answers:?}");
     // A line that is cut off is no request.

@@ -106,7 +106,7 @@ impl Request {
     /// Reads a line. No message quotes what it holds, which may be keys.
     pub(super) fn parse(line: &[u8]) -> Result<Self> {
         let refuse = |error: serde_json::Error| {
-            Error::invalid(format!("column {}: this is no request; {FORM}", error.column()))
+            Error::invalid(format!("column {}: this is not a request; {FORM}", error.column()))
         };
         let Versioned { version } = serde_json::from_slice(line).map_err(refuse)?;
         check_version(version)?;
@@ -145,7 +145,7 @@ impl Answer {
 
     pub(super) fn parse(line: &[u8]) -> Result<Self> {
         let refuse = |error: serde_json::Error| {
-            let message = "what listens on the control socket gives no answer of this version";
+            let message = "the process on the control socket gives no answer of this version";
             Error::new(ErrorKind::Unsupported, message).with_source(error)
         };
         let Reply { answer, .. } = serde_json::from_slice(line).map_err(refuse)?;

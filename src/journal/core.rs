@@ -250,7 +250,7 @@ impl Core {
     /// The first failure is the one that everybody is told. No file is written or synced after it: the system may have
     /// dropped what it could not write, and would say that all is well.
     pub(super) fn fail(&self, error: Error) {
-        let error = error.with_context("the journal has stopped, and keeps what it acknowledged; see to the disk, then open it again").with_retry(Retry::Never);
+        let error = error.with_context("the journal has stopped, and keeps what it acknowledged; repair the disk, then open it again").with_retry(Retry::Never);
         let first = self.with_quiet(|state| {
             state.pending.clear();
             state.failed.get_or_insert(error).clone()

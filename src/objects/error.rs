@@ -74,7 +74,7 @@ pub(crate) fn redacted(error: &object_store::Error, doing: &str) -> Error {
     {
         return Error::new(
             ErrorKind::Access,
-            "no credentials: neither the options nor the environment have any, and the machine's own identity cannot be had",
+            "no credentials: there are none in the options or the environment, and the machine offers no identity of its own",
         );
     }
     let status = between(&text, "status code: ").and_then(|rest| rest.get(..3));

@@ -251,7 +251,7 @@ fn recovery(profile: &Profile) -> String {
     };
     let lost = match recovery.interval {
         Some(interval) => format!(
-            "If the store is lost, so is what was written since the last finished backup was begun. One is due at least every {} while a service has the stack open; the time that it takes, failures and time closed come on top.",
+            "If the store is lost, so is what was written since the last finished backup was begun. One is due at least every {} while a service has the stack open; the time that it takes, failures and the time while it is closed add to that.",
             words(interval)
         ),
         None => "If the store is lost, so is what was written since the last backup; backups are taken by hand.".to_owned(),

@@ -84,7 +84,7 @@ impl Isolation {
             return Ok(());
         };
         Err(Error::unsupported(format!(
-            "a transaction with {self} {lacks}; READ COMMITTED can be had here"
+            "a transaction with {self} {lacks}; this store offers READ COMMITTED"
         )))
     }
 }

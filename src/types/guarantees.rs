@@ -94,7 +94,7 @@ pub struct Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Recovery {
     /// The longest time between two backups that are due. What was written since the last finished one was
-    /// begun can be lost: the time that a backup takes, failures and time closed come on top. `None`:
+    /// begun can be lost: the time that a backup takes, failures and the time while it is closed add to that. `None`:
     /// backups are taken by hand.
     pub interval: Option<Duration>,
     /// How far back any moment can be restored. `None`: only the moments at which a base was taken.

@@ -144,7 +144,7 @@ fn warn_if_public(file: &File, path: &Path) {
     if file.metadata().is_ok_and(public) {
         tracing::warn!(
             file = %path.display(),
-            "every user of this machine can read a secret; take the right to read it from others (chmod 600)"
+            "every user of this machine can read a secret; make its file readable for its owner alone (chmod 600)"
         );
     }
 }

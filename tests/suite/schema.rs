@@ -154,7 +154,7 @@ fn what_is_wrong_is_refused_by_both_with_words_that_help() {
         ("# nothing\n".into(), ByBoth, &["the file is empty"]),
         ("[]".into(), ByBoth, &["expected a map of settings, found a list"]),
         ("hello".into(), ByBoth, &["expected a map of settings, found text"]),
-        ("stores: {}".into(), ByBoth, &["stores: there is none"]),
+        ("stores: {}".into(), ByBoth, &["stores: the map is empty"]),
         ("stores:".into(), ByBoth, &["stores: expected a map, found nothing"]),
         ("{}".into(), ByBoth, &["the setting 'stores' is missing"]),
         (
@@ -195,7 +195,7 @@ fn what_is_wrong_is_refused_by_both_with_words_that_help() {
         (
             "{ stores: { a: { backend: memory } }, telemetry: { listen: '[::ffff:10.0.0.1]:9187', anyone: false } }".into(),
             ByLoader,
-            &["is reached from other machines, and whatever reaches it can read the metrics"],
+            &["is reached from other machines, and any client there can read the metrics"],
         ),
         (
             "{ stores: { a: { backend: memory } }, telemetry: {} }".into(),

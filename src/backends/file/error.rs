@@ -86,7 +86,7 @@ pub(super) fn not_kept(error: io::Error) -> Error {
 pub(super) fn taken() -> Error {
     Error::new(
         ErrorKind::Unsupported,
-        "an entry has the name of a folder and so needs that name with `%=` behind it, which is a folder's too; rename the latter",
+        "an entry has the name of a folder, so its file needs that name followed by `%=`, and another folder has that name; rename that folder",
     )
 }
 

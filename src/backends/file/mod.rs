@@ -235,7 +235,7 @@ impl Store for FileStore {
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
         self.core.check_open()?;
         Err(Error::unsupported(
-            "a folder of files has no frozen views; a backend such as `rocksdb` or `sqlite` has",
+            "a folder of files has no snapshots; a backend such as `rocksdb` or `sqlite` has them",
         ))
     }
 

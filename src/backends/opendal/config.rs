@@ -279,7 +279,7 @@ impl OpenDalConfig {
         }
         match can.write_total_max_size {
             Some(most) if (most as u64) < guarantees.value_bytes => Err(Error::config(format!(
-                "the service takes values of {most} bytes only, fewer than the profile guarantees"
+                "the service takes values of {most} bytes only, fewer than are guaranteed"
             ))),
             _ => Ok(()),
         }

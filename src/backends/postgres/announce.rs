@@ -405,7 +405,7 @@ impl Listener {
                 error = &mut beats => return error,
             };
             let Some(first) = first else {
-                let message = "the server ended the connection that listens";
+                let message = "the server ended the connection of the change feed";
                 return Error::new(ErrorKind::Unavailable, message).with_operation(operation);
             };
             // Keys that were changed together mostly arrive together.

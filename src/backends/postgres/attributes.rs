@@ -104,7 +104,7 @@ impl<'a> Attributes<'a> {
             let asked = format!("SELECT ({sql}) IS NULL");
             session.query(&asked, Vec::new()).await.map_err(|_| {
                 config(format!(
-                    "`columns.constants` has for {} what is no {}, the type of the column",
+                    "`columns.constants`: the value for {} is not of the type of the column, {}",
                     quoted(name),
                     found.whole
                 ))

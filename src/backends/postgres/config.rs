@@ -280,7 +280,7 @@ impl PostgresConfig {
             ] {
                 if named {
                     return Err(Error::config(format!(
-                        "`{setting}` is about entries that expire, but `columns.expires` names no column that says when"
+                        "`{setting}` is about entries that expire, but `columns.expires` names no column for that"
                     )));
                 }
             }
@@ -313,7 +313,7 @@ impl PostgresConfig {
         }
         if self.change_feed && self.pooler.is_some() {
             return Err(Error::config(
-                "`change_feed` needs a connection that stays the same, and behind a `pooler` in transaction mode there is none; leave one of them out, or connect past the pooler",
+                "`change_feed` needs a connection that stays the same, and behind a `pooler` in transaction mode there is none; leave one of them out, or connect to PostgreSQL without the pooler",
             ));
         }
         within("pool", self.pool, 1, 1000)?;
@@ -404,7 +404,7 @@ impl BackendConfig for PostgresConfig {
         }
         if self.keys != Keys::Bytea {
             profile = profile.note(
-                "`keys` is not `bytea`: a key that is no value of the key's columns is refused.",
+                "`keys` is not `bytea`: a key that does not fit the key's columns is refused.",
             );
         }
         if !self.scans {
@@ -414,17 +414,17 @@ impl BackendConfig for PostgresConfig {
         }
         if self.has_rows() {
             profile = profile.note(
-                "`columns.value` names columns of a row: a value is a JSON object with a field for each, spelt as PostgreSQL spells it and not as it was put, and only such a one is taken.",
+                "`columns.value` names columns of a row: a value is a JSON object with a field for each, spelt as PostgreSQL spells it and not as it was put. Other values are refused.",
             );
         }
         if self.values == Values::Text {
             profile = profile.note(
-                "`values` is `text`: only what the column takes is a value, and `jsonb` writes it in its own way.",
+                "`values` is `text`: a value that the column does not take is refused, and `jsonb` spells it in its own way.",
             );
         }
         if self.pooler.is_some() {
             profile = profile.note(
-                "`pooler` is set: statements are not prepared, and a batch that deletes, or depends on what is there, keeps all other writers from the table while it is written.",
+                "`pooler` is set: statements are not prepared, and a batch that deletes, or depends on what is there, locks the table against other writers while it is written.",
             );
         }
         if self.read_only {

@@ -255,7 +255,7 @@ fn tls_config(tls: Tls, ca: Option<&Path>) -> Result<ClientConfig> {
                     wrong("is not a file of certificates (PEM)").with_source(error)
                 })?;
                 roots.add(certificate).map_err(|error| {
-                    wrong("holds a certificate that is none").with_source(error)
+                    wrong("holds a certificate that cannot be read").with_source(error)
                 })?;
             }
             if roots.is_empty() {

@@ -249,7 +249,7 @@ impl Key {
     pub(super) fn received(&self, sent: &[u8]) -> Result<Bytes> {
         let odd = || {
             Error::unsupported(
-                "the table holds a key that is none here, such as a time that is `infinity`; remove it, or scan a range without it",
+                "the table holds a key that cannot be one here, such as a time that is `infinity`; remove it, or scan a range without it",
             )
         };
         match (&self.row, &self.parts[..]) {

@@ -350,7 +350,7 @@ impl Store for Postgres {
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {
         self.connections.check_open()?;
         if self.config.snapshots == 0 {
-            return Err(Error::unsupported("`snapshots` is 0, so none may be taken"));
+            return Err(Error::unsupported("`snapshots` is 0, so no snapshot can be taken"));
         }
         let permit = Arc::clone(&self.snapshots)
             .try_acquire_owned()

@@ -154,7 +154,7 @@ async fn make(
         return Err(match table(session, settings).await? {
             None => missing(session, &name, settings.create).await?,
             Some(found) => config(format!(
-                "the table {name} is of schema version {}, which is older than {VERSION}, and is brought up to date by what writes, with `create: true`",
+                "the table {name} is of schema version {}, which is older than {VERSION}, and is updated by a store that writes, with `create: true`",
                 found.version.unwrap_or_default()
             )),
         });
@@ -201,7 +201,9 @@ async fn missing(session: Session<'_>, name: &Table, create: bool) -> Result<Err
         (None, None) => ".".to_owned(),
     };
     Ok(config(if create {
-        format!("there is no table {name}{meant} It is made by what writes, and not by what reads")
+        format!(
+            "there is no table {name}{meant} A store that writes makes it, and one that reads does not"
+        )
     } else {
         format!(
             "there is no table {name}, and `create` is false{meant} Make it with what `tierstack schema postgres` prints"

@@ -197,11 +197,9 @@ fn twice(operation: Operation) -> Error {
 fn bytes(row: &Row, at: usize, operation: Operation) -> Result<&[u8]> {
     let found: Option<&[u8]> = row.try_get(at).map_err(|error| failed(operation, error))?;
     found.ok_or_else(|| {
-        Error::corruption(
-            "the table holds NULL as a value, which is none; delete the row, or fill it",
-        )
-        .with_operation(operation)
-        .with_layer("postgres")
+        Error::corruption("the table holds NULL as a value; delete the row, or fill it")
+            .with_operation(operation)
+            .with_layer("postgres")
     })
 }
 

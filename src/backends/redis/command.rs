@@ -239,7 +239,7 @@ fn from_server(millis: i64) -> Option<Timestamp> {
 pub(super) fn check_deadline(op: &Op) -> Result<()> {
     match op.value().and_then(|value| value.expires_at) {
         Some(at) if at.as_millis() > LAST_DEADLINE => Err(Error::invalid(
-            "Redis keeps deadlines up to the year 287396 only; leave the expiry off for an entry that is to stay",
+            "Redis keeps deadlines up to the year 287396 only; leave the expiry out for an entry that never expires",
         )
         .with_key(op.key())),
         _ => Ok(()),

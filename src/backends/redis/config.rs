@@ -280,7 +280,7 @@ impl RedisConfig {
         }
         if self.read_only && self.index {
             return Err(Error::config(
-                "an `index` is kept by those that write; with `read_only`, set `scan: sorted` in its place",
+                "an `index` is kept by stores that write; with `read_only`, set `scan: sorted` instead",
             ));
         }
         if self.read_only && self.change_feed {

@@ -70,7 +70,7 @@ fn of_code(code: &str, detail: &str) -> Error {
         Some(Forbidden::Key) => {
             return said(
                 ErrorKind::Access,
-                "the user may not use the key on the server; it needs the right to read and to write it, as writing an entry reads it, too",
+                "the user may not use the key on the server; it needs the right to read and to write it, as a write of an entry also reads it",
             );
         }
         None => {}
@@ -78,7 +78,7 @@ fn of_code(code: &str, detail: &str) -> Error {
     let (kind, message) = match code {
         "NOAUTH" | "WRONGPASS" => (
             ErrorKind::Access,
-            "the server wants a user and a password, and not these; set `password`, and the user in the address",
+            "the server does not accept this user and password; set `password`, and the user in the address",
         ),
         "READONLY" => {
             (ErrorKind::Access, "the server is a replica, which takes no writes; name the primary")

@@ -318,7 +318,7 @@ impl SqliteConfig {
         }
         if self.columns.expires.is_none() && self.sweep == Some(true) {
             return Err(Error::config(
-                "`sweep: true` removes the rows of expired entries, but `columns.expires` names no column that says when they expire",
+                "`sweep: true` removes the rows of expired entries, but `columns.expires` names no column for that they expire",
             ));
         }
         if self.busy_timeout.0 > MAX_BUSY_TIMEOUT {

@@ -156,7 +156,7 @@ impl Site {
             Ok(file) => Ok(file.len()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
             Err(error) => {
-                Err(Error::io("the size of the database cannot be told", error).with_layer(NAME))
+                Err(Error::io("the size of the database cannot be read", error).with_layer(NAME))
             }
         };
         Ok(size(&self.real)? + size(&self.log())?)
@@ -178,7 +178,7 @@ pub(super) fn open(config: &SqliteConfig, layout: &mut Layout) -> Result<Opened>
         .with_layer(NAME));
     }
     site.real = std::fs::canonicalize(&site.path)
-        .map_err(|error| Error::io("the path of the database cannot be followed", error))?;
+        .map_err(|error| Error::io("the path of the database cannot be resolved", error))?;
     site.file = file_id(&site.path);
     site.database = Database::of(site.file);
     let turn = site.writing();

@@ -86,7 +86,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 /// A connection that makes no files, and whether there is a write-ahead log.
 fn connect(path: &Path) -> Result<(Connection, bool)> {
     let path = std::fs::canonicalize(path)
-        .map_err(|error| Error::io("the path of the database cannot be followed", error))?;
+        .map_err(|error| Error::io("the path of the database cannot be resolved", error))?;
     let wal = has_log(&path)?;
     let bytes = |suffix| std::fs::metadata(beside(&path, suffix)).map_or(0, |file| file.len());
     let how = match (wal, bytes("-shm") > 0, bytes("-wal") > 0) {

@@ -33,7 +33,7 @@ impl ServeConfig {
 fn check(config: &ServeConfig, stores: Option<&[&str]>) -> Result<(), String> {
     if config.listeners.is_empty() {
         return Err(
-            "serve.listeners: there is none; write at least one, such as `- { listen: 127.0.0.1:9187, stores: write }`"
+            "serve.listeners: the list is empty; write at least one listener, such as `- { listen: 127.0.0.1:9187, stores: write }`"
                 .to_owned(),
         );
     }
@@ -131,7 +131,9 @@ fn is_name(name: &str) -> bool {
 fn check_reach(listener: &ListenerConfig) -> Result<(), String> {
     let address = match &listener.place {
         Listen::Unix { .. } if listener.tls.is_some() => {
-            return Err("`tls` is for `listen`; nothing between the two ends of a Unix domain socket reads along".to_owned());
+            return Err(
+                "`tls` is for `listen`; a Unix domain socket does not leave the machine".to_owned()
+            );
         }
         Listen::Tcp(address) if !is_of_this_machine(address.ip()) => address,
         Listen::Tcp(_) | Listen::Unix { .. } => return Ok(()),
@@ -142,7 +144,7 @@ fn check_reach(listener: &ListenerConfig) -> Result<(), String> {
             None => "could see its metrics".to_owned(),
         };
         return Err(format!(
-            "{address} is reached from other machines, and whatever reaches it {could}; add `tokens: [ {{ name: app, env: APP_TOKEN }} ]`, or listen on 127.0.0.1"
+            "{address} is reached from other machines, and any client there {could}; add `tokens: [ {{ name: app, env: APP_TOKEN }} ]`, or listen on 127.0.0.1"
         ));
     }
     if listener.tls.is_none() && !listener.plain_text {

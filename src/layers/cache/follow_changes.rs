@@ -90,7 +90,7 @@ impl<S: Store> Cache<S> {
         }
         let runtime = Handle::try_current().map_err(|error| {
             let message =
-                "a cache listens in a task of its own, and there is no tokio runtime here";
+                "a cache follows the change feed in a task of its own, and there is no tokio runtime here";
             Error::unsupported(message).with_source(error)
         })?;
         let _starting = change_feed.starting.lock();
@@ -153,7 +153,8 @@ impl<S: Store> Drop for FeedTask<S> {
             change_feed.attempt.send_if_modified(|attempt| {
                 let unexpected = !matches!(attempt, Some(Err(_)));
                 if unexpected {
-                    let message = "the runtime of the task that listens was shut down";
+                    let message =
+                        "the runtime of the task that follows the change feed was shut down";
                     *attempt = Some(Err(Error::new(ErrorKind::Unavailable, message)));
                 }
                 unexpected
@@ -205,7 +206,10 @@ impl<S: Store> FeedTask<S> {
                 self.with(|_, change_feed| change_feed.outer.lock().take());
                 return;
             }
-            tracing::warn!(?error, "the cache is not told of foreign changes, and keeps nothing");
+            tracing::warn!(
+                ?error,
+                "the change feed below the cache is lost, and the cache keeps nothing"
+            );
             // A subscription that lasted was no failure.
             if clock.monotonic().saturating_sub(began) > LONGEST_PAUSE {
                 pause = pauses.build();

@@ -72,7 +72,7 @@ fn every_durability_and_recovery_has_its_words() {
     };
     let day = Duration::from_secs(86_400);
     let due = recover(Some(day), Some(7 * day));
-    assert!(due.contains("due at least every day") && due.contains("come on top"), "{due}");
+    assert!(due.contains("due at least every day") && due.contains("add to that"), "{due}");
     assert!(recover(Some(day), Some(7 * day)).contains("last 7 days"));
     assert!(recover(None, None).contains("by hand"));
 }
@@ -241,7 +241,7 @@ fn every_other_sentence_stands_as_it_is_read() {
     );
     assert_eq!(
         of(Some(60 * second), Some(86_400 * second)),
-        "If the store is lost, so is what was written since the last finished backup was begun. One is due at least every minute while a service has the stack open; the time that it takes, failures and time closed come on top. Any moment of the last day can be restored."
+        "If the store is lost, so is what was written since the last finished backup was begun. One is due at least every minute while a service has the stack open; the time that it takes, failures and the time while it is closed add to that. Any moment of the last day can be restored."
     );
     let limited = memory().changed(|promised| {
         promised.limits.key_bytes = 1000;

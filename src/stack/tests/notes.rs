@@ -130,7 +130,7 @@ const NOTED: &[(&str, &[&str])] = &[
     (
         "backend: { postgres: { url: 'postgres://a@localhost/d', pooler: transaction, columns: { expires: e, expires_unit: seconds } } }",
         &[
-            "`pooler` is set: statements are not prepared, and a batch that deletes, or depends on what is there, keeps all other writers from the table while it is written.",
+            "`pooler` is set: statements are not prepared, and a batch that deletes, or depends on what is there, locks the table against other writers while it is written.",
             "`columns.expires_unit` is `seconds`: a deadline is rounded up to a whole second.",
         ],
     ),

@@ -29,13 +29,13 @@ fn what_is_wrong_is_refused_with_words_that_help() {
     let open = "listen: '0.0.0.0:9187', stores: { orders: write }";
     let token = "tokens: [ { name: app, env: APP } ]";
     for (serve, words) in [
-        (listener(open), "serve.listeners[0]: 0.0.0.0:9187 is reached from other machines, and whatever reaches it could write its stores; add `tokens:"),
+        (listener(open), "serve.listeners[0]: 0.0.0.0:9187 is reached from other machines, and any client there could write its stores; add `tokens:"),
         (listener("listen: '[::]:1', stores: read"), "could read its stores"),
         (listener("listen: '10.0.0.1:1', stores: {}"), "could see its metrics"),
         (listener(&format!("{open}, tls: {{ cert: c, key: k }}")), "add `tokens:"),
         (listener(&format!("{open}, plain_text: true")), "add `tokens:"),
         (listener(&format!("{open}, {token}")), "would cross the network in plain text; add `tls:"),
-        ("{ listeners: [] }".to_owned(), "serve.listeners: there is none; write at least one"),
+        ("{ listeners: [] }".to_owned(), "serve.listeners: the list is empty; write at least one"),
         ("{}".to_owned(), "serve: the setting 'listeners' is missing"),
         ("".to_owned(), "serve: expected a list of listeners such as"),
         (listener("stores: read"), "serve.listeners[0]: a listener has one place: write `listen:"),

@@ -196,7 +196,7 @@ fn a_hangup_takes_over_what_may_change_and_names_the_rest() {
     // What is wrong changes nothing.
     folder.write("tierstack.yaml", "stores: {}\n");
     service.signal("-HUP");
-    service.says("nothing was taken over: error: tierstack.yaml: stores: there is none");
+    service.says("nothing was taken over: error: tierstack.yaml: stores: the map is empty");
     folder.write("tierstack.yaml", with_token(""));
     folder.write("app.token", "short");
     service.signal("-HUP");

@@ -235,7 +235,7 @@ fn ended() -> Error {
 /// As with `RAISE(IGNORE)`: SQLite reports success.
 fn overruled() -> Error {
     Error::invalid(
-        "a trigger of the table passes the operation over in silence, or changes what it writes; nothing was written",
+        "a trigger of the table skips the operation, or changes what it writes; nothing was written",
     )
     .with_layer(NAME)
 }
@@ -489,7 +489,7 @@ impl Engine {
         }
         Err(Failed::Refused(
             Error::invalid(
-                "a trigger that was made just now passes the operation over, or changes what it writes; read the entry to see what it is",
+                "a new trigger skips the operation, or changes what it writes; read the entry to see what it is",
             )
             .with_layer(NAME),
         ))

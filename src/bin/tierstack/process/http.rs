@@ -69,8 +69,9 @@ impl Address {
         };
         let authorization = token.map(|token| {
             let header = HeaderValue::try_from(format!("Bearer {}", token.expose()));
-            header
-                .map_err(|_| Failure::usage("--token: the token has characters that no token has"))
+            header.map_err(|_| {
+                Failure::usage("--token: the token has characters that a token cannot have")
+            })
         });
         let mut authorization = authorization.transpose()?;
         if let Some(header) = &mut authorization {

@@ -77,7 +77,7 @@ impl DiskConfig {
     pub(in crate::layers::cache) fn check_identity(&self, below: Option<&Identity>) -> Result<()> {
         if self.warm && below.is_none() {
             return Err(Error::config(
-                "disk.warm is set over a store that cannot tell which data it holds, so what is in the folder may be of other data, and nobody would notice; leave `warm` out",
+                "disk.warm is set over a store that cannot tell which data it holds, so what is in the folder may be of other data, and that would go unnoticed; leave `warm` out",
             ));
         }
         Ok(())
