@@ -14,8 +14,8 @@ use futures_util::StreamExt;
 use tierstack::testing::conformance::{self, Fixture};
 use tierstack::{
     Batch, Changes, Commit, Conditions, Counting, Durability, Entry, Error, Freshness, Guarantees,
-    Identity, Limits, Op, Order, Page, Pages, Profile, Read, Reply, Result, Scan, Scope, Sighting,
-    Store, Usage, Value,
+    Identity, Inspection, Limits, Op, Order, Page, Pages, Profile, Read, Reply, Result, Scan,
+    Scope, Store, Usage, Value,
 };
 
 /// Runs the suite on the store, and says what came of it.
@@ -134,9 +134,9 @@ impl Store for Shelf {
         self.entries().map(drop)
     }
 
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Inspection>> {
         let value = self.get_now(key)?;
-        Ok(vec![Sighting::of_entry("shelf", "memory", value.as_ref())])
+        Ok(vec![Inspection::of_entry("shelf", "memory", value.as_ref())])
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

@@ -189,8 +189,8 @@ pub use crate::store::{Change, Changes, Pages, Read, Store};
 pub use crate::transaction::{Isolation, Savepoint, Transact, Transaction};
 pub use crate::types::{
     Batch, Commit, Condition, Conditions, Counting, Durability, Entry, Freshness, Guarantees,
-    Identity, Limits, Op, Order, Page, Place, Presence, Profile, ProfileKind, RESERVED_PREFIX,
-    Recovery, RunOrder, Scan, Scope, Sighting, Usage, Value, survey, units,
+    Identity, Inspection, Limits, Op, Order, Page, Place, Presence, Profile, ProfileKind,
+    RESERVED_PREFIX, Recovery, RunOrder, Scan, Scope, Usage, Value, survey, units,
 };
 
 /// The code of the README compiles.

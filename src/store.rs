@@ -20,7 +20,7 @@ use futures_util::stream::BoxStream;
 use crate::error::Result;
 use crate::forward;
 use crate::reply::Reply;
-use crate::types::{Batch, Commit, Identity, Page, Profile, Scan, Scope, Sighting, Usage, Value};
+use crate::types::{Batch, Commit, Identity, Inspection, Page, Profile, Scan, Scope, Usage, Value};
 
 /// A stream of the pages of a scan. Nothing is read before it is polled, and no lock or permit is
 /// held between pages. After an error the stream ends.
@@ -296,7 +296,7 @@ pub trait Store: Read {
     /// - **Durability**: does not apply.
     /// - **Dropped future**: nothing is left behind.
     /// - **Errors**: as [`get`](Read::get).
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>>;
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Inspection>>;
 
     /// A frozen view of this moment. It outlives flushes, compactions and later writes, and may be
     /// used from many tasks; dropping it releases it. It may hold back space meanwhile.

@@ -139,7 +139,7 @@ async fn what_was_written_is_there_after_a_warm_restart() {
             let _ = stack.put(key(n), format!("{n}:{}", "x".repeat(1500))).await.unwrap();
         }
         stack.close().await.unwrap();
-        // What is on the disk of before is replaced, or gone.
+        // What was on the disk before is replaced, or gone.
         let stack = open(&config).await;
         stack.get(&key(1)).await.unwrap();
         let _ = stack.put(key(1), "1:new").await.unwrap();

@@ -53,7 +53,7 @@ use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::types::{
     Batch, Commit, Condition, Conditions, Counting, Durability, Entry, Freshness, Guarantees,
-    Identity, Limits, Op, Order, Page, Place, Profile, RunOrder, Scan, Scope, Sighting, Usage,
+    Identity, Inspection, Limits, Op, Order, Page, Place, Profile, RunOrder, Scan, Scope, Usage,
     Value, check_key,
 };
 
@@ -265,9 +265,9 @@ impl Store for Memory {
         self.check_open()
     }
 
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Inspection>> {
         let value = self.get(key).await?;
-        Ok(vec![Sighting::of_entry(MemoryConfig::NAME, "memory", value.as_ref())])
+        Ok(vec![Inspection::of_entry(MemoryConfig::NAME, "memory", value.as_ref())])
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

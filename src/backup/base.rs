@@ -11,7 +11,7 @@ use tracing::Instrument as _;
 use super::chunk::{Cutter, FRAME_HEADER, PACK_MAGIC, RunWriter, encode_frame};
 use super::digest::Digest;
 use super::format::{BaseInfo, Hash, HeadBase, manifest_path, pack_path, random_id};
-use super::manifest::{Lists, Pack, Place, Run, boundary};
+use super::manifest::{ChunkLocation, Lists, Pack, Run, boundary};
 use super::objects::Created;
 use super::progress::{OnProgress, Progress};
 use super::repository::{MAX_PACK_BYTES, Repository, State, conflict};
@@ -51,7 +51,7 @@ const QUESTIONS: usize = 16;
 /// # Ok::<(), tierstack::Error>(()) }).unwrap();
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Taken {
+pub struct BackupReport {
     /// The base.
     pub base: BaseInfo,
     /// What it took.
@@ -73,7 +73,7 @@ pub async fn run(
     store: &dyn Store,
     repository: &Repository,
     on_progress: OnProgress<'_>,
-) -> Result<Taken> {
+) -> Result<BackupReport> {
     take(store, repository, true, on_progress)
         .await
         .map_err(|error| error.with_operation(Operation::Backup))
@@ -88,7 +88,7 @@ pub async fn run_whole(
     store: &dyn Store,
     repository: &Repository,
     on_progress: OnProgress<'_>,
-) -> Result<Taken> {
+) -> Result<BackupReport> {
     take(store, repository, false, on_progress)
         .await
         .map_err(|error| error.with_operation(Operation::Backup))
@@ -100,7 +100,7 @@ async fn take(
     repository: &Repository,
     reuse: bool,
     on_progress: OnProgress<'_>,
-) -> Result<Taken> {
+) -> Result<BackupReport> {
     check_source(store).await?;
     repository.check_create().await?;
     let state = repository.state().await?;
@@ -153,7 +153,7 @@ async fn take(
     base.uploaded_bytes = progress.uploaded_bytes;
     let entry = put_manifest(repository, &base, &lists).await?;
     repository.commit(&state, entry).await?;
-    Ok(Taken { base, progress })
+    Ok(BackupReport { base, progress })
 }
 
 async fn check_source(store: &dyn Store) -> Result<()> {
@@ -209,7 +209,7 @@ async fn put_manifest(repository: &Repository, base: &BaseInfo, lists: &Lists) -
 #[derive(Default)]
 struct Earlier {
     packs: Vec<Pack>,
-    chunks: HashMap<Hash, Place>,
+    chunks: HashMap<Hash, ChunkLocation>,
 }
 
 impl Earlier {
@@ -231,7 +231,7 @@ impl Earlier {
             .buffered(QUESTIONS)
             .try_collect()
             .await?;
-        let there = |place: Place| present.get(place.pack as usize) == Some(&true);
+        let there = |place: ChunkLocation| present.get(place.pack as usize) == Some(&true);
         let chunks = manifest.chunks.iter().filter(|chunk| there(chunk.place));
         let chunks = chunks.map(|chunk| (chunk.hash, chunk.place)).collect();
         Ok(Self { chunks, packs: manifest.packs })
@@ -266,7 +266,7 @@ struct Writer<'a> {
     /// Where each pack of the base before is in the new list.
     reused: HashMap<u32, u32>,
     /// Pieces only: no key occurs twice, and so no run.
-    written: HashMap<Hash, Place>,
+    written: HashMap<Hash, ChunkLocation>,
     lists: Lists,
     /// The pack that is being filled: the last of the list, unless empty.
     pack: Vec<u8>,
@@ -368,7 +368,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn reuse(&mut self, mut place: Place) -> Result<Place> {
+    fn reuse(&mut self, mut place: ChunkLocation) -> Result<ChunkLocation> {
         place.pack = match self.reused.get(&place.pack) {
             Some(pack) => *pack,
             None => {
@@ -383,7 +383,7 @@ impl<'a> Writer<'a> {
         Ok(place)
     }
 
-    async fn write(&mut self, plain_bytes: u32, frame: &[u8]) -> Result<Place> {
+    async fn write(&mut self, plain_bytes: u32, frame: &[u8]) -> Result<ChunkLocation> {
         if self.pack.is_empty() {
             // It may pass its size by one chunk.
             let chunk = self.repository.doc.chunking.largest_chunk() as usize + FRAME_HEADER;
@@ -393,7 +393,7 @@ impl<'a> Writer<'a> {
             // Its name is known when it is full.
             self.lists.packs.push(Pack { id: Hash([0; 32]), bytes: 0 });
         }
-        let place = Place {
+        let place = ChunkLocation {
             pack: number(self.pack_at)?,
             offset: self.pack.len() as u64,
             stored_bytes: number(frame.len())?,

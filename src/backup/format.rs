@@ -169,7 +169,7 @@ pub(super) struct HeadBase {
     pub manifest_hash: Hash,
 }
 
-/// What is known about a base without reading it. See [`Taken`](super::Taken) for an example.
+/// What is known about a base without reading it. See [`BackupReport`](super::BackupReport) for an example.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BaseInfo {

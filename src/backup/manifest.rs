@@ -26,14 +26,14 @@ pub(super) struct Pack {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Chunk {
     pub(super) hash: Hash,
-    pub(super) place: Place,
+    pub(super) place: ChunkLocation,
     /// `None`: a piece of a large value.
     pub(super) run: Option<Run>,
 }
 
 /// Where a chunk is, and how large it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct ChunkLocation {
     /// Its pack, by its place in the list of packs.
     pub(super) pack: u32,
     /// Where its frame begins in the pack.
@@ -80,7 +80,7 @@ pub(super) struct Lists {
 
 impl Lists {
     /// Adds a chunk; a piece comes before the run that it belongs to.
-    pub(super) fn push(&mut self, hash: &Hash, place: Place, run: Option<&Run>) {
+    pub(super) fn push(&mut self, hash: &Hash, place: ChunkLocation, run: Option<&Run>) {
         self.count += 1;
         let out = if run.is_some() { &mut self.chunks } else { &mut self.pieces };
         out.push(if run.is_some() { RUN } else { PIECE });
@@ -145,7 +145,7 @@ fn read_chunks(cursor: &mut Cursor, packs: &[Pack], chunking: &Chunking) -> Resu
     for _ in 0..count {
         let kind = cursor.byte()?;
         let hash = cursor.hash()?;
-        let place = Place {
+        let place = ChunkLocation {
             pack: small(cursor.number()?)?,
             offset: cursor.number()?,
             stored_bytes: small(cursor.number()?)?,

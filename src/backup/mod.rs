@@ -60,7 +60,7 @@ mod restore_plan;
 mod schedule;
 mod verify;
 
-pub use self::base::{Taken, run, run_whole};
+pub use self::base::{BackupReport, run, run_whole};
 pub use self::chunking::Chunking;
 pub use self::format::{BaseInfo, Hash};
 pub use self::progress::{OnProgress, Progress};

@@ -287,10 +287,10 @@ impl<S: Stream<Item = Read> + Unpin> Entries<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backup::manifest::Place;
+    use crate::backup::manifest::ChunkLocation;
 
     fn chunk(pack: u32, offset: u64, stored_bytes: u32) -> Chunk {
-        let place = Place { pack, offset, stored_bytes, plain_bytes: 1 };
+        let place = ChunkLocation { pack, offset, stored_bytes, plain_bytes: 1 };
         Chunk { hash: Hash([0; 32]), place, run: None }
     }
 

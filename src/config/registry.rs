@@ -64,7 +64,7 @@ pub(super) struct Schemas {
 pub(crate) trait AnyLayer: Any + Send + Sync {
     fn profile(&self, below: Profile) -> Result<Profile>;
     fn claims(&self, context: &Context) -> Vec<Claim>;
-    fn meters(&self, context: &Context, below: &Profile);
+    fn register_metrics(&self, context: &Context, below: &Profile);
     async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>>;
 }
 
@@ -87,8 +87,8 @@ impl<C: LayerConfig> AnyLayer for C {
         LayerConfig::claims(self, context)
     }
 
-    fn meters(&self, context: &Context, below: &Profile) {
-        LayerConfig::meters(self, context, below);
+    fn register_metrics(&self, context: &Context, below: &Profile) {
+        LayerConfig::register_metrics(self, context, below);
     }
 
     async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>> {

@@ -64,7 +64,7 @@ impl SharedBackend {
                 drop(parts);
                 return Ok(Share { backend: self, part: there, state: Mutex::new(State::Open) });
             }
-            // Its last user did not wait for the end of closing. What failed then is of before.
+            // Its last user did not wait for the end of closing. What failed then does not concern the next user.
             let _ = there.store.close().await;
         }
         let opened = Arc::new(Part { store: open.await?, users: Mutex::new(1) });

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::wire::{Answer, Ask, Request};
 use crate::error::{Error, Result};
 use crate::status::Facts;
-use crate::types::{Scope, Sighting};
+use crate::types::{Inspection, Scope};
 
 /// A connection to a process that listens on its control socket.
 ///
@@ -25,8 +25,8 @@ use crate::types::{Scope, Sighting};
 ///
 /// let mut client = Client::connect(&path).await?.unwrap();
 /// client.invalidate("orders", Scope::All).await?;
-/// let sightings = client.inspect("orders", b"user:1").await?;
-/// assert_eq!(sightings[0].presence, Presence::None);
+/// let inspections = client.inspect("orders", b"user:1").await?;
+/// assert_eq!(inspections[0].presence, Presence::None);
 /// # Ok::<(), tierstack::Error>(()) }).unwrap();
 /// ```
 #[derive(Debug)]
@@ -81,9 +81,9 @@ impl Client {
     ///
     /// # Errors
     /// As [`invalidate`](Self::invalidate).
-    pub async fn inspect(&mut self, store: &str, key: &[u8]) -> Result<Vec<Sighting>> {
+    pub async fn inspect(&mut self, store: &str, key: &[u8]) -> Result<Vec<Inspection>> {
         match self.ask(store, Ask::Inspect(bytes::Bytes::copy_from_slice(key))).await? {
-            Answer::Sightings(sightings) => Ok(sightings),
+            Answer::Inspections(inspections) => Ok(inspections),
             _ => Err(another()),
         }
     }

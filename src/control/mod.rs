@@ -16,7 +16,7 @@
 //! {"version":1,"store":"orders","ask":{"invalidate":"all"}}
 //! {"version":1,"answer":"invalidated"}
 //! {"version":1,"store":"orders","ask":{"inspect":{"key64":"dXNlcjox"}}}
-//! {"version":1,"answer":{"sightings":[{"layer":"cache","place":"memory","presence":"entry","bytes":3,...}]}}
+//! {"version":1,"answer":{"inspections":[{"layer":"cache","place":"memory","presence":"entry","bytes":3,...}]}}
 //! {"version":1,"ask":"status"}
 //! {"version":1,"answer":{"status":{"version":1,"now":1790000000000,"process":{"version":"0.1.0","started_at":1780000000000},"period":1.0,"stacks":[],"listeners":[],"alerts":[]}}}
 //! {"version":1,"answer":{"error":{"kind":"invalid_input","message":"..."}}}

@@ -139,7 +139,7 @@ async fn answer(line: &[u8], served: &Served) -> Result<Answer> {
             Ask::Invalidate(scope) => {
                 store()?.invalidate(scope).await.map(|()| Answer::Invalidated)
             }
-            Ask::Inspect(key) => store()?.inspect(&key).await.map(Answer::Sightings),
+            Ask::Inspect(key) => store()?.inspect(&key).await.map(Answer::Inspections),
             Ask::Status => Ok(Answer::Status(Box::new(served.monitor.once().await))),
         }
     };

@@ -112,8 +112,8 @@ async fn what_is_asked_reaches_the_store() {
     let mut client = place.client().await;
     for _ in 0..2 {
         client.invalidate("orders", Scope::Prefix("user:".into())).await.unwrap();
-        let sightings = client.inspect("orders", b"user:1").await.unwrap();
-        assert_eq!(sightings[0].presence, Presence::None);
+        let inspections = client.inspect("orders", b"user:1").await.unwrap();
+        assert_eq!(inspections[0].presence, Presence::None);
     }
     assert_eq!(faults.calls(Operation::Invalidate), 2);
     assert_eq!(faults.calls(Operation::Inspect), 2);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::status::Facts;
-use crate::types::{Scope, Sighting};
+use crate::types::{Inspection, Scope};
 
 /// The longest line.
 pub(super) const MAX_LINE: u64 = 4 << 20;
@@ -79,7 +79,7 @@ struct Reply {
 #[serde(rename_all = "snake_case")]
 pub(super) enum Answer {
     Invalidated,
-    Sightings(Vec<Sighting>),
+    Inspections(Vec<Inspection>),
     Status(Box<Facts>),
     Error { kind: String, message: String },
 }

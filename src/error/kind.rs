@@ -37,7 +37,7 @@ pub enum ErrorKind {
     /// The caller should read the present state, then repeat the operation from the start.
     Conflict,
     /// An earlier batch of its [group](crate::Store::write_group) failed, so this one was not written.
-    /// The caller should see to that batch, then write this one again.
+    /// The caller should handle that batch, then write this one again.
     Aborted,
     /// A limit is reached: disk full, entry too large, too many operations at once.
     /// The caller should free space, shrink the entry or slow down.

@@ -25,7 +25,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// The length of the payload has 32 bits: callers see to it.
+    /// The length of the payload has 32 bits: callers ensure that.
     pub(super) fn data(payload: Bytes) -> Self {
         Self { kind: Kind::Data, checksum: crc32fast::hash(&payload), payload }
     }

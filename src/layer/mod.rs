@@ -330,7 +330,7 @@ pub trait LayerConfig: Send + Sync + 'static {
 
     /// Registers the series that the layer has of its own while it is open over a store of that profile, with the
     /// [labels](Context::labels) of the context, and lets go of them: `check` counts them so. None by default.
-    fn meters(&self, _: &Context, _: &Profile) {}
+    fn register_metrics(&self, _: &Context, _: &Profile) {}
 
     /// Opens what the layer needs. What is opened is let go when it is dropped: this future, or what it
     /// gives, before it is [wrapped](StackLayer::wrap) around a store.

@@ -136,8 +136,8 @@ impl LayerConfig for CompressConfig {
         Ok(compressor.profile(self.accept_plain, below))
     }
 
-    fn meters(&self, context: &Context, _: &Profile) {
-        CompressLayer::meters(&context.labels);
+    fn register_metrics(&self, context: &Context, _: &Profile) {
+        CompressLayer::register_metrics(&context.labels);
     }
 
     async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>> {

@@ -119,8 +119,8 @@ impl LayerConfig for EncryptConfig {
         Ok(profile(self.accept_plain, below))
     }
 
-    fn meters(&self, context: &Context, _: &Profile) {
-        EncryptLayer::meters(&context.labels);
+    fn register_metrics(&self, context: &Context, _: &Profile) {
+        EncryptLayer::register_metrics(&context.labels);
     }
 
     async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>> {

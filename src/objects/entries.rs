@@ -17,7 +17,7 @@ use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read};
 use crate::types::{
     Batch, Commit, Condition, Conditions, Counting, Durability, Freshness, Guarantees, Identity,
-    Limits, Op, Place, Profile, RunOrder, Sighting, Usage, Value, check_key,
+    Limits, Op, Place, Profile, RunOrder, Inspection, Usage, Value, check_key,
 };
 
 /// Requests at a time of one operation.
@@ -311,10 +311,10 @@ impl Entries {
         self.check_open()
     }
 
-    pub(crate) async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+    pub(crate) async fn inspect(&self, key: &[u8]) -> Result<Vec<Inspection>> {
         let value = self.get(key).await?;
         let place = self.guarantees().places.first().map_or("memory", |place| &*place.what);
-        Ok(vec![Sighting::of_entry(&*self.profile.name, place, value.as_ref())])
+        Ok(vec![Inspection::of_entry(&*self.profile.name, place, value.as_ref())])
     }
 
     pub(crate) fn snapshot(&self) -> Result<Arc<dyn Read>> {
@@ -424,7 +424,7 @@ macro_rules! delegate {
             async fn inspect(
                 &self,
                 key: &[u8],
-            ) -> $crate::error::Result<Vec<$crate::types::Sighting>> {
+            ) -> $crate::error::Result<Vec<$crate::types::Inspection>> {
                 self.0.inspect(key).await
             }
 

@@ -30,7 +30,7 @@ const KEPT: usize = 4096;
 const MARKS: usize = 1024;
 
 /// An object that is an entry of the scan.
-struct Found {
+struct ScannedObject {
     key: Bytes,
     name: String,
     /// The name that was listed before it.
@@ -55,7 +55,7 @@ struct Walk<'a> {
     entries: &'a Entries,
     scan: Scan,
     /// Names that were listed and not yet read.
-    ahead: VecDeque<Found>,
+    ahead: VecDeque<ScannedObject>,
     /// What the listing failed with behind the names that are ahead.
     failed: Option<Error>,
     way: Option<Way<'a>>,
@@ -92,7 +92,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The names of about a page.
-    async fn next_lot(&mut self) -> Result<Vec<Found>> {
+    async fn next_lot(&mut self) -> Result<Vec<ScannedObject>> {
         let entries = self.scan.next_page_entries().min(PAGE_ENTRIES);
         let most = self.scan.page_bytes.min(PAGE_BYTES) as u64;
         // Where the listing tells no sizes, as many as are fetched at a time.
@@ -116,7 +116,7 @@ impl<'a> Walk<'a> {
         Ok(lot)
     }
 
-    async fn next_name(&mut self) -> Result<Option<Found>> {
+    async fn next_name(&mut self) -> Result<Option<ScannedObject>> {
         if let Some(found) = self.ahead.pop_front() {
             return Ok(Some(found));
         }
@@ -138,7 +138,7 @@ impl<'a> Walk<'a> {
 
     /// Fetches the values of a page. What does not fit, as values have grown, waits for the next; so does
     /// one that cannot be read, behind others.
-    async fn read(&mut self, lot: Vec<Found>) -> Result<Page> {
+    async fn read(&mut self, lot: Vec<ScannedObject>) -> Result<Page> {
         let entries = self.entries;
         let fetch = |found| fetch(entries, found).boxed();
         let values: Vec<_> = lot.iter().map(fetch).collect();
@@ -169,12 +169,12 @@ impl<'a> Walk<'a> {
 }
 
 /// The page of names that stand for themselves.
-fn keys(lot: Vec<Found>) -> Page {
-    let entry = |found: Found| Entry { key: found.key, value: Value::default() };
+fn keys(lot: Vec<ScannedObject>) -> Page {
+    let entry = |found: ScannedObject| Entry { key: found.key, value: Value::default() };
     Page { entries: lot.into_iter().map(entry).collect() }
 }
 
-async fn fetch(entries: &Entries, found: &Found) -> Result<Option<Bytes>> {
+async fn fetch(entries: &Entries, found: &ScannedObject) -> Result<Option<Bytes>> {
     let value = entries.fetch_listed(&found.key, &found.name, found.after.as_deref()).await;
     value.map_err(|error| error.with_key(&found.key).with_name(&found.name))
 }
@@ -205,7 +205,7 @@ impl<'a> Listing<'a> {
         Self { entries, scan: scan.clone(), listing, last: None, passed, begins, ends }
     }
 
-    async fn next(&mut self) -> Result<Option<Found>> {
+    async fn next(&mut self) -> Result<Option<ScannedObject>> {
         while let Some(listed) = self.listing.try_next().await? {
             let is_mark = listed.is_mark();
             let Listed { name, size } = listed;
@@ -227,7 +227,7 @@ impl<'a> Listing<'a> {
             };
             if self.scan.contains(&key) {
                 self.passed = key.into();
-                return Ok(Some(Found { key: self.passed.clone(), name, after, size }));
+                return Ok(Some(ScannedObject { key: self.passed.clone(), name, after, size }));
             }
             if limit(&self.scan.to).is_some_and(|to| key.as_slice() >= to.as_ref()) {
                 return Ok(None);
@@ -261,7 +261,7 @@ struct Reverse {
 
 impl Reverse {
     /// The next names, in descending order. None: the scan is over.
-    async fn stretch(&mut self, entries: &Entries, scan: &Scan) -> Result<VecDeque<Found>> {
+    async fn stretch(&mut self, entries: &Entries, scan: &Scan) -> Result<VecDeque<ScannedObject>> {
         loop {
             let mut part = Scan { order: Order::Forward, limit: None, ..scan.clone() };
             if let Some(below) = &self.below {

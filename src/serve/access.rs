@@ -8,7 +8,7 @@ use super::budget::{Budget, Share};
 use super::meters::Refusal;
 use super::policy::Policy;
 use super::problem::Problem;
-use super::shared::{Found, Shared};
+use super::shared::{Shared, StoreState};
 pub(in crate::serve) use crate::config::Right;
 use crate::store::Store;
 
@@ -100,16 +100,16 @@ impl Caller {
             .turned_away(Refusal::Right));
         }
         match shared.find(name) {
-            Found::Open(store) => Ok(store),
-            Found::Failed(error) => {
+            StoreState::Open(store) => Ok(store),
+            StoreState::Failed(error) => {
                 Err(Problem::of(error).with_status(StatusCode::SERVICE_UNAVAILABLE))
             }
-            Found::Opening => Err(Problem::new(
+            StoreState::Opening => Err(Problem::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the stores are being opened; try again in a moment",
             )
             .retry_after(1)),
-            Found::None => Err(no_such_store()),
+            StoreState::None => Err(no_such_store()),
         }
     }
 }

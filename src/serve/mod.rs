@@ -1,4 +1,4 @@
-//! Stores over HTTP: listeners, tokens, TLS, limits and an end in good order.
+//! Stores over HTTP: listeners, tokens, TLS, limits and graceful shutdown.
 //!
 //! `tierstack serve` serves the stores of a config. A program that has stores of its own does the same with a
 //! [`Server`]:

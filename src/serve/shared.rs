@@ -80,7 +80,7 @@ impl fmt::Debug for Stores {
 }
 
 /// A store, as far as a server has it.
-pub(in crate::serve) enum Found<'a> {
+pub(in crate::serve) enum StoreState<'a> {
     Open(&'a Arc<dyn Store>),
     Failed(&'a Error),
     /// The stores are not open yet.
@@ -129,7 +129,7 @@ impl Shared {
         if self.stores.set(stores).is_ok() {
             let shown = |name| {
                 let gauge = Labels::new(name, "").gauge(names::SERVE_STORE_OPEN, &[]);
-                gauge.set(i64::from(matches!(self.find(name), Found::Open(_))));
+                gauge.set(i64::from(matches!(self.find(name), StoreState::Open(_))));
                 gauge
             };
             self.guarantees.get_or_init(|| guarantees);
@@ -160,12 +160,12 @@ impl Shared {
         let _ = phases.wait_for(|now| *now >= phase).await;
     }
 
-    pub(in crate::serve) fn find(&self, name: &str) -> Found<'_> {
-        let Some(stores) = self.stores.get() else { return Found::Opening };
+    pub(in crate::serve) fn find(&self, name: &str) -> StoreState<'_> {
+        let Some(stores) = self.stores.get() else { return StoreState::Opening };
         match (stores.open.get(name), stores.failed.get(name)) {
-            (Some(store), _) => Found::Open(store),
-            (None, Some(error)) => Found::Failed(error),
-            (None, None) => Found::None,
+            (Some(store), _) => StoreState::Open(store),
+            (None, Some(error)) => StoreState::Failed(error),
+            (None, None) => StoreState::None,
         }
     }
 

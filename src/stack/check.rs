@@ -131,7 +131,7 @@ impl Checked {
     }
 
     /// How many series Prometheus keeps of this store where a service has it open, as far as its layers
-    /// [tell](LayerConfig::meters). Each process has [a few more](crate::telemetry::PROCESS_SERIES), and a server has
+    /// [tell](LayerConfig::register_metrics). Each process has [a few more](crate::telemetry::PROCESS_SERIES), and a server has
     /// its own (`serve::Server::series`).
     ///
     /// ```
@@ -159,7 +159,7 @@ impl Checked {
                 let context = self.context(&layer.label, at, &options);
                 drop(MetricsLayer::new(context.labels.clone()));
                 let Some(profile) = below.take() else { return };
-                layer.config.meters(&context, &profile);
+                layer.config.register_metrics(&context, &profile);
                 // What was composed once is composed again.
                 below = layer.config.profile(profile).ok();
             }

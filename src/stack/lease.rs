@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::group::write_in_order;
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
-use crate::types::{Batch, Commit, Identity, Profile, Scan, Scope, Sighting, Usage, Value};
+use crate::types::{Batch, Commit, Identity, Inspection, Profile, Scan, Scope, Usage, Value};
 
 /// A shared backend, as one store has it.
 pub(super) struct Lease {
@@ -113,7 +113,7 @@ impl Store for Lease {
         self.open()?.invalidate(scope).await
     }
 
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Inspection>> {
         self.open()?.inspect(key).await
     }
 

@@ -16,7 +16,7 @@ use crate::group::write_admitted;
 use crate::reply::Reply;
 use crate::store::{Change, Changes, Pages, Read, Store};
 use crate::types::{
-    Batch, Commit, Condition, Op, Page, RESERVED_PREFIX, Scan, Sighting, Usage, Value,
+    Batch, Commit, Condition, Inspection, Op, Page, RESERVED_PREFIX, Scan, Usage, Value,
 };
 
 /// A store without the keys that begin with [`RESERVED_PREFIX`].
@@ -129,7 +129,7 @@ impl<S: Store> Store for Reserved<S> {
         Ok(changes.filter_map(move |change| ready(seen(change))).boxed())
     }
 
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Inspection>> {
         check(key)?;
         self.0.inspect(key).await
     }

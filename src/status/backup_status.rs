@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where the backups of a store are.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct BackupPlace {
     config: BackupConfig,
     context: Context,
 }
@@ -37,7 +37,7 @@ pub(super) struct Listing {
     is_asking: bool,
 }
 
-impl Place {
+impl BackupPlace {
     pub(super) fn of(checked: &Checked) -> Option<Self> {
         let config = checked.layer_config::<BackupConfig>()?.clone();
         let context = checked.layer_context(BackupConfig::NAME, &OpenOptions::reading())?;

@@ -18,7 +18,7 @@ pub struct Subject {
     /// Outermost first.
     pub(super) levels: Vec<Level>,
     #[cfg(feature = "backup")]
-    pub(super) backups: Option<super::backup_status::Place>,
+    pub(super) backups: Option<super::backup_status::BackupPlace>,
 }
 
 /// A boundary: a layer, or the backend.
@@ -40,7 +40,7 @@ impl Subject {
         let checked = stack.checked();
         Self {
             #[cfg(feature = "backup")]
-            backups: super::backup_status::Place::of(checked),
+            backups: super::backup_status::BackupPlace::of(checked),
             ..Self::new(stack.name(), &stack.profile(), checked.labels().map(str::to_owned))
         }
     }

@@ -78,7 +78,7 @@ macro_rules! __forward {
         $crate::__forward!(@ $self, $below, invalidate(scope: $crate::Scope) -> $crate::Result<()>);
     };
     ($self:ident, $below:expr, inspect) => {
-        $crate::__forward!(@ $self, $below, inspect<'b>(key: &'b [u8]) -> $crate::Result<Vec<$crate::Sighting>>);
+        $crate::__forward!(@ $self, $below, inspect<'b>(key: &'b [u8]) -> $crate::Result<Vec<$crate::Inspection>>);
     };
     ($self:ident, $below:expr, snapshot) => {
         $crate::__forward!(@ $self, $below, snapshot() -> $crate::Result<::std::sync::Arc<dyn $crate::Read>>);

@@ -1,4 +1,4 @@
-//! The thread that hands on what other threads have counted.
+//! The thread that collects what other threads have counted.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock, Weak};
@@ -22,14 +22,14 @@ pub(super) fn lines() -> usize {
 }
 
 pub(super) trait Gather: Send + Sync {
-    /// Hands on what was counted since the last time.
+    /// Collects what was counted since the last time.
     fn gather(&self);
 
-    /// Hands on how long things took.
+    /// Collects how long things took.
     fn gather_durations(&self);
 }
 
-/// Hands on what threads have counted where it is in use.
+/// Collects what threads have counted where it is in use.
 pub(super) struct Gatherer {
     counting: Mutex<Vec<Weak<dyn Gather>>>,
     thread: OnceLock<Option<Thread>>,
@@ -39,7 +39,7 @@ pub(super) static GATHERER: Gatherer =
     Gatherer { counting: Mutex::new(Vec::new()), thread: OnceLock::new() };
 
 impl Gatherer {
-    /// Hands on what is counted there, from now on. Tells whether there is a thread to do so.
+    /// Collects what is counted there, from now on. Tells whether there is a thread to do so.
     pub(super) fn attend(&'static self, counting: Weak<dyn Gather>) -> bool {
         let started = self.thread.get_or_init(|| {
             let thread = thread::Builder::new().name("tierstack-counts".into());
@@ -77,7 +77,7 @@ impl Gatherer {
         let any = !living.is_empty();
         // Without the lock: a recorder is somebody else's code, and may panic.
         for counting in living {
-            // This may be the last reference, and dropping it hands on as well.
+            // This may be the last reference, and dropping it collects as well.
             let _ = catch_unwind(AssertUnwindSafe(|| act(&*counting)));
             let _ = catch_unwind(AssertUnwindSafe(move || drop::<Arc<_>>(counting)));
         }
@@ -85,7 +85,7 @@ impl Gatherer {
     }
 }
 
-/// Hands on at once what threads have counted. By itself it happens within a second; this is for a program that
+/// Collects at once what threads have counted. By itself it happens within a second; this is for a program that
 /// reads the counters of its own recorder, such as a test. What other threads count meanwhile may be left out.
 /// [`snapshot`](super::snapshot) needs no such call.
 pub fn gather() {

@@ -3,7 +3,7 @@
 //! Threads that add to one number wait for each other: two threads that do nothing but hits took four times
 //! as long for each where they shared three counters. And the addition that threads may share, an
 //! atomic one, costs as much as the rest of a hit. So each thread adds to a line of a [`Tally`] that no other
-//! writes to, with plain loads and stores. Once a second a thread hands on what was added
+//! writes to, with plain loads and stores. Once a second a thread collects what was added
 //! since; [`gather`] does so at once, and a tally that goes does so for itself. Nothing is lost.
 
 use std::sync::atomic::AtomicU64;

@@ -42,5 +42,5 @@ pub(crate) use limits::check_key;
 #[allow(unused_imports, reason = "used by some features only")]
 pub(crate) use path::check_path_of;
 pub use scan::{Order, Page, RunOrder, Scan};
-pub use scope::{Presence, Scope, Sighting};
+pub use scope::{Inspection, Presence, Scope};
 pub use value::{Entry, Value};

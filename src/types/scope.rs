@@ -51,7 +51,7 @@ impl fmt::Debug for Scope {
     }
 }
 
-/// Whether one place has a key. See [`Sighting`] for an example.
+/// Whether one place has a key. See [`Inspection`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Presence {
@@ -69,15 +69,15 @@ pub enum Presence {
 /// there, or does not apply, is `None`.
 ///
 /// ```
-/// use tierstack::{Presence, Sighting, Value};
+/// use tierstack::{Presence, Inspection, Value};
 ///
 /// let value = Value::from("Ada");
-/// let sighting = Sighting::of_entry("memory", "memory", Some(&value));
-/// assert_eq!((sighting.presence, sighting.bytes), (Presence::Entry, Some(3)));
-/// assert_eq!(Sighting::of_entry("memory", "memory", None).presence, Presence::None);
+/// let inspection = Inspection::of_entry("memory", "memory", Some(&value));
+/// assert_eq!((inspection.presence, inspection.bytes), (Presence::Entry, Some(3)));
+/// assert_eq!(Inspection::of_entry("memory", "memory", None).presence, Presence::None);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sighting {
+pub struct Inspection {
     /// The layer or backend, with its place in the stack where its name occurs more than once.
     pub layer: String,
     /// Where it keeps entries: `memory`, `disk`, `table`, `journal`, ...
@@ -101,7 +101,7 @@ pub struct Sighting {
     pub sequence: Option<u64>,
 }
 
-impl Sighting {
+impl Inspection {
     /// Of a place where nothing about the key is kept.
     pub fn none(layer: impl Into<String>, place: impl Into<String>) -> Self {
         Self {

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tierstack::backends::Memory;
 use tierstack::{
-    Batch, Changes, Commit, Entry, Identity, Page, Pages, Profile, Read, Reply, Result, Scan,
-    Scope, Sighting, Store, Usage, Value, forward,
+    Batch, Changes, Commit, Entry, Identity, Inspection, Page, Pages, Profile, Read, Reply, Result,
+    Scan, Scope, Store, Usage, Value, forward,
 };
 
 /// Pages of entries with the same byte as values, and a number in each MiB of them.
@@ -86,7 +86,7 @@ macro_rules! store {
                 Ok(())
             }
 
-            async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+            async fn inspect(&self, key: &[u8]) -> Result<Vec<Inspection>> {
                 Memory::new().inspect(key).await
             }
 

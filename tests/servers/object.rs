@@ -280,7 +280,7 @@ async fn no_acknowledged_write_is_lost_on_a_line_that_breaks() {
             acknowledged.push((key, n.to_string()));
         }
     }
-    assert!(acknowledged.len() > 50, "what fails in passing is repeated");
+    assert!(acknowledged.len() > 50, "what fails for a moment is repeated");
     for (key, value) in acknowledged {
         assert_eq!(store.get(key.as_bytes()).await.unwrap(), Some(value.into()));
     }

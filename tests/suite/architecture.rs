@@ -42,7 +42,7 @@ fn home(name: &str) -> &str {
         "units" | "Batch" | "Commit" | "Condition" | "Conditions" | "Identity" | "Counting"
         | "Durability" | "Entry" | "Freshness" | "Guarantees" | "Limits" | "Op" | "Order"
         | "Page" | "Place" | "Presence" | "Profile" | "ProfileKind" | "Recovery" | "RunOrder"
-        | "Scan" | "Scope" | "Sighting" | "Usage" | "Value" => "types",
+        | "Scan" | "Scope" | "Inspection" | "Usage" | "Value" => "types",
         other => other,
     }
 }

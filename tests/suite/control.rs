@@ -99,11 +99,11 @@ fn an_inspection_shows_each_place() {
     assert!(ran.out.contains(" more"), "until when it is fresh: {}", ran.out);
     assert_eq!(rows[1][..5], ["memory", "memory", "yes", "5", "B"]);
     let fact = service.folder.run(&["inspect", "--key64", "bm9uZQ", "--json"]).ok().json();
-    assert_eq!(fact["sightings"][0]["layer"], "cache");
-    assert_eq!(fact["sightings"][0]["presence"], "none");
+    assert_eq!(fact["inspections"][0]["layer"], "cache");
+    assert_eq!(fact["inspections"][0]["presence"], "none");
     // Twice, and nothing was filled.
     let again = service.folder.run(&["inspect", "--key64", "bm9uZQ", "--json"]).ok().json();
-    assert_eq!(again["sightings"], fact["sightings"]);
+    assert_eq!(again["inspections"], fact["inspections"]);
     assert!(matches!(service.orders.get(b"user:1"), Reply::Now(_)));
 }
 

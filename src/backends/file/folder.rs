@@ -29,7 +29,7 @@ pub(super) enum What {
 
 /// What reading a name finds.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum FileRead {
     Missing,
     Value(Vec<u8>),
     Folder,
@@ -76,12 +76,12 @@ impl Folder {
     }
 
     /// A file for reading, or what else has the name.
-    fn file(&self, name: &[u8]) -> io::Result<Result<File, Found>> {
+    fn file(&self, name: &[u8]) -> io::Result<Result<File, FileRead>> {
         match rustix::fs::openat(&self.0, name, FILE | OFlags::RDONLY, Mode::empty()) {
             Ok(file) => Ok(Ok(file.into())),
-            Err(Errno::NOENT | Errno::NOTDIR) => Ok(Err(Found::Missing)),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(Err(FileRead::Missing)),
             // What a symbolic link and a socket are refused with.
-            Err(Errno::LOOP | Errno::MLINK | Errno::NXIO) => Ok(Err(Found::Other)),
+            Err(Errno::LOOP | Errno::MLINK | Errno::NXIO) => Ok(Err(FileRead::Other)),
             Err(error) => Err(error.into()),
         }
     }
@@ -94,26 +94,26 @@ impl Folder {
     }
 
     /// The content of a file of up to `limit` bytes.
-    pub(super) fn read(&self, name: &[u8], limit: u64) -> io::Result<Found> {
+    pub(super) fn read(&self, name: &[u8], limit: u64) -> io::Result<FileRead> {
         let file = match self.file(name)? {
             Ok(file) => file,
             Err(other) => return Ok(other),
         };
         let about = file.metadata()?;
         if about.is_dir() {
-            return Ok(Found::Folder);
+            return Ok(FileRead::Folder);
         }
         if !about.is_file() {
-            return Ok(Found::Other);
+            return Ok(FileRead::Other);
         }
         if about.len() > limit {
-            return Ok(Found::Large);
+            return Ok(FileRead::Large);
         }
         // One byte more than the file has, so that its end is found without growing.
         let mut value = Vec::with_capacity(usize::try_from(about.len()).unwrap_or(0) + 1);
         // Somebody may be writing to the file.
         file.take(limit + 1).read_to_end(&mut value)?;
-        if value.len() as u64 > limit { Ok(Found::Large) } else { Ok(Found::Value(value)) }
+        if value.len() as u64 > limit { Ok(FileRead::Large) } else { Ok(FileRead::Value(value)) }
     }
 
     /// Opens a file of the store's own for reading and writing, made if it is missing.

@@ -87,7 +87,8 @@ use crate::layer::BackendConfig;
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::types::{
-    Batch, Commit, Identity, Op, Profile, RunOrder, Scan, Scope, Sighting, Usage, Value, check_key,
+    Batch, Commit, Identity, Inspection, Op, Profile, RunOrder, Scan, Scope, Usage, Value,
+    check_key,
 };
 
 /// A folder with a file for each entry. See the [module docs](self).
@@ -227,9 +228,9 @@ impl Store for FileStore {
         self.core.check_open()
     }
 
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Inspection>> {
         let value = self.get(key).await?;
-        Ok(vec![Sighting::of_entry(FileConfig::NAME, "folder", value.as_ref())])
+        Ok(vec![Inspection::of_entry(FileConfig::NAME, "folder", value.as_ref())])
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

@@ -24,7 +24,7 @@ pub(super) struct Temporary<'a> {
 }
 
 impl Temporary<'_> {
-    /// It is placed, or an intent will see to it.
+    /// It is placed, or an intent does that later.
     pub(super) fn keep(mut self) {
         self.placed = true;
     }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::error::failed;
-use super::folder::{Folder, Found};
+use super::folder::{FileRead, Folder};
 use super::tree::MAX_VALUE_BYTES;
 use crate::error::{Error, Result};
 
@@ -11,9 +11,9 @@ use crate::error::{Error, Result};
 pub(super) fn read_own(folder: &Folder, name: &[u8]) -> Result<Option<Bytes>> {
     let found = folder.read(name, MAX_VALUE_BYTES);
     match found.map_err(|error| failed("reading a file of the store's own", error))? {
-        Found::Value(content) => Ok(Some(content.into())),
-        Found::Missing => Ok(None),
-        Found::Folder | Found::Other | Found::Large => Err(Error::corruption(
+        FileRead::Value(content) => Ok(Some(content.into())),
+        FileRead::Missing => Ok(None),
+        FileRead::Folder | FileRead::Other | FileRead::Large => Err(Error::corruption(
             "what is in .tierstack is not what this store puts there; move that folder elsewhere",
         )),
     }

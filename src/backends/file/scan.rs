@@ -200,7 +200,7 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    /// The next page; empty if there are no more entries. The caller sees to it that nothing is written
+    /// The next page; empty if there are no more entries. The caller ensures that nothing is written
     /// meanwhile.
     pub(super) fn page(&mut self, tree: &Tree, scan: &Scan) -> Result<Page> {
         if !self.begun {

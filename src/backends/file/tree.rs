@@ -9,7 +9,7 @@ use bytes::Bytes;
 use rustix::io::Errno;
 
 use super::error::{failed, foreign, large, passed_over, taken};
-use super::folder::{Folder, Found, Spot, What};
+use super::folder::{FileRead, Folder, Spot, What};
 use super::names::{At, HOME, Layout, Path, beside};
 use crate::disk::file_metadata::Kept;
 use crate::error::Result;
@@ -20,7 +20,7 @@ pub(super) const MAX_VALUE_BYTES: u64 = 1 << 30;
 /// A folder, as the names that lead to it.
 pub(super) type Way = Vec<Vec<u8>>;
 
-/// The folders whose names changed, and have to be brought to the disk.
+/// The folders whose names changed, and have to be synced.
 pub(super) type Touched = BTreeSet<Way>;
 
 /// The folder of a store, without locks: its caller holds them.
@@ -48,10 +48,10 @@ impl Tree {
         for name in [name, &beside(name)] {
             let found = folder.read(name, MAX_VALUE_BYTES);
             match found.map_err(|error| failed("reading an entry", error))? {
-                Found::Value(value) => return Ok(Some(value.into())),
-                Found::Large => return Err(large(MAX_VALUE_BYTES)),
-                Found::Other if self.strict => return Err(foreign()),
-                Found::Missing | Found::Folder | Found::Other => {}
+                FileRead::Value(value) => return Ok(Some(value.into())),
+                FileRead::Large => return Err(large(MAX_VALUE_BYTES)),
+                FileRead::Other if self.strict => return Err(foreign()),
+                FileRead::Missing | FileRead::Folder | FileRead::Other => {}
             }
         }
         Ok(None)

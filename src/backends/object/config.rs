@@ -76,7 +76,7 @@ pub struct ObjectConfig {
     #[serde(default)]
     pub durability: Option<Durability>,
     /// The deadline of one request: a get, a put, a part of 8 MiB, a page of a listing. Default: 30s. What
-    /// fails in passing is repeated within the same span, so an operation on a service that is gone fails
+    /// fails for a moment is repeated within the same span, so an operation on a service that is gone fails
     /// within twice as long.
     #[serde(default = "default_timeout")]
     pub timeout: Span,

@@ -69,7 +69,7 @@ pub struct OpenDalConfig {
     /// nobody tells when they are on the disk. Set it to what your server is known to do.
     #[serde(default)]
     pub durability: Option<Durability>,
-    /// The deadline of one request, and of each piece of a body. Default: 30s. What fails in passing is
+    /// The deadline of one request, and of each piece of a body. Default: 30s. What fails for a moment is
     /// tried 3 times in all, so an operation on a service that is gone fails within 4 times as long.
     #[serde(default = "default_timeout")]
     pub timeout: Span,

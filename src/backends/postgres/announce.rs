@@ -8,7 +8,7 @@
 //! the transaction commits.
 //!
 //! Every other second the listener asks a question, to which an answer must come soon: so a line that was cut
-//! without a word is noticed. It asks whether the table of that name is still the one it listens to, and whether
+//! silently is noticed. It asks whether the table of that name is still the one it listens to, and whether
 //! its triggers are still there and in order; and it notifies itself, and must hear it. Where the table or a
 //! trigger was altered in between, anything may have changed unheard, and that is announced.
 
@@ -370,7 +370,7 @@ struct Listener {
 }
 
 impl Listener {
-    /// Hands on what is announced until it is not heard any more, and gives the reason.
+    /// Passes changes on until the feed is lost, and returns the reason.
     async fn follow(self, announce: impl Fn(Change)) -> Error {
         let Self { session, table, key, origin } = self;
         let Session { client, mut notifications, mut installed } = session;

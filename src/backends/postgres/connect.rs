@@ -64,7 +64,7 @@ impl Connector {
         let hosts = config.get_hosts().len().max(config.get_hostaddrs().len()).max(1);
         config
             .connect_timeout(settings.connect_timeout.0 / u32::try_from(hosts).unwrap_or(u32::MAX));
-        // A peer that is gone without a word is noticed also where nobody waits for it.
+        // A peer that is gone silently is noticed also where no caller waits for it.
         config.tcp_user_timeout(settings.timeout.0);
         config.keepalives_idle(settings.timeout.0);
         Ok(Self {

@@ -98,7 +98,7 @@ use crate::store::{Changes, Pages, Read, Store};
 pub use crate::types::units::Url;
 pub use crate::types::{All, ExpiresUnit, Fields, KeyColumns, RowColumns, RowForm, ValueColumns};
 use crate::types::{
-    Batch, Commit, Durability, Identity, Profile, Scan, Scope, Sighting, Usage, Value, check_key,
+    Batch, Commit, Durability, Identity, Inspection, Profile, Scan, Scope, Usage, Value, check_key,
 };
 
 /// A table of PostgreSQL. See the [module docs](self).
@@ -342,9 +342,9 @@ impl Store for Postgres {
         }
     }
 
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Inspection>> {
         let value = self.get(key).await?;
-        Ok(vec![Sighting::of_entry(PostgresConfig::NAME, "table", value.as_ref())])
+        Ok(vec![Inspection::of_entry(PostgresConfig::NAME, "table", value.as_ref())])
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

@@ -75,8 +75,8 @@ use crate::layer::{BackendConfig, Context};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::types::{
-    Batch, Commit, Condition, Counting, Guarantees, Identity, Op, Profile, RunOrder, Scan, Scope,
-    Sighting, Usage, Value, check_key,
+    Batch, Commit, Condition, Counting, Guarantees, Identity, Inspection, Op, Profile, RunOrder,
+    Scan, Scope, Usage, Value, check_key,
 };
 
 /// A database of Redis or Valkey. See the [module docs](self).
@@ -423,9 +423,9 @@ impl Store for Redis {
         self.shared.servers.check_open()
     }
 
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Inspection>> {
         let value = self.get(key).await?;
-        Ok(vec![Sighting::of_entry(RedisConfig::NAME, "server", value.as_ref())])
+        Ok(vec![Inspection::of_entry(RedisConfig::NAME, "server", value.as_ref())])
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

@@ -169,7 +169,7 @@ const fn default_block_cache() -> ByteSize {
 
 const TTL: RangeInclusive<Span> = Span(Duration::ZERO)..=Span(Duration::from_secs(864_000_000));
 const BLOCK_CACHE: RangeInclusive<ByteSize> = ByteSize(1 << 20)..=ByteSize(1 << 40);
-/// RocksDB moves a size outside this range into it without a word.
+/// RocksDB moves a size outside this range into it silently.
 const WRITE_BUFFER: RangeInclusive<ByteSize> = ByteSize(64 << 10)..=ByteSize(64 << 30);
 const WRITE_BUFFERS: RangeInclusive<u32> = 2..=64;
 const BLOOM_BITS: RangeInclusive<u32> = 0..=32;

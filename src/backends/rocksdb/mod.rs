@@ -104,7 +104,7 @@ use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::types::units::Span;
 use crate::types::{
-    Batch, Commit, Identity, Op, Profile, RunOrder, Scan, Scope, Sighting, Usage, Value,
+    Batch, Commit, Identity, Inspection, Op, Profile, RunOrder, Scan, Scope, Usage, Value,
 };
 
 /// A RocksDB database, or one column family of it. See the [module docs](self).
@@ -331,9 +331,9 @@ impl Store for RocksDb {
         self.reader.view().map(drop)
     }
 
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Inspection>> {
         let value = self.get(key).await?;
-        Ok(vec![Sighting::of_entry(RocksDbConfig::NAME, "disk", value.as_ref())])
+        Ok(vec![Inspection::of_entry(RocksDbConfig::NAME, "disk", value.as_ref())])
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

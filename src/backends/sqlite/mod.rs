@@ -96,7 +96,7 @@ use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 pub use crate::types::{All, ExpiresUnit, Fields, KeyColumns, RowColumns, RowForm, ValueColumns};
 use crate::types::{
-    Batch, Commit, Identity, Op, Profile, RunOrder, Scan, Scope, Sighting, Usage, Value,
+    Batch, Commit, Identity, Inspection, Op, Profile, RunOrder, Scan, Scope, Usage, Value,
 };
 
 /// A table of a SQLite database. See the [module docs](self).
@@ -282,9 +282,9 @@ impl Store for Sqlite {
         self.base.check_open()
     }
 
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Inspection>> {
         let value = self.get(key).await?;
-        Ok(vec![Sighting::of_entry(NAME, "table", value.as_ref())])
+        Ok(vec![Inspection::of_entry(NAME, "table", value.as_ref())])
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

@@ -20,10 +20,10 @@ use crate::sink::Sink;
 /// Where a command writes.
 pub(crate) struct Target {
     sink: Sink,
-    place: Place,
+    place: Destination,
 }
 
-enum Place {
+enum Destination {
     Stdout,
     /// Written into as it is: a pipe, a device.
     Special,
@@ -39,13 +39,13 @@ impl Target {
     /// somebody reads it.
     pub(crate) async fn open(path: Option<&Path>) -> Outcome<Self> {
         let Some(path) = path.filter(|path| *path != Path::new("-")) else {
-            return Ok(Self { sink: Sink::stdout(), place: Place::Stdout });
+            return Ok(Self { sink: Sink::stdout(), place: Destination::Stdout });
         };
         let shown = path.to_owned();
         let failed = move |error| cannot_write(&shown, error);
         match fs::metadata(path) {
             Ok(there) if is_stdout(&there) => {
-                Ok(Self { sink: Sink::stdout(), place: Place::Stdout })
+                Ok(Self { sink: Sink::stdout(), place: Destination::Stdout })
             }
             Ok(there) if there.is_file() => Self::beside(path, Some(&there)),
             Ok(there) if there.is_dir() => {
@@ -59,7 +59,7 @@ impl Target {
                     .await
                     .unwrap_or_else(|error| Err(io::Error::other(error)));
                 let file = file.map_err(&failed)?;
-                Ok(Self { sink: Sink::new(file, failed), place: Place::Special })
+                Ok(Self { sink: Sink::new(file, failed), place: Destination::Special })
             }
             Ok(_) => {
                 let what = format!("{} is no file, pipe or terminal; name another", path.display());
@@ -89,7 +89,7 @@ impl Target {
             })?;
         }
         let writer = new.as_file().try_clone().map_err(&failed)?;
-        Ok(Self { sink: Sink::new(writer, failed), place: Place::Beside { new, path: real } })
+        Ok(Self { sink: Sink::new(writer, failed), place: Destination::Beside { new, path: real } })
     }
 
     /// What to write into.
@@ -99,18 +99,18 @@ impl Target {
 
     /// Whether facts about what was written must not be printed between it.
     pub(crate) fn is_stdout(&self) -> bool {
-        matches!(self.place, Place::Stdout)
+        matches!(self.place, Destination::Stdout)
     }
 
     /// Whether an early end leaves the place as it was.
     pub(crate) fn is_whole_or_nothing(&self) -> bool {
-        matches!(self.place, Place::Beside { .. })
+        matches!(self.place, Destination::Beside { .. })
     }
 
     /// Writes the rest. A file is in its place, and on the disk, afterwards.
     pub(crate) async fn finish(self) -> Outcome {
         self.sink.finish().await?;
-        let Place::Beside { new, path } = self.place else { return Ok(()) };
+        let Destination::Beside { new, path } = self.place else { return Ok(()) };
         let failed = |error| cannot_write(&path, error);
         new.as_file().sync_all().map_err(failed)?;
         new.persist(&path).map_err(|error| failed(error.error))?;

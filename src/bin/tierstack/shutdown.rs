@@ -42,7 +42,7 @@ impl Shutdown {
                 }
                 let next = if asked + 1 == last { "ends at once" } else { "is faster" };
                 // A closed standard error leaves nobody to tell.
-                let _ = writeln!(std::io::stderr(), "stopping in good order; once more {next}");
+                let _ = writeln!(std::io::stderr(), "shutting down gracefully; once more {next}");
                 // Without a receiver the command is over.
                 let _ = tell.send(asked);
             }

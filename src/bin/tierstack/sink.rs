@@ -64,7 +64,7 @@ impl Sink {
         Ok(())
     }
 
-    /// Hands on the rest, and waits until all is written.
+    /// Writes the rest, and waits until all is written.
     pub(crate) async fn finish(mut self) -> Outcome {
         let rest = mem::take(&mut self.buffer);
         // The thread that takes nothing any more says why.

@@ -4,7 +4,7 @@
 //! Reads and writes pass unchanged. While the stack is open for a service
 //! ([`background`](crate::Context::background), as in `OpenOptions::service`), a base is taken at each moment of the schedule, and one
 //! that was missed while it was closed is made up for, a minute after it is opened. The commands of
-//! `tierstack` open without it, so that none of them takes a base by the way. A base is of one moment, and
+//! `tierstack` open without it, so that none of them takes a base. A base is of one moment, and
 //! restores without any layer: see [`backup`](crate::backup).
 //!
 //! # Gives up
@@ -71,7 +71,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 pub use self::config::BackupConfig;
-use self::worker::Meters;
+use self::worker::Counters;
 pub use self::worker::Worker;
 use crate::backup::{Location, RESERVED_PREFIX, Schedule};
 use crate::error::{Error, Result};
@@ -80,7 +80,7 @@ use crate::group::write_admitted;
 use crate::layer::{Claim, Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Pages, Read, Store};
-use crate::types::{Batch, Commit, Place, Profile, Recovery, Scan, Sighting, Value};
+use crate::types::{Batch, Commit, Place, Profile, Recovery, Scan, Inspection, Value};
 
 #[async_trait]
 impl LayerConfig for BackupConfig {
@@ -126,9 +126,9 @@ impl LayerConfig for BackupConfig {
         place.map(|place| place.claim("the place of backups", "")).into_iter().collect()
     }
 
-    fn meters(&self, context: &Context, _: &Profile) {
+    fn register_metrics(&self, context: &Context, _: &Profile) {
         if let (Some(schedule), true) = (&self.base, context.background) {
-            drop(Meters::new(&context.labels, schedule));
+            drop(Counters::new(&context.labels, schedule));
         }
     }
 
@@ -252,7 +252,7 @@ impl<S: Store> Store for Backup<S> {
         self.inner.ingest(checked.boxed()).await
     }
 
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Inspection>> {
         check_reserved(key)?;
         self.inner.inspect(key).await
     }

@@ -55,7 +55,7 @@ pub struct Worker {
     config: BackupConfig,
     schedule: Schedule,
     failures: u32,
-    meters: Meters,
+    counters: Counters,
     context: Context,
 }
 
@@ -82,7 +82,7 @@ impl Worker {
             store,
             repository: None,
             config: config.clone(),
-            meters: Meters::new(&context.labels, &schedule),
+            counters: Counters::new(&context.labels, &schedule),
             schedule,
             failures: 0,
             context: context.clone(),
@@ -110,7 +110,7 @@ impl Worker {
                 self.failures = self.failures.saturating_add(1);
                 // What was known of the place may be what is wrong: it was repaired by hand, or replaced.
                 self.repository = None;
-                self.meters.failures.increment(1);
+                self.counters.failures.increment(1);
                 let (stack, failures) = (self.context.labels.stack(), self.failures);
                 tracing::error!(%stack, failures, ?error, "a scheduled base was not taken");
                 backoff(failures)
@@ -130,21 +130,21 @@ impl Worker {
         // The last base counts, also if another process took it.
         let last = self.last(&repository).await?;
         if let Some(last) = last {
-            self.meters.succeeded(last);
+            self.counters.succeeded(last);
         }
         if !self.schedule.is_due(last, self.context.clock.now()) {
             return Ok(last);
         }
-        let meters = Mutex::new((&self.meters, Progress::default()));
+        let counters = Mutex::new((&self.counters, Progress::default()));
         let taken = backup::run(&self.store, &repository, &|progress| {
-            let (meters, before) = &mut *meters.lock();
-            meters.advanced(before, progress);
+            let (counters, before) = &mut *counters.lock();
+            counters.advanced(before, progress);
             *before = progress;
         })
         .await;
         match taken {
             Ok(taken) => {
-                self.meters.succeeded(taken.base.time.min(self.context.clock.now()));
+                self.counters.succeeded(taken.base.time.min(self.context.clock.now()));
                 let (id, entries) = (&taken.base.id, taken.base.entries);
                 tracing::info!(stack = %self.context.labels.stack(), base = %id, entries, "a base was taken");
                 Ok(Some(taken.base.time))
@@ -169,7 +169,7 @@ impl Worker {
     }
 }
 
-pub(super) struct Meters {
+pub(super) struct Counters {
     last: Gauge,
     /// Where the schedule has more than one moment.
     _expected: Option<Gauge>,
@@ -179,7 +179,7 @@ pub(super) struct Meters {
     failures: Counter,
 }
 
-impl Meters {
+impl Counters {
     /// Of a store that was never backed up, the last success is at 0: long ago, so that an alert on its age fires.
     pub(super) fn new(labels: &Labels, schedule: &Schedule) -> Self {
         let bytes = |stage| labels.counter(names::BACKUP_BYTES, &[("stage", stage)]);

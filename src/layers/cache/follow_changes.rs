@@ -70,7 +70,7 @@ impl<S> Shared<S> {
 }
 
 impl<S: Store> Cache<S> {
-    /// Sees to it that foreign changes are heard of, where they are announced.
+    /// Subscribes to the change feed of the store below, if it has one.
     pub(super) fn ensure_subscribed(&self) {
         if let Some(change_feed) = &self.0.change_feed
             && !self.0.coherence.epochs.now().keeps()
@@ -145,7 +145,7 @@ struct FeedTask<S: Store> {
     stop: watch::Receiver<bool>,
 }
 
-/// The runtime may end the task without a word.
+/// The runtime may end the task silently.
 impl<S: Store> Drop for FeedTask<S> {
     fn drop(&mut self) {
         self.with(|shared, change_feed| {

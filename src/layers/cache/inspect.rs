@@ -7,7 +7,7 @@ use crate::clock::Timestamp;
 use crate::layer::LayerConfig;
 use crate::telemetry::Labels;
 use crate::types::units::Span;
-use crate::types::{Presence, Sighting};
+use crate::types::{Inspection, Presence};
 
 /// What this cache is called where it is among others.
 pub(super) fn name(labels: &Labels) -> String {
@@ -17,36 +17,36 @@ pub(super) fn name(labels: &Labels) -> String {
 
 impl<S> Shared<S> {
     /// What is in memory, also when its time is over.
-    pub(super) fn sighting(&self, key: &[u8]) -> Sighting {
+    pub(super) fn inspection(&self, key: &[u8]) -> Inspection {
         let epoch = self.coherence.epochs.now();
         let cached = self.engine.peek(key);
         let Some(cached) =
             cached.filter(|cached| self.coherence.epochs.serve(epoch, cached.epoch, key))
         else {
-            return Sighting::none(&*self.name, "memory");
+            return Inspection::none(&*self.name, "memory");
         };
-        let mut sighting = Sighting::of_entry(&*self.name, "memory", cached.value());
+        let mut inspection = Inspection::of_entry(&*self.name, "memory", cached.value());
         let config = &self.config;
         let (ttl, end) = match &cached.answer {
             Answer::Value(_) => (config.ttl, self.times.end(&cached)),
             Answer::Missing => {
-                sighting.presence = Presence::Absence;
+                inspection.presence = Presence::Absence;
                 (config.negative_ttl, cached.until)
             }
             Answer::Failed(_) => {
-                sighting.presence = Presence::Failure;
+                inspection.presence = Presence::Failure;
                 (config.error_ttl, cached.until)
             }
         };
         let idle = config.idle.zip(cached.extra.as_ref());
         let idle = idle.map(|(idle, extra)| extra.read().after(idle.0));
-        sighting.fresh_until = self.wall_time(cached.until);
-        sighting.kept_until = self.wall_time(idle.map_or(end, |idle| idle.min(end)));
+        inspection.fresh_until = self.wall_time(cached.until);
+        inspection.kept_until = self.wall_time(idle.map_or(end, |idle| idle.min(end)));
         // Of a ttl that was shortened by chance nobody knows the beginning.
         if let Some(ttl) = ttl.filter(|_| config.jitter.as_f64() == 0.0) {
-            sighting.age = Some(Span(self.now().since(cached.until.before(ttl.0))));
+            inspection.age = Some(Span(self.now().since(cached.until.before(ttl.0))));
         }
-        sighting
+        inspection
     }
 
     /// A moment of the coarse clock on the wall clock. `None`: it does not come.

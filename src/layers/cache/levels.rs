@@ -14,7 +14,7 @@ use super::shared::Shared;
 use super::unclaimed_disk::until;
 use crate::error::Result;
 use crate::store::Store;
-use crate::types::Sighting;
+use crate::types::Inspection;
 
 impl<S> Shared<S> {
     /// Removes a key from both.
@@ -72,7 +72,7 @@ impl<S> Shared<S> {
     }
 
     /// What is on the disk, if it may be served.
-    pub(super) async fn sighting_on_disk(&self, key: &[u8]) -> Option<Sighting> {
+    pub(super) async fn sighting_on_disk(&self, key: &[u8]) -> Option<Inspection> {
         let disk = self.disk.as_ref()?;
         let epoch = self.coherence.epochs.now();
         let key = Bytes::copy_from_slice(key);
@@ -80,10 +80,10 @@ impl<S> Shared<S> {
         let found = asked.await.pop().flatten();
         let found = found.filter(|found| self.coherence.epochs.serve(epoch, found.began, &key));
         let value = found.as_ref().map(|found| &found.value);
-        let mut sighting = Sighting::of_entry(&*self.name, "disk", value);
-        sighting.fresh_until = found.and_then(|found| self.wall_time(found.until));
-        sighting.kept_until = sighting.fresh_until;
-        Some(sighting)
+        let mut inspection = Inspection::of_entry(&*self.name, "disk", value);
+        inspection.fresh_until = found.and_then(|found| self.wall_time(found.until));
+        inspection.kept_until = inspection.fresh_until;
+        Some(inspection)
     }
 
     /// Keeps an entry in memory and on the disk. Under the lock of its stripe.

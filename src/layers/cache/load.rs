@@ -32,7 +32,7 @@ impl Purpose {
 }
 
 /// The load of a key, to be ended. However it ends, waiting readers are told: by `Drop`, as a panic and
-/// the end of the runtime come without a word.
+/// the end of the runtime come without notice.
 pub(super) struct Load<S> {
     pub(super) shared: Arc<Shared<S>>,
     pub(super) key: Bytes,

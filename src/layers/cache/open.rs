@@ -37,7 +37,7 @@ impl LayerConfig for CacheConfig {
         disk.into_iter().chain(warm).collect()
     }
 
-    fn meters(&self, context: &Context, below: &Profile) {
+    fn register_metrics(&self, context: &Context, below: &Profile) {
         let labels = &context.labels;
         drop((Counters::new(labels), Invalidations::new(labels)));
         memory::register_counters(labels);

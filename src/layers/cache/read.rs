@@ -47,7 +47,7 @@ impl<S: Store> Cache<S> {
         }
     }
 
-    /// Answers with what is kept, and sees to it that it is loaded again.
+    /// Answers with what is kept, and has it loaded again.
     pub(super) fn renew(&self, key: &[u8], old: Old) -> Outcome {
         let shared = &self.0;
         if shared.coherence.is_quiet(key) {

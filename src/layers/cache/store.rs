@@ -11,7 +11,7 @@ use crate::error::{Error, Outcome, Result};
 use crate::group::complete;
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
-use crate::types::{Batch, Commit, Identity, Profile, Scan, Scope, Sighting, Usage, Value};
+use crate::types::{Batch, Commit, Identity, Inspection, Profile, Scan, Scope, Usage, Value};
 
 #[deny(clippy::missing_trait_methods)]
 impl<S: Store> Read for Cache<S> {
@@ -74,7 +74,7 @@ impl<S: Store> Store for Cache<S> {
         answers
     }
 
-    /// Nothing is kept while a run is taken, and nothing of before it.
+    /// Nothing is kept while a run is taken, and nothing from before it.
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
         let shared = &*self.0;
         if shared.has_left_disk() {
@@ -104,10 +104,10 @@ impl<S: Store> Store for Cache<S> {
         self.drop_below_and_here(scope).await
     }
 
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Inspection>> {
         let below = self.0.inner.inspect(key).await?;
         let disk = self.0.sighting_on_disk(key).await;
-        Ok(std::iter::once(self.0.sighting(key)).chain(disk).chain(below).collect())
+        Ok(std::iter::once(self.0.inspection(key)).chain(disk).chain(below).collect())
     }
 
     /// A snapshot passes by: it is older than what is kept.

@@ -45,7 +45,7 @@ impl UnclaimedDisk {
             return None;
         };
         let (below, identity) = (below.profile(), below.identity());
-        // Refused when the stack was checked, or opened; by hand, nothing of before is served.
+        // Refused when the stack was checked, or opened; by hand, nothing from before is served.
         let owner = disk_config
             .check_below(&below.guarantees)
             .is_ok()

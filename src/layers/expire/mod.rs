@@ -81,8 +81,8 @@ use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::store::{Pages, Read, Store};
 use crate::types::units::Span;
 use crate::types::{
-    Batch, Commit, Conditions, Counting, Entry, Guarantees, Op, Presence, Profile, Scan, Sighting,
-    Value,
+    Batch, Commit, Conditions, Counting, Entry, Guarantees, Inspection, Op, Presence, Profile,
+    Scan, Value,
 };
 
 /// Settings of the expire layer. See the [module docs](self).
@@ -315,16 +315,16 @@ impl<S: Store> Store for Expire<S> {
     }
 
     /// The store below knows no deadline: it is in the header of the value.
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
-        let mut sightings = self.view.inner.inspect(key).await?;
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Inspection>> {
+        let mut inspections = self.view.inner.inspect(key).await?;
         if let Some(stored) = self.view.inner.get(key).await? {
             // A damaged header is for a read to report.
             let value = header::decode(stored.bytes, self.view.accept_plain).ok();
             let expires_at = value.and_then(|value| value.expires_at);
-            let entries = sightings.iter_mut().filter(|seen| seen.presence == Presence::Entry);
+            let entries = inspections.iter_mut().filter(|seen| seen.presence == Presence::Entry);
             entries.for_each(|seen| seen.expires_at = seen.expires_at.or(expires_at));
         }
-        Ok(sightings)
+        Ok(inspections)
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Read>> {

@@ -67,7 +67,7 @@ use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::telemetry::{Histogram, Labels, names};
 use crate::types::units::{Span, counted};
-use crate::types::{Batch, Commit, Profile, Scan, Scope, Sighting, Usage, Value};
+use crate::types::{Batch, Commit, Inspection, Profile, Scan, Scope, Usage, Value};
 
 /// Settings of the limit layer. See the [module docs](self).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,7 +119,7 @@ impl LayerConfig for LimitConfig {
         Ok(Profile::layer(Self::NAME, below))
     }
 
-    fn meters(&self, context: &Context, _: &Profile) {
+    fn register_metrics(&self, context: &Context, _: &Profile) {
         drop(waited(&context.labels));
     }
 
@@ -227,7 +227,7 @@ impl<S: Store> Store for Limit<S> {
         self.turns.during(Operation::Invalidate, self.inner.invalidate(scope)).await
     }
 
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Inspection>> {
         self.turns.during(Operation::Inspect, self.inner.inspect(key)).await
     }
 
@@ -306,9 +306,9 @@ impl Turns {
         permit
     }
 
-    fn enter_queue(&self) -> Result<Place<'_>> {
+    fn enter_queue(&self) -> Result<QueuePlace<'_>> {
         // Counted first, so that two callers at once cannot both take the last place.
-        let place = Place(&self.waiting);
+        let place = QueuePlace(&self.waiting);
         let before = self.waiting.fetch_add(1, Ordering::Relaxed);
         match self.config.queue {
             Some(queue) if before >= queue => {
@@ -321,9 +321,9 @@ impl Turns {
 }
 
 /// A place in the queue, left when dropped.
-struct Place<'a>(&'a AtomicUsize);
+struct QueuePlace<'a>(&'a AtomicUsize);
 
-impl Drop for Place<'_> {
+impl Drop for QueuePlace<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

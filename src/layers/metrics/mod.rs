@@ -73,7 +73,7 @@ use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::telemetry::{Labels, gather};
-use crate::types::{Batch, Commit, Identity, Profile, Scan, Scope, Sighting, Usage, Value};
+use crate::types::{Batch, Commit, Identity, Inspection, Profile, Scan, Scope, Usage, Value};
 
 /// Settings of the metrics layer: none.
 ///
@@ -296,7 +296,7 @@ impl<S: Store> Store for Metrics<S> {
         self.shared.count(&self.shared.invalidate, self.inner.invalidate(scope)).await
     }
 
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Inspection>> {
         self.shared.count(&self.shared.inspect, self.inner.inspect(key)).await
     }
 

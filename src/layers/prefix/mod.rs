@@ -62,8 +62,8 @@ use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Change, Changes, Pages, Read, Store};
 use crate::types::{
-    Batch, Commit, Condition, Counting, Identity, Limits, Op, Page, Profile, RESERVED_PREFIX, Scan,
-    Scope, Sighting, Usage, Value, check_key,
+    Batch, Commit, Condition, Counting, Identity, Inspection, Limits, Op, Page, Profile,
+    RESERVED_PREFIX, Scan, Scope, Usage, Value, check_key,
 };
 
 /// Settings of the prefix layer.
@@ -266,7 +266,7 @@ impl<S: Store> Store for Prefix<S> {
         self.inner.invalidate(self.keys.scope_below(scope)).await
     }
 
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Inspection>> {
         self.keys.check(key)?;
         let seen = self.inner.inspect(&self.keys.below(key)).await;
         seen.map_err(|error| self.keys.error_above(error))

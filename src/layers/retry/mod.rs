@@ -75,7 +75,7 @@ use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::telemetry::{Counter, Labels, names};
 use crate::types::units::{Span, counted};
-use crate::types::{Batch, Commit, Page, Profile, Scan, Scope, Sighting, Usage, Value};
+use crate::types::{Batch, Commit, Inspection, Page, Profile, Scan, Scope, Usage, Value};
 
 /// Settings of the retry layer. See the [module docs](self).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,7 +141,7 @@ impl LayerConfig for RetryConfig {
         Ok(Profile::layer(Self::NAME, below))
     }
 
-    fn meters(&self, context: &Context, _: &Profile) {
+    fn register_metrics(&self, context: &Context, _: &Profile) {
         drop(Retries::new(&context.labels));
     }
 
@@ -277,7 +277,7 @@ impl<S: Store> Store for Retry<S> {
         self.shared.repeat(Operation::Invalidate, || self.inner.invalidate(scope.clone())).await
     }
 
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Inspection>> {
         self.shared.repeat(Operation::Inspect, || self.inner.inspect(key)).await
     }
 

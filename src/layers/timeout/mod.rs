@@ -58,7 +58,7 @@ use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::types::units::Span;
-use crate::types::{Batch, Commit, Profile, Scan, Scope, Sighting, Usage, Value};
+use crate::types::{Batch, Commit, Inspection, Profile, Scan, Scope, Usage, Value};
 
 /// Settings of the timeout layer. See the [module docs](self).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -191,7 +191,7 @@ impl<S: Store> Store for Timeout<S> {
         self.deadline.of(Operation::Invalidate, self.inner.invalidate(scope)).await
     }
 
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Inspection>> {
         self.deadline.of(Operation::Inspect, self.inner.inspect(key)).await
     }
 

@@ -17,7 +17,7 @@ use futures_util::{StreamExt, TryStreamExt};
 
 pub use self::encoding::Transform;
 pub use self::rewrite::Rewriter;
-use self::shared::{Bytecount, Shared, blocking};
+use self::shared::{ByteCounters, Shared, blocking};
 use crate::decoded::{Absence, write_decoded, write_group_decoded};
 use crate::error::{Error, Outcome, Result};
 use crate::forward;
@@ -57,14 +57,14 @@ impl<T: Transform> TransformLayer<T> {
             transform,
             accept_plain,
             name: name.to_owned(),
-            written: Bytecount::new(labels, "write"),
-            read: Bytecount::new(labels, "read"),
+            written: ByteCounters::new(labels, "write"),
+            read: ByteCounters::new(labels, "read"),
         }))
     }
 
     /// Registers the series, and lets go of them.
-    pub(crate) fn meters(labels: &Labels) {
-        drop(["write", "read"].map(|op| Bytecount::new(labels, op)));
+    pub(crate) fn register_metrics(labels: &Labels) {
+        drop(["write", "read"].map(|op| ByteCounters::new(labels, op)));
     }
 
     /// What rewrites the values of a store that this layer wraps, or wrapped. Give it the store

@@ -12,8 +12,8 @@ pub(super) struct Shared<T> {
     pub(super) transform: T,
     pub(super) accept_plain: bool,
     pub(super) name: String,
-    pub(super) written: Bytecount,
-    pub(super) read: Bytecount,
+    pub(super) written: ByteCounters,
+    pub(super) read: ByteCounters,
 }
 
 impl<T: Transform> Shared<T> {
@@ -98,12 +98,12 @@ impl<T: Transform> Shared<T> {
 }
 
 /// Bytes of values before and after the codec, in one direction.
-pub(super) struct Bytecount {
+pub(super) struct ByteCounters {
     logical: Counter,
     stored: Counter,
 }
 
-impl Bytecount {
+impl ByteCounters {
     pub(super) fn new(labels: &Labels, op: &'static str) -> Self {
         let counter = |stage| labels.counter(names::CODEC_BYTES, &[("stage", stage), ("op", op)]);
         Self { logical: counter("logical"), stored: counter("stored") }

@@ -44,7 +44,7 @@ impl LayerConfig for WriteBackConfig {
         self.path.iter().map(claim).collect()
     }
 
-    fn meters(&self, context: &Context, _: &Profile) {
+    fn register_metrics(&self, context: &Context, _: &Profile) {
         let _ = Meters::new(&context.labels);
     }
 

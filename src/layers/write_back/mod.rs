@@ -85,5 +85,5 @@ mod view;
 
 pub use self::config::{Ack, Opening, WriteBackConfig};
 pub use self::layer::WriteBackLayer;
-pub use self::offline::{Inspection, WaitingBatch, drain, inspect, skip};
+pub use self::offline::{JournalContent, WaitingBatch, drain, inspect, skip};
 pub use self::store::WriteBack;

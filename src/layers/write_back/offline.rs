@@ -16,7 +16,7 @@ const PAGE: usize = 1 << 20;
 
 /// A batch that the store below may not have.
 ///
-/// See [`Inspection`] for an example.
+/// See [`JournalContent`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct WaitingBatch {
     /// Its place.
@@ -51,7 +51,7 @@ pub struct WaitingBatch {
 /// # Ok::<(), tierstack::Error>(()) }).unwrap();
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Inspection {
+pub struct JournalContent {
     /// The identity of the store that the batches are for. `None`: it could not tell.
     pub owner: Option<String>,
     /// In their order. The first is the one that the store below refuses, where it refuses one.
@@ -79,7 +79,7 @@ fn decoded(record: Record) -> Result<Batch> {
 ///
 /// # Errors
 /// `InvalidInput` where there is no journal; as [`Journal::open`].
-pub async fn inspect(path: &Path) -> Result<Inspection> {
+pub async fn inspect(path: &Path) -> Result<JournalContent> {
     let (journal, mut reader) = open(path).await?;
     let mut batches = Vec::new();
     loop {
@@ -98,7 +98,7 @@ pub async fn inspect(path: &Path) -> Result<Inspection> {
     let bytes = journal.usage().bytes;
     journal.close().await?;
     let owner = owner(path)?.filter(|owner| !owner.is_empty());
-    Ok(Inspection { owner, batches, bytes })
+    Ok(JournalContent { owner, batches, bytes })
 }
 
 /// Writes what the journal in a folder holds to the store that it is for: the store below the `write_back`. The stack must not

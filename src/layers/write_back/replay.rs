@@ -105,7 +105,7 @@ pub(super) fn check_owner(folder: &Path, below: Option<&Identity>, dirty: usize)
         Some(known) if dirty > 0 => Err(Error::new(
             ErrorKind::Conflict,
             format!(
-                "the journal in {} holds writes for {}, and the store below is {}; put that store back, or see to them with `tierstack journal`",
+                "the journal in {} holds writes for {}, and the store below is {}; put that store back, or drain or skip them with `tierstack journal`",
                 folder.display(),
                 named(&known),
                 named(own)

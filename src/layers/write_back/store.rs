@@ -19,7 +19,7 @@ use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::types::units::{ByteSize, Span, counted};
 use crate::types::{
-    Batch, Commit, Identity, Presence, Profile, Scan, Scope, Sighting, Usage, Value,
+    Batch, Commit, Identity, Inspection, Presence, Profile, Scan, Scope, Usage, Value,
 };
 
 /// A store whose writes are acknowledged before the store below has them. See the [module docs](super).
@@ -183,32 +183,32 @@ impl Store for WriteBack {
         self.shared.below.invalidate(scope).await
     }
 
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Inspection>> {
         let shared = &*self.shared;
         shared.check_open()?;
         check_reserved(key)?;
         let place = if shared.log.is_some() { "journal" } else { "memory" };
         let now = shared.clock.monotonic();
         let seen = shared.overlay.look(key, |dirty| {
-            let sighting = Sighting::of_entry(NAME, place, dirty.value.as_ref());
+            let inspection = Inspection::of_entry(NAME, place, dirty.value.as_ref());
             let presence = match dirty.value {
                 Some(_) => Presence::Entry,
                 None => Presence::Absence,
             };
             let age = Some(Span(now.saturating_sub(dirty.since)));
             let sequence = Some(dirty.sequence);
-            Sighting { presence, age, dirty: Some(true), sequence, ..sighting }
+            Inspection { presence, age, dirty: Some(true), sequence, ..inspection }
         });
-        let clean = || Sighting { dirty: Some(false), ..Sighting::none(NAME, place) };
+        let clean = || Inspection { dirty: Some(false), ..Inspection::none(NAME, place) };
         let is_dirty = seen.is_some();
-        let mut sightings = vec![seen.unwrap_or_else(clean)];
+        let mut inspections = vec![seen.unwrap_or_else(clean)];
         match shared.below.inspect(key).await {
-            Ok(mut below) => sightings.append(&mut below),
+            Ok(mut below) => inspections.append(&mut below),
             // What is dirty is known, as it is to a read; of the places below nothing is said.
             Err(_) if is_dirty => {}
             Err(error) => return Err(error),
         }
-        Ok(sightings)
+        Ok(inspections)
     }
 
     /// In a task of its own: a caller that stops polling must not hold up the flushes.

@@ -13,7 +13,7 @@ use super::query::Query;
 use super::request::caller;
 use crate::error::Error;
 use crate::serve::problem::Problem;
-use crate::serve::shared::{Found, Shared};
+use crate::serve::shared::{Shared, StoreState};
 use crate::types::{Guarantees, Profile, ProfileKind};
 
 #[derive(Serialize)]
@@ -75,9 +75,9 @@ pub(super) async fn info(
 /// `None`: it is not known yet.
 fn state(shared: &Shared, name: &str) -> Option<Readiness> {
     match shared.find(name) {
-        Found::Open(store) => Some(Readiness::Open(Box::new(Open::of(&store.profile())))),
-        Found::Failed(error) => Some(Readiness::Failed { error: Problem::of(error) }),
-        Found::Opening | Found::None => None,
+        StoreState::Open(store) => Some(Readiness::Open(Box::new(Open::of(&store.profile())))),
+        StoreState::Failed(error) => Some(Readiness::Failed { error: Problem::of(error) }),
+        StoreState::Opening | StoreState::None => None,
     }
 }
 

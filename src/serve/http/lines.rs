@@ -67,7 +67,7 @@ impl Lines {
         self.share.part(bytes).map_err(Stop::Failed)
     }
 
-    /// Hands on what there is, if it is that much. Waits for the reader.
+    /// Sends what there is, if it is that much. Waits for the reader.
     pub(super) async fn hand_on(&mut self, least: usize) -> Result<(), Stop> {
         if self.buffer.len() < least.max(1) {
             return Ok(());

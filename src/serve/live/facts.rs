@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::serve::access::Caller;
 use crate::serve::meters::Refusal;
 use crate::serve::problem::Problem;
-use crate::serve::shared::{Found, Phase, Shared};
+use crate::serve::shared::{StoreState, Phase, Shared};
 use crate::status::{Facts, Monitor, Subject};
 
 /// What a response says of itself that is new each time.
@@ -34,9 +34,9 @@ pub(super) fn monitor(shared: &Shared) -> Result<&Monitor, Problem> {
 fn subjects(shared: &Shared) -> Vec<Subject> {
     let subject = |name: &str| match (shared.stack(name), shared.find(name)) {
         (Some(stack), _) => Some(Subject::of(stack)),
-        (None, Found::Open(store)) => Some(Subject::of_store(name, store)),
-        (None, Found::Failed(error)) => Some(Subject::failed(name, error)),
-        (None, Found::Opening | Found::None) => None,
+        (None, StoreState::Open(store)) => Some(Subject::of_store(name, store)),
+        (None, StoreState::Failed(error)) => Some(Subject::failed(name, error)),
+        (None, StoreState::Opening | StoreState::None) => None,
     };
     shared.names().filter_map(subject).collect()
 }

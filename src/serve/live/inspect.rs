@@ -17,7 +17,7 @@ use super::super::problem::Problem;
 use super::super::shared::Shared;
 use super::facts::json;
 use crate::clock::Timestamp;
-use crate::types::Sighting;
+use crate::types::Inspection;
 
 /// Which key: one of both.
 #[derive(Deserialize)]
@@ -29,11 +29,11 @@ struct Question {
 
 #[derive(Serialize)]
 struct Inspected {
-    /// As the times of the sightings: milliseconds since 1970.
+    /// As the times of the inspections: milliseconds since 1970.
     now: Timestamp,
     /// What stands for the key in logs, where the store is that of a config.
     fingerprint: Option<String>,
-    sightings: Vec<Sighting>,
+    inspections: Vec<Inspection>,
 }
 
 pub(super) async fn inspect(
@@ -45,10 +45,10 @@ pub(super) async fn inspect(
     let store = caller.store(&shared, &name, Right::Admin)?;
     let body = body.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
     let key = key(&body)?;
-    let sightings = store.inspect(&key).await?;
+    let inspections = store.inspect(&key).await?;
     let now = shared.clock.now();
     let fingerprint = shared.stack(&name).map(|stack| format!("{:016x}", stack.fingerprint(&key)));
-    json(&Inspected { now, fingerprint, sightings })
+    json(&Inspected { now, fingerprint, inspections })
 }
 
 /// No message quotes the body, which may hold a key.

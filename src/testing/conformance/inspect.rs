@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::harness::{Bench, Verdict, ensure, refused};
 use crate::error::ErrorKind;
 use crate::store::Store;
-use crate::types::{Presence, Sighting};
+use crate::types::{Inspection, Presence};
 
 super::check::topic! { "inspect":
     an_entry_is_seen_in_the_innermost_place,
@@ -15,18 +15,18 @@ super::check::topic! { "inspect":
 }
 
 impl Bench {
-    async fn sightings(&self, key: &str) -> Verdict<Vec<Sighting>> {
-        let sightings = self.store.inspect(key.as_bytes()).await?;
-        ensure!(!sightings.is_empty(), "an inspection that looks nowhere");
-        for sighting in &sightings {
-            let named = !sighting.layer.is_empty() && !sighting.place.is_empty();
-            ensure!(named, "a sighting without a layer or a place: {sighting:?}");
+    async fn inspections(&self, key: &str) -> Verdict<Vec<Inspection>> {
+        let inspections = self.store.inspect(key.as_bytes()).await?;
+        ensure!(!inspections.is_empty(), "an inspection that looks nowhere");
+        for inspection in &inspections {
+            let named = !inspection.layer.is_empty() && !inspection.place.is_empty();
+            ensure!(named, "a inspection without a layer or a place: {inspection:?}");
             ensure!(
-                sighting.presence == Presence::Entry || sighting.bytes.is_none(),
-                "bytes of an entry that is not there: {sighting:?}"
+                inspection.presence == Presence::Entry || inspection.bytes.is_none(),
+                "bytes of an entry that is not there: {inspection:?}"
             );
         }
-        Ok(sightings)
+        Ok(inspections)
     }
 }
 
@@ -37,24 +37,24 @@ async fn an_entry_is_seen_in_the_innermost_place(bench: Bench) -> Verdict {
     // What is still to be written, is seen where it waits.
     bench.store.flush().await?;
     for _ in 0..2 {
-        let sightings = bench.sightings("k").await?;
-        let innermost = sightings.last().map(|sighting| sighting.presence);
-        ensure!(innermost == Some(Presence::Entry), "an entry is not seen: {sightings:?}");
+        let inspections = bench.inspections("k").await?;
+        let innermost = inspections.last().map(|inspection| inspection.presence);
+        ensure!(innermost == Some(Presence::Entry), "an entry is not seen: {inspections:?}");
         bench.gives("k", Some("a value")).await?;
     }
     bench.delete("k").await?;
     bench.store.flush().await?;
-    let sightings = bench.sightings("k").await?;
-    let seen = sightings.iter().any(|sighting| sighting.presence == Presence::Entry);
-    ensure!(!seen, "a deleted entry is seen: {sightings:?}");
+    let inspections = bench.inspections("k").await?;
+    let seen = inspections.iter().any(|inspection| inspection.presence == Presence::Entry);
+    ensure!(!seen, "a deleted entry is seen: {inspections:?}");
     Ok(())
 }
 
 async fn a_missing_key_is_nowhere(bench: Bench) -> Verdict {
     for _ in 0..2 {
-        let sightings = bench.sightings("missing").await?;
-        let seen = sightings.iter().any(|sighting| sighting.presence == Presence::Entry);
-        ensure!(!seen, "a missing key is seen: {sightings:?}");
+        let inspections = bench.inspections("missing").await?;
+        let seen = inspections.iter().any(|inspection| inspection.presence == Presence::Entry);
+        ensure!(!seen, "a missing key is seen: {inspections:?}");
         bench.gives("missing", None).await?;
     }
     Ok(())
@@ -63,17 +63,17 @@ async fn a_missing_key_is_nowhere(bench: Bench) -> Verdict {
 async fn looking_changes_nothing(bench: Bench) -> Verdict {
     bench.needs_writes()?;
     bench.put("k", "a value").await?;
-    let places = |sightings: Vec<Sighting>| -> Vec<_> {
-        let place = |seen: Sighting| (seen.layer, seen.place, seen.presence, seen.bytes);
-        sightings.into_iter().map(place).collect()
+    let places = |inspections: Vec<Inspection>| -> Vec<_> {
+        let place = |seen: Inspection| (seen.layer, seen.place, seen.presence, seen.bytes);
+        inspections.into_iter().map(place).collect()
     };
     // Neither of an entry that nobody has read, nor of one that was read.
     for read in [false, true] {
         if read {
             bench.gives("k", Some("a value")).await?;
         }
-        let first = places(bench.sightings("k").await?);
-        let second = places(bench.sightings("k").await?);
+        let first = places(bench.inspections("k").await?);
+        let second = places(bench.inspections("k").await?);
         ensure!(first == second, "looking changed what there is: {first:?}, then {second:?}");
     }
     bench.gives("k", Some("a value")).await

@@ -14,7 +14,7 @@ use crate::error::{Operation, Result};
 use crate::forward;
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
-use crate::types::{Batch, Commit, Scan, Scope, Sighting, Usage, Value};
+use crate::types::{Batch, Commit, Inspection, Scan, Scope, Usage, Value};
 
 /// The deadline is checked once in each turn, so it is that precise.
 const TURN: Duration = Duration::from_secs(10);
@@ -176,7 +176,7 @@ impl<S: Store> Store for Watched<S> {
         self.progress.around(Operation::Invalidate, self.inner.invalidate(scope)).await
     }
 
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Inspection>> {
         self.progress.around(Operation::Inspect, self.inner.inspect(key)).await
     }
 

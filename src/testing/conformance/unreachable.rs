@@ -272,7 +272,7 @@ impl Bench {
         let places = self.store.inspect(key).await?;
         let in_front = places.split_last().map_or(&[][..], |(_, in_front)| in_front);
         let keeps = |presence| matches!(presence, Presence::Entry | Presence::Absence);
-        Ok(in_front.iter().any(|sighting| keeps(sighting.presence)))
+        Ok(in_front.iter().any(|inspection| keeps(inspection.presence)))
     }
 
     /// All of them, a few at a time.

@@ -17,7 +17,7 @@ use crate::group::complete;
 use crate::layer::Layer;
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
-use crate::types::{Batch, Commit, Identity, Page, Profile, Scan, Scope, Sighting, Usage, Value};
+use crate::types::{Batch, Commit, Identity, Inspection, Page, Profile, Scan, Scope, Usage, Value};
 
 /// Puts a [`FaultStore`] around a store, as a layer of a stack.
 ///
@@ -164,7 +164,7 @@ impl<S: Store> Store for FaultStore<S> {
         self.other(Operation::Invalidate, self.inner.invalidate(scope)).await
     }
 
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Inspection>> {
         self.other(Operation::Inspect, self.inner.inspect(key)).await
     }
 

@@ -79,7 +79,7 @@ pub async fn all<R: Read + ?Sized>(store: &R) -> Vec<Entry> {
     store.collect(Scan::all()).await.unwrap()
 }
 
-pub async fn take(store: &dyn Store, repository: &Repository) -> backup::Taken {
+pub async fn take(store: &dyn Store, repository: &Repository) -> backup::BackupReport {
     backup::run(store, repository, &|_| ()).await.unwrap()
 }
 

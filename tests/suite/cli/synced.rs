@@ -1,4 +1,4 @@
-//! What is brought to the disk: the calls of `fsync` and `fdatasync` of the command, seen by a library that is in
+//! What is synced: the calls of `fsync` and `fdatasync` of the command, seen by a library that is in
 //! front of the system's.
 
 use std::path::Path;

@@ -15,7 +15,7 @@ fn it_serves_until_it_is_stopped() {
     assert_eq!(get(service.address(), "/healthz").text(), "ok\n");
     assert_eq!(get(service.address(), "/readyz").text(), "ready\n");
     let err = service.stop();
-    assert!(err.contains("stopping in good order; once more is faster"), "{err}");
+    assert!(err.contains("shutting down gracefully; once more is faster"), "{err}");
     // The store is closed: it can be opened again.
     folder.run(&["put", "k", "v"]).ok();
 }

@@ -232,7 +232,7 @@ async fn nothing_is_acknowledged_into_a_file_that_was_replaced() {
     }
 }
 
-/// Reads that overlap without end keep the log from beginning again in passing.
+/// Reads that overlap without end keep the log from beginning again by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_without_a_pause_do_not_let_the_log_grow_without_end() {
     use std::sync::atomic::{AtomicBool, Ordering};

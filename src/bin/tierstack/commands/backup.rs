@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use tierstack::backup::{self, BaseInfo, Level, Plan, Repository, Restored, Taken, Target};
+use tierstack::backup::{self, BackupReport, BaseInfo, Level, Plan, Repository, Restored, Target};
 use tierstack::layers::backup::BackupConfig;
 use tierstack::{ErrorKind, OpenOptions, Store};
 
@@ -47,7 +47,7 @@ pub(crate) async fn take_base(
     repository: &Repository,
     whole: bool,
     stop: &Shutdown,
-) -> Outcome<Taken> {
+) -> Outcome<BackupReport> {
     let total = store.usage().await?.entries;
     let progress = Progress::new("backing up", total, Unit::Entries);
     let tell = |done: backup::Progress| progress.set(done.entries, total);
@@ -73,12 +73,12 @@ async fn take(run: &BackupRun, stop: &Shutdown) -> Outcome {
         take_base(&**store, &repository, run.whole, stop).await
     })
     .await?;
-    output::fact(args.json.json, &taken, || words_of_taken(&taken))
+    output::fact(args.json.json, &taken, || words_of_report(&taken))
 }
 
 /// A base in words.
-pub(crate) fn words_of_taken(taken: &Taken) -> String {
-    let Taken { base, progress } = taken;
+pub(crate) fn words_of_report(taken: &BackupReport) -> String {
+    let BackupReport { base, progress } = taken;
     let (entries, bytes) = (output::entries(base.entries), output::bytes(base.bytes));
     let uploaded = output::bytes(progress.uploaded_bytes);
     let reused = match progress.reused_bytes {

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use tierstack::config::Config;
 use tierstack::control::Client;
-use tierstack::{Clock, Presence, Scan, Scope, Sighting, Store, SystemClock, Timestamp, jsonl};
+use tierstack::{Clock, Inspection, Presence, Scan, Scope, Store, SystemClock, Timestamp, jsonl};
 
 use super::entries::{decode, key};
 use crate::args::{Cache, Inspect, Invalidate, StoreArgs};
@@ -134,7 +134,7 @@ struct Inspected<'a> {
     asked: Asked,
     /// As the times that follow: milliseconds since 1970.
     now: Timestamp,
-    sightings: Vec<Sighting>,
+    inspections: Vec<Inspection>,
 }
 
 /// `tierstack inspect`
@@ -148,7 +148,7 @@ pub(crate) async fn inspect(args: Inspect, stop: &Shutdown) -> Outcome {
         output::line(format!("it is the {}", entry_in_words::key(&key)))?;
     }
     let (reached, store) = reach(&args.store).await?;
-    let (asked, sightings) = match reached {
+    let (asked, inspections) = match reached {
         Some((mut client, control)) => {
             let asking = stop.or(async { Ok(client.inspect(&store, &key).await?) });
             (Asked::Process { control }, asking.await?)
@@ -163,9 +163,9 @@ pub(crate) async fn inspect(args: Inspect, stop: &Shutdown) -> Outcome {
     };
     let (text, base64) = jsonl::text_or_base64(&key);
     let now = SystemClock.now();
-    let fact = Inspected { store, key: text, key64: base64, asked, now, sightings };
+    let fact = Inspected { store, key: text, key64: base64, asked, now, inspections };
     output::fact(args.json.json, &fact, || {
-        format!("{}\n\n{}", fact.asked.in_words(&fact.store), table(&fact.sightings, fact.now))
+        format!("{}\n\n{}", fact.asked.in_words(&fact.store), table(&fact.inspections, fact.now))
     })
 }
 
@@ -212,11 +212,11 @@ async fn find(args: &StoreArgs, fingerprint: u64, stop: &Shutdown) -> Outcome<By
     .await
 }
 
-fn table(sightings: &[Sighting], now: Timestamp) -> String {
+fn table(inspections: &[Inspection], now: Timestamp) -> String {
     let head = ["layer", "place", "has it", "size", "age", "fresh", "kept", "expires", "dirty"];
     let unknown = || "-".to_owned();
     let moment = |at: Option<Timestamp>| at.map_or_else(unknown, |at| relative(at, now));
-    let rows: Vec<_> = sightings
+    let rows: Vec<_> = inspections
         .iter()
         .map(|seen| {
             let has = match seen.presence {
@@ -262,13 +262,13 @@ mod tests {
     fn the_table_has_a_row_for_each_place() {
         let now = Timestamp::from_millis(1_700_000_000_000);
         let value = Value::from("a value");
-        let cache = Sighting {
+        let cache = Inspection {
             age: Some(Span(std::time::Duration::from_secs(5))),
             fresh_until: Some(now + std::time::Duration::from_secs(595)),
             expires_at: Some(Timestamp::from_millis(now.as_millis() - 3000)),
-            ..Sighting::of_entry("cache", "memory", Some(&value))
+            ..Inspection::of_entry("cache", "memory", Some(&value))
         };
-        let below = Sighting::none("rocksdb", "disk");
+        let below = Inspection::none("rocksdb", "disk");
         let expected = "  layer     place  has it  size     age        fresh  kept          expires  dirty\n  \
                         ───────  ──────  ──────  ────  ──────  ───────────  ────  ───────────────  ─────\n  \
                         cache    memory     yes   7 B  5.00 s  9m 55s more     -  over for 3.00 s      -\n  \

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use tierstack::layers::write_back::{self, Inspection, WaitingBatch, WriteBackConfig};
+use tierstack::layers::write_back::{self, JournalContent, WaitingBatch, WriteBackConfig};
 use tierstack::{ErrorKind, LayerConfig, OpenOptions};
 
 use crate::args::{Journal, JournalDrain, JournalInspect, JournalSkip, StoreArgs};
@@ -55,7 +55,7 @@ fn advised(error: tierstack::Error) -> Failure {
     failure
 }
 
-async fn held(path: &Path, stop: &Shutdown) -> Outcome<Inspection> {
+async fn held(path: &Path, stop: &Shutdown) -> Outcome<JournalContent> {
     stop.or(async { write_back::inspect(path).await.map_err(advised) }).await
 }
 
@@ -64,7 +64,7 @@ async fn inspect(args: &JournalInspect, stop: &Shutdown) -> Outcome {
     output::fact(args.json.json, &held, || words(&held, args.limit))
 }
 
-fn words(held: &Inspection, limit: usize) -> String {
+fn words(held: &JournalContent, limit: usize) -> String {
     let owner =
         held.owner.as_ref().map_or_else(String::new, |owner| format!("store     {owner}\n"));
     let (Some(first), Some(last)) = (held.batches.first(), held.batches.last()) else {

@@ -27,7 +27,7 @@ const CLOSING: Duration = Duration::from_secs(60);
 pub(crate) async fn run(args: Serve, stop: &Shutdown) -> Outcome {
     let mut hangups = Hangups::listen();
     let mut config = Config::load(&args.config)?;
-    // What is bound from here on is let go in good order.
+    // What is bound from here on is released in an orderly way.
     stop.hear();
     let serve = section(&config, args.listen)?;
     let registry = Registry::standard();

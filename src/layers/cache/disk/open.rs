@@ -20,7 +20,7 @@ use crate::types::units::ByteSize;
 pub(in crate::layers::cache) struct Disk {
     level: Arc<DiskLevel>,
     writer: Option<JoinHandle<()>>,
-    /// A cache has it: what was there of before may have been changed since.
+    /// A cache has it: what was there before may have been changed since.
     taken: bool,
 }
 

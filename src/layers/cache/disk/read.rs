@@ -93,7 +93,7 @@ impl DiskLevel {
         if found != key {
             return None;
         }
-        // Of before a restart, since when nothing was forgotten.
+        // From before a restart, since when nothing was forgotten.
         let began = if segment < self.first_segment { Epoch::FIRST } else { copy.began };
         let found = self.judge(Copy { began, ..copy }, Held::At(location));
         if found.is_none() {

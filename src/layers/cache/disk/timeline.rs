@@ -54,7 +54,7 @@ impl Timeline {
         Tick(self.base.saturating_add(time.0.saturating_sub(self.origin.0)))
     }
 
-    /// One of before this opening is the moment of the opening.
+    /// One from before this opening is the moment of the opening.
     pub(super) fn time(&self, tick: Tick) -> CoarseTime {
         if tick == Tick::NEVER {
             return CoarseTime::NEVER;

@@ -1,7 +1,7 @@
 //! The second level: what is on the disk is what is below, or it is not served.
 
 use super::*;
-use crate::types::{Durability, Guarantees, Presence, Scope, Sighting};
+use crate::types::{Durability, Guarantees, Inspection, Presence, Scope};
 
 fn config(folder: &tempfile::TempDir) -> CacheConfig {
     let path = folder.path().join("disk");
@@ -360,7 +360,7 @@ async fn an_inspection_tells_what_is_on_the_disk() {
     let (cache, _) = two_levels(config(&folder), None);
     below(&cache, "k", "v").await;
     put_on_disk(&cache, b"k").await;
-    let places = |found: Vec<Sighting>| -> Vec<(String, Presence)> {
+    let places = |found: Vec<Inspection>| -> Vec<(String, Presence)> {
         found.into_iter().map(|found| (found.place, found.presence)).take(2).collect()
     };
     let found = places(cache.inspect(b"k").await.unwrap());

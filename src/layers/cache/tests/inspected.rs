@@ -14,7 +14,7 @@ fn config() -> CacheConfig {
 }
 
 /// What the cache says, and what the store below says.
-async fn inspect(cache: &Cache<Gated>, key: &str) -> [Sighting; 2] {
+async fn inspect(cache: &Cache<Gated>, key: &str) -> [Inspection; 2] {
     cache.inspect(key.as_bytes()).await.unwrap().try_into().unwrap()
 }
 

@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::forward;
 use crate::reply::Reply;
 use crate::store::{Read, Store};
-use crate::types::{Batch, Commit, Op, Presence, Scope, Sighting, Value};
+use crate::types::{Batch, Commit, Inspection, Op, Presence, Scope, Value};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Bug {
@@ -146,7 +146,7 @@ impl Store for Keeping {
         Ok(())
     }
 
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Inspection>> {
         let value = match self.memory.get(key).await {
             Err(_) if self.has(Bug::TellsTheKey) => {
                 return Err(Error::invalid(format!(
@@ -164,16 +164,16 @@ impl Store for Keeping {
             }
             value => value?,
         };
-        let mut below = Sighting::of_entry("memory", "memory", value.as_ref());
+        let mut below = Inspection::of_entry("memory", "memory", value.as_ref());
         match self.bug {
             Bug::LooksNowhere => return Ok(Vec::new()),
-            Bug::SeesNothing => below = Sighting::none("memory", "memory"),
+            Bug::SeesNothing => below = Inspection::none("memory", "memory"),
             Bug::SeesWhatWasDeleted => below.presence = Presence::Entry,
             _ => {}
         }
         let mut here = match self.kept.lock().entries.get(key) {
-            None => Sighting::none("keeping", "memory"),
-            Some(value) => Sighting::of_entry("keeping", "memory", value.as_ref()),
+            None => Inspection::none("keeping", "memory"),
+            Some(value) => Inspection::of_entry("keeping", "memory", value.as_ref()),
         };
         if self.has(Bug::FillsByLooking) {
             self.load(key).await?;

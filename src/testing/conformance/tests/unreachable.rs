@@ -15,7 +15,7 @@ use crate::forward;
 use crate::reply::Reply;
 use crate::store::{Pages, Read, Store};
 use crate::testing::{FaultStore, Faults};
-use crate::types::{Batch, Commit, Page, Presence, Scan, Sighting, Usage, Value};
+use crate::types::{Batch, Commit, Inspection, Page, Presence, Scan, Usage, Value};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Bug {
@@ -168,9 +168,9 @@ impl Store for Broken {
         self.instead(Bug::RunIsTaken, done, 1)
     }
 
-    async fn inspect(&self, key: &[u8]) -> Result<Vec<Sighting>> {
+    async fn inspect(&self, key: &[u8]) -> Result<Vec<Inspection>> {
         let seen = self.store.inspect(key).await;
-        let mut none = Sighting::of_entry("memory", "memory", None);
+        let mut none = Inspection::of_entry("memory", "memory", None);
         none.presence = Presence::None;
         self.instead(Bug::InspectSaysNone, seen, vec![none])
     }

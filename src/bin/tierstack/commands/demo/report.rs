@@ -10,7 +10,7 @@ use tierstack::backup::Target;
 
 use super::counters::Counters;
 use super::files::Files;
-use super::setup::{BARE, DATA, Place, size};
+use super::setup::{BARE, DATA, DemoFolder, size};
 use super::steps::{self, Digest, Imported, Replayed};
 use crate::args::Demo;
 use crate::commands::backup;
@@ -61,7 +61,7 @@ pub(crate) async fn run(args: Demo, stop: &Shutdown) -> Outcome {
     if let Some(trace) = &args.trace {
         replay::look_at(trace)?;
     }
-    let place = Place::new(&args)?;
+    let place = DemoFolder::new(&args)?;
     let files = Files::find(args.files.as_deref(), args.quick)?;
     let mut facts =
         Facts { entries: files.files.len() as u64, bytes: files.bytes, ..Facts::default() };
@@ -87,7 +87,7 @@ pub(crate) async fn run(args: Demo, stop: &Shutdown) -> Outcome {
 /// Imports and reads, with and without the layers.
 async fn use_it(
     args: &Demo,
-    place: &Place,
+    place: &DemoFolder,
     files: &Files,
     counters: &Counters,
     teller: &Teller,
@@ -191,7 +191,12 @@ fn replayed_words(
     format!("2. Read: {}, both stores in turns\n\n{table}{rate}", pattern.origin)
 }
 
-async fn back_up(place: &Place, teller: &Teller, facts: &mut Facts, stop: &Shutdown) -> Outcome {
+async fn back_up(
+    place: &DemoFolder,
+    teller: &Teller,
+    facts: &mut Facts,
+    stop: &Shutdown,
+) -> Outcome {
     let repository = backup::repository(&place.stack(), true).await?;
     let opened = session::open_below(&place.stack(), "backup", Use::Existing, stop).await?;
     let taken = session::until_closed(opened.store(), async |store| {
@@ -199,11 +204,16 @@ async fn back_up(place: &Place, teller: &Teller, facts: &mut Facts, stop: &Shutd
     })
     .await?;
     facts.backup_bytes = taken.progress.uploaded_bytes;
-    teller.say(format!("3. Back up: {}\n", backup::words_of_taken(&taken)))
+    teller.say(format!("3. Back up: {}\n", backup::words_of_report(&taken)))
 }
 
 /// Damages the database, and shows that it is damaged.
-async fn lose_it(place: &Place, expected: &Digest, teller: &Teller, stop: &Shutdown) -> Outcome {
+async fn lose_it(
+    place: &DemoFolder,
+    expected: &Digest,
+    teller: &Teller,
+    stop: &Shutdown,
+) -> Outcome {
     let damage = steps::damage(&place.path(DATA), place.engine.extension())?;
     let overwritten = output::counted(damage.overwritten.len() as u64, "file", "files");
     let mut what =
@@ -234,7 +244,7 @@ fn indented(text: &str) -> String {
 
 /// Restores into a new store, and compares with the files that were imported.
 async fn bring_back(
-    place: &Place,
+    place: &DemoFolder,
     expected: &Digest,
     teller: &Teller,
     facts: &mut Facts,
@@ -273,7 +283,7 @@ async fn bring_back(
     ))
 }
 
-fn next_thing(place: &Place, teller: &Teller) -> Outcome {
+fn next_thing(place: &DemoFolder, teller: &Teller) -> Outcome {
     if place.is_temporary() {
         return teller.say(
             "Next: `tierstack demo --dir ./demo` keeps the stores to play with; and put this in front of a\n\

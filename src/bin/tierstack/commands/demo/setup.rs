@@ -21,7 +21,7 @@ pub(super) const BARE: &str = "alone";
 const RESTORED: &str = "restored";
 
 /// A folder with the demo's config.
-pub(super) struct Place {
+pub(super) struct DemoFolder {
     folder: PathBuf,
     /// The name of the stack in the config.
     pub(super) store: String,
@@ -30,7 +30,7 @@ pub(super) struct Place {
     temporary: Option<tempfile::TempDir>,
 }
 
-impl Place {
+impl DemoFolder {
     /// Makes the folder, keys and config.
     pub(super) fn new(args: &Demo) -> Outcome<Self> {
         let config = match &args.config {

@@ -64,7 +64,7 @@ fn who_joins_a_load_against_a_write() {
     explore(Mode::Keeping, |world| together(world, [get_early, get_early, put]));
 }
 
-/// The same where the load began during the write: its generation is not that of before, nor that of after.
+/// The same where the load began during the write: its generation is neither the one before nor the one after.
 #[test]
 fn who_joins_a_load_that_began_during_a_write() {
     explore(Mode::Keeping, |world| {

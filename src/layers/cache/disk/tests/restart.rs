@@ -22,7 +22,7 @@ fn a_warm_level_has_its_entries_again() {
     assert_eq!(get(&rig.open(), b"written"), Some("c".into()));
 }
 
-/// The epochs of before are numbers that mean nothing any more.
+/// Earlier epochs are numbers that mean nothing any more.
 #[test]
 fn what_was_there_before_a_restart_is_of_the_first_epoch() {
     let rig = Rig::new();

@@ -49,7 +49,7 @@ pub(super) struct Part {
 }
 
 /// What was taken out.
-struct Taken {
+struct Removed {
     kept: Kept,
     hash: u32,
     queue: Queue,
@@ -279,11 +279,11 @@ impl Part {
     }
 
     /// Takes an entry out of everything.
-    fn take_out(&mut self, at: u32) -> Option<Taken> {
+    fn take_out(&mut self, at: u32) -> Option<Removed> {
         self.unlink(at);
         let slot = self.slots.get_mut(at)?;
         let taken =
-            Taken { kept: std::mem::take(&mut slot.kept), hash: slot.hash, queue: slot.queue };
+            Removed { kept: std::mem::take(&mut slot.kept), hash: slot.hash, queue: slot.queue };
         if let Ok(entry) = self.table.find_entry(spread(taken.hash), |place| *place == at) {
             entry.remove();
         }
