@@ -136,8 +136,8 @@ pub mod codec;
 pub mod config;
 #[cfg(feature = "config")]
 pub mod control;
-mod decoded;
 mod disk;
+mod encoded_conditions;
 mod error;
 mod ext;
 mod group;

@@ -57,20 +57,20 @@ impl Aspect {
 }
 
 fn writes(profile: &Profile) -> String {
-    let promised = &profile.guarantees;
-    if !promised.writable {
+    let guarantees = &profile.guarantees;
+    if !guarantees.writable {
         return "Writes are refused: the stack only reads.".to_owned();
     }
-    let after_flush = promised.durability_after_flush;
+    let after_flush = guarantees.durability_after_flush;
     // Where bytes rest elsewhere, they outlive this process, and what becomes of them is not known.
-    let rests = !promised.places.is_empty();
-    let asked = match promised.durability_on_request {
-        most if most > promised.durability => {
+    let rests = !guarantees.places.is_empty();
+    let asked = match guarantees.durability_on_request {
+        most if most > guarantees.durability => {
             format!(" A batch that asks for it survives {most} once it is acknowledged.")
         }
         _ => String::new(),
     };
-    let said = match (promised.durability, after_flush > promised.durability) {
+    let said = match (guarantees.durability, after_flush > guarantees.durability) {
         (Durability::Nothing, false) if rests => {
             "An acknowledged write survives this process; nothing is guaranteed beyond that."
                 .to_owned()
@@ -90,16 +90,16 @@ fn writes(profile: &Profile) -> String {
 }
 
 fn batches(profile: &Profile) -> String {
-    let promised = &profile.guarantees;
-    if !promised.writable {
+    let guarantees = &profile.guarantees;
+    if !guarantees.writable {
         return "None: writes are refused.".to_owned();
     }
-    let whole = if promised.atomic_batches {
+    let whole = if guarantees.atomic_batches {
         "A batch is applied wholly or not at all."
     } else {
         "A batch of more than one operation is refused, as it could be applied in part."
     };
-    let conditions = match (promised.conditions, promised.atomic_batches) {
+    let conditions = match (guarantees.conditions, guarantees.atomic_batches) {
         (Conditions::None, _) => "It cannot be made to depend on what is there.",
         (Conditions::Absence, true) => "It can be made to depend on keys being absent.",
         (Conditions::Absence, false) => "It can be made to depend on its key being absent.",
@@ -115,13 +115,13 @@ fn batches(profile: &Profile) -> String {
 
 /// Of transactions.
 fn isolation(profile: &Profile) -> String {
-    let promised = &profile.guarantees;
-    let offered = |isolation: &Isolation| isolation.check(promised).is_ok();
+    let guarantees = &profile.guarantees;
+    let offered = |isolation: &Isolation| isolation.check(guarantees).is_ok();
     match Isolation::ALL.into_iter().rfind(offered) {
-        None if !promised.writable => "None: writes are refused.".to_owned(),
+        None if !guarantees.writable => "None: writes are refused.".to_owned(),
         None => "No transactions: their writes could be applied in part.".to_owned(),
         Some(only @ Isolation::ReadCommitted) => {
-            let lacks = if promised.snapshots {
+            let lacks = if guarantees.snapshots {
                 "values cannot be compared"
             } else {
                 "there are no snapshots"
@@ -138,9 +138,9 @@ fn isolation(profile: &Profile) -> String {
 
 fn loads(profile: &Profile) -> String {
     match &profile.guarantees {
-        promised if !promised.writable => "None: writes are refused.",
-        promised if promised.ingest => "Sorted entries are taken in bulk.",
-        promised if promised.atomic_batches => "Sorted entries are written batch by batch.",
+        guarantees if !guarantees.writable => "None: writes are refused.",
+        guarantees if guarantees.ingest => "Sorted entries are taken in bulk.",
+        guarantees if guarantees.atomic_batches => "Sorted entries are written batch by batch.",
         _ => "Sorted entries are written one by one, many at a time.",
     }
     .to_owned()
@@ -179,14 +179,14 @@ fn reads(profile: &Profile) -> String {
 }
 
 fn scans(profile: &Profile) -> String {
-    let promised = &profile.guarantees;
-    let pages = match promised.ordered_scans && !promised.atomic_pages {
+    let guarantees = &profile.guarantees;
+    let pages = match guarantees.ordered_scans && !guarantees.atomic_pages {
         true => {
             " A page need not be of one moment: it may hold a part of what is written meanwhile."
         }
         false => "",
     };
-    let scans = match (promised.ordered_scans, promised.snapshots) {
+    let scans = match (guarantees.ordered_scans, guarantees.snapshots) {
         (true, true) => "In key order, forward and reverse. A snapshot shows one moment.",
         (true, false) => "In key order, forward and reverse. No snapshots.",
         (false, true) => "None. A snapshot shows one moment.",

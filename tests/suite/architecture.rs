@@ -12,7 +12,7 @@ const FLOORS: &[&[&str]] = &[
     &["error", "clock", "thread_slot", "disk", "hash", "spelling"],
     &["keys"],
     &["types"],
-    &["store", "reply", "ext", "group", "decoded", "layer", "telemetry", "transaction"],
+    &["store", "reply", "ext", "group", "encoded_conditions", "layer", "telemetry", "transaction"],
     &["codec", "jsonl"],
     &["journal"],
     &["objects"],

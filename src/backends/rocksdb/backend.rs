@@ -1,4 +1,4 @@
-//! The backend as its settings say it: what it promises, what it claims, and opening it.
+//! The backend as its settings say it: what it guarantees, what it claims, and opening it.
 
 use std::sync::Arc;
 

@@ -12,7 +12,7 @@ use super::policy::{CoarseTime, is_outage};
 use super::question::{AskedMany, Question, ask_many};
 use super::read::runtime;
 use super::run_loads::begin;
-use super::shared::{Cache, Shared};
+use super::state::{Cache, Shared};
 use crate::error::{Error, Result};
 use crate::reply::Reply;
 use crate::store::Store;

@@ -18,7 +18,7 @@ use tokio::sync::{broadcast, watch};
 use super::change_feed::ChangeFeed;
 use super::coherence::Mode;
 use super::config::CacheConfig;
-use super::shared::{Cache, Shared};
+use super::state::{Cache, Shared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::LayerConfig;
 use crate::store::{Change, Changes, Store};

@@ -2,7 +2,7 @@
 
 use super::config::CacheConfig;
 use super::policy::{Answer, CoarseTime};
-use super::shared::Shared;
+use super::state::Shared;
 use crate::clock::Timestamp;
 use crate::layer::LayerConfig;
 use crate::telemetry::Labels;

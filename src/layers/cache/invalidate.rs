@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::coherence::Invalidated;
-use super::shared::{Cache, Shared};
+use super::state::{Cache, Shared};
 use crate::error::Result;
 use crate::store::{Change, Store};
 use crate::types::Scope;

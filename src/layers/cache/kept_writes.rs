@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 
 use super::coherence::WriteGuard;
 use super::policy::CoarseTime;
-use super::shared::Shared;
+use super::state::Shared;
 use crate::types::{Batch, Condition, Op, Value};
 
 /// A larger value is not kept: the caller may hold it in a buffer that is larger still, so it is copied.

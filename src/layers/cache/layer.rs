@@ -11,7 +11,7 @@ use super::counters::{Counters, Invalidations};
 use super::inspect::name;
 use super::memory::Engine;
 use super::policy::Times;
-use super::shared::{Cache, Shared};
+use super::state::{Cache, Shared};
 use super::unclaimed_disk::{UnclaimedDisk, write_evicted};
 use super::warm_start::WarmStart;
 use crate::error::Result;

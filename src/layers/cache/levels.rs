@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::coherence::Ticket;
 use super::disk::DiskHit;
 use super::policy::{Answer, Cached};
-use super::shared::Shared;
+use super::state::Shared;
 use super::unclaimed_disk::until;
 use crate::error::Result;
 use crate::store::Store;

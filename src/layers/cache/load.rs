@@ -8,7 +8,7 @@ use super::coherence::{InFlight, LoadEnd, Outcome, Ticket, Turn};
 use super::counters::Fate;
 use super::lookup::Old;
 use super::policy::{CoarseTime, is_outage};
-use super::shared::Shared;
+use super::state::Shared;
 use crate::error::Error;
 use crate::types::Value;
 

@@ -3,7 +3,7 @@
 use super::coherence::{Outcome, Ticket};
 use super::counters::Fate;
 use super::policy::{Age, Answer, Cached, CoarseTime, is_outage};
-use super::shared::Shared;
+use super::state::Shared;
 use crate::error::Error;
 use crate::types::Value;
 

@@ -76,7 +76,7 @@ mod policy;
 mod question;
 mod read;
 mod run_loads;
-mod shared;
+mod state;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -89,4 +89,4 @@ mod warm_start;
 
 pub use self::config::{CacheConfig, DiskConfig, OnWrite, Policy, WarmStartConfig};
 pub use self::layer::CacheLayer;
-pub use self::shared::Cache;
+pub use self::state::Cache;

@@ -9,7 +9,7 @@ use super::change_feed::ChangeFeed;
 use super::config::CacheConfig;
 use super::counters::{Counters, Invalidations};
 use super::layer::CacheLayer;
-use super::shared::Cache;
+use super::state::Cache;
 use super::{disk, memory, warm_start};
 use crate::error::{Error, Result};
 use crate::layer::{Claim, Context, Layer as _, LayerConfig, Resize, Rewrite, StackLayer, Zone};

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::coherence::{Outcome, Ticket};
 use super::counters::Fate;
 use super::policy::CoarseTime;
-use super::shared::Shared;
+use super::state::Shared;
 use crate::error::{Error, Operation, Result};
 use crate::reply::Reply;
 use crate::store::Store;

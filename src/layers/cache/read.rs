@@ -9,7 +9,7 @@ use super::load::{Load, Purpose};
 use super::lookup::{Lookup, Old};
 use super::question::{self, Asked, Question};
 use super::run_loads::{begin, run_loads};
-use super::shared::{Cache, Shared};
+use super::state::{Cache, Shared};
 use crate::error::{Error, ErrorKind, Result, Retry};
 use crate::layer::LayerConfig as _;
 use crate::reply::Reply;

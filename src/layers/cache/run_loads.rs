@@ -15,7 +15,7 @@ use super::disk::DiskHit;
 use super::load::Load;
 use super::policy::CoarseTime;
 use super::question::{Question, whole};
-use super::shared::Shared;
+use super::state::Shared;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::store::{Read, Store};
 use crate::types::Value;

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::coherence::Mode;
-use super::shared::Cache;
+use super::state::Cache;
 use crate::error::{Error, Outcome, Result};
 use crate::group::complete;
 use crate::reply::Reply;

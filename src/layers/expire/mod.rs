@@ -73,7 +73,7 @@ use tokio::runtime::Handle;
 use self::sweep::{Sweeper, Worker};
 use self::view::{Now, View};
 use crate::clock::Timestamp;
-use crate::decoded::{Absence, write_decoded, write_group_decoded};
+use crate::encoded_conditions::{Absence, write_decoded, write_group_decoded};
 use crate::error::{Error, Result};
 use crate::forward;
 use crate::group::admitted;

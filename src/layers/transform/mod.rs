@@ -18,7 +18,7 @@ use futures_util::{StreamExt, TryStreamExt};
 pub use self::encoding::Transform;
 pub use self::rewrite::Rewriter;
 use self::shared::{ByteCounters, Shared, blocking};
-use crate::decoded::{Absence, write_decoded, write_group_decoded};
+use crate::encoded_conditions::{Absence, write_decoded, write_group_decoded};
 use crate::error::{Error, Outcome, Result};
 use crate::forward;
 use crate::group::{admitted, complete};

@@ -23,16 +23,16 @@ fn every_name_fits_into_its_column() {
 fn the_level_that_seals_is_named() {
     let place =
         |name: &'static str, sealed| Place { name: name.into(), what: "folder".into(), sealed };
-    let plain = memory().changed(|promised| promised.places = vec![place("disk", false)]);
+    let plain = memory().changed(|guarantees| guarantees.places = vec![place("disk", false)]);
     assert_eq!(at_rest(&plain), "Values are plain in disk (folder).");
     let sealed = Profile::layer("encrypt", plain)
-        .changed(|promised| promised.places = vec![place("disk", true)]);
+        .changed(|guarantees| guarantees.places = vec![place("disk", true)]);
     assert_eq!(
         at_rest(&sealed),
         "Values are sealed by `encrypt` wherever they rest: disk (folder). Keys are plain."
     );
     let mixed = Profile::layer("tier", sealed)
-        .changed(|promised| promised.places.push(place("tier", false)));
+        .changed(|guarantees| guarantees.places.push(place("tier", false)));
     assert_eq!(
         at_rest(&mixed),
         "Values are sealed by `encrypt` in disk (folder), but plain in tier (folder). Keys are plain."
@@ -42,9 +42,9 @@ fn the_level_that_seals_is_named() {
 #[test]
 fn every_durability_and_recovery_has_its_words() {
     let write = |now, after| {
-        writes(&memory().changed(|promised| {
-            (promised.durability, promised.durability_on_request) = (now, now);
-            promised.durability_after_flush = after;
+        writes(&memory().changed(|guarantees| {
+            (guarantees.durability, guarantees.durability_on_request) = (now, now);
+            guarantees.durability_after_flush = after;
         }))
     };
     assert_eq!(
@@ -55,15 +55,16 @@ fn every_durability_and_recovery_has_its_words() {
         write(Durability::ProcessCrash, Durability::PowerCut),
         "An acknowledged write survives a process crash; once `flush` has returned, a power cut too."
     );
-    let asked = memory().changed(|promised| promised.durability_on_request = Durability::PowerCut);
+    let asked =
+        memory().changed(|guarantees| guarantees.durability_on_request = Durability::PowerCut);
     let asked = writes(&asked);
     assert!(
         asked.ends_with(" A batch that asks for it survives a power cut once it is acknowledged.")
     );
     let nothing = (Durability::Nothing, Durability::Nothing);
     assert!(write(nothing.0, nothing.1).contains("gone when the process ends"));
-    let server = memory().changed(|promised| {
-        promised.places =
+    let server = memory().changed(|guarantees| {
+        guarantees.places =
             vec![Place { name: "server".into(), what: "database".into(), sealed: false }];
     });
     assert!(writes(&server).starts_with("An acknowledged write survives this process;"));
@@ -81,9 +82,9 @@ fn every_durability_and_recovery_has_its_words() {
 fn what_only_some_stores_offer_has_its_words() {
     let say =
         |say: fn(&Profile) -> String, change: fn(&mut Guarantees)| say(&memory().changed(change));
-    let announced = say(reads, |promised| {
-        promised.freshness = Freshness::Immediate;
-        promised.change_feed = Some(Duration::from_secs(2));
+    let announced = say(reads, |guarantees| {
+        guarantees.freshness = Freshness::Immediate;
+        guarantees.change_feed = Some(Duration::from_secs(2));
     });
     assert!(announced.ends_with("seen at once. The change feed reports it within 2 seconds."));
     assert!(!say(reads, |_| ()).contains("may differ"));
@@ -113,8 +114,8 @@ fn what_only_some_stores_offer_has_its_words() {
 #[test]
 fn the_limit_of_a_batch_is_told_where_there_are_batches() {
     let say = |atomic, ops| {
-        limits(&memory().changed(|promised| {
-            (promised.atomic_batches, promised.limits.batch_ops) = (atomic, ops);
+        limits(&memory().changed(|guarantees| {
+            (guarantees.atomic_batches, guarantees.limits.batch_ops) = (atomic, ops);
         }))
     };
     assert!(say(true, None).ends_with("values and batches as large as memory allows."));
@@ -149,8 +150,8 @@ fn every_other_sentence_stands_as_it_is_read() {
     type Case = (fn(&Profile) -> String, Change, &'static str);
     let second = Duration::from_secs(1);
     let reads_of = |freshness, change_feed| {
-        reads(&memory().changed(|promised| {
-            (promised.freshness, promised.change_feed) = (freshness, change_feed);
+        reads(&memory().changed(|guarantees| {
+            (guarantees.freshness, guarantees.change_feed) = (freshness, change_feed);
         }))
     };
     for (freshness, change_feed, sentence) in [
@@ -243,11 +244,11 @@ fn every_other_sentence_stands_as_it_is_read() {
         of(Some(60 * second), Some(86_400 * second)),
         "If the store is lost, so is what was written since the last finished backup was begun. One is due at least every minute while a service has the stack open; the time that it takes, failures and the time while it is closed add to that. Any moment of the last day can be restored."
     );
-    let limited = memory().changed(|promised| {
-        promised.limits.key_bytes = 1000;
-        promised.limits.value_bytes = Some(1 << 20);
-        promised.limits.batch_ops = Some(1);
-        promised.limits.text_values = true;
+    let limited = memory().changed(|guarantees| {
+        guarantees.limits.key_bytes = 1000;
+        guarantees.limits.value_bytes = Some(1 << 20);
+        guarantees.limits.batch_ops = Some(1);
+        guarantees.limits.text_values = true;
     });
     assert_eq!(limits(&limited), "Keys up to 1KB, values up to 1MiB. Values must be UTF-8.");
 }

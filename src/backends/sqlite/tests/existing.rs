@@ -397,10 +397,10 @@ async fn a_store_for_reading_only_reads_and_refuses_to_write() {
     let store = open(folder.config()).await;
     let _ = store.put("k", "v").await.unwrap();
     let reading = SqliteConfig { read_only: true, ..folder.config() };
-    let promised = reading.profile().unwrap();
+    let guarantees = reading.profile().unwrap();
     let reader = open(reading).await;
-    assert_eq!(reader.profile(), promised);
-    assert!(!promised.guarantees.writable);
+    assert_eq!(reader.profile(), guarantees);
+    assert!(!guarantees.guarantees.writable);
     assert_eq!(reader.get(b"k").await.unwrap(), Some("v".into()));
     let frozen = reader.snapshot().await.unwrap();
     let _ = store.put("k", "w").await.unwrap();

@@ -44,7 +44,7 @@ use super::disk::Disk;
 use super::layer::CacheLayer;
 use super::lookup::Lookup;
 use super::policy::{Answer, Cached, CoarseTime};
-use super::shared::Cache;
+use super::state::Cache;
 use super::unclaimed_disk::UnclaimedDisk;
 use crate::backends::Memory;
 use crate::clock::{Clock, ManualClock, SystemClock};

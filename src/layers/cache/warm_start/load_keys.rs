@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use super::super::shared::{Cache, Shared};
+use super::super::state::{Cache, Shared};
 use crate::error::Result;
 use crate::store::{Read as _, Store};
 

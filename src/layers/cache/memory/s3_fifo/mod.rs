@@ -1,14 +1,14 @@
-//! The engine of the policy `s3_fifo`: [S3-FIFO](part) over entries that take little memory in addition to their keys and values.
+//! The engine of the policy `s3_fifo`: [S3-FIFO](shard) over entries that take little memory in addition to their keys and values.
 //!
 //! A library is what evicts for the other policies. None was found for this one whose entries take less than half
 //! as much as ours in addition to what they hold (figures: `docs/cache-figures.md`): a key and a value are pieces of their own there, and
 //! the places of entries grow by doubling.
 //!
-//! A hit takes a lock for reading, of one of several parts.
+//! A hit takes a lock for reading, of one of several shards.
 
 mod ghosts;
 mod packed;
-mod part;
+mod shard;
 mod slots;
 #[cfg(test)]
 mod tests;
@@ -20,19 +20,19 @@ use foldhash::fast::RandomState;
 use parking_lot::RwLock;
 
 use self::packed::Kept;
-use self::part::{OVERHEAD, Part, weight_of};
+use self::shard::{OVERHEAD, Shard, weight_of};
 use super::super::policy::Cached;
 use super::counters::{Change, Counters};
 
-/// Is told of each entry that is evicted, under a lock of its part.
+/// Is told of each entry that is evicted, under a lock of its shard.
 pub(in crate::layers::cache) type Evicted = Arc<dyn Fn(&[u8], &Cached) + Send + Sync>;
 
-/// Readers of different parts do not meet. An entry has to fit into one part: there are no more than four until
+/// Readers of different shards do not meet. An entry has to fit into one shard: there are no more than four until
 /// each has so much, and four take entries of an eighth of them all.
-const LEAST_PART: u64 = 24 << 20;
-const LEAST_PARTS: u64 = 4;
+const LEAST_SHARD: u64 = 24 << 20;
+const LEAST_SHARDS: u64 = 4;
 /// More would keep no more readers apart, and cost memory.
-const MOST_PARTS: u64 = 1024;
+const MOST_SHARDS: u64 = 1024;
 
 /// Entries that are evicted without a pause for readers, where the capacity shrinks.
 const AT_ONCE: usize = 64;
@@ -42,13 +42,13 @@ pub(super) fn weight(key: &[u8], cached: &Cached) -> u64 {
     OVERHEAD + packed::bytes(key, cached)
 }
 
-/// On cache lines that no other part is on.
+/// On cache lines that no other shard is on.
 #[repr(align(128))]
 #[derive(Debug)]
-struct Shared(RwLock<Part>);
+struct Shared(RwLock<Shard>);
 
 pub(super) struct S3Fifo {
-    parts: Box<[Shared]>,
+    shards: Box<[Shared]>,
     hasher: RandomState,
     counters: Arc<Counters>,
     evicted: Option<Evicted>,
@@ -56,45 +56,45 @@ pub(super) struct S3Fifo {
 
 impl S3Fifo {
     pub(super) fn new(capacity: u64, counters: Arc<Counters>, evicted: Option<Evicted>) -> Self {
-        let parts = (capacity / LEAST_PART).clamp(LEAST_PARTS, MOST_PARTS);
-        // The next lower power of two, so that the hash tells the part.
-        let parts = 1 << parts.ilog2();
-        let part = |_| Shared(RwLock::new(Part::new(capacity / parts)));
-        let parts = (0..parts).map(part).collect();
-        Self { parts, hasher: RandomState::default(), counters, evicted }
+        let shards = (capacity / LEAST_SHARD).clamp(LEAST_SHARDS, MOST_SHARDS);
+        // The next lower power of two, so that the hash tells the shard.
+        let shards = 1 << shards.ilog2();
+        let shard = |_| Shared(RwLock::new(Shard::new(capacity / shards)));
+        let shards = (0..shards).map(shard).collect();
+        Self { shards, hasher: RandomState::default(), counters, evicted }
     }
 
-    /// The part of a key, and what it knows the key by.
-    #[expect(clippy::indexing_slicing, reason = "the remainder is below the number of parts")]
+    /// The shard of a key, and what it knows the key by.
+    #[expect(clippy::indexing_slicing, reason = "the remainder is below the number of shards")]
     #[inline]
-    fn part(&self, key: &[u8]) -> (&RwLock<Part>, u32) {
+    fn shard(&self, key: &[u8]) -> (&RwLock<Shard>, u32) {
         let hash = self.hasher.hash_one(key);
-        let at = (hash >> 32) as usize & (self.parts.len() - 1);
+        let at = (hash >> 32) as usize & (self.shards.len() - 1);
         // The lower half.
-        (&self.parts[at].0, hash as u32)
+        (&self.shards[at].0, hash as u32)
     }
 
-    /// What one part takes.
+    /// What one shard takes.
     pub(super) fn largest(&self) -> u64 {
-        self.parts.first().map_or(0, |part| part.0.read().capacity)
+        self.shards.first().map_or(0, |shard| shard.0.read().capacity)
     }
 
     #[inline]
     pub(super) fn get(&self, key: &[u8]) -> Option<Cached> {
-        let (part, hash) = self.part(key);
-        part.read().get(hash, key).map(Kept::cached)
+        let (shard, hash) = self.shard(key);
+        shard.read().get(hash, key).map(Kept::cached)
     }
 
     pub(super) fn peek(&self, key: &[u8]) -> Option<Cached> {
-        let (part, hash) = self.part(key);
-        part.read().peek(hash, key).map(Kept::cached)
+        let (shard, hash) = self.shard(key);
+        shard.read().peek(hash, key).map(Kept::cached)
     }
 
     /// The entries. No lock is held meanwhile. What is there all the time is seen, whatever is removed.
     fn entries(&self) -> impl Iterator<Item = Kept> {
-        self.parts.iter().flat_map(|part| {
-            let length = part.0.read().places();
-            (0..length).rev().filter_map(|place| part.0.read().at(place).cloned())
+        self.shards.iter().flat_map(|shard| {
+            let length = shard.0.read().places();
+            (0..length).rev().filter_map(|place| shard.0.read().at(place).cloned())
         })
     }
 
@@ -111,9 +111,9 @@ impl S3Fifo {
     pub(super) fn insert(&self, key: &[u8], cached: Cached) {
         let kept = Kept::new(key, cached);
         let mut change = Change::default().with(weight_of(&kept));
-        let (part, hash) = self.part(key);
+        let (shard, hash) = self.shard(key);
         let (mut evicted, mut last) = (0, None);
-        let replaced = part.write().insert(hash, kept, |kept| {
+        let replaced = shard.write().insert(hash, kept, |kept| {
             self.tell(&kept);
             change = change.without(weight_of(&kept));
             evicted += 1;
@@ -130,14 +130,14 @@ impl S3Fifo {
     }
 
     pub(super) fn remove(&self, key: &[u8]) {
-        let (part, hash) = self.part(key);
-        let removed = part.write().remove_if(hash, key, |_| true);
+        let (shard, hash) = self.shard(key);
+        let removed = shard.write().remove_if(hash, key, |_| true);
         self.left(removed);
     }
 
     pub(super) fn remove_if(&self, key: &[u8], expired: &Cached) -> bool {
-        let (part, hash) = self.part(key);
-        let removed = part.write().remove_if(hash, key, |kept| kept.cached().is(expired));
+        let (shard, hash) = self.shard(key);
+        let removed = shard.write().remove_if(hash, key, |kept| kept.cached().is(expired));
         self.left(removed)
     }
 
@@ -163,11 +163,11 @@ impl S3Fifo {
 
     /// Readers do not wait for all of it.
     pub(super) fn clear(&self) {
-        for Shared(part) in &self.parts {
-            let mut part = part.write();
-            let new = Part::new(part.capacity);
-            let old = std::mem::replace(&mut *part, new);
-            drop(part);
+        for Shared(shard) in &self.shards {
+            let mut shard = shard.write();
+            let new = Shard::new(shard.capacity);
+            let old = std::mem::replace(&mut *shard, new);
+            drop(shard);
             for place in 0..old.places() {
                 self.left(old.at(place).cloned());
             }
@@ -176,12 +176,12 @@ impl S3Fifo {
 
     /// Readers come between as the rest is evicted.
     pub(super) fn set_capacity(&self, capacity: u64) {
-        let capacity = capacity / self.parts.len() as u64;
-        for Shared(part) in &self.parts {
-            part.write().capacity = capacity;
+        let capacity = capacity / self.shards.len() as u64;
+        for Shared(shard) in &self.shards {
+            shard.write().capacity = capacity;
             let mut evicted = AT_ONCE;
             while evicted == AT_ONCE {
-                evicted = part.write().make_some_room(AT_ONCE, |kept| self.leaves(&kept));
+                evicted = shard.write().make_some_room(AT_ONCE, |kept| self.leaves(&kept));
             }
         }
     }
@@ -193,15 +193,15 @@ impl S3Fifo {
             self.tell(&kept);
             self.counters.removed(weight_of(&kept));
         };
-        for Shared(part) in &self.parts {
-            part.write().capacity = 0;
-            while part.write().make_some_room(AT_ONCE, leaves) == AT_ONCE {
+        for Shared(shard) in &self.shards {
+            shard.write().capacity = 0;
+            while shard.write().make_some_room(AT_ONCE, leaves) == AT_ONCE {
                 pause().await;
             }
         }
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        self.parts.iter().map(|part| part.0.read().weight()).sum()
+        self.shards.iter().map(|shard| shard.0.read().weight()).sum()
     }
 }

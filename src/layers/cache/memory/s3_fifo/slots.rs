@@ -1,4 +1,4 @@
-//! The slots of a part: a list without holes, in pieces of one size, so that neither growth nor removals leave memory
+//! The slots of a shard: a list without holes, in pieces of one size, so that neither growth nor removals leave memory
 //! unused.
 
 use std::sync::atomic::AtomicU8;
@@ -14,7 +14,7 @@ pub(super) const SLOT_BYTES: u64 = size_of::<Slot>() as u64 + 1;
 /// The end of a queue.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// The queues of a part.
+/// The queues of a shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Queue {
     /// Of what is new.

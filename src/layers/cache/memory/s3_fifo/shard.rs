@@ -1,8 +1,9 @@
-//! A part of the entries, with queues of its own.
+//! A shard of the entries, with queues of its own.
 //!
-//! S3-FIFO: what is new comes into a small queue, once the main queue is nearly full. From its end goes to the main queue what was read meanwhile, and the
-//! rest leaves; of what left lately the hashes are remembered, and what comes back goes to the main queue at once.
-//! From the end of the main queue leaves what was not read since it was last there. A read writes to one byte.
+//! S3-FIFO: a new entry comes into a small queue, once the main queue is nearly full. At the end of the small queue, an entry
+//! that was read meanwhile moves to the main queue, and any other leaves. The hashes of entries that left lately are remembered;
+//! such an entry goes to the main queue at once when it comes back. At the end of the main queue, an entry leaves if it was not
+//! read since it was last there. A read writes to one byte.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -37,7 +38,7 @@ impl Default for List {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Part {
+pub(super) struct Shard {
     table: HashTable<u32>,
     slots: Slots,
     /// A slot that is not used, of one that was taken out. No more than one is left.
@@ -64,7 +65,7 @@ const fn spread(hash: u32) -> u64 {
     (hash as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-impl Part {
+impl Shard {
     pub(super) fn new(capacity: u64) -> Self {
         Self { capacity, ..Self::default() }
     }
@@ -141,7 +142,7 @@ impl Part {
         let is_known = self.ghosts.take(hash) || self.main.weight + weight <= self.at_first();
         let queue = if is_known { Queue::Main } else { Queue::Small };
         let slot = Slot { kept, hash, queue, older: NONE, newer: NONE, ..Slot::default() };
-        // No part is so large that its slots are more than numbers of 32 bits.
+        // No shard is so large that its slots are more than numbers of 32 bits.
         let at = self.place(slot)?;
         let slots = &self.slots;
         let hash_of = |at: &u32| spread(slots.get(*at).map_or(0, |slot| slot.hash));
