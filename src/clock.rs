@@ -143,7 +143,7 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// macOS.
     fn monotonic(&self) -> Duration;
 
-    /// As [`monotonic`](Self::monotonic), of the same origin, cheaper to read, and behind it by up to
+    /// Like [`monotonic`](Self::monotonic), of the same origin, cheaper to read, and behind it by up to
     /// 10 milliseconds. For expiry checks on hot paths.
     fn coarse(&self) -> Duration;
 
@@ -218,7 +218,7 @@ fn read(id: rustix::time::ClockId) -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Of a time since the start of a machine.
+/// The nanoseconds of a time since the start of a machine.
 #[cfg(target_os = "linux")]
 fn nanos(time: Duration) -> i64 {
     i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)

@@ -34,7 +34,7 @@ pub trait ReadExt: Read {
     /// Whether the key exists. Reads its value.
     ///
     /// # Errors
-    /// As [`Read::get`].
+    /// Like [`Read::get`].
     fn contains<'a>(&'a self, key: &'a [u8]) -> Reply<'a, bool> {
         self.get(key).map(|value| value.is_some())
     }
@@ -103,7 +103,7 @@ pub trait StoreExt: Store {
     /// Sets the value of one key.
     ///
     /// # Errors
-    /// As [`Store::write`].
+    /// Like [`Store::write`].
     fn put(
         &self,
         key: impl Into<Bytes>,
@@ -146,7 +146,7 @@ pub trait StoreExt: Store {
     /// Removes one key.
     ///
     /// # Errors
-    /// As [`Store::write`].
+    /// Like [`Store::write`].
     fn delete(&self, key: impl Into<Bytes>) -> impl Future<Output = Result<Commit>> + Send {
         self.write(Batch::new().delete(key))
     }
@@ -168,7 +168,7 @@ pub trait StoreExt: Store {
     /// and the commit. [`Transact`] does the same with settings, and says more.
     ///
     /// # Errors
-    /// As [`Transact::run`].
+    /// Like [`Transact::run`].
     ///
     /// ```
     /// # tokio_test::block_on(async {

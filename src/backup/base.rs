@@ -83,7 +83,7 @@ pub async fn run(
 /// damage, so that later bases do not refer to it.
 ///
 /// # Errors
-/// As [`run`].
+/// Like [`run`].
 pub async fn run_whole(
     store: &dyn Store,
     repository: &Repository,
@@ -260,7 +260,7 @@ struct Writer<'a> {
     earlier: Arc<Earlier>,
     cutter: Cutter,
     run: RunWriter,
-    /// Of the run that is being filled, unless it is empty.
+    /// The boundary of the run that is being filled, unless it is empty.
     boundary: Bytes,
     sealing: VecDeque<Sealing>,
     /// Where each pack of the base before is in the new list.

@@ -117,7 +117,7 @@ impl Repository {
     /// Creates a repository, unless there is one.
     ///
     /// # Errors
-    /// As [`create_or_open_with`](Self::create_or_open_with).
+    /// Like [`create_or_open_with`](Self::create_or_open_with).
     pub async fn create_or_open(
         objects: Arc<dyn ObjectStore>,
         clock: Arc<dyn Clock>,
@@ -148,7 +148,7 @@ impl Repository {
     /// Opens the repository at a place.
     ///
     /// # Errors
-    /// As [`open`](Self::open), and `Config` if the place cannot be used.
+    /// Like [`open`](Self::open), and `Config` if the place cannot be used.
     pub async fn open_at(place: &Location, clock: Arc<dyn Clock>) -> Result<Self> {
         let named = |error: Error| error.with_context(place);
         Self::open(objects_at(place, false).map_err(named)?, clock).await.map_err(named)
@@ -157,7 +157,7 @@ impl Repository {
     /// Creates a repository at a place, unless there is one.
     ///
     /// # Errors
-    /// As [`create_or_open`](Self::create_or_open), and `Config` if the place cannot be used.
+    /// Like [`create_or_open`](Self::create_or_open), and `Config` if the place cannot be used.
     pub async fn create_or_open_at(place: &Location, clock: Arc<dyn Clock>) -> Result<Self> {
         let named = |error: Error| error.with_context(place);
         Self::create_or_open(objects_at(place, true).map_err(named)?, clock).await.map_err(named)
@@ -180,7 +180,7 @@ impl Repository {
     /// What a restore to that target would do.
     ///
     /// # Errors
-    /// As [`plan()`], and as [`bases`](Self::bases).
+    /// Like [`plan()`], and as [`bases`](Self::bases).
     pub async fn plan(&self, target: Target) -> Result<Plan> {
         plan(&self.bases().await?, &target, self.clock.now())
     }

@@ -132,7 +132,7 @@ pub struct UnfinishedRestore {
 /// refuse to work on it.
 ///
 /// # Errors
-/// As [`Read::get`]; `Corruption` if the mark cannot be read.
+/// Like [`Read::get`]; `Corruption` if the mark cannot be read.
 pub async fn unfinished_restore<R: Read + ?Sized>(store: &R) -> Result<Option<UnfinishedRestore>> {
     let Some(mark) = store.get(MARK).await? else { return Ok(None) };
     serde_json::from_slice(&mark.bytes).map(Some).map_err(|error| {
@@ -295,9 +295,9 @@ struct Filling<'a, S> {
     entries: Entries<S>,
     repository: &'a Repository,
     prefix: &'a Bytes,
-    /// Of everything that was read.
+    /// The digest of everything that was read.
     read: Digest,
-    /// Of what goes into the target.
+    /// What the target must hold in the end.
     expected: Witness,
     bytes: u64,
     expired: u64,

@@ -192,7 +192,7 @@ impl Config {
     /// nothing without it. A service calls it once, before it opens its stacks.
     ///
     /// # Errors
-    /// As [`telemetry::listen`](crate::telemetry::listen).
+    /// Like [`telemetry::listen`](crate::telemetry::listen).
     pub fn listen(&self) -> Result<()> {
         match &self.telemetry {
             Some(telemetry) => crate::telemetry::listen(telemetry.listen),

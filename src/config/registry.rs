@@ -172,7 +172,7 @@ impl Registry {
     /// Registers a backend under [`BackendConfig::NAME`]. As [`layer`](Self::layer).
     ///
     /// # Errors
-    /// As [`layer`](Self::layer).
+    /// Like [`layer`](Self::layer).
     pub fn backend<C>(&mut self) -> Result<&mut Self>
     where
         C: BackendConfig + DeserializeOwned + JsonSchema,

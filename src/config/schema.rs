@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::registry::{Registry, Schemas};
 use super::serve::ServeConfig;
 
-/// Of a store, and of a shared backend.
+/// The pattern of the name of a store or a shared backend.
 const NAME: &str = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$";
 
 /// The JSON Schema (draft 2020-12) of a config file whose layers and backends are those of the

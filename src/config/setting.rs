@@ -1,4 +1,4 @@
-//! Single settings as they stand in the file.
+//! Single settings as they are in the file.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -80,7 +80,7 @@ impl Client {
     /// [Inspects](crate::Store::inspect) a key of a store of that process.
     ///
     /// # Errors
-    /// As [`invalidate`](Self::invalidate).
+    /// Like [`invalidate`](Self::invalidate).
     pub async fn inspect(&mut self, store: &str, key: &[u8]) -> Result<Vec<Inspection>> {
         match self.ask(store, Ask::Inspect(bytes::Bytes::copy_from_slice(key))).await? {
             Answer::Inspections(inspections) => Ok(inspections),
@@ -91,7 +91,7 @@ impl Client {
     /// What the stores of that process do now. It takes a second, unless that process is asked all the time.
     ///
     /// # Errors
-    /// As [`invalidate`](Self::invalidate), without those about a store.
+    /// Like [`invalidate`](Self::invalidate), without those about a store.
     pub async fn status(&mut self) -> Result<Facts> {
         match self.ask("", Ask::Status).await? {
             Answer::Status(facts) => Ok(*facts),

@@ -118,7 +118,7 @@ impl Control {
     /// Serves stacks where `control` of their config says. `None`: it says nothing.
     ///
     /// # Errors
-    /// As [`listen`](Self::listen).
+    /// Like [`listen`](Self::listen).
     pub fn of<'a>(
         config: &Config,
         stacks: impl IntoIterator<Item = &'a Stack>,

@@ -148,7 +148,7 @@ pub fn unpack<'k, T: TuplePack + TupleUnpack<'k>>(key: &'k [u8]) -> Result<T> {
 /// ```
 ///
 /// # Errors
-/// As [`pack`], except that the empty tuple gives the range of all tuples.
+/// Like [`pack`], except that the empty tuple gives the range of all tuples.
 pub fn range<T: TuplePack>(tuple: &T) -> Result<Range<Bytes>> {
     // Every part begins with a byte from 0x00 to 0x33; 0xff behind a key is an escaped zero.
     let mut from = pack_parts(tuple)?;

@@ -17,7 +17,7 @@ use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read};
 use crate::types::{
     Batch, Commit, Condition, Conditions, Counting, Durability, Freshness, Guarantees, Identity,
-    Limits, Op, Place, Profile, RunOrder, Inspection, Usage, Value, check_key,
+    Inspection, Limits, Op, Place, Profile, RunOrder, Usage, Value, check_key,
 };
 
 /// Requests at a time of one operation.

@@ -174,7 +174,7 @@ impl Server {
     /// began.
     ///
     /// # Errors
-    /// As [`listen`](Self::listen), and `Config` if an address has changed, which takes another server.
+    /// Like [`listen`](Self::listen), and `Config` if an address has changed, which takes another server.
     pub async fn reload(&self, config: &ServeConfig) -> Result<()> {
         config.check()?;
         let places = config.listeners.iter().map(|listener| listener.place.within(&self.folder));

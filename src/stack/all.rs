@@ -45,7 +45,7 @@ impl Stacks {
     /// A dropped future lets go of what was opened, as dropping a stack does.
     ///
     /// # Errors
-    /// As [`Stack::check_all`]; the error of the store that failed, or one that names all that did.
+    /// Like [`Stack::check_all`]; the error of the store that failed, or one that names all that did.
     pub async fn open_all(
         config: &Config,
         registry: &Registry,
@@ -63,7 +63,7 @@ impl Stacks {
     /// [`failed`](Self::failed) tells about the others.
     ///
     /// # Errors
-    /// As [`Stack::check_all`], of the named stores. Then none is opened.
+    /// Like [`Stack::check_all`], of the named stores. Then none is opened.
     pub async fn open_each(
         config: &Config,
         names: Option<&[&str]>,
@@ -108,7 +108,7 @@ impl Stacks {
     /// nothing.
     ///
     /// # Errors
-    /// As [`Store::close`](crate::Store::close), of each store that failed; it is closed nevertheless.
+    /// Like [`Store::close`](crate::Store::close), of each store that failed; it is closed nevertheless.
     pub async fn close_all(&self) -> Result<(), StoreErrors> {
         let closing = self.open.iter().map(async |(name, stack)| {
             let closed = stack.close().await;

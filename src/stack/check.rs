@@ -223,7 +223,7 @@ impl Checked {
     /// next to it. Into this a backup is restored, also one that was cut off.
     ///
     /// # Errors
-    /// As [`open`](Self::open), without the `Conflict` of a restore that was cut off; `Conflict` where the journal of a `write_back` in
+    /// Like [`open`](Self::open), without the `Conflict` of a restore that was cut off; `Conflict` where the journal of a `write_back` in
     /// this stack holds writes, unless [`over_journal`](OpenOptions::over_journal) is set, or is in use.
     pub async fn open_stored(self, options: &OpenOptions) -> Result<Stack> {
         self.refuse_waiting(options).await?;
@@ -251,7 +251,7 @@ impl Checked {
     /// Opens what is below the outermost layer of that name.
     ///
     /// # Errors
-    /// As [`open`](Self::open); `Config` if the store has no such layer.
+    /// Like [`open`](Self::open); `Config` if the store has no such layer.
     pub async fn open_below(self, layer: &str, options: &OpenOptions) -> Result<Stack> {
         match self.layers.iter().position(|part| part.name == layer) {
             Some(at) => self.open_from(at + 1, options).await,

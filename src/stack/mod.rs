@@ -194,7 +194,7 @@ impl Stack {
     /// Checks every store of a config, and that they can be open at the same time.
     ///
     /// # Errors
-    /// As [`check`](Self::check), for the first store that is wrong; `Config` if two of them use the same
+    /// Like [`check`](Self::check), for the first store that is wrong; `Config` if two of them use the same
     /// files, which one alone can have.
     pub fn check_all(config: &Config, registry: &Registry) -> Result<Vec<Checked>> {
         all::check_together(config, config.stores.keys().map(String::as_str), registry)
@@ -204,7 +204,7 @@ impl Stack {
     /// stays open.
     ///
     /// # Errors
-    /// As [`check`](Self::check), and what a backend or layer can fail with, with its path in the file.
+    /// Like [`check`](Self::check), and what a backend or layer can fail with, with its path in the file.
     pub async fn open(
         config: &Config,
         store: Option<&str>,
@@ -218,7 +218,7 @@ impl Stack {
     /// records, without the layers that encode what a user reads.
     ///
     /// # Errors
-    /// As [`open`](Self::open); `Config` if the store has no such layer.
+    /// Like [`open`](Self::open); `Config` if the store has no such layer.
     pub async fn open_below(
         config: &Config,
         store: Option<&str>,

@@ -80,7 +80,7 @@ impl Monitor {
         Self::since(clock.now(), clock, subjects)
     }
 
-    /// As [`new`](Self::new), of a process that has served them since that moment.
+    /// Like [`new`](Self::new), of a process that has served them since that moment.
     #[must_use]
     pub fn since(
         started_at: Timestamp,

@@ -153,7 +153,7 @@ mod tests {
     fn several_threads_lose_nothing() {
         let (tally, snapshotter) = tally();
         const EACH: u64 = 100_003;
-        // More than have lines.
+        // More threads than there are lines.
         let threads = tally.lines().len() + 3;
         let barrier = std::sync::Barrier::new(threads);
         thread::scope(|scope| {

@@ -26,7 +26,7 @@ pub fn render() -> String {
     render_beside(&others)
 }
 
-/// As [`render`], followed by the text of a recorder of your own, without the families that are in the first part: what
+/// Like [`render`], followed by the text of a recorder of your own, without the families that are in the first part: what
 /// this crate counts is recorded by both, and durations only here as histograms.
 ///
 /// ```

@@ -85,7 +85,7 @@ mod tests {
     fn several_threads_lose_nothing() {
         const EACH: u64 = 100_003;
         let timing = Timing::default();
-        // More than have lines.
+        // More threads than there are lines.
         let threads = gatherer::lines() + 3;
         let barrier = std::sync::Barrier::new(threads);
         thread::scope(|scope| {

@@ -88,7 +88,7 @@ impl Transaction {
     /// Removes a key, in this transaction.
     ///
     /// # Errors
-    /// As [`put`](Self::put).
+    /// Like [`put`](Self::put).
     pub fn delete(&mut self, key: impl Into<Bytes>) -> Result<()> {
         self.apply(Op::Delete(key.into()))
     }

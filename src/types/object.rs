@@ -71,7 +71,7 @@ pub(crate) fn fields<'de, T: Deserialize<'de>>(
     checked.collect()
 }
 
-/// The fields of a JSON object in the order in which they stand.
+/// The fields of a JSON object in the order in which they are.
 struct Object<T>(Vec<(String, Option<T>)>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {

@@ -44,10 +44,10 @@ impl Secret {
         }
     }
 
-    /// As [`load`](Self::load), for a thread that may block.
+    /// Like [`load`](Self::load), for a thread that may block.
     ///
     /// # Errors
-    /// As [`load`](Self::load).
+    /// Like [`load`](Self::load).
     pub fn read(&self) -> crate::error::Result<SecretText> {
         let missing = |what: String| crate::error::Error::config(what);
         self.check().map_err(|why| missing(format!("a secret: {why}")))?;

@@ -16,7 +16,7 @@ pub(super) struct Service {
     /// Whether a write can depend on the object being absent.
     pub(super) conditional: bool,
     pub(super) name_bytes: usize,
-    /// Of a part between `/`.
+    /// The most bytes of a part between `/`.
     pub(super) segment_bytes: usize,
     pub(super) value_bytes: u64,
     pub(super) durability: Durability,

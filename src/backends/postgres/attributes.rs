@@ -276,7 +276,7 @@ struct Attribute {
     kind: String,
     not_null: bool,
     has_default: bool,
-    /// As it is in SQL.
+    /// As SQL writes it.
     collation: Option<String>,
     /// Whether texts sort by their bytes.
     bytewise: bool,

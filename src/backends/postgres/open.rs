@@ -24,7 +24,7 @@ const OLDEST_SERVER: i32 = 12;
 /// The table, as it was found or made.
 #[derive(Clone, Debug)]
 pub(super) struct Found {
-    /// With its schema.
+    /// Its name, with the schema.
     pub(super) table: Table,
     pub(super) key: Key,
     pub(super) value: Shape,

@@ -76,7 +76,7 @@ fn name(text: &str) -> Option<(String, Option<&str>)> {
     }
 }
 
-/// As it is in SQL.
+/// As SQL writes it.
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(schema) = &self.schema {
@@ -86,12 +86,12 @@ impl fmt::Display for Table {
     }
 }
 
-/// A name as it is in SQL.
+/// A name as SQL writes it.
 pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A text as it is in SQL.
+/// A text as SQL writes it.
 pub(super) fn literal(text: &str) -> String {
     // `E''` means the same whatever `standard_conforming_strings` is.
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))

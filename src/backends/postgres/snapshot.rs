@@ -25,7 +25,7 @@ pub(super) struct Snapshot {
     way: Way,
     sql: Arc<Statements>,
     timeout: Duration,
-    /// Of the snapshots that there may be at a time.
+    /// One of the snapshots that there may be at a time.
     _permit: OwnedSemaphorePermit,
 }
 

@@ -252,7 +252,7 @@ struct Writing<'a> {
     value: &'a Shape,
     columns: &'a Columns,
     kept: Expires,
-    /// Of the locks by key.
+    /// The class of the locks by key.
     class: i32,
     /// Columns of a new row, with what is there.
     constants: &'a [(String, String)],

@@ -105,7 +105,7 @@ impl Place {
         Call { slot: self.slot(key), commands, repeatable: true, waits: false, whole: false }
     }
 
-    /// As [`get`](Self::get), for keys of one slot.
+    /// Like [`get`](Self::get), for keys of one slot.
     pub(super) fn get_many<'a>(&self, keys: impl Iterator<Item = &'a Bytes> + Clone) -> Call {
         let slot = keys.clone().next().map_or(0, |key| self.slot(key));
         let mut values = redis::cmd("MGET");
@@ -122,7 +122,7 @@ impl Place {
         Call { slot, commands, repeatable: true, waits: false, whole: false }
     }
 
-    /// As [`get_many`](Self::get_many), for a server whose memory is full.
+    /// Like [`get_many`](Self::get_many), for a server whose memory is full.
     pub(super) fn read<'a>(&self, keys: impl Iterator<Item = &'a Bytes> + Clone) -> Call {
         let slot = keys.clone().next().map_or(0, |key| self.slot(key));
         let mut command = redis::cmd("EVALSHA");

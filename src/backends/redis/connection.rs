@@ -167,7 +167,7 @@ impl Link {
         self.forget_if(|current| current.is(live));
     }
 
-    /// As [`retire`](Self::retire), for a connection that works and leads to the wrong server. A young one
+    /// Like [`retire`](Self::retire), for a connection that works and leads to the wrong server. A young one
     /// stays: where the address leads there still, everybody would connect again and again.
     pub(super) fn leave(&self, live: &Live) {
         if self.dial.clock.monotonic() >= live.made + AGE {

@@ -138,7 +138,7 @@ pub(super) fn failed(operation: Operation, error: RedisError) -> Error {
     lost(error).with_operation(operation)
 }
 
-/// As [`failed`], of whichever operation.
+/// Like [`failed`], of whichever operation.
 pub(super) fn lost(error: RedisError) -> Error {
     if let Some(code) = server_code(&error) {
         return of_code(&code, error.detail().unwrap_or_default());

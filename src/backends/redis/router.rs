@@ -92,7 +92,7 @@ impl Servers {
         }
     }
 
-    /// As [`call`](Self::call) for several, in one round trip to each server, at the same time.
+    /// Like [`call`](Self::call) for several, in one round trip to each server, at the same time.
     pub(super) async fn call_all(
         &self,
         operation: Operation,
@@ -325,7 +325,7 @@ impl Servers {
         answers.into_iter().map(|value| answer(operation, value)).collect()
     }
 
-    /// As [`ask`](Self::ask), with refusals among the answers.
+    /// Like [`ask`](Self::ask), with refusals among the answers.
     pub(super) async fn answers(
         &self,
         operation: Operation,

@@ -37,7 +37,7 @@ pub(super) fn parse(text: &str, of_cluster: bool) -> Result<ConnectionInfo> {
     Ok(info)
 }
 
-/// As [`parse`], for an address that everybody can read.
+/// Like [`parse`], for an address that everybody can read.
 pub(super) fn parse_plain(text: &str, of_cluster: bool) -> Result<ConnectionInfo> {
     if redis::parse_redis_url(text).is_some_and(|url| {
         url.password().is_some() || url.query_pairs().any(|(name, _)| name == "pass")

@@ -16,7 +16,7 @@ pub(super) async fn offload<T: Send + 'static>(
     spawn(work)?.await
 }
 
-/// As [`offload`], begun at once.
+/// Like [`offload`], begun at once.
 pub(super) fn spawn<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<Offloaded<T>> {

@@ -47,7 +47,7 @@ impl Stamps {
         Ok((self.clock.now() < ends).then_some((value, Some(ends))))
     }
 
-    /// As [`split`](Self::split), of a value that was read.
+    /// Like [`split`](Self::split), of a value that was read.
     pub(super) fn read(&self, stored: &Value) -> Result<Option<Value>> {
         let entry = self.split(&stored.bytes)?;
         let cut = |(value, expires_at): (&[u8], _)| Value {

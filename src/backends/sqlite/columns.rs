@@ -176,7 +176,10 @@ impl Layout {
             _ => self.value.names().cloned().collect(),
         };
         if names.is_empty() {
-            return Err(self.objection("has no columns beside those of the key and of times, so there is nothing for a value".to_owned()));
+            return Err(self.objection(
+                "has no columns but those of the key and of times, so there is nothing for a value"
+                    .to_owned(),
+            ));
         }
         let form = match &self.columns.value {
             ValueColumns::Row(_) => Form::Row,

@@ -112,7 +112,7 @@ pub enum Keys {
     /// As BLOB: any bytes.
     #[default]
     Blob,
-    /// As TEXT: UTF-8 only, others are refused. A number is what a person would type, `42`; several columns stand
+    /// As TEXT: UTF-8 only, others are refused. A number is what a person would type, `42`; several columns are
     /// with a `/` between them, a BLOB of them in hexadecimal digits, and `%2F` for a `/` within a text.
     Text,
     /// The key is a tuple of the columns (`tierstack::keys`), which sorts as they do: of INTEGER, TEXT and BLOB.

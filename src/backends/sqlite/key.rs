@@ -1,7 +1,7 @@
 //! The key of a row: its columns, the SQL that compares them, and their cells.
 //!
-//! Keys are always compared with an explicit `COLLATE BINARY`, as a column may have another order. It stands beside the
-//! parameter: beside a column, several columns would not be compared by an index.
+//! Keys are always compared with an explicit `COLLATE BINARY`, as a column may have another order. It is next to the
+//! parameter: next to a column, several columns would not be compared by an index.
 
 use std::borrow::Cow;
 use std::ops::Bound;

@@ -123,10 +123,10 @@ impl Sqlite {
         Self::open_with_clock(config, SystemClock::shared()).await
     }
 
-    /// As [`open`](Self::open), with expiry by that clock.
+    /// Like [`open`](Self::open), with expiry by that clock.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// Like [`open`](Self::open).
     pub async fn open_with_clock(config: SqliteConfig, clock: Arc<dyn Clock>) -> Result<Self> {
         Self::open_for(config, clock, true).await
     }

@@ -125,7 +125,7 @@ impl Site {
         self.readers_wait.then(|| self.database.turns.read())
     }
 
-    /// As [`reading`](Self::reading), where it need not wait. `None`: it would.
+    /// Like [`reading`](Self::reading), where it need not wait. `None`: it would.
     pub(super) fn try_reading(&self) -> Option<Option<RwLockReadGuard<'_, ()>>> {
         match self.readers_wait {
             true => self.database.turns.try_read().map(Some),
@@ -138,7 +138,7 @@ impl Site {
         self.database.turns.write()
     }
 
-    /// As [`writing`](Self::writing), where it need not wait.
+    /// Like [`writing`](Self::writing), where it need not wait.
     pub(super) fn try_writing(&self) -> Option<RwLockWriteGuard<'_, ()>> {
         self.database.turns.try_write()
     }

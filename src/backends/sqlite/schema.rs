@@ -181,7 +181,7 @@ fn create(config: &SqliteConfig) -> Option<String> {
     Some(sql)
 }
 
-/// A text as it stands in SQL.
+/// A text as SQL writes it.
 fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }

@@ -76,7 +76,7 @@ pub(crate) async fn with<T>(
     with_checked(check(args)?, what_for, stop, work).await
 }
 
-/// As [`with`], of a store that was checked.
+/// Like [`with`], of a store that was checked.
 pub(crate) async fn with_checked<T>(
     checked: Checked,
     what_for: Use,

@@ -23,7 +23,7 @@ impl ServeConfig {
         check(self, None).map_err(crate::error::Error::config)
     }
 
-    /// As [`check`](Self::check), with the names of the stores that there are.
+    /// Like [`check`](Self::check), with the names of the stores that there are.
     pub(in crate::config) fn check_with(&self, stores: &[&str]) -> Result<(), String> {
         check(self, Some(stores))
     }

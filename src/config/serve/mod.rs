@@ -155,7 +155,7 @@ impl LogLevel {
 #[serde(try_from = "Listener")]
 #[non_exhaustive]
 pub struct ListenerConfig {
-    /// Where is listened.
+    /// The address or the socket to listen on.
     pub place: Listen,
     /// The stores that are served here, and the most that a caller may do with each.
     pub stores: Grants,

@@ -31,7 +31,7 @@ impl BackupConfig {
     /// The repository that these settings name, which must exist: to list, verify and restore.
     ///
     /// # Errors
-    /// As [`Repository::open_at`].
+    /// Like [`Repository::open_at`].
     pub async fn repository(&self, context: &Context) -> Result<Repository> {
         Repository::open_at(&self.location(context)?, Arc::clone(&context.clock)).await
     }
@@ -40,7 +40,7 @@ impl BackupConfig {
     /// be created, as [`repository`](Self::repository).
     ///
     /// # Errors
-    /// As [`Repository::create_or_open_at`].
+    /// Like [`Repository::create_or_open_at`].
     pub async fn create_repository(&self, context: &Context) -> Result<Repository> {
         if !context.may_create {
             return self.repository(context).await;

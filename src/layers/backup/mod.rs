@@ -80,7 +80,7 @@ use crate::group::write_admitted;
 use crate::layer::{Claim, Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Pages, Read, Store};
-use crate::types::{Batch, Commit, Place, Profile, Recovery, Scan, Inspection, Value};
+use crate::types::{Batch, Commit, Inspection, Place, Profile, Recovery, Scan, Value};
 
 #[async_trait]
 impl LayerConfig for BackupConfig {

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::serve::access::Caller;
 use crate::serve::meters::Refusal;
 use crate::serve::problem::Problem;
-use crate::serve::shared::{StoreState, Phase, Shared};
+use crate::serve::shared::{Phase, Shared, StoreState};
 use crate::status::{Facts, Monitor, Subject};
 
 /// What a response says of itself that is new each time.

@@ -28,7 +28,7 @@ async fn connect(address: SocketAddr, trusted: &str) -> std::io::Result<TlsStrea
     connect_with(address, trusted, &[]).await
 }
 
-/// As [`connect`], with these protocols to choose from.
+/// Like [`connect`], with these protocols to choose from.
 pub(super) async fn connect_with(
     address: SocketAddr,
     trusted: &str,

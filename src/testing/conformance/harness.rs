@@ -168,7 +168,7 @@ impl Bench {
         }
     }
 
-    /// As [`gives`](Self::gives), unless the deadline passed while it looked.
+    /// Like [`gives`](Self::gives), unless the deadline passed while it looked.
     pub(super) async fn gives_before(
         &self,
         deadline: Timestamp,
@@ -307,7 +307,7 @@ pub(super) fn scan_gives<'a, R: Read + ?Sized>(
     }
 }
 
-/// As [`scan_gives`], for many scans, several at a time.
+/// Like [`scan_gives`], for many scans, several at a time.
 #[track_caller]
 pub(super) fn scans_give<R: Read + ?Sized>(
     store: &R,

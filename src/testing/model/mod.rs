@@ -55,7 +55,7 @@ pub async fn run<S: Store + ?Sized>(
     Model::new(store, clock, None, seed).run(seed, steps).await
 }
 
-/// As [`run`], over a stack with a [`FaultStore`](super::FaultStore) somewhere in it, which now and
+/// Like [`run`], over a stack with a [`FaultStore`](super::FaultStore) somewhere in it, which now and
 /// then fails a call before or after its effect. A failed write must have happened wholly or not at
 /// all; everything must stay right afterwards.
 ///
@@ -63,7 +63,7 @@ pub async fn run<S: Store + ?Sized>(
 /// as `retry`, waits for ever here.
 ///
 /// # Errors
-/// As [`run`].
+/// Like [`run`].
 pub async fn run_with_faults<S: Store + ?Sized>(
     store: &S,
     faults: &Faults,

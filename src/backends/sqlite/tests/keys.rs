@@ -1,4 +1,4 @@
-//! Keys that are numbers, or of several columns, with another program beside.
+//! Keys that are numbers, or of several columns, with another program at the same time.
 
 use proptest::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Rows whose columns are read and written as one JSON object, with another program beside.
+//! Rows whose columns are read and written as one JSON object, with another program at the same time.
 
 use proptest::prelude::*;
 use rusqlite::types::Value as Cell;

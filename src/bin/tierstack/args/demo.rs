@@ -40,7 +40,7 @@ impl Engine {
         }
     }
 
-    /// Of the files with its data.
+    /// The extension of the files with its data.
     pub(crate) fn extension(self) -> &'static str {
         match self {
             Self::RocksDb => "sst",
@@ -48,7 +48,7 @@ impl Engine {
         }
     }
 
-    /// Where a database is that has this folder.
+    /// The path of a database in this folder.
     pub(crate) fn path(self, folder: &str) -> PathBuf {
         match self {
             Self::RocksDb => folder.into(),

@@ -158,7 +158,7 @@ impl DiskLevel {
         }
     }
 
-    /// As [`offer`](Self::offer), unless a copy is here. For what the memory evicts.
+    /// Like [`offer`](Self::offer), unless a copy is here. For what the memory evicts.
     pub(in crate::layers::cache) fn offer_evicted(
         &self,
         key: &[u8],

@@ -137,7 +137,7 @@ impl Engine {
         }
     }
 
-    /// As [`get`](Self::get), for a reader: a copy of its thread, if that is `usable`.
+    /// Like [`get`](Self::get), for a reader: a copy of its thread, if that is `usable`.
     #[inline(always)]
     pub(in crate::layers::cache) fn read(
         &self,

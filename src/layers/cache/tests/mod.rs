@@ -56,7 +56,7 @@ use crate::reply::Reply;
 use crate::store::{Change, Changes, Pages, Read, Store};
 use crate::types::units::{ByteSize, Fraction, Span};
 use crate::types::{
-    Batch, Commit, Condition, Entry, Freshness, Op, Page, Profile, Scan, Scope, Inspection, Value,
+    Batch, Commit, Condition, Entry, Freshness, Inspection, Op, Page, Profile, Scan, Scope, Value,
 };
 
 /// The defaults, with the engine under test: these tests are compiled once for each.

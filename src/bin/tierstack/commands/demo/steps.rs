@@ -47,7 +47,7 @@ impl Digest {
 
 /// What the import took.
 pub(super) struct Imported {
-    /// Of the files as they were read.
+    /// The digest of the files as they were read.
     pub(super) digest: Digest,
     pub(super) keys: Vec<Bytes>,
     pub(super) bare: Duration,
