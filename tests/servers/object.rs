@@ -4,17 +4,15 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::{self, AZURITE_KEY, Container, Proxy};
+use crate::support::{self, AZURITE_KEY, Container, Proxy, secret};
 use futures_util::StreamExt as _;
-use tempfile::TempDir;
 use tierstack::backends::object::Names;
 use tierstack::backends::{Object, ObjectConfig};
 use tierstack::testing::conformance::{self, Fixture};
-use tierstack::units::{Secret, Span};
+use tierstack::units::Span;
 use tierstack::{Batch, Context, ErrorKind, Read, ReadExt, Scan, Store, StoreExt};
 
 /// A request without a body, unsigned: moto does not look at signatures.
@@ -47,13 +45,6 @@ fn send(server: &str, line: &str, headers: &str, body: &str) -> String {
 
 fn unique() -> String {
     uuid::Uuid::new_v4().to_string()[..8].to_owned()
-}
-
-/// A file with a secret, for as long as the process lives.
-fn secret(text: &str) -> Secret {
-    let path: PathBuf = TempDir::new().unwrap().keep().join("secret");
-    std::fs::write(&path, text).unwrap();
-    Secret::File(path)
 }
 
 fn with(

@@ -4,24 +4,15 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::{self, AZURITE_KEY, Container, Proxy};
-use tempfile::TempDir;
+use crate::support::{self, AZURITE_KEY, Container, Proxy, secret};
 use tierstack::backends::opendal::{Names, Setting};
 use tierstack::backends::{OpenDal, OpenDalConfig};
 use tierstack::testing::conformance::{self, Fixture};
-use tierstack::units::{Secret, Span};
+use tierstack::units::Span;
 use tierstack::{Context, ErrorKind, Read, ReadExt, Scan, Store, StoreExt};
-
-/// A file with a secret, for as long as the process lives.
-fn secret(text: &str) -> Secret {
-    let path: PathBuf = TempDir::new().unwrap().keep().join("secret");
-    std::fs::write(&path, text).unwrap();
-    Secret::File(path)
-}
 
 fn config(scheme: &str, options: &[(&str, &str)]) -> OpenDalConfig {
     let mut config = OpenDalConfig::new(scheme);

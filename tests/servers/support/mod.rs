@@ -29,6 +29,7 @@ pub(crate) mod processes;
 mod prometheus;
 mod proxy;
 mod redis;
+mod secrets;
 #[cfg(all(feature = "cache", feature = "config"))]
 pub(crate) mod sharing;
 #[cfg(feature = "testing")]
@@ -46,6 +47,7 @@ pub(crate) use postgres::{Postgres, PostgresOptions};
 pub(crate) use prometheus::{Prometheus, promtool};
 pub(crate) use proxy::{Counters, Proxy, Way};
 pub(crate) use redis::{Redis, RedisCluster};
+pub(crate) use secrets::secret;
 #[cfg(feature = "testing")]
 pub(crate) use suite::conforms;
 
