@@ -22,7 +22,7 @@ mod picture;
 use std::cell::Cell;
 use std::fs::File;
 use std::hint::black_box;
-use std::io::{Read as _, Write as _};
+use std::io::{Read as _, Seek as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -283,9 +283,10 @@ fn recovery(runtime: &Runtime, folder: &Path) {
             }
         });
         drop(store);
-        let begun = Instant::now();
+        let mut begun;
         let store = loop {
             // The one before is closed by its own thread.
+            begun = Instant::now();
             match runtime.block_on(config.open(&Context::default())) {
                 Ok(layer) => break runtime.block_on(layer.wrap(away())).unwrap(),
                 Err(_) => std::thread::yield_now(),
@@ -303,11 +304,17 @@ fn recovery(runtime: &Runtime, folder: &Path) {
 
 /// Writes of skewed keys, one after the other, with and without write-back over stores that are far away.
 fn far(runtime: &Runtime, folder: &Path) {
+    let (median, p99) = quantiles(&mut fsyncs(folder));
+    println!(
+        "the disk alone     median {}, 99th percentile {}: a write of 1 KiB and an fsync",
+        in_words(median),
+        in_words(p99)
+    );
     let mut replays = Vec::new();
     for (name, backend) in stores(folder) {
-        let replay = runtime.block_on(replay(name, &backend, &folder.join(name)));
+        let (replay, memory) = runtime.block_on(replay(name, &backend, &folder.join(name)));
         println!(
-            "{name:<18} median {} -> {}, 99th percentile {} -> {} ({:.0} times), writes below {} -> {}",
+            "{name:<18} median {} -> {}, 99th percentile {} -> {} ({:.1} times), writes below {} -> {}; ack: memory {} and {} ({:.0} times)",
             in_words(replay.p50.0),
             in_words(replay.p50.1),
             in_words(replay.p99.0),
@@ -315,6 +322,9 @@ fn far(runtime: &Runtime, folder: &Path) {
             replay.p99.0 / replay.p99.1,
             replay.queries.0,
             replay.queries.1,
+            in_words(memory.0),
+            in_words(memory.1),
+            replay.p99.0 / memory.1,
         );
         replays.push(replay);
     }
@@ -328,7 +338,7 @@ fn far(runtime: &Runtime, folder: &Path) {
     one_key(runtime, folder);
 }
 
-const WRITES: usize = 400;
+const WRITES: usize = 2000;
 const HOT: usize = 50;
 
 fn stores(folder: &Path) -> Vec<(&'static str, String)> {
@@ -373,17 +383,39 @@ async fn backend(text: &str) -> Arc<dyn Store> {
     stack.store()
 }
 
-async fn replay(name: &str, text: &str, folder: &Path) -> Replayed {
+/// What the disk of the journal takes by itself, in microseconds.
+fn fsyncs(folder: &Path) -> Vec<f64> {
+    let mut file = File::create(folder.join("fsyncs")).unwrap();
+    file.write_all(&vec![0; WRITES * 1024]).unwrap();
+    file.sync_all().unwrap();
+    file.rewind().unwrap();
+    let each = |_| {
+        let begun = Instant::now();
+        file.write_all(&[7; 1024]).unwrap();
+        file.sync_data().unwrap();
+        begun.elapsed().as_secs_f64() * 1e6
+    };
+    (0..WRITES).map(each).collect()
+}
+
+/// The median and the 99th percentile.
+fn quantiles(took: &mut [f64]) -> (f64, f64) {
+    took.sort_by(f64::total_cmp);
+    (took[took.len() / 2], took[took.len() * 99 / 100])
+}
+
+/// The store alone and with `ack: journal`; the latencies with `ack: memory`.
+async fn replay(name: &str, text: &str, folder: &Path) -> (Replayed, (f64, f64)) {
     let (mut micros, mut queries) = (Vec::new(), Vec::new());
-    for with in [false, true] {
+    for ack in [None, Some(Ack::Journal), Some(Ack::Memory)] {
         let faults = Faults::seeded(0, SystemClock::shared());
         if text.is_empty() {
             faults.on(Operation::Write).delay(Duration::from_millis(2));
         }
         let mut store: Arc<dyn Store> = Arc::new(FaultStore::new(backend(text).await, &faults));
-        if with {
-            let config =
-                WriteBackConfig { path: Some(folder.into()), ..WriteBackConfig::default() };
+        if let Some(ack) = ack {
+            let path = Some(folder.into());
+            let config = WriteBackConfig { path, ack, ..WriteBackConfig::default() };
             let layer = config.open(&Context::default()).await.unwrap();
             store = layer.wrap(store).await.unwrap();
         }
@@ -398,8 +430,7 @@ async fn replay(name: &str, text: &str, folder: &Path) -> Replayed {
             took.push(begun.elapsed().as_secs_f64() * 1e6);
         }
         store.flush().await.unwrap();
-        took.sort_by(f64::total_cmp);
-        micros.push((took[WRITES / 2], took[WRITES * 99 / 100]));
+        micros.push(quantiles(&mut took));
         let operations = faults.record().into_iter().map(|call| match call {
             Call::Write(batch) => batch.len() as u64,
             _ => 0,
@@ -407,12 +438,13 @@ async fn replay(name: &str, text: &str, folder: &Path) -> Replayed {
         queries.push(operations.sum::<u64>());
         store.close().await.unwrap();
     }
-    Replayed {
+    let replayed = Replayed {
         store: name.to_owned(),
         p50: (micros[0].0, micros[1].0),
         p99: (micros[0].1, micros[1].1),
         queries: (queries[0], queries[1]),
-    }
+    };
+    (replayed, micros[2])
 }
 
 /// A hundred updates of one key within the delay.

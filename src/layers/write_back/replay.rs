@@ -38,18 +38,21 @@ pub(super) async fn replay(
 ) -> Result<(State, Reader)> {
     let mut reader = journal.reader(READER, 0).await?;
     let mut state = State::new(bounds, reader.next());
-    loop {
-        let records = reader.read(PAGE).await?;
-        if records.is_empty() {
-            break;
-        }
-        for record in records {
-            let logged = record.bytes.len() as u64;
-            state.next = record.sequence;
-            let given = Given::new(&batch::decode(record.bytes)?, logged);
-            let sequence = state.give(given);
-            state.publish(overlay, sequence, clock.monotonic());
-        }
+    let mut records = reader.read(PAGE).await?;
+    while !records.is_empty() {
+        // The read starts first, in a thread of its own: the next page comes while this one is taken up.
+        let take_up = async {
+            for record in records {
+                let logged = record.bytes.len() as u64;
+                state.next = record.sequence;
+                state.give(Given::replayed(&batch::decode(record.bytes)?, logged));
+            }
+            state.publish(overlay, state.next - 1, clock.monotonic());
+            Ok(())
+        };
+        let (next, taken_up) = tokio::join!(biased; reader.read(PAGE), take_up);
+        taken_up?;
+        records = next?;
     }
     // A record of positions takes no number, but the next one follows what was appended.
     state.next = journal.usage().next;

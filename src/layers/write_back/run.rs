@@ -26,12 +26,25 @@ pub(super) struct Given {
 impl Given {
     /// The batch with bytes of its own: those of the caller may be part of something larger.
     pub(super) fn new(batch: &Batch, logged: u64) -> Self {
+        Self::with(batch, logged, |bytes| Bytes::copy_from_slice(bytes))
+    }
+
+    /// A batch from a record of the journal. A value that is alone in its record stays part of it. A key is copied: it stays when
+    /// its value is replaced, and would hold the record.
+    pub(super) fn replayed(batch: &Batch, logged: u64) -> Self {
+        match batch.ops() {
+            [_] => Self::with(batch, logged, Bytes::clone),
+            _ => Self::new(batch, logged),
+        }
+    }
+
+    fn with(batch: &Batch, logged: u64, own: impl Fn(&Bytes) -> Bytes) -> Self {
         let copy = |op: &Op| match op {
             Op::Put(key, value) => {
-                let bytes = Bytes::copy_from_slice(&value.bytes);
-                Op::Put(own(key), Value { bytes, expires_at: value.expires_at })
+                let bytes = own(&value.bytes);
+                Op::Put(Bytes::copy_from_slice(key), Value { bytes, expires_at: value.expires_at })
             }
-            Op::Delete(key) => Op::Delete(own(key)),
+            Op::Delete(key) => Op::Delete(Bytes::copy_from_slice(key)),
         };
         let ops: Vec<Op> = match batch.ops() {
             [only] => vec![copy(only)],
@@ -40,10 +53,6 @@ impl Given {
         let bytes = ops.iter().map(bytes_of).sum();
         Self { sequence: 0, ops, bytes, logged, rewrite: batch.is_rewrite() }
     }
-}
-
-fn own(key: &Bytes) -> Bytes {
-    Bytes::copy_from_slice(key)
 }
 
 fn bytes_of(op: &Op) -> u64 {
