@@ -7,20 +7,17 @@ use std::time::Duration;
 
 use ::object_store::ObjectStore;
 use ::object_store::memory::InMemory;
-use async_trait::async_trait;
 use serde::Deserialize;
 
-use super::Object;
 use super::client::Client;
 use crate::error::{Error, Result};
-use crate::layer::{BackendConfig, Claim, Context};
+use crate::layer::{BackendConfig, Context};
 use crate::objects::{
-    Connection, Location, MAX_VALUE_BYTES, Names, Naming, Opening, Options, Setting, Shown,
-    StoreGuarantees, check_durability,
+    Connection, Location, MAX_VALUE_BYTES, Names, Naming, Opening, Options, Shown, StoreGuarantees,
+    check_durability,
 };
-use crate::store::Store;
 use crate::types::units::Span;
-use crate::types::{Conditions, Durability, Identity, Profile};
+use crate::types::{Conditions, Durability, Identity};
 
 /// Settings of the backend `object`.
 ///
@@ -117,7 +114,7 @@ const FILE_NAME_BYTES: usize = 240;
 const FILE_PATH_BYTES: usize = 4096;
 
 /// What is behind the URL.
-enum Target {
+pub(super) enum Target {
     Memory,
     At(Location),
 }
@@ -139,7 +136,7 @@ impl ObjectConfig {
         }
     }
 
-    fn target(&self) -> Result<Target> {
+    pub(super) fn target(&self) -> Result<Target> {
         if self.url.trim_end_matches('/') == "memory:" {
             return Ok(Target::Memory);
         }
@@ -203,7 +200,7 @@ impl ObjectConfig {
         })
     }
 
-    fn guarantees(&self) -> Result<StoreGuarantees> {
+    pub(super) fn guarantees(&self) -> Result<StoreGuarantees> {
         use Durability::{MachineLoss, Nothing, PowerCut, ProcessCrash};
         crate::objects::check_options(&self.options)?;
         if self.timeout.0.is_zero() {
@@ -294,36 +291,5 @@ impl ObjectConfig {
         let repeating = location.objects(create, &connection)?;
         let once = location.objects(create, &Connection { retries: 0, ..connection })?;
         Ok((repeating, once))
-    }
-}
-
-#[async_trait]
-impl BackendConfig for ObjectConfig {
-    const NAME: &'static str = "object";
-
-    fn profile(&self) -> Result<Profile> {
-        let guarantees = self.guarantees().map_err(|error| error.with_layer(Self::NAME))?;
-        let profile = guarantees.profile(Self::NAME);
-        Ok(match self.names {
-            Names::Escaped => profile,
-            Names::Plain => profile.note(
-                "`names` is plain: a key that cannot be the name of an object, such as one that is not UTF-8, is refused.",
-            ),
-        })
-    }
-
-    fn claims(&self, context: &Context) -> Vec<Claim> {
-        // What is no place is said when it is checked.
-        let Ok(Target::At(location)) = self.target() else { return Vec::new() };
-        let server = self.options.iter().find_map(|(name, value)| match value {
-            Setting::Text(text) if name.to_ascii_lowercase().ends_with("endpoint") => Some(&**text),
-            _ => None,
-        });
-        let location = location.within(&context.folder);
-        vec![location.claim("the objects in", server.unwrap_or_default()).whole().common()]
-    }
-
-    async fn open(&self, context: &Context) -> Result<Arc<dyn Store>> {
-        Ok(Arc::new(Object::open(self, context).await?))
     }
 }

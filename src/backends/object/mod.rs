@@ -41,6 +41,7 @@
 //! # Ok::<(), tierstack::Error>(()) }).unwrap();
 //! ```
 
+mod backend;
 mod client;
 mod config;
 #[cfg(test)]

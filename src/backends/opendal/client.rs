@@ -14,8 +14,8 @@ use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::sync::RwLock;
 
-use super::OpenDalConfig;
-use super::services::Service;
+use super::config::OpenDalConfig;
+use super::services::{Service, memcached_bytes};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::Context;
@@ -202,12 +202,6 @@ async fn read(operator: &Operator, name: &str) -> ::opendal::Result<Option<Bytes
         value.push(piece);
     }
     Ok(Some(value.into_iter().flatten().collect::<Buffer>().to_bytes()))
-}
-
-/// The length of a name as OpenDAL escapes it for memcached, at most.
-pub(super) fn memcached_bytes(name: &str) -> usize {
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/-_.!~*'()".contains(byte);
-    name.bytes().map(|byte| if plain(&byte) { 1 } else { 3 }).sum()
 }
 
 fn attributes(operator: &Operator, object: &Metadata) -> WriteOptions {

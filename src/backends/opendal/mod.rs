@@ -45,6 +45,7 @@
 //! # Ok::<(), tierstack::Error>(()) }).unwrap();
 //! ```
 
+mod backend;
 mod client;
 mod config;
 mod services;

@@ -163,3 +163,9 @@ impl<'de> Deserializer<'de> for Asked<'_> {
         unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
     }
 }
+
+/// The length of a name as OpenDAL escapes it for memcached, at most.
+pub(super) fn memcached_bytes(name: &str) -> usize {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/-_.!~*'()".contains(byte);
+    name.bytes().map(|byte| if plain(&byte) { 1 } else { 3 }).sum()
+}

@@ -88,7 +88,7 @@ fn names_fit_each_service_once_they_are_escaped() {
         for byte in *b" /.\\:\xff\x00" {
             let key = vec![byte; limit("memcached", root)];
             let name = crate::objects::Naming::Ordered.of(&key).unwrap().into_owned();
-            let bytes = super::client::memcached_bytes(&format!("{root}/{name}"));
+            let bytes = super::services::memcached_bytes(&format!("{root}/{name}"));
             assert!(bytes <= 250, "{root} {byte} {bytes}");
             let segments = format!("{root}/").split('/').count() - 1;
             let key = vec![byte; limit("azblob", root)];
