@@ -53,6 +53,7 @@ mod format;
 mod manifest;
 mod objects;
 mod progress;
+mod proof;
 mod read;
 mod repository;
 mod restore;
