@@ -2,21 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::Sqlite;
-use super::schema::Layout;
 use crate::error::{Error, Result};
-use crate::layer::{BackendConfig, Claim, Context};
-use crate::store::Store;
+use crate::layer::BackendConfig;
 use crate::types::units::Span;
 use crate::types::{
     Conditions, Counting, Durability, ExpiresUnit, Fields, Freshness, Guarantees, KeyColumns,
-    Limits, Place, Profile, RowColumns, ValueColumns, check_path_of,
+    Limits, Place, RowColumns, ValueColumns, check_path_of,
 };
 
 /// The columns that are used. See [`SqliteConfig`] for an example.
@@ -252,20 +247,7 @@ impl SqliteConfig {
         }
     }
 
-    /// The SQL that makes the table and its index, as it is run when the table is missing.
-    ///
-    /// ```
-    /// use tierstack::backends::SqliteConfig;
-    ///
-    /// let sql = SqliteConfig::new("./data.db").schema();
-    /// assert!(sql.starts_with("CREATE TABLE \"entries\""), "{sql}");
-    /// ```
-    #[must_use]
-    pub fn schema(&self) -> String {
-        Layout::new(self).create.unwrap_or_else(|| "-- The table is one of your own.\n".to_owned())
-    }
-
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         if self.path.as_os_str().is_empty() {
             return Err(Error::config("`path` is empty; name the database file"));
         }
@@ -332,11 +314,11 @@ impl SqliteConfig {
         Ok(())
     }
 
-    fn has_rows(&self) -> bool {
+    pub(super) fn has_rows(&self) -> bool {
         matches!(self.columns.value, ValueColumns::Row(_))
     }
 
-    fn guarantees(&self) -> Guarantees {
+    pub(super) fn guarantees(&self) -> Guarantees {
         let writable = !self.read_only;
         Guarantees {
             durability: if self.sync { Durability::PowerCut } else { Durability::ProcessCrash },
@@ -366,74 +348,5 @@ impl SqliteConfig {
                 ..Limits::default()
             },
         }
-    }
-}
-
-#[async_trait]
-impl BackendConfig for SqliteConfig {
-    const NAME: &'static str = "sqlite";
-    const OWN: &'static [&'static str] =
-        &["table", "columns", "keys", "values", "scans", "create", "sweep"];
-
-    /// SQLite does not tell upper and lower case of ASCII apart.
-    fn part(&self) -> String {
-        self.table.to_ascii_lowercase()
-    }
-
-    fn profile(&self) -> Result<Profile> {
-        self.check().map_err(|error| error.with_layer(Self::NAME))?;
-        let notes = [
-            (
-                !self.sync,
-                "`sync` is false: a write is acknowledged before it is on the disk, and a power cut can cost what was written since the last `flush`. `flush` makes all of them survive one.",
-            ),
-            (
-                self.journal == Some(Journal::Rollback),
-                "`journal` is rollback: a writer and the readers of all programs wait for each other, and there are no snapshots, as one would hold up every write.",
-            ),
-            (
-                self.journal == Some(Journal::Wal),
-                "`journal` is wal: a database in another mode is changed to it when it is opened, for every program that uses it.",
-            ),
-            (self.read_only, "`read_only` is true: writes are refused."),
-            (
-                self.sweep == Some(true),
-                "`sweep` is true: rows of expired entries are removed, also those that other programs have written.",
-            ),
-            (
-                self.keys == Keys::Text,
-                "`keys` is text: only UTF-8 is a key, and others are refused.",
-            ),
-            (
-                self.keys == Keys::Tuple,
-                "`keys` is tuple: a key that is no tuple of the key's columns is refused.",
-            ),
-            (
-                !self.scans,
-                "`scans` is false: entries are found by their keys alone, so nothing above can list or back them up.",
-            ),
-            (
-                self.values == Storage::Text,
-                "`values` is text: only UTF-8 is a value, and others are refused.",
-            ),
-            (
-                self.has_rows(),
-                "`columns.value` names columns of a row: a value is a JSON object with a field for each, spelt as SQLite has it and not as it was put, and only such a one is taken.",
-            ),
-        ];
-        let profile = Profile::backend(Self::NAME, self.guarantees());
-        let notes = notes.into_iter().filter(|(holds, _)| *holds);
-        Ok(notes.fold(profile, |profile, (_, note)| profile.note(note)))
-    }
-
-    fn claims(&self, context: &Context) -> Vec<Claim> {
-        vec![Claim::new("a table of the database", &context.resolve(&self.path)).part(self.part())]
-    }
-
-    async fn open(&self, context: &Context) -> Result<Arc<dyn Store>> {
-        let create = self.create && context.may_create;
-        let config = Self { path: context.resolve(&self.path), create, ..self.clone() };
-        let clock = Arc::clone(&context.clock);
-        Ok(Arc::new(Sqlite::open_for(config, clock, context.background).await?))
     }
 }

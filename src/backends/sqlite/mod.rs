@@ -54,6 +54,7 @@
 //! # Ok::<(), tierstack::Error>(()) }).unwrap();
 //! ```
 
+mod backend;
 mod columns;
 mod config;
 mod database;

@@ -141,6 +141,21 @@ impl Layout {
     }
 }
 
+impl SqliteConfig {
+    /// The SQL that makes the table and its index, as it is run when the table is missing.
+    ///
+    /// ```
+    /// use tierstack::backends::SqliteConfig;
+    ///
+    /// let sql = SqliteConfig::new("./data.db").schema();
+    /// assert!(sql.starts_with("CREATE TABLE \"entries\""), "{sql}");
+    /// ```
+    #[must_use]
+    pub fn schema(&self) -> String {
+        Layout::new(self).create.unwrap_or_else(|| "-- The table is one of your own.\n".to_owned())
+    }
+}
+
 /// What is small comes first, so that it is read without the pages of a large value. Not STRICT, which
 /// programs with a SQLite from before 2021 could not read.
 fn create(config: &SqliteConfig) -> Option<String> {

@@ -3,14 +3,11 @@
 use std::time::Duration;
 
 use super::super::error::is_failed_sync;
-use super::Engine;
+use super::{Engine, LONG_LOG_FRAMES};
 
 /// New frames in the log at which it is copied into the database: about 4 MiB, as SQLite does by itself.
 const CHECKPOINT_FRAMES: i64 = 1000;
-/// Frames in the log, about 64 MiB, at which readers are waited for: reads that overlap without end keep it
-/// from beginning again by itself.
-pub(super) const LONG_LOG_FRAMES: i64 = if cfg!(test) { 2_000 } else { 16_000 };
-/// How long. A page of a scan takes less; a snapshot is not worth the wait.
+/// How long readers are waited for. A page of a scan takes less; a snapshot is not worth the wait.
 const RESTART_PATIENCE: Duration = Duration::from_millis(100);
 
 /// What a checkpoint finds.

@@ -96,7 +96,7 @@ impl Writer {
             swept: Cell::new(Timestamp::default()),
             unseen: Cell::new(0),
             behind: Cell::new(0),
-            long: Cell::new(checkpoint::LONG_LOG_FRAMES),
+            long: Cell::new(LONG_LOG_FRAMES),
             restarts: Cell::new(true),
         };
         let engine = Arc::new(Mutex::new(Some(engine)));
@@ -322,6 +322,10 @@ impl Failed {
         }
     }
 }
+
+/// Frames in the log, about 64 MiB, at which readers are waited for: reads that overlap without end keep it
+/// from beginning again by itself.
+const LONG_LOG_FRAMES: i64 = if cfg!(test) { 2_000 } else { 16_000 };
 
 /// The connection that writes.
 pub(super) struct Engine {
