@@ -47,7 +47,7 @@ use crate::types::{Batch, Commit, Identity, Inspection, Page, Profile, Scan, Sco
 /// ```
 pub type Pages<'a> = BoxStream<'a, Result<Page>>;
 
-/// What others changed, as [`Store::changes`] announces it. Ends when the store is closed.
+/// The change feed of a store, from [`Store::changes`]. Ends when the store is closed.
 ///
 /// ```
 /// # tokio_test::block_on(async {
@@ -83,9 +83,9 @@ pub enum Change {
     /// Any key that begins with these bytes may have been changed. With an empty prefix that is any key;
     /// other than [`Change::All`] this does not end a [`Change::Lost`].
     Prefix(Bytes),
-    /// Any key may have been changed. What follows is announced again.
+    /// Any key may have been changed. What follows is reported again.
     All,
-    /// From now until [`Change::All`], changes go unannounced: the connection is lost.
+    /// From now until [`Change::All`], changes are not reported: the connection is lost.
     Lost,
 }
 
@@ -255,31 +255,31 @@ pub trait Store: Read {
     ///   for a run that is out of order; otherwise as [`write`](Self::write).
     async fn ingest(&self, run: Pages<'_>) -> Result<u64>;
 
-    /// Announces what others change: every change that bypasses this stack and takes effect after the
-    /// call has returned, within `announces` of the profile. Changes made through this stack may be
+    /// The change feed: every change that bypasses this stack and takes effect after the
+    /// call has returned, within `change_feed` of the guarantees. Changes made through this stack may be
     /// among them. Each call is a subscription of its own, held until the stream is dropped.
     ///
     /// - **Missing key**: does not apply.
     /// - **Atomicity**: the keys of a batch may come apart.
-    /// - **Ordering, visibility**: an announced change is seen by every read that begins after the
-    ///   announcement. What took effect before the call returned is announced as well, or seen by every
-    ///   read that begins afterwards: so what is read from then on may be kept until it is announced.
+    /// - **Ordering, visibility**: a reported change is seen by every read that begins after the
+    ///   report. What took effect before the call returned is reported as well, or seen by every
+    ///   read that begins afterwards: so what is read from then on may be kept until a change is reported.
     /// - **Durability**: none. When the connection is lost, [`Change::Lost`] says so, and
     ///   [`Change::All`] when it is there again: the stream goes on by itself. A reader that falls
     ///   behind gets [`Change::All`] in place of what it missed.
     /// - **Dropped future or stream**: nothing is left behind.
-    /// - **Errors**: `Unsupported` without `announces`; `Unavailable`, `Access`.
+    /// - **Errors**: `Unsupported` without a change feed; `Unavailable`, `Access`.
     async fn changes(&self) -> Result<Changes>;
 
     /// Drops what is kept of these keys in front of the data: in every cache of this stack, and where the
     /// store below can tell them, in the caches of other processes. The data themselves are not changed, and
-    /// what has still to be written is not lost. For changes that nobody announces.
+    /// what has still to be written is not lost. For changes that are in no change feed.
     ///
     /// - **Missing key**: keys of which nothing is kept, and that no store takes, succeed.
     /// - **Atomicity**: the keys may come apart.
     /// - **Ordering, visibility**: a read that begins after the call has returned finds what the data below
     ///   held at the beginning of the call, or something newer: what loads under way bring is neither kept
-    ///   nor given to such a read. Another process follows within `announces` of the profile.
+    ///   nor given to such a read. Another process follows within `change_feed` of the guarantees.
     /// - **Durability**: holds for as long as a cache keeps entries.
     /// - **Dropped future**: some of it may be dropped; call it again.
     /// - **Errors**: `Unavailable`, `Access`. What is kept in this process is dropped all the same.

@@ -164,7 +164,7 @@ fn reads(profile: &Profile) -> String {
         }
         Freshness::Unbounded => "What others write may never be seen.".to_owned(),
     };
-    let announced = match profile.guarantees.change_feed {
+    let reported = match profile.guarantees.change_feed {
         Some(delay) => format!(" The change feed reports it within {}.", span(delay)),
         None => String::new(),
     };
@@ -174,7 +174,7 @@ fn reads(profile: &Profile) -> String {
         " What is read may differ from what was put: an expiry that is added or rounded, or what the database itself makes of it."
     };
     format!(
-        "Never older than the last write acknowledged through this stack.{changed} {others}{announced}"
+        "Never older than the last write acknowledged through this stack.{changed} {others}{reported}"
     )
 }
 

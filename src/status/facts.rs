@@ -135,7 +135,7 @@ pub struct CacheFacts {
     pub disk_bytes: Option<u64>,
     /// Whether its disk is in use.
     pub disk_active: Option<bool>,
-    /// Whether it is told of what others change, where the store below announces that.
+    /// Whether it is connected to the change feed of the store below, if that has one.
     pub change_feed_connected: Option<bool>,
 }
 

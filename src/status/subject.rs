@@ -29,7 +29,7 @@ pub(super) struct Level {
     pub(super) kind: ProfileKind,
     pub(super) changes: Vec<Said>,
     pub(super) notes: Vec<String>,
-    /// Whether what is below it announces what others change.
+    /// Whether what is below it has a change feed.
     pub(super) is_told: bool,
 }
 

@@ -154,7 +154,7 @@ pub struct Guarantees {
     pub verbatim: bool,
     /// How old an answer may be compared with writes that bypass this stack.
     pub freshness: Freshness,
-    /// How late changes that bypass this stack are announced by [`changes`](crate::Store::changes), at
+    /// How late changes that bypass this stack are reported by [`changes`](crate::Store::changes), at
     /// most, the loss of the connection included. `None`: not at all.
     pub change_feed: Option<Duration>,
     /// Whether scans are offered, in key order.

@@ -15,7 +15,7 @@
 //! disk happen on the caller's thread. Everything else runs in threads.
 //!
 //! # Gives up
-//! Counting entries, which SQLite does by reading them. Announcing the writes of others. A key that is not
+//! Counting entries, which SQLite does by reading them. A change feed. A key that is not
 //! stored as the setting `keys` says, a value that is a number, or a NULL: reading it is an error.
 //! Views, virtual tables, and text that is not in UTF-8.
 //!

@@ -15,7 +15,7 @@ const BEHIND: usize = 1024;
 /// How the last attempt to subscribe ended. `None`: none has ended yet.
 type Attempt = Option<Result<()>>;
 
-/// The listening of one cache.
+/// How one cache follows the feed.
 #[derive(Debug)]
 pub(super) struct ChangeFeed {
     /// `true` tells the task to end. The task holds the one receiver.
@@ -64,7 +64,7 @@ impl ChangeFeed {
     /// Tells the subscribers of this cache.
     pub(super) fn tell(&self, change: Change) {
         if let Some(outer) = &*self.outer.lock() {
-            // An error means that nobody listens.
+            // An error means that there is no subscriber.
             let _ = outer.send(change);
         }
     }

@@ -1,4 +1,4 @@
-//! The change feed: what others change, as the store below announces it.
+//! The change feed: what others change, as the store below reports it.
 //!
 //! A task of its own subscribes, drops from the cache what was changed, and then passes each
 //! change on to the subscribers of this cache. In that order: a cache further out that was told first
@@ -28,7 +28,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 impl<S> Shared<S> {
-    /// Applies an announcement, and passes it on.
+    /// Applies a change, and passes it on.
     fn apply(&self, change_feed: &ChangeFeed, change: Change) {
         match change {
             Change::Keys(keys) => {
@@ -49,7 +49,7 @@ impl<S> Shared<S> {
         }
     }
 
-    /// From now on changes are announced. What changed until now, nobody knows.
+    /// From now on changes are reported. What changed until now, nobody knows.
     fn connected(&self, change_feed: &ChangeFeed) {
         self.coherence.epochs.begin(Mode::Keeping);
         self.clear();
@@ -57,7 +57,7 @@ impl<S> Shared<S> {
         change_feed.tell(Change::All);
     }
 
-    /// From now on changes go unannounced.
+    /// From now on changes go unreported.
     fn disconnected(&self, change_feed: &ChangeFeed) {
         if self.coherence.epochs.now().keeps() {
             self.coherence.epochs.begin(Mode::Disconnected);
@@ -75,15 +75,15 @@ impl<S: Store> Cache<S> {
         if let Some(change_feed) = &self.0.change_feed
             && !self.0.coherence.epochs.now().keeps()
         {
-            // Where it cannot begin to listen, nothing is kept.
-            let _ = self.listen(change_feed);
+            // Where it cannot begin to follow it, nothing is kept.
+            let _ = self.follow(change_feed);
         }
     }
 }
 
 impl<S: Store> Cache<S> {
     /// Starts the task unless it runs.
-    pub(super) fn listen(&self, change_feed: &ChangeFeed) -> Result<()> {
+    pub(super) fn follow(&self, change_feed: &ChangeFeed) -> Result<()> {
         // Only the task holds a receiver.
         if change_feed.stop.receiver_count() > 0 {
             return Ok(());
@@ -105,9 +105,9 @@ impl<S: Store> Cache<S> {
         Ok(())
     }
 
-    /// The announcements of this cache: each comes when it was applied here.
-    pub(super) async fn announcements(&self, change_feed: &ChangeFeed) -> Result<Changes> {
-        self.listen(change_feed)?;
+    /// The changes that this cache passes on: each comes when it was applied here.
+    pub(super) async fn subscribe(&self, change_feed: &ChangeFeed) -> Result<Changes> {
+        self.follow(change_feed)?;
         let mut attempt = change_feed.attempt.subscribe();
         // The sender lives as long as this cache.
         if let Ok(ended) = attempt.wait_for(Option::is_some).await
@@ -175,12 +175,12 @@ impl<S: Store> FeedTask<S> {
             biased;
             // An error means that the sender, and with it the cache, is gone.
             _ = stop.wait_for(|stop| *stop) => {}
-            () = self.keep_listening() => {}
+            () = self.keep_following() => {}
         }
     }
 
     /// Subscribes again and again, until the store below is closed.
-    async fn keep_listening(&self) {
+    async fn keep_following(&self) {
         let Some((clock, seed)) =
             self.with(|shared, change_feed| (Arc::clone(&shared.clock), change_feed.seed))
         else {
@@ -195,7 +195,7 @@ impl<S: Store> FeedTask<S> {
         let mut pause: ExponentialBackoff = pauses.build();
         loop {
             let began = clock.monotonic();
-            let outcome = AssertUnwindSafe(self.listen()).catch_unwind().await;
+            let outcome = AssertUnwindSafe(self.follow()).catch_unwind().await;
             let error =
                 outcome.unwrap_or_else(|_| Error::internal("following the change feed panicked"));
             self.with(|shared, change_feed| {
@@ -218,24 +218,24 @@ impl<S: Store> FeedTask<S> {
         }
     }
 
-    /// Applies announcements until they end. Gives the reason.
-    async fn listen(&self) -> Error {
+    /// Applies changes until the feed ends. Gives the reason.
+    async fn follow(&self) -> Error {
         let mut changes = match self.subscribe().await {
             Ok(changes) => changes,
             Err(error) => return error,
         };
-        let listens = self.with(|shared, change_feed| {
+        let follows = self.with(|shared, change_feed| {
             shared.connected(change_feed);
             change_feed.attempt.send_replace(Some(Ok(())));
         });
-        if listens.is_none() {
+        if follows.is_none() {
             return Error::closed();
         }
         while let Some(change) = changes.next().await {
             if self.with(|shared, change_feed| shared.apply(change_feed, change)).is_none() {
                 return Error::closed();
             }
-            // Announcements that are there already must not keep the thread from others.
+            // Changes that are there already must not keep the thread from others.
             tokio::task::coop::consume_budget().await;
         }
         Error::new(ErrorKind::Unavailable, "the change feed of the store below has ended")

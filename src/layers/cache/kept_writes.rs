@@ -83,8 +83,8 @@ impl<S> Shared<S> {
 }
 
 impl<S> Shared<S> {
-    /// Announces the writes of these batches, and drops what is kept of their keys.
-    pub(super) fn announce(&self, batches: &[Batch]) -> WriteGuard<'_> {
+    /// Registers the writes of these batches, and drops what is kept of their keys.
+    pub(super) fn register(&self, batches: &[Batch]) -> WriteGuard<'_> {
         let written = batches.iter().flat_map(Batch::ops).map(Op::key);
         // A condition that does not hold shows that what is kept of its key may be old.
         let conditions = batches.iter().flat_map(Batch::conditions).map(Condition::key);

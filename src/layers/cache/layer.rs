@@ -60,8 +60,8 @@ impl<S: Store> Layer<S> for CacheLayer {
     fn layer(&self, inner: S) -> Cache<S> {
         let (config, labels, clock) = (&self.config, &self.context.labels, &self.context.clock);
         let below = inner.profile().guarantees;
-        let announced = below.change_feed.is_some();
-        let epochs = Epochs::new(if announced { Mode::Disconnected } else { Mode::Keeping });
+        let reported = below.change_feed.is_some();
+        let epochs = Epochs::new(if reported { Mode::Disconnected } else { Mode::Keeping });
         let disk = self.disk.take(config, &self.context, &inner);
         let evicted = disk.as_ref().map(|disk| write_evicted(disk, config));
         let cache = Cache(Arc::new(Shared {
@@ -75,7 +75,7 @@ impl<S: Store> Layer<S> for CacheLayer {
                 config.load_timeout.0,
                 epochs,
             ),
-            change_feed: announced.then(|| ChangeFeed::new(&self.context)),
+            change_feed: reported.then(|| ChangeFeed::new(&self.context)),
             loads: Arc::new(Semaphore::new(config.max_loads)),
             load_timeout: config.load_timeout.0,
             times: Times::new(config, self.context.seed),

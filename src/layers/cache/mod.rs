@@ -16,7 +16,7 @@
 //!    meanwhile. It needs a store below that [gives back](crate::Guarantees::verbatim) what was put.
 //!
 //! # Gives up
-//! Freshness against writes that bypass this stack: they are seen when they are announced, or after `ttl`, or when the entry is
+//! Freshness against writes that bypass this stack: they are seen when they are reported, or after `ttl`, or when the entry is
 //! evicted. `idle` does not bound the age of a hot key. After a write whose outcome is unknown its keys are not kept for
 //! `load_timeout`. Keys share slots, so a write can keep a load of another key from being kept. `docs/cache.md` has all limits
 //! with their numbers.

@@ -57,7 +57,7 @@ pub(super) struct Shared<S> {
     pub(super) disk: Option<Disk>,
     pub(super) warm: Option<Arc<WarmStart>>,
     pub(super) coherence: Coherence,
-    /// Where the store below announces what others change.
+    /// Where the store below reports what others change.
     pub(super) change_feed: Option<ChangeFeed>,
     pub(super) loads: Arc<Semaphore>,
     pub(super) load_timeout: Duration,

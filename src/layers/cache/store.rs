@@ -43,7 +43,7 @@ impl<S: Store> Store for Cache<S> {
             return Err(Error::closed().with_outcome(Outcome::Nothing));
         }
         let batches = std::slice::from_ref(&batch);
-        let (writing, written) = (shared.announce(batches), shared.written(batches));
+        let (writing, written) = (shared.register(batches), shared.written(batches));
         let commit = shared.inner.write(batch).await;
         if commit.is_ok() {
             shared.keep_written(written, &writing);
@@ -60,7 +60,7 @@ impl<S: Store> Store for Cache<S> {
             let closed = Error::closed().with_outcome(Outcome::Nothing);
             return complete(vec![Err(closed)], group.len());
         }
-        let (writing, written) = (shared.announce(&group), shared.written(&group));
+        let (writing, written) = (shared.register(&group), shared.written(&group));
         let batches = group.len();
         let answers = shared.inner.write_group(group).await;
         // What a store leaves unanswered has an unknown outcome.
@@ -95,7 +95,7 @@ impl<S: Store> Store for Cache<S> {
 
     async fn changes(&self) -> Result<Changes> {
         match &self.0.change_feed {
-            Some(change_feed) => self.announcements(change_feed).await,
+            Some(change_feed) => self.subscribe(change_feed).await,
             None => self.0.inner.changes().await,
         }
     }

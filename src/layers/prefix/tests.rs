@@ -138,7 +138,7 @@ async fn the_contract_is_kept() {
 }
 
 #[test]
-fn what_others_change_beside_the_prefix_is_not_announced() {
+fn what_others_change_beside_the_prefix_is_not_reported() {
     let keys = |keys: &[&'static str]| Change::Keys(keys.iter().map(|key| (*key).into()).collect());
     let below = [
         keys(&["p/a", "q/a", "p/b", "p/", "p"]),
@@ -202,7 +202,7 @@ async fn the_keys_of_an_invalidation_and_an_inspection_get_the_prefix() {
 }
 
 #[test]
-fn a_prefix_that_is_announced_below_is_one_above() {
+fn a_prefix_that_is_reported_below_is_one_above() {
     for (below, above) in [
         ("p/a", Some("a")),
         ("p/", Some("")),

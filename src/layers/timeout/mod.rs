@@ -18,7 +18,7 @@
 //!
 //! # Errors
 //! `Timeout`, to be tried again. `ingest`, `flush`, `compact` and `close` have no deadline: how long they
-//! take follows from how much there is to do. Nor has an announcement of a change, which may never come.
+//! take follows from how much there is to do. Nor has the change feed a deadline, as a change may never come.
 //!
 //! # Metrics
 //! None of its own; the errors are counted at the boundary.

@@ -171,7 +171,7 @@ impl Store for WriteBack {
         .with_layer(NAME))
     }
 
-    /// A change of a key that is dirty is announced too: it was there, and what is dirty will replace it.
+    /// A change of a key that is dirty is reported too: it was there, and what is dirty will replace it.
     async fn changes(&self) -> Result<Changes> {
         self.shared.check_open()?;
         self.shared.below.changes().await

@@ -2,7 +2,7 @@
 //!
 //! Each stream is a subscription of its own ([`Store::changes`](crate::Store::changes)), and ends with the
 //! connection, with the store, or when the server begins to drain. A client that comes back has missed what was
-//! announced meanwhile.
+//! reported meanwhile.
 
 use std::sync::Arc;
 use std::time::Duration;

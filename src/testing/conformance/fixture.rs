@@ -87,7 +87,7 @@ impl Fixture {
         self
     }
 
-    /// How another program changes an entry behind the store's back, so that a store which announces
+    /// How another program changes an entry behind the store's back, so that a store which reports
     /// such changes can be seen to do so. Returns once the change has taken effect.
     #[must_use]
     pub fn changed_by<F>(mut self, write: impl Fn(Op) -> F + Send + Sync + 'static) -> Self

@@ -21,7 +21,7 @@ super::check::topic! { "invalidate":
 
 impl Bench {
     /// Changes an entry where nobody tells the store.
-    async fn change_unheard(&self, key: &str, value: Option<&str>) -> Verdict {
+    async fn change_unreported(&self, key: &str, value: Option<&str>) -> Verdict {
         let Some(foreign) = &self.foreign else {
             return Err(Stop::Skipped("the fixture does not say how others write"));
         };
@@ -98,7 +98,7 @@ async fn what_others_changed_is_seen(bench: Bench) -> Verdict {
                 bench.store.get(b"user:1").await?;
                 bench.store.get_many(&["user:1".into(), "user:2".into()]).await?;
             }
-            bench.change_unheard("user:1", value.as_deref()).await?;
+            bench.change_unreported("user:1", value.as_deref()).await?;
             bench.store.invalidate(scope.clone()).await?;
             let got = bench.store.get(b"user:1").await?;
             ensure!(
@@ -113,13 +113,13 @@ async fn what_others_changed_is_seen(bench: Bench) -> Verdict {
 }
 
 async fn who_comes_afterwards_sees_no_older_value(bench: Bench) -> Verdict {
-    bench.change_unheard("user:1", Some("0")).await?;
+    bench.change_unreported("user:1", Some("0")).await?;
     let seen = Arc::new(AtomicU32::new(0));
     let (writer, written) = (bench.clone(), Arc::clone(&seen));
     let write = move |n: u32| {
         let (bench, written) = (writer.clone(), Arc::clone(&written));
         async move {
-            bench.change_unheard("user:1", Some(&n.to_string())).await?;
+            bench.change_unreported("user:1", Some(&n.to_string())).await?;
             let [key, prefix, _, _, all] = scopes_of("user:1");
             let scope = match n % 8 {
                 0 => all,

@@ -24,10 +24,10 @@ mod fixture;
 mod harness;
 mod report;
 
-mod announce;
 mod basic;
 mod batch;
 mod cancel;
+mod change_feed;
 mod close;
 mod concurrency;
 mod condition;
@@ -70,7 +70,7 @@ pub fn checks() -> impl Iterator<Item = &'static Check> {
         limits::CHECKS,
         refuse::CHECKS,
         upkeep::CHECKS,
-        announce::CHECKS,
+        change_feed::CHECKS,
         invalidate::CHECKS,
         inspect::CHECKS,
         cancel::CHECKS,

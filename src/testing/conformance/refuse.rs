@@ -17,7 +17,7 @@ super::check::topic! { "refuse":
     batches_where_they_are_not_atomic,
     conditions_where_there_are_none,
     runs_where_there_are_none,
-    announcements_where_there_are_none,
+    a_change_feed_where_there_is_none,
     more_durability_than_guaranteed,
 }
 
@@ -127,7 +127,7 @@ async fn runs_where_there_are_none(bench: Bench) -> Verdict {
     bench.gives("b", None).await
 }
 
-async fn announcements_where_there_are_none(bench: Bench) -> Verdict {
+async fn a_change_feed_where_there_is_none(bench: Bench) -> Verdict {
     if bench.guarantees.change_feed.is_some() {
         return Err(Stop::Skipped("the store has a change feed"));
     }

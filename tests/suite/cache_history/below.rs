@@ -22,7 +22,7 @@ pub(crate) struct Unruly {
     memory: Memory,
     random: Mutex<Random>,
     fails: Fails,
-    /// Whether it announces what is written. Those that listen, and whether they were told that nothing is heard.
+    /// Whether it reports what is written. Those that listen, and whether they were told that nothing is heard.
     change_feed: bool,
     listeners: Mutex<Vec<mpsc::UnboundedSender<Change>>>,
     lost: AtomicBool,
@@ -83,18 +83,18 @@ impl Unruly {
         // The connection is lost, and found again.
         if self.lost.load(Ordering::SeqCst) || self.draw(10) == 0 {
             let was = self.lost.fetch_xor(true, Ordering::SeqCst);
-            self.announce(&if was { Change::All } else { Change::Lost });
+            self.report(&if was { Change::All } else { Change::Lost });
         }
     }
 
-    fn announce(&self, change: &Change) {
+    fn report(&self, change: &Change) {
         self.listeners.lock().retain(|listener| listener.send(change.clone()).is_ok());
     }
 
     async fn take(&self, batch: Batch) -> Result<Commit> {
         let keys = batch.ops().iter().map(|op| op.key().clone()).collect();
         let commit = self.memory.write(batch).await;
-        self.announce(&Change::Keys(keys));
+        self.report(&Change::Keys(keys));
         commit
     }
 

@@ -47,7 +47,7 @@ struct Setup {
     write_back: Option<WriteBackConfig>,
     /// Whether writes fail, and come late. The sweeper of `expire` guarantees nothing then, and rests.
     unruly: bool,
-    /// Whether the store below announces what is written, and now and then that it cannot.
+    /// Whether the store below reports what is written, and now and then that it cannot.
     change_feed: bool,
 }
 

@@ -22,7 +22,7 @@ impl Epoch {
     /// The mode is in the lowest bits, the number of the epoch in the others.
     const BITS: u32 = 2;
 
-    /// Of a cache over a store that announces nothing.
+    /// Of a cache over a store that reports nothing.
     pub(in crate::layers::cache) const FIRST: Self = Self::new(0, Mode::Keeping);
 
     /// As a number that can be kept elsewhere.

@@ -1,6 +1,6 @@
 //! Cache coherence: no answer is older than a write that was acknowledged, by generations of keys, counted in slots.
 //!
-//! A write announces itself to the slots of its keys before it touches the store below, and takes
+//! A write registers with the slots of its keys before it touches the store below, and takes
 //! its leave when it is done; both begin a new generation. A load takes a [`Ticket`] before its first
 //! read below, and what it found is kept only if the generation is still the same and no write is
 //! under way. A write whose outcome is unknown, as it failed or its future was dropped, may still arrive

@@ -186,7 +186,7 @@ impl Coherence {
     /// A load that began before a write may bring what was there before it, so a reader that comes after
     /// the write does not join it. While a write is under way its moment is unknown: a reader may
     /// have seen the new value already, so it waits for the load that begins when this one ends.
-    /// So it does while changes go unannounced: how old the answer of this one is, nobody knows. And so it
+    /// So it does while changes go unreported: how old the answer of this one is, nobody knows. And so it
     /// does about a load that began in doubt, however long ago the doubt ended.
     ///
     /// `room` is asked for before a new one is registered.

@@ -53,7 +53,7 @@ pub(in crate::layers::cache) struct Ticket {
     pub(super) generation: u32,
     pub(in crate::layers::cache) epoch: Epoch,
     /// A load that begins during a write may find what was there before it, and so may a reader that waits
-    /// for it while changes go unannounced.
+    /// for it while changes go unreported.
     pub(super) in_doubt: bool,
 }
 

@@ -1,7 +1,7 @@
-//! Writes under way: announced before they touch the store below, and ended once they are done.
+//! Writes under way: registered before they touch the store below, and ended once they are done.
 //!
 //! What was written may be kept when it is acknowledged, under the same rule as what was loaded: its ticket is taken as
-//! the write is announced, and everything else that touches the key meanwhile begins another generation or another
+//! the write is registered, and everything else that touches the key meanwhile begins another generation or another
 //! epoch. Of two writes of one key that overlap, the later one begins in doubt and changes the generation of the
 //! earlier one, so neither is kept: in which order the store below took them is unknown.
 
@@ -19,7 +19,7 @@ pub(in crate::layers::cache) struct WriteGuard<'a> {
 }
 
 impl Coherence {
-    /// Announces a write of these keys. It ends when the guard is dropped, in doubt unless it was
+    /// Registers a write of these keys. It ends when the guard is dropped, in doubt unless it was
     /// [settled](WriteGuard::settle).
     pub(in crate::layers::cache) fn begin_write<'k>(
         &self,
@@ -33,7 +33,7 @@ impl Coherence {
         WriteGuard { coherence: self, tickets: Some(tickets), settled: false }
     }
 
-    /// Announces a write of any keys.
+    /// Registers a write of any keys.
     pub(in crate::layers::cache) fn begin_write_all(&self) -> WriteGuard<'_> {
         self.begin_all();
         WriteGuard { coherence: self, tickets: None, settled: false }

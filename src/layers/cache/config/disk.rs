@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn warm_needs_a_store_that_remembers_and_has_nothing_to_announce() {
+    fn warm_needs_a_store_that_remembers_and_has_nothing_to_report() {
         let change_feed = below(|guarantees| guarantees.change_feed = Some(Duration::from_secs(1)));
         let forgets =
             below(|guarantees| guarantees.durability_after_flush = Durability::ProcessCrash);

@@ -11,7 +11,7 @@ use crate::types::{Freshness, Place, Profile};
 impl CacheConfig {
     /// What a cache with these settings guarantees.
     pub(in crate::layers::cache) fn profile_over(&self, below: Profile) -> Profile {
-        let announced = below.guarantees.change_feed;
+        let reported = below.guarantees.change_feed;
         let more = |late: Option<Span>| late.unwrap_or_default().0;
         let longest = |stale: Option<Span>| {
             let aged = self.ttl.map(|ttl| ttl.0.saturating_add(more(stale)));
@@ -19,16 +19,16 @@ impl CacheConfig {
         };
         let well = longest(self.stale_while_refresh);
         let unwell = well.max(longest(self.stale_if_error));
-        let own = announced.into_iter().chain(unwell).min();
+        let own = reported.into_iter().chain(unwell).min();
         let mut profile = Profile::layer(Self::NAME, below)
             .changed(|guarantees| guarantees.freshness = guarantees.freshness.delayed(own));
-        if let Some(within) = announced {
+        if let Some(within) = reported {
             profile = profile.note(format!(
                 "What others change is dropped from the cache when the change feed of the store below reports it, within {}. While the feed is interrupted nothing is kept, and every read goes below.",
                 Span(within)
             ));
         }
-        if let (Some(well), Some(unwell), None) = (well, unwell, announced)
+        if let (Some(well), Some(unwell), None) = (well, unwell, reported)
             && well < unwell
         {
             profile = profile.note(format!(

@@ -20,7 +20,7 @@ pub struct CacheConfig {
     pub policy: Policy,
     /// How long an entry is served, from the moment when the store below was asked for it. Default:
     /// until it is evicted. A short one sees foreign writes sooner, where the store below does not
-    /// announce them, and loads more often.
+    /// report them, and loads more often.
     pub ttl: Option<Span>,
     /// How long it is remembered that a key does not exist. Default: not at all. Spares the store
     /// below from repeated questions for keys that are not there.

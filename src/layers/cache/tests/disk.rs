@@ -290,7 +290,7 @@ async fn what_forgets_everything_empties_the_disk() {
         below(&cache, "k", "old").await;
         put_on_disk(&cache, b"k").await;
         below(&cache, "k", "new").await;
-        cache.0.inner.announce(change);
+        cache.0.inner.report(change);
         settle().await;
         assert!(!on_disk(&cache, b"k"));
         assert_eq!(get(&cache, b"k").await.unwrap(), Some("new".into()));

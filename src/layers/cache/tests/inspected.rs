@@ -2,7 +2,7 @@
 
 use metrics_util::debugging::DebuggingRecorder;
 
-use super::announced::counted;
+use super::change_feed::counted;
 use super::*;
 use crate::types::Presence;
 

@@ -4,7 +4,7 @@ use metrics_util::debugging::DebuggingRecorder;
 use tokio_test::assert_pending;
 use tokio_test::task::spawn;
 
-use super::announced::{counted, listening};
+use super::change_feed::{counted, following};
 use super::*;
 use crate::testing::conformance::{Fixture, assert_conforms};
 
@@ -136,7 +136,7 @@ async fn of_two_caches_neither_keeps_what_was_invalidated_through_the_outer_one(
 
 #[tokio::test]
 async fn who_listens_to_the_cache_is_told() {
-    let (cache, _) = listening().await;
+    let (cache, _) = following().await;
     let mut changes = cache.changes().await.unwrap();
     for (scope, change) in scopes().into_iter().zip([
         Change::Keys(vec!["k1".into()]),
@@ -151,13 +151,13 @@ async fn who_listens_to_the_cache_is_told() {
 /// A cache further out that took it for the end of the loss would keep what nobody tells it about.
 #[tokio::test]
 async fn an_invalidation_does_not_end_the_loss_of_the_connection() {
-    let (inner, clock) = listening().await;
+    let (inner, clock) = following().await;
     let context = Context { clock: Arc::new(clock.clone()), ..Context::default() };
     let outer = CacheLayer::new(&settings(), &context).unwrap().layer(inner.clone());
     outer.get(b"k1").await.unwrap();
     settle().await;
     assert!(outer.0.coherence.epochs.now().keeps());
-    inner.0.inner.announce(Change::Lost);
+    inner.0.inner.report(Change::Lost);
     settle().await;
     for scope in scopes() {
         inner.invalidate(scope.clone()).await.unwrap();
@@ -165,21 +165,21 @@ async fn an_invalidation_does_not_end_the_loss_of_the_connection() {
         settle().await;
         assert!(!inner.0.coherence.epochs.now().keeps() && !outer.0.coherence.epochs.now().keeps());
     }
-    inner.0.inner.announce(Change::All);
+    inner.0.inner.report(Change::All);
     settle().await;
     assert!(outer.0.coherence.epochs.now().keeps());
     outer.close().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_prefix_that_the_store_below_announces_is_dropped_and_passed_on() {
-    let (cache, _) = listening().await;
+async fn a_prefix_that_the_store_below_reports_is_dropped_and_passed_on() {
+    let (cache, _) = following().await;
     let mut changes = cache.changes().await.unwrap();
     for key in ["k1", "other"] {
         foreign(&cache, key, "old").await;
         read(&cache, key).await;
     }
-    cache.0.inner.announce(Change::Prefix("k".into()));
+    cache.0.inner.report(Change::Prefix("k".into()));
     assert_eq!(changes.next().await, Some(Change::Prefix("k".into())));
     assert!(!is_kept(&cache, "k1") && is_kept(&cache, "other"));
 }
@@ -334,7 +334,7 @@ async fn no_reader_sees_less_than_what_was_invalidated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_contract_is_kept_where_others_change_what_nobody_announces() {
+async fn the_contract_is_kept_where_others_change_what_nobody_reports() {
     assert_conforms(|| async {
         let below = Arc::new(Memory::new());
         let cache =

@@ -1,8 +1,8 @@
 //! What the cache guarantees, a file for each guarantee, and what they share.
 
-mod announced;
 mod bound;
 mod bulk;
+mod change_feed;
 mod coherence;
 mod copies;
 mod counted;
@@ -114,7 +114,7 @@ struct Gated {
     panic: AtomicBool,
     /// How late it reports changes, and to which subscribers.
     change_feed: Option<Duration>,
-    listeners: Mutex<Vec<mpsc::UnboundedSender<Change>>>,
+    subscribers: Mutex<Vec<mpsc::UnboundedSender<Change>>>,
     subscribing: Gate,
     subscribed: AtomicU64,
     /// What it changes about its guarantees.
@@ -140,7 +140,7 @@ impl Gated {
             wanted: Mutex::default(),
             panic: AtomicBool::new(false),
             change_feed: None,
-            listeners: Mutex::default(),
+            subscribers: Mutex::default(),
             subscribing: Gate::open_now(),
             subscribed: AtomicU64::new(0),
             guarantees: |_| (),
@@ -161,8 +161,8 @@ impl Gated {
     }
 
     /// Says it to all subscribers.
-    fn announce(&self, change: Change) {
-        self.listeners.lock().retain(|listener| listener.send(change.clone()).is_ok());
+    fn report(&self, change: Change) {
+        self.subscribers.lock().retain(|subscriber| subscriber.send(change.clone()).is_ok());
     }
 }
 
@@ -236,8 +236,8 @@ impl Store for Gated {
         if let Some(kind) = *self.refuse.lock() {
             return Err(Error::new(kind, "no subscriptions today"));
         }
-        let (listener, mut changes) = mpsc::unbounded_channel();
-        self.listeners.lock().push(listener);
+        let (subscriber, mut changes) = mpsc::unbounded_channel();
+        self.subscribers.lock().push(subscriber);
         Ok(futures_util::stream::poll_fn(move |context| changes.poll_recv(context)).boxed())
     }
 
@@ -250,7 +250,7 @@ impl Store for Gated {
     }
 
     async fn close(&self) -> Result<()> {
-        self.listeners.lock().clear();
+        self.subscribers.lock().clear();
         self.memory.close().await
     }
 

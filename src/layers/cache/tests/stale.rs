@@ -306,9 +306,9 @@ async fn an_old_value_goes_before_a_kept_error() {
 }
 
 #[tokio::test]
-async fn what_is_served_late_is_dropped_by_announcements() {
+async fn what_is_served_late_is_dropped_by_foreign_changes() {
     for change in [Change::Keys(vec![Bytes::from("k")]), Change::All, Change::Lost] {
-        let (cache, clock) = announced::fresh_with(if_error());
+        let (cache, clock) = change_feed::fresh_with(if_error());
         foreign(&cache, "k", "old").await;
         get(&cache, b"k").await.unwrap();
         settle().await;
@@ -316,7 +316,7 @@ async fn what_is_served_late_is_dropped_by_announcements() {
         clock.advance(Duration::from_secs(60));
         fail(&cache, Some(ErrorKind::Unavailable));
         assert_eq!(get(&cache, b"k").await.unwrap(), Some("old".into()));
-        cache.0.inner.announce(change);
+        cache.0.inner.report(change);
         settle().await;
         assert_eq!(get(&cache, b"k").await.unwrap_err().kind(), ErrorKind::Unavailable);
         cache.close().await.unwrap();

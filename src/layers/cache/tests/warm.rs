@@ -151,7 +151,7 @@ async fn a_damaged_file_is_no_warm_start_and_is_counted() {
 }
 
 #[tokio::test]
-async fn where_changes_are_announced_it_waits_until_they_are_heard_of() {
+async fn where_changes_are_reported_it_waits_until_the_feed_is_connected() {
     let folder = tempfile::tempdir().unwrap();
     let config = config(&folder, 100, 60);
     let (before, _) = restarted(&config, 50, 50).await;

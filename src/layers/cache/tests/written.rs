@@ -3,7 +3,7 @@
 use tokio_test::task::spawn;
 use tokio_test::{assert_pending, assert_ready_ok};
 
-use super::announced::fresh_with;
+use super::change_feed::fresh_with;
 use super::*;
 use crate::clock::Timestamp;
 use crate::layer::LayerConfig as _;
@@ -114,7 +114,7 @@ async fn what_a_group_leaves_is_kept_if_all_of_it_is_written() {
     assert!(kept(&cache, b"k").is_some(), "nothing of it arrives any more");
 }
 
-/// Every key of a group is announced before the first batch is written, and until the last one is.
+/// Every key of a group is reported before the first batch is written, and until the last one is.
 #[tokio::test]
 async fn a_load_during_a_group_keeps_nothing_of_its_keys() {
     let (cache, _) = cached(settings());
@@ -201,18 +201,18 @@ async fn what_others_change_during_a_write_or_after_it_is_not_hidden() {
         assert!(kept(&cache, b"k").is_some());
         // During it.
         let mut write = begun!(cache, Batch::new().put("k", "1"));
-        cache.0.inner.announce(change.clone());
+        cache.0.inner.report(change.clone());
         settle().await;
         cache.0.inner.writes.open();
         let _ = assert_ready_ok!(write.poll());
         assert_eq!(kept(&cache, b"k"), None, "{change:?}");
         // After it.
-        cache.0.inner.announce(Change::All);
+        cache.0.inner.report(Change::All);
         settle().await;
         put(&cache, "2").await;
         assert!(kept(&cache, b"k").is_some());
         foreign(&cache, "k", "theirs").await;
-        cache.0.inner.announce(change.clone());
+        cache.0.inner.report(change.clone());
         settle().await;
         assert_eq!(get(&cache, b"k").await.unwrap(), Some("theirs".into()), "{change:?}");
     }

@@ -63,7 +63,7 @@ async fn load_some<S: Store>(shared: &Weak<Shared<S>>, most: usize) -> Result<Op
     let Some(cache) = shared.upgrade().map(Cache) else { return Ok(None) };
     let Some(warm) = &cache.0.warm else { return Ok(None) };
     cache.ensure_subscribed();
-    // Before foreign changes are announced nothing would be kept.
+    // Before foreign changes are reported nothing would be kept.
     if !cache.0.coherence.epochs.now().keeps() {
         return Ok(Some(0.0));
     }

@@ -58,13 +58,13 @@ pub(super) enum Bug {
     RunHoldsALock,
     DroppedRunLeavesALock,
     RunIsTakenUnguaranteed,
-    // Announcements
-    AnnouncesNothing,
-    AnnouncesNoDeletes,
-    AnnouncesTooEarly,
-    AnnouncesToOne,
-    AnnouncesAfterClose,
-    AnnouncesUnguaranteed,
+    // Reports
+    ReportsNothing,
+    ReportsNoDeletes,
+    ReportsTooEarly,
+    ReportsToOne,
+    ReportsAfterClose,
+    ReportsUnguaranteed,
     // Counts
     CountsOverwrites,
     CountsExpired,
@@ -146,23 +146,23 @@ impl Offering {
     /// Another program writes.
     async fn foreign(&self, op: Op) -> Result<()> {
         let (deletes, change) = (op.value().is_none(), Change::Keys(vec![op.key().clone()]));
-        if self.has(Bug::AnnouncesTooEarly) {
-            self.announce(&change);
+        if self.has(Bug::ReportsTooEarly) {
+            self.report(&change);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let _ = self.memory.write([op].into_iter().collect()).await?;
         match self.bug {
-            Bug::AnnouncesNothing | Bug::AnnouncesTooEarly => {}
-            Bug::AnnouncesNoDeletes if deletes => {}
-            _ => self.announce(&change),
+            Bug::ReportsNothing | Bug::ReportsTooEarly => {}
+            Bug::ReportsNoDeletes if deletes => {}
+            _ => self.report(&change),
         }
         Ok(())
     }
 
-    fn announce(&self, change: &Change) {
+    fn report(&self, change: &Change) {
         for subscription in self.subscriptions.lock().iter() {
             let _ = subscription.send(change.clone());
-            if self.has(Bug::AnnouncesToOne) {
+            if self.has(Bug::ReportsToOne) {
                 break;
             }
         }
@@ -423,7 +423,7 @@ impl Store for Offering {
 
     async fn changes(&self) -> Result<Changes> {
         let _ = self.memory.usage().await?;
-        if self.guarantees.change_feed.is_none() && !self.has(Bug::AnnouncesUnguaranteed) {
+        if self.guarantees.change_feed.is_none() && !self.has(Bug::ReportsUnguaranteed) {
             return Err(Error::unsupported("there is no change feed"));
         }
         let (sender, receiver) = broadcast::channel(100);
@@ -466,7 +466,7 @@ impl Store for Offering {
     }
 
     async fn close(&self) -> Result<()> {
-        if !self.has(Bug::AnnouncesAfterClose) {
+        if !self.has(Bug::ReportsAfterClose) {
             self.subscriptions.lock().clear();
         }
         self.memory.close().await

@@ -68,13 +68,13 @@ mod notices {
         RunShowsInSnapshots => "ingest::a_snapshot_does_not_see_a_later_run";
         RunHoldsALock => "ingest::a_run_holds_up_nobody";
         DroppedRunLeavesALock => "ingest::a_dropped_run_leaves_whole_entries";
-        AnnouncesNothing =>
-            "announce::what_others_write_is_announced",
-            "announce::every_subscription_is_told";
-        AnnouncesNoDeletes => "announce::what_others_write_is_announced";
-        AnnouncesTooEarly => "announce::what_others_write_is_announced";
-        AnnouncesToOne => "announce::every_subscription_is_told";
-        AnnouncesAfterClose => "announce::subscriptions_end_when_the_store_is_closed";
+        ReportsNothing =>
+            "change_feed::what_others_write_is_reported",
+            "change_feed::every_subscription_is_told";
+        ReportsNoDeletes => "change_feed::what_others_write_is_reported";
+        ReportsTooEarly => "change_feed::what_others_write_is_reported";
+        ReportsToOne => "change_feed::every_subscription_is_told";
+        ReportsAfterClose => "change_feed::subscriptions_end_when_the_store_is_closed";
         CountsOverwrites => "upkeep::entries_are_counted_as_precisely_as_guaranteed";
         CountsExpired => "upkeep::entries_are_counted_as_precisely_as_guaranteed";
         CountsTheRest => "upkeep::what_the_store_counts_itself_is_what_is_there";
@@ -88,7 +88,7 @@ mod notices_of_those_that_offer_less {
     mutants! { (start_paused = true) offers_hardly_anything:
         ConditionIsTakenUnguaranteed => "refuse::conditions_where_there_are_none";
         RunIsTakenUnguaranteed => "refuse::runs_where_there_are_none";
-        AnnouncesUnguaranteed => "refuse::announcements_where_there_are_none";
+        ReportsUnguaranteed => "refuse::a_change_feed_where_there_is_none";
         CountsUnguaranteed => "upkeep::entries_are_counted_as_precisely_as_guaranteed";
     }
 }
@@ -98,7 +98,7 @@ async fn a_store_that_offers_everything_passes() {
     let report = run(|| async { Ok(offers_everything(Bug::None)) }).await;
     assert!(report.is_ok(), "{report}");
     let skipped: Vec<_> = report.skipped().map(|(name, _)| name).collect();
-    assert!(!skipped.iter().any(|name| name.starts_with("announce")), "{skipped:?}");
+    assert!(!skipped.iter().any(|name| name.starts_with("change_feed")), "{skipped:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

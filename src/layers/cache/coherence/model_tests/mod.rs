@@ -326,8 +326,8 @@ impl World {
         drop(writing);
     }
 
-    /// Somebody else changes the key, and it is announced.
-    fn announced(&self) {
+    /// Somebody else changes the key, and it is reported.
+    fn reported(&self) {
         let number = self.take(false);
         let writing = self.0.coherence.begin_write([KEY].into_iter());
         self.forget();
@@ -335,8 +335,8 @@ impl World {
         self.guarantee(number);
     }
 
-    /// Somebody else changes any keys, and that is announced.
-    fn all_announced(&self) {
+    /// Somebody else changes any keys, and that is reported.
+    fn all_reported(&self) {
         let number = self.take(false);
         self.0.coherence.epochs.begin(Mode::Keeping);
         self.forget();

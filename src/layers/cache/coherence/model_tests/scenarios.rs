@@ -181,15 +181,15 @@ fn who_comes_after_a_doubt_does_not_join_a_load_that_began_in_it() {
 }
 
 #[test]
-fn a_fill_against_an_announcement() {
-    explore(Mode::Keeping, |world| together(world, [get_now, World::announced]));
-    explore(Mode::Keeping, |world| together(world, [get_later, get_later, World::announced]));
+fn a_fill_against_a_foreign_change() {
+    explore(Mode::Keeping, |world| together(world, [get_now, World::reported]));
+    explore(Mode::Keeping, |world| together(world, [get_later, get_later, World::reported]));
 }
 
 #[test]
 fn a_fill_against_a_new_epoch() {
-    explore(Mode::Keeping, |world| together(world, [get_now, World::all_announced]));
-    explore(Mode::Keeping, |world| together(world, [get_later, get_later, World::all_announced]));
+    explore(Mode::Keeping, |world| together(world, [get_now, World::all_reported]));
+    explore(Mode::Keeping, |world| together(world, [get_later, get_later, World::all_reported]));
     explore(Mode::Keeping, |world| together(world, [get_now, get_later, World::ingest]));
 }
 
@@ -249,9 +249,9 @@ fn a_copy_against_a_write() {
     });
     explore(Mode::Keeping, move |world| {
         world.get(Now);
-        together(world, [twice, get_now, World::all_announced]);
+        together(world, [twice, get_now, World::all_reported]);
     });
-    // Between the announcement of a write and its end.
+    // Between the registration of a write and its end.
     explore(Mode::Keeping, move |world| {
         world.get(Now);
         let writing = world.0.coherence.begin_write([KEY].into_iter());
@@ -266,14 +266,14 @@ fn a_copy_against_a_write() {
 
 /// Others change the key, and nobody tells.
 #[test]
-fn nothing_is_kept_while_changes_go_unannounced() {
+fn nothing_is_kept_while_changes_go_unreported() {
     explore(Mode::Disconnected, move |world| together(world, [get_now, get_now, foreign]));
     explore(Mode::Disconnected, move |world| together(world, [get_later, get_later, foreign]));
-    let hears: fn(&World) = |world| {
+    let returns: fn(&World) = |world| {
         foreign(world);
-        world.all_announced();
+        world.all_reported();
     };
-    explore(Mode::Disconnected, move |world| together(world, [get_now, get_later, hears]));
+    explore(Mode::Disconnected, move |world| together(world, [get_now, get_later, returns]));
 }
 
 #[test]
@@ -345,21 +345,21 @@ fn what_was_written_against_a_write_of_unknown_outcome() {
 
 #[test]
 fn what_was_written_against_what_others_change() {
-    explore(Mode::Keeping, |world| together(world, [put_and_keep, World::announced]));
-    explore(Mode::Keeping, |world| together(world, [put_and_keep, World::announced, get_now]));
-    explore(Mode::Keeping, |world| together(world, [put_and_keep, World::all_announced]));
+    explore(Mode::Keeping, |world| together(world, [put_and_keep, World::reported]));
+    explore(Mode::Keeping, |world| together(world, [put_and_keep, World::reported, get_now]));
+    explore(Mode::Keeping, |world| together(world, [put_and_keep, World::all_reported]));
     explore(Mode::Keeping, |world| together(world, [put_and_keep, World::prefix_invalidated]));
     explore(Mode::Keeping, |world| together(world, [put_and_keep, World::ingest]));
 }
 
 #[test]
-fn nothing_that_was_written_is_kept_while_changes_go_unannounced() {
+fn nothing_that_was_written_is_kept_while_changes_go_unreported() {
     explore(Mode::Disconnected, |world| together(world, [put_and_keep, foreign, get_now]));
-    let hears: fn(&World) = |world| {
+    let returns: fn(&World) = |world| {
         foreign(world);
-        world.all_announced();
+        world.all_reported();
     };
-    explore(Mode::Disconnected, move |world| together(world, [put_and_keep, hears]));
+    explore(Mode::Disconnected, move |world| together(world, [put_and_keep, returns]));
     let loses: fn(&World) = |world| {
         world.0.coherence.epochs.begin(Mode::Disconnected);
         world.forget();

@@ -2,10 +2,10 @@
 
 use super::*;
 
-/// Writers behind the back of the cache that announce late, and readers through it, on real threads. Once
-/// an announcement was passed on, no reader sees less than what it is about.
+/// Writers behind the back of the cache that report late, and readers through it, on real threads. Once
+/// a report was passed on, no reader sees less than what it is about.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn no_reader_sees_less_than_what_was_announced() {
+async fn no_reader_sees_less_than_what_was_reported() {
     const KEYS: usize = 4;
     const WRITES: u64 = 3000;
 
@@ -20,12 +20,12 @@ async fn no_reader_sees_less_than_what_was_announced() {
     #[derive(Default)]
     struct StripeVersion {
         written: [AtomicU64; KEYS],
-        announced: [[AtomicU64; KEYS]; 2],
+        reported: [[AtomicU64; KEYS]; 2],
     }
     let seen: Arc<StripeVersion> = Arc::default();
     let done = Arc::new(AtomicBool::new(false));
 
-    // The barrier: what was written when a change was sent is announced when it comes out. A number is
+    // The barrier: what was written when a change was sent is reported when it comes out. A number is
     // sent as a key, in front of the keys.
     let caches: [Arc<dyn Store>; 2] = [Arc::new(inner.clone()), Arc::new(outer.clone())];
     let mut tasks = Vec::new();
@@ -37,7 +37,7 @@ async fn no_reader_sees_less_than_what_was_announced() {
                 let [key, number] = &keys[..] else { panic!("a key and a number") };
                 let key: usize = std::str::from_utf8(&key[4..]).unwrap().parse().unwrap();
                 let number = std::str::from_utf8(number).unwrap().parse().unwrap();
-                seen.announced[at][key].fetch_max(number, Ordering::SeqCst);
+                seen.reported[at][key].fetch_max(number, Ordering::SeqCst);
             }
         }));
     }
@@ -51,10 +51,10 @@ async fn no_reader_sees_less_than_what_was_announced() {
                     seen.written[at].store(number, Ordering::SeqCst);
                     tokio::task::yield_now().await;
                     let change = Change::Keys(vec![key(at), Bytes::from(number.to_string())]);
-                    inner.0.inner.announce(change);
+                    inner.0.inner.report(change);
                     match number % 500 {
-                        100 => inner.0.inner.announce(Change::Lost),
-                        150 => inner.0.inner.announce(Change::All),
+                        100 => inner.0.inner.report(Change::Lost),
+                        150 => inner.0.inner.report(Change::All),
                         _ => {}
                     }
                     tokio::task::yield_now().await;
@@ -71,7 +71,7 @@ async fn no_reader_sees_less_than_what_was_announced() {
                 while !done.load(Ordering::SeqCst) {
                     at = (at * 7 + 3) % KEYS;
                     let key = key(at);
-                    let before = seen.announced[level][at].load(Ordering::SeqCst);
+                    let before = seen.reported[level][at].load(Ordering::SeqCst);
                     let read = if reader % 4 == 3 {
                         number(cache.get_many(std::slice::from_ref(&key)).await.unwrap().remove(0))
                     } else {
@@ -79,7 +79,7 @@ async fn no_reader_sees_less_than_what_was_announced() {
                         hits += u64::from(matches!(reply, Reply::Now(_)));
                         number(reply.await.unwrap())
                     };
-                    assert!(read >= before, "read {read} after {before} was announced at {level}");
+                    assert!(read >= before, "read {read} after {before} was reported at {level}");
                     let written = seen.written[at].load(Ordering::SeqCst);
                     assert!(read <= written + 1, "read {read} before it was written");
                     tokio::task::yield_now().await;
@@ -91,7 +91,7 @@ async fn no_reader_sees_less_than_what_was_announced() {
     for writer in writers {
         writer.await.unwrap();
     }
-    inner.0.inner.announce(Change::All);
+    inner.0.inner.report(Change::All);
     done.store(true, Ordering::SeqCst);
     let mut hits = 0;
     for reader in readers {

@@ -29,7 +29,7 @@ async fn a_subscription_that_fails_is_made_again_with_growing_pauses() {
     *below(&cache).refuse.lock() = None;
     clock.advance(Duration::from_secs(20));
     settle().await;
-    assert!(listens(&cache));
+    assert!(follows(&cache));
     get(&cache, b"k").await.unwrap();
     assert!(is_kept(&cache, b"k"));
     assert_eq!(attempts, 7);
@@ -68,25 +68,25 @@ async fn a_panic_of_the_subscription_wedges_nobody() {
 
 #[tokio::test]
 async fn a_cache_that_is_dropped_lets_go_of_its_subscription_and_its_store() {
-    let (cache, _) = listening().await;
+    let (cache, _) = following().await;
     let store = Arc::downgrade(&cache.0);
-    let listener = below(&cache).listeners.lock()[0].clone();
+    let subscriber = below(&cache).subscribers.lock()[0].clone();
     drop(cache);
     settle().await;
     assert!(store.upgrade().is_none());
-    assert!(listener.is_closed());
+    assert!(subscriber.is_closed());
 }
 
 #[tokio::test]
-async fn close_lets_go_of_the_subscription_and_ends_the_announcements() {
-    let (cache, _) = listening().await;
+async fn close_lets_go_of_the_subscription_and_ends_the_change_feed() {
+    let (cache, _) = following().await;
     let mut changes = cache.changes().await.unwrap();
-    let listener = below(&cache).listeners.lock()[0].clone();
+    let subscriber = below(&cache).subscribers.lock()[0].clone();
     let mut close = spawn(cache.close());
     assert_pending!(close.poll());
-    assert!(!listener.is_closed(), "it waits for the task");
+    assert!(!subscriber.is_closed(), "it waits for the task");
     close.into_inner().await.unwrap();
-    assert!(listener.is_closed());
+    assert!(subscriber.is_closed());
     assert_eq!(changes.next().await, None);
     cache.close().await.unwrap();
     assert_eq!(cache.changes().await.err().unwrap().kind(), ErrorKind::Closed);
@@ -105,7 +105,7 @@ fn a_cache_made_outside_a_runtime_listens_once_there_is_one() {
         assert!(is_kept(&cache, b"k"));
     });
     drop(first);
-    assert!(!listens(&cache), "nobody listens any more");
+    assert!(!follows(&cache), "there is no subscriber any more");
     runtime().block_on(async {
         get(&cache, b"k").await.unwrap();
         settle().await;

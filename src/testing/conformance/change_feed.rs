@@ -1,4 +1,4 @@
-//! Announcements of what others change.
+//! The change feed: what others change.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use crate::store::{Change, Changes, Read, Store};
 use crate::testing::oracle::show;
 use crate::types::{Op, Value};
 
-super::check::topic! { "announce":
+super::check::topic! { "change_feed":
     subscriptions_come_and_go,
     subscriptions_end_when_the_store_is_closed,
-    what_others_write_is_announced,
+    what_others_write_is_reported,
     every_subscription_is_told,
 }
 
-/// How long an announcement is waited for, beyond what is guaranteed. No check asserts that it comes in
+/// How long a report is waited for, beyond what is guaranteed. No check asserts that it comes in
 /// time: a test machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -39,8 +39,8 @@ impl Bench {
         Ok(foreign(op).await?)
     }
 
-    /// Waits for an announcement after which a read gives that value.
-    async fn announced(
+    /// Waits for a report after which a read gives that value.
+    async fn reported(
         &self,
         changes: &mut Changes,
         key: &Bytes,
@@ -55,7 +55,7 @@ impl Bench {
                     Change::All => true,
                     Change::Lost => false,
                 };
-                // An announcement of an earlier change may come first.
+                // A report of an earlier change may come first.
                 if about && self.store.get(key).await?.as_ref() == want {
                     return Ok(());
                 }
@@ -107,7 +107,7 @@ async fn subscriptions_end_when_the_store_is_closed(bench: Bench) -> Verdict {
     Ok(())
 }
 
-async fn what_others_write_is_announced(bench: Bench) -> Verdict {
+async fn what_others_write_is_reported(bench: Bench) -> Verdict {
     let patience = bench.needs_changes()?;
     let key = Bytes::from_static(b"shared");
     if bench.guarantees.writable {
@@ -117,7 +117,7 @@ async fn what_others_write_is_announced(bench: Bench) -> Verdict {
     let mut changes = bench.store.changes().await?;
     for value in [Some("theirs"), Some("theirs, again"), None, Some("back")] {
         let value = value.map(Value::from);
-        let told = bench.announced(&mut changes, &key, value.as_ref(), patience);
+        let told = bench.reported(&mut changes, &key, value.as_ref(), patience);
         try_join(bench.change(op(&key, value.clone())), told).await?;
     }
     // Keys of any bytes, the longest among them.
@@ -125,7 +125,7 @@ async fn what_others_write_is_announced(bench: Bench) -> Verdict {
     for key in [b"\x00\xff".to_vec(), b"quote'd \"key\"\n".to_vec(), "schl\u{fc}ssel".into(), long]
     {
         let (key, value) = (Bytes::from(key), Value::from("v"));
-        let told = bench.announced(&mut changes, &key, Some(&value), patience);
+        let told = bench.reported(&mut changes, &key, Some(&value), patience);
         try_join(bench.change(op(&key, Some(value.clone()))), told).await?;
     }
     Ok(())
@@ -141,7 +141,7 @@ async fn every_subscription_is_told(bench: Bench) -> Verdict {
         let (key, value) = (Bytes::from(format!("key-{round}")), Value::from("v"));
         let told = subscriptions
             .iter_mut()
-            .map(|changes| bench.announced(changes, &key, Some(&value), patience));
+            .map(|changes| bench.reported(changes, &key, Some(&value), patience));
         try_join(bench.change(op(&key, Some(value.clone()))), try_join_all(told)).await?;
         // The others are told when one has gone.
         if round > 0 {

@@ -1,4 +1,4 @@
-//! What others change, as the store below announces it.
+//! What others change, as the store below reports it.
 
 mod chained;
 mod lost;
@@ -19,7 +19,7 @@ fn config() -> CacheConfig {
     CacheConfig { negative_ttl, ..settings() }
 }
 
-/// A cache that does not listen yet, over a store that announces.
+/// A cache that does not follow the feed yet, over a store that reports.
 fn fresh() -> (Cache<Gated>, ManualClock) {
     fresh_with(config())
 }
@@ -31,13 +31,13 @@ pub(super) fn fresh_with(config: CacheConfig) -> (Cache<Gated>, ManualClock) {
     (CacheLayer::new(&config, &context).unwrap().layer(below), clock)
 }
 
-/// A cache that listens.
-pub(super) async fn listening() -> (Cache<Gated>, ManualClock) {
+/// A cache that follows.
+pub(super) async fn following() -> (Cache<Gated>, ManualClock) {
     let (cache, clock) = fresh();
     get(&cache, b"first").await.unwrap();
     settle().await;
     assert_eq!(below(&cache).subscribed.load(Ordering::SeqCst), 1);
-    assert!(listens(&cache));
+    assert!(follows(&cache));
     (cache, clock)
 }
 
@@ -45,7 +45,7 @@ fn below(cache: &Cache<Gated>) -> &Gated {
     &cache.0.inner
 }
 
-fn listens(cache: &Cache<Gated>) -> bool {
+fn follows(cache: &Cache<Gated>) -> bool {
     cache.0.coherence.epochs.now().keeps()
 }
 
@@ -57,34 +57,34 @@ fn keys(keys: &[&'static str]) -> Change {
     Change::Keys(keys.iter().map(|key| Bytes::from(*key)).collect())
 }
 
-/// Announces, and waits until the cache has dealt with it.
-async fn announce(cache: &Cache<Gated>, change: Change) {
-    below(cache).announce(change);
+/// Reports, and waits until the cache has dealt with it.
+async fn report(cache: &Cache<Gated>, change: Change) {
+    below(cache).report(change);
     settle().await;
 }
 
 #[tokio::test]
-async fn a_key_that_others_changed_is_dropped_when_that_is_announced() {
-    let (cache, _) = listening().await;
+async fn a_key_that_others_changed_is_dropped_when_that_is_reported() {
+    let (cache, _) = following().await;
     foreign(&cache, "k", "old").await;
     get(&cache, b"k").await.unwrap();
     get(&cache, b"none").await.unwrap();
     get(&cache, b"other").await.unwrap();
     foreign(&cache, "k", "new").await;
     foreign(&cache, "none", "new").await;
-    assert_eq!(get(&cache, b"k").await.unwrap(), Some("old".into()), "not announced yet");
-    assert_eq!(get(&cache, b"none").await.unwrap(), None, "not announced yet");
-    announce(&cache, keys(&["k", "none"])).await;
+    assert_eq!(get(&cache, b"k").await.unwrap(), Some("old".into()), "not reported yet");
+    assert_eq!(get(&cache, b"none").await.unwrap(), None, "not reported yet");
+    report(&cache, keys(&["k", "none"])).await;
     assert!(is_kept(&cache, b"other"));
     assert_eq!(get(&cache, b"k").await.unwrap(), Some("new".into()));
     assert_eq!(get(&cache, b"none").await.unwrap(), Some("new".into()));
 }
 
 #[tokio::test]
-async fn a_load_that_an_announcement_overtook_is_not_kept() {
+async fn a_load_that_a_foreign_change_overtook_is_not_kept() {
     let many = [Bytes::from("k"), Bytes::from("calm")];
     for change in [keys(&["k"]), Change::All] {
-        let (cache, _) = listening().await;
+        let (cache, _) = following().await;
         foreign(&cache, "k", "old").await;
         foreign(&cache, "calm", "calm").await;
         below(&cache).reads.shut();
@@ -94,7 +94,7 @@ async fn a_load_that_an_announcement_overtook_is_not_kept() {
         assert_pending!(bulk.poll());
         settle().await;
         foreign(&cache, "k", "new").await;
-        announce(&cache, change.clone()).await;
+        report(&cache, change.clone()).await;
         below(&cache).reads.open();
         assert_eq!(single.into_inner().await.unwrap(), Some("old".into()), "it asked before");
         assert_eq!(bulk.into_inner().await.unwrap()[0], Some("old".into()), "it asked before");
@@ -106,24 +106,24 @@ async fn a_load_that_an_announcement_overtook_is_not_kept() {
 }
 
 #[tokio::test]
-async fn a_load_that_begins_after_the_announcement_is_kept() {
-    let (cache, _) = listening().await;
+async fn a_load_that_begins_after_the_report_is_kept() {
+    let (cache, _) = following().await;
     foreign(&cache, "k", "new").await;
-    announce(&cache, keys(&["k"])).await;
+    report(&cache, keys(&["k"])).await;
     assert_eq!(get(&cache, b"k").await.unwrap(), Some("new".into()));
     assert!(is_kept(&cache, b"k"));
 }
 
 #[tokio::test]
-async fn who_comes_after_an_announcement_does_not_join_a_load_from_before_it() {
+async fn who_comes_after_a_foreign_change_does_not_join_a_load_from_before_it() {
     for change in [keys(&["k"]), Change::All, Change::Lost] {
-        let (cache, _) = listening().await;
+        let (cache, _) = following().await;
         foreign(&cache, "k", "old").await;
         below(&cache).reads.shut();
         let early = reader(&cache, b"k");
         settle().await;
         foreign(&cache, "k", "new").await;
-        announce(&cache, change).await;
+        report(&cache, change).await;
         let late = reader(&cache, b"k");
         settle().await;
         below(&cache).reads.open();
@@ -134,13 +134,13 @@ async fn who_comes_after_an_announcement_does_not_join_a_load_from_before_it() {
 
 #[tokio::test]
 async fn everything_is_dropped_when_any_key_may_have_changed() {
-    let (cache, _) = listening().await;
+    let (cache, _) = following().await;
     for key in ["a", "b"] {
         foreign(&cache, key, "old").await;
         get(&cache, key.as_bytes()).await.unwrap();
         foreign(&cache, key, "new").await;
     }
-    announce(&cache, Change::All).await;
+    report(&cache, Change::All).await;
     for key in [b"a", b"b"] {
         assert_eq!(get(&cache, key).await.unwrap(), Some("new".into()));
         assert!(is_kept(&cache, key));
@@ -151,12 +151,12 @@ async fn everything_is_dropped_when_any_key_may_have_changed() {
 #[tokio::test]
 async fn an_entry_that_comes_after_all_was_dropped_is_not_served() {
     for change in [Change::All, Change::Lost] {
-        let (cache, _) = listening().await;
+        let (cache, _) = following().await;
         foreign(&cache, "k", "new").await;
         let epoch = cache.0.coherence.ticket(b"k").epoch;
         let (answer, until) = (Answer::Value("old".into()), CoarseTime::NEVER);
         let late = Cached { answer, until, epoch, extra: None };
-        announce(&cache, change).await;
+        report(&cache, change).await;
         cache.0.engine.insert(b"k", late);
         assert_eq!(get(&cache, b"k").await.unwrap(), Some("new".into()));
     }
@@ -185,10 +185,10 @@ pub(super) fn counted(recorder: &DebuggingRecorder) -> impl Fn(&str, &str) -> f6
 async fn what_is_dropped_is_counted_by_cause() {
     let recorder = DebuggingRecorder::new();
     let _guard = metrics::set_default_local_recorder(&recorder);
-    let (cache, _) = listening().await;
-    announce(&cache, keys(&["a", "b"])).await;
+    let (cache, _) = following().await;
+    report(&cache, keys(&["a", "b"])).await;
     for change in [Change::All, Change::Lost, Change::Lost] {
-        announce(&cache, change).await;
+        report(&cache, change).await;
     }
     let count = counted(&recorder);
     for (cause, times) in [("foreign", 2.0), ("all", 1.0), ("lost", 1.0)] {
@@ -198,19 +198,19 @@ async fn what_is_dropped_is_counted_by_cause() {
 }
 
 #[tokio::test]
-async fn own_writes_that_are_announced_cost_a_load_and_no_more() {
-    let (cache, _) = listening().await;
+async fn own_writes_that_are_reported_cost_a_load_and_no_more() {
+    let (cache, _) = following().await;
     let _ = cache.put("k", "1").await.unwrap();
     get(&cache, b"k").await.unwrap();
-    announce(&cache, keys(&["k"])).await;
+    report(&cache, keys(&["k"])).await;
     assert_eq!(get(&cache, b"k").await.unwrap(), Some("1".into()));
     assert!(is_kept(&cache, b"k"));
 
-    // However often it is announced while it loads: each reader gets its answer.
+    // However often it is reported while it loads: each reader gets its answer.
     below(&cache).reads.shut();
     let mut readers = Vec::new();
     for _ in 0..10 {
-        announce(&cache, keys(&["k"])).await;
+        report(&cache, keys(&["k"])).await;
         readers.push(reader(&cache, b"k"));
         settle().await;
     }

@@ -20,8 +20,8 @@ impl Wake for Look {
 
 /// The outer one would ask the inner one as soon as it is told of a change, and keep the old answer for good.
 #[tokio::test]
-async fn a_cache_passes_an_announcement_on_when_it_has_dropped_the_key() {
-    let (inner, _) = listening().await;
+async fn a_cache_passes_a_foreign_change_on_when_it_has_dropped_the_key() {
+    let (inner, _) = following().await;
     foreign(&inner, "k", "old").await;
     let mut changes = inner.changes().await.unwrap();
     for (change, kept) in [(keys(&["k"]), true), (Change::All, true), (Change::Lost, false)] {
@@ -31,7 +31,7 @@ async fn a_cache_passes_an_announcement_on_when_it_has_dropped_the_key() {
         let waker = Waker::from(Arc::clone(&look));
         let mut context = std::task::Context::from_waker(&waker);
         assert!(changes.poll_next_unpin(&mut context).is_pending());
-        announce(&inner, change.clone()).await;
+        report(&inner, change.clone()).await;
         assert_eq!(*look.kept.lock(), [false]);
         assert_eq!(changes.next().await, Some(change));
         get(&inner, b"k").await.unwrap();
@@ -40,13 +40,13 @@ async fn a_cache_passes_an_announcement_on_when_it_has_dropped_the_key() {
     let mut late = inner.changes().await.unwrap();
     let told = late.next().now_or_never();
     assert_eq!(told, Some(Some(Change::Lost)), "a subscriber that comes meanwhile is told");
-    announce(&inner, Change::All).await;
+    report(&inner, Change::All).await;
     assert_eq!(late.next().await, Some(Change::All));
 }
 
 #[tokio::test]
-async fn of_two_caches_neither_keeps_what_was_announced() {
-    let (inner, clock) = listening().await;
+async fn of_two_caches_neither_keeps_what_was_reported() {
+    let (inner, clock) = following().await;
     let context = Context { clock: Arc::new(clock.clone()), ..Context::default() };
     let outer = CacheLayer::new(&config(), &context).unwrap().layer(inner.clone());
     let get = async || outer.get(b"k").await.unwrap();
@@ -61,7 +61,7 @@ async fn of_two_caches_neither_keeps_what_was_announced() {
         assert_eq!(matches!(outer.get(b"k"), Reply::Now(_)), !disconnected);
         let value = ["1", "2", "3", "4"][number];
         foreign(&inner, "k", value).await;
-        announce(&inner, change).await;
+        report(&inner, change).await;
         for _ in 0..3 {
             assert_eq!(get().await, Some(value.into()));
         }
@@ -73,13 +73,13 @@ async fn of_two_caches_neither_keeps_what_was_announced() {
 #[tokio::test]
 async fn who_falls_behind_is_told_that_any_key_may_have_changed() {
     for (lost, first) in [(false, Change::All), (true, Change::Lost)] {
-        let (cache, _) = listening().await;
+        let (cache, _) = following().await;
         let mut changes = cache.changes().await.unwrap();
         for _ in 0..3000 {
-            below(&cache).announce(keys(&["k"]));
+            below(&cache).report(keys(&["k"]));
         }
         if lost {
-            below(&cache).announce(Change::Lost);
+            below(&cache).report(Change::Lost);
         }
         for _ in 0..100 {
             settle().await;

@@ -1,17 +1,17 @@
-//! Before the announcements begin, and while they are interrupted.
+//! Before the reports begin, and while they are interrupted.
 
 use super::*;
 
 #[tokio::test]
 async fn while_the_connection_is_lost_every_read_goes_below() {
-    let (cache, _) = listening().await;
+    let (cache, _) = following().await;
     foreign(&cache, "k", "1").await;
     get(&cache, b"k").await.unwrap();
     // This one is under way when the connection is lost, and ends while it is.
     below(&cache).reads.shut();
     let under_way = reader(&cache, b"slow");
     settle().await;
-    announce(&cache, Change::Lost).await;
+    report(&cache, Change::Lost).await;
     foreign(&cache, "slow", "new").await;
     below(&cache).reads.open();
     under_way.await.unwrap().unwrap();
@@ -23,8 +23,8 @@ async fn while_the_connection_is_lost_every_read_goes_below() {
         assert_eq!(get(&cache, b"k").await.unwrap(), Some(value.into()));
         assert_eq!(cache.get_many(&many).await.unwrap()[0], Some(value.into()));
     }
-    // A key that is announced meanwhile changes nothing about that.
-    announce(&cache, keys(&["k"])).await;
+    // A key that is reported meanwhile changes nothing about that.
+    report(&cache, keys(&["k"])).await;
     get(&cache, b"k").await.unwrap();
     assert!(!is_kept(&cache, b"k"));
 
@@ -33,7 +33,7 @@ async fn while_the_connection_is_lost_every_read_goes_below() {
     let during = reader(&cache, b"during");
     settle().await;
     foreign(&cache, "during", "new").await;
-    announce(&cache, Change::All).await;
+    report(&cache, Change::All).await;
     below(&cache).reads.open();
     during.await.unwrap().unwrap();
     assert_eq!(get(&cache, b"during").await.unwrap(), Some("new".into()));
@@ -46,8 +46,8 @@ async fn while_the_connection_is_lost_every_read_goes_below() {
 /// one, so there are two at most.
 #[tokio::test]
 async fn while_the_connection_is_lost_a_reader_waits_for_a_load_that_begins_after_it_asked() {
-    let (cache, _) = listening().await;
-    announce(&cache, Change::Lost).await;
+    let (cache, _) = following().await;
+    report(&cache, Change::Lost).await;
     let before = asked(&cache);
     foreign(&cache, "k", "old").await;
     below(&cache).reads.shut();
@@ -80,7 +80,7 @@ async fn nothing_is_kept_before_the_subscription_is_active() {
     foreign(&cache, "k", "new").await;
     below(&cache).subscribing.open();
     settle().await;
-    assert!(listens(&cache));
+    assert!(follows(&cache));
     below(&cache).reads.open();
     early.await.unwrap().unwrap();
     assert_eq!(get(&cache, b"k").await.unwrap(), Some("new".into()));
@@ -94,10 +94,10 @@ async fn nothing_is_kept_before_the_subscription_is_active() {
 
 #[tokio::test]
 async fn a_stream_that_ends_is_a_lost_connection_and_is_made_again() {
-    let (cache, clock) = listening().await;
+    let (cache, clock) = following().await;
     foreign(&cache, "k", "old").await;
     get(&cache, b"k").await.unwrap();
-    below(&cache).listeners.lock().clear();
+    below(&cache).subscribers.lock().clear();
     settle().await;
     foreign(&cache, "k", "new").await;
     assert_eq!(get(&cache, b"k").await.unwrap(), Some("new".into()));
