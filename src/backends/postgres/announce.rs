@@ -1,4 +1,4 @@
-//! Announcements of what others write: triggers on the table notify a channel, and one connection of a
+//! The change feed: triggers on the table notify a channel, and one connection of a
 //! store listens to it for all subscribers.
 //!
 //! The triggers tell each key in hexadecimal, behind the origin of the writer: the random name that each
@@ -9,8 +9,8 @@
 //!
 //! Every other second the listener asks a question, to which an answer must come soon: so a line that was cut
 //! silently is noticed. It asks whether the table of that name is still the one it listens to, and whether
-//! its triggers are still there and in order; and it notifies itself, and must hear it. Where the table or a
-//! trigger was altered in between, anything may have changed unheard, and that is announced.
+//! its triggers are still there and in order; and it notifies itself, and must receive that. Where the table or a
+//! trigger was altered in between, anything may have changed unnoticed, and that is reported.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -35,7 +35,7 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::store::{Change, Changes};
 use crate::types::Scope;
 
-/// How late a change is announced at most, as is the loss of the connection.
+/// How late a change is reported at most, as is the loss of the connection.
 pub(super) const WITHIN: Duration = Duration::from_secs(5);
 /// From one answer of the server to the next question, and from that to its answer at most.
 const BEAT: Duration = Duration::from_secs(2);
@@ -87,7 +87,7 @@ const STATE: &str = "SELECT c.oid,
         EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid)
     FROM pg_class c WHERE c.oid = to_regclass($1)";
 
-/// What is there to announce changes. It differs whenever something was altered.
+/// What is there to report changes. It differs whenever something was altered.
 #[derive(PartialEq, Eq)]
 pub(super) struct Installed {
     oid: u32,
@@ -116,7 +116,7 @@ impl Installed {
         row.map(read).transpose()
     }
 
-    /// Fails where changes would go unheard.
+    /// Fails where changes would go unnoticed.
     pub(super) fn check(self, table: &Table) -> Result<Self> {
         let why = match self {
             Self { inherited: true, .. } => format!(
@@ -152,7 +152,7 @@ pub(super) struct Announcements {
     listening: Mutex<Option<Listening>>,
 }
 
-/// The task that listens, for as long as somebody subscribes.
+/// The task that receives changes, for as long as there are subscribers.
 struct Listening {
     changes: broadcast::WeakSender<Change>,
     state: watch::Receiver<State>,
@@ -178,7 +178,7 @@ impl Announcements {
         Arc::new(Self { connector, connections, table, key, origin, listening: Mutex::default() })
     }
 
-    /// A subscription. On return every later change is announced.
+    /// A subscription. On return every later change is reported.
     pub(super) async fn subscribe(self: &Arc<Self>) -> Result<Changes> {
         let (receiver, mut state) = self.listen();
         let active = async {
@@ -218,7 +218,7 @@ impl Announcements {
         (receiver, state)
     }
 
-    /// Tells every process that listens, this one too: caches here may be in front of another part of the
+    /// Tells every process with the change feed, this one too: caches here may be in front of another part of the
     /// stack than the one that was asked.
     pub(super) async fn tell(&self, scope: &Scope) -> Result<()> {
         let payloads = payloads(&self.key.told(scope));
@@ -265,7 +265,7 @@ fn changes(receiver: broadcast::Receiver<Change>) -> Changes {
     .boxed()
 }
 
-/// Listens until nobody subscribes any more, connecting again as often as it takes.
+/// Receives changes until there are no subscribers any more, connecting again as often as it takes.
 async fn listen(
     announcements: Weak<Announcements>,
     sender: broadcast::Sender<Change>,
@@ -343,7 +343,7 @@ impl Announcements {
             let own = own_channel(&self.origin);
             let listen = format!("LISTEN \"tierstack_{oid}\"; LISTEN \"{own}\"");
             client.batch_execute(&listen).await.map_err(fail)?;
-            // As it is from the moment on at which it is heard.
+            // As it is from the moment on at which notifications arrive.
             let installed = look().await?.check(&self.table)?;
             if installed.oid == oid { Ok(installed) } else { Err(replaced(&self.table)) }
         };
@@ -471,7 +471,7 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// What a payload announces, unless it is of this store itself.
+/// What a payload reports, unless it is of this store itself.
 fn parse(payload: &str, own: &str) -> Option<Change> {
     let keys = match payload.split_once(' ') {
         Some((origin, _)) if origin == own => return None,

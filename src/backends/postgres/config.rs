@@ -119,7 +119,7 @@ pub struct PostgresConfig {
     /// SELECT alone. Default: false.
     #[serde(default)]
     pub read_only: bool,
-    /// Whether the writes of others are announced, so that caches drop what they changed. Needs triggers
+    /// Whether the store has a change feed, so that caches drop what they changed. Needs triggers
     /// on the table, which are made together with it; `tierstack schema postgres` prints them for a table
     /// of your own. Each write then costs about 0.1 ms more. Default: false.
     #[serde(default)]
@@ -129,7 +129,7 @@ pub struct PostgresConfig {
     #[serde(default)]
     pub sweep: Option<bool>,
     /// A pooler in between that gives each transaction another connection: `transaction`. Then no setting of
-    /// a session is used and nothing is announced. Default: none; opening fails where one is noticed.
+    /// a session is used and there is no change feed. Default: none; opening fails where one is noticed.
     #[serde(default)]
     pub pooler: Option<Pooler>,
     /// What an acknowledged write survives: `process_crash` (of this process; PostgreSQL syncs within a
@@ -341,7 +341,7 @@ impl PostgresConfig {
             atomic_batches: true,
             conditions: if writable { Conditions::Value } else { Conditions::None },
             verbatim: self.columns == Columns::default() && self.values == Values::Bytea,
-            // A standby may be behind by any time. Announcements come from the primary.
+            // A standby may be behind by any time. The change feed comes from the primary.
             freshness: if writable || self.change_feed {
                 Freshness::Immediate
             } else {

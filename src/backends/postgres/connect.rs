@@ -291,7 +291,7 @@ fn setup(settings: &PostgresConfig, origin: &str) -> String {
 
 const ON_PRIMARY: &str = "SELECT pg_current_wal_lsn();";
 
-/// A standby announces nothing.
+/// A standby has no change feed.
 fn only_on_primary(settings: &PostgresConfig) -> bool {
     !settings.read_only || settings.change_feed
 }

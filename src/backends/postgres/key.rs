@@ -335,7 +335,7 @@ pub(super) fn told(settings: &PostgresConfig) -> Key {
     Key { parts: parts.collect(), keys: settings.keys, row }
 }
 
-/// Keys in announcements.
+/// Keys in notifications.
 #[derive(Clone)]
 pub(super) struct Spoken {
     /// As in the SQL of the triggers.
@@ -369,7 +369,7 @@ impl Spoken {
         }
     }
 
-    /// What was heard, by the keys of entries.
+    /// What was notified, by the keys of entries.
     pub(super) fn heard(&self, change: Change) -> Change {
         match change {
             Change::Keys(sent) => {

@@ -4,7 +4,7 @@
 //! Batches are transactions. Several processes, tierstack or not, may read and write the table at the
 //! same time. An acknowledged write survives a power cut of the server, with `durability: machine_loss`
 //! also the loss of its machine. A snapshot, and each page of a scan, sees one moment. Entries expire by
-//! the server's clock. With `change_feed`, what others write is announced to the caches of all.
+//! the server's clock. With `change_feed`, what others write is reported to the caches of all.
 //!
 //! `get`, `get_many` of any number of keys, a page of a scan, and a batch up to 16 MiB and 8192 operations
 //! take one round trip each. (A batch that depends on absent keys, and has several, takes a few.)
@@ -197,7 +197,7 @@ impl Postgres {
     }
 }
 
-/// What stores over tables of one database have in common, unless they announce: one pool of connections, which is
+/// What stores over tables of one database have in common, unless they have a change feed: one pool of connections, which is
 /// closed with the last of them.
 struct Server {
     connector: Connector,
@@ -332,7 +332,7 @@ impl Store for Postgres {
         }
     }
 
-    /// Told to every process that listens, this one included: nothing is in front of the data here, but
+    /// Told to every process with the change feed, this one included: nothing is in front of the data here, but
     /// caches are elsewhere.
     async fn invalidate(&self, scope: Scope) -> Result<()> {
         self.connections.check_open()?;

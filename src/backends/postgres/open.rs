@@ -331,7 +331,7 @@ async fn times(session: Session<'_>, table: &Table, column: &str, kept: Expires)
     }
 }
 
-/// The triggers that announce are there, or are made on a table that tierstack made.
+/// The triggers of the change feed are there, or are made on a table that tierstack made.
 async fn announcing(
     session: Session<'_>,
     settings: &PostgresConfig,

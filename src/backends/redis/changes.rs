@@ -3,7 +3,7 @@
 //! Each subscription has a connection of its own to every server, on which the server says which keys were
 //! changed: by others and by ourselves, by expiry and by eviction. A connection that answers proves nothing: a
 //! proxy may have ended the tracking, or reads may lead to another server since. So each heartbeat has the
-//! server say that it tracks for this connection, see [`Proof`]. Within [`LATEST`] the announcements go on, or
+//! server say that it tracks for this connection, see [`Proof`]. Within [`LATEST`] the change feed goes on, or
 //! are lost and said to be. In a cluster it also looks whether other nodes have the slots now.
 
 use std::collections::{HashMap, VecDeque};
@@ -31,12 +31,12 @@ use crate::store::{Change, Changes};
 const BEAT: Duration = Duration::from_secs(1);
 /// A server that does not answer a heartbeat within this is lost.
 const SILENCE: Duration = Duration::from_secs(2);
-/// How late a change is announced, or the loss of the connection.
+/// How late a change is reported, or the loss of the connection.
 pub(super) const LATEST: Duration = Duration::from_secs(5);
 
 /// Keys that wait for a reader that has fallen behind, until they become "all".
 const WAITING_KEYS: usize = 10_000;
-/// Keys in one announcement.
+/// Keys in one message of the feed.
 const TOGETHER: usize = 1024;
 
 /// What was not read yet.
@@ -182,7 +182,7 @@ struct Watch {
     tracked: HashMap<String, Tracked>,
 }
 
-/// A connection on which changes are announced.
+/// A connection of the change feed.
 struct Tracked {
     live: Live,
     proof: Proof,
@@ -190,12 +190,12 @@ struct Tracked {
     reads: Option<Live>,
 }
 
-/// What a server says of itself on the connection on which it announces changes.
+/// What a server says of itself on the connection of the change feed.
 #[derive(Debug, PartialEq, Eq)]
 struct Proof {
     /// Names one run of a server.
     run: Option<String>,
-    /// How often databases were swapped, of which the server announces nothing.
+    /// How often databases were swapped, of which the server reports nothing.
     swaps: u64,
 }
 
@@ -208,7 +208,7 @@ enum Heard {
 }
 
 impl Watch {
-    /// Has a server announce changes from now on.
+    /// Has a server report changes from now on.
     async fn track(&mut self, link: &Arc<Link>) -> Result<()> {
         let inbox = Arc::clone(&self.inbox);
         let prefix = self.shared.place.prefix.clone();
@@ -230,7 +230,7 @@ impl Watch {
             for value in answers {
                 answer(Operation::Changes, value)?;
             }
-            // After the tracking began, so that whatever comes after these answers is announced.
+            // After the tracking began, so that whatever comes after these answers is reported.
             let proof = prove(&mut live, prefix).await?;
             let mut tracked = Tracked { live, proof, reads: None };
             match tracked.reads_there(link).await {
@@ -253,7 +253,7 @@ impl Watch {
         let clock = Arc::clone(&self.shared.servers.clock);
         loop {
             clock.sleep(BEAT).await;
-            // Also after a look at the cluster that failed: what it announces then is not known.
+            // Also after a look at the cluster that failed: what it reports then is not known.
             let Ok(servers) = self.servers().await else {
                 self.inbox.set_lost(true);
                 continue;
@@ -278,7 +278,7 @@ impl Watch {
         }
     }
 
-    /// Lets go of connections to other servers than these, and of those on which nothing more is announced.
+    /// Lets go of connections to other servers than these, and of those on which nothing more is reported.
     async fn beat(&mut self, servers: &[Arc<Link>]) {
         let clock = &*self.shared.servers.clock;
         let prefix = &self.shared.place.prefix;
@@ -321,7 +321,7 @@ impl Watch {
 }
 
 impl Tracked {
-    /// Whether changes are announced still.
+    /// Whether changes are reported still.
     async fn hears(&mut self, link: &Link, prefix: &[u8]) -> Heard {
         let Ok(proof) = prove(&mut self.live, prefix).await else { return Heard::Not };
         if proof.run != self.proof.run || !self.reads_there(link).await {
@@ -332,7 +332,7 @@ impl Tracked {
         if swapped { Heard::Swapped } else { Heard::Well }
     }
 
-    /// Whether reads, if there is a connection for them, lead to the server that announces. An address may have
+    /// Whether reads, if there is a connection for them, lead to the server of the change feed. An address may have
     /// been given to another one. The connection that is found to be wrong is left.
     async fn reads_there(&mut self, link: &Link) -> bool {
         let Some(mut reads) = link.present() else { return true };
@@ -353,7 +353,7 @@ impl Tracked {
     }
 }
 
-/// Has a server prove that it announces changes on this connection.
+/// Has a server prove that it reports changes on this connection.
 async fn prove(live: &mut Live, prefix: &[u8]) -> Result<Proof> {
     let mut pipeline = Pipeline::new();
     for command in proving() {
@@ -377,7 +377,7 @@ pub(super) fn proving() -> [Cmd; 2] {
 }
 
 /// Nothing, if the answers are not those of a primary that tracks for this connection. In RESP2, to which a proxy
-/// may have turned it, the first of them is no map, and nothing is announced.
+/// may have turned it, the first of them is no map, and nothing is reported.
 fn proof(answers: Vec<Answer>, prefix: &[u8]) -> Option<Proof> {
     let mut answers = answers.into_iter();
     let Some(Answer::Map(tracking)) = answers.next() else { return None };

@@ -136,8 +136,8 @@ pub struct RedisConfig {
     pub wait_replicas: u32,
     /// Accepts a server that evicts entries when its memory is full. Default: false: it is refused.
     pub evicts: bool,
-    /// Whether to announce what others change, with client tracking. Default: false. It costs a second
-    /// connection to each server for as long as somebody listens, and the server a message for each
+    /// Whether to have a change feed, by client tracking. Default: false. It costs a second
+    /// connection to each server for as long as there is a subscriber, and the server a message for each
     /// change.
     pub change_feed: bool,
     /// How long to wait for a connection, from 10ms to 1h. Default: 2s.

@@ -455,7 +455,7 @@ impl Store for Redis {
 
     async fn close(&self) -> Result<()> {
         self.shared.servers.close();
-        // Fails when nobody listens.
+        // Fails when there is no subscriber.
         self.shared.closing.send_replace(true);
         Ok(())
     }

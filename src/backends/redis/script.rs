@@ -226,7 +226,7 @@ return { step[1], other, long, empty, example, ARGV[5] == 'k' and keys or entrie
 ";
 
 /// Which commands the user may not run, and which keys it may not use: for each of these the command, and why. Runs none
-/// of them: what is tried, to hear why, was found to be forbidden.
+/// of them: what is tried, to learn why, was found to be forbidden.
 ///
 /// ARGV: a key; with an index, that. As KEYS they would have the script itself refused.
 pub(super) const RIGHTS: &str = "\

@@ -1,4 +1,4 @@
-//! Writes of others are announced.
+//! Writes of others are reported.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub(super) async fn next(changes: &mut Changes) -> Change {
     timeout(Duration::from_secs(30), changes.next()).await.expect("a change").expect("a stream")
 }
 
-/// The keys that are announced next, in lots as they come, until there are that many.
+/// The keys that are reported next, in lots as they come, until there are that many.
 pub(super) async fn keys_of(changes: &mut Changes, count: usize) -> Vec<bytes::Bytes> {
     let mut all = Vec::new();
     while all.len() < count {
@@ -31,7 +31,7 @@ pub(super) async fn keys_of(changes: &mut Changes, count: usize) -> Vec<bytes::B
     all
 }
 
-/// Many were changed: after the keys of the first, it is announced that all may have been.
+/// Many were changed: after the keys of the first, it is reported that all may have been.
 pub(super) async fn everything(changes: &mut Changes) {
     while let Change::Keys(_) = next(changes).await {}
 }
@@ -171,7 +171,7 @@ async fn an_invalidation_reaches_the_caches_of_every_process() {
         }
     }
 
-    // Through caches, of which the other one keeps what nobody announces.
+    // Through caches, of which the other one keeps what nobody reports.
     let cached = async |store: tierstack::backends::Postgres| {
         let layer = CacheLayer::new(&CacheConfig::default(), &Context::default()).unwrap();
         let cache = layer.layer(store);

@@ -320,7 +320,7 @@ async fn a_lost_listener_says_so_and_comes_back() {
         let key = Bytes::from(round.to_string());
         assert_eq!(ends(changes.next()).await, Some(Change::Keys(vec![key])));
     }
-    // Where the triggers are gone, nothing is announced any more.
+    // Where the triggers are gone, nothing is reported any more.
     direct
         .batch_execute("ALTER TABLE tierstack DISABLE TRIGGER \"~tierstack_announce\"")
         .await

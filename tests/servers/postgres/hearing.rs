@@ -84,7 +84,7 @@ async fn another_table_takes_the_name() {
         .run("BEGIN; DROP TABLE tierstack; CREATE TABLE tierstack (LIKE old INCLUDING ALL); COMMIT")
         .await;
     scene.deaf_until(&triggers("tierstack")).await;
-    // What is told by this store is heard by others.
+    // What is told by this store is received by others.
     let other =
         open(&PostgresConfig { change_feed: true, ..PostgresConfig::new(scene.server.url()) })
             .await;
@@ -161,7 +161,7 @@ async fn rows_that_are_changed_past_the_table_are_heard() {
     }
 }
 
-/// The next keys. What was altered before may still be announced as a change of everything.
+/// The next keys. What was altered before may still be reported as a change of everything.
 async fn keys_of_after_all(changes: &mut Changes) -> Vec<bytes::Bytes> {
     loop {
         match next(changes).await {

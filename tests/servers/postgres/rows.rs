@@ -88,7 +88,7 @@ async fn a_row_is_a_json_object() {
         );
     }
     assert_eq!(store.get(&seven).await.unwrap().unwrap().bytes, ada, "nothing of it was written");
-    // Any statement of another program is announced by the row's key.
+    // Any statement of another program is reported by the row's key.
     use futures_util::StreamExt;
     let mut changes = store.changes().await.unwrap();
     sql.batch_execute(&format!("UPDATE {name} SET email = 'a@b' WHERE name = 'Ada'"))

@@ -397,7 +397,7 @@ default: orders
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1";
         client.query_one(sql, &[&name]).await.unwrap().get(0)
     };
-    // Those that opened the tables end by and by. What stays is one pool of two, and that of the store that announces.
+    // Those that opened the tables end by and by. What stays is one pool of two, and that of the store that reports.
     stacks["heard"].put("own", "v").await.unwrap();
     while connections().await > 4 {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;

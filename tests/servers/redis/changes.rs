@@ -1,4 +1,4 @@
-//! Announcements of what others change.
+//! The change feed of what others change.
 
 use futures_util::StreamExt;
 use tierstack::config::{Config, Format, Registry};
@@ -10,10 +10,10 @@ use super::*;
 use crate::support::{Proxy, RedisCluster};
 
 async fn next(changes: &mut Changes) -> Change {
-    in_time(changes.next()).await.expect("announcements end when the store is closed")
+    in_time(changes.next()).await.expect("the change feed ends when the store is closed")
 }
 
-/// Waits until a change of the key is announced, by name or as one of all.
+/// Waits until a change of the key is reported, by name or as one of all.
 async fn about(changes: &mut Changes, key: &str) {
     loop {
         match next(changes).await {
@@ -24,7 +24,7 @@ async fn about(changes: &mut Changes, key: &str) {
     }
 }
 
-/// Waits for exactly that, past announcements of keys.
+/// Waits for exactly that, past changes of keys.
 async fn until(changes: &mut Changes, want: &Change) {
     loop {
         let change = next(changes).await;
@@ -53,7 +53,7 @@ async fn two_stores_and_another_program() {
         assert_eq!(one.get(key.as_bytes()).await.unwrap(), Some("v".into()));
     }
     late.sort();
-    println!("write to announcement: median {:?}, longest {:?}", late[100], late[199]);
+    println!("write to report: median {:?}, longest {:?}", late[100], late[199]);
     server.cli(&["set", "key-1", "w"]).await;
     about(&mut changes, "key-1").await;
     server.cli(&["del", "key-2"]).await;
@@ -125,7 +125,7 @@ async fn tracking_that_somebody_ended_is_told_and_begun_again() {
     }
 }
 
-/// An address that is given to another server takes the reads there, while the old one announces nothing that
+/// An address that is given to another server takes the reads there, while the old one reports nothing that
 /// concerns them.
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_that_lead_to_another_server_are_noticed() {
@@ -161,7 +161,7 @@ async fn a_server_that_became_a_replica_announces_nothing() {
     about(&mut changes, "seen").await;
 }
 
-/// Of which the server announces nothing.
+/// Of which the server reports nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn swapped_databases_are_told() {
     let Some(server) = server().await else { return };

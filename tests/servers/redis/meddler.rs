@@ -23,7 +23,7 @@ struct Shared {
 
 struct Line {
     up: tokio::sync::Mutex<OwnedWriteHalf>,
-    /// Whether the client asked for announcements on it.
+    /// Whether the client asked for changes on it.
     tracks: std::sync::atomic::AtomicBool,
     /// Bytes of answers that the client did not ask for.
     swallow: AtomicUsize,
@@ -48,7 +48,7 @@ impl Meddler {
         *self.shared.server.lock() = server;
     }
 
-    /// Sends a command on the connections with announcements, and keeps so many bytes of the answer back.
+    /// Sends a command on the connections with changes, and keeps so many bytes of the answer back.
     pub(super) async fn say(&self, command: &str, answer: usize) {
         let lines = self.lines(true);
         assert!(!lines.is_empty(), "nobody listens");

@@ -292,7 +292,7 @@ impl RedisCluster {
     }
 
     /// The place in `nodes` of the master that serves the key. Waits while there is none: between the end of the
-    /// master, which the node that is asked may notice later than the others, and its hearing of the next one.
+    /// master, which the node that is asked may notice later than the others, and its receiving of the next one.
     pub(crate) async fn master_of(&self, key: &str) -> usize {
         let begun = Instant::now();
         loop {

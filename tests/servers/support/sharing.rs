@@ -1,4 +1,4 @@
-//! Stores that share a backend which announces what others write.
+//! Stores that share a backend which reports what others write.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ async fn ends<T>(work: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(120), work).await.expect("it hangs")
 }
 
-/// The keys that are heard of until that one is.
+/// The keys that are reported until that one is.
 async fn until(changes: &mut Changes, last: &str) -> Vec<Bytes> {
     let mut heard = Vec::new();
     loop {
-        match ends(changes.next()).await.expect("announcements end when the store is closed") {
+        match ends(changes.next()).await.expect("the change feed ends when the store is closed") {
             Change::Keys(keys) => heard.extend(keys),
-            // As the announcements begin.
+            // As the change feed begins.
             Change::All if heard.is_empty() => {}
             other => panic!("{other:?}"),
         }
@@ -29,7 +29,7 @@ async fn until(changes: &mut Changes, last: &str) -> Vec<Bytes> {
     }
 }
 
-/// Two stores with prefixes over a shared backend, each behind a cache: what another program puts is heard by the
+/// Two stores with prefixes over a shared backend, each behind a cache: what another program puts is received by the
 /// store whose it is, under that store's name of the key, and by no other.
 pub(crate) async fn each_hears_of_its_own(backend: &str, put: impl AsyncFn(&str, &str)) {
     let text = format!(

@@ -7,7 +7,7 @@ use super::*;
 use crate::forward;
 use crate::store::{Change, Changes};
 
-/// Memory that announces what it is told to.
+/// Memory that reports what it is told to.
 struct Announcing {
     memory: Arc<Memory>,
     told: broadcast::Sender<Change>,
