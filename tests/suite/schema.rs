@@ -242,7 +242,7 @@ fn what_is_wrong_is_refused_by_both_with_words_that_help() {
             &["stores.a.layers: 'record' is outside 'seal'", "put 'seal' before 'record'"],
         ),
         // Backends.
-        (backend("{ memory: {}, disk: { path: d } }"), ByBoth, &["stores.a.backend: here are two names, 'memory' and 'disk'"]),
+        (backend("{ memory: {}, disk: { path: d } }"), ByBoth, &["stores.a.backend: there are two names, 'memory' and 'disk'"]),
         (backend("[ memory ]"), ByBoth, &["stores.a.backend: expected a name", "found a list"]),
         (backend(""), ByBoth, &["stores.a.backend: expected a name", "found nothing"]),
         (backend("{}"), ByBoth, &["stores.a.backend: the map is empty"]),
@@ -270,7 +270,7 @@ fn what_is_wrong_is_refused_by_both_with_words_that_help() {
         (layer("wacth"), ByBoth, &["stores.a.layers[0]: unknown layer 'wacth'; did you mean 'watch'? Allowed: ", "shrink"]),
         (layer("turbo"), ByBoth, &["unknown layer 'turbo'. Allowed: "]),
         (layer("memory"), ByBoth, &["'memory' is a backend", "`backend`"]),
-        (layer("watch, { watch: {}, shrink: {} }"), ByBoth, &["stores.a.layers[1]: here are two names, 'watch' and 'shrink'", "an item of the list"]),
+        (layer("watch, { watch: {}, shrink: {} }"), ByBoth, &["stores.a.layers[1]: there are two names, 'watch' and 'shrink'", "an item of the list"]),
         (layer("{}"), ByBoth, &["stores.a.layers[0]: the map is empty"]),
         (layer("5"), ByBoth, &["stores.a.layers[0]: expected a name"]),
         (layer("[ watch ]"), ByBoth, &["stores.a.layers[0]: expected a name", "found a list"]),
