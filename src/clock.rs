@@ -378,7 +378,7 @@ impl Clock for ManualClock {
             state.sleepers.push((until, wake));
             woken
         };
-        // An error means that the clock is gone; then time passes no more, and nobody waits for it.
+        // An error means that the clock is gone; then time passes no more, and no task waits for it.
         let _ = wake.await;
     }
 }

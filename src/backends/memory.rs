@@ -257,7 +257,9 @@ impl Store for Memory {
 
     async fn changes(&self) -> Result<Changes> {
         self.check_open()?;
-        Err(Error::unsupported("nobody else can change what is in this process's memory"))
+        Err(Error::unsupported(
+            "only this process can change the store, so there is no change feed",
+        ))
     }
 
     /// There is nothing in front of the data here.

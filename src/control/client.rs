@@ -166,7 +166,7 @@ fn check_peer(stream: &tokio::net::UnixStream, path: &Path) -> Result<()> {
         return Ok(());
     }
     let message = format!(
-        "control: a process of another user (uid {peer}) listens on the socket, and is told nothing; `control` must name a path in a folder in which nobody else can write"
+        "control: a process of another user (uid {peer}) listens on the socket, and is told nothing; `control` must name a path in a folder that no other user can write into"
     );
     Err(Error::new(ErrorKind::Access, message))
 }

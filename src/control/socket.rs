@@ -113,7 +113,7 @@ fn open_own(path: &Path, user: u32) -> Result<File> {
 
 fn not_own(path: &Path) -> Error {
     let message = format!(
-        "{} is to lock the socket, and is no file of this user that nobody else can open; remove it, or name a socket in a folder in which nobody else can write",
+        "{} is to lock the socket, and is not a file that only this user can open; remove it, or name a socket in a folder that no other user can write into",
         path.display()
     );
     Error::new(ErrorKind::Conflict, message)

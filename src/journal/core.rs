@@ -258,7 +258,7 @@ impl Core {
         self.progress.send_modify(|progress| progress.failed = Some(first));
     }
 
-    /// The folder is others', and nobody waits any more.
+    /// The folder is others', and no task waits any more.
     pub(super) fn end(&self) {
         self.disk.leave();
         self.progress.send_modify(|progress| progress.closed = true);

@@ -305,7 +305,7 @@ impl Writer {
     }
 }
 
-/// Nobody waits for a thread that has panicked.
+/// No task waits for a thread that has panicked.
 impl Drop for Writer {
     fn drop(&mut self) {
         if thread::panicking() {

@@ -34,7 +34,7 @@ pub(crate) struct StoreGuarantees {
     pub(crate) value_bytes: u64,
     /// What the objects lie in, such as `bucket`. `None`: this process's memory.
     pub(crate) place: Option<&'static str>,
-    /// Nobody else can write.
+    /// Only this process can write.
     pub(crate) private: bool,
 }
 

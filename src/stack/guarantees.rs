@@ -157,7 +157,7 @@ fn counts(profile: &Profile) -> String {
 
 fn reads(profile: &Profile) -> String {
     let others = match profile.guarantees.freshness {
-        Freshness::Exclusive => "Nobody else can write while it is open.".to_owned(),
+        Freshness::Exclusive => "Only this process can write while it is open.".to_owned(),
         Freshness::Immediate => "What others write is seen at once.".to_owned(),
         Freshness::Within(delay) => {
             format!("What others write is seen after at most {}.", span(delay))

@@ -34,7 +34,7 @@ pub enum Freshness {
     Within(Duration),
     /// A foreign write may never be seen.
     Unbounded,
-    /// Nobody else can write: the store is locked or private to this process.
+    /// Only this process can write: the store is locked, or private to it.
     Exclusive,
 }
 

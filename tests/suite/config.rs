@@ -425,7 +425,7 @@ orders, the default store of conf/tierstack.yaml
   │                  │            others add to a range that it scanned go unnoticed.
   │                  │  loads     Sorted entries are taken in bulk.
   │                  │  reads     Never older than the last write acknowledged through this
-  │                  │            stack. Nobody else can write while it is open.
+  │                  │            stack. Only this process can write while it is open.
   │                  │  scans     In key order, forward and reverse. A snapshot shows one
   │                  │            moment.
   │                  │  counts    The number of entries is known roughly.
@@ -446,8 +446,8 @@ What the stack guarantees
             changed since is refused and runs again; one whose outcome is unknown does not.
             Keys that others add to a range that it scanned go unnoticed.
   loads     Sorted entries are taken in bulk.
-  reads     Never older than the last write acknowledged through this stack. Nobody else can
-            write while it is open.
+  reads     Never older than the last write acknowledged through this stack. Only this
+            process can write while it is open.
   scans     In key order, forward and reverse. A snapshot shows one moment.
   counts    The number of entries is known roughly.
   expiry    None: an entry with an expiry is refused. The layer `expire` adds it.

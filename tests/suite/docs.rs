@@ -207,7 +207,8 @@ fn is_reachable(source: &Path, name: &str) -> bool {
     let parents = module.ancestors().skip(1).take_while(|folder| !folder.as_os_str().is_empty());
     let mut parents = parents.map(|folder| {
         let root = if folder == Path::new("src") { "lib.rs" } else { "mod.rs" };
-        fs::read_to_string(folder.join(root)).unwrap()
+        let text = fs::read_to_string(folder.join(root));
+        text.or_else(|_| fs::read_to_string(folder.with_extension("rs"))).unwrap()
     });
     let nearest = parents.next().unwrap_or_default();
     if nearest.contains(&format!("\npub mod {stem};")) {

@@ -99,7 +99,7 @@ impl Client {
         self.turns.get(hash % TURNS)
     }
 
-    /// To its end, also when nobody waits any more, where half a request is not as good as none.
+    /// To its end, also when no task waits any more, where half a request is not as good as none.
     async fn undisturbed<T: Send + 'static>(
         &self,
         request: impl Future<Output = ::opendal::Result<T>> + Send + 'static,

@@ -281,7 +281,7 @@ impl OpenDalConfig {
     }
 }
 
-/// A file is written next to its place and renamed, so that nobody reads half of it.
+/// A file is written next to its place and renamed, so that no reader sees half of it.
 fn place_files(options: &mut Vec<(String, String)>, context: &Context) -> Result<()> {
     let Some((_, root)) = options.iter_mut().find(|(name, _)| name == "root") else {
         return Err(Error::config("`options.root` is missing; name the folder of the files"));

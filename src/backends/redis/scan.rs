@@ -91,7 +91,7 @@ async fn next(shared: &Shared, state: &mut State) -> Result<Run> {
     }
     Err(said(
         ErrorKind::Unavailable,
-        "somebody removes the key `tierstack:index`, in which the index is kept, again and again",
+        "another program removes the key `tierstack:index`, in which the index is kept, again and again",
     ))
 }
 

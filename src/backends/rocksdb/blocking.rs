@@ -34,7 +34,7 @@ pub(super) struct Offloaded<T> {
 }
 
 impl<T> Offloaded<T> {
-    /// The same work, done also if nobody waits for it any more.
+    /// The same work, done also if no task waits for it any more.
     pub(super) fn in_any_case(mut self) -> Self {
         self.call_off = false;
         self

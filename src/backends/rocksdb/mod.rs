@@ -322,7 +322,9 @@ impl Store for RocksDb {
         self.reader.view()?;
         Err(Error::unsupported(match self.only_reads {
             true => "RocksDB does not tell what another process changes",
-            false => "nobody else can change the database while it is open here",
+            false => {
+                "only this process can change the database while it is open, so there is no change feed"
+            }
         }))
     }
 

@@ -77,7 +77,7 @@ impl Failure {
         if self.quiet && self.also.is_empty() {
             return ExitCode::SUCCESS;
         }
-        // A closed standard error leaves nobody to tell.
+        // A closed standard error leaves no caller to tell.
         let _ = write!(std::io::stderr().lock(), "{self}");
         ExitCode::from(if self.error.kind() == ErrorKind::Config { 2 } else { 1 })
     }

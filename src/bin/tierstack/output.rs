@@ -32,7 +32,7 @@ pub(crate) fn to_json(fact: &impl Serialize) -> Outcome<String> {
     })
 }
 
-/// On standard error. A closed one leaves nobody to tell.
+/// On standard error. A closed one leaves no caller to tell.
 #[cfg(feature = "serve")]
 pub(crate) fn say(what: impl std::fmt::Display) {
     let _ = writeln!(io::stderr(), "{what}");

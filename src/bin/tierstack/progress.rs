@@ -124,7 +124,7 @@ impl Progress {
         };
         let (what, done) = (&self.what, self.unit.words(done));
         let elapsed = output::duration(self.watch.elapsed());
-        // A closed standard error leaves nobody to tell.
+        // A closed standard error leaves no caller to tell.
         let _ = writeln!(std::io::stderr().lock(), "{what}: {done}{of}, {elapsed}{end}");
     }
 }

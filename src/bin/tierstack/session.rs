@@ -155,7 +155,7 @@ pub(crate) async fn until_closed<T>(
 /// Says so where what was written does not outlive the command.
 pub(crate) fn warn_if_forgotten(store: &dyn Store) {
     if is_forgotten(&store.profile().guarantees) {
-        // A closed standard error leaves nobody to tell.
+        // A closed standard error leaves no caller to tell.
         let note = "note: this store is in memory only, and gone when the command ends";
         let _ = writeln!(std::io::stderr(), "{note}");
     }

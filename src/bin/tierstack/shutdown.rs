@@ -41,7 +41,7 @@ impl Shutdown {
                     std::process::exit(1);
                 }
                 let next = if asked + 1 == last { "ends at once" } else { "is faster" };
-                // A closed standard error leaves nobody to tell.
+                // A closed standard error leaves no caller to tell.
                 let _ = writeln!(std::io::stderr(), "shutting down gracefully; once more {next}");
                 // Without a receiver the command is over.
                 let _ = tell.send(asked);

@@ -50,7 +50,7 @@ impl Skips {
 pub(crate) fn tell(error: &Error) {
     let entry = entry_in_words::entry(error).unwrap_or_default();
     let entry = if error.name().is_some() { format!("the entry {entry}") } else { entry };
-    // A closed standard error leaves nobody to tell.
+    // A closed standard error leaves no caller to tell.
     let _ = writeln!(std::io::stderr(), "skipped {entry}: {}", error.message());
 }
 

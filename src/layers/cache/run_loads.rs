@@ -69,7 +69,7 @@ pub(super) async fn run_loads<S: Read>(mut loads: Vec<Load<S>>, mut question: Op
     }
 }
 
-/// Asks the store below, within the deadline and the cap. Ends the loads that nobody waits for when their turn comes.
+/// Asks the store below, within the deadline and the cap. Ends the loads that no task waits for when their turn comes.
 #[tracing::instrument(name = "load", level = "debug", skip_all, fields(layer = shared.name, keys = loads.len()))]
 async fn ask<S: Read>(
     shared: &Shared<S>,

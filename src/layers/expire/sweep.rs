@@ -71,7 +71,7 @@ async fn delete<S: Store>(store: &S, entries: &[Entry]) -> Result<bool> {
         entries.iter().map(|entry| Condition::Equals(entry.key.clone(), entry.value.clone()));
     let batch = deletes.collect::<Batch>().with_conditions(unchanged.collect());
     match store.write(batch).await {
-        // Nobody waits for durability: a delete that is lost is made again.
+        // No task waits for durability: a delete that is lost is made again.
         Ok(_) => Ok(true),
         Err(error) if error.kind() == ErrorKind::Conflict => Ok(false),
         Err(error) => Err(error),

@@ -191,7 +191,7 @@ impl Series {
         let op = ("op", operation.as_str());
         let outcome = |outcome| labels.counter(names::OPS, &[op, ("outcome", outcome)]);
         let carries = CARRIES.contains(&operation);
-        // Each histogram is thirty series, so the operations that nobody waits for often have none.
+        // Each histogram is thirty series, so the operations that no task waits for often have none.
         let is_timed = carries || operation == Operation::Flush;
         Self {
             operation,

@@ -155,7 +155,7 @@ fn can_pass(error: &Error) -> bool {
         )
 }
 
-/// Nobody waits for a flusher that has panicked.
+/// No task waits for a flusher that has panicked.
 struct Ended(Arc<Shared>);
 
 impl Drop for Ended {

@@ -123,7 +123,7 @@ impl Merge<'_> {
     }
 }
 
-/// A task that ends when nobody waits for it any more.
+/// A task that ends when no task waits for it any more.
 pub(super) struct Task<T>(JoinHandle<T>);
 
 impl<T: Send + 'static> Task<T> {

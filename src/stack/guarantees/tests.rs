@@ -155,7 +155,7 @@ fn every_other_sentence_stands_as_it_is_read() {
         }))
     };
     for (freshness, change_feed, sentence) in [
-        (Freshness::Exclusive, None, "Nobody else can write while it is open."),
+        (Freshness::Exclusive, None, "Only this process can write while it is open."),
         (Freshness::Unbounded, None, "What others write may never be seen."),
         (Freshness::Immediate, None, "What others write is seen at once."),
         (Freshness::Within(second), None, "What others write is seen after at most 1 second."),

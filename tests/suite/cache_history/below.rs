@@ -26,7 +26,7 @@ pub(crate) struct Unruly {
     change_feed: bool,
     listeners: Mutex<Vec<mpsc::UnboundedSender<Change>>>,
     lost: AtomicBool,
-    /// Batches that nobody waits for any more, with the rounds until they arrive.
+    /// Batches that no task waits for any more, with the rounds until they arrive.
     late: Mutex<Vec<(u8, Batch)>>,
 }
 

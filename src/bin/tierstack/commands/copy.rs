@@ -280,7 +280,7 @@ fn report(args: &Copy, copied: &Copied, took: &str) -> Outcome {
             Err(Failure::failed(format!(
                 "the source counts {counts} itself, of which {unread}: they are not in the copy"
             ))
-            .next("nobody may write to the source meanwhile; if it stays so, export from it with its own tools"))
+            .next("no program may write to the source meanwhile; if it stays so, export from it with its own tools"))
         }
         Some(compared) if compared.different + compared.missing > 0 => {
             Err(Failure::failed(format!(
@@ -288,7 +288,7 @@ fn report(args: &Copy, copied: &Copied, took: &str) -> Outcome {
                 output::entries(compared.different),
                 output::entries(compared.missing)
             ))
-            .next("nobody may write to the target meanwhile; run the copy again"))
+            .next("no program may write to the target meanwhile; run the copy again"))
         }
         _ => Ok(()),
     }

@@ -234,7 +234,7 @@ impl Coherence {
         first.generation == ticket.generation && self.epochs.accept(first.epoch, key)
     }
 
-    /// Registers a load that nobody waits for, if there is `room`.
+    /// Registers a load that no task waits for, if there is `room`.
     pub(in crate::layers::cache) fn lead_if_quiet<R>(
         &self,
         key: &[u8],
@@ -257,7 +257,7 @@ impl Coherence {
         self.take_off(hash, key, in_flight, &mut self.at(hash).lock())
     }
 
-    /// Takes a load that nobody waits for off the list. Nobody can come to wait for it then.
+    /// Takes a load that no task waits for off the list. Nobody can come to wait for it then.
     pub(in crate::layers::cache) fn turn(&self, key: &[u8], in_flight: &InFlight) -> Turn {
         let hash = self.hash(key);
         let mut stripe = self.at(hash).lock();

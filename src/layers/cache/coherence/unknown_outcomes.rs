@@ -1,4 +1,4 @@
-//! Keys of which a write may still arrive below: its outcome is unknown, and nobody waits for it any more.
+//! Keys of which a write may still arrive below: its outcome is unknown, and no task waits for it any more.
 
 use std::collections::HashMap;
 use std::time::Duration;

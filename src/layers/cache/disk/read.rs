@@ -41,7 +41,7 @@ impl DiskLevel {
         let (level, asked) = (Arc::clone(self), keys.to_vec());
         let (begin, begun) = oneshot::channel();
         let mut read = runtime.spawn_blocking(move || {
-            // Nobody waits for it any more.
+            // No task waits for it any more.
             if begin.send(()).is_err() {
                 return Vec::new();
             }

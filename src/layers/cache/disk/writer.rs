@@ -66,7 +66,7 @@ impl DiskLevel {
         Ok(())
     }
 
-    /// A part at a time, so that nobody waits for all of them.
+    /// A part at a time, so that no task waits for all of them.
     fn forget_segment(&self, segment: u64) {
         for part in 0.. {
             let mut table = self.table.lock();

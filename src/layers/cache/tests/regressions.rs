@@ -106,7 +106,7 @@ async fn nothing_of_a_load_stays_behind_however_it_ends() {
     let mut leaves = tokio_test::task::spawn(cache.get(b"leaves"));
     tokio_test::assert_pending!(leaves.poll());
     drop(leaves);
-    // A write makes the next reader lead a load of its own, in addition to the one that nobody waits for.
+    // A write makes the next reader lead a load of its own, in addition to the one that no task waits for.
     let _ = cache.put("leaves", "v").await.unwrap();
     let overtakes = reader(&cache, b"leaves");
     settle().await;

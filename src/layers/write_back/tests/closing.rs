@@ -32,7 +32,7 @@ async fn close_gives_up_after_a_while_and_says_what_is_left() {
     bed.clock.advance(Duration::from_secs(30));
     let text = closing.await.unwrap().unwrap_err().to_string();
     assert!(text.contains("1 entry of") && text.contains("in the journal"), "{text}");
-    assert!(commit.durable().await.is_err(), "nobody waits for a store that is closed");
+    assert!(commit.durable().await.is_err(), "no task waits for a store that is closed");
     bed.faults.heal();
     assert_eq!(bed.store.put("k", "2").await.unwrap_err().kind(), ErrorKind::Closed);
 }

@@ -31,7 +31,7 @@ fn put_and_keep(world: &World) {
     world.write_and_keep();
 }
 
-/// A write that nobody waits for any more, and that arrives then.
+/// A write that no task waits for any more, and that arrives then.
 fn arrives_later(world: &World) {
     world.abandoned();
     foreign(world);

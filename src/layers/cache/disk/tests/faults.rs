@@ -88,5 +88,5 @@ fn a_thread_that_panics_ends_the_level() {
     rig.put(&level, b"k", "new");
     level.run();
     assert_eq!(get(&level, b"k"), None);
-    assert!(*level.closed.borrow(), "nobody waits for it");
+    assert!(*level.closed.borrow(), "no task waits for it");
 }
