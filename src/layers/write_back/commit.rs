@@ -126,14 +126,14 @@ impl Shared {
 
     /// Refuses what the store below would refuse, as far as its profile tells.
     fn admit(&self, batch: &Batch) -> Result<()> {
-        let promised = &self.profile.guarantees;
-        promised.check_batch(batch)?;
+        let guarantees = &self.profile.guarantees;
+        guarantees.check_batch(batch)?;
         let keys = batch.ops().iter().map(Op::key);
         let mut keys = keys.chain(batch.conditions().iter().map(Condition::key));
         keys.try_for_each(|key| check_reserved(key))?;
         let not_text =
             |op: &&Op| op.value().is_some_and(|value| std::str::from_utf8(&value.bytes).is_err());
-        match batch.ops().iter().find(not_text).filter(|_| promised.limits.text_values) {
+        match batch.ops().iter().find(not_text).filter(|_| guarantees.limits.text_values) {
             Some(op) => Err(Error::invalid(
                 "the store below takes only values that are UTF-8, and this one is not",
             )

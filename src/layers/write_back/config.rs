@@ -127,7 +127,7 @@ impl WriteBackConfig {
         self.path.as_ref().map(|_| kept)
     }
 
-    pub(super) fn promise(&self, below: Profile) -> Profile {
+    pub(super) fn profile_over(&self, below: Profile) -> Profile {
         let durability = match self.ack {
             Ack::Journal => self.journalled(&below).unwrap_or(Durability::Nothing),
             Ack::Memory => Durability::Nothing,
@@ -138,15 +138,15 @@ impl WriteBackConfig {
         let shared = below.guarantees.freshness != Freshness::Exclusive;
         let atomic = below.guarantees.atomic_batches;
         let largest = self.journal_bytes().0 / 2;
-        let profile = Profile::layer(NAME, below).changed(|promised| {
-            (promised.durability, promised.durability_on_request) = (durability, on_request);
-            promised.conditions = Conditions::Value;
-            promised.ingest = false;
-            promised.counts = promised.counts.min(Counting::Estimated);
+        let profile = Profile::layer(NAME, below).changed(|guarantees| {
+            (guarantees.durability, guarantees.durability_on_request) = (durability, on_request);
+            guarantees.conditions = Conditions::Value;
+            guarantees.ingest = false;
+            guarantees.counts = guarantees.counts.min(Counting::Estimated);
             if self.path.is_some() {
                 let place = Place { name: NAME.into(), what: "journal".into(), sealed: false };
-                promised.places.push(place);
-                let limit = &mut promised.limits.value_bytes;
+                guarantees.places.push(place);
+                let limit = &mut guarantees.limits.value_bytes;
                 *limit = Some(limit.map_or(largest, |limit| limit.min(largest)));
             }
         });

@@ -34,7 +34,7 @@ impl LayerConfig for WriteBackConfig {
                 "the store below is read-only, so nothing could be written back; leave this layer out",
             ));
         }
-        Ok(self.promise(below))
+        Ok(self.profile_over(below))
     }
 
     fn claims(&self, context: &Context) -> Vec<Claim> {
@@ -107,9 +107,9 @@ impl WriteBackLayer {
         let profile = below.profile();
         // The same that a stack refuses when it is checked.
         LayerConfig::profile(&self.config, profile.clone())?;
-        let promised = profile.guarantees;
+        let guarantees = profile.guarantees;
         // A store without atomic batches gets the operations of a run one by one, however many they are.
-        let most = promised.limits.batch_ops.filter(|_| promised.atomic_batches);
+        let most = guarantees.limits.batch_ops.filter(|_| guarantees.atomic_batches);
         let bounds = Bounds {
             flush_after: self.config.flush_after.0,
             flush_bytes: self.config.flush_bytes.0,

@@ -83,7 +83,7 @@ impl Shared {
         let Parts { config, below, clock, runtime, log, state, overlay, meters } = parts;
         let progress = Progress { flushed: state.flushed, ..Progress::default() };
         Self {
-            profile: config.promise(below.profile()),
+            profile: config.profile_over(below.profile()),
             config,
             below,
             clock,

@@ -214,30 +214,30 @@ async fn a_batch_is_acknowledged_as_it_asks() {
 fn what_a_batch_may_ask_for_follows_from_the_journal_and_the_store_below() {
     use crate::layer::{BackendConfig, LayerConfig};
     use crate::types::Durability::{MachineLoss, Nothing, PowerCut, ProcessCrash};
-    let promise = |ack, path: bool, now, after| {
+    let guarantees = |ack, path: bool, now, after| {
         let below = crate::backends::MemoryConfig::default().profile().unwrap();
-        let below = below.changed(|promised| {
-            (promised.durability, promised.durability_on_request) = (now, now);
-            promised.durability_after_flush = after;
+        let below = below.changed(|guarantees| {
+            (guarantees.durability, guarantees.durability_on_request) = (now, now);
+            guarantees.durability_after_flush = after;
         });
         let path = path.then(|| "journal".into());
         let config = WriteBackConfig { path, ack, ..WriteBackConfig::default() };
-        let promised = config.profile(below.clone()).unwrap().guarantees;
+        let guarantees = config.profile(below.clone()).unwrap().guarantees;
         let acks = [Nothing, ProcessCrash, PowerCut, MachineLoss];
         let acks = acks.map(|asked| config.ack_for(Some(asked), &below));
-        (promised.durability, promised.durability_on_request, acks)
+        (guarantees.durability, guarantees.durability_on_request, acks)
     };
     use Ack::{Journal, Memory, Through};
-    let journal = promise(Journal, true, ProcessCrash, PowerCut);
+    let journal = guarantees(Journal, true, ProcessCrash, PowerCut);
     assert_eq!(journal, (PowerCut, PowerCut, [Memory, Journal, Journal, Through]));
-    let memory = promise(Memory, true, ProcessCrash, PowerCut);
+    let memory = guarantees(Memory, true, ProcessCrash, PowerCut);
     assert_eq!(memory, (Nothing, PowerCut, [Memory, Journal, Journal, Through]));
-    let bucket = promise(Journal, true, MachineLoss, MachineLoss);
+    let bucket = guarantees(Journal, true, MachineLoss, MachineLoss);
     assert_eq!(bucket, (PowerCut, MachineLoss, [Memory, Journal, Journal, Through]));
-    let through = promise(Through, false, PowerCut, PowerCut);
+    let through = guarantees(Through, false, PowerCut, PowerCut);
     assert_eq!(through, (PowerCut, PowerCut, [Memory, Through, Through, Through]));
     // From the journal it goes to a store that forgets.
-    assert_eq!(promise(Journal, true, Nothing, Nothing).0, Nothing);
+    assert_eq!(guarantees(Journal, true, Nothing, Nothing).0, Nothing);
 }
 
 #[tokio::test]
@@ -298,8 +298,8 @@ impl Read for Singly {
 #[async_trait::async_trait]
 impl Store for Singly {
     fn profile(&self) -> crate::types::Profile {
-        self.0.profile().changed(|promised| {
-            (promised.atomic_batches, promised.limits.batch_ops) = (false, Some(1));
+        self.0.profile().changed(|guarantees| {
+            (guarantees.atomic_batches, guarantees.limits.batch_ops) = (false, Some(1));
         })
     }
 
