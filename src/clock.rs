@@ -195,7 +195,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// Linux keeps a clock that the timer tick advances: a fifth of the price of the exact one. It does not move while the
+/// Linux keeps a clock that the timer tick advances: a fifth of the cost of the exact one. It does not move while the
 /// machine sleeps.
 #[cfg(target_os = "linux")]
 fn monotonic(coarse: bool) -> Duration {

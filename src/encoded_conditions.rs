@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Outcome, Result};
-use crate::group::complete;
 use crate::store::Store;
 use crate::types::{Batch, Commit, Condition, Value};
+use crate::write_group::complete;
 
 /// What the absence of a key above the layer means below it.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -203,7 +203,7 @@ pub trait StoreExt: Store {
 
 impl<S: Store + ?Sized> StoreExt for S {}
 
-/// Operations and bytes of a batch of [`StoreExt::load`]: large enough to spread the price of a synced
+/// Operations and bytes of a batch of [`StoreExt::load`]: large enough to spread the cost of a synced
 /// write.
 const LOAD_OPS: usize = 8192;
 const LOAD_BYTES: usize = 4 << 20;

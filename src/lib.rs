@@ -136,11 +136,10 @@ pub mod codec;
 pub mod config;
 #[cfg(feature = "config")]
 pub mod control;
-mod disk;
 mod encoded_conditions;
 mod error;
 mod ext;
-mod group;
+mod filesystem;
 mod hash;
 pub mod journal;
 #[cfg(feature = "config")]
@@ -173,11 +172,11 @@ pub mod testing;
 mod thread_slot;
 mod transaction;
 mod types;
+mod write_group;
 
 pub use crate::clock::{Clock, ManualClock, Stopwatch, SystemClock, Timestamp};
 pub use crate::error::{Error, ErrorKind, Operation, Outcome, Result, Retry};
 pub use crate::ext::{ReadExt, StoreExt};
-pub use crate::group::{write_admitted, write_in_order};
 pub use crate::layer::{
     BackendConfig, Claim, Common, Context, Layer, LayerConfig, Resize, Rewrite, RewriteReport,
     StackLayer, Zone,
@@ -192,6 +191,7 @@ pub use crate::types::{
     Identity, Inspection, Limits, Op, Order, Page, Place, Presence, Profile, ProfileKind,
     RESERVED_PREFIX, Recovery, RunOrder, Scan, Scope, Usage, Value, survey, units,
 };
+pub use crate::write_group::{write_admitted, write_in_order};
 
 /// The code of the README compiles.
 #[cfg(all(doctest, feature = "config"))]

@@ -47,7 +47,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::error::{Error, Result};
-use crate::group::complete;
 use crate::layer::{BackendConfig, Context};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
@@ -56,6 +55,7 @@ use crate::types::{
     Identity, Inspection, Limits, Op, Order, Page, Place, Profile, RunOrder, Scan, Scope, Usage,
     Value, check_key,
 };
+use crate::write_group::complete;
 
 /// Settings of the memory backend: none yet.
 ///

@@ -19,8 +19,8 @@ use object_store::{
     PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as TheirResult,
 };
 
-use crate::disk::stage;
 use crate::error::{Error, Result};
+use crate::filesystem::stage;
 use crate::spelling::check_folder;
 
 /// Opens a folder. `create` makes it where it is missing.

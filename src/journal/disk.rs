@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::disk::{make_folder, sync_folder};
 use crate::error::{Error, ErrorKind, Result};
+use crate::filesystem::{make_folder, sync_folder};
 
 const LOCK: &str = "lock";
 

@@ -30,7 +30,7 @@ fn a_wrong_order_names_both_layers_and_the_reason() {
 }
 
 #[test]
-fn a_cache_inside_compress_is_allowed_and_its_price_is_told() {
+fn a_cache_inside_compress_is_allowed_and_its_cost_is_told() {
     let mut trade_offs = Vec::new();
     let layers = [("compress", Zone::Compress), ("cache", Zone::Cache)];
     check_order(&layers, |trade_off| trade_offs.push(trade_off)).unwrap();
@@ -63,7 +63,7 @@ fn each_order_of_two_layers_has_its_words() {
         (WriteBack, Cache, ANSWERS),
         (WriteBack, Expire, CARRIES),
     ];
-    let priced = [
+    let with_trade_off = [
         (
             Compress,
             Cache,
@@ -96,7 +96,7 @@ fn each_order_of_two_layers_has_its_words() {
             });
             assert_eq!(checked.map_err(|error| error.to_string()).err(), why);
             let trade_off: Vec<_> =
-                priced.iter().filter(of_these).map(|(.., trade_off)| *trade_off).collect();
+                with_trade_off.iter().filter(of_these).map(|(.., trade_off)| *trade_off).collect();
             assert_eq!(trade_offs, trade_off, "{outer:?}, {inner:?}");
         }
     }

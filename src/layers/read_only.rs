@@ -43,10 +43,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::forward;
-use crate::group::complete;
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::store::{Pages, Read, Store};
 use crate::types::{Batch, Commit, Conditions, Profile};
+use crate::write_group::complete;
 
 /// Settings of the read-only layer: none.
 ///

@@ -10,8 +10,8 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
 use super::service::{Listed, Objects};
-use crate::disk;
 use crate::error::{Error, ErrorKind, Outcome, Result};
+use crate::filesystem;
 
 /// The files of a folder.
 pub(super) struct InFolder {
@@ -37,7 +37,7 @@ impl InFolder {
 /// `None`: there is no folder.
 fn what_is(path: &PathBuf) -> Option<Is> {
     let about = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_dir)?;
-    Some(disk::identity(&about))
+    Some(filesystem::identity(&about))
 }
 
 impl Folder {

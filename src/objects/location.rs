@@ -11,8 +11,8 @@ use object_store::local::LocalFileSystem;
 #[cfg(feature = "cloud")]
 use super::bucket::open as open_bucket;
 use super::connection::Connection;
-use crate::disk::make_folder;
 use crate::error::{Error, Result};
+use crate::filesystem::make_folder;
 use crate::layer::Claim;
 use crate::spelling::check_folder;
 use crate::types::units::{SecretText, check_path};

@@ -17,8 +17,8 @@ use object_store::{
     PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 
-use crate::disk::file_metadata::Kept;
-use crate::disk::stage;
+use crate::filesystem::file_metadata::Kept;
+use crate::filesystem::stage;
 
 #[derive(Clone, Debug)]
 pub(super) struct Replacing(pub(super) LocalFileSystem);

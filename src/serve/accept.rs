@@ -15,8 +15,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::bind::{Socket, Stream};
 use super::connection_timeout::{HEAD, Requests, Timed};
+use super::counters::{Open, Refusal};
 use super::gate::Gate;
-use super::meters::{Open, Refusal};
 use super::problem::Problem;
 use super::shared::Phase;
 
@@ -54,7 +54,7 @@ pub(super) async fn run(socket: Socket, gate: Arc<Gate>, folder: PathBuf) {
         let policy = gate.policy.load();
         match accepted {
             Ok(stream) if connections.len() >= policy.limits.connections as usize => {
-                gate.meters.refused(Refusal::Connections);
+                gate.counters.refused(Refusal::Connections);
                 stream.turn_away(if policy.tls.is_some() { b"" } else { &BUSY });
             }
             Ok(stream) => {
@@ -95,7 +95,7 @@ fn builder() -> auto::Builder<TokioExecutor> {
 type Builder = Arc<auto::Builder<TokioExecutor>>;
 
 async fn connect(stream: Stream, gate: Arc<Gate>, builder: Builder) {
-    let _counted = (gate.shared.connection(), Open::new(&gate.meters));
+    let _counted = (gate.shared.connection(), Open::new(&gate.counters));
     let tls = gate.policy.load().tls.as_ref().map(|tls| Arc::clone(&tls.config));
     let Some(tls) = tls else {
         return converse(stream, gate, builder).await;
@@ -103,7 +103,7 @@ async fn connect(stream: Stream, gate: Arc<Gate>, builder: Builder) {
     let accepted = tokio::select! {
         biased;
         accepted = TlsAcceptor::from(tls).accept(stream) => accepted,
-        () = gate.shared.clock.sleep(HEAD) => return gate.meters.refused(Refusal::Slow),
+        () = gate.shared.clock.sleep(HEAD) => return gate.counters.refused(Refusal::Slow),
         () = gate.shared.reached(Phase::Draining) => return,
     };
     match accepted {
@@ -118,7 +118,7 @@ async fn converse(
     gate: Arc<Gate>,
     builder: Builder,
 ) {
-    let (shared, meters) = (Arc::clone(&gate.shared), Arc::clone(&gate.meters));
+    let (shared, counters) = (Arc::clone(&gate.shared), Arc::clone(&gate.counters));
     let requests = Requests::new(&shared.clock);
     let idle = gate.policy.load().limits.idle.0;
     let stream = TokioIo::new(Timed::new(stream, &requests, idle, &shared.clock));
@@ -135,9 +135,9 @@ async fn converse(
     };
     if let Err(error) = ended {
         if requests.were_too_slow() {
-            meters.refused(Refusal::Slow);
+            counters.refused(Refusal::Slow);
         } else if is_malformed(&*error) {
-            meters.refused(Refusal::Header);
+            counters.refused(Refusal::Header);
         }
         tracing::debug!(%error, "a connection ended early");
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::http::StatusCode;
 
 use super::budget::{Budget, Share};
-use super::meters::Refusal;
+use super::counters::Refusal;
 use super::policy::Policy;
 use super::problem::Problem;
 use super::shared::{Shared, StoreState};

@@ -12,8 +12,8 @@ use axum::http::StatusCode;
 use hyper::body::{Frame, Incoming, SizeHint};
 
 use super::budget::Share;
+use super::counters::{Counters, Refusal};
 use super::deadline::Alarm;
-use super::meters::{Meters, Refusal};
 use super::problem::Problem;
 use super::shared::Shared;
 use crate::telemetry::Counter;
@@ -93,10 +93,10 @@ impl Bounded {
         body: Incoming,
         most: u64,
         share: &Arc<Share>,
-        meters: &Meters,
+        counters: &Counters,
         shared: &Shared,
     ) -> Self {
-        let (share, came) = (Arc::clone(share), meters.bytes_in.clone());
+        let (share, came) = (Arc::clone(share), counters.bytes_in.clone());
         Self { body, left: most, most, share, came, alarm: Alarm::new(Arc::clone(&shared.clock)) }
     }
 }

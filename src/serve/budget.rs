@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use axum::http::StatusCode;
 use bytes::Bytes;
 
-use super::meters::Refusal;
+use super::counters::Refusal;
 use super::problem::Problem;
 
 /// What is held of the memory, by all together.

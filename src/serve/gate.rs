@@ -17,8 +17,8 @@ use super::access::{Caller, Proof};
 use super::body::{BodyError, Bounded, Tracked};
 use super::budget::{Budget, Share};
 use super::connection_timeout::{self, Requests};
+use super::counters::{Counters, Refusal};
 use super::health;
-use super::meters::{Meters, Refusal};
 use super::policy::{Current, Policy};
 use super::problem::Problem;
 use super::route;
@@ -31,7 +31,7 @@ pub(super) type UntilSent = (connection_timeout::Request, Counted, Option<Arc<Sh
 pub(super) struct Gate {
     pub(super) shared: Arc<Shared>,
     pub(super) policy: Current,
-    pub(super) meters: Arc<Meters>,
+    pub(super) counters: Arc<Counters>,
     /// Where it listens.
     name: String,
     bodies: Arc<Budget>,
@@ -58,11 +58,11 @@ impl Gate {
             // The listener's own is kept where the body is read.
             .layer(DefaultBodyLimit::disable())
             .with_state(Arc::clone(shared));
-        let meters = Arc::new(Meters::new(name));
+        let counters = Arc::new(Counters::new(name));
         Self {
             shared: Arc::clone(shared),
-            policy: Current::new(policy, meters.labels.clone()),
-            meters,
+            policy: Current::new(policy, counters.labels.clone()),
+            counters,
             name: name.to_owned(),
             bodies: Arc::default(),
             answers: Arc::default(),
@@ -98,7 +98,7 @@ impl Gate {
                         body,
                         policy.limits.body.0,
                         held,
-                        &self.meters,
+                        &self.counters,
                         &self.shared,
                     ))
                 };
@@ -108,16 +108,16 @@ impl Gate {
             Err(problem) => problem.into_response(),
         };
         let took = self.shared.clock.monotonic().saturating_sub(begun);
-        self.meters.answered(route, response.status(), took);
+        self.counters.answered(route, response.status(), took);
         if let Some(method) = method {
             let (listener, status) = (&*self.name, response.status().as_u16());
             let route = route::ROUTES.get(route);
             tracing::debug!(listener, token, %method, route, status, ?took, "answered");
         }
         if let Some(why) = response.extensions().get() {
-            self.meters.refused(*why);
+            self.counters.refused(*why);
         }
-        let sent = self.meters.bytes_out.clone();
+        let sent = self.counters.bytes_out.clone();
         Ok(response.map(|body| Tracked { body, sent, _until_sent: (request_ends, counted, share) }))
     }
 

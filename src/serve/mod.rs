@@ -32,6 +32,7 @@ mod bind;
 mod body;
 mod budget;
 mod connection_timeout;
+mod counters;
 mod deadline;
 mod expiry;
 mod gate;
@@ -39,7 +40,6 @@ mod health;
 mod http;
 mod live;
 mod live_watchers;
-mod meters;
 mod policy;
 mod problem;
 mod route;
@@ -161,7 +161,7 @@ impl Server {
     #[must_use]
     pub fn series(config: &ServeConfig, stores: usize) -> usize {
         // Whether the server is ready is one more.
-        meters::series_of(&config.listeners) + 1 + stores
+        counters::series_of(&config.listeners) + 1 + stores
     }
 
     /// Where callers reach it, in the order of the config: addresses with the port that was taken, and `None` for Unix domain sockets.

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Serialize, Serializer};
 
-use super::meters::Refusal;
+use super::counters::Refusal;
 use crate::error::{Error, ErrorKind, Operation, Outcome, Retry};
 
 const MEDIA_TYPE: &str = "application/problem+json";

@@ -13,10 +13,10 @@ use tokio::sync::watch;
 
 use crate::config::Share;
 use crate::error::{Error, Result};
-use crate::group::write_in_order;
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::types::{Batch, Commit, Identity, Inspection, Profile, Scan, Scope, Usage, Value};
+use crate::write_group::write_in_order;
 
 /// A shared backend, as one store has it.
 pub(super) struct Lease {

@@ -12,12 +12,12 @@ use futures_util::{StreamExt, TryStreamExt};
 
 use crate::error::{Error, Result};
 use crate::forward;
-use crate::group::write_admitted;
 use crate::reply::Reply;
 use crate::store::{Change, Changes, Pages, Read, Store};
 use crate::types::{
     Batch, Commit, Condition, Inspection, Op, Page, RESERVED_PREFIX, Scan, Usage, Value,
 };
+use crate::write_group::write_admitted;
 
 /// A store without the keys that begin with [`RESERVED_PREFIX`].
 pub(super) struct Reserved<S>(pub(super) S);

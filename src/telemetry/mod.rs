@@ -35,8 +35,8 @@ mod listen;
 #[cfg(feature = "telemetry")]
 mod others;
 mod registry;
+mod sharded_counters;
 mod snapshot;
-mod tally;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -52,6 +52,6 @@ pub(crate) use self::registry::SAMPLE;
 pub use self::registry::{PROCESS_SERIES, snapshot};
 #[cfg(feature = "config")]
 pub(crate) use self::registry::{looked, rehearse};
+pub(crate) use self::sharded_counters::ShardedCounters;
 pub use self::snapshot::{Sample, Snapshot, Value};
-pub(crate) use self::tally::Tally;
 pub use self::text::{CONTENT_TYPE, render, render_beside};

@@ -1,6 +1,6 @@
 //! Counts how long things take, on several threads.
 //!
-//! Each thread counts in a line of its own, with plain loads and stores, as in a [`Tally`](super::Tally).
+//! Each thread counts in a line of its own, with plain loads and stores, as in a [`ShardedCounters`](super::ShardedCounters).
 
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;

@@ -322,7 +322,7 @@ pub struct Profile {
     pub kind: ProfileKind,
     /// What the stack guarantees at this level.
     pub guarantees: Guarantees,
-    /// What a person should know about this level: a price, a limit, a choice. Whole sentences.
+    /// What a person should know about this level: a cost, a limit, a choice. Whole sentences.
     pub notes: Vec<String>,
     /// The profile of the store below.
     pub below: Option<Box<Self>>,

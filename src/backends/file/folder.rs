@@ -11,7 +11,7 @@ use rustix::fs::{Access, AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::fault;
-use crate::disk::file_metadata::Kept;
+use crate::filesystem::file_metadata::Kept;
 
 /// An open folder.
 #[derive(Debug)]

@@ -81,8 +81,8 @@ pub use self::config::{FileConfig, Foreign};
 use self::core::Core;
 pub use self::names::Names;
 use self::tree::{Touched, Tree};
-use crate::disk;
 use crate::error::{Error, Operation, Result};
+use crate::filesystem;
 use crate::layer::BackendConfig;
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
@@ -115,7 +115,7 @@ impl FileStore {
         let opening = offload(move || {
             let core = open::open(&config, may_create)?;
             let about = std::fs::metadata(&config.path).ok();
-            let parts = about.as_ref().and_then(disk::identity);
+            let parts = about.as_ref().and_then(filesystem::identity);
             let identity = parts.map(|parts| {
                 Identity::new(FileConfig::NAME, &parts.each_ref().map(String::as_str))
             });

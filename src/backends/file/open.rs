@@ -14,8 +14,8 @@ use super::layout_file;
 use super::names::{HOME, Layout, Names};
 use super::private_files::read_own;
 use super::tree::{Growth, Tree};
-use crate::disk::make_folder;
 use crate::error::{Error, ErrorKind, Result};
+use crate::filesystem::make_folder;
 use crate::spelling::nearest_beside;
 
 const TEMPORARY: &[u8] = b"temporary";

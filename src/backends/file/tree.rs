@@ -11,8 +11,8 @@ use rustix::io::Errno;
 use super::error::{failed, foreign, large, passed_over, taken};
 use super::folder::{FileRead, Folder, Spot, What};
 use super::names::{At, HOME, Layout, Path, beside};
-use crate::disk::file_metadata::Kept;
 use crate::error::Result;
+use crate::filesystem::file_metadata::Kept;
 
 /// The largest value: it is read as a whole.
 pub(super) const MAX_VALUE_BYTES: u64 = 1 << 30;

@@ -313,7 +313,7 @@ impl Store for Postgres {
         if self.may_write(Operation::Write).is_err() {
             return crate::write_in_order(self, group).await;
         }
-        crate::group::write_merged(self, group).await
+        crate::write_group::write_merged(self, group).await
     }
 
     async fn ingest(&self, run: Pages<'_>) -> Result<u64> {

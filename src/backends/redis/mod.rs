@@ -398,7 +398,7 @@ impl Store for Redis {
     async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
         // In a cluster a batch has keys of one slot. Of a store that is closed before, nothing of the group happens.
         if self.shared.guarantees().atomic_batches && self.shared.servers.check_open().is_ok() {
-            crate::group::write_merged(self, group).await
+            crate::write_group::write_merged(self, group).await
         } else {
             crate::write_in_order(self, group).await
         }

@@ -98,7 +98,6 @@ use self::reader::Reader;
 use self::ttl::Stamps;
 use self::view::Moment;
 use crate::error::{Error, ErrorKind, Operation, Outcome, Result};
-use crate::group::{admitted, complete};
 use crate::layer::{BackendConfig, Common, Context};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
@@ -106,6 +105,7 @@ use crate::types::units::Span;
 use crate::types::{
     Batch, Commit, Identity, Inspection, Op, Profile, RunOrder, Scan, Scope, Usage, Value,
 };
+use crate::write_group::{admitted, complete};
 
 /// A RocksDB database, or one column family of it. See the [module docs](self).
 pub struct RocksDb {

@@ -18,8 +18,8 @@ use super::options::{
 };
 use super::options_file::Recorded;
 use super::{entities, ingest, ttl};
-use crate::disk::make_folder;
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::filesystem::make_folder;
 use crate::layer::BackendConfig;
 use crate::types::Identity;
 use crate::types::units::Span;

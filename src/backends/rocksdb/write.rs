@@ -9,8 +9,8 @@ use super::error::{failed, is_incomplete, stalled};
 use super::look_up::look_up;
 use super::tiers::Tier;
 use crate::error::{Error, ErrorKind, Operation, Outcome, Result};
-use crate::group::complete;
 use crate::types::{Batch, Op};
+use crate::write_group::complete;
 
 /// The pause between two attempts of a write while RocksDB has stopped all of them.
 const STALL_PAUSE: Duration = Duration::from_millis(10);

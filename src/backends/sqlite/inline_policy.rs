@@ -12,9 +12,9 @@ use std::time::Duration;
 /// A get of what is in memory takes 5 µs, a hop to a thread and back 10 to 30, a read of an SSD from 50.
 const SLOW: Duration = Duration::from_micros(150);
 /// Fast operations that make up for a slow one.
-const PRICE: u32 = 128;
+const COST: u32 = 128;
 /// Two slow ones close to each other are too many.
-const ENOUGH: u32 = 2 * PRICE;
+const ENOUGH: u32 = 2 * COST;
 /// What has to be made up for at most.
 const MOST: u32 = 8192;
 
@@ -33,7 +33,7 @@ impl Pace {
     pub(super) fn took(&self, span: Duration) {
         let owed = self.0.load(Ordering::Relaxed);
         if span > SLOW {
-            self.0.store((owed + PRICE).min(MOST), Ordering::Relaxed);
+            self.0.store((owed + COST).min(MOST), Ordering::Relaxed);
         } else if owed > 0 {
             self.0.store(owed - 1, Ordering::Relaxed);
         }

@@ -91,7 +91,6 @@ use self::schema::Layout;
 use self::writer::{Manner, Writer};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Operation, Result};
-use crate::group::{admitted, complete};
 use crate::layer::BackendConfig;
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
@@ -99,6 +98,7 @@ pub use crate::types::{All, ExpiresUnit, Fields, KeyColumns, RowColumns, RowForm
 use crate::types::{
     Batch, Commit, Identity, Inspection, Op, Profile, RunOrder, Scan, Scope, Usage, Value,
 };
+use crate::write_group::{admitted, complete};
 
 /// A table of a SQLite database. See the [module docs](self).
 pub struct Sqlite {

@@ -12,8 +12,8 @@ use super::database::{Database, FileId, file_id};
 use super::error::{NAME, failed, moved, opening, refused};
 use super::schema::Layout;
 use super::verify::Found;
-use crate::disk::{self, make_folder};
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::filesystem::{self, make_folder};
 use crate::spelling::nearest_beside;
 use crate::types::Identity;
 
@@ -67,7 +67,7 @@ impl Site {
     /// The file and what of it is the store. A file that is copied is another one, and so is one that takes
     /// the place of another; its time of birth tells them apart where the system uses a number again.
     pub(super) fn identity(&self, layout: &Layout) -> Option<Identity> {
-        let parts = disk::identity(&std::fs::metadata(&self.real).ok()?)?;
+        let parts = filesystem::identity(&std::fs::metadata(&self.real).ok()?)?;
         let parts = parts.iter().cloned().chain(layout.names());
         let parts: Vec<String> = parts.collect();
         Some(Identity::new(NAME, &parts.iter().map(String::as_str).collect::<Vec<_>>()))

@@ -10,8 +10,8 @@ use super::config::SqliteConfig;
 use super::error::{NAME, failed};
 use super::pool::offload;
 use super::schema::Layout;
-use crate::disk::users;
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::filesystem::users;
 use crate::types::survey::{Chosen, Column, Part, Survey};
 use crate::types::units::{ByteSize, counted};
 

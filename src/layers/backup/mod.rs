@@ -76,11 +76,11 @@ pub use self::worker::Worker;
 use crate::backup::{Location, RESERVED_PREFIX, Schedule};
 use crate::error::{Error, Result};
 use crate::forward;
-use crate::group::write_admitted;
 use crate::layer::{Claim, Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Pages, Read, Store};
 use crate::types::{Batch, Commit, Inspection, Place, Profile, Recovery, Scan, Value};
+use crate::write_group::write_admitted;
 
 #[async_trait]
 impl LayerConfig for BackupConfig {

@@ -1,18 +1,18 @@
 //! What is counted: each read once, by what came of it.
 
-use crate::telemetry::{Counter, Histogram, Labels, Tally, names};
+use crate::telemetry::{Counter, Histogram, Labels, ShardedCounters, names};
 use crate::types::Scope;
 
 #[derive(Debug)]
 pub(super) struct Counters {
-    pub(super) hit: Tally<1>,
-    pub(super) negative: Tally<1>,
-    pub(super) stale: Tally<1>,
+    pub(super) hit: ShardedCounters<1>,
+    pub(super) negative: ShardedCounters<1>,
+    pub(super) stale: ShardedCounters<1>,
     pub(super) error: Counter,
-    pub(super) coalesced: Tally<1>,
+    pub(super) coalesced: ShardedCounters<1>,
     /// Answered by the disk.
     pub(super) disk: Counter,
-    pub(super) miss: Tally<1>,
+    pub(super) miss: ShardedCounters<1>,
     bypass: Counter,
     pub(super) refresh_failed: Counter,
     refresh_kept: Counter,
@@ -38,13 +38,13 @@ impl Counters {
         let refresh = |outcome| labels.counter(names::CACHE_REFRESHES, &[("outcome", outcome)]);
         let written = |outcome| labels.counter(names::CACHE_WRITES, &[("outcome", outcome)]);
         Self {
-            hit: Tally::new([request("hit")]),
-            negative: Tally::new([request("negative")]),
-            stale: Tally::new([request("stale")]),
+            hit: ShardedCounters::new([request("hit")]),
+            negative: ShardedCounters::new([request("negative")]),
+            stale: ShardedCounters::new([request("stale")]),
             error: request("error"),
-            coalesced: Tally::new([request("coalesced")]),
+            coalesced: ShardedCounters::new([request("coalesced")]),
             disk: request("disk"),
-            miss: Tally::new([request("miss")]),
+            miss: ShardedCounters::new([request("miss")]),
             bypass: request("bypass"),
             refresh_failed: refresh("failed"),
             refresh_kept: refresh("kept"),

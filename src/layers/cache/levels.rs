@@ -72,7 +72,7 @@ impl<S> Shared<S> {
     }
 
     /// What is on the disk, if it may be served.
-    pub(super) async fn sighting_on_disk(&self, key: &[u8]) -> Option<Inspection> {
+    pub(super) async fn inspection_on_disk(&self, key: &[u8]) -> Option<Inspection> {
         let disk = self.disk.as_ref()?;
         let epoch = self.coherence.epochs.now();
         let key = Bytes::copy_from_slice(key);

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use super::coherence::Mode;
 use super::state::Cache;
 use crate::error::{Error, Outcome, Result};
-use crate::group::complete;
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::types::{Batch, Commit, Identity, Inspection, Profile, Scan, Scope, Usage, Value};
+use crate::write_group::complete;
 
 #[deny(clippy::missing_trait_methods)]
 impl<S: Store> Read for Cache<S> {
@@ -106,7 +106,7 @@ impl<S: Store> Store for Cache<S> {
 
     async fn inspect(&self, key: &[u8]) -> Result<Vec<Inspection>> {
         let below = self.0.inner.inspect(key).await?;
-        let disk = self.0.sighting_on_disk(key).await;
+        let disk = self.0.inspection_on_disk(key).await;
         Ok(std::iter::once(self.0.inspection(key)).chain(disk).chain(below).collect())
     }
 

@@ -76,7 +76,6 @@ use crate::clock::Timestamp;
 use crate::encoded_conditions::{Absence, write_decoded, write_group_decoded};
 use crate::error::{Error, Result};
 use crate::forward;
-use crate::group::admitted;
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::store::{Pages, Read, Store};
 use crate::types::units::Span;
@@ -84,6 +83,7 @@ use crate::types::{
     Batch, Commit, Conditions, Counting, Entry, Guarantees, Inspection, Op, Presence, Profile,
     Scan, Value,
 };
+use crate::write_group::admitted;
 
 /// Settings of the expire layer. See the [module docs](self).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

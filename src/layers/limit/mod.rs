@@ -61,13 +61,13 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Operation, Outcome, Result, Retry};
 use crate::forward;
-use crate::group::complete;
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::telemetry::{Histogram, Labels, names};
 use crate::types::units::{Span, counted};
 use crate::types::{Batch, Commit, Inspection, Profile, Scan, Scope, Usage, Value};
+use crate::write_group::complete;
 
 /// Settings of the limit layer. See the [module docs](self).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

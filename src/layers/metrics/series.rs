@@ -9,7 +9,7 @@ use super::sample::Call;
 use crate::clock::Clock;
 use crate::error::{Error, Operation, Result};
 use crate::reply::Reply;
-use crate::telemetry::{Counter, Errors, Gauge, Histogram, Labels, SAMPLE, Tally, names};
+use crate::telemetry::{Counter, Errors, Gauge, Histogram, Labels, SAMPLE, ShardedCounters, names};
 use crate::types::Value;
 
 pub(super) struct Shared {
@@ -169,7 +169,7 @@ pub(super) struct Series {
     /// Whether the last answer that was sampled had to be waited for.
     pub(super) waits: AtomicBool,
     ok: Succeeded,
-    missing: Option<Tally<1>>,
+    missing: Option<ShardedCounters<1>>,
     pub(super) error: Counter,
     pub(super) cancelled: Counter,
     duration: Option<Histogram>,
@@ -178,7 +178,7 @@ pub(super) struct Series {
 /// Operations that succeeded.
 enum Succeeded {
     /// With their bytes.
-    Bytes(Tally<2>),
+    Bytes(ShardedCounters<2>),
     Only(Counter),
 }
 
@@ -199,11 +199,12 @@ impl Series {
             ok: match carries {
                 true => {
                     let bytes = labels.counter(names::OP_BYTES, &[op]);
-                    Succeeded::Bytes(Tally::new([outcome("ok"), bytes]))
+                    Succeeded::Bytes(ShardedCounters::new([outcome("ok"), bytes]))
                 }
                 false => Succeeded::Only(outcome("ok")),
             },
-            missing: (operation == Operation::Get).then(|| Tally::new([outcome("missing")])),
+            missing: (operation == Operation::Get)
+                .then(|| ShardedCounters::new([outcome("missing")])),
             error: outcome("error"),
             cancelled: outcome("cancelled"),
             duration: is_timed.then(|| labels.histogram(names::OP_DURATION, &[op])),
@@ -213,7 +214,7 @@ impl Series {
     /// An operation succeeded, with so many bytes.
     pub(super) fn succeeded(&self, bytes: u64) {
         match &self.ok {
-            Succeeded::Bytes(tally) => tally.add([1, bytes]),
+            Succeeded::Bytes(counters) => counters.add([1, bytes]),
             Succeeded::Only(counter) => counter.increment(1),
         }
     }

@@ -57,7 +57,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::forward;
-use crate::group::write_admitted;
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Change, Changes, Pages, Read, Store};
@@ -65,6 +64,7 @@ use crate::types::{
     Batch, Commit, Condition, Counting, Identity, Inspection, Limits, Op, Page, Profile,
     RESERVED_PREFIX, Scan, Scope, Usage, Value, check_key,
 };
+use crate::write_group::write_admitted;
 
 /// Settings of the prefix layer.
 ///

@@ -69,13 +69,13 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Clock;
 use crate::error::{Error, Operation, Outcome, Result, Retry as Again};
 use crate::forward;
-use crate::group::complete;
 use crate::layer::{Context, Layer, LayerConfig, StackLayer, Zone};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::telemetry::{Counter, Labels, names};
 use crate::types::units::{Span, counted};
 use crate::types::{Batch, Commit, Inspection, Page, Profile, Scan, Scope, Usage, Value};
+use crate::write_group::complete;
 
 /// Settings of the retry layer. See the [module docs](self).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

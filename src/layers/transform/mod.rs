@@ -21,12 +21,12 @@ use self::shared::{ByteCounters, Shared, blocking};
 use crate::encoded_conditions::{Absence, write_decoded, write_group_decoded};
 use crate::error::{Error, Outcome, Result};
 use crate::forward;
-use crate::group::{admitted, complete};
 use crate::layer::{Layer, Resize, Rewrite, StackLayer};
 use crate::reply::Reply;
 use crate::store::{Pages, Read, Store};
 use crate::telemetry::Labels;
 use crate::types::{Batch, Commit, Entry, Profile, Scan, Value};
+use crate::write_group::{admitted, complete};
 
 /// A layer that encodes values. Every store that it wraps shares its counters.
 /// See [`Transform`] for an example.

@@ -23,7 +23,7 @@ impl<'a> Waiting<'a> {
     fn begin(shared: &'a Shared, state: &mut State) -> Self {
         state.waiting += 1;
         state.rests = false;
-        shared.meters.waits();
+        shared.counters.waits();
         Self { shared, since: shared.clock.monotonic() }
     }
 }
@@ -32,7 +32,7 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.shared.state.lock().waiting -= 1;
         let now = self.shared.clock.monotonic();
-        self.shared.meters.waited(now.saturating_sub(self.since));
+        self.shared.counters.waited(now.saturating_sub(self.since));
     }
 }
 
@@ -135,7 +135,7 @@ impl Shared {
     }
 
     fn waited_in_vain(&self, full: String, otherwise: &str) -> Error {
-        self.meters.timed_out();
+        self.counters.timed_out();
         let last = self.progress.borrow().last.clone();
         let message = format!("waited {} for room: {full}", self.config.max_wait);
         let error = match last {

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::config::{Ack, NAME};
-use super::meters::Cause;
+use super::counters::Cause;
 use super::run::Given;
 use super::shared::{Log, Shared};
 use super::state::{Found, Verdict};
 use crate::error::{Error, Outcome, Result};
-use crate::group::complete;
 use crate::journal::batch;
 use crate::types::{Batch, Commit, Condition, Op, RESERVED_PREFIX};
+use crate::write_group::complete;
 
 /// What the store below may refuse, and only once it is flushed.
 pub(super) fn check_reserved(key: &[u8]) -> Result<()> {
@@ -201,7 +201,7 @@ impl Shared {
                     "the journal gave the sequence {appended} where {} was next",
                     state.next
                 ));
-                self.meters.failed(Cause::Internal);
+                self.counters.failed(Cause::Internal);
                 return Err(state.fail(error));
             }
             state.give(given)
@@ -243,7 +243,7 @@ impl Shared {
         if ack == Ack::Through {
             let flushed = self.flushed(sequence, false).await;
             flushed.map_err(|error| error.with_outcome(Outcome::Unknown))?;
-            self.meters.acknowledged(ack);
+            self.counters.acknowledged(ack);
             return Ok(Commit::at(sequence));
         }
         Ok(self.acknowledged(sequence, ack))
@@ -251,7 +251,7 @@ impl Shared {
 
     /// Before the store below has it.
     fn acknowledged(self: &Arc<Self>, sequence: u64, ack: Ack) -> Commit {
-        self.meters.acknowledged(ack);
+        self.counters.acknowledged(ack);
         let shared = Arc::clone(self);
         Commit::at(sequence).durable_after(async move { shared.flushed(sequence, false).await })
     }
@@ -278,7 +278,7 @@ impl Shared {
         self.publish(&mut state, log.journal.usage().durable.saturating_sub(1));
         state.drop_given();
         drop(state);
-        self.meters.failed(Cause::Journal);
+        self.counters.failed(Cause::Journal);
         self.fail(error.clone());
     }
 }

@@ -7,7 +7,7 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
-use super::meters::{Cause, Flushed};
+use super::counters::{Cause, Flushed};
 use super::shared::Shared;
 use super::state::Due;
 use crate::error::{Error, ErrorKind, Result, Retry};
@@ -98,7 +98,7 @@ impl Flusher {
             (flushed, _) => flushed.map_err(|error| (None, error)),
         };
         if let Some(log) = &shared.log {
-            shared.meters.journal(log.journal.usage().bytes);
+            shared.counters.journal(log.journal.usage().bytes);
         }
         let (outcome, entries) = match &flushed {
             Ok(()) => (Flushed::Ok, entries),
@@ -106,7 +106,7 @@ impl Flusher {
             Err(_) => (Flushed::Refused, 0),
         };
         let took = shared.clock.monotonic().saturating_sub(begun);
-        shared.meters.flushed(outcome, entries, took);
+        shared.counters.flushed(outcome, entries, took);
         match flushed {
             Ok(()) => {
                 self.pauses = pauses(self.seed);
@@ -161,7 +161,7 @@ struct Ended(Arc<Shared>);
 impl Drop for Ended {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.meters.failed(Cause::Internal);
+            self.0.counters.failed(Cause::Internal);
             self.0.stop(Error::internal("the task that writes back panicked"));
         }
     }

@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use super::config::{Opening, WriteBackConfig};
+use super::counters::Counters;
 use super::flush::Flusher;
-use super::meters::Meters;
 use super::overlay::Overlay;
 use super::replay;
 use super::shared::{Log, Parts, Shared};
@@ -45,7 +45,7 @@ impl LayerConfig for WriteBackConfig {
     }
 
     fn register_metrics(&self, context: &Context, _: &Profile) {
-        let _ = Meters::new(&context.labels);
+        let _ = Counters::new(&context.labels);
     }
 
     async fn open(&self, context: &Context) -> Result<Arc<dyn StackLayer>> {
@@ -132,10 +132,10 @@ impl WriteBackLayer {
             }
             None => (State::new(bounds, 1), None),
         };
-        let meters = Meters::new(&self.context.labels);
+        let counters = Counters::new(&self.context.labels);
         let journal = log.as_ref().map_or(ByteSize(0), |_| self.config.journal_bytes());
-        meters.bounds(self.config.max_dirty, journal);
-        meters.replayed(state.visible - state.flushed);
+        counters.bounds(self.config.max_dirty, journal);
+        counters.replayed(state.visible - state.flushed);
         let shared = Arc::new(Shared::new(Parts {
             config: self.config.clone(),
             below,
@@ -144,7 +144,7 @@ impl WriteBackLayer {
             log,
             state,
             overlay,
-            meters,
+            counters,
         }));
         shared.measure(&mut shared.state.lock(), None);
         let flusher = Flusher::new(Arc::clone(&shared), self.context.seed);

@@ -61,10 +61,10 @@
 mod backpressure;
 mod commit;
 mod config;
+mod counters;
 mod filter;
 mod flush;
 mod layer;
-mod meters;
 #[cfg(test)]
 mod model_tests;
 mod offline;

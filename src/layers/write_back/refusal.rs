@@ -1,7 +1,7 @@
 //! A run that the store below refuses for good: which of its batches that is.
 
 use super::config::NAME;
-use super::meters::Cause;
+use super::counters::Cause;
 use super::replay::READER;
 use super::shared::{Log, Shared};
 use crate::clock::Timestamp;
@@ -77,7 +77,7 @@ impl Shared {
             }
             None => "what was acknowledged is in memory only, as there is no journal",
         };
-        self.meters.failed(Cause::Refused);
+        self.counters.failed(Cause::Refused);
         self.stop(error.with_context(format!(
             "the store below refuses {which} for good, so nothing is acknowledged any more; {kept}"
         )));

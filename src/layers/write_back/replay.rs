@@ -8,8 +8,8 @@ use super::overlay::Overlay;
 use super::run::Given;
 use super::state::{Bounds, State};
 use crate::clock::Clock;
-use crate::disk::{stage, sync_folder};
 use crate::error::{Error, ErrorKind, Result};
+use crate::filesystem::{stage, sync_folder};
 use crate::journal::{Journal, Reader, Settings, batch};
 use crate::types::Identity;
 

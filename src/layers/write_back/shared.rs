@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, RwLock, watch};
 
 use super::config::{NAME, WriteBackConfig};
-use super::meters::Meters;
+use super::counters::Counters;
 use super::overlay::Overlay;
 use super::state::State;
 use crate::clock::{Clock, Timestamp};
@@ -63,7 +63,7 @@ pub(super) struct Shared {
     pub(super) room: Notify,
     pub(super) progress: watch::Sender<Progress>,
     closed: AtomicBool,
-    pub(super) meters: Meters,
+    pub(super) counters: Counters,
 }
 
 /// What [`Shared`] is made of.
@@ -75,12 +75,12 @@ pub(super) struct Parts {
     pub(super) log: Option<Log>,
     pub(super) state: State,
     pub(super) overlay: Overlay,
-    pub(super) meters: Meters,
+    pub(super) counters: Counters,
 }
 
 impl Shared {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { config, below, clock, runtime, log, state, overlay, meters } = parts;
+        let Parts { config, below, clock, runtime, log, state, overlay, counters } = parts;
         let progress = Progress { flushed: state.flushed, ..Progress::default() };
         Self {
             profile: config.profile_over(below.profile()),
@@ -98,7 +98,7 @@ impl Shared {
             room: Notify::new(),
             progress: watch::Sender::new(progress),
             closed: AtomicBool::new(false),
-            meters,
+            counters,
         }
     }
 
@@ -133,11 +133,11 @@ impl Shared {
 
     /// Shows what is on its way. `before`: since when the oldest write waited that was shown.
     pub(super) fn measure(&self, state: &mut State, before: Option<Duration>) {
-        self.meters.dirty(state.dirty, self.overlay.entries());
-        self.meters.coalesced(std::mem::take(&mut state.coalesced));
+        self.counters.dirty(state.dirty, self.overlay.entries());
+        self.counters.coalesced(std::mem::take(&mut state.coalesced));
         if state.oldest() != before {
             let waited = state.oldest().map(|since| self.clock.monotonic().saturating_sub(since));
-            self.meters.oldest(waited.map(|waited| earlier(self.clock.now(), waited)));
+            self.counters.oldest(waited.map(|waited| earlier(self.clock.now(), waited)));
         }
     }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 
 use crate::serve::body::BodyError;
-use crate::serve::meters::Refusal;
+use crate::serve::counters::Refusal;
 use crate::serve::problem::Problem;
 
 /// What the routes that take lines take.

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::serve::access::Caller;
-use crate::serve::meters::Refusal;
+use crate::serve::counters::Refusal;
 use crate::serve::problem::Problem;
 use crate::serve::shared::{Phase, Shared, StoreState};
 use crate::status::{Facts, Monitor, Subject};

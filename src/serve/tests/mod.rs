@@ -1,10 +1,10 @@
 //! A server in this process, asked over real sockets. Its clock is moved by hand.
 
 mod admission;
+mod counters;
 mod drain;
 mod http2;
 mod limits;
-mod meters;
 mod reload;
 
 use std::net::SocketAddr;

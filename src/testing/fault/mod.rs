@@ -13,11 +13,11 @@ use futures_util::StreamExt;
 use self::plan::Fate;
 pub use self::plan::{Call, Faults, Gate, Rule};
 use crate::error::{Operation, Result};
-use crate::group::complete;
 use crate::layer::Layer;
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::types::{Batch, Commit, Identity, Inspection, Page, Profile, Scan, Scope, Usage, Value};
+use crate::write_group::complete;
 
 /// Puts a [`FaultStore`] around a store, as a layer of a stack.
 ///

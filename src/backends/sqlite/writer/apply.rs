@@ -4,8 +4,8 @@ use super::super::rows::{self, Miss, millis};
 use super::{Engine, Failed, overruled};
 use crate::clock::Timestamp;
 use crate::error::Result;
-use crate::group::complete;
 use crate::types::{Batch, Op, Value};
+use crate::write_group::complete;
 
 impl Engine {
     /// Applies the batches of a group up to the first that is refused.

@@ -24,8 +24,8 @@ use super::pool::{Base, offload};
 use super::verify::{Found, schema_version};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Operation, Outcome, Result};
-use crate::group::complete;
 use crate::types::Batch;
+use crate::write_group::complete;
 
 /// Batches, and their bytes, that share a transaction at most.
 const GROUP: usize = 1024;

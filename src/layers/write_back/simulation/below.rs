@@ -162,7 +162,7 @@ impl Store for Below {
     }
 
     async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
-        crate::group::write_in_order(self, group).await
+        crate::write_group::write_in_order(self, group).await
     }
 
     async fn ingest(&self, mut run: Pages<'_>) -> Result<u64> {

@@ -92,7 +92,7 @@ impl Store for Altered {
     }
 
     async fn write_group(&self, group: Vec<Batch>) -> Vec<Result<Commit>> {
-        crate::group::write_in_order(self, group).await
+        crate::write_group::write_in_order(self, group).await
     }
 
     async fn changes(&self) -> Result<Changes> {

@@ -12,7 +12,7 @@ use crate::args::Import;
 use crate::failure::{Failure, Outcome};
 use crate::lines::Lines;
 
-/// Bytes after which a batch is written: large enough to spread the price of a synced write.
+/// Bytes after which a batch is written: large enough to spread the cost of a synced write.
 const BATCH_BYTES: usize = 4 << 20;
 /// Operations after which a batch is written.
 const BATCH_OPS: usize = 8192;

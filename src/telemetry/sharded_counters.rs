@@ -2,9 +2,9 @@
 //!
 //! Threads that add to one number wait for each other: two threads that do nothing but hits took four times
 //! as long for each where they shared three counters. And the addition that threads may share, an
-//! atomic one, costs as much as the rest of a hit. So each thread adds to a line of a [`Tally`] that no other
+//! atomic one, costs as much as the rest of a hit. So each thread adds to a line of a [`ShardedCounters`] that no other
 //! writes to, with plain loads and stores. Once a second a thread collects what was added
-//! since; [`gather`] does so at once, and a tally that goes does so for itself. Nothing is lost.
+//! since; [`gather`] does so at once, and a set of counters that goes does so for itself. Nothing is lost.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -17,7 +17,7 @@ use super::handles::Counter;
 use crate::thread_slot;
 
 /// Counters that are added to together. The first one counts events.
-pub(crate) struct Tally<const N: usize>(Arc<Sums<N>>);
+pub(crate) struct ShardedCounters<const N: usize>(Arc<Sums<N>>);
 
 struct Sums<const N: usize> {
     counters: [Counter; N],
@@ -31,13 +31,13 @@ struct Sums<const N: usize> {
 #[repr(align(128))]
 struct Line<const N: usize>([AtomicU64; N]);
 
-impl<const N: usize> std::fmt::Debug for Tally<N> {
+impl<const N: usize> std::fmt::Debug for ShardedCounters<N> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tally").finish_non_exhaustive()
+        f.debug_struct("ShardedCounters").finish_non_exhaustive()
     }
 }
 
-impl<const N: usize> Tally<N> {
+impl<const N: usize> ShardedCounters<N> {
     pub(crate) fn new(counters: [Counter; N]) -> Self {
         let handed = Mutex::default();
         Self(Arc::new(Sums { counters, lines: OnceLock::new(), handed }))
@@ -113,14 +113,14 @@ mod tests {
     use super::*;
     use crate::telemetry::{Labels, gather};
 
-    fn tally() -> (Tally<2>, Snapshotter) {
+    fn counters() -> (ShardedCounters<2>, Snapshotter) {
         let recorder = DebuggingRecorder::new();
         let snapshotter = recorder.snapshotter();
         let labels = Labels::default();
-        let tally = metrics::with_local_recorder(&recorder, || {
-            Tally::new([labels.counter("events", &[]), labels.counter("bytes", &[])])
+        let counters = metrics::with_local_recorder(&recorder, || {
+            ShardedCounters::new([labels.counter("events", &[]), labels.counter("bytes", &[])])
         });
-        (tally, snapshotter)
+        (counters, snapshotter)
     }
 
     /// Events and bytes since the last look.
@@ -138,10 +138,10 @@ mod tests {
 
     #[test]
     fn what_was_added_is_handed_on_once() {
-        let (tally, snapshotter) = tally();
+        let (counters, snapshotter) = counters();
         assert_eq!(counted(&snapshotter), (0, 0));
         for n in 1..4 {
-            (0..n).for_each(|_| tally.add([1, 10]));
+            (0..n).for_each(|_| counters.add([1, 10]));
             gather();
             assert_eq!(counted(&snapshotter), (n, 10 * n));
             gather();
@@ -151,18 +151,18 @@ mod tests {
 
     #[test]
     fn several_threads_lose_nothing() {
-        let (tally, snapshotter) = tally();
+        let (counters, snapshotter) = counters();
         const EACH: u64 = 100_003;
         // More threads than there are lines.
-        let threads = tally.lines().len() + 3;
+        let threads = counters.lines().len() + 3;
         let barrier = std::sync::Barrier::new(threads);
         thread::scope(|scope| {
             for _ in 0..threads {
                 scope.spawn(|| {
-                    tally.add([1, 7]);
+                    counters.add([1, 7]);
                     // All live at once.
                     barrier.wait();
-                    (1..EACH).for_each(|_| tally.add([1, 7]));
+                    (1..EACH).for_each(|_| counters.add([1, 7]));
                 });
             }
             scope.spawn(|| (0..1000).for_each(|_| gather()));
@@ -174,22 +174,22 @@ mod tests {
 
     #[test]
     fn threads_that_follow_each_other_lose_nothing() {
-        let (tally, snapshotter) = tally();
+        let (counters, snapshotter) = counters();
         for _ in 0..300 {
-            thread::scope(|scope| scope.spawn(|| tally.add([1, 7])).join().unwrap());
+            thread::scope(|scope| scope.spawn(|| counters.add([1, 7])).join().unwrap());
         }
         gather();
         assert_eq!(counted(&snapshotter), (300, 2100));
     }
 
     #[test]
-    fn what_a_thread_leaves_is_handed_on_when_the_tally_goes() {
-        let (tally, snapshotter) = tally();
-        tally.add([1, 1]);
-        thread::scope(|scope| scope.spawn(|| tally.add([1, 1])).join().unwrap());
-        drop(tally);
+    fn what_a_thread_leaves_is_collected_when_the_counters_go() {
+        let (counters, snapshotter) = counters();
+        counters.add([1, 1]);
+        thread::scope(|scope| scope.spawn(|| counters.add([1, 1])).join().unwrap());
+        drop(counters);
         let mut seen = (0, 0);
-        // The task that gathers for all tallies at this moment may hold it for a moment more.
+        // The task that gathers for all counters at this moment may hold it for a moment more.
         while seen.0 < 2 {
             let (events, bytes) = counted(&snapshotter);
             seen = (seen.0 + events, seen.1 + bytes);
@@ -207,12 +207,13 @@ mod tests {
             fn absolute(&self, _: u64) {}
         }
         let facade = metrics::Counter::from_arc(Arc::new(Panics));
-        let bad = Tally::new([Counter { facade, ..Labels::default().counter("bad", &[]) }]);
+        let bad =
+            ShardedCounters::new([Counter { facade, ..Labels::default().counter("bad", &[]) }]);
         for _ in 0..2 {
-            let (tally, snapshotter) = tally();
+            let (counters, snapshotter) = counters();
             bad.add([1]);
-            tally.add([1, 1]);
-            thread::scope(|scope| scope.spawn(|| tally.add([1, 1])).join().unwrap());
+            counters.add([1, 1]);
+            thread::scope(|scope| scope.spawn(|| counters.add([1, 1])).join().unwrap());
             let mut seen = 0;
             while seen < 2 {
                 seen += counted(&snapshotter).0;

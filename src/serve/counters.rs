@@ -25,7 +25,7 @@ pub(super) enum Refusal {
 const STATUSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 
 /// What is counted of a listener.
-pub(super) struct Meters {
+pub(super) struct Counters {
     pub(super) labels: Labels,
     pub(super) connections: Gauge,
     pub(super) accepted: Counter,
@@ -42,7 +42,7 @@ pub(super) struct Meters {
     body: Counter,
 }
 
-impl Meters {
+impl Counters {
     pub(super) fn new(listener: &str) -> Self {
         let labels = Labels::of("listener", listener);
         let requests = |route| {
@@ -102,9 +102,9 @@ pub(super) fn series_of(listeners: &[ListenerConfig]) -> usize {
     let register = || {
         for (at, listener) in listeners.iter().enumerate() {
             // Its place stands for its name: of two that take a free port, the names are not known yet.
-            let meters = Meters::new(&at.to_string());
+            let counters = Counters::new(&at.to_string());
             if listener.tls.is_some() {
-                drop(meters.labels.gauge(names::SERVE_CERTIFICATE, &[]));
+                drop(counters.labels.gauge(names::SERVE_CERTIFICATE, &[]));
             }
         }
     };
@@ -115,10 +115,10 @@ pub(super) fn series_of(listeners: &[ListenerConfig]) -> usize {
 pub(super) struct Open(Gauge);
 
 impl Open {
-    pub(super) fn new(meters: &Meters) -> Self {
-        meters.accepted.increment(1);
-        meters.connections.increment(1);
-        Self(meters.connections.clone())
+    pub(super) fn new(counters: &Counters) -> Self {
+        counters.accepted.increment(1);
+        counters.connections.increment(1);
+        Self(counters.connections.clone())
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) enum Flushed {
 
 /// The series of one layer.
 #[derive(Debug)]
-pub(super) struct Meters {
+pub(super) struct Counters {
     dirty_bytes: Gauge,
     dirty_entries: Gauge,
     max_dirty: Gauge,
@@ -50,7 +50,7 @@ pub(super) struct Meters {
     failed: [Gauge; 3],
 }
 
-impl Meters {
+impl Counters {
     /// Registers the series, at 0.
     pub(super) fn new(labels: &Labels) -> Self {
         let acknowledged = |ack| labels.counter(names::WRITEBACK_ACKNOWLEDGED, &[("ack", ack)]);
