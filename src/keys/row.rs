@@ -19,6 +19,7 @@ pub(crate) enum Form {
 
 /// What a column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "each backend has some of them")]
 pub(crate) enum Kind {
     /// Text without NUL.
     Text,

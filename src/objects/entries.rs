@@ -12,7 +12,7 @@ use super::folder::InFolder;
 use super::names::Naming;
 use super::probe;
 use super::service::Objects;
-use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::error::{Error, ErrorKind, Operation, Outcome, Result};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read};
 use crate::types::{
@@ -36,7 +36,13 @@ pub(crate) struct StoreGuarantees {
     pub(crate) place: Option<&'static str>,
     /// Only this process can write.
     pub(crate) private: bool,
+    /// Whether anything is written here.
+    pub(crate) writable: bool,
 }
+
+/// Why settings do not go together.
+pub(crate) const READS_NO_CONDITIONS: &str =
+    "conditions are about writes, and with `read_only: true` there are none; leave one of them out";
 
 impl StoreGuarantees {
     pub(crate) fn profile(&self, name: &'static str) -> Profile {
@@ -56,9 +62,9 @@ impl StoreGuarantees {
             atomic_pages: false,
             snapshots: false,
             expiry: false,
-            ingest: true,
+            ingest: self.writable,
             counts: Counting::No,
-            writable: true,
+            writable: self.writable,
             places: self.place.map(place).into_iter().collect(),
             recovery: None,
             limits: Limits {
@@ -69,7 +75,9 @@ impl StoreGuarantees {
             },
         };
         let profile = Profile::backend(name, guarantees);
-        let profile = if self.private {
+        let profile = if !self.writable {
+            profile.note("`read_only`: nothing is written, made or tried out.")
+        } else if self.private {
             profile
         } else {
             profile.note(
@@ -136,7 +144,13 @@ impl Entries {
         if profile.guarantees.ordered_scans {
             probe::listing(&*objects).await.map_err(told)?;
         } else {
-            probe::access(&*objects).await.map_err(told)?;
+            let reached = probe::access(&*objects).await;
+            // Without the right to list, S3 refuses to read what is not there. Then the first read tells more.
+            let refused = |error: &Error| error.kind() == ErrorKind::Access;
+            if !reached.as_ref().is_err_and(|error| refused(error) && !profile.guarantees.writable)
+            {
+                reached.map_err(told)?;
+            }
         }
         if may_create && profile.guarantees.conditions >= Conditions::Absence {
             probe::create(&objects).await.map_err(told)?;
@@ -267,9 +281,19 @@ impl Entries {
         }
     }
 
-    pub(crate) async fn write(&self, batch: Batch) -> Result<Commit> {
-        self.guarantees().check_batch(&batch)?;
+    fn may_write(&self, operation: Operation) -> Result<()> {
         self.check_open()?;
+        if self.guarantees().writable {
+            return Ok(());
+        }
+        let message = "the objects are open for reading only (`read_only: true`); leave that out to change them";
+        let error = Error::new(ErrorKind::Access, message).with_outcome(Outcome::Nothing);
+        Err(self.told(error, operation))
+    }
+
+    pub(crate) async fn write(&self, batch: Batch) -> Result<Commit> {
+        self.may_write(Operation::Write)?;
+        self.guarantees().check_batch(&batch)?;
         // One at most of each, as there are no atomic batches.
         let condition = batch.conditions().first().cloned();
         let op = batch.into_ops().pop();
@@ -280,7 +304,7 @@ impl Entries {
 
     /// Many puts at a time.
     pub(crate) async fn ingest(&self, run: Pages<'_>) -> Result<u64> {
-        self.check_open()?;
+        self.may_write(Operation::Ingest)?;
         let mut order = RunOrder::default();
         let pages = run.map(|page| {
             let page = page?;

@@ -90,7 +90,7 @@ pub(crate) fn redacted(error: &object_store::Error, doing: &str) -> Error {
         ),
         ErrorKind::Access => (
             ErrorKind::Access,
-            "the service refuses access; check credentials and rights (get, put, delete and list)",
+            "the service refuses access; check credentials and rights (get, put, delete, and list, without which S3 refuses to read what is not there)",
         ),
         ErrorKind::Capacity => (ErrorKind::Capacity, "the disk is full"),
         ErrorKind::Timeout => (ErrorKind::Timeout, "the service did not answer within `timeout`"),

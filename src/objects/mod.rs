@@ -37,7 +37,9 @@ mod wire;
 #[cfg(any(feature = "backup", feature = "object"))]
 pub(crate) use self::connection::Connection;
 #[cfg(any(feature = "object", feature = "opendal"))]
-pub(crate) use self::entries::{Entries, Opening, StoreGuarantees, check_durability, delegate};
+pub(crate) use self::entries::{
+    Entries, Opening, READS_NO_CONDITIONS, StoreGuarantees, check_durability, delegate,
+};
 #[cfg(feature = "backup")]
 pub(crate) use self::error::kind_of;
 #[cfg(any(feature = "backup", feature = "object"))]

@@ -19,7 +19,7 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// The fields of an object that stands for a row, in the order of its columns; `None` is null.
+/// The fields of the object of a row, in the order of its columns; `None` is null.
 ///
 /// # Errors
 /// `InvalidInput`: it is no object with each of them once and nothing else. The names in an object are of the value, so no

@@ -20,6 +20,11 @@ impl BackendConfig for FileConfig {
         let profile = Profile::backend(Self::NAME, self.guarantees()).note(
             "Other programs may change files: their changes are seen at once, are not atomic with each other, and are not seen by conditional writes that run at the same moment.",
         );
+        if self.read_only {
+            return Ok(profile.note(
+                "`read_only`: nothing in the folder is written, made or locked. A batch that its owner is writing, or did not finish, is seen file by file.",
+            ));
+        }
         Ok(if self.sync {
             profile
         } else {
@@ -30,6 +35,9 @@ impl BackendConfig for FileConfig {
     }
 
     fn claims(&self, context: &Context) -> Vec<Claim> {
+        if self.read_only {
+            return Vec::new();
+        }
         vec![Claim::new("the folder", &context.resolve(&self.path)).whole()]
     }
 

@@ -54,6 +54,10 @@ pub struct FileConfig {
     /// Whether a missing folder is made. Default: true.
     #[serde(default = "yes")]
     pub create: bool,
+    /// Whether the folder is only read: then nothing in it is written, made or locked, so that it may be one that this
+    /// process cannot write to, or one that its owner has open. Default: false.
+    #[serde(default)]
+    pub read_only: bool,
     /// Whether a write is acknowledged when it is on the disk. Default: true. With false a write is
     /// acknowledged when the operating system has it: faster by far, and a power cut (not a crash of the
     /// process) can lose it, or halve a batch, unless `flush` was called.
@@ -89,6 +93,7 @@ impl FileConfig {
         Self {
             path: path.into(),
             create: true,
+            read_only: false,
             sync: true,
             names: None,
             fan_out: None,
@@ -116,6 +121,7 @@ impl FileConfig {
     }
 
     pub(super) fn guarantees(&self) -> Guarantees {
+        let writable = !self.read_only;
         Guarantees {
             durability: if self.sync { Durability::PowerCut } else { Durability::ProcessCrash },
             durability_on_request: if self.sync {
@@ -125,17 +131,18 @@ impl FileConfig {
             },
             durability_after_flush: Durability::PowerCut,
             atomic_batches: true,
-            conditions: Conditions::Value,
+            conditions: if writable { Conditions::Value } else { Conditions::None },
             verbatim: true,
             freshness: Freshness::Immediate,
             change_feed: None,
             ordered_scans: true,
-            atomic_pages: true,
+            // Its owner's batches are seen file by file.
+            atomic_pages: writable,
             snapshots: false,
             expiry: false,
-            ingest: true,
+            ingest: writable,
             counts: Counting::No,
-            writable: true,
+            writable,
             places: vec![Place { name: Self::NAME.into(), what: "folder".into(), sealed: false }],
             recovery: None,
             limits: Limits { value_bytes: Some(MAX_VALUE_BYTES), ..Limits::default() },

@@ -9,7 +9,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use super::error::{failed, removed};
 use super::folder::Folder;
 use super::tree::{Touched, Tree};
-use crate::error::{Error, ErrorKind, Result, Retry};
+use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 
 pub(super) const INTENT: &[u8] = b"intent";
 /// The intent of a store that does not sync: a power cut can tear it.
@@ -63,8 +63,9 @@ impl Core {
         self.own.as_ref().ok_or_else(|| {
             Error::new(
                 ErrorKind::Access,
-                "the folder was opened for reading only, and has no .tierstack, without which nothing can be written",
+                "the folder is open for reading only (`read_only: true`, or a command that only reads); leave that out to change it",
             )
+            .with_outcome(Outcome::Nothing)
         })
     }
 
@@ -135,7 +136,7 @@ impl Core {
 
     fn sync_everything(&self) -> Result<()> {
         #[cfg(target_os = "linux")]
-        if !self.sync {
+        if !self.sync && self.own.is_some() {
             let synced = self.tree.root.sync_all();
             return synced
                 .map_err(|error| self.break_with(failed("syncing the file system", error)));

@@ -22,11 +22,13 @@ const TEMPORARY: &[u8] = b"temporary";
 const LOCK: &[u8] = b"lock";
 const LAYOUT: &[u8] = b"layout";
 
-/// Without `may_create`, a folder that is no store yet is only read, and nothing is added to it.
+/// Without `may_create`, a folder that is no store yet is only read, and nothing is added to it; with `read_only`, nothing
+/// to any.
 pub(super) fn open(config: &FileConfig, may_create: bool) -> Result<Core> {
+    let may_create = may_create && !config.read_only;
     let root = open_root(config, may_create)?;
     let is_store = root.what(HOME).map_err(|error| failed("opening the folder", error))?;
-    let (own, lock, left_open) = if may_create || is_store != What::Missing {
+    let (own, lock, left_open) = if may_create || !config.read_only && is_store != What::Missing {
         let home = own_folder(&root, HOME, config.sync)?;
         let (lock, left_open) = lock(&home)?;
         let temporary = own_folder(&home, TEMPORARY, config.sync)?;
@@ -76,7 +78,7 @@ fn open_root(config: &FileConfig, may_create: bool) -> Result<Folder> {
         io::ErrorKind::NotFound => {
             let near = nearest_beside(path).map(|name| format!("; did you mean '{name}'?"));
             Error::config(format!(
-                "there is no folder at `path`, and none is to be made here (`create: false`, or a command that only reads){}",
+                "there is no folder at `path`, and none is to be made here (`create: false`, `read_only: true`, or a command that only reads){}",
                 near.unwrap_or_default()
             ))
         }
@@ -141,9 +143,14 @@ fn lock(home: &Folder) -> Result<(File, bool)> {
 
 /// The layout of the folder, recorded if it is new.
 fn layout_of(core: &Core, config: &FileConfig) -> Result<Layout> {
+    let looking = |error| failed("looking for the layout of the folder", error);
     let recorded = match &core.own {
         Some(own) => read_own(&own.home, LAYOUT)?,
-        None => None,
+        // As its owner has recorded it.
+        None => match core.tree.root.child(HOME).map_err(looking)? {
+            Some(home) => read_own(&home, LAYOUT)?,
+            None => None,
+        },
     };
     if let Some(content) = recorded {
         let layout = layout_file::decode(&content)?;

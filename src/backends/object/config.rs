@@ -13,8 +13,8 @@ use super::client::Client;
 use crate::error::{Error, Result};
 use crate::layer::{BackendConfig, Context};
 use crate::objects::{
-    Connection, Location, MAX_VALUE_BYTES, Names, Naming, Opening, Options, Shown, StoreGuarantees,
-    check_durability,
+    Connection, Location, MAX_VALUE_BYTES, Names, Naming, Opening, Options, READS_NO_CONDITIONS,
+    Shown, StoreGuarantees, check_durability,
 };
 use crate::types::units::Span;
 use crate::types::{Conditions, Durability, Identity};
@@ -54,6 +54,10 @@ pub struct ObjectConfig {
     /// list in order, such as an S3 directory bucket.
     #[serde(default)]
     pub scans: Option<bool>,
+    /// Whether nothing is written, made or tried out: for credentials that may only read. Default: false. Without the right
+    /// to list, set `scans: false` too.
+    #[serde(default)]
+    pub read_only: bool,
     /// Whether a batch can depend on its key being absent. Default: false. Tried out when the store is
     /// opened, which writes a few small objects and removes them.
     #[serde(default)]
@@ -86,6 +90,7 @@ impl fmt::Debug for ObjectConfig {
             .field("options", &self.options)
             .field("names", &self.names)
             .field("scans", &self.scans)
+            .field("read_only", &self.read_only)
             .field("conditional_writes", &self.conditional_writes)
             .field("conditional_values", &self.conditional_values)
             .field("keep_attributes", &self.keep_attributes)
@@ -128,6 +133,7 @@ impl ObjectConfig {
             options: Options::new(),
             names: Names::default(),
             scans: None,
+            read_only: false,
             conditional_writes: false,
             conditional_values: false,
             keep_attributes: true,
@@ -153,7 +159,7 @@ impl ObjectConfig {
             profile: self.profile()?,
             identity: self.identity(context).await?,
             folder: self.folder(context)?,
-            may_create: context.may_create,
+            may_create: context.may_create && !self.read_only,
         })
     }
 
@@ -206,6 +212,9 @@ impl ObjectConfig {
         if self.timeout.0.is_zero() {
             return Err(Error::config("`timeout` must be longer than 0s"));
         }
+        if self.read_only && (self.conditional_writes || self.conditional_values) {
+            return Err(Error::config(READS_NO_CONDITIONS));
+        }
         let compares = |location: &Location| match location {
             Location::Bucket { scheme, bucket, .. } => {
                 *scheme != "az" && !bucket.ends_with("--x-s3")
@@ -257,6 +266,7 @@ impl ObjectConfig {
             value_bytes: MAX_VALUE_BYTES,
             place,
             private: place.is_none(),
+            writable: !self.read_only,
         })
     }
 
@@ -287,7 +297,7 @@ impl ObjectConfig {
             sync: false,
             options,
         };
-        let create = context.may_create;
+        let create = context.may_create && !self.read_only;
         let repeating = location.objects(create, &connection)?;
         let once = location.objects(create, &Connection { retries: 0, ..connection })?;
         Ok((repeating, once))

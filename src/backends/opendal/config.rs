@@ -10,8 +10,8 @@ use super::services::{self, Service, memcached_bytes};
 use crate::error::{Error, Result};
 use crate::layer::{BackendConfig, Context};
 use crate::objects::{
-    Names, Naming, Opening, Options, Setting, StoreGuarantees, check_durability, check_options,
-    read_options,
+    Names, Naming, Opening, Options, READS_NO_CONDITIONS, Setting, StoreGuarantees,
+    check_durability, check_options, read_options,
 };
 use crate::spelling::check_folder;
 use crate::types::units::Span;
@@ -51,6 +51,10 @@ pub struct OpenDalConfig {
     /// S3 directory bucket.
     #[serde(default)]
     pub scans: Option<bool>,
+    /// Whether nothing is written, made or tried out: for credentials that may only read. Default: false. Without the right
+    /// to list, set `scans: false` too.
+    #[serde(default)]
+    pub read_only: bool,
     /// Whether a batch can depend on its key being absent. Default: false. Tried out when the store is
     /// opened, which writes a few small objects and removes them.
     #[serde(default)]
@@ -87,6 +91,7 @@ impl OpenDalConfig {
             options: Options::new(),
             names: Names::default(),
             scans: None,
+            read_only: false,
             conditional_writes: false,
             keep_attributes: true,
             durability: None,
@@ -116,7 +121,7 @@ impl OpenDalConfig {
             profile: self.profile()?,
             identity,
             folder,
-            may_create: context.may_create,
+            may_create: context.may_create && !self.read_only,
         })
     }
 
@@ -174,6 +179,9 @@ impl OpenDalConfig {
                 self.scheme
             )));
         }
+        if self.read_only && self.conditional_writes {
+            return Err(Error::config(READS_NO_CONDITIONS));
+        }
         if self.conditional_writes && !service.conditional {
             return Err(Error::config(format!(
                 "`conditional_writes`: the service '{}' cannot write where an object is absent; leave the setting out",
@@ -220,6 +228,7 @@ impl OpenDalConfig {
             value_bytes: service.value_bytes,
             place: service.place,
             private: service.place.is_none(),
+            writable: !self.read_only,
         })
     }
 
@@ -232,7 +241,7 @@ impl OpenDalConfig {
             .map(|(name, value)| (name.to_ascii_lowercase(), value.expose().to_owned()))
             .collect();
         if self.scheme == "fs" {
-            place_files(&mut options, context)?;
+            place_files(&mut options, context, context.may_create && !self.read_only)?;
         }
         // OpenDAL's words may quote an option.
         Operator::via_iter(&self.scheme, options).map_err(|error| {
@@ -259,8 +268,10 @@ impl OpenDalConfig {
                 info.scheme()
             )));
         }
-        if !(can.read && can.write && can.delete) {
-            return Err(Error::config("the service cannot read, write and delete"));
+        if !(can.read && (self.read_only || can.write && can.delete)) {
+            return Err(Error::config(
+                "the service cannot read, write and delete; where it can only be read, set `read_only: true`",
+            ));
         }
         if guarantees.scans && !(can.list && can.list_with_recursive) {
             return Err(Error::config(
@@ -282,7 +293,11 @@ impl OpenDalConfig {
 }
 
 /// A file is written next to its place and renamed, so that no reader sees half of it.
-fn place_files(options: &mut Vec<(String, String)>, context: &Context) -> Result<()> {
+fn place_files(
+    options: &mut Vec<(String, String)>,
+    context: &Context,
+    may_create: bool,
+) -> Result<()> {
     let Some((_, root)) = options.iter_mut().find(|(name, _)| name == "root") else {
         return Err(Error::config("`options.root` is missing; name the folder of the files"));
     };
@@ -293,7 +308,7 @@ fn place_files(options: &mut Vec<(String, String)>, context: &Context) -> Result
     };
     *root = text(&path)?;
     // OpenDAL makes both folders where they are missing. Without the second, nothing is put.
-    if !context.may_create {
+    if !may_create {
         check_folder("the folder of `options.root`", &path)?;
         options.retain(|(name, _)| name != "atomic_write_dir");
         return Ok(());

@@ -1,6 +1,8 @@
 //! What the stores over one database file have in common, as far as this process has it open.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -27,6 +29,18 @@ pub(super) fn file_id(path: &Path) -> Option<FileId> {
     }
 }
 
+/// Whether the header says that there is a write-ahead log.
+pub(super) fn has_log(file: &mut File) -> Result<bool> {
+    let mut header = Vec::new();
+    let read = file.rewind().and_then(|()| file.take(20).read_to_end(&mut header));
+    read.map_err(|error| Error::io("the database file cannot be read", error).with_layer(NAME))?;
+    // An empty file is a database without tables.
+    if !header.is_empty() && !header.starts_with(b"SQLite format 3\0") {
+        return Err(Error::config("the file is no database of SQLite").with_layer(NAME));
+    }
+    Ok(header.get(18) == Some(&2))
+}
+
 /// A database file that is open here, however many stores have tables in it.
 #[derive(Default)]
 pub(super) struct Database {
@@ -35,6 +49,8 @@ pub(super) struct Database {
     /// them, for the same reason.
     pub(super) turns: RwLock<()>,
     broken: AtomicBool,
+    /// Kept open: closing it would release the locks that SQLite holds on the file in this process.
+    header: Mutex<Option<File>>,
 }
 
 impl Database {
@@ -50,6 +66,18 @@ impl Database {
         let database = Arc::default();
         open.insert(file, Arc::downgrade(&database));
         database
+    }
+
+    /// Whether the file says that there is a write-ahead log.
+    pub(super) fn has_log(&self, path: &Path) -> Result<bool> {
+        let mut header = self.header.lock();
+        let file = match &mut *header {
+            Some(file) => file,
+            none => none.insert(File::open(path).map_err(|error| {
+                Error::io("the database file cannot be read", error).with_layer(NAME)
+            })?),
+        };
+        has_log(file)
     }
 
     /// The disk has failed to save a write. The log is that of all stores: what is written behind the lost part is

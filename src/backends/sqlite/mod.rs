@@ -71,6 +71,7 @@ mod survey;
 #[cfg(test)]
 mod tests;
 mod times;
+mod untouched;
 mod value;
 mod verify;
 mod writer;

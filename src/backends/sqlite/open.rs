@@ -11,6 +11,7 @@ use super::config::{Journal, SqliteConfig};
 use super::database::{Database, FileId, file_id};
 use super::error::{NAME, failed, moved, opening, refused};
 use super::schema::Layout;
+use super::untouched::{self, Seen};
 use super::verify::Found;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::filesystem::{self, make_folder};
@@ -37,6 +38,13 @@ pub(super) struct Site {
     /// Which file was opened.
     file: Option<FileId>,
     pub(super) database: Arc<Database>,
+}
+
+/// A connection that only reads.
+pub(super) struct Reading {
+    pub(super) db: Connection,
+    /// What must hold after each read.
+    seen: Option<Seen>,
 }
 
 /// What opening has found out.
@@ -79,16 +87,23 @@ impl Site {
         if self.file.is_some() && file_id(&self.path) != self.file { Err(moved()) } else { Ok(()) }
     }
 
-    /// A connection that waits for locks.
-    fn connect(&self, create: bool) -> Result<Connection, rusqlite::Error> {
-        let access = if self.read_only {
-            OpenFlags::SQLITE_OPEN_READ_ONLY
-        } else if create {
-            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE
+    /// A connection that waits for locks; with what must hold after each read where nothing may be touched.
+    fn connect(&self, create: bool) -> Result<(Connection, Option<Seen>)> {
+        let (db, seen) = if self.read_only {
+            untouched::connect(&self.real, self.database.has_log(&self.real)?)?
         } else {
-            OpenFlags::SQLITE_OPEN_READ_WRITE
+            let mut access = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            access.set(OpenFlags::SQLITE_OPEN_CREATE, create);
+            (Connection::open_with_flags(&self.real, access).map_err(cannot_open)?, None)
         };
-        let db = Connection::open_with_flags(&self.real, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        self.prepare(&db).map_err(|error| match &seen {
+            Some(seen) if !seen.holds(&self.real) => untouched::overtaken(),
+            _ => cannot_open(error),
+        })?;
+        Ok((db, seen))
+    }
+
+    fn prepare(&self, db: &Connection) -> Result<(), rusqlite::Error> {
         db.busy_timeout(self.busy_timeout)?;
         db.set_prepared_statement_cache_capacity(STATEMENTS);
         // `trusted_schema`: triggers and views of a file of others get no dangerous functions.
@@ -96,19 +111,23 @@ impl Site {
         db.execute_batch(&format!(
             "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA foreign_keys = ON;
              PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON; PRAGMA cache_size = -{CACHE_KIB};"
-        ))?;
-        Ok(db)
+        ))
     }
 
     /// A connection that writes nothing, and waits for locks only while it is
     /// [told to](Self::patient). Not a read-only one, which could not recover a log that a
     /// crash has left.
-    pub(super) fn reader(&self) -> Result<Connection> {
+    pub(super) fn reader(&self) -> Result<Reading> {
         self.check_unmoved()?;
-        let db = self.connect(false).map_err(opening)?;
+        let (db, seen) = self.connect(false)?;
         let ready = db.execute_batch("PRAGMA query_only = ON");
         ready.and_then(|()| db.busy_timeout(Duration::ZERO)).map_err(opening)?;
-        Ok(db)
+        Ok(Reading { db, seen })
+    }
+
+    /// Whether what a connection reads, and has read, is what is there.
+    pub(super) fn is_current(&self, reading: &Reading) -> bool {
+        reading.seen.as_ref().is_none_or(|seen| seen.holds(&self.real))
     }
 
     /// Does what may wait for locks of other programs.
@@ -168,7 +187,15 @@ pub(super) fn open(config: &SqliteConfig, layout: &mut Layout) -> Result<Opened>
     let mut site = Site::new(config)?;
     let create = config.create && !config.read_only;
     prepare(&site.path, create)?;
-    let db = site.connect(create).map_err(cannot_open)?;
+    let follow = |path: &Path| {
+        std::fs::canonicalize(path)
+            .map_err(|error| Error::io("the path of the database cannot be resolved", error))
+    };
+    if config.read_only {
+        site.real = follow(&site.path)?;
+        site.database = Database::of(file_id(&site.path));
+    }
+    let (db, seen) = site.connect(create)?;
     if !config.read_only && db.is_readonly("main").map_err(opening)? {
         return Err(Error::new(
             ErrorKind::Access,
@@ -177,8 +204,7 @@ pub(super) fn open(config: &SqliteConfig, layout: &mut Layout) -> Result<Opened>
         .with_operation(Operation::Open)
         .with_layer(NAME));
     }
-    site.real = std::fs::canonicalize(&site.path)
-        .map_err(|error| Error::io("the path of the database cannot be resolved", error))?;
+    site.real = follow(&site.path)?;
     site.file = file_id(&site.path);
     site.database = Database::of(site.file);
     let turn = site.writing();
@@ -186,7 +212,10 @@ pub(super) fn open(config: &SqliteConfig, layout: &mut Layout) -> Result<Opened>
         if !create && !layout.exists(db)? {
             return Err(layout.missing(db)?);
         }
-        let wal = journal(db, config, create)?;
+        let wal = match config.read_only {
+            true => check_journal(config, site.database.has_log(&site.real)?, false)?,
+            false => journal(db, config, create)?,
+        };
         synchronous(db, config, wal)?;
         if create {
             make(db, layout)?;
@@ -194,6 +223,9 @@ pub(super) fn open(config: &SqliteConfig, layout: &mut Layout) -> Result<Opened>
         Ok::<_, Error>((layout.adapt(config, db)?, wal))
     })?;
     drop(turn);
+    if seen.is_some_and(|seen| !seen.holds(&site.real)) {
+        return Err(untouched::overtaken().with_operation(Operation::Open));
+    }
     site.readers_wait = !wal;
     if config.check_on_open {
         let _turn = site.reading();
@@ -229,7 +261,7 @@ fn cannot_open(error: rusqlite::Error) -> Error {
     match error.sqlite_error_code() {
         Some(ErrorCode::CannotOpen) => Error::new(
             ErrorKind::Access,
-            "the database file, or its folder, cannot be opened by this process; one with a write-ahead log that no program has open needs a folder in which SQLite may make files, even to be read: read it while its owner has it open, or read a copy (`VACUUM INTO`)",
+            "the database file, or its folder, cannot be opened by this process; where it may only be read, set `read_only: true`",
         )
         .with_operation(Operation::Open)
         .with_layer(NAME)
@@ -254,7 +286,14 @@ fn journal(db: &Connection, config: &SqliteConfig, create: bool) -> Result<bool>
     if wanted && !wal && !config.read_only {
         wal = text("PRAGMA journal_mode = WAL").map_err(opening)? == "wal";
     }
+    check_journal(config, wal, fresh)
+}
+
+fn check_journal(config: &SqliteConfig, wal: bool, fresh: bool) -> Result<bool> {
     match (config.journal, wal) {
+        (None | Some(Journal::Wal), false) if config.read_only => Err(refused(
+            "the database is not in WAL mode, and with `read_only: true` it is not changed to it; set `journal: rollback` to read it as it is, without snapshots",
+        )),
         (Some(Journal::Rollback), true) => Err(refused(
             "the database is in WAL mode, but `journal` is rollback; leave `journal` out",
         )),

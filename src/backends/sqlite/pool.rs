@@ -12,8 +12,9 @@ use tokio::task::JoinSet;
 
 use super::error::{NAME, closed, failed};
 use super::inline_policy::Pace;
-use super::open::Site;
+use super::open::{Reading, Site};
 use super::schema::Layout;
+use super::untouched::overtaken;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Operation, Result};
 
@@ -73,13 +74,13 @@ impl Base {
 pub(super) struct Pool {
     base: Arc<Base>,
     /// The one used last is on top: its pages are in its memory.
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Vec<Reading>>,
     readers: Arc<Semaphore>,
     snapshots: Arc<Semaphore>,
 }
 
 impl Pool {
-    pub(super) fn new(base: Arc<Base>, first: Connection) -> Self {
+    pub(super) fn new(base: Arc<Base>, first: Reading) -> Self {
         Self {
             base,
             idle: Mutex::new(vec![first]),
@@ -88,14 +89,21 @@ impl Pool {
         }
     }
 
-    fn connection(&self) -> Result<Connection> {
-        let idle = self.idle.lock().pop();
-        idle.map_or_else(|| self.base.site.reader(), Ok)
+    fn connection(&self) -> Result<Reading> {
+        loop {
+            // In a statement of its own, so that the lock is not held while the file is looked at.
+            let idle = self.idle.lock().pop();
+            match idle {
+                Some(reading) if self.base.site.is_current(&reading) => return Ok(reading),
+                Some(_) => {}
+                None => return self.base.site.reader(),
+            }
+        }
     }
 
-    fn give_back(&self, db: Connection) {
+    fn give_back(&self, db: Reading) {
         // One that is in the middle of something is closed, which ends it.
-        if db.is_autocommit() && self.base.check_open().is_ok() {
+        if db.db.is_autocommit() && self.base.check_open().is_ok() {
             let mut idle = self.idle.lock();
             if idle.len() < READERS as usize {
                 idle.push(db);
@@ -121,7 +129,7 @@ impl Pool {
         offload(move || {
             let db = pool.connection()?;
             let base = Arc::clone(&pool.base);
-            let view = View { db: Some(db), pool, _permit: permit };
+            let view = View { reading: Some(db), pool, _permit: permit };
             base.site
                 .patient(view.db()?, |db| {
                     // The first read fixes the moment, not BEGIN.
@@ -156,10 +164,16 @@ impl Source for Pool {
     fn at_once<T>(&self, work: impl FnOnce(&Connection) -> T) -> Option<T> {
         let _permit = self.readers.try_acquire().ok()?;
         let _turn = self.base.site.try_reading()?;
-        let db = self.idle.lock().pop()?;
-        let done = work(&db);
-        self.give_back(db);
-        Some(done)
+        let reading = self.idle.lock().pop()?;
+        if !self.base.site.is_current(&reading) {
+            return None;
+        }
+        let done = work(&reading.db);
+        let is_current = self.base.site.is_current(&reading);
+        if is_current {
+            self.give_back(reading);
+        }
+        is_current.then_some(done)
     }
 
     async fn in_thread<T: Send + 'static>(
@@ -171,9 +185,12 @@ impl Source for Pool {
         offload(move || {
             self.base.check_open()?;
             let _turn = self.base.site.reading();
-            let db = self.connection()?;
-            let done = self.base.site.patient(&db, work);
-            self.give_back(db);
+            let reading = self.connection()?;
+            let done = self.base.site.patient(&reading.db, work);
+            if !self.base.site.is_current(&reading) {
+                return Err(overtaken());
+            }
+            self.give_back(reading);
             drop(permit);
             done
         })
@@ -193,21 +210,29 @@ pub(super) struct Moment {
 }
 
 struct View {
-    db: Option<Connection>,
+    reading: Option<Reading>,
     pool: Arc<Pool>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl View {
     fn db(&self) -> Result<&Connection> {
-        self.db.as_ref().ok_or_else(closed)
+        self.reading.as_ref().map(|reading| &reading.db).ok_or_else(closed)
+    }
+
+    /// Fails where what was read may be of another moment.
+    fn check(&self) -> Result<()> {
+        match &self.reading {
+            Some(reading) if !self.pool.base.site.is_current(reading) => Err(overtaken()),
+            _ => Ok(()),
+        }
     }
 
     fn end(&mut self) {
-        if let Some(db) = self.db.take()
-            && (db.is_autocommit() || db.execute_batch("ROLLBACK").is_ok())
+        if let Some(reading) = self.reading.take()
+            && (reading.db.is_autocommit() || reading.db.execute_batch("ROLLBACK").is_ok())
         {
-            self.pool.give_back(db);
+            self.pool.give_back(reading);
         }
     }
 }
@@ -231,7 +256,9 @@ impl Source for Moment {
 
     fn at_once<T>(&self, work: impl FnOnce(&Connection) -> T) -> Option<T> {
         let view = self.view.try_lock().ok()?;
-        Some(work(view.db().ok()?))
+        let done = work(view.db().ok()?);
+        view.check().ok()?;
+        Some(done)
     }
 
     async fn in_thread<T: Send + 'static>(
@@ -239,7 +266,12 @@ impl Source for Moment {
         work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let view = Arc::clone(&self.view).lock_owned().await;
-        offload(move || work(view.db()?)).await
+        offload(move || {
+            let done = work(view.db()?);
+            view.check()?;
+            done
+        })
+        .await
     }
 
     fn now(&self) -> Timestamp {

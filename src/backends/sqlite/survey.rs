@@ -1,16 +1,17 @@
 //! What a database is that is there already.
 
 use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 
 use super::config::SqliteConfig;
+use super::database::has_log;
 use super::error::{NAME, failed};
 use super::pool::offload;
 use super::schema::Layout;
-use crate::error::{Error, ErrorKind, Operation, Result};
+use super::untouched;
+use crate::error::{Error, Operation, Result};
 use crate::filesystem::users;
 use crate::types::survey::{Chosen, Column, Part, Survey};
 use crate::types::units::{ByteSize, counted};
@@ -66,57 +67,14 @@ fn fail(error: rusqlite::Error) -> Error {
     failed(Operation::Open, error)
 }
 
-/// Whether the header says that there is a write-ahead log.
-fn has_log(path: &Path) -> Result<bool> {
-    let mut header = [0; 20];
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
-    read.map_err(|error| Error::io("the database file cannot be read", error))?;
-    if !header.starts_with(b"SQLite format 3\0") {
-        return Err(Error::config("the file is no database of SQLite"));
-    }
-    Ok(header[18] == 2)
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
 /// A connection that makes no files, and whether there is a write-ahead log.
 fn connect(path: &Path) -> Result<(Connection, bool)> {
     let path = std::fs::canonicalize(path)
         .map_err(|error| Error::io("the path of the database cannot be resolved", error))?;
-    let wal = has_log(&path)?;
-    let bytes = |suffix| std::fs::metadata(beside(&path, suffix)).map_or(0, |file| file.len());
-    let how = match (wal, bytes("-shm") > 0, bytes("-wal") > 0) {
-        (false, _, _) => "",
-        // The index of the log is another program's, which has the database open, or had.
-        (true, true, _) => "&readonly_shm=1",
-        // All of it is in the file, and no program has it open.
-        (true, false, false) => "&immutable=1",
-        (true, false, true) => {
-            return Err(Error::new(
-                ErrorKind::Unavailable,
-                "the database has a log (`-wal`) that no program has open, which must be taken into it first; open it once with the program that it belongs to",
-            ));
-        }
-    };
-    let name: String = path
-        .to_string_lossy()
-        .bytes()
-        .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' => {
-                char::from(byte).to_string()
-            }
-            other => format!("%{other:02x}"),
-        })
-        .collect();
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
-        | OpenFlags::SQLITE_OPEN_URI
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db =
-        Connection::open_with_flags(format!("file:{name}?mode=ro{how}"), flags).map_err(fail)?;
+    let mut file =
+        File::open(&path).map_err(|error| Error::io("the database file cannot be read", error))?;
+    let wal = has_log(&mut file)?;
+    let (db, _) = untouched::connect(&path, wal)?;
     db.execute_batch("PRAGMA trusted_schema = OFF; PRAGMA query_only = ON").map_err(fail)?;
     Ok((db, wal))
 }

@@ -70,7 +70,7 @@ impl Layout {
         Ok(self.kind(db)?.is_some())
     }
 
-    /// What the name stands for, and whether it is STRICT.
+    /// What has the name, and whether it is STRICT.
     fn kind(&self, db: &Connection) -> Result<Option<(String, bool)>> {
         db.query_row(
             "SELECT type, strict FROM pragma_table_list WHERE schema = 'main' AND lower(name) = lower(?1)",

@@ -3,6 +3,7 @@
 mod crash;
 mod faults;
 mod names;
+mod only_reading;
 mod scan;
 
 use std::path::Path;
