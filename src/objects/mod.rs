@@ -37,9 +37,7 @@ mod wire;
 #[cfg(any(feature = "backup", feature = "object"))]
 pub(crate) use self::connection::Connection;
 #[cfg(any(feature = "object", feature = "opendal"))]
-pub(crate) use self::entries::{
-    Entries, Opening, READS_NO_CONDITIONS, StoreGuarantees, check_durability, delegate,
-};
+pub(crate) use self::entries::{Entries, Opening, StoreGuarantees, check_durability, delegate};
 #[cfg(feature = "backup")]
 pub(crate) use self::error::kind_of;
 #[cfg(any(feature = "backup", feature = "object"))]
@@ -58,7 +56,7 @@ pub(crate) use self::names::Naming;
 #[cfg(any(feature = "object", feature = "opendal"))]
 pub use self::options::{Options, Setting};
 #[cfg(any(feature = "object", feature = "opendal"))]
-pub(crate) use self::options::{check as check_options, read as read_options};
+pub(crate) use self::options::{READS_NO_CONDITIONS, check as check_options, read as read_options};
 #[cfg(feature = "object")]
 pub(crate) use self::paths::{to_name, to_path};
 #[cfg(any(feature = "object", feature = "opendal"))]

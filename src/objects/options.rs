@@ -9,6 +9,10 @@ use crate::error::{Error, Result};
 use crate::layer::Context;
 use crate::types::units::{Secret, SecretText};
 
+/// Why settings do not go together.
+pub(crate) const READS_NO_CONDITIONS: &str =
+    "conditions are about writes, and with `read_only: true` there are none; leave one of them out";
+
 /// Options of a service, by its own names for them. See [`Setting`] for an example.
 pub type Options = BTreeMap<String, Setting>;
 
