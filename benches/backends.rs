@@ -473,7 +473,7 @@ async fn loading(url: &str, client: &tokio_postgres::Client) {
     client.batch_execute("DROP TABLE load_bench").await.unwrap();
 }
 
-/// From the acknowledgement of a foreign write to its announcement.
+/// From the acknowledgement of a foreign write to its report.
 async fn announcing(url: &str, client: &tokio_postgres::Client) {
     let config = PostgresConfig {
         table: "announce_bench".into(),
@@ -493,7 +493,7 @@ async fn announcing(url: &str, client: &tokio_postgres::Client) {
         late.push(acknowledged.elapsed());
     }
     late.sort_unstable();
-    println!("postgres: announced after p50 {:?}, p99 {:?}", late[500], late[990]);
+    println!("postgres: reported after p50 {:?}, p99 {:?}", late[500], late[990]);
     client.batch_execute("DROP TABLE announce_bench").await.unwrap();
 }
 

@@ -1,7 +1,7 @@
 //! Several processes over one store, each with a cache: what one writes, the caches of the others drop.
 //!
 //! Prints the value of a key whenever somebody changes it, here or elsewhere, read through the cache.
-//! The config names a cache over a backend that announces, such as PostgreSQL or Redis with
+//! The config names a cache over a backend with a change feed, such as PostgreSQL or Redis with
 //! `change_feed: true`. In one terminal
 //!
 //! ```sh

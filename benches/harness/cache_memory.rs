@@ -203,7 +203,7 @@ impl Redis {
         self.connection.get_mut().write_all(&bytes).unwrap();
     }
 
-    /// A line; what a `$` announces is read behind it.
+    /// A line. The bytes that a `$` introduces are read after it.
     fn answer(&mut self) -> String {
         let mut line = String::new();
         self.connection.read_line(&mut line).unwrap();

@@ -7,6 +7,10 @@ use std::path::{Path, PathBuf};
 /// Words that are not used, and what to say.
 const RETIRED: &[(&str, &str)] = &[
     ("anew", "again"),
+    ("announced", "reported, by the change feed"),
+    ("announcement", "a report, or the change feed"),
+    ("announcements", "the change feed"),
+    ("announces", "has a change feed"),
     ("beside", "next to, in addition to, concurrently with"),
     ("hears", "is told, or has a change feed"),
     ("promise", "guarantee"),

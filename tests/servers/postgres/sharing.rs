@@ -315,7 +315,7 @@ async fn runs_of_all_sorts() {
         assert_eq!(entry.value, value(n, if n < 20_000 { 1 } else { 2 }), "{n}");
     }
     for _ in 0..2 {
-        assert!(futures_util::StreamExt::next(&mut changes).await.is_some(), "it is announced");
+        assert!(futures_util::StreamExt::next(&mut changes).await.is_some(), "it is reported");
     }
     let sql = connect(&dropped.url).await;
     let times = format!(

@@ -22,7 +22,7 @@ pub(crate) struct Unruly {
     memory: Memory,
     random: Mutex<Random>,
     fails: Fails,
-    /// Whether it reports what is written. Those that listen, and whether they were told that nothing is heard.
+    /// Whether it reports what is written. The subscribers, and whether they were told that the feed is lost.
     change_feed: bool,
     listeners: Mutex<Vec<mpsc::UnboundedSender<Change>>>,
     lost: AtomicBool,

@@ -1,4 +1,4 @@
-//! Foreign changes that the store below announces, over data that are dirty.
+//! Foreign changes that the store below reports, over data that are dirty.
 
 use futures_util::StreamExt;
 use tokio::sync::broadcast;
@@ -55,7 +55,7 @@ async fn an_announced_change_of_a_dirty_key_is_passed_on_and_what_is_dirty_stays
     assert_eq!(get("clean").await, Some("foreign".into()));
     assert_eq!(flusher.step().await, Step::Flushed);
     assert_eq!(memory.get(b"dirty").await.unwrap(), Some("mine".into()), "the flush replaces it");
-    // What is announced once it is clean counts.
+    // What is reported once it is clean counts.
     foreign(&["dirty"]).await;
     assert_eq!(changes.next().await, Some(Change::Keys(vec!["dirty".into()])));
     assert_eq!(get("dirty").await, Some("foreign".into()));

@@ -22,7 +22,7 @@ pub(super) struct Altered {
     guarantees: Arc<dyn Fn(&mut Guarantees) + Send + Sync>,
     /// Pages of scans so far.
     pub(super) pages: Arc<AtomicUsize>,
-    /// What is announced to a subscriber.
+    /// What is reported to a subscriber.
     changes: Arc<Mutex<Option<mpsc::UnboundedReceiver<Change>>>>,
     /// When a write is durable, or that it never will be.
     kept: Option<watch::Receiver<Option<bool>>>,
@@ -45,7 +45,7 @@ impl Altered {
         (Self { kept: Some(kept), ..Self::new(|_| ()) }, send)
     }
 
-    /// One that announces what is sent here.
+    /// One that reports what is sent here.
     pub(super) fn announcing() -> (Self, mpsc::UnboundedSender<Change>) {
         let (send, receive) = mpsc::unbounded_channel();
         let store = Self::new(|_| ());
