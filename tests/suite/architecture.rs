@@ -241,9 +241,9 @@ const RETIRED: &[(&str, &[&str])] = &[
             "promise",
             "promised",
             "promises",
-            "inspection",
-            "inspections",
-            "counters",
+            "sighting",
+            "sightings",
+            "tally",
         ],
     ),
     (
