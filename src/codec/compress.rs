@@ -76,7 +76,8 @@ impl Compressor {
                 "level {level} is outside {} to {}",
                 Self::LEVELS.start(),
                 Self::LEVELS.end()
-            )));
+            ))
+            .with_setting("level"));
         }
         let (encoders, decoders) = (Pool::default(), Pool::default());
         Ok(Self { codec, level, min_size, max_value: Self::MAX_VALUE_BYTES, encoders, decoders })

@@ -44,6 +44,7 @@ struct Inner {
     layer: Option<Cow<'static, str>>,
     key: Option<Bytes>,
     name: Option<Bytes>,
+    setting: Option<Cow<'static, str>>,
     salt: Option<u64>,
     message: Cow<'static, str>,
     source: Option<Source>,
@@ -79,6 +80,7 @@ impl Error {
             layer: None,
             key: None,
             name: None,
+            setting: None,
             salt: None,
             message: message.into(),
             source: None,
@@ -194,6 +196,23 @@ impl Error {
         self
     }
 
+    /// Sets the setting that it is about, unless one is set already: a name among those of the layer or backend, or a path
+    /// of names such as `disk.path`. Where the settings come from a config file, it ends the path that is printed.
+    ///
+    /// ```
+    /// use tierstack::Error;
+    ///
+    /// let error = Error::config("attempts is 0; it must be at least 1").with_setting("attempts");
+    /// assert_eq!(error.setting(), Some("attempts"));
+    /// ```
+    #[must_use]
+    pub fn with_setting(mut self, setting: impl Into<Cow<'static, str>>) -> Self {
+        if self.0.setting.is_none() {
+            Arc::make_mut(&mut self.0).setting = Some(setting.into());
+        }
+        self
+    }
+
     /// Sets the salt of the store for the [fingerprint](Self::key_fingerprint), unless one is set already.
     #[must_use]
     pub fn with_salt(mut self, salt: u64) -> Self {
@@ -295,6 +314,12 @@ impl Error {
     #[must_use]
     pub fn name(&self) -> Option<&[u8]> {
         self.0.name.as_deref()
+    }
+
+    /// The setting that it is about, where known.
+    #[must_use]
+    pub fn setting(&self) -> Option<&str> {
+        self.0.setting.as_deref()
     }
 
     /// What stands for the key where the error is printed. Errors of a [`Stack`](crate::Stack) have the

@@ -109,16 +109,18 @@ impl CompressConfig {
 
     fn compressor(&self) -> Result<Compressor> {
         if self.codec == Codec::Lz4 && self.level.is_some() {
-            return Err(Error::config("level: lz4 has no levels; take it out, or use zstd"));
+            return Err(Error::config("lz4 has no levels; take `level` out, or use zstd")
+                .with_setting("level"));
         }
         let level = self.level.unwrap_or(Self::DEFAULT_LEVEL);
         let most = Compressor::MAX_VALUE_BYTES as u64;
         if !(1..=most).contains(&self.max_value.0) {
             return Err(Error::config(format!(
-                "max_value: {} is outside 1B to {}",
+                "max_value is {}; it must be from 1B to {}",
                 self.max_value,
                 ByteSize(most)
-            )));
+            ))
+            .with_setting("max_value"));
         }
         let compressor = Compressor::new(self.codec, level, self.min_size.as_usize())?;
         Ok(compressor.with_max_value(self.max_value.as_usize()))

@@ -19,18 +19,15 @@ pub(super) struct Part<C: ?Sized> {
     pub(super) config: Arc<C>,
 }
 
-/// The path of what a layer or backend refused. A message about one setting begins with its name, as in
-/// `level 33 is outside ...` or `level: ...`, which then ends the path.
+/// The path of what a layer or backend refused: that of the [setting](Error::setting), where the file has it.
 pub(super) fn refused<C: ?Sized>(part: &Part<C>, error: Error) -> Error {
-    let path = &part.path;
-    let message = error.message();
-    let known = |name: &&str| part.settings.get(name).is_some();
-    let Some(name) = message.split([':', ' ']).next().filter(known) else {
-        return error.with_context(path);
-    };
-    if let Some(what) = message.strip_prefix(name).and_then(|rest| rest.strip_prefix(": ")) {
-        return Error::new(error.kind(), format!("{path}.{name}: {what}"));
+    let mut path = part.path.clone();
+    let setting = error.setting().filter(|setting| {
+        let mut names = setting.split('.');
+        names.try_fold(&part.settings, |at, name| at.get(name)).is_some()
+    });
+    if let Some(setting) = setting {
+        path = format!("{path}.{setting}");
     }
-    let at = format!("{path}.{name}");
-    error.with_context(at)
+    error.with_context(path)
 }

@@ -64,8 +64,9 @@ fn has_variable(path: &[u8]) -> bool {
 
 /// The same of a setting, by its name.
 #[allow(dead_code, reason = "used by some features only")]
-pub(crate) fn check_path_of(setting: &str, path: &Path) -> Result<()> {
-    check_path(path).map_err(|why| Error::config(format!("`{setting}` {why}")))
+pub(crate) fn check_path_of(setting: &'static str, path: &Path) -> Result<()> {
+    let refused = |why| Error::config(format!("`{setting}` {why}")).with_setting(setting);
+    check_path(path).map_err(refused)
 }
 
 #[cfg(test)]

@@ -185,7 +185,9 @@ layer!(
     Compress,
     |this, below| {
         if !(1..=22).contains(&this.level) {
-            return Err(Error::config(format!("level: {} is not from 1 to 22", this.level)));
+            return Err(
+                Error::config(format!("{} is not from 1 to 22", this.level)).with_setting("level")
+            );
         }
         Ok(Profile::layer("shrink", below).note("Values are smaller."))
     },

@@ -54,7 +54,7 @@ impl BackupConfig {
 
     pub(super) fn parse(&self) -> Result<Location> {
         let location: Location =
-            self.to.parse().map_err(|error| Error::config(format!("to: {error}")))?;
+            self.to.parse().map_err(|error: String| Error::config(error).with_setting("to"))?;
         location.check()?;
         Ok(location)
     }

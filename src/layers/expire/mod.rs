@@ -120,7 +120,8 @@ impl ExpireConfig {
         if self.default_ttl.is_some_and(|ttl| ttl.0.is_zero()) {
             return Err(Error::config(
                 "default_ttl is 0, so that nothing would stay; it must be longer, or be left out",
-            ));
+            )
+            .with_setting("default_ttl"));
         }
         Ok(())
     }

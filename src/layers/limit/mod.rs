@@ -98,12 +98,14 @@ impl LimitConfig {
                 "operations is {}; it must be from 1 to {}",
                 self.operations,
                 Semaphore::MAX_PERMITS
-            )));
+            ))
+            .with_setting("operations"));
         }
         if self.wait.is_some_and(|wait| wait.0.is_zero()) {
             return Err(Error::config(
                 "wait is 0; it must be longer, or `queue: 0` to refuse what has no turn at once",
-            ));
+            )
+            .with_setting("wait"));
         }
         Ok(())
     }

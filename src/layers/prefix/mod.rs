@@ -99,7 +99,8 @@ impl LayerConfig for PrefixConfig {
             return Err(Error::config(format!(
                 "prefix has {} bytes, but a key of the store below has at most {longest}; it must be shorter",
                 layer.prefix.len()
-            )));
+            ))
+            .with_setting("prefix"));
         }
         Ok(profile(&layer.prefix, below))
     }
@@ -134,20 +135,23 @@ impl PrefixLayer {
     pub fn new(prefix: impl Into<Bytes>) -> Result<Self> {
         let prefix = prefix.into();
         if prefix.is_empty() {
-            return Err(Error::config("prefix is empty; it must have at least 1 byte"));
+            return Err(Error::config("prefix is empty; it must have at least 1 byte")
+                .with_setting("prefix"));
         }
         if prefix.len() >= Limits::MAX_KEY_BYTES {
             return Err(Error::config(format!(
                 "prefix has {} bytes; it must be shorter than the longest key, {} bytes",
                 prefix.len(),
                 Limits::MAX_KEY_BYTES
-            )));
+            ))
+            .with_setting("prefix"));
         }
         // With the key behind it, it would be that of tierstack's own in the store below.
         if prefix.starts_with(RESERVED_PREFIX) || RESERVED_PREFIX.starts_with(&prefix) {
             return Err(Error::config(
                 "prefix is the beginning of \\0tierstack/, under which tierstack keeps keys of its own, or begins with it; choose another one",
-            ));
+            )
+            .with_setting("prefix"));
         }
         Ok(Self { prefix })
     }

@@ -114,18 +114,21 @@ impl Default for RetryConfig {
 impl RetryConfig {
     fn check(&self) -> Result<()> {
         if self.attempts == 0 {
-            return Err(Error::config("attempts is 0; it must be at least 1, the first attempt"));
+            return Err(Error::config("attempts is 0; it must be at least 1, the first attempt")
+                .with_setting("attempts"));
         }
         if self.min_delay.0.is_zero() {
             return Err(Error::config(
                 "min_delay is 0, which would try again without a pause; it must be longer, such as 50ms",
-            ));
+            )
+            .with_setting("min_delay"));
         }
         if self.max_delay < self.min_delay {
             return Err(Error::config(format!(
                 "max_delay is {}, shorter than min_delay, {}; it must be at least as long",
                 self.max_delay, self.min_delay
-            )));
+            ))
+            .with_setting("max_delay"));
         }
         Ok(())
     }

@@ -81,7 +81,8 @@ impl TimeoutConfig {
         if self.after.0.is_zero() {
             return Err(Error::config(
                 "after is 0, so that every operation would fail; it must be longer, such as 10s",
-            ));
+            )
+            .with_setting("after"));
         }
         Ok(())
     }

@@ -99,19 +99,22 @@ impl WriteBackConfig {
                     "{name} is {size}; it must be from {} to {}",
                     ByteSize(MIN_BYTES),
                     ByteSize(MAX_BYTES)
-                )));
+                ))
+                .with_setting(name));
             }
         }
         if self.max_dirty < self.flush_bytes {
             return Err(Error::config(format!(
                 "max_dirty is {}, less than flush_bytes, {}; it must be at least as much",
                 self.max_dirty, self.flush_bytes
-            )));
+            ))
+            .with_setting("max_dirty"));
         }
         if self.max_wait.0.is_zero() {
             return Err(Error::config(
                 "max_wait is 0, so that nothing could wait; it must be longer, such as 30s",
-            ));
+            )
+            .with_setting("max_wait"));
         }
         Ok(())
     }

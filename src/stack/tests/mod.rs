@@ -94,3 +94,23 @@ fn a_key_has_the_same_fingerprint_in_every_opening_of_a_store() {
     assert_eq!(one.fingerprint(b"k"), again.fingerprint(b"k"));
     assert_ne!(one.fingerprint(b"k"), other.fingerprint(b"k"));
 }
+
+#[test]
+fn the_path_of_an_error_ends_with_the_setting_that_it_is_about() {
+    for (layer, said) in [
+        ("retry: { attempts: 0 }", "stores.main.layers[0].retry.attempts: attempts is 0"),
+        ("retry: { max_delay: 1ms }", "stores.main.layers[0].retry.max_delay: max_delay is 1ms"),
+        // What is left out is nowhere in the file.
+        ("retry: { min_delay: 1h }", "stores.main.layers[0].retry: max_delay is"),
+        #[cfg(feature = "cache")]
+        (
+            "cache: { disk: { path: '', capacity: 1GiB } }",
+            "stores.main.layers[0].cache.disk.path: disk.path is empty",
+        ),
+    ] {
+        let text = format!("stores: {{ main: {{ layers: [ {layer} ], backend: memory }} }}");
+        let config = Config::parse(&text, Format::Yaml, "tierstack.yaml").unwrap();
+        let error = Stack::check(&config, None, &Registry::standard()).err().unwrap().to_string();
+        assert!(error.contains(said), "{error}");
+    }
+}

@@ -1,5 +1,7 @@
 //! Which settings are refused.
 
+use std::fmt;
+
 use tokio::sync::Semaphore;
 
 use super::settings::CacheConfig;
@@ -11,8 +13,9 @@ use crate::types::units::{ByteSize, Fraction};
 const MIN_CAPACITY: u64 = 64 << 10;
 const MAX_CAPACITY: u64 = 64 << 40;
 
-fn refused(message: String) -> Result<()> {
-    Err(Error::config(message))
+/// Refuses a setting, with a message that begins with its name.
+fn refused(setting: &'static str, why: impl fmt::Display) -> Result<()> {
+    Err(Error::config(format!("{setting} {why}")).with_setting(setting))
 }
 
 impl CacheConfig {
@@ -30,7 +33,7 @@ impl CacheConfig {
             ("load_timeout", Some(self.load_timeout)),
         ] {
             if span.is_some_and(|span| span.0.is_zero()) {
-                return refused(format!("{name} is 0; it must be longer, or be left out"));
+                return refused(name, "is 0; it must be longer, or be left out");
             }
         }
         self.check_parts()?;
@@ -40,26 +43,35 @@ impl CacheConfig {
             ("stale_if_error", self.stale_if_error.is_some()),
         ] {
             if set && self.ttl.is_none() {
-                return refused(format!("{name} needs a ttl: without one an entry does not age"));
+                return refused(name, "needs a ttl: without one an entry does not age");
             }
         }
         if let Some(soft) = self.soft_timeout {
             if self.stale_if_error.is_none() {
-                return refused("soft_timeout needs stale_if_error: without it there is no old value to serve instead".to_owned());
+                return refused(
+                    "soft_timeout",
+                    "needs stale_if_error: without it there is no old value to serve instead",
+                );
             }
             if soft >= self.load_timeout {
-                return refused(format!(
-                    "soft_timeout is {soft}; it must be shorter than load_timeout, which is {}",
-                    self.load_timeout
-                ));
+                return refused(
+                    "soft_timeout",
+                    format_args!(
+                        "is {soft}; it must be shorter than load_timeout, which is {}",
+                        self.load_timeout
+                    ),
+                );
             }
         }
         if self.max_loads == 0 || self.max_loads > Semaphore::MAX_PERMITS {
-            return refused(format!(
-                "max_loads is {}; it must be from 1 to {}",
-                self.max_loads,
-                Semaphore::MAX_PERMITS
-            ));
+            return refused(
+                "max_loads",
+                format_args!(
+                    "is {}; it must be from 1 to {}",
+                    self.max_loads,
+                    Semaphore::MAX_PERMITS
+                ),
+            );
         }
         if let Some(disk) = &self.disk {
             disk.check()?;
@@ -76,23 +88,28 @@ impl CacheConfig {
     fn check_parts(&self) -> Result<()> {
         let jitter = self.jitter;
         if jitter == Fraction::ONE {
-            return refused(format!(
-                "jitter is {jitter}; it must be less, or an entry may have no time at all"
-            ));
+            return refused(
+                "jitter",
+                format_args!("is {jitter}; it must be less, or an entry may have no time at all"),
+            );
         }
         if jitter != Fraction::ZERO && self.ttl.is_none() && self.negative_ttl.is_none() {
-            return refused("jitter needs a ttl or a negative_ttl, which it shortens".to_owned());
+            return refused("jitter", "needs a ttl or a negative_ttl, which it shortens");
         }
         let Some(ahead) = self.refresh_ahead else { return Ok(()) };
         if ahead == Fraction::ZERO || ahead == Fraction::ONE {
-            return refused(format!(
-                "refresh_ahead is {ahead}; it must be more than 0 and less than 1, such as 0.8"
-            ));
+            return refused(
+                "refresh_ahead",
+                format_args!("is {ahead}; it must be more than 0 and less than 1, such as 0.8"),
+            );
         }
         if ahead <= jitter {
-            return refused(format!(
-                "refresh_ahead is {ahead}; it must be more than jitter, which is {jitter}, or an entry may be due as soon as it is loaded"
-            ));
+            return refused(
+                "refresh_ahead",
+                format_args!(
+                    "is {ahead}; it must be more than jitter, which is {jitter}, or an entry may be due as soon as it is loaded"
+                ),
+            );
         }
         Ok(())
     }
@@ -100,10 +117,10 @@ impl CacheConfig {
 
 pub(in crate::layers::cache) fn check_capacity(capacity: ByteSize) -> Result<()> {
     if capacity.0 < MIN_CAPACITY {
-        return refused(format!("capacity is {capacity}; it must be at least 64KiB"));
+        return refused("capacity", format_args!("is {capacity}; it must be at least 64KiB"));
     }
     if capacity.0 > MAX_CAPACITY {
-        return refused(format!("capacity is {capacity}; it must be at most 64TiB"));
+        return refused("capacity", format_args!("is {capacity}; it must be at most 64TiB"));
     }
     Ok(())
 }

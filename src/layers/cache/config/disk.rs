@@ -36,7 +36,9 @@ const MIN_INDEX: u64 = 64 << 10;
 impl DiskConfig {
     pub(in crate::layers::cache) fn check(&self) -> Result<()> {
         if self.path.as_os_str().is_empty() {
-            return Err(Error::config("disk.path is empty; name a folder"));
+            return Err(
+                Error::config("disk.path is empty; name a folder").with_setting("disk.path")
+            );
         }
         check_path_of("disk.path", &self.path)?;
         let index = self.index_memory.unwrap_or(ByteSize(MIN_INDEX));
@@ -48,7 +50,8 @@ impl DiskConfig {
                     "disk.{name} is {size}; it must be from {} to {}",
                     ByteSize(least),
                     ByteSize(MAX_CAPACITY)
-                )));
+                ))
+                .with_setting(format!("disk.{name}")));
             }
         }
         Ok(())
@@ -62,13 +65,15 @@ impl DiskConfig {
         if below.change_feed.is_some() {
             return Err(Error::config(
                 "disk.warm is set over a store with a change feed: changes are missed while the cache is closed, and old answers would be served; leave `warm` out",
-            ));
+            )
+            .with_setting("disk.warm"));
         }
         if below.durability_after_flush < Durability::PowerCut {
             return Err(Error::config(format!(
                 "disk.warm is set over a store in which a write survives {} even after a flush: the disk would remember what the store has lost; leave `warm` out",
                 below.durability_after_flush
-            )));
+            ))
+            .with_setting("disk.warm"));
         }
         Ok(())
     }
@@ -78,7 +83,8 @@ impl DiskConfig {
         if self.warm && below.is_none() {
             return Err(Error::config(
                 "disk.warm is set over a store that cannot tell which data it holds, so what is in the folder may be of other data, and that would go unnoticed; leave `warm` out",
-            ));
+            )
+            .with_setting("disk.warm"));
         }
         Ok(())
     }

@@ -35,13 +35,14 @@ const fn default_within() -> Span {
 impl WarmStartConfig {
     pub(in crate::layers::cache) fn check(&self) -> Result<()> {
         if self.path.as_os_str().is_empty() {
-            return Err(Error::config("warm_start.path is empty; name a file"));
+            return Err(Error::config("warm_start.path is empty; name a file")
+                .with_setting("warm_start.path"));
         }
         check_path_of("warm_start.path", &self.path)?;
         for (name, is_zero) in [("rate", self.rate == 0), ("within", self.within.0.is_zero())] {
             if is_zero {
                 let message = format!("warm_start.{name} is 0; it must be more, or be left out");
-                return Err(Error::config(message));
+                return Err(Error::config(message).with_setting(format!("warm_start.{name}")));
             }
         }
         Ok(())
