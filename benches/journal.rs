@@ -12,25 +12,22 @@
 )]
 
 mod harness;
+#[path = "harness/synced_writers.rs"]
+mod synced_writers;
 
-use std::cell::Cell;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rocksdb::{DB, Options, WriteOptions};
 use tierstack::journal::{Journal, OnFull, Settings};
 use tierstack::units::ByteSize;
 use tokio::runtime::Runtime;
 
+use self::synced_writers::VALUE;
 use crate::harness::{compare, heading};
 
-const VALUE: usize = 256;
-const WRITERS: u64 = 64;
-/// Records that each writer writes in an operation of the comparison.
-const EACH: u64 = 16;
 /// What the journal adds to a record, so that both sides write the same bytes.
 const HEADER: usize = 29;
 const RECOVERED: u64 = 256 << 20;
@@ -76,58 +73,14 @@ fn one_writer(runtime: &Runtime, folder: &Path) {
 
 fn many_writers(runtime: &Runtime, folder: &Path) {
     let journal = open(runtime, &folder.join("many"));
-    let mut options = Options::default();
-    options.create_if_missing(true);
-    let db = DB::open(&options, folder.join("rocksdb")).unwrap();
-    let mut synced = WriteOptions::default();
-    synced.set_sync(true);
-    let next = Cell::new(0u64);
-    let ours = |times: u64| {
-        for _ in 0..times {
-            runtime.block_on(async {
-                let tasks: Vec<_> = (0..WRITERS)
-                    .map(|_| {
-                        let journal = Arc::clone(&journal);
-                        tokio::spawn(async move {
-                            for _ in 0..EACH {
-                                let sequence = journal.append(vec![7; VALUE]).await.unwrap();
-                                journal.durable(sequence).await.unwrap();
-                            }
-                        })
-                    })
-                    .collect();
-                for task in tasks {
-                    task.await.unwrap();
-                }
-            });
+    let writing = Arc::clone(&journal);
+    synced_writers::many_writers(runtime, folder, move |_| {
+        let journal = Arc::clone(&writing);
+        async move {
+            let sequence = journal.append(vec![7; VALUE]).await.unwrap();
+            journal.durable(sequence).await.unwrap();
         }
-    };
-    let put = |number: u64| db.put_opt(number.to_be_bytes(), [7; VALUE], &synced).unwrap();
-    compare(
-        "64 writers of 16, by synced puts one by one",
-        |times| {
-            for _ in 0..times * WRITERS * EACH {
-                put(next.replace(next.get() + 1));
-            }
-        },
-        ours,
-    );
-    compare(
-        "64 writers of 16, by RocksDB's groups",
-        |times| {
-            for _ in 0..times {
-                std::thread::scope(|scope| {
-                    let first = next.replace(next.get() + WRITERS * EACH);
-                    for writer in 0..WRITERS {
-                        scope.spawn(move || {
-                            (0..EACH).for_each(|number| put(first + writer * EACH + number));
-                        });
-                    }
-                });
-            }
-        },
-        ours,
-    );
+    });
     runtime.block_on(journal.close()).unwrap();
 }
 

@@ -18,6 +18,8 @@
 mod harness;
 #[path = "harness/picture.rs"]
 mod picture;
+#[path = "harness/synced_writers.rs"]
+mod synced_writers;
 
 use std::cell::Cell;
 use std::fs::File;
@@ -29,7 +31,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rocksdb::{DB, Options, WriteOptions};
 use tierstack::backends::Memory;
 use tierstack::config::{Config, Format, Registry};
 use tierstack::layers::write_back::{Ack, WriteBackConfig};
@@ -42,12 +43,9 @@ use tierstack::{
 use tokio::runtime::Runtime;
 
 use self::picture::{Replayed, draw, in_words};
+use self::synced_writers::{VALUE, WRITERS};
 use crate::harness::{compare, heading};
 
-const VALUE: usize = 256;
-const WRITERS: u64 = 64;
-/// Writes of each writer in an operation of the comparison.
-const EACH: u64 = 16;
 /// What the journal adds to a batch of one put with a key of 8 bytes, about.
 const RECORD: usize = 50;
 
@@ -121,59 +119,14 @@ fn one_writer(runtime: &Runtime, folder: &Path) {
 
 fn many_writers(runtime: &Runtime, folder: &Path) {
     let stack = Arc::new(over_rocksdb(runtime, &folder.join("many")));
-    let mut options = Options::default();
-    options.create_if_missing(true);
-    let db = DB::open(&options, folder.join("rocksdb")).unwrap();
-    let mut synced = WriteOptions::default();
-    synced.set_sync(true);
-    let next = Cell::new(0u64);
-    let ours = |times: u64| {
-        for _ in 0..times {
-            let first = next.replace(next.get() + WRITERS * EACH);
-            runtime.block_on(async {
-                let tasks: Vec<_> = (0..WRITERS)
-                    .map(|writer| {
-                        let stack = Arc::clone(&stack);
-                        tokio::spawn(async move {
-                            for number in 0..EACH {
-                                let key = (first + writer * EACH + number).to_be_bytes().to_vec();
-                                let _ = stack.put(key, vec![7; VALUE]).await.unwrap();
-                            }
-                        })
-                    })
-                    .collect();
-                for task in tasks {
-                    task.await.unwrap();
-                }
-            });
+    let writing = Arc::clone(&stack);
+    synced_writers::many_writers(runtime, folder, move |number| {
+        let stack = Arc::clone(&writing);
+        async move {
+            let key = number.to_be_bytes().to_vec();
+            let _ = stack.put(key, vec![7; VALUE]).await.unwrap();
         }
-    };
-    let put = |number: u64| db.put_opt(number.to_be_bytes(), [7; VALUE], &synced).unwrap();
-    compare(
-        "64 writers of 16, by synced puts one by one",
-        |times| {
-            for _ in 0..times * WRITERS * EACH {
-                put(next.replace(next.get() + 1));
-            }
-        },
-        ours,
-    );
-    compare(
-        "64 writers of 16, by RocksDB's groups",
-        |times| {
-            for _ in 0..times {
-                std::thread::scope(|scope| {
-                    let first = next.replace(next.get() + WRITERS * EACH);
-                    for writer in 0..WRITERS {
-                        scope.spawn(move || {
-                            (0..EACH).for_each(|number| put(first + writer * EACH + number));
-                        });
-                    }
-                });
-            }
-        },
-        ours,
-    );
+    });
     runtime.block_on(stack.close()).unwrap();
 }
 
