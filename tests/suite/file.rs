@@ -8,21 +8,23 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
-use tempfile::{TempDir, tempdir};
+use tempfile::tempdir;
 use tierstack::backends::file::{Foreign, Names};
 use tierstack::backends::{FileConfig, FileStore, Memory};
 use tierstack::{
     BackendConfig, Batch, Context, Durability, ErrorKind, Op, Read, ReadExt, Scan, Store, StoreExt,
     Value,
 };
+
+use crate::child::{child, marked, role};
+use crate::mount::Mount;
 
 async fn open(path: &Path) -> FileStore {
     FileStore::open(FileConfig::new(path)).await.unwrap()
@@ -537,32 +539,6 @@ async fn the_formats_of_version_1_are_read() {
     assert!(!own.join("intent").exists());
 }
 
-const ROLE: &str = "TIERSTACK_FILE_TEST_CHILD";
-
-/// This test binary again, running only the test named here, in a role.
-fn child(test: &str, folder: &Path) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", &format!("file::{test}"), "--nocapture", "--test-threads=1"])
-        .env(ROLE, folder)
-        .stdout(Stdio::piped())
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
-
-/// The folder, if this process is a child.
-fn role() -> Option<PathBuf> {
-    std::env::var_os(ROLE).map(Into::into)
-}
-
-/// The lines of a child that begin with a mark; the harness prints others.
-fn marked(child: &mut Child) -> impl Iterator<Item = String> + use<> {
-    BufReader::new(child.stdout.take().unwrap())
-        .lines()
-        .map_while(Result::ok)
-        .filter_map(|line| line.split_once("@@").map(|(_, rest)| rest.trim().to_owned()))
-}
-
 #[tokio::test]
 async fn another_process_is_told_who_has_the_folder() {
     if let Some(folder) = role() {
@@ -572,7 +548,7 @@ async fn another_process_is_told_who_has_the_folder() {
         return;
     }
     let folder = tempdir().unwrap();
-    let mut holder = child("another_process_is_told_who_has_the_folder", folder.path());
+    let mut holder = child("file::another_process_is_told_who_has_the_folder", folder.path());
     assert_eq!(marked(&mut holder).next().as_deref(), Some("open"));
     let error = refused(FileConfig::new(folder.path())).await;
     assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
@@ -615,7 +591,7 @@ async fn what_was_acknowledged_is_there_after_kill_9() {
     let folder = tempdir().unwrap();
     let mut count = 0;
     for round in 1..=8 {
-        let mut writer = child("what_was_acknowledged_is_there_after_kill_9", folder.path());
+        let mut writer = child("file::what_was_acknowledged_is_there_after_kill_9", folder.path());
         let mut lines = marked(&mut writer);
         let mut acknowledged: Vec<String> = lines.by_ref().take(60 * round).collect();
         writer.kill().unwrap();
@@ -647,46 +623,6 @@ async fn what_was_acknowledged_is_there_after_kill_9() {
         store.close().await.unwrap();
     }
     assert!(count >= 2000);
-}
-
-/// A file system of its own, unmounted when dropped.
-struct Mount(TempDir);
-
-impl Mount {
-    fn small(bytes: u64) -> Option<Self> {
-        let folder = tempdir().unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"])
-            .arg(folder.path())
-            .output();
-        let why = match mounted {
-            Ok(output) if output.status.success() => return Some(Self(folder)),
-            Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
-            Err(error) => error.to_string(),
-        };
-        assert!(std::env::var_os("CI").is_none(), "mount does not work here: {why}");
-        eprintln!("skipped: mounting a tmpfs does not work here: {why}");
-        None
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn remount(&self, mode: &str) {
-        let done = Command::new("mount")
-            .args(["-o", &format!("remount,{mode}")])
-            .arg(self.path())
-            .status()
-            .unwrap();
-        assert!(done.success());
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
-    }
 }
 
 #[tokio::test]

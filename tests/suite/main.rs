@@ -9,8 +9,14 @@
 // Shared by several modules.
 #[cfg(all(feature = "cache", feature = "testing"))]
 mod cache_settings;
+#[cfg(any(all(feature = "file", unix), feature = "sqlite"))]
+#[path = "../servers/support/child.rs"]
+mod child;
 #[cfg(feature = "cli")]
 mod folder;
+#[cfg(any(all(feature = "file", unix), feature = "sqlite"))]
+#[path = "../servers/support/mount.rs"]
+mod mount;
 #[cfg(feature = "sqlite")]
 #[path = "../servers/support/processes.rs"]
 mod processes;

@@ -6,43 +6,20 @@
 
 #![cfg(feature = "sqlite")]
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use tempfile::{TempDir, tempdir};
+use tempfile::tempdir;
 use tierstack::backends::{Sqlite, SqliteConfig};
 use tierstack::units::Span;
 use tierstack::{Batch, ErrorKind, Read, ReadExt, Scan, Store, StoreExt};
 
-const ROLE: &str = "TIERSTACK_SQLITE_TEST_CHILD";
-
-/// This test binary again, running only the test named here, in a role.
-fn child(test: &str, folder: &Path) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", &format!("sqlite::{test}"), "--nocapture", "--test-threads=1"])
-        .env(ROLE, folder)
-        .stdout(Stdio::piped())
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
-
-/// The folder, if this process is a child.
-fn role() -> Option<PathBuf> {
-    std::env::var_os(ROLE).map(Into::into)
-}
-
-/// The lines of a child that begin with a mark; the harness prints others.
-fn marked(child: &mut Child) -> impl Iterator<Item = String> + use<> {
-    BufReader::new(child.stdout.take().unwrap())
-        .lines()
-        .map_while(Result::ok)
-        .filter_map(|line| line.split_once("@@").map(|(_, rest)| rest.trim().to_owned()))
-}
+use crate::child::{child, marked, role};
+use crate::mount::Mount;
 
 fn config(folder: &Path) -> SqliteConfig {
     SqliteConfig::new(folder.join("data.db"))
@@ -108,7 +85,7 @@ async fn kill_and_look(test: &str, least: usize) {
 async fn what_was_acknowledged_is_there_after_kill_9() {
     match role() {
         Some(folder) => write_until_killed(config(&folder)).await,
-        None => kill_and_look("what_was_acknowledged_is_there_after_kill_9", 100).await,
+        None => kill_and_look("sqlite::what_was_acknowledged_is_there_after_kill_9", 100).await,
     }
 }
 
@@ -119,14 +96,18 @@ async fn what_was_acknowledged_without_a_sync_is_there_after_kill_9() {
             write_until_killed(SqliteConfig { sync: false, ..config(&folder) }).await;
         }
         None => {
-            kill_and_look("what_was_acknowledged_without_a_sync_is_there_after_kill_9", 1000).await
+            kill_and_look(
+                "sqlite::what_was_acknowledged_without_a_sync_is_there_after_kill_9",
+                1000,
+            )
+            .await
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn several_processes_write_one_table() {
-    const TEST: &str = "several_processes_write_one_table";
+    const TEST: &str = "sqlite::several_processes_write_one_table";
     if let Some(folder) = role() {
         let store = open(&folder).await;
         let me = std::process::id();
@@ -159,7 +140,7 @@ async fn several_processes_write_one_table() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_of_another_process_is_waited_for_and_then_unavailable() {
-    const TEST: &str = "a_lock_of_another_process_is_waited_for_and_then_unavailable";
+    const TEST: &str = "sqlite::a_lock_of_another_process_is_waited_for_and_then_unavailable";
     if let Some(folder) = role() {
         let db = rusqlite::Connection::open(folder.join("data.db")).unwrap();
         db.execute_batch("BEGIN IMMEDIATE; DELETE FROM entries").unwrap();
@@ -283,46 +264,6 @@ print(db.execute('PRAGMA integrity_check').fetchone()[0])
     assert_eq!(store.get(b"python-199").await.unwrap(), Some("from python".into()));
     assert_eq!(store.collect(Scan::all()).await.unwrap().len(), 401);
     store.close().await.unwrap();
-}
-
-/// A file system of its own, unmounted when dropped.
-struct Mount(TempDir);
-
-impl Mount {
-    fn small(bytes: u64) -> Option<Self> {
-        let folder = tempdir().unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"])
-            .arg(folder.path())
-            .output();
-        match mounted {
-            Ok(output) if output.status.success() => return Some(Self(folder)),
-            Ok(output) => skip(&format!(
-                "mounting a tmpfs does not work here: {}",
-                String::from_utf8_lossy(&output.stderr)
-            )),
-            Err(error) => skip(&format!("mounting a tmpfs does not work here: {error}")),
-        }
-        None
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn remount(&self, mode: &str) {
-        let remounted = Command::new("mount")
-            .args(["-o", &format!("remount,{mode}")])
-            .arg(self.path())
-            .status();
-        assert!(remounted.unwrap().success());
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,43 +8,18 @@
 
 mod owner;
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use tempfile::{TempDir, tempdir};
+use tempfile::tempdir;
 use tierstack::backends::{RocksDb, RocksDbConfig};
 use tierstack::testing::Random;
 use tierstack::units::ByteSize;
 use tierstack::{Batch, Entry, ErrorKind, Page, Read, ReadExt, Scan, Store, StoreExt};
 
-const ROLE: &str = "TIERSTACK_ROCKSDB_TEST_CHILD";
-
-/// This test binary again, running only the test named here, in a role.
-fn child(test: &str, folder: &Path) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", &format!("rocksdb::{test}"), "--nocapture", "--test-threads=1"])
-        .env(ROLE, folder)
-        .stdout(Stdio::piped())
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
-
-/// The folder, if this process is a child.
-fn role() -> Option<std::path::PathBuf> {
-    std::env::var_os(ROLE).map(Into::into)
-}
-
-/// The lines of a child that begin with a mark; the harness prints others.
-fn marked(child: &mut Child) -> impl Iterator<Item = String> + use<> {
-    BufReader::new(child.stdout.take().unwrap())
-        .lines()
-        .map_while(Result::ok)
-        .filter_map(|line| line.split_once("@@").map(|(_, rest)| rest.trim().to_owned()))
-}
+use crate::support::child::{child, marked, role};
+use crate::support::mount::Mount;
 
 fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
@@ -67,7 +42,8 @@ async fn another_process_is_told_that_the_database_is_open() {
         return;
     }
     let folder = tempdir().unwrap();
-    let mut holder = child("another_process_is_told_that_the_database_is_open", folder.path());
+    let mut holder =
+        child("rocksdb::another_process_is_told_that_the_database_is_open", folder.path());
     assert_eq!(marked(&mut holder).next().as_deref(), Some("open"));
     let log = || std::fs::read(folder.path().join("LOG")).unwrap();
     let (before, written) = (names(folder.path()), log());
@@ -98,7 +74,8 @@ async fn another_user_of_rocksdb_in_this_process_keeps_its_lock() {
     let holder = rocksdb::DB::open_default(folder.path()).unwrap();
     let error = RocksDb::open(RocksDbConfig::new(folder.path())).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
-    let mut other = child("another_user_of_rocksdb_in_this_process_keeps_its_lock", folder.path());
+    let mut other =
+        child("rocksdb::another_user_of_rocksdb_in_this_process_keeps_its_lock", folder.path());
     assert_eq!(marked(&mut other).collect::<Vec<_>>(), ["Conflict"]);
     other.wait().unwrap();
     drop(holder);
@@ -134,7 +111,8 @@ async fn what_was_acknowledged_is_there_after_kill_9() {
     let folder = tempdir().unwrap();
     let mut acknowledged: Vec<String> = Vec::new();
     for round in 1..=5 {
-        let mut writer = child("what_was_acknowledged_is_there_after_kill_9", folder.path());
+        let mut writer =
+            child("rocksdb::what_was_acknowledged_is_there_after_kill_9", folder.path());
         let mut lines = marked(&mut writer);
         acknowledged.extend(lines.by_ref().take(100 * round));
         writer.kill().unwrap();
@@ -161,47 +139,6 @@ async fn what_was_acknowledged_is_there_after_kill_9() {
         store.close().await.unwrap();
     }
     assert!(acknowledged.len() >= 1500);
-}
-
-/// A file system of its own, unmounted when dropped.
-struct Mount(TempDir);
-
-impl Mount {
-    fn small(bytes: u64) -> Option<Self> {
-        let folder = tempdir().unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"])
-            .arg(folder.path())
-            .output();
-        let why = match mounted {
-            Ok(output) if output.status.success() => return Some(Self(folder)),
-            Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
-            Err(error) => error.to_string(),
-        };
-        assert!(std::env::var_os("CI").is_none(), "mount does not work here: {why}");
-        eprintln!("skipped: mounting a tmpfs does not work here: {why}");
-        None
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn remount(&self, mode: &str) {
-        let done = Command::new("mount")
-            .args(["-o", &format!("remount,{mode}")])
-            .arg(self.path())
-            .status()
-            .unwrap();
-        assert!(done.success());
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        // Lazily, as a failed test may still have the database open.
-        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
-    }
 }
 
 #[tokio::test]

@@ -16,11 +16,13 @@ pub(crate) mod azurite;
 #[cfg(feature = "serve")]
 mod browser;
 mod certificates;
+pub(crate) mod child;
 #[cfg(all(feature = "config", feature = "testing"))]
 pub(crate) mod crash;
 #[cfg(feature = "testing")]
 pub(crate) mod cut_off;
 pub(crate) mod fault;
+pub(crate) mod mount;
 mod pgbouncer;
 mod port;
 mod postgres;
