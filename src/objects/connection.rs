@@ -7,8 +7,11 @@ use crate::types::units::SecretText;
 /// How a place is talked to.
 #[derive(Clone, Debug)]
 #[cfg_attr(
-    not(feature = "cloud"),
-    allow(dead_code, reason = "only buckets have a line to wait for")
+    not(all(feature = "cloud", feature = "object")),
+    allow(
+        dead_code,
+        reason = "buckets alone have a line to wait for, and the entries of `object` any name"
+    )
 )]
 pub(crate) struct Connection {
     /// The deadline of one request.

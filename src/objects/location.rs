@@ -15,7 +15,9 @@ use crate::error::{Error, Result};
 use crate::filesystem::make_folder;
 use crate::layer::Claim;
 use crate::spelling::check_folder;
-use crate::types::units::{SecretText, check_path};
+#[cfg(feature = "object")]
+use crate::types::units::SecretText;
+use crate::types::units::check_path;
 
 /// Where objects are kept: those of a backup, or the entries of the backend `object`.
 ///
