@@ -1,23 +1,20 @@
-//! Checking a store of a config, and opening what was checked.
+//! Checking a store of a config.
 
 use std::any::Any;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::all::{Claimed, refuse_same};
 use super::part::{Part, refused};
-use super::reserved::Reserved;
 use super::shared::{Backend, Shared};
-use super::usage::{Gauges, Watch};
-use super::{OpenOptions, Stack, instrument};
+use super::OpenOptions;
+use super::usage::Gauges;
 use crate::config::{AnyBackend, AnyLayer, Config, Registry, Sealed, StoreConfig};
 use crate::error::{Error, Operation, Result};
 use crate::hash::StableHash;
 use crate::layer::{BackendConfig, Context, LayerConfig, Zone, check_order};
-use crate::layers::metrics::{MetricsConfig, MetricsLayer};
-use crate::store::Store;
+use crate::layers::metrics::MetricsLayer;
 use crate::telemetry::{Labels, rehearse};
 use crate::types::Profile;
 
@@ -48,9 +45,9 @@ pub struct Checked {
     /// For each layer, and last for the backend: what is below it.
     below: Vec<u64>,
     /// Outermost first.
-    layers: Vec<Part<dyn AnyLayer>>,
-    backend: Part<dyn AnyBackend>,
-    shared: Option<Shared>,
+    pub(super) layers: Vec<Part<dyn AnyLayer>>,
+    pub(super) backend: Part<dyn AnyBackend>,
+    pub(super) shared: Option<Shared>,
 }
 
 impl Checked {
@@ -210,132 +207,6 @@ impl Checked {
         Some(self.context(&layer.label, at, options))
     }
 
-    /// Opens the stack: what the layers need, then the backend. If something fails, nothing stays open.
-    ///
-    /// # Errors
-    /// What a backend or layer can fail with, with its path in the file; `Conflict` if the store holds
-    /// part of a restore that was cut off.
-    pub async fn open(self, options: &OpenOptions) -> Result<Stack> {
-        self.open_from(0, options).await
-    }
-
-    /// Opens the part of the stack that stores what it is given as it is: the backend, and the guards
-    /// next to it. Into this a backup is restored, also one that was cut off.
-    ///
-    /// # Errors
-    /// Like [`open`](Self::open), without the `Conflict` of a restore that was cut off; `Conflict` where the journal of a `write_back` in
-    /// this stack holds writes, unless [`over_journal`](OpenOptions::over_journal) is set, or is in use.
-    pub async fn open_stored(self, options: &OpenOptions) -> Result<Stack> {
-        self.refuse_waiting(options).await?;
-        let outermost = self.stored();
-        self.open_layers(outermost, None, options).await
-    }
-
-    /// The place in the list behind the innermost layer that is between what a user reads and
-    /// what is stored.
-    fn stored(&self) -> usize {
-        self.layers.iter().rposition(|layer| layer.zone != Zone::Guard).map_or(0, |at| at + 1)
-    }
-
-    /// The place in the list at which reserved keys are hidden: behind the innermost of these layers, and
-    /// in front of a `backup`, whose engine reads them.
-    fn hidden(&self) -> usize {
-        let stored = self.stored();
-        let innermost = stored.checked_sub(1).and_then(|at| self.layers.get(at));
-        match innermost {
-            Some(layer) if layer.zone == Zone::Backup => stored - 1,
-            _ => stored,
-        }
-    }
-
-    /// Opens what is below the outermost layer of that name.
-    ///
-    /// # Errors
-    /// Like [`open`](Self::open); `Config` if the store has no such layer.
-    pub async fn open_below(self, layer: &str, options: &OpenOptions) -> Result<Stack> {
-        match self.layers.iter().position(|part| part.name == layer) {
-            Some(at) => self.open_from(at + 1, options).await,
-            None => Err(Error::config(format!(
-                "{}: stores.{}.layers: there is no layer '{layer}' here; add it to the list",
-                self.origin.display(),
-                self.store
-            ))),
-        }
-    }
-
-    /// Opens the backend and the layers from that place in the list inwards, unless the store holds
-    /// part of a restore.
-    async fn open_from(self, outermost: usize, options: &OpenOptions) -> Result<Stack> {
-        let stored = self.stored().max(outermost);
-        self.open_layers(outermost, Some(stored), options).await
-    }
-
-    /// Opens the backend and the layers from that place in the list inwards. What lies inside of
-    /// `stored` is asked whether a restore into it was cut off.
-    async fn open_layers(
-        self,
-        outermost: usize,
-        stored: Option<usize>,
-        options: &OpenOptions,
-    ) -> Result<Stack> {
-        // What layers need (keys, a bucket) comes first: where it is missing, no backend is made.
-        let mut layers = Vec::new();
-        for (at, layer) in self.layers.iter().enumerate().skip(outermost) {
-            let context = self.context(&layer.label, at, options);
-            // What is counted while it opens stays, until its boundary counts.
-            let errors = context.labels.errors();
-            let opened = layer.config.open(&context).await.map_err(|e| self.failed(layer, e))?;
-            layers.push((layer, opened, context, errors));
-        }
-        let backend = &self.backend;
-        let context = self.context(&backend.label, self.layers.len(), options);
-        let opened = match &self.shared {
-            Some(shared) => shared.open(&*backend.config, context.clone()).await,
-            None => backend.config.open(&context).await,
-        };
-        let salt = salt(&self.store);
-        let mut store = instrument(opened.map_err(|e| self.failed(backend, e))?, &context, salt);
-        let mut outermost_labels = context.labels;
-        let (mut rewriters, mut resizers) = (Vec::new(), BTreeMap::new());
-        let hidden = self.hidden();
-        loop {
-            if stored == Some(outermost + layers.len())
-                && let Err(error) = refuse_half_restored(&*store).await
-            {
-                self.close_after_failure(&*store).await;
-                return Err(self.failed(backend, error));
-            }
-            if stored.is_some() && hidden == outermost + layers.len() {
-                store = Arc::new(Reserved(store));
-            }
-            let Some((layer, opened, context, _errors)) = layers.pop() else { break };
-            rewriters.extend(opened.rewriter(Arc::clone(&store)));
-            store = match opened.wrap(Arc::clone(&store)).await {
-                Ok(wrapped) => wrapped,
-                Err(error) => {
-                    self.close_after_failure(&*store).await;
-                    return Err(self.failed(layer, error));
-                }
-            };
-            resizers.extend(opened.resizer().map(|resizer| (outermost + layers.len(), resizer)));
-            // A layer of metrics counts at its boundary already, in the same series.
-            if layer.name != MetricsConfig::NAME {
-                store = instrument(store, &context, salt);
-            }
-            outermost_labels = context.labels;
-        }
-        rewriters.reverse();
-        let usage =
-            options.background.then(|| Watch::of(&store, &outermost_labels, &options.clock));
-        Ok(Stack::new(store, rewriters, resizers, self, salt, usage.flatten()))
-    }
-
-    async fn close_after_failure(&self, store: &dyn Store) {
-        if let Err(error) = store.close().await {
-            tracing::warn!(store = self.store, %error, "closing after a failed opening");
-        }
-    }
-
     /// What the store has for itself while it is open.
     pub(super) fn claims(&self) -> Vec<Claimed<'_>> {
         let context = Context { folder: self.folder.clone(), ..Context::default() };
@@ -349,7 +220,7 @@ impl Checked {
         all.collect()
     }
 
-    fn failed<C: ?Sized>(&self, part: &Part<C>, error: Error) -> Error {
+    pub(super) fn failed<C: ?Sized>(&self, part: &Part<C>, error: Error) -> Error {
         error.with_operation(Operation::Open).with_layer(part.name).with_context(format_args!(
             "{}: {}",
             self.origin.display(),
@@ -357,7 +228,7 @@ impl Checked {
         ))
     }
 
-    fn context(&self, label: &str, at: usize, options: &OpenOptions) -> Context {
+    pub(super) fn context(&self, label: &str, at: usize, options: &OpenOptions) -> Context {
         Context {
             clock: Arc::clone(&options.clock),
             labels: Labels::below(&self.store, label, at),
@@ -369,11 +240,6 @@ impl Checked {
             common: None,
         }
     }
-}
-
-/// The salt of the fingerprints that errors of a store have for keys.
-fn salt(store: &str) -> u64 {
-    StableHash::new().add(store.as_bytes())
 }
 
 /// For each layer, and last for the backend, a number that stands for what is below it as the config says.
@@ -396,28 +262,6 @@ fn identities(
     identities.pop();
     identities.reverse();
     identities
-}
-
-/// A store that holds part of a backup is not what anybody takes it for.
-#[cfg(feature = "backup")]
-async fn refuse_half_restored(store: &dyn Store) -> Result<()> {
-    use crate::error::ErrorKind;
-
-    match crate::backup::unfinished_restore(store).await {
-        Ok(None) => Ok(()),
-        // Where the mark cannot be a key, no restore was ever begun.
-        Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(()),
-        Err(error) => Err(error),
-        Ok(Some(_)) => Err(Error::new(
-            ErrorKind::Conflict,
-            "this store holds part of a restore that was cut off; `tierstack backup restore ... --resume` finishes it",
-        )),
-    }
-}
-
-#[cfg(not(feature = "backup"))]
-async fn refuse_half_restored(_store: &dyn Store) -> Result<()> {
-    Ok(())
 }
 
 /// Names only: settings may hold what is not to be printed.

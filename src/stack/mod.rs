@@ -6,6 +6,7 @@ mod all;
 mod check;
 pub(crate) mod guarantees;
 mod lease;
+mod open;
 mod part;
 mod render;
 mod reserved;
@@ -175,7 +176,7 @@ pub struct Stack {
     rewriters: Vec<Arc<dyn Rewrite>>,
     /// By the place of the layer in the config.
     resizers: BTreeMap<usize, Arc<dyn Resize>>,
-    checked: Checked,
+    checked: Arc<Checked>,
     /// For fingerprints of keys.
     salt: u64,
     _usage: Option<usage::Watch>,
@@ -233,7 +234,7 @@ impl Stack {
         store: Arc<dyn Store>,
         rewriters: Vec<Arc<dyn Rewrite>>,
         resizers: BTreeMap<usize, Arc<dyn Resize>>,
-        checked: Checked,
+        checked: Arc<Checked>,
         salt: u64,
         usage: Option<usage::Watch>,
     ) -> Self {
