@@ -21,6 +21,20 @@ pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Bytes that are free for this process where a folder is. `None`: the system does not say.
+pub(crate) fn free_bytes(folder: &Path) -> Option<u64> {
+    #[cfg(unix)]
+    {
+        let about = rustix::fs::statvfs(folder).ok()?;
+        Some(about.f_bavail.saturating_mul(about.f_frsize))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = folder;
+        None
+    }
+}
+
 /// What tells a file or folder from every other one of this machine. `None`: the system does not say.
 #[cfg(any(feature = "file", feature = "sqlite", feature = "object", feature = "opendal"))]
 pub(crate) fn identity(about: &std::fs::Metadata) -> Option<[String; 3]> {

@@ -12,7 +12,7 @@ BOARD = board(
     row(
         "Is it well",
         stat(
-            "Acknowledges writes", "Whether every buffer takes writes. One whose journal failed, or whose store below refused a batch for good, takes none until an operator acts.", "none",
+            "Acknowledges writes", "Whether every buffer takes writes. One whose journal failed, or whose store below refused a batch for good or is another one, takes none until an operator acts.", "none",
             query("1 - max(tierstack_writeback_failed{@layer})"),
             thresholds=steps((None, BAD), (1, GOOD)), mappings={"0": "no", "1": "yes"},
         ),
@@ -40,6 +40,18 @@ BOARD = board(
             "Flushes that fail", "The part of the flushes that the store below did not take.", "percentunit",
             query("max(stack_layer:tierstack_writeback_flush_failures:ratio_rate5m{@layer})"),
             thresholds=steps((None, GOOD), (0.01, NOTICE), (0.5, BAD)),
+        ),
+    ),
+    row(
+        "What keeps it back",
+        graph(
+            "Opened without the store below", "1 while the store below, which was away when the stack was opened, has not come since. Writes go to the journal, reads of other keys fail.", "short",
+            query("max by (stack, layer) (tierstack_writeback_store_away{@layer})", "{{stack}} {{layer}}"),
+        ),
+        graph(
+            "Free on the disk of the journal", "Where less is free than the journal may still take, writers are going to wait.", "bytes",
+            query("min by (stack, layer) (tierstack_writeback_journal_disk_free_bytes{@layer} >= 0)", "{{stack}} {{layer}}, free"),
+            query("max by (stack, layer) (tierstack_writeback_journal_max_bytes{@layer} - tierstack_writeback_journal_bytes{@layer})", "{{stack}} {{layer}}, may still be taken"),
         ),
     ),
     row(

@@ -130,6 +130,23 @@ mod tests {
         assert!(budget.share(10).take(11));
     }
 
+    /// Another part of its own, which is just being dropped, is nobody else's.
+    #[test]
+    fn one_alone_has_room_while_parts_of_it_are_dropped() {
+        let budget = Arc::new(Budget::default());
+        let share = Arc::new(budget.share(10));
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for _ in 0..100_000 {
+                        assert!(share.part(50).is_ok(), "nothing else is held");
+                    }
+                });
+            }
+        });
+        assert_eq!(budget.0.load(Ordering::Relaxed), 0);
+    }
+
     #[test]
     fn bytes_count_until_the_last_of_them_is_gone() {
         let budget = Arc::new(Budget::default());

@@ -5,10 +5,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::OpenOptions;
 use super::all::{Claimed, refuse_same};
 use super::part::{Part, refused};
 use super::shared::{Backend, Shared};
-use super::OpenOptions;
 use super::usage::Gauges;
 use crate::config::{AnyBackend, AnyLayer, Config, Registry, Sealed, StoreConfig};
 use crate::error::{Error, Operation, Result};
@@ -145,10 +145,7 @@ impl Checked {
     pub fn series(&self) -> usize {
         let options = OpenOptions::service();
         let backend = self.context(&self.backend.label, self.layers.len(), &options);
-        let mut below = self.backend.config.profile().ok();
-        if let Some(shared) = &self.shared {
-            below = below.map(|profile| shared.profile(profile));
-        }
+        let mut below = self.profile_at(self.layers.len()).ok();
         let register = || {
             drop(Gauges::new(&backend.labels));
             drop(MetricsLayer::new(backend.labels));
@@ -205,6 +202,17 @@ impl Checked {
     pub fn layer_context(&self, layer: &str, options: &OpenOptions) -> Option<Context> {
         let (at, layer) = self.layers.iter().enumerate().find(|(_, part)| part.name == layer)?;
         Some(self.context(&layer.label, at, options))
+    }
+
+    /// What is guaranteed from that place in the list inwards.
+    pub(super) fn profile_at(&self, at: usize) -> Result<Profile> {
+        let backend = self.backend.config.profile()?;
+        let backend = match &self.shared {
+            Some(shared) => shared.profile(backend),
+            None => backend,
+        };
+        let mut layers = self.layers.iter().skip(at).rev();
+        layers.try_fold(backend, |below, layer| layer.config.profile(below))
     }
 
     /// What the store has for itself while it is open.

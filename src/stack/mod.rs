@@ -5,6 +5,7 @@
 mod all;
 mod check;
 pub(crate) mod guarantees;
+mod late;
 mod lease;
 mod open;
 mod part;
@@ -120,6 +121,9 @@ pub struct OpenOptions {
     /// Whether schedules and other work that changes data run while the stack is open. See
     /// [`Context::background`]. Where they do, the store is also asked how much it holds, for the metrics.
     pub background: bool,
+    /// Whether a stack whose `write_back` says `open: later` is opened also while the store below is away: it takes writes into its
+    /// journal, and answers for those, until the store comes. With `may_create` only.
+    pub late: bool,
     /// Whether a restore may go below a journal of `write_back` that holds writes: they are written over what was restored, once
     /// the stack is opened. See [`Checked::open_stored`].
     pub over_journal: bool,
@@ -132,10 +136,10 @@ impl OpenOptions {
         Self { background: true, ..Self::default() }
     }
 
-    /// For what only reads: what is missing is an error, and is not made.
+    /// For what only reads: what is missing is an error, and is not made. The store below must be there.
     #[must_use]
     pub fn reading() -> Self {
-        Self { may_create: false, ..Self::default() }
+        Self { may_create: false, late: false, ..Self::default() }
     }
 }
 
@@ -148,6 +152,7 @@ impl Default for OpenOptions {
             seed,
             may_create: true,
             background: false,
+            late: true,
             over_journal: false,
         }
     }

@@ -103,7 +103,7 @@ fn writes<'a>(
         )),
         Some("refused") => Some(critical(
             "TierstackWriteBackRefused",
-            "The store below refused an acknowledged batch for good, so it takes no writes. The log says which and why; `tierstack journal` shows and takes out batches once the process has ended.".to_owned(),
+            "The store below refused an acknowledged batch for good, or is not the one that the journal is for, so it takes no writes. The log says why; `tierstack journal` shows and takes out batches once the process has ended.".to_owned(),
         )),
         _ => None,
     };
@@ -119,7 +119,11 @@ fn writes<'a>(
             format!("{:.0} % of max_dirty is used; when it is full, writers wait.", full * 100.0);
         (Severity::Warning, "TierstackWriteBackBufferFilling", Some(layer), text)
     });
-    stopped.into_iter().chain(stalled).chain(filling)
+    let away = facts.store_away.then(|| {
+        let text = "It was opened without the store below, which has not come since: writes go to the journal, and reads of other keys fail.";
+        critical("TierstackWriteBackStoreAway", text.to_owned())
+    });
+    stopped.into_iter().chain(away).chain(stalled).chain(filling)
 }
 
 fn failures(failing: Option<(f64, u64)>) -> Option<Said<'static>> {

@@ -78,6 +78,7 @@ pub(super) struct WriteBack {
     pub(super) flushed: u64,
     pub(super) failures: u64,
     pub(super) failed: Option<String>,
+    pub(super) store_away: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -236,6 +237,7 @@ impl WriteBack {
             names::WRITEBACK_FAILED if amount > 0 => {
                 self.failed = label("cause").map(str::to_owned);
             }
+            names::WRITEBACK_STORE_AWAY => self.store_away = amount > 0,
             _ => {}
         }
     }

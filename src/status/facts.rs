@@ -160,6 +160,9 @@ pub struct WriteBackFacts {
     pub failures: u64,
     /// Why no write is acknowledged any more: `journal`, `refused` or `internal`.
     pub failed: Option<String>,
+    /// Whether the stack is open without the store below, which could not be reached when it was opened.
+    #[serde(default)]
+    pub store_away: bool,
 }
 
 /// What a store holds. See the [module docs](super).

@@ -351,6 +351,7 @@ fn layer(level: &Level, now: &super::counts::Boundary, rates: Rates) -> LayerFac
         flushed_per_second: measured.then_some(rates.flushed),
         failures: now.write_back.failures,
         failed: now.write_back.failed.clone(),
+        store_away: now.write_back.store_away,
     });
     LayerFacts {
         name: level.label.clone(),

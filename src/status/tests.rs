@@ -281,6 +281,8 @@ fn alerts_of_a_buffer_begin_where_their_rules_say() {
     assert_eq!(names(filling), ["TierstackWriteBackBufferFilling"]);
     let stalled = WriteBackFacts { oldest_dirty: since(301), ..ok.clone() };
     assert_eq!(names(stalled), ["TierstackWriteBackStalled"]);
+    let away = WriteBackFacts { store_away: true, ..ok.clone() };
+    assert_eq!(names(away), ["TierstackWriteBackStoreAway"]);
     for (cause, name) in [("journal", "JournalFailed"), ("refused", "Refused")] {
         let failed = WriteBackFacts { failed: Some(cause.to_owned()), ..ok.clone() };
         assert_eq!(names(failed), [format!("TierstackWriteBack{name}")]);

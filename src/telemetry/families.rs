@@ -241,12 +241,18 @@ families! {
     WRITEBACK_JOURNAL_MAX = "tierstack_writeback_journal_max_bytes", Gauge, Bytes, ["stack", "layer"],
         "Bytes that the journal may hold; with so many writers wait",
         "the setting `max_dirty` was changed";
+    WRITEBACK_DISK_FREE = "tierstack_writeback_journal_disk_free_bytes", Gauge, Bytes, ["stack", "layer"],
+        "Bytes that are free on the disk of the journal; -1: there is no journal, or the system does not say",
+        "files were removed there; while it falls below what the journal may still take, writers are going to wait";
     WRITEBACK_REPLAYED = "tierstack_writeback_replayed_total", Counter, Count, ["stack", "layer"],
         "Batches that were read from the journal when the store was opened, as the store below did not have them",
         "the process had ended before they were flushed";
     WRITEBACK_FAILED = "tierstack_writeback_failed", Gauge, Count, ["stack", "layer", "cause"],
-        "1 while no write is acknowledged, by cause: journal (it failed), refused (the store below refused a batch for good), internal (a defect)",
+        "1 while no write is acknowledged, by cause: journal (it failed), refused (the store below refused a batch for good, or is not the one that the journal is for), internal (a defect)",
         "every write fails until an operator acts; what was acknowledged is kept";
+    WRITEBACK_STORE_AWAY = "tierstack_writeback_store_away", Gauge, Count, ["stack", "layer"],
+        "1 while the stack is open without the store below, which could not be reached when the stack was opened and has not come since",
+        "reads of what is not in the journal fail, and writes wait in the journal";
 
     BACKUP_LAST_SUCCESS = "tierstack_backup_last_success_timestamp_seconds", Gauge, Seconds, ["stack", "layer", "kind"],
         "When a backup last succeeded, in seconds since the epoch; 0: never, or not known yet",

@@ -42,6 +42,14 @@ impl Identity {
         Self { whole: text.len(), text }
     }
 
+    /// The identity that was [kept](Self::as_str) as this text.
+    #[cfg(feature = "config")]
+    pub(crate) fn kept(text: &str) -> Self {
+        let is_hex = |prefix: &str| prefix.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let prefix = text.rsplit_once(PREFIX).filter(|(_, prefix)| is_hex(prefix));
+        Self { text: text.into(), whole: prefix.map_or(text.len(), |(whole, _)| whole.len()) }
+    }
+
     /// Of these data, the entries whose keys begin with the prefix.
     #[must_use]
     pub fn within(&self, prefix: &[u8]) -> Self {
@@ -78,6 +86,15 @@ impl fmt::Debug for Identity {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "config")]
+    #[test]
+    fn an_identity_that_was_kept_is_the_same() {
+        let data = Identity::new("x", &["1", "a:b"]);
+        for identity in [data.clone(), data.within(b"a"), data.within(b"a").within(b"b")] {
+            assert_eq!(Identity::kept(identity.as_str()), identity);
+        }
+    }
 
     #[test]
     fn parts_of_the_same_data_overlap_where_a_prefix_begins_with_the_other() {

@@ -8,6 +8,7 @@ mod support;
 mod adopt;
 mod backup_s3;
 mod dashboards;
+mod late;
 mod live;
 mod object;
 mod opendal;

@@ -63,7 +63,7 @@ fn with(
 
 /// A path in a bucket of its own, since moto looks through all of a bucket for each listing, reached through
 /// that address.
-fn s3_through(server: &str, address: &str) -> ObjectConfig {
+pub(crate) fn s3_through(server: &str, address: &str) -> ObjectConfig {
     let bucket = format!("tierstack-{}", unique());
     request(server, &format!("PUT /{bucket}"));
     with(

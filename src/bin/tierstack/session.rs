@@ -61,7 +61,8 @@ impl Use {
     fn options(self) -> OpenOptions {
         match self {
             Self::Existing => OpenOptions::reading(),
-            Self::Filling => OpenOptions::default(),
+            // A command that ends soon says at once that the store is away.
+            Self::Filling => OpenOptions { late: false, ..OpenOptions::default() },
         }
     }
 }

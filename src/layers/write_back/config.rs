@@ -31,7 +31,8 @@ pub enum Ack {
 #[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Opening {
-    /// At once: they are in memory, and reach the store below as soon as it takes them.
+    /// At once: they are in memory, and reach the store below as soon as it takes them. A stack that was open over the store
+    /// before opens also while the store cannot be reached.
     #[default]
     Later,
     /// Once the store below has them. Where it does not take them, opening fails.
@@ -59,7 +60,8 @@ pub struct WriteBackConfig {
     pub max_dirty: ByteSize,
     /// How long a writer waits for room at most, and `close` for the store below. Default 30s.
     pub max_wait: Span,
-    /// Whether a stack is open before the store below has what the journal holds from before: `later` (the default), or `wait`.
+    /// Whether a stack is open before the store below has what the journal holds from before: `later` (the default), also while the store
+    /// below cannot be reached, or `wait`.
     pub open: Opening,
 }
 
@@ -139,7 +141,7 @@ impl WriteBackConfig {
         let most = self.journalled(&below).into_iter().chain([below.guarantees.durability]).max();
         let on_request = most.unwrap_or(durability).max(durability);
         let shared = below.guarantees.freshness != Freshness::Exclusive;
-        let atomic = below.guarantees.atomic_batches;
+        let (atomic, verbatim) = (below.guarantees.atomic_batches, below.guarantees.verbatim);
         let largest = self.journal_bytes().0 / 2;
         let profile = Profile::layer(NAME, below).changed(|guarantees| {
             (guarantees.durability, guarantees.durability_on_request) = (durability, on_request);
@@ -164,6 +166,15 @@ impl WriteBackConfig {
             profile.note("Conditions are checked against what this stack has acknowledged, and writes reach the store below later: what others write there meanwhile is overwritten.")
         } else {
             profile
+        };
+        let profile = if verbatim {
+            profile
+        } else {
+            profile.note("The store below has rules of its own for what it keeps (`verbatim` is false), such as columns of a row: a write that it refuses is acknowledged all the same, and stops this layer when it is flushed. Check what is written before.")
+        };
+        let profile = match (self.open, &self.path) {
+            (Opening::Later, Some(_)) => profile.note("A stack that stays open opens also while the store below is away, once it has been open over it; `open: wait` needs the store."),
+            _ => profile,
         };
         if atomic {
             profile

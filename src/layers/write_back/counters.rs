@@ -29,6 +29,9 @@ pub(super) enum Flushed {
     Refused,
 }
 
+/// There is no journal, or the system does not say.
+const UNKNOWN: i64 = -1;
+
 /// The series of one layer.
 #[derive(Debug)]
 pub(super) struct Counters {
@@ -48,6 +51,8 @@ pub(super) struct Counters {
     journal_max: Gauge,
     replayed: Counter,
     failed: [Gauge; 3],
+    away: Gauge,
+    disk_free: Gauge,
 }
 
 impl Counters {
@@ -56,7 +61,10 @@ impl Counters {
         let acknowledged = |ack| labels.counter(names::WRITEBACK_ACKNOWLEDGED, &[("ack", ack)]);
         let flushes = |outcome| labels.counter(names::WRITEBACK_FLUSHES, &[("outcome", outcome)]);
         let failed = |cause| labels.gauge(names::WRITEBACK_FAILED, &[("cause", cause)]);
+        let disk_free = labels.gauge(names::WRITEBACK_DISK_FREE, &[]);
+        disk_free.set(UNKNOWN);
         Self {
+            disk_free,
             dirty_bytes: labels.gauge(names::WRITEBACK_DIRTY_BYTES, &[]),
             dirty_entries: labels.gauge(names::WRITEBACK_DIRTY_ENTRIES, &[]),
             max_dirty: labels.gauge(names::WRITEBACK_MAX_DIRTY, &[]),
@@ -73,6 +81,7 @@ impl Counters {
             journal_max: labels.gauge(names::WRITEBACK_JOURNAL_MAX, &[]),
             replayed: labels.counter(names::WRITEBACK_REPLAYED, &[]),
             failed: ["journal", "refused", "internal"].map(failed),
+            away: labels.gauge(names::WRITEBACK_STORE_AWAY, &[]),
         }
     }
 
@@ -157,6 +166,16 @@ impl Counters {
             Cause::Internal => internal,
         }
         .set(1);
+    }
+
+    /// Bytes that are free on the disk of the journal.
+    pub(super) fn disk_free(&self, bytes: Option<u64>) {
+        self.disk_free.set(bytes.map_or(UNKNOWN, whole));
+    }
+
+    /// Whether the stack is open without the store below, which was not there.
+    pub(super) fn away(&self, away: bool) {
+        self.away.set(away.into());
     }
 }
 

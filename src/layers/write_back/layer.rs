@@ -1,24 +1,29 @@
 //! Opening the layer, and putting it around a store.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 use super::config::{Opening, WriteBackConfig};
-use super::counters::Counters;
+use super::counters::{Cause, Counters};
 use super::flush::Flusher;
 use super::overlay::Overlay;
 use super::replay;
 use super::shared::{Log, Parts, Shared};
 use super::state::{Bounds, State};
 use super::store::WriteBack;
+use crate::disk::free_bytes;
 use crate::error::{Error, Result};
 use crate::journal::Journal;
 use crate::layer::{Claim, Context, LayerConfig, Resize, Rewrite, StackLayer, Zone};
 use crate::store::Store;
+#[cfg(feature = "config")]
+use crate::types::Identity;
 use crate::types::Profile;
 use crate::types::units::ByteSize;
 
@@ -63,7 +68,12 @@ pub struct WriteBackLayer {
     runtime: Handle,
     /// Until the layer is put around a store.
     journal: Mutex<Option<(PathBuf, Journal)>>,
+    /// Tells when the store is there. `None`: it is.
+    arrival: Mutex<Option<Arrival>>,
 }
+
+/// The answer comes once a store that was away is there, or is refused for good.
+type Arrival = oneshot::Receiver<Result<()>>;
 
 impl WriteBackLayer {
     /// Opens the journal.
@@ -87,8 +97,17 @@ impl WriteBackLayer {
             }
             None => None,
         };
-        let (config, context) = (config.clone(), context.clone());
-        Ok(Self { config, context, runtime, journal: Mutex::new(journal) })
+        Ok(Self::new(config, context, runtime, journal))
+    }
+
+    fn new(
+        config: &WriteBackConfig,
+        context: &Context,
+        runtime: Handle,
+        journal: Option<(PathBuf, Journal)>,
+    ) -> Self {
+        let (config, context, journal) = (config.clone(), context.clone(), Mutex::new(journal));
+        Self { config, context, runtime, journal, arrival: Mutex::default() }
     }
 
     /// With a journal that is open.
@@ -98,8 +117,48 @@ impl WriteBackLayer {
         context: &Context,
         journal: (PathBuf, Journal),
     ) -> Self {
-        let (config, context, runtime) = (config.clone(), context.clone(), Handle::current());
-        Self { config, context, runtime, journal: Mutex::new(Some(journal)) }
+        Self::new(config, context, Handle::current(), Some(journal))
+    }
+
+    /// Whether the layer can be open before the store below is there.
+    #[cfg(feature = "config")]
+    pub(crate) fn may_be_early(&self) -> bool {
+        self.config.open == Opening::Later && self.config.path.is_some()
+    }
+
+    /// Gives the journal up, where the layer is around no store: once this returns, another opening can have it.
+    #[cfg(feature = "config")]
+    pub(crate) async fn let_go(&self) {
+        let taken = self.journal.lock().take();
+        if let Some((_, journal)) = taken {
+            // Nothing was appended.
+            let _ = journal.close().await;
+        }
+    }
+
+    /// For which data the journal is, as it was written down when it was last open over a store: nothing where that could not
+    /// tell. `None`: there is no journal, or it was never open over a store.
+    #[cfg(feature = "config")]
+    pub(crate) fn owner(&self) -> Result<Option<String>> {
+        match &self.config.path {
+            Some(path) => replay::owner(&self.context.resolve(path)),
+            None => Ok(None),
+        }
+    }
+
+    /// Refuses a store that the journal is not for, whether something waits there or not.
+    #[cfg(feature = "config")]
+    pub(crate) fn check_owner(&self, store: Option<&Identity>) -> Result<()> {
+        match &self.config.path {
+            Some(path) => replay::check_owner(&self.context.resolve(path), store, 1),
+            None => Ok(()),
+        }
+    }
+
+    /// The store that the layer is put around is not there yet, and [is checked](Self::check_owner) when it comes.
+    #[cfg(feature = "config")]
+    pub(crate) fn comes_later(&self, arrival: Arrival) {
+        *self.arrival.lock() = Some(arrival);
     }
 
     /// The store, and the flusher, which is not started.
@@ -121,9 +180,24 @@ impl WriteBackLayer {
         let taken = self.journal.lock().take();
         let (state, log) = match taken {
             Some((path, journal)) => {
-                let (state, reader) = replay::replay(&journal, bounds, &overlay, &*clock).await?;
-                replay::check_owner(&path, below.identity().as_ref(), overlay.entries())?;
-                (state, Some(Log { journal, reader: tokio::sync::Mutex::new(reader) }))
+                let replayed = async {
+                    let replayed = replay::replay(&journal, bounds, &overlay, &*clock).await?;
+                    if self.arrival.lock().is_none() {
+                        let waiting = overlay.entries();
+                        replay::check_owner(&path, below.identity().as_ref(), waiting)?;
+                    }
+                    Ok(replayed)
+                };
+                match replayed.await {
+                    Ok((state, reader)) => {
+                        (state, Some(Log { journal, reader: tokio::sync::Mutex::new(reader) }))
+                    }
+                    Err(error) => {
+                        // The next opening can have it at once.
+                        let _ = journal.close().await;
+                        return Err(error);
+                    }
+                }
             }
             None if self.config.path.is_some() => {
                 return Err(Error::config(
@@ -132,6 +206,9 @@ impl WriteBackLayer {
             }
             None => (State::new(bounds, 1), None),
         };
+        let mut state = state;
+        // For what only reads it is there, and what brings it below is another one's business. Before there is a flusher.
+        state.rests = !self.context.may_create;
         let counters = Counters::new(&self.context.labels);
         let journal = log.as_ref().map_or(ByteSize(0), |_| self.config.journal_bytes());
         counters.bounds(self.config.max_dirty, journal);
@@ -153,20 +230,63 @@ impl WriteBackLayer {
     }
 }
 
+/// How often the disk of the journal is looked at.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// Shows what is free there, so that it is known before writers wait.
+async fn watch_disk(shared: Arc<Shared>, folder: Option<PathBuf>) {
+    let Some(folder) = folder else { return };
+    loop {
+        let looked = folder.clone();
+        // A file system of another machine may not answer.
+        let free = shared.runtime.spawn_blocking(move || free_bytes(&looked)).await;
+        shared.counters.disk_free(free.ok().flatten());
+        shared.clock.sleep(LOOK).await;
+    }
+}
+
+/// Waits for a store that is away.
+async fn arrives(shared: Weak<Shared>, arrival: Arrival) {
+    // An error means that the stack was closed before.
+    let Ok(arrived) = arrival.await else { return };
+    let Some(shared) = shared.upgrade() else { return };
+    match arrived {
+        Ok(()) => {
+            shared.counters.away(false);
+            shared.hurry.notify_one();
+        }
+        Err(error) => {
+            shared.counters.failed(Cause::Refused);
+            shared.stop(error);
+        }
+    }
+}
+
 #[async_trait]
 impl StackLayer for WriteBackLayer {
     async fn wrap(&self, below: Arc<dyn Store>) -> Result<Arc<dyn Store>> {
         let (store, flusher) = self.pair(below).await?;
-        let visible = {
-            let mut state = store.shared.state.lock();
-            // For what only reads it is there, and what brings it below is another one's business. Before the flusher begins.
-            state.rests = !self.context.may_create;
-            state.visible
+        let visible = store.shared.state.lock().visible;
+        let disk = self.config.path.as_ref().map(|path| self.context.resolve(path));
+        let watched = watch_disk(Arc::clone(&store.shared), disk);
+        let work = async {
+            tokio::join!(flusher.run(), watched);
         };
-        *store.flusher.lock() = Some(self.runtime.spawn(flusher.run()));
+        *store.flusher.lock() = Some(self.runtime.spawn(work));
+        if let Some(arrival) = self.arrival.lock().take() {
+            store.shared.counters.away(true);
+            self.runtime.spawn(arrives(Arc::downgrade(&store.shared), arrival));
+        }
         match self.config.open {
             _ if !self.context.may_create => {}
-            Opening::Wait => store.shared.flushed(visible, false).await?,
+            Opening::Wait => {
+                if let Err(error) = store.shared.flushed(visible, false).await {
+                    if let Some(log) = &store.shared.log {
+                        let _ = log.journal.close().await;
+                    }
+                    return Err(error);
+                }
+            }
             // What an earlier process left does not wait for its turn.
             Opening::Later => {
                 store.shared.state.lock().demand(visible);

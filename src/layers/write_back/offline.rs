@@ -75,17 +75,25 @@ fn decoded(record: Record) -> Result<Batch> {
     batch::decode(record.bytes).map_err(|error| error.with_context(format!("the batch {number}")))
 }
 
-/// What the journal in a folder holds that the store below may not have. The stack must not be open.
-///
-/// # Errors
-/// `InvalidInput` where there is no journal; as [`Journal::open`].
-pub async fn inspect(path: &Path) -> Result<JournalContent> {
+/// The journal of a folder, and how many batches it holds for the store. Nothing else can open it before it is closed.
+#[cfg(feature = "config")]
+pub(crate) async fn hold(path: &Path) -> Result<(Journal, usize)> {
     let (journal, mut reader) = open(path).await?;
+    match waiting(&mut reader).await {
+        Ok(batches) => Ok((journal, batches.len())),
+        Err(error) => {
+            let _ = journal.close().await;
+            Err(error)
+        }
+    }
+}
+
+async fn waiting(reader: &mut Reader) -> Result<Vec<WaitingBatch>> {
     let mut batches = Vec::new();
     loop {
         let records = reader.read(PAGE).await?;
         if records.is_empty() {
-            break;
+            return Ok(batches);
         }
         for record in records {
             let sequence = record.sequence;
@@ -95,6 +103,15 @@ pub async fn inspect(path: &Path) -> Result<JournalContent> {
             batches.push(WaitingBatch { sequence, puts, deletes, bytes });
         }
     }
+}
+
+/// What the journal in a folder holds that the store below may not have. The stack must not be open.
+///
+/// # Errors
+/// `InvalidInput` where there is no journal; as [`Journal::open`].
+pub async fn inspect(path: &Path) -> Result<JournalContent> {
+    let (journal, mut reader) = open(path).await?;
+    let batches = waiting(&mut reader).await?;
     let bytes = journal.usage().bytes;
     journal.close().await?;
     let owner = owner(path)?.filter(|owner| !owner.is_empty());

@@ -1,5 +1,6 @@
 //! What every stack does, whatever its layers.
 
+mod late;
 mod notes;
 mod opening;
 mod probe;

@@ -119,6 +119,7 @@ fn rate(per_second: f64) -> String {
 /// What is acknowledged, and on its way to the store below.
 fn dirty(layer: &str, facts: &WriteBackFacts, now: Timestamp) -> String {
     let mut words = match facts.dirty_entries {
+        0 if facts.store_away => format!("{layer}: nothing is dirty"),
         0 => format!("{layer}: the store below has every write"),
         dirty => format!(
             "{layer}: {} dirty, {} of {}",
@@ -138,6 +139,9 @@ fn dirty(layer: &str, facts: &WriteBackFacts, now: Timestamp) -> String {
     }
     if facts.failures > 0 {
         words += &format!("; {} failed", output::counted(facts.failures, "flush", "flushes"));
+    }
+    if facts.store_away {
+        words += "; opened without the store below, which has not come yet";
     }
     if let Some(cause) = &facts.failed {
         words += &format!("; takes no writes ({cause})");
@@ -194,7 +198,7 @@ mod tests {
               {"name":"memory","kind":"backend","all":{"per_second":19.5,"p50":null,"p99":null},
                "read":{"per_second":null,"p50":null,"p99":null},"write":{"per_second":null,"p50":null,"p99":null},
                "bytes_per_second":null,"errors":1200,"errors_by_kind":{"timeout":1200},"errors_per_second":0.0,"in_flight":0,"cache":null,"stored":null,
-               "write_back":{"dirty_bytes":2048,"dirty_entries":1500,"max_dirty_bytes":67108864,"oldest_dirty":1789999998000,"waiting":1,"journal_bytes":4096,"flushed_per_second":null,"failures":3,"failed":"refused"}}],
+               "write_back":{"dirty_bytes":2048,"dirty_entries":1500,"max_dirty_bytes":67108864,"oldest_dirty":1789999998000,"waiting":1,"journal_bytes":4096,"flushed_per_second":null,"failures":3,"failed":"refused","store_away":true}}],
              "backups":{"schedule":"daily","expected_interval":86400.0,"last_success":1789999000000,"due_at":1790010000000,"failures":1,"error":null}}],
             "listeners":[],"alerts":[{"severity":"warning","name":"TierstackBackupLate","stack":"orders","layer":null,"text":"It is late."}]}"#;
         serde_json::from_str(json).unwrap()
@@ -219,7 +223,7 @@ mod tests {
         );
         assert!(rows.contains(&vec!["memory", "20", "-", "-", "-", "1,200", "0"]), "{words}");
         assert!(
-            words.contains("memory: 1,500 dirty, 2.00 KiB of 64.00 MiB, the oldest for 5s; 1 writer waits for room; 3 flushes failed; takes no writes (refused)\n"),
+            words.contains("memory: 1,500 dirty, 2.00 KiB of 64.00 MiB, the oldest for 5s; 1 writer waits for room; 3 flushes failed; opened without the store below, which has not come yet; takes no writes (refused)\n"),
             "{words}"
         );
         assert!(

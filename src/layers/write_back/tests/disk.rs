@@ -1,7 +1,7 @@
 //! What an answer relies on is on the disk first. The journal is written when a test says so.
 
 use super::*;
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Outcome};
 use crate::journal::tests::faulty::Faulty;
 use crate::journal::tests::rng::Rng;
 use crate::journal::tests::stepped::{self, Stepped};
@@ -73,4 +73,29 @@ async fn a_run_is_in_the_journal_before_the_store_below_gets_it() {
     sync(&stepped);
     assert_eq!(step.await, Step::Flushed);
     assert_eq!(below.get(b"a").await.unwrap(), Some("1".into()));
+}
+
+/// Of a disk that is full, or of a store below that takes nothing: one that waits for the journal has a deadline as one that waits for memory.
+#[tokio::test]
+async fn a_writer_at_a_full_journal_waits_no_longer_than_it_may() {
+    let (bed, stepped) = bed(Ack::Memory).await;
+    let store = Arc::clone(&bed.store);
+    // Nothing is written there, so at some point it takes no more.
+    let mut waits = loop {
+        let mut put = Box::pin(store.put("k", vec![0; 1000]));
+        match put.as_mut().now_or_never() {
+            Some(taken) => drop(taken.unwrap()),
+            None => break put,
+        }
+    };
+    assert_eq!(bed.store.shared.state.lock().waiting, 1);
+    bed.clock.advance(bed.store.shared.config.max_wait.0);
+    let error = waits.as_mut().now_or_never().expect("it still waits").unwrap_err();
+    drop(waits);
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Capacity, Outcome::Nothing), "{error}");
+    assert!(error.to_string().contains("the journal holds"), "{error}");
+    assert_eq!(bed.store.shared.state.lock().waiting, 0);
+    sync(&stepped);
+    drop(store.put("k", "1").await.unwrap());
+    bed.gives("k", Some("1")).await;
 }
