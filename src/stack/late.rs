@@ -31,13 +31,13 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
-use crate::error::{Error, ErrorKind, Outcome, Result};
-use crate::write_group::write_in_order;
+use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 use crate::layer::{Rewrite, RewriteReport};
 use crate::reply::Reply;
 use crate::store::{Changes, Pages, Read, Store};
 use crate::telemetry::Labels;
 use crate::types::{Batch, Commit, Identity, Inspection, Profile, Scan, Scope, Usage, Value};
+use crate::write_group::write_in_order;
 
 /// How long the first attempt is waited for. It goes on behind that.
 pub(super) const FIRST: Duration = Duration::from_secs(5);
@@ -143,7 +143,9 @@ impl Shared {
                     }
                     Err(error) => {
                         attempts.labels.count_error(&error);
-                        *self.away.lock() = error.clone().with_outcome(Outcome::Nothing);
+                        // What is written back meanwhile is not what is refused: it waits until the layer has stopped.
+                        let away = error.clone().with_retry(Retry::Later);
+                        *self.away.lock() = away.with_outcome(Outcome::Nothing);
                         if !may_come(&error) {
                             return Err(error);
                         }

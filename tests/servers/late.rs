@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tierstack::config::{Config, Format, Registry};
-use tierstack::{ErrorKind, OpenOptions, Read, ReadExt, Scan, Stack, Store, StoreExt};
+use tierstack::{ErrorKind, OpenOptions, ReadExt, Scan, Stack, StoreExt};
 use tokio::time::{sleep, timeout};
 
 use crate::support::Proxy;

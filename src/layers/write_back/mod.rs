@@ -15,8 +15,6 @@
 //! - A batch that the store below refuses for good stops the layer: it acknowledges nothing more, and keeps the journal.
 //! - Over a store without atomic batches, readers below can see a part of a run. Readers of the stack cannot.
 //! - A write whose outcome was unknown, such as after a timeout, may replace a newer one below if it arrives much later.
-//! - With `open: later`, a stack opens also while the store below cannot be reached, once it has been open over it. Until the store comes,
-//!   what is not in the journal cannot be read. A store that is then another one, or holds part of a restore, stops the layer.
 //! - A stack that may write flushes what an earlier process left in the journal. One that only reads
 //!   ([`OpenOptions::reading`](crate::OpenOptions::reading)) shows it, and leaves it there until its first write or `flush`.
 //! - Keys that begin with [`RESERVED_PREFIX`](crate::RESERVED_PREFIX) cannot be written. `docs/write-back.md` has the other limits.
@@ -89,5 +87,5 @@ pub use self::config::{Ack, Opening, WriteBackConfig};
 pub use self::layer::WriteBackLayer;
 #[cfg(feature = "config")]
 pub(crate) use self::offline::hold;
-pub use self::offline::{JournalContent, WaitingBatch, drain, inspect, skip};
+pub use self::offline::{JournalContent, WaitingBatch, drain, drain_to_other, inspect, skip};
 pub use self::store::WriteBack;

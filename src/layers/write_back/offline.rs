@@ -125,8 +125,21 @@ pub async fn inspect(path: &Path) -> Result<JournalContent> {
 /// `Conflict` where the store is another one; that of the first batch that the store does not take, with its number. The
 /// batches before it are written, and released.
 pub async fn drain(path: &Path, store: &Arc<dyn Store>) -> Result<u64> {
+    drain_to(path, store, false).await
+}
+
+/// The same, also to another store than the one that the batches are for: to a copy of it, or to a server that has begun a new
+/// history since, as Redis does when it restarts.
+///
+/// # Errors
+/// Those of [`drain`], without the `Conflict`.
+pub async fn drain_to_other(path: &Path, store: &Arc<dyn Store>) -> Result<u64> {
+    drain_to(path, store, true).await
+}
+
+async fn drain_to(path: &Path, store: &Arc<dyn Store>, other: bool) -> Result<u64> {
     let (journal, mut reader) = open(path).await?;
-    let waiting = usize::from(journal.usage().next > reader.next());
+    let waiting = usize::from(journal.usage().next > reader.next() && !other);
     let drained = match check_owner(path, store.identity().as_ref(), waiting) {
         Ok(()) => drain_all(&mut reader, store).await,
         Err(error) => Err(error),

@@ -108,7 +108,7 @@ pub(super) fn check_owner(folder: &Path, below: Option<&Identity>, dirty: usize)
         Some(known) if dirty > 0 => Err(Error::new(
             ErrorKind::Conflict,
             format!(
-                "the journal in {} holds writes for {}, and the store below is {}; put that store back, or drain or skip them with `tierstack journal`",
+                "the journal in {} holds writes for {}, and the store below is {}; put that store back, or write them to this one with `tierstack journal drain --to-other`",
                 folder.display(),
                 named(&known),
                 named(own)

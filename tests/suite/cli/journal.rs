@@ -164,6 +164,10 @@ fn writes_for_other_data_are_not_drained() {
     folder.run(&["journal", "drain"]).fails().says("'file:another'");
     folder.run(&["get", "a", "--store", "plain"]).fails();
     folder.run(&["journal", "inspect"]).ok().prints("1 batch (1 to 1)");
+    folder.run(&["journal", "drain"]).fails().says("tierstack journal drain --to-other");
+    folder.run(&["journal", "drain", "--to-other"]).ok().prints("wrote 1 batch to the store below");
+    folder.run(&["get", "a", "--store", "plain"]).ok().prints("1");
+    folder.run(&["get", "a"]).ok().prints("1");
 }
 
 #[test]

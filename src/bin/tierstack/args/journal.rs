@@ -33,6 +33,9 @@ pub(crate) struct JournalDrain {
     pub(crate) store: StoreArgs,
     #[command(flatten)]
     pub(crate) json: JsonArgs,
+    /// Also where the store is not the one that they were acknowledged for: a copy of it, or Redis after a restart
+    #[arg(long)]
+    pub(crate) to_other: bool,
 }
 
 #[derive(Group)]

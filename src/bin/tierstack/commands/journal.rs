@@ -113,7 +113,10 @@ async fn drain(args: &JournalDrain, stop: &Shutdown) -> Outcome {
                 session::open_below(&args.store, WriteBackConfig::NAME, Use::Filling, stop).await?;
             session::until_closed(below.store(), async |store| {
                 stop.or(async {
-                    let drained = write_back::drain(&path, store).await;
+                    let drained = match args.to_other {
+                        true => write_back::drain_to_other(&path, store).await,
+                        false => write_back::drain(&path, store).await,
+                    };
                     drained.map_err(|error| advised(error.with_context("not everything was drained")))
                 })
                 .await
