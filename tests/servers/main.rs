@@ -7,12 +7,14 @@ mod support;
 
 mod adopt;
 mod backup_s3;
+mod buckets_only_read;
 mod dashboards;
 mod late;
 mod live;
 mod object;
 mod opendal;
 mod postgres;
+mod programs;
 mod redis;
 mod rocksdb;
 mod schemathesis;

@@ -54,3 +54,4 @@ mod prose;
 mod schema;
 mod serve;
 mod sqlite;
+mod sqlite_reading;
