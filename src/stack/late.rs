@@ -15,7 +15,7 @@
 //!   the journal is replayed.
 //! - **Until then** every operation fails with the error of the last attempt, and has done nothing.
 //!
-//! Layers below `write_back` are made anew with each attempt, and their series are counted once they are there.
+//! Layers below `write_back` are made again with each attempt, and their series are counted once they are there.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
