@@ -287,7 +287,7 @@ async fn a_lock_on_the_folder_keeps_nobody_out() {
     for make in [&public as &dyn Fn(), &link] {
         make();
         let error = place.listen(&Faults::new()).unwrap_err();
-        assert!(error.to_string().contains("no file of this user"), "{error}");
+        assert!(error.to_string().contains("not a file that only this user can open"), "{error}");
         std::fs::remove_file(&lock).unwrap();
     }
     assert_eq!(std::fs::read(place.0.path().join("mine")).unwrap(), b"mine");
