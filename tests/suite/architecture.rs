@@ -191,6 +191,15 @@ fn every_module_says_what_it_is_and_stays_readable() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Without `float_roundtrip` a float of JSON is read as its neighbour. No test of values can see that: a dev-dependency turns the
+/// feature on for all tests, but not for a release.
+#[test]
+fn floats_of_json_are_read_exactly() {
+    let manifest = fs::read_to_string("Cargo.toml").unwrap();
+    let json: Vec<_> = manifest.lines().filter(|line| line.starts_with("serde_json = ")).collect();
+    assert!(json.len() == 1 && json[0].contains("\"float_roundtrip\""), "{json:?}");
+}
+
 #[test]
 fn every_layer_has_the_same_headings() {
     const HEADINGS: [&str; 8] = [
