@@ -438,11 +438,54 @@ fn postgres(bench: &Bench<'_>) {
         let keys: Vec<&[u8]> = keys.iter().map(|key| &**key).collect();
         async move { client.query(many, &[&keys]).await.unwrap().len() }
     });
+    rows(bench, &url, &client);
     bench.runtime.block_on(async {
         store.close().await.unwrap();
         loading(&url, &client).await;
         announcing(&url, &client).await;
     });
+}
+
+/// A row of a table as a JSON object, against the same query, and against one for the columns.
+fn rows(bench: &Bench<'_>, url: &str, client: &tokio_postgres::Client) {
+    let table = "DROP TABLE IF EXISTS rows_bench;
+        CREATE TABLE rows_bench (id text COLLATE \"C\" PRIMARY KEY, name text NOT NULL, email text, notes text)";
+    bench.runtime.block_on(client.batch_execute(table)).unwrap();
+    let columns = "columns: { key: id, value: { columns: [name, email, notes], as: json } }";
+    let config = format!("postgres: {{ url: '{url}', table: rows_bench, {columns} }}");
+    let (store, _folder) = bench.open("rows", &config);
+    let insert =
+        "INSERT INTO rows_bench VALUES ($1, 'Ada Lovelace', 'ada@example.org', repeat('n', 900))";
+    for key in &bench.keys {
+        let key = std::str::from_utf8(key).unwrap();
+        bench.runtime.block_on(client.execute(insert, &[&key])).unwrap();
+    }
+    let json = "SELECT (SELECT to_json(r)::text FROM (SELECT name, email, notes) AS r) FROM rows_bench WHERE id = $1";
+    let plain = "SELECT name || email || notes FROM rows_bench WHERE id = $1";
+    for (name, sql) in [("rows: get, the same query", json), ("rows: get, columns alone", plain)] {
+        let select = bench.runtime.block_on(client.prepare(sql)).unwrap();
+        compare(
+            name,
+            |times| {
+                bench.runtime.block_on(async {
+                    for _ in 0..times {
+                        let key = std::str::from_utf8(bench.next()).unwrap();
+                        let row = client.query_opt(&select, &[&key]).await.unwrap().unwrap();
+                        assert!(row.get::<_, &str>(0).len() > 900);
+                    }
+                });
+            },
+            |times| {
+                bench.runtime.block_on(async {
+                    for _ in 0..times {
+                        let value = store.get(bench.next()).await.unwrap().unwrap();
+                        assert!(value.bytes.len() > 900);
+                    }
+                });
+            },
+        );
+    }
+    bench.runtime.block_on(store.close()).unwrap();
 }
 
 /// Loads an empty table: as a run, and by batches.

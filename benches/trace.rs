@@ -1,6 +1,6 @@
 //! A real trace of reads against stores with and without the cache in front: median and 99th
 //! percentile, and the queries that the store was spared: RocksDB, a store that is simulated to be 2 ms away, and
-//! PostgreSQL and Redis where their servers are there. Draws the picture of the README.
+//! PostgreSQL (entries, and rows of a table as JSON) and Redis where their servers are there. Draws the picture of the README.
 //!
 //! `scripts/test-servers run cargo bench --features full --bench trace`
 //!
@@ -57,7 +57,7 @@ fn main() {
     println!("{}: {} reads of {} keys", requests.origin, requests.order.len(), requests.keys);
     let mut replays = Vec::new();
     let folder = tempfile::tempdir().unwrap();
-    for (name, backend) in stores(folder.path()) {
+    for (name, backend) in stores(&runtime, folder.path()) {
         let replay = runtime.block_on(replay(name, &backend, &requests, &metrics));
         println!(
             "{name:<12} median {} -> {}, 99th percentile {} -> {}, queries {} -> {}",
@@ -105,7 +105,7 @@ impl BackendConfig for Remote {
 }
 
 /// RocksDB, a store that is 2 ms away, and the stores whose servers are there.
-fn stores(folder: &Path) -> Vec<(&'static str, String)> {
+fn stores(runtime: &Runtime, folder: &Path) -> Vec<(&'static str, String)> {
     // Each side has one of its own: one process has a database open once.
     let database = folder.join("rocksdb-SIDE");
     let mut stores = vec![
@@ -114,7 +114,12 @@ fn stores(folder: &Path) -> Vec<(&'static str, String)> {
     ];
     match std::env::var("TIERSTACK_TEST_POSTGRES") {
         Ok(url) => {
-            stores.push(("PostgreSQL", format!("postgres: {{ url: '{url}', table: trace_bench }}")))
+            stores
+                .push(("PostgreSQL", format!("postgres: {{ url: '{url}', table: trace_bench }}")));
+            runtime.block_on(table_of_rows(&url));
+            let columns = "columns: { key: id, value: { columns: [name, body], as: json } }";
+            let rows = format!("postgres: {{ url: '{url}', table: trace_rows, {columns} }}");
+            stores.push(("Rows of a table", rows));
         }
         Err(_) => println!("TIERSTACK_TEST_POSTGRES names no PostgreSQL server: left out"),
     }
@@ -128,6 +133,15 @@ fn stores(folder: &Path) -> Vec<(&'static str, String)> {
         chosen.is_empty() || chosen.iter().any(|it| backend.starts_with(it))
     });
     stores
+}
+
+/// A table as a program has it.
+async fn table_of_rows(url: &str) {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let table = "DROP TABLE IF EXISTS trace_rows; CREATE TABLE trace_rows (
+        id text COLLATE \"C\" PRIMARY KEY, name text NOT NULL, body text, created_at timestamptz NOT NULL DEFAULT now())";
+    client.batch_execute(table).await.unwrap();
 }
 
 async fn open(name: &str, layers: &str, backend: &str) -> Stack {
@@ -191,11 +205,16 @@ fn key(number: u32) -> Bytes {
     format!("item:{number:08}").into()
 }
 
+/// A JSON object, so that a table of rows takes it too.
+fn value(number: u32) -> Bytes {
+    let named = format!(r#"{{"name":"item {number:08}","body":""#);
+    format!("{named}{}\"}}", "x".repeat(VALUE_BYTES - named.len() - 2)).into()
+}
+
 async fn fill(store: &dyn Store, keys: u32) {
     let numbers: Vec<u32> = (0..keys).collect();
     for numbers in numbers.chunks(500) {
-        let put =
-            |number: &u32| Op::Put(key(*number), Value::new(vec![*number as u8; VALUE_BYTES]));
+        let put = |number: &u32| Op::Put(key(*number), Value::new(value(*number)));
         let _ = store.write(numbers.iter().map(put).collect::<Batch>()).await.unwrap();
     }
 }
