@@ -98,6 +98,8 @@ pub(crate) struct Client {
     random: Random,
     /// Whether a write may never give an answer.
     hangs: bool,
+    /// Whether it drops writes.
+    drops: bool,
 }
 
 impl Client {
@@ -107,8 +109,9 @@ impl Client {
         log: Arc<Log>,
         random: Random,
         hangs: bool,
+        drops: bool,
     ) -> Self {
-        Self { store, clock, log, random, hangs }
+        Self { store, clock, log, random, hangs, drops }
     }
 
     pub(crate) async fn run(mut self, operations: usize) {
@@ -265,7 +268,7 @@ impl Client {
 
     /// How often it looks at a write before it drops it, if it does. Some leave at once.
     fn patience(&mut self) -> Option<usize> {
-        match self.random.chance(0.1) {
+        match self.drops && self.random.chance(0.1) {
             true => Some(self.random.below(6)),
             false => self.hangs.then(|| 50 + self.random.below(100)),
         }
