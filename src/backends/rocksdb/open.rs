@@ -132,6 +132,9 @@ enum Contents {
     Foreign(String),
 }
 
+/// Every opening of a database begins another one.
+const FIRST_MANIFEST: &str = "MANIFEST-000001";
+
 fn survey(path: &Path) -> Result<Contents> {
     let names = match names(path) {
         Ok(names) => names,
@@ -145,12 +148,14 @@ fn survey(path: &Path) -> Result<Contents> {
         let known = names.iter().any(rocksdb);
         return Ok(if known { Contents::Database } else { Contents::LevelDb });
     }
-    if names.iter().any(|name| name.starts_with("MANIFEST-") || is_table(name)) {
+    // The manifest comes before CURRENT, which names it: a crash between the two leaves the first one, of no tables and no log.
+    let unborn = |name: &String| name == FIRST_MANIFEST && !names.iter().any(|name| is_log(name));
+    if names.iter().any(|name| is_table(name) || name.starts_with("MANIFEST-") && !unborn(name)) {
         return Ok(Contents::Headless);
     }
     // `lost+found` is at the root of a file system that is the database's own.
     let left_over = |name: &str| {
-        matches!(name, "LOCK" | "LOG" | "IDENTITY" | "lost+found")
+        matches!(name, "LOCK" | "LOG" | "IDENTITY" | FIRST_MANIFEST | "lost+found")
             || name.starts_with("LOG.old.")
             || name.ends_with(".dbtmp")
     };

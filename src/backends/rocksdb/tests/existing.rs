@@ -383,6 +383,39 @@ async fn nothing_there_is_made_only_if_that_is_allowed() {
 }
 
 #[tokio::test]
+async fn a_database_whose_making_was_cut_off_is_made_again_and_no_other() {
+    let left = |names: &[&str]| {
+        let folder = folder();
+        for name in names {
+            fs::write(folder.path().join(name), "half").unwrap();
+        }
+        folder
+    };
+    // In the order in which RocksDB makes them, up to the name of the manifest in CURRENT.
+    let making = ["LOCK", "LOG", "IDENTITY", "MANIFEST-000001", "000001.dbtmp"];
+    for made in 0..=making.len() {
+        let folder = left(&making[..made]);
+        let store = open(folder.path()).await;
+        store.put("k", "v").await.unwrap().durable().await.unwrap();
+        store.close().await.unwrap();
+        assert_eq!(open(folder.path()).await.get(b"k").await.unwrap(), Some("v".into()));
+    }
+    for rest in [
+        &["MANIFEST-000001", "000009.sst"][..],
+        &["MANIFEST-000001", "000004.log"],
+        &["MANIFEST-000001", "MANIFEST-000005"],
+        &["MANIFEST-000005"],
+    ] {
+        let folder = left(rest);
+        let before = image(folder.path());
+        let error = refusal(RocksDbConfig::new(folder.path())).await;
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.message().contains("no CURRENT file"), "{rest:?}: {error}");
+        assert!(image(folder.path()) == before);
+    }
+}
+
+#[tokio::test]
 async fn the_name_of_the_folder_may_be_relative_to_that_of_the_config() {
     let folder = folder();
     let context = Context { folder: folder.path().to_owned(), ..Context::default() };
