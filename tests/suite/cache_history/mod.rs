@@ -50,6 +50,8 @@ struct Setup {
     unruly: bool,
     /// Whether the store below reports what is written, and now and then that it cannot.
     change_feed: bool,
+    /// Whether futures of writes are dropped.
+    drops: bool,
 }
 
 impl fmt::Debug for Setup {
