@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::http::StatusCode;
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::counters::Refusal;
 use super::problem::Problem;
@@ -17,28 +18,28 @@ pub(in crate::serve) struct Budget(AtomicU64);
 pub(in crate::serve) struct Share {
     budget: Arc<Budget>,
     most: u64,
-    held: AtomicU64,
+    /// Changed under its lock together with the sum, which so has what this one holds and what others hold, never half of a change.
+    held: Mutex<u64>,
 }
 
 impl Budget {
     /// A share that is empty at first. All of them hold no more than `most`, unless one holds all of it.
     pub(in crate::serve) fn share(self: &Arc<Self>, most: u64) -> Share {
-        Share { budget: Arc::clone(self), most, held: AtomicU64::new(0) }
+        Share { budget: Arc::clone(self), most, held: Mutex::new(0) }
     }
 }
 
 impl Share {
     /// Takes so many bytes more, if there is room for them, or nothing else is held.
     pub(in crate::serve) fn take(&self, bytes: u64) -> bool {
-        let own = self.held.load(Ordering::Acquire);
+        let mut own = self.held.lock();
         let more = |held: u64| {
             let all = held.saturating_add(bytes);
-            // Less than its own: a part of it is just being dropped.
-            (all <= self.most || held <= own).then_some(all)
+            (all <= self.most || held == *own).then_some(all)
         };
         let taken = self.budget.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
         if taken {
-            self.held.fetch_add(bytes, Ordering::Relaxed);
+            *own += bytes;
         }
         taken
     }
@@ -76,9 +77,9 @@ pub(in crate::serve) struct Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
-        // The sum first: an answer that is alone never finds that others hold something.
-        self.share.budget.0.fetch_sub(self.bytes, Ordering::AcqRel);
-        self.share.held.fetch_sub(self.bytes, Ordering::AcqRel);
+        let mut held = self.share.held.lock();
+        self.share.budget.0.fetch_sub(self.bytes, Ordering::Relaxed);
+        *held -= self.bytes;
     }
 }
 
