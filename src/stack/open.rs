@@ -245,11 +245,11 @@ impl Opening {
         let store = &checked.store;
         tracing::warn!(store, error = %away, "opened without the store below, which is opened later");
         let at = checked.layers.len() - layers.len();
-        let promised = checked.profile_at(at)?;
+        let guaranteed = checked.profile_at(at)?;
         let backend = checked.context(&checked.backend.label, checked.layers.len(), options);
         let encoding = checked.layers.iter().skip(at);
         let encoding = encoding.filter(|part| matches!(part.zone, Zone::Compress | Zone::Encrypt));
-        let coming = Arc::new(Coming { write_back, guarantees: promised.guarantees.clone() });
+        let coming = Arc::new(Coming { write_back, guarantees: guaranteed.guarantees.clone() });
         let (this, expected) = (Arc::clone(&self), Arc::clone(&coming));
         let attempt = move |building| Arc::clone(&this).attempt(building, Arc::clone(&expected));
         let first = first.map(&attempt);
@@ -262,7 +262,7 @@ impl Opening {
             labels: backend.labels.clone(),
         };
         let identity = (!owner.is_empty()).then(|| Identity::kept(&owner));
-        let (late, arrival) = Late::begin(attempts, away, promised, identity);
+        let (late, arrival) = Late::begin(attempts, away, guaranteed, identity);
         coming.write_back.comes_later(arrival);
         let rewriters = encoding.map(|part| late.rewriter(part.name)).collect::<Vec<_>>();
         let rewriters = rewriters.into_iter().rev().collect();

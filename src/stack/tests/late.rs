@@ -64,10 +64,10 @@ struct RemoteConfig {
 
 fn profile() -> Profile {
     let guarantees = Memory::new().profile().guarantees;
-    Profile::backend("remote", guarantees).changed(|promised| {
-        promised.durability = Durability::PowerCut;
-        promised.durability_on_request = Durability::PowerCut;
-        promised.durability_after_flush = Durability::PowerCut;
+    Profile::backend("remote", guarantees).changed(|guarantees| {
+        guarantees.durability = Durability::PowerCut;
+        guarantees.durability_on_request = Durability::PowerCut;
+        guarantees.durability_after_flush = Durability::PowerCut;
     })
 }
 
@@ -86,7 +86,7 @@ impl BackendConfig for RemoteConfig {
             return Err(Error::new(kind, "the server is not there"));
         }
         let is_less = *server.is_less.lock().unwrap();
-        let profile = profile().changed(|promised| promised.atomic_pages &= !is_less);
+        let profile = profile().changed(|guarantees| guarantees.atomic_pages &= !is_less);
         Ok(Arc::new(Remote { data: server.data(), profile, server }))
     }
 }

@@ -152,7 +152,7 @@ async fn what_only_reads_never_has_anything_due() {
 #[tokio::test]
 async fn a_store_below_with_rules_of_its_own_is_told_of() {
     let profile = |verbatim| {
-        let below = Memory::new().profile().changed(|promised| promised.verbatim = verbatim);
+        let below = Memory::new().profile().changed(|guarantees| guarantees.verbatim = verbatim);
         let config = WriteBackConfig { path: Some("journal".into()), ..WriteBackConfig::default() };
         crate::layer::LayerConfig::profile(&config, below).unwrap()
     };
