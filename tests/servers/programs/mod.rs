@@ -221,10 +221,8 @@ async fn djangos_tables_in_sqlite_stay_djangos() {
     // Its sessions are texts; a new one needs more than that, so they are read.
     let folder = stores.path("sessions");
     std::fs::create_dir(&folder).unwrap();
-    let config = format!(
-        "stores: {{ app: {{ backend: {{ sqlite: {{ path: ../app.db, table: django_session, columns: {{ key: session_key, value: session_data }}, keys: text, values: text, read_only: true }} }} }} }}"
-    );
-    let config = Config::parse(&config, Format::Yaml, folder.join("c.yaml")).unwrap();
+    let config = "stores: { app: { backend: { sqlite: { path: ../app.db, table: django_session, columns: { key: session_key, value: session_data }, keys: text, values: text, read_only: true } } } }";
+    let config = Config::parse(config, Format::Yaml, folder.join("c.yaml")).unwrap();
     let (registry, options) = (Registry::standard(), OpenOptions::default());
     let stacks = Stacks::open_all(&config, &registry, &options).await.unwrap();
     let sessions = stacks["app"].collect(Scan::all()).await.unwrap();
