@@ -4,9 +4,10 @@ use rusqlite::Connection;
 
 use super::config::{Columns, Keys, Storage};
 use super::error::{opening, refused};
+use super::indexes::row_number;
 use super::key::quoted;
 use super::schema::Layout;
-use super::value::{Field, Form, Shape};
+use super::value::{Field, Form, Holds, Shape};
 use crate::error::{Error, Result};
 use crate::keys::row::Kind;
 use crate::types::{Fields, RowColumns, ValueColumns};
@@ -25,6 +26,12 @@ impl Column {
     fn is_open(&self) -> bool {
         self.declared.is_empty() || self.declared == "ANY"
     }
+
+    /// Of a column of numbers: whether each becomes a REAL.
+    fn is_real(&self) -> bool {
+        let has = |word: &&str| self.declared.contains(word);
+        !has(&"INT") && ["REAL", "FLOA", "DOUB"].iter().any(has)
+    }
 }
 
 impl Layout {
@@ -34,14 +41,21 @@ impl Layout {
 
     pub(super) fn columns_of(&self, db: &Connection) -> Result<Vec<Column>> {
         let mut statement = db
-            .prepare("SELECT name, type, \"notnull\", \"notnull\" AND dflt_value IS NULL AND pk = 0 AND hidden < 2, hidden FROM pragma_table_xinfo(?1, 'main')")
+            .prepare(
+                "SELECT name, type, \"notnull\", (\"notnull\" OR pk) AND coalesce(upper(dflt_value), 'NULL') = 'NULL' AND hidden < 2, hidden
+                 FROM pragma_table_xinfo(?1, 'main')",
+            )
             .map_err(opening)?;
+        // SQLite numbers a row anew where that is NULL.
+        let number = row_number(db, &self.table).map_err(opening)?;
         let columns = statement.query_map([&self.table], |row| {
+            let name: String = row.get(0)?;
+            let is_number = number.as_ref() == Some(&name);
             Ok(Column {
-                name: row.get(0)?,
+                name,
                 declared: row.get::<_, String>(1)?.to_uppercase(),
-                not_null: row.get(2)?,
-                required: row.get(3)?,
+                not_null: is_number || row.get(2)?,
+                required: !is_number && row.get(3)?,
                 generated: row.get::<_, i64>(4)? > 1,
             })
         });
@@ -82,7 +96,7 @@ impl Layout {
         });
         match foreign {
             Some(column) if writable => Err(self.objection(format!(
-                "cannot be written to: its column {} is NOT NULL and has no default; give it one, name what a new row has there with `columns.constants`, or set `read_only: true`",
+                "cannot be written to: its column {} is NOT NULL, or part of the primary key, and has no default; give it one, name what a new row has there with `columns.constants`, or set `read_only: true`",
                 quoted(&column.name)
             ))),
             _ => Ok(()),
@@ -196,12 +210,16 @@ impl Layout {
         let field = |name: String| {
             // That there is one is checked with the others. A column by itself is taken as it is.
             let found = find(&name).filter(|_| form == Form::Row);
-            let is_bytes = |column: &Column| {
-                !column.is_open() && affinity(&column.declared, strict) == Affinity::Blob
+            let holds = |column: &Column| match affinity(&column.declared, strict) {
+                Affinity::Blob if column.is_open() => Holds::Any,
+                Affinity::Blob => Holds::Bytes,
+                Affinity::Text => Holds::Text,
+                Affinity::Number if column.is_real() => Holds::Real,
+                Affinity::Number => Holds::Number,
             };
             Field {
                 not_null: found.is_some_and(|found| found.not_null),
-                bytes: found.is_some_and(is_bytes),
+                holds: found.map_or(Holds::Any, holds),
                 name,
             }
         };

@@ -1,6 +1,6 @@
 //! The indexes of a table: by which of them a row is found, and which of them has the order of keys.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 /// An index over the whole table.
 pub(super) struct Index {
@@ -63,20 +63,27 @@ pub(super) fn of(
         last = Some(seq);
     }
     drop(rows);
-    if let Some(name) = column {
-        // An INTEGER PRIMARY KEY is the number of the row, by which the table itself is sorted. With an index for
-        // it, it is none: of a table without numbers, or as `INTEGER PRIMARY KEY DESC`.
-        let numbered: bool = db.query_row(
-            "SELECT count(*) = 1 AND max(lower(name) = lower(?2) AND upper(type) = 'INTEGER')
-                AND NOT EXISTS (SELECT 1 FROM pragma_index_list(?1, 'main') WHERE origin = 'pk')
-             FROM pragma_table_info(?1, 'main') WHERE pk",
-            [table, name.as_str()],
-            |row| row.get(0).map(|found: Option<bool>| found.unwrap_or_default()),
-        )?;
-        if numbered {
-            let column = Column { name: name.clone(), binary: true, descending: false };
-            indexes.push(Index { unique: true, columns: vec![column] });
-        }
+    // By their numbers the table itself is sorted.
+    let number = row_number(db, table)?;
+    if let Some(name) =
+        number.filter(|name| column.is_some_and(|own| own.eq_ignore_ascii_case(name)))
+    {
+        let column = Column { name, binary: true, descending: false };
+        indexes.push(Index { unique: true, columns: vec![column] });
     }
     Ok(indexes)
+}
+
+/// The column that is the number of a row: an INTEGER PRIMARY KEY, without an index for it. Where there is one, the table has no
+/// numbers, or the column is an `INTEGER PRIMARY KEY DESC`.
+pub(super) fn row_number(db: &Connection, table: &str) -> rusqlite::Result<Option<String>> {
+    db.query_row(
+        "SELECT max(name) FILTER (WHERE upper(type) = 'INTEGER') FROM pragma_table_info(?1, 'main')
+         WHERE pk HAVING count(*) = 1
+            AND NOT EXISTS (SELECT 1 FROM pragma_index_list(?1, 'main') WHERE origin = 'pk')",
+        [table],
+        |row| row.get(0),
+    )
+    .optional()
+    .map(Option::flatten)
 }

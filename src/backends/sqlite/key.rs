@@ -143,12 +143,18 @@ impl Key {
             return Ok(vec![Cow::Borrowed(key)]);
         };
         let texts = row.columns(key).map_err(|error| {
-            if key.starts_with(RESERVED_PREFIX) {
+            if self.is_mark(key) {
                 return Error::unsupported(crate::keys::row::NO_MARKS).with_layer(NAME);
             }
             error.with_layer(NAME)
         })?;
         Ok(owned(texts))
+    }
+
+    /// Whether it is a key of tierstack's own, which no row can have.
+    pub(super) fn is_mark(&self, key: &[u8]) -> bool {
+        key.starts_with(RESERVED_PREFIX)
+            && self.row.as_ref().is_some_and(|row| row.columns(key).is_err())
     }
 
     /// Binds the cells to the parameters from that one on.
@@ -199,7 +205,10 @@ impl Key {
                 }
             });
         }
-        let key = form.key(&texts).map_err(|error| error.with_layer(NAME))?;
+        // The cells are of these types.
+        let key = form.key(&texts).map_err(|_| {
+            wrong_cell("a key", "a text with a NUL", "no text of a key may have one")
+        })?;
         sized(&key)?;
         Ok(key)
     }

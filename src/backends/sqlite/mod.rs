@@ -62,6 +62,7 @@ mod error;
 mod indexes;
 mod inline_policy;
 mod key;
+mod number;
 mod open;
 mod pool;
 mod reader;

@@ -14,6 +14,9 @@ use crate::types::{Entry, Page, Scan, Value};
 
 /// The value of a key, expired or not.
 pub(super) fn get(db: &Connection, layout: &Layout, key: &[u8]) -> Result<Option<Value>, Miss> {
+    if layout.key.is_mark(key) {
+        return Ok(None);
+    }
     let mut statement = db.prepare_cached(&layout.get)?;
     layout.key.bind(&mut statement, 1, &layout.key.cells(key)?)?;
     let mut rows = statement.raw_query();

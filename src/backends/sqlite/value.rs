@@ -5,10 +5,12 @@ use rusqlite::Row;
 use rusqlite::types::{ToSqlOutput, Value as Cell, ValueRef};
 use serde::de::IgnoredAny;
 use serde_json::Value as Json;
+use serde_json::value::RawValue;
 
 use super::config::{SqliteConfig, Storage};
 use super::error::{NAME, failed, kind, wrong_cell};
 use super::key::quoted;
+use super::number;
 use crate::error::{Error, Operation, Result};
 use crate::keys::row::{hex, unhex};
 use crate::types::{ValueColumns, object};
@@ -18,9 +20,25 @@ use crate::types::{ValueColumns, object};
 pub(super) struct Field {
     pub(super) name: String,
     pub(super) not_null: bool,
-    /// Whether it is declared as BLOB: in an object its bytes are hexadecimal digits.
-    pub(super) bytes: bool,
+    pub(super) holds: Holds,
 }
+
+/// What SQLite makes of a cell, by the type of its column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holds {
+    /// What it is given.
+    Any,
+    /// Declared as BLOB: in an object its bytes are hexadecimal digits.
+    Bytes,
+    Text,
+    /// A number also where a text looks like one.
+    Number,
+    /// The same, with each number as a REAL.
+    Real,
+}
+
+/// Where a number would be changed: what fits.
+const EXACT: &str = "integers of 64 bits (up to 2^53 in a column of type REAL) and numbers of up to 15 digits between 1e-300 and 1e300 always fit";
 
 /// The columns of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +61,8 @@ impl Shape {
     /// As the settings say, before the table was looked at.
     pub(super) fn new(config: &SqliteConfig) -> Self {
         let value = &config.columns.value;
-        let field = |name: &String| Field { name: name.clone(), not_null: false, bytes: false };
+        let field =
+            |name: &String| Field { name: name.clone(), not_null: false, holds: Holds::Any };
         let form = match value {
             ValueColumns::One(_) => Form::Plain(config.values),
             ValueColumns::Row(_) => Form::Row,
@@ -90,14 +109,28 @@ impl Shape {
         let one = |cell| Ok(vec![ToSqlOutput::Borrowed(cell)]);
         match self.form {
             Form::Plain(Storage::Blob) => one(ValueRef::Blob(value)),
-            Form::Plain(Storage::Text) if std::str::from_utf8(value).is_err() => {
-                refused("a value that is not UTF-8 cannot be stored with `values: text`")
+            Form::Plain(Storage::Text) | Form::Json => {
+                let Ok(text) = std::str::from_utf8(value) else {
+                    return refused(
+                        "a value that is not UTF-8 cannot be stored with `values: text`",
+                    );
+                };
+                if self.form != Form::Json {
+                    return one(ValueRef::Text(value));
+                }
+                // The reason would quote the value.
+                if serde_json::from_str::<IgnoredAny>(text).is_err() {
+                    return refused("the value is not JSON, but its column is of that type");
+                }
+                match number::of_text(text).map(|number| number::cell(number, false)) {
+                    None => one(ValueRef::Text(value)),
+                    Some(Some(number)) => Ok(vec![ToSqlOutput::Owned(number)]),
+                    Some(None) => Err(Error::invalid(format!(
+                        "the value is a number that its column cannot hold as it is; {EXACT}"
+                    ))
+                    .with_layer(NAME)),
+                }
             }
-            // The reason would quote the value.
-            Form::Json if serde_json::from_slice::<IgnoredAny>(value).is_err() => {
-                refused("the value is not JSON, but its column is of that type")
-            }
-            Form::Plain(Storage::Text) | Form::Json => one(ValueRef::Text(value)),
             Form::Row => self.of_object(value).map_err(|error| error.with_layer(NAME)),
         }
     }
@@ -107,8 +140,10 @@ impl Shape {
         let columns: Vec<_> = fields
             .map(|field| object::Field { name: &field.name, not_null: field.not_null })
             .collect();
-        let cells = self.fields.iter().zip(object::fields::<Json>(value, &columns)?);
-        cells.map(|(field, value)| field.cell(value).map(ToSqlOutput::Owned)).collect()
+        let cells = self.fields.iter().zip(object::fields::<&RawValue>(value, &columns)?);
+        cells
+            .map(|(field, value)| field.cell(value.map(RawValue::get)).map(ToSqlOutput::Owned))
+            .collect()
     }
 
     /// The value in the columns from that one on.
@@ -133,7 +168,7 @@ impl Shape {
             }
             text.push_str(&Json::from(field.name.as_str()).to_string());
             text.push(':');
-            text.push_str(&json(cell(at)?, field.bytes)?);
+            text.push_str(&json(cell(at)?, field.holds == Holds::Bytes)?);
         }
         text.push('}');
         Ok(text.into())
@@ -141,28 +176,42 @@ impl Shape {
 }
 
 impl Field {
-    /// A field as a cell. SQLite then makes of it what the type of the column says.
-    fn cell(&self, value: Option<Json>) -> Result<Cell> {
+    /// A field as a cell, of its JSON. SQLite then makes of it what the type of the column says.
+    fn cell(&self, json: Option<&str>) -> Result<Cell> {
         let refused =
             |what: &str| Err(Error::invalid(format!("the field {} {what}", quoted(&self.name))));
-        match value {
-            None | Some(Json::Null) => Ok(Cell::Null),
-            Some(Json::Bool(is)) => Ok(Cell::Integer(is.into())),
-            Some(Json::Number(number)) => match (number.as_i64(), number.as_f64()) {
-                (Some(number), _) => Ok(Cell::Integer(number)),
-                (None, Some(number)) => Ok(Cell::Real(number)),
-                (None, None) => refused("is a number that SQLite cannot hold"),
-            },
-            Some(Json::String(text)) if self.bytes => match unhex(&text) {
-                Some(bytes) => Ok(Cell::Blob(bytes)),
-                None => refused(
-                    "must be hexadecimal digits of lower case, such as \"00ff\", as its column is a BLOB",
-                ),
-            },
-            Some(Json::String(text)) => Ok(Cell::Text(text)),
-            Some(Json::Array(_) | Json::Object(_)) => refused(
+        let number = |number: &str| match number::cell(number, self.holds == Holds::Real) {
+            Some(cell) => Ok(cell),
+            None => refused(&format!("is a number that its column cannot hold as it is; {EXACT}")),
+        };
+        let Some(json) = json else { return Ok(Cell::Null) };
+        match json.bytes().next() {
+            Some(b'[' | b'{') => refused(
                 "is an array or an object; a column takes a text (which may be JSON), a number, true, false or null",
             ),
+            Some(b't' | b'f') => Ok(Cell::Integer((json == "true").into())),
+            Some(b'"') => match (serde_json::from_str::<String>(json), self.holds) {
+                (Err(_), _) => {
+                    refused("is a text with half a character (an escape such as \\ud800)")
+                }
+                (Ok(text), Holds::Bytes) => match unhex(&text) {
+                    Some(bytes) => Ok(Cell::Blob(bytes)),
+                    None => refused(
+                        "must be hexadecimal digits of lower case, such as \"00ff\", as its column is a BLOB",
+                    ),
+                },
+                (Ok(text), Holds::Number | Holds::Real) => match number::of_text(&text) {
+                    Some(_) if text.contains('\0') => refused(
+                        "is a text that its column takes for a number, up to a NUL in it; leave that out",
+                    ),
+                    Some(looks) => number(looks),
+                    None => Ok(Cell::Text(text)),
+                },
+                (Ok(text), Holds::Any | Holds::Text) => Ok(Cell::Text(text)),
+            },
+            // SQLite would write 15 digits of it.
+            _ if self.holds == Holds::Text => Ok(Cell::Text(json.to_owned())),
+            _ => number(json),
         }
     }
 }

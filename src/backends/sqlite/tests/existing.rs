@@ -69,6 +69,19 @@ async fn what_does_not_fit_is_refused_with_the_setting_that_would() {
         ("CREATE TABLE t (k TEXT PRIMARY KEY, v)", "set `keys: text`"),
         ("CREATE TABLE t (k BLOB PRIMARY KEY, v TEXT) STRICT", "set `values: text`"),
         ("CREATE TABLE t (k BLOB PRIMARY KEY, v, must NOT NULL)", "\"must\" is NOT NULL"),
+        (
+            "CREATE TABLE t (a NOT NULL, b NOT NULL, k UNIQUE, v, PRIMARY KEY (a, b))",
+            "\"a\" is NOT NULL",
+        ),
+        ("CREATE TABLE t (uid TEXT PRIMARY KEY, k BLOB UNIQUE, v)", "part of the primary key"),
+        (
+            "CREATE TABLE t (id INTEGER PRIMARY KEY DESC, k BLOB UNIQUE, v)",
+            "part of the primary key",
+        ),
+        (
+            "CREATE TABLE t (id INTEGER PRIMARY KEY, k BLOB UNIQUE, v) WITHOUT ROWID",
+            "\"id\" is NOT NULL",
+        ),
         ("CREATE TABLE t (k BLOB PRIMARY KEY, w, v AS (w))", "computes its column"),
         ("CREATE TABLE t (k PRIMARY KEY, v); INSERT INTO t VALUES ('text', 1)", "set `keys: text`"),
         (

@@ -217,6 +217,31 @@ async fn what_has_no_order_or_no_key_is_refused_with_the_index_that_would_help()
     }
 }
 
+#[tokio::test]
+async fn a_text_with_a_nul_is_no_key() {
+    for keys in [Keys::Tuple, Keys::Text] {
+        let folder = Folder::new();
+        folder.foreign_did(
+            "CREATE TABLE t (a TEXT, b TEXT, v, PRIMARY KEY (a, b)); INSERT INTO t VALUES ('x' || char(0), 'y', 'v')",
+        );
+        let config = of(&folder, keys, &["a", "b"]);
+        let store = open(SqliteConfig { scans: keys == Keys::Tuple, ..config }).await;
+        if keys == Keys::Tuple {
+            let refused = store.collect(Scan::all()).await.unwrap_err();
+            assert!(
+                refused.kind() == ErrorKind::Corruption && refused.message().contains("NUL"),
+                "{refused}"
+            );
+        }
+        // A key of tierstack's own is in no row, however it is looked for.
+        let mark = Bytes::from_static(b"\0tierstack/restore");
+        assert_eq!(store.get(&mark).await.unwrap(), None);
+        assert_eq!(store.get_many(&[mark.clone()]).await.unwrap(), [None]);
+        let refused = store.put(mark, "v").await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unsupported);
+    }
+}
+
 /// What is behind the first and before the last is found when it is read.
 #[tokio::test]
 async fn a_cell_that_is_no_key_is_named_where_it_is_read() {
