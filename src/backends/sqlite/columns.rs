@@ -46,7 +46,7 @@ impl Layout {
                  FROM pragma_table_xinfo(?1, 'main')",
             )
             .map_err(opening)?;
-        // SQLite numbers a row anew where that is NULL.
+        // Where that is NULL, SQLite gives a row another number.
         let number = row_number(db, &self.table).map_err(opening)?;
         let columns = statement.query_map([&self.table], |row| {
             let name: String = row.get(0)?;

@@ -286,7 +286,7 @@ async fn a_column_of_json_refuses_what_it_would_change() {
 }
 
 #[tokio::test]
-async fn a_put_never_numbers_a_row_anew() {
+async fn a_put_gives_no_row_another_number() {
     let folder = Folder::new();
     folder.foreign_did(
         "CREATE TABLE t (id INTEGER PRIMARY KEY, email TEXT NOT NULL UNIQUE, name TEXT);
