@@ -9,8 +9,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use tracing::Instrument as _;
 
 use super::chunk::{Cutter, FRAME_HEADER, PACK_MAGIC, RunWriter, encode_frame};
-use super::digest::Digest;
-use super::format::{BaseInfo, Hash, HeadBase, manifest_path, pack_path, random_id};
+use super::content_digest::Digest;
+use super::documents::{BaseInfo, Hash, HeadBase, manifest_path, pack_path, random_id};
 use super::manifest::{ChunkLocation, Lists, Pack, Run, boundary};
 use super::objects::Created;
 use super::progress::{OnProgress, Progress};

@@ -10,8 +10,8 @@
 
 use bytes::Bytes;
 
-use super::chunking::Chunking;
-use super::format::{Cursor, Hash, push_number};
+use super::chunking_settings::Chunking;
+use super::documents::{Cursor, Hash, push_number};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::types::Entry;

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::chunk::FRAME_HEADER;
-use super::chunking::Chunking;
-use super::format::{self, BaseInfo, Cursor, Hash, Kind, check_id, push_number};
+use super::chunking_settings::Chunking;
+use super::documents::{self, BaseInfo, Cursor, Hash, Kind, check_id, push_number};
 use crate::error::{Error, Result};
 use crate::types::Limits;
 
@@ -106,14 +106,14 @@ impl Lists {
             push_number(&mut packs, pack.bytes);
         }
         push_number(&mut packs, self.count);
-        format::encode(Kind::Base, base, &[&packs, &self.chunks])
+        documents::encode(Kind::Base, base, &[&packs, &self.chunks])
     }
 }
 
 impl Manifest {
     /// Reads a manifest and checks that it agrees with itself.
     pub(super) fn decode(bytes: &Bytes, chunking: &Chunking) -> Result<Self> {
-        let (base, tail): (BaseInfo, _) = format::decode(Kind::Base, bytes)?;
+        let (base, tail): (BaseInfo, _) = documents::decode(Kind::Base, bytes)?;
         check_id(&base.id)?;
         check_id(&base.lineage)?;
         let mut cursor = Cursor(tail);

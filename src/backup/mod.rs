@@ -46,28 +46,28 @@
 
 mod base;
 mod chunk;
-mod chunking;
-mod digest;
+mod chunking_settings;
+mod content_digest;
+mod documents;
 mod folder;
-mod format;
 mod manifest;
 mod objects;
 mod progress;
-mod proof;
 mod read;
+mod recovery_target;
 mod repository;
 mod restore;
-mod restore_plan;
+mod restore_check;
 mod schedule;
 mod verify;
 
 pub use self::base::{BackupReport, run, run_whole};
-pub use self::chunking::Chunking;
-pub use self::format::{BaseInfo, Hash};
+pub use self::chunking_settings::Chunking;
+pub use self::documents::{BaseInfo, Hash};
 pub use self::progress::{OnProgress, Progress};
+pub use self::recovery_target::{Plan, Target, plan};
 pub use self::repository::{Repository, RepositoryOptions};
 pub use self::restore::{Restore, Restored, UnfinishedRestore, restore, unfinished_restore};
-pub use self::restore_plan::{Plan, Target, plan};
 pub use self::schedule::Schedule;
 pub use self::verify::{Finding, Level, Report};
 pub use crate::objects::Location;

@@ -12,7 +12,7 @@ use object_store::{
     UpdateVersion,
 };
 
-use super::format::{Capabilities, Hash, random_id};
+use super::documents::{Capabilities, Hash, random_id};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::objects::{kind_of, lacks_a_bucket};
 

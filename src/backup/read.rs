@@ -11,8 +11,8 @@ use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt};
 
 use super::chunk::{RunEntry, RunReader, RunValue, decode_frame};
-use super::digest::Digest;
-use super::format::{Hash, pack_path};
+use super::content_digest::Digest;
+use super::documents::{Hash, pack_path};
 use super::manifest::{Chunk, Manifest};
 use super::repository::Repository;
 use crate::error::{Error, Result};

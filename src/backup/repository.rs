@@ -14,15 +14,15 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 use parking_lot::Mutex;
 
-use super::chunking::Chunking;
-use super::folder;
-use super::format::{
+use super::chunking_settings::Chunking;
+use super::documents::{
     self, BaseInfo, Hash, Head, HeadBase, Kind, Lineage, REPOSITORY, RepositoryDoc, check_id,
     head_path, manifest_path, random, random_id,
 };
+use super::folder;
 use super::manifest::Manifest;
 use super::objects::{Created, Objects, missing};
-use super::restore_plan::{Plan, Target, plan};
+use super::recovery_target::{Plan, Target, plan};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::objects::{Connection, Location};
@@ -228,7 +228,7 @@ impl Repository {
     }
 
     fn read_head(&self, number: u64, bytes: &bytes::Bytes) -> Result<Head> {
-        let (head, _): (Head, _) = format::decode(Kind::Head, bytes)?;
+        let (head, _): (Head, _) = documents::decode(Kind::Head, bytes)?;
         if head.repository != self.doc.id || head.number != number {
             return Err(Error::corruption("it belongs to another repository or place"));
         }
@@ -287,7 +287,7 @@ impl Repository {
         head.nonce = random_id()?;
         head.time = base.base.time;
         head.bases.push(base);
-        let bytes = format::encode(Kind::Head, &head, &[])?;
+        let bytes = documents::encode(Kind::Head, &head, &[])?;
         match self.objects.create(&head_path(number), &bytes).await? {
             Created::Ours => {
                 let mut known = self.known.lock();
@@ -362,7 +362,7 @@ pub(super) fn conflict() -> Error {
 }
 
 fn read_doc(bytes: &bytes::Bytes) -> Result<RepositoryDoc> {
-    let (doc, _): (RepositoryDoc, _) = format::decode(Kind::Repository, bytes)?;
+    let (doc, _): (RepositoryDoc, _) = documents::decode(Kind::Repository, bytes)?;
     check_id(&doc.id)?;
     check_id(&doc.lineage)?;
     doc.chunking
@@ -410,7 +410,7 @@ async fn create(objects: &Objects, clock: &dyn Clock, options: &RepositoryOption
         pack_bytes: options.pack_bytes,
         capabilities,
     };
-    let bytes = format::encode(Kind::Repository, &doc, &[])?;
+    let bytes = documents::encode(Kind::Repository, &doc, &[])?;
     objects.create(&path, &bytes).await.map(|_| ())
 }
 

@@ -12,14 +12,14 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 
-use super::digest::Digest;
-use super::format::BaseInfo;
+use super::content_digest::Digest;
+use super::documents::BaseInfo;
 use super::manifest::Manifest;
 use super::progress::{OnProgress, Progress};
-use super::proof::{Witness, chunks_with, prove};
 use super::read::{Entries, chunks};
+use super::recovery_target::Plan;
 use super::repository::Repository;
-use super::restore_plan::Plan;
+use super::restore_check::{Witness, chunks_with, prove};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::ext::{ReadExt, StoreExt};

@@ -8,8 +8,8 @@ use object_store::path::Path;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use super::digest::Digest;
-use super::format::{Hash, HeadBase, head_path, manifest_path, pack_of, pack_path};
+use super::content_digest::Digest;
+use super::documents::{Hash, HeadBase, head_path, manifest_path, pack_of, pack_path};
 use super::manifest::Manifest;
 use super::objects::missing;
 use super::progress::{OnProgress, Progress};

@@ -262,7 +262,7 @@ fn open_folder(
     let folder = folder.with_fsync(connection.sync);
     #[cfg(all(unix, feature = "object"))]
     if connection.foreign {
-        return Ok(Arc::new(super::replace::Replacing(folder)));
+        return Ok(Arc::new(super::local_folder::Replacing(folder)));
     }
     Ok(Arc::new(folder))
 }

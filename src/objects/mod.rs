@@ -17,6 +17,8 @@ mod location;
 mod entries;
 #[cfg(any(feature = "object", feature = "opendal"))]
 mod folder;
+#[cfg(all(unix, feature = "object"))]
+mod local_folder;
 #[cfg(any(feature = "object", feature = "opendal"))]
 mod names;
 #[cfg(any(feature = "object", feature = "opendal"))]
@@ -25,8 +27,6 @@ mod options;
 mod paths;
 #[cfg(any(feature = "object", feature = "opendal"))]
 mod probe;
-#[cfg(all(unix, feature = "object"))]
-mod replace;
 #[cfg(any(feature = "object", feature = "opendal"))]
 mod scan;
 #[cfg(any(feature = "object", feature = "opendal"))]

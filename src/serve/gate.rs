@@ -14,11 +14,11 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
 use super::access::{Caller, Proof};
-use super::body::{BodyError, Bounded, Tracked};
 use super::budget::{Budget, Share};
 use super::connection_timeout::{self, Requests};
 use super::counters::{Counters, Refusal};
 use super::health;
+use super::limited_body::{BodyError, Bounded, Tracked};
 use super::policy::{Current, Policy};
 use super::problem::Problem;
 use super::route;

@@ -29,7 +29,6 @@
 mod accept;
 mod access;
 mod bind;
-mod body;
 mod budget;
 mod connection_timeout;
 mod counters;
@@ -38,6 +37,7 @@ mod expiry;
 mod gate;
 mod health;
 mod http;
+mod limited_body;
 mod live;
 mod live_watchers;
 mod policy;

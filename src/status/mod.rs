@@ -32,13 +32,13 @@ mod counts;
 mod facts;
 mod monitor;
 mod rates;
-mod subject;
 #[cfg(test)]
 mod tests;
+mod watched_store;
 
 pub use self::facts::{
     AlertFacts, BackupFacts, BaseFacts, CacheFacts, Facts, History, LayerFacts, ListenerFacts,
     Process, Said, Severity, Speed, StackFacts, StoredFacts, WriteBackFacts,
 };
 pub use self::monitor::{Monitor, Watch};
-pub use self::subject::Subject;
+pub use self::watched_store::Subject;

@@ -15,7 +15,7 @@ use super::facts::{
     CacheFacts, Facts, History, LayerFacts, Process, StackFacts, StoredFacts, WriteBackFacts,
 };
 use super::rates::{Rates, Window};
-use super::subject::{Level, Subject};
+use super::watched_store::{Level, Subject};
 use crate::clock::{Clock, Timestamp};
 use crate::types::ProfileKind;
 

@@ -6,14 +6,14 @@ use bytes::Bytes;
 use parking_lot::MutexGuard;
 
 use super::core::{Core, INTENT, INTENT_UNSYNCED, Own, unfinished};
+use super::entry_files::Touched;
 use super::error::failed;
 use super::fault;
 use super::folder::What;
 use super::intent::{Deed, Written, decode, encode};
 use super::names::Path;
+use super::own_files::read_own;
 use super::prepare::Temporary;
-use super::private_files::read_own;
-use super::tree::Touched;
 use crate::error::{Error, Result};
 use crate::types::Op;
 

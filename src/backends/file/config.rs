@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::entry_files::MAX_VALUE_BYTES;
 use super::names::Names;
-use super::tree::MAX_VALUE_BYTES;
 use crate::error::{Error, Result};
 use crate::layer::BackendConfig;
 use crate::types::{

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
+use super::entry_files::{Touched, Tree};
 use super::error::{failed, removed};
 use super::folder::Folder;
-use super::tree::{Touched, Tree};
 use crate::error::{Error, ErrorKind, Outcome, Result, Retry};
 
 pub(super) const INTENT: &[u8] = b"intent";

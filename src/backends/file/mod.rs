@@ -49,11 +49,12 @@
 //! # Ok::<(), tierstack::Error>(()) }).unwrap();
 //! ```
 
-mod backend;
+mod backend_config;
 mod batch;
 mod blocking;
 mod config;
 mod core;
+mod entry_files;
 mod error;
 mod fault;
 mod folder;
@@ -61,12 +62,11 @@ mod intent;
 mod layout_file;
 mod names;
 mod open;
+mod own_files;
 mod prepare;
-mod private_files;
 mod scan;
 #[cfg(test)]
 mod tests;
-mod tree;
 mod write;
 
 use std::fmt;
@@ -79,8 +79,8 @@ use futures_util::TryStreamExt;
 use self::blocking::offload;
 pub use self::config::{FileConfig, Foreign};
 use self::core::Core;
+use self::entry_files::{Touched, Tree};
 pub use self::names::Names;
-use self::tree::{Touched, Tree};
 use crate::error::{Error, Operation, Result};
 use crate::filesystem;
 use crate::layer::BackendConfig;

@@ -8,12 +8,12 @@ use parking_lot::{Mutex, RwLock};
 
 use super::config::{FileConfig, Foreign};
 use super::core::{CLOSED, Core, INTENT, INTENT_UNSYNCED, Own};
+use super::entry_files::{Growth, Tree};
 use super::error::failed;
 use super::folder::{Folder, What};
 use super::layout_file;
 use super::names::{HOME, Layout, Names};
-use super::private_files::read_own;
-use super::tree::{Growth, Tree};
+use super::own_files::read_own;
 use crate::error::{Error, ErrorKind, Result};
 use crate::filesystem::make_folder;
 use crate::spelling::nearest_beside;

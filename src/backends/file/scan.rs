@@ -17,10 +17,10 @@ use futures_util::stream::unfold;
 
 use super::blocking::offload;
 use super::core::Core;
+use super::entry_files::{Growth, Tree, Way};
 use super::error::{failed, foreign, no_key};
 use super::folder::{Folder, Spot, What};
 use super::names::{At, HOME, Kind};
-use super::tree::{Growth, Tree, Way};
 use crate::error::{Operation, Result};
 use crate::store::Pages;
 use crate::types::{Entry, Limits, Order, Page, Scan, Value};

@@ -12,8 +12,8 @@
 use parking_lot::MutexGuard;
 
 use super::core::{Core, Own};
+use super::entry_files::Touched;
 use super::prepare::Temporary;
-use super::tree::Touched;
 use crate::error::{Error, Result};
 use crate::types::{Batch, Condition, Op, Value};
 

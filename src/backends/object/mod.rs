@@ -41,7 +41,7 @@
 //! # Ok::<(), tierstack::Error>(()) }).unwrap();
 //! ```
 
-mod backend;
+mod backend_config;
 mod client;
 mod config;
 #[cfg(test)]

@@ -45,7 +45,7 @@
 //! # Ok::<(), tierstack::Error>(()) }).unwrap();
 //! ```
 
-mod backend;
+mod backend_config;
 mod client;
 mod config;
 mod services;

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::columns::{Columns, Keys, Values};
-use super::schema::{self, Table};
-use super::{Postgres, announce, key, url};
+use super::own_table::{self, Table};
+use super::{Postgres, change_feed, key, url};
 use crate::error::{Error, Result};
 use crate::layer::{BackendConfig, Context};
 use crate::store::Store;
@@ -239,11 +239,11 @@ impl PostgresConfig {
     pub fn schema(&self) -> Result<String> {
         self.check().map_err(|error| error.with_layer(Self::NAME))?;
         let table = self.parsed_table()?;
-        let mut sql = schema::create(&table, self)
+        let mut sql = own_table::create(&table, self)
             .unwrap_or_else(|| "-- The table is one of your own.\n".to_owned());
         if self.change_feed {
             sql.push_str("\n-- The triggers. On a table of your own, run only what is below.\n\n");
-            sql.push_str(&announce::triggers(&table, &key::told(self)));
+            sql.push_str(&change_feed::triggers(&table, &key::told(self)));
         }
         Ok(sql)
     }
@@ -260,7 +260,7 @@ impl PostgresConfig {
         self.parsed_table()?;
         let columns: Vec<_> = self.columns.named().collect();
         for (at, (setting, name)) in columns.iter().enumerate() {
-            schema::check_name(name)
+            own_table::check_name(name)
                 .map_err(|why| Error::config(format!("`columns.{setting}` {why}")))?;
             if columns.iter().take(at).any(|(_, other)| other == name) {
                 return Err(Error::config(format!(
@@ -347,7 +347,7 @@ impl PostgresConfig {
             } else {
                 Freshness::Unbounded
             },
-            change_feed: self.change_feed.then_some(announce::WITHIN),
+            change_feed: self.change_feed.then_some(change_feed::WITHIN),
             ordered_scans: self.scans,
             atomic_pages: true,
             snapshots: self.snapshots > 0,

@@ -12,8 +12,8 @@ use tokio_postgres::Error as Theirs;
 
 use super::error::{cannot_copy, failed};
 use super::expires::Expires;
-use super::parameter::Unprinted;
 use super::pool::{Connections, Lease};
+use super::redacted::Unprinted;
 use super::sql::Statements;
 use super::write::write;
 use crate::error::{Error, Operation, Result};

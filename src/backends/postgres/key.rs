@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::columns::Keys;
 use super::config::PostgresConfig;
-use super::schema::quoted;
+use super::own_table::quoted;
 use crate::error::{Error, Result};
 use crate::keys::row::{Form, Kind, NO_MARKS, RowKey};
 use crate::store::Change;

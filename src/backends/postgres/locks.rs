@@ -5,7 +5,7 @@
 //! advisory locks of PostgreSQL: other programs know nothing of them, and they are gone when their
 //! transaction ends. Keys share [`COUNT`] locks, as the server has room for a few thousand.
 
-use super::schema::Table;
+use super::own_table::Table;
 
 /// Locks of a table.
 const COUNT: u32 = 256;

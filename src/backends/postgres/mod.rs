@@ -47,8 +47,7 @@
 //! # Ok::<(), tierstack::Error>(()) }).unwrap();
 //! ```
 
-mod announce;
-mod attributes;
+mod change_feed;
 mod columns;
 mod config;
 mod connect;
@@ -59,14 +58,15 @@ mod ingest;
 mod key;
 mod locks;
 mod open;
-mod parameter;
+mod own_table;
 mod pool;
 mod read;
-mod schema;
+mod redacted;
 mod session;
 mod snapshot;
 mod sql;
 mod survey;
+mod table_columns;
 mod upkeep;
 mod url;
 mod value;
@@ -82,7 +82,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use self::announce::Announcements;
+use self::change_feed::Announcements;
 pub use self::columns::{Columns, Keys, Values};
 pub use self::config::{Pooler, PostgresConfig, Tls};
 use self::connect::Connector;

@@ -4,15 +4,15 @@
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::announce::{self, Installed};
-use super::attributes::Attributes;
+use super::change_feed::{self, Installed};
 use super::config::PostgresConfig;
 use super::error::failed;
 use super::expires::Expires;
 use super::indexes;
 use super::key::{Key, told};
-use super::schema::{self, Table, VERSION, quoted};
+use super::own_table::{self, Table, VERSION, quoted};
 use super::session::Session;
+use super::table_columns::Attributes;
 use super::value::Shape;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::layer::BackendConfig;
@@ -134,7 +134,7 @@ fn relation(row: &Row) -> Result<Relation, tokio_postgres::Error> {
         table: Table { schema: Some(row.try_get(1)?), name: row.try_get(2)? },
         kind: row.try_get(3)?,
         unlogged: row.try_get(4)?,
-        version: schema::version(row.try_get(5)?).or(schema::version(row.try_get(6)?)),
+        version: own_table::version(row.try_get(5)?).or(own_table::version(row.try_get(6)?)),
         rights: [row.try_get(7)?, row.try_get(8)?],
         rewrites: row.try_get(9)?,
     })
@@ -162,13 +162,13 @@ async fn make(
     let begin = format!("BEGIN; SELECT pg_advisory_xact_lock({MAKING})");
     session.client.batch_execute(&begin).await.map_err(fail)?;
     let sql = match table(session, settings).await? {
-        None => Some(schema::create(&name, settings).ok_or_else(|| {
+        None => Some(own_table::create(&name, settings).ok_or_else(|| {
             config(format!(
                 "there is no table {name}, and with `keys: tuple`, or with several columns or `columns.constants`, none is made, as their types are not known; make it first"
             ))
         })?),
         Some(found) => {
-            found.version.and_then(|version| schema::migrate(&found.table, version))
+            found.version.and_then(|version| own_table::migrate(&found.table, version))
         }
     };
     if let Some(sql) = sql {
@@ -350,7 +350,7 @@ async fn announcing(
     let begin = format!("BEGIN; SELECT pg_advisory_xact_lock({MAKING})");
     session.client.batch_execute(&begin).await.map_err(fail)?;
     if !look().await?.in_order {
-        let sql = announce::triggers(table, key);
+        let sql = change_feed::triggers(table, key);
         session.client.batch_execute(&sql).await.map_err(fail)?;
     }
     session.client.batch_execute("COMMIT").await.map_err(fail)?;

@@ -10,7 +10,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::error::failed;
-use super::parameter::Unprinted;
+use super::redacted::Unprinted;
 use super::session::{Parameter, Session};
 use super::sql::Statements;
 use crate::clock::Timestamp;

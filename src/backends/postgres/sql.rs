@@ -10,7 +10,7 @@ use super::expires::Expires;
 use super::key::Key;
 use super::locks;
 use super::open::Found;
-use super::schema::quoted;
+use super::own_table::quoted;
 use super::value::Shape;
 use crate::error::{Error, Operation, Result};
 

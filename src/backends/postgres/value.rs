@@ -4,7 +4,7 @@
 use serde::de::IgnoredAny;
 
 use super::columns::Values;
-use super::schema::quoted;
+use super::own_table::quoted;
 use crate::error::{Error, Result};
 use crate::types::object;
 

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::Redis;
-use super::changes::LATEST;
+use super::change_feed::LATEST;
 use super::url;
 use crate::error::{Error, Result};
 use crate::layer::{BackendConfig, Context};

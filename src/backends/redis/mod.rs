@@ -40,7 +40,7 @@
 //! # Ok::<(), tierstack::Error>(()) }).unwrap();
 //! ```
 
-mod changes;
+mod change_feed;
 mod cluster;
 mod command;
 mod config;
@@ -415,7 +415,7 @@ impl Store for Redis {
                 "there is no change feed; set `change_feed: true` for client tracking",
             ));
         }
-        changes::subscribe(&self.shared).await
+        change_feed::subscribe(&self.shared).await
     }
 
     /// Does nothing: the server tells others of writes only.

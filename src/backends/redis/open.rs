@@ -130,9 +130,9 @@ pub(super) async fn verify(
     }
     if config.change_feed {
         // Also what the listener proves itself with.
-        let tracking = super::changes::tracking(&config.prefix().into_bytes());
+        let tracking = super::change_feed::tracking(&config.prefix().into_bytes());
         let mut commands = vec![tracking];
-        commands.extend(super::changes::proving());
+        commands.extend(super::change_feed::proving());
         commands.push(redis::cmd("CLIENT").arg("TRACKING").arg("OFF").take());
         if config.is_cluster() {
             commands.push(super::cluster::shards());

@@ -9,9 +9,9 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use super::error::{failed, lost};
+use super::folder_lock::Opened;
 use super::inline_policy::Pace;
-use super::lock::Opened;
-use super::tiers::Tiers;
+use super::read_tier::Tiers;
 use super::ttl::Stamps;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::types::Usage;

@@ -11,7 +11,7 @@ use super::config::RocksDbConfig;
 use super::engine::Engine;
 use super::error::failed;
 use super::options::table_options;
-use super::tiers::Tier;
+use super::read_tier::Tier;
 use super::ttl::Stamps;
 use crate::error::{Error, Operation, Result};
 use crate::types::{Batch, Op};

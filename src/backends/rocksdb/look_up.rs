@@ -1,9 +1,9 @@
 //! The value of a key as RocksDB answers it.
 
-use super::entities;
 use super::error::{failed, is_incomplete};
-use super::tiers::Tier;
-use super::view::View;
+use super::read_source::View;
+use super::read_tier::Tier;
+use super::wide_columns;
 use crate::error::{Operation, Result};
 use crate::types::Value;
 
@@ -28,7 +28,7 @@ pub(super) fn checked<V: View>(
     let empty = matches!(&answer, Ok(Some(value)) if value.bytes.is_empty());
     let entity = if empty { view.is_entity(key, tier) } else { Ok(false) };
     match entity.and_then(|entity| answer.map(|value| (entity, value))) {
-        Ok((true, _)) => Err(entities::refused().with_operation(operation).with_key(key)),
+        Ok((true, _)) => Err(wide_columns::refused().with_operation(operation).with_key(key)),
         Ok((false, value)) => match (value, view.engine().stamps()) {
             (Some(stored), Some(stamps)) => {
                 let read = stamps.read(&stored).map(Some);

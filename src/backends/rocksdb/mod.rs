@@ -56,27 +56,27 @@
 //! # Ok::<(), tierstack::Error>(()) }).unwrap();
 //! ```
 
-mod backend;
+mod backend_config;
 mod blocking;
 mod config;
 mod engine;
-mod entities;
 mod error;
+mod folder_lock;
 mod ingest;
 mod inline_policy;
-mod lock;
 mod look_up;
 mod open;
 mod options;
 mod options_file;
+mod read_source;
+mod read_tier;
 mod reader;
 mod scan;
 mod survey;
 #[cfg(test)]
 mod tests;
-mod tiers;
 mod ttl;
-mod view;
+mod wide_columns;
 mod write;
 
 use std::fmt;
@@ -94,9 +94,9 @@ use self::engine::Engine;
 use self::error::{failed, is_incomplete};
 use self::ingest::{LOT_BYTES, Tables};
 use self::inline_policy::Pace;
+use self::read_source::Moment;
 use self::reader::Reader;
 use self::ttl::Stamps;
-use self::view::Moment;
 use crate::error::{Error, ErrorKind, Operation, Outcome, Result};
 use crate::layer::{BackendConfig, Common, Context};
 use crate::reply::Reply;

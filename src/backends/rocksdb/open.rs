@@ -12,12 +12,12 @@ use ::rocksdb::{Cache, ColumnFamilyDescriptor, DB, Options};
 use super::config::RocksDbConfig;
 use super::engine::Database;
 use super::error::failed;
-use super::lock::Opened;
+use super::folder_lock::Opened;
 use super::options::{
     cache, keep_guarantees, keep_reading, load, new_database, new_family, place, put_back,
 };
 use super::options_file::Recorded;
-use super::{entities, ingest, ttl};
+use super::{ingest, ttl, wide_columns};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::filesystem::make_folder;
 use crate::layer::BackendConfig;
@@ -89,7 +89,7 @@ pub(super) fn join(database: &Database, config: &RocksDbConfig) -> Result<()> {
         if let Some(recorded) = &recorded {
             accept(recorded, std::slice::from_ref(name), config)?;
         }
-        entities::refuse(database.db(), config)
+        wide_columns::refuse(database.db(), config)
     };
     check().map_err(|error| located(path, error))
 }
@@ -267,7 +267,7 @@ fn open_existing(config: &RocksDbConfig, families: &[&RocksDbConfig], cache: &Ca
     };
     let db = opened.map_err(refused)?;
     left?;
-    entities::refuse(&db, config)?;
+    wide_columns::refuse(&db, config)?;
     if missing {
         db.create_cf(&config.column_family, &new_family(config, cache)).map_err(refused)?;
     }
@@ -280,7 +280,7 @@ fn open_to_read(config: &RocksDbConfig, families: &[&RocksDbConfig], cache: &Cac
     let Prepared { mut options, families, .. } = prepare(config, families, cache)?;
     keep_reading(&mut options);
     let db = DB::open_cf_descriptors_read_only(&options, path, families, false).map_err(refused)?;
-    entities::refuse(&db, config)?;
+    wide_columns::refuse(&db, config)?;
     Ok(db)
 }
 

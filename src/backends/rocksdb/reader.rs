@@ -7,9 +7,9 @@ use bytes::Bytes;
 
 use super::blocking::offload;
 use super::look_up::{checked, look_up};
+use super::read_source::View;
+use super::read_tier::Tier;
 use super::scan;
-use super::tiers::Tier;
-use super::view::View;
 use crate::error::{Error, Operation, Result};
 use crate::reply::Reply;
 use crate::store::{Pages, Read};

@@ -17,11 +17,11 @@ use futures_util::stream::unfold;
 
 use super::blocking::spawn;
 use super::engine::Engine;
-use super::entities;
 use super::error::{failed, is_incomplete};
-use super::tiers::Tier;
+use super::read_source::View;
+use super::read_tier::Tier;
 use super::ttl::Stamps;
-use super::view::View;
+use super::wide_columns;
 use crate::clock::Timestamp;
 use crate::error::{Error, Operation, Result};
 use crate::store::Pages;
@@ -233,8 +233,8 @@ impl Building {
             .with_operation(Operation::Scan)
             .with_layer("rocksdb")
         })?;
-        if entities::is_shown_as(value) {
-            return Err(entities::refused().with_operation(Operation::Scan).with_key(key));
+        if wide_columns::is_shown_as(value) {
+            return Err(wide_columns::refused().with_operation(Operation::Scan).with_key(key));
         }
         let (value, expires_at) = match stamps {
             None => (value, None),

@@ -7,7 +7,7 @@ use ::rocksdb::{BottommostLevelCompaction, CompactOptions, WriteBatch, WriteOpti
 use super::engine::Engine;
 use super::error::{failed, is_incomplete, stalled};
 use super::look_up::look_up;
-use super::tiers::Tier;
+use super::read_tier::Tier;
 use crate::error::{Error, ErrorKind, Operation, Outcome, Result};
 use crate::types::{Batch, Op};
 use crate::write_group::complete;

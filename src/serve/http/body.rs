@@ -6,8 +6,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 
-use crate::serve::body::BodyError;
 use crate::serve::counters::Refusal;
+use crate::serve::limited_body::BodyError;
 use crate::serve::problem::Problem;
 
 /// What the routes that take lines take.

@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::access::{Caller, Right};
-use super::body::BodyError;
+use super::limited_body::BodyError;
 use super::shared::Shared;
 use super::{Server, Stores};
 use crate::backends::Memory;

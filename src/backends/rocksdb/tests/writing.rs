@@ -4,7 +4,7 @@ use ::rocksdb::Cache;
 
 use super::*;
 use crate::backends::rocksdb::engine::Database;
-use crate::backends::rocksdb::lock::Opened;
+use crate::backends::rocksdb::folder_lock::Opened;
 use crate::clock::SystemClock;
 use crate::types::Condition;
 

@@ -1,6 +1,6 @@
 //! The digest of entries in key order: equal for equal entries, wherever they are kept.
 
-use super::format::Hash;
+use super::documents::Hash;
 use crate::clock::Timestamp;
 use crate::types::Entry;
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 
-use super::digest::Digest;
-use super::format::Hash;
+use super::content_digest::Digest;
+use super::documents::Hash;
 use super::manifest::{Manifest, Run};
 use super::read::{Entries, chunks};
 use super::repository::Repository;

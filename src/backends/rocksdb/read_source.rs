@@ -6,8 +6,8 @@ use ::rocksdb::{DBPinnableSlice, ReadOptions, Snapshot};
 use bytes::Bytes;
 
 use super::engine::Engine;
-use super::entities;
-use super::tiers::{Tier, Tiers, read_options};
+use super::read_tier::{Tier, Tiers, read_options};
+use super::wide_columns;
 use crate::error::Result;
 use crate::types::Value;
 
@@ -61,7 +61,7 @@ pub(super) trait View: Send + Sync + 'static {
         let mut entries = engine.db().raw_iterator_cf_opt(engine.family(), options);
         entries.seek(key);
         entries.status()?;
-        Ok(entries.item().is_some_and(|(at, value)| at == key && entities::is_shown_as(value)))
+        Ok(entries.item().is_some_and(|(at, value)| at == key && wide_columns::is_shown_as(value)))
     }
 
     /// Options of a scan.

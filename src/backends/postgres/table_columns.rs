@@ -9,7 +9,7 @@ use super::error::failed;
 use super::expires::Expires;
 use super::indexes::{self, Index};
 use super::key::{Key, Part, told};
-use super::schema::{Table, literal, quoted};
+use super::own_table::{Table, literal, quoted};
 use super::session::Session;
 use super::value::{Field, Shape};
 use crate::error::{Error, Operation, Result};

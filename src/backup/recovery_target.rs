@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::format::BaseInfo;
+use super::documents::BaseInfo;
 use crate::clock::Timestamp;
 use crate::error::{Error, Operation, Result};
 use crate::types::units::counted;

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
+use super::entry_files::MAX_VALUE_BYTES;
 use super::error::failed;
 use super::folder::{FileRead, Folder};
-use super::tree::MAX_VALUE_BYTES;
 use crate::error::{Error, Result};
 
 /// A file of the store's own, if it is there.

@@ -12,7 +12,7 @@ use object_store::path::Path;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::chunking::Chunking;
+use super::chunking_settings::Chunking;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 

@@ -28,8 +28,8 @@ use tokio_postgres::Notification;
 use super::connect::Connector;
 use super::error::failed;
 use super::key::{Key, Spoken};
+use super::own_table::{self, Table, literal};
 use super::pool::{Connections, Lease, within};
-use super::schema::{self, Table, literal};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::store::{Change, Changes};
@@ -60,7 +60,7 @@ fn body(key: &Key) -> String {
 /// The function and the triggers.
 pub(super) fn triggers(table: &Table, key: &Key) -> String {
     let mut name = format!("tierstack_announce_{}", table.name);
-    if schema::check_name(&name).is_err() {
+    if own_table::check_name(&name).is_err() {
         name = format!("tierstack_announce_{:08x}", crc32fast::hash(table.name.as_bytes()));
     }
     format!(
