@@ -54,10 +54,8 @@
 //! # Ok::<(), tierstack::Error>(()) }).unwrap();
 //! ```
 
-mod backend;
-mod columns;
+mod backend_config;
 mod config;
-mod database;
 mod error;
 mod indexes;
 mod inline_policy;
@@ -65,10 +63,12 @@ mod key;
 mod number;
 mod open;
 mod pool;
-mod reader;
+mod read;
 mod rows;
-mod schema;
+mod shared_database;
+mod statements;
 mod survey;
+mod table_columns;
 #[cfg(test)]
 mod tests;
 mod times;
@@ -88,8 +88,8 @@ use parking_lot::Mutex;
 pub use self::config::{Columns, Journal, Keys, SqliteConfig, Storage};
 use self::error::NAME;
 use self::pool::{Base, Moment, Pool, Source, offload};
-use self::reader::Reader;
-use self::schema::Layout;
+use self::read::Reader;
+use self::statements::Layout;
 use self::writer::{Manner, Writer};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Operation, Result};

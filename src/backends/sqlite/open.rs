@@ -8,9 +8,9 @@ use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use super::config::{Journal, SqliteConfig};
-use super::database::{Database, FileId, file_id};
 use super::error::{NAME, failed, moved, opening, refused};
-use super::schema::Layout;
+use super::shared_database::{Database, FileId, file_id};
+use super::statements::Layout;
 use super::untouched::{self, Seen};
 use super::verify::Found;
 use crate::error::{Error, ErrorKind, Operation, Result};

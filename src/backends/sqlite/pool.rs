@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::error::{NAME, closed, failed};
 use super::inline_policy::Pace;
 use super::open::{Reading, Site};
-use super::schema::Layout;
+use super::statements::Layout;
 use super::untouched::overtaken;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Operation, Result};

@@ -7,7 +7,7 @@ use rusqlite::{Connection, Row, Statement};
 
 use super::error::failed;
 use super::key::{Range, quoted};
-use super::schema::Layout;
+use super::statements::Layout;
 use crate::clock::Timestamp;
 use crate::error::{Error, Operation, Result};
 use crate::types::{Entry, Page, Scan, Value};

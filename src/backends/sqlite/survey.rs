@@ -6,10 +6,10 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::config::SqliteConfig;
-use super::database::has_log;
 use super::error::{NAME, failed};
 use super::pool::offload;
-use super::schema::Layout;
+use super::shared_database::has_log;
+use super::statements::Layout;
 use super::untouched;
 use crate::error::{Error, Operation, Result};
 use crate::filesystem::users;

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::error::{kind, opening, wrong_cell};
 use super::key::quoted;
-use super::schema::Layout;
+use super::statements::Layout;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::types::ExpiresUnit;

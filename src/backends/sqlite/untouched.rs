@@ -11,8 +11,8 @@ use std::time::SystemTime;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::database::{FileId, file_id};
 use super::error::{NAME, opening};
+use super::shared_database::{FileId, file_id};
 use crate::error::{Error, ErrorKind, Outcome, Result};
 
 /// What must be the same after a read as it was when its connection was made.

@@ -6,7 +6,7 @@ use super::config::{Keys, SqliteConfig};
 use super::error::{NAME, opening, refused};
 use super::indexes;
 use super::key::{Key, quoted, storage};
-use super::schema::{Layout, VERSION};
+use super::statements::{Layout, VERSION};
 use crate::error::{Error, Result};
 use crate::keys::row;
 use crate::spelling::nearest;

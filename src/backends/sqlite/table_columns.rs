@@ -6,7 +6,7 @@ use super::config::{Columns, Keys, Storage};
 use super::error::{opening, refused};
 use super::indexes::row_number;
 use super::key::quoted;
-use super::schema::Layout;
+use super::statements::Layout;
 use super::value::{Field, Form, Holds, Shape};
 use crate::error::{Error, Result};
 use crate::keys::row::Kind;
