@@ -236,7 +236,7 @@ async fn a_text_with_a_nul_is_no_key() {
         // A key of tierstack's own is in no row, however it is looked for.
         let mark = Bytes::from_static(b"\0tierstack/restore");
         assert_eq!(store.get(&mark).await.unwrap(), None);
-        assert_eq!(store.get_many(&[mark.clone()]).await.unwrap(), [None]);
+        assert_eq!(store.get_many(std::slice::from_ref(&mark)).await.unwrap(), [None]);
         let refused = store.put(mark, "v").await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Unsupported);
     }
