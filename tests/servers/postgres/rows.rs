@@ -179,7 +179,7 @@ async fn a_new_row_has_the_constants_of_the_config() {
     );
     for (constants, says) in [
         (&[][..], "`columns.constants`"),
-        (&[("kind", "k"), ("at", "soon")], "no timestamp without time zone"),
+        (&[("kind", "k"), ("at", "soon")], "the type of the column, timestamp without time zone"),
         (&[("kind", "k"), ("ta", "x")], "has no column \"ta\""),
         (&[("kind", "k"), ("body", "x")], "another column already"),
     ] {
