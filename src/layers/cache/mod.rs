@@ -8,9 +8,9 @@
 //! 3. An entry is served for `ttl` after the store below was asked for it, and a value after that only for what
 //!    `stale_while_refresh` and `stale_if_error` add. No read and no failure moves these times. Nothing is served past its own expiry.
 //! 4. Entries and loads never take more than `capacity`; the files of `disk` never take more than theirs.
-//! 5. If the store below has a [change feed](Store::changes), a change drops its entry before this cache passes it on. While
+//! 5. If the store below has a [change feed](crate::Store::changes), a change drops its entry before this cache passes it on. While
 //!    the feed has not begun or is interrupted, nothing is kept and every read goes below.
-//! 6. [`invalidate`](Store::invalidate) drops keys, a prefix or everything: below first, then here, then in the feed of this cache.
+//! 6. [`invalidate`](crate::Store::invalidate) drops keys, a prefix or everything: below first, then here, then in the feed of this cache.
 //! 7. No read and no write fails because the disk does, and what is damaged there is not served.
 //! 8. With `on_write: keep`, what an acknowledged write put is served afterwards, unless something else touched its key
 //!    meanwhile. It needs a store below that [gives back](crate::Guarantees::verbatim) what was put.
